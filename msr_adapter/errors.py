@@ -1,0 +1,59 @@
+"""The two ways a command can fail by design; everything else crashes loudly.
+
+MsrError
+├── UserError     the user's input is wrong: every problem found, exit code 2
+└── StageError    a stage failed: what, the likely cause, the next step, exit code 1
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the input, printed as ``where field: found; allowed. next_step``."""
+
+    where: str
+    """File with line or row, e.g. ``shop.csv:12``; empty for a command-line value."""
+    field: str
+    """Key or column at fault; empty when the file as a whole is."""
+    found: str
+    allowed: str = ""
+    next_step: str = ""
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.where, self.field) if part)
+        text = f"{place}: {self.found}" if place else self.found
+        text += f"; {self.allowed}" if self.allowed else ""
+        return f"{text}. {self.next_step}" if self.next_step else text
+
+
+class MsrError(Exception):
+    """Printed without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(MsrError):
+    """The input is wrong; carries every problem found, never only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[tuple[Problem, ...]]]:
+        return (UserError, (self.problems,))
+
+
+class StageError(MsrError):
+    """A stage failed for a reason outside the input: what happened, why it probably did, what to do next."""
+
+    def __init__(self, what: str, cause: str = "", next_step: str = "") -> None:
+        self.what, self.cause, self.next_step = what, cause, next_step
+        lines = [what, f"Likely cause: {cause}" if cause else "", f"Next step: {next_step}" if next_step else ""]
+        super().__init__("\n".join(line for line in lines if line))
+
+    def __reduce__(self) -> tuple[type["StageError"], tuple[str, str, str]]:
+        return (StageError, (self.what, self.cause, self.next_step))

@@ -1,0 +1,66 @@
+"""What a model is asked and what it answers. The key of a request covers all that can change the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from msr_adapter.files import digest
+
+IMAGE_PLACEHOLDER = "<image>"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file and the digest of its bytes; only the digest identifies it."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user turn to one model: free text (``choices`` empty) or the odds of fixed answers."""
+
+    model: str
+    """Identity of model, adapter, template, pixels and dtype, as given by `Backend.identity`."""
+    prompt: str
+    """The user message; each image stands where `IMAGE_PLACEHOLDER` does."""
+    images: tuple[Image, ...] = ()
+    choices: tuple[str, ...] = ()
+    """Answers to score by their first token, e.g. ``("Yes", "No")``; nothing is generated."""
+    max_new_tokens: int = 0
+    """Budget of the greedy answer when ``choices`` is empty."""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of everything that can change the answer."""
+        return digest(
+            [self.model, self.prompt, [i.digest for i in self.images], list(self.choices), self.max_new_tokens]
+        )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to the request with the same key."""
+
+    key: str
+    text: str
+    choice_logprobs: tuple[float, ...]
+    """Log-probability of each choice's first token over the whole vocabulary; empty for free text."""
+    finish_reason: str
+    """``stop``, ``length`` or ``choice``."""
+    tokens_in: int
+    tokens_out: int
+
+
+class Backend(Protocol):
+    """Answers requests. One job."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that, beside the request, can change an answer."""
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests, in their order; the backend batches and sorts by length as it likes."""

@@ -1,0 +1,56 @@
+"""Progress of long work: a bar with an ETA on a terminal, plain lines in a log file, silence with ``--quiet``."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+
+_LOG_EVERY_S = 10.0
+
+
+class Reporter:
+    """Where a stage says what it does; stages get one and never print themselves."""
+
+    def __init__(self, *, quiet: bool = False, log: Path | None = None, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._log = log
+
+    def note(self, text: str) -> None:
+        """Say one thing: to the terminal and to the log."""
+        self.console.print(text, markup=False, soft_wrap=True)
+        self._write(text)
+
+    @contextlib.contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """Yield ``advance(n)``; shows a bar with an ETA on a terminal and a line every ten seconds in the log."""
+        started = logged = time.monotonic()
+        done = 0
+        with self._bar() as bar:
+            task = bar.add_task(label, total=total)
+
+            def advance(count: int = 1) -> None:
+                nonlocal done, logged
+                done += count
+                bar.advance(task, count)
+                if time.monotonic() - logged >= _LOG_EVERY_S:
+                    logged = time.monotonic()
+                    eta = (logged - started) / max(done, 1) * (total - done)
+                    self._write(f"{label}: {done}/{total}, about {eta:.0f} s left")
+
+            yield advance
+        self._write(f"{label}: {done}/{total} in {time.monotonic() - started:.1f} s")
+
+    def _bar(self) -> Progress:
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("eta"), TimeRemainingColumn())  # fmt: skip
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+
+    def _write(self, text: str) -> None:
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

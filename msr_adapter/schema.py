@@ -1,0 +1,93 @@
+"""The tables that stages exchange: one Arrow schema each, written to Parquet, checked on reading.
+
+Ids are strings everywhere (leading zeros survive); integer codes are a stage's private matter.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from msr_adapter.files import atomic_path
+
+_id = pa.string()
+
+ITEMS = pa.schema(
+    [
+        pa.field("item_id", _id, nullable=False),
+        pa.field("title", pa.string(), nullable=False),  # neutralised text, may be empty
+        pa.field("image", pa.string()),  # path relative to the data stage's folder; null = no image
+        pa.field("image_digest", pa.string()),  # of the stored image's bytes; null = no image
+        pa.field("popularity", pa.int64(), nullable=False),  # interactions of training users/positions only
+    ]
+)
+"""One row per item of the corpus, sorted by item_id."""
+
+INTERACTIONS = pa.schema(
+    [
+        pa.field("user_id", _id, nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("timestamp", pa.int64(), nullable=False),  # milliseconds, or the position when the log has no time
+    ]
+)
+"""The kept log, sorted by user_id, timestamp, original row."""
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),  # 0..n-1
+        pa.field("split", pa.string(), nullable=False),  # train | validation | test
+        pa.field("user_id", _id, nullable=False),
+        pa.field("history", pa.list_(_id), nullable=False),  # oldest first, all strictly before the target
+    ]
+)
+"""One row per (user, target event); its candidates are in CANDIDATES."""
+
+CANDIDATES = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("label", pa.int8(), nullable=False),  # 1 = the target, 0 = a negative
+    ]
+)
+"""The frozen candidates: one row per pair, grouped by example_id ascending, the positive at a seeded position."""
+
+TRUTH = pa.schema(
+    [
+        pa.field("user_id", _id, nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+"""A generated shop's true tastes, for the candidate pairs only: the oracle scorer. Absent for real data."""
+
+ITEM_SUMMARIES = pa.schema([pa.field("item_id", _id, nullable=False), pa.field("summary", pa.string(), nullable=False)])
+
+USER_SUMMARIES = pa.schema(
+    [pa.field("example_id", pa.int64(), nullable=False), pa.field("summary", pa.string(), nullable=False)]
+)
+"""The preference text of every example, in order of example_id."""
+
+SCORES = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # p(yes) / (p(yes) + p(no)), in [0, 1]
+        pa.field("logit", pa.float64(), nullable=False),  # log p(yes) - log p(no): ranks without saturating
+        pa.field("answer_mass", pa.float64(), nullable=False),  # p(yes) + p(no) over the whole vocabulary
+    ]
+)
+"""One row per test candidate, in the order of CANDIDATES."""
+
+
+def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
+    """Write ``table`` as Parquet under ``schema``; the file appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table.select(schema.names).cast(schema), temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table written by `write_table`; a different schema is a bug and raises `pa.ArrowInvalid`."""
+    table = pq.read_table(path)
+    if not table.schema.equals(schema):
+        raise pa.ArrowInvalid(f"{path}: schema {table.schema} is not {schema}")
+    return table
