@@ -20,6 +20,10 @@ class Reporter:
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
         self._log = log
 
+    def with_log(self, log: Path) -> "Reporter":
+        """Return a reporter that says the same and also writes to ``log``."""
+        return Reporter(log=log, console=self.console)
+
     def note(self, text: str) -> None:
         """Say one thing: to the terminal and to the log."""
         self.console.print(text, markup=False, soft_wrap=True)

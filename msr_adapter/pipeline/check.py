@@ -1,0 +1,66 @@
+"""Everything that can be known before a model is loaded."""
+
+import shutil
+from pathlib import Path
+
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.models import ModelRef
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import bundled_model
+from msr_adapter.prompts import Prompts
+
+_LEAST_FREE = 2**30
+
+
+def check(loaded: LoadedPipeline) -> list[Problem]:
+    """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
+    from msr_adapter.data import check as check_data
+    from msr_adapter.llamafactory.versions import check_versions
+
+    pipeline = loaded.pipeline
+    return [
+        *check_data(pipeline.data),
+        *Prompts(pipeline.templates).check(),
+        *_check_models(loaded),
+        *check_versions(),
+        *_check_disk(loaded.run_dir),
+    ]
+
+
+def require(loaded: LoadedPipeline) -> None:
+    """Raise one `UserError` with all problems found by `check`."""
+    if problems := check(loaded):
+        raise UserError(problems)
+
+
+def _check_models(loaded: LoadedPipeline) -> list[Problem]:
+    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
+    roles: dict[str, ModelRef] = {"train.model": train.model}
+    if summarize.items.mode != "none":
+        roles["summarize.items.model"] = summarize.items.model
+    if summarize.users.mode != "none":
+        roles["summarize.users.model"] = summarize.users.model
+    return [problem for role, model in roles.items() if (problem := _check_model(loaded.origin, role, model))]
+
+
+def _check_model(origin: Path, role: str, model: ModelRef) -> Problem | None:
+    folder = bundled_model(model.path) or Path(model.path)
+    looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
+    if model.backend != "huggingface" or not looks_local:
+        return None
+    if (folder / "config.json").is_file():
+        return None
+    found = "no config.json in this folder" if folder.is_dir() else "no such folder"
+    return Problem(
+        str(origin), f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
+        "Save the model there with save_pretrained, or correct the path",
+    )  # fmt: skip
+
+
+def _check_disk(run_dir: Path) -> list[Problem]:
+    existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free >= _LEAST_FREE:
+        return []
+    found = f"{free / 2**20:.0f} MB free on its disk"
+    return [Problem(str(run_dir), "run_dir", found, "at least 1 GB", "Free some space or choose another --run-dir")]

@@ -1,0 +1,118 @@
+"""The run folder: one process at a time, stages that appear whole or not at all.
+
+run_dir/
+  pipeline.json           the resolved config of the latest run
+  run.log                 what was said, with times
+  cache/completions.sqlite
+  <stage>/manifest.json   written last: a manifest means done
+  .<stage>.partial/       a stage being written, or what a killed process left
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import digest, path_stamp, write_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says of itself."""
+
+    stage: str
+    fingerprint: Mapping[str, str]
+    """Part -> digest: config, templates, sources, version and each upstream stage's output. All equal = up to date."""
+    output: str
+    """Digest of the files that later stages read: a rebuilt but identical stage leaves later ones up to date."""
+    summary: Mapping[str, Any]
+    seconds: float
+    finished: str
+
+
+class RunFolder:
+    """A run folder on disk; `locked` guards every write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def stage(self, name: str) -> Path:
+        """Folder of a finished stage."""
+        return self.root / name
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and hold its lock; a second process gets a `UserError` that names the first.
+
+        The lock is the kernel's and goes with the process, so a killed run never leaves it behind.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(_not_writable(self.root, error)) from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(_in_use(self.root, os.pread(handle, 32, 0).decode(errors="replace"))) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def manifest(self, name: str) -> Manifest | None:
+        """Return the manifest of a finished stage; None when it is absent or unreadable."""
+        try:
+            return Manifest(**json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
+            return None
+
+    def begin(self, name: str) -> Path:
+        """Return an empty folder in which stage ``name`` is written."""
+        partial = self._partial(name)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        return partial
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest into the partial folder, then put it in the stage's place by rename."""
+        partial, final = self._partial(manifest.stage), self.stage(manifest.stage)
+        write_json(partial / MANIFEST, asdict(manifest))
+        outdated = self.root / f".{manifest.stage}.outdated"
+        shutil.rmtree(outdated, ignore_errors=True)
+        if final.exists():
+            final.rename(outdated)
+        partial.rename(final)
+        shutil.rmtree(outdated, ignore_errors=True)
+
+    def _partial(self, name: str) -> Path:
+        return self.root / f".{name}.partial"
+
+
+def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
+    """Digest of a stage's ``outputs`` (relative files or folders; one that was not written counts as absent)."""
+    return digest([[name, path_stamp(folder / name) if (folder / name).exists() else None] for name in outputs])
+
+
+def _not_writable(root: Path, error: OSError) -> Problem:
+    return Problem(
+        str(root), "run_dir", f"cannot be written ({error.strerror})", "a folder this user may write to",
+        "Choose another with --run-dir",
+    )  # fmt: skip
+
+
+def _in_use(root: Path, owner: str) -> Problem:
+    return Problem(
+        str(root), "run_dir", f"in use by process {owner.strip() or 'unknown'}", "one process at a time",
+        "Wait for it to end, or choose another folder with --run-dir",
+    )  # fmt: skip

@@ -1,0 +1,135 @@
+"""Bring stages up to date, in order."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.models import Pipeline
+from msr_adapter.files import digest, write_json
+from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
+from msr_adapter.pipeline.stages import STAGES, Context, Stage
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+
+State = Literal["done", "up to date"]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What became of one stage."""
+
+    name: str
+    state: State
+    seconds: float
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a command did."""
+
+    run_dir: Path
+    stages: tuple[StageOutcome, ...]
+
+
+def run(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] = (), reporter: Reporter) -> RunResult:
+    """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
+
+    Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
+    """
+    folder = RunFolder(loaded.run_dir)
+    forced = set(force)
+    with folder.locked():
+        reporter = reporter.with_log(folder.root / "run.log")
+        write_json(folder.root / "pipeline.json", loaded.resolved)
+        wanted = _wanted(loaded.pipeline, {*targets, *forced})
+        outcomes = [_bring_up_to_date(stage, loaded, folder, stage.name in forced, reporter) for stage in wanted]
+    return RunResult(folder.root, tuple(outcomes))
+
+
+def plan(loaded: LoadedPipeline) -> dict[str, str]:
+    """Stage -> ``up to date`` or the reason it would run; reads only, takes no lock."""
+    folder = RunFolder(loaded.run_dir)
+    prompts = Prompts(loaded.pipeline.templates)
+    reasons: dict[str, str] = {}
+    for stage in _wanted(loaded.pipeline, {stage.name for stage in STAGES}):
+        waiting = [name for name in stage.inputs if reasons.get(name, "up to date") != "up to date"]
+        current = _fingerprint(stage, loaded.pipeline, folder, prompts)
+        reasons[stage.name] = f"after {waiting[0]}" if waiting else _reason(stage, folder, current) or "up to date"
+    return reasons
+
+
+def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
+    """Bring the dataset up to date and write the LLaMA-Factory YAML without training; return its path."""
+    from msr_adapter.train import write_training_yaml as write
+
+    run(loaded, ("dataset",), reporter=reporter)
+    folder = RunFolder(loaded.run_dir)
+    with folder.locked():
+        out = folder.root / "train-dry-run"
+        out.mkdir(exist_ok=True)
+        p = loaded.pipeline
+        return write(p.train, folder.stage("data"), folder.stage("dataset"), p.seed, out)
+
+
+def _wanted(pipeline: Pipeline, targets: set[str]) -> list[Stage]:
+    """Return the needed stages among ``targets`` and everything upstream of them, in order."""
+    wanted = set(targets)
+    for stage in reversed(STAGES):
+        if stage.name in wanted:
+            wanted.update(stage.inputs)
+    return [stage for stage in STAGES if stage.name in wanted and stage.needed(pipeline)]
+
+
+def _bring_up_to_date(
+    stage: Stage, loaded: LoadedPipeline, folder: RunFolder, forced: bool, reporter: Reporter
+) -> StageOutcome:
+    prompts = Prompts(loaded.pipeline.templates)
+    current = _fingerprint(stage, loaded.pipeline, folder, prompts)
+    reason = "forced" if forced else _reason(stage, folder, current)
+    if reason is None:
+        reporter.note(f"{stage.name:<11} up to date")
+        manifest = folder.manifest(stage.name)
+        return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
+    reporter.note(f"{stage.name:<11} running ({reason})")
+    started = time.monotonic()
+    out = folder.begin(stage.name)
+    context = Context(loaded.pipeline, loaded.resolved, folder, prompts, out, reporter)
+    summary = stage.run(context)
+    seconds = round(time.monotonic() - started, 2)
+    finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    folder.publish(Manifest(stage.name, current, output_digest(out, stage.outputs), summary, seconds, finished))
+    reporter.note(f"{stage.name:<11} done in {seconds:.1f} s")
+    return StageOutcome(stage.name, "done", seconds, summary)
+
+
+def _fingerprint(stage: Stage, pipeline: Pipeline, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
+    upstream = {name: folder.manifest(name) for name in stage.inputs if _is_needed(name, pipeline)}
+    return {
+        "version": str(stage.version),
+        "config": digest(stage.config(pipeline)),
+        "sources": digest(stage.sources(pipeline)),
+        "templates": digest([prompts.digest(name) for name in stage.templates]),
+        **{f"{name} stage": manifest.output if manifest else "absent" for name, manifest in upstream.items()},
+    }
+
+
+def _is_needed(name: str, pipeline: Pipeline) -> bool:
+    check: Callable[[Pipeline], bool] = next(stage.needed for stage in STAGES if stage.name == name)
+    return check(pipeline)
+
+
+def _reason(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | None:
+    """Why the stage must run, or None when it is up to date."""
+    manifest = folder.manifest(stage.name)
+    if manifest is None:
+        return "new"
+    changed = sorted(
+        part for part in {*current, *manifest.fingerprint} if current.get(part) != manifest.fingerprint.get(part)
+    )
+    if changed:
+        return f"{', '.join(changed)} changed"
+    return None if output_digest(folder.stage(stage.name), stage.outputs) == manifest.output else "its files changed"

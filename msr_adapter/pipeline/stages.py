@@ -1,0 +1,215 @@
+"""The stages, in order: what each reads, what its fingerprint covers, and the function that runs it.
+
+This is the one file that knows the order. Stage packages are imported when a stage runs, so that planning stays fast.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import ModelRef, Pipeline
+from msr_adapter.files import bundled_model, path_stamp
+from msr_adapter.generation import CompletionCache
+from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+
+_CANNOT_MATTER = {"batch_size"}
+"""Fields of a model reference that change speed and memory, never what is asked for."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage function is handed."""
+
+    pipeline: Pipeline
+    resolved: Mapping[str, Any]
+    folder: RunFolder
+    prompts: Prompts
+    out: Path
+    reporter: Reporter
+
+    def dir(self, stage: str) -> Path:
+        """Folder of an upstream stage."""
+        return self.folder.stage(stage)
+
+    def cache(self) -> CompletionCache:
+        """Open the run's completion cache."""
+        return CompletionCache(self.folder.root / "cache" / "completions.sqlite")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage; ``version`` rises when its output changes for equal inputs."""
+
+    name: str
+    version: int
+    inputs: tuple[str, ...]
+    templates: tuple[str, ...]
+    outputs: tuple[str, ...]
+    config: Callable[[Pipeline], Any]
+    sources: Callable[[Pipeline], Any]
+    run: Callable[[Context], dict[str, Any]]
+    needed: Callable[[Pipeline], bool] = lambda _: True
+
+
+def model_stamp(model: ModelRef) -> str:
+    """Identify a model's weights without loading them: a folder by its files, a hub model by id and revision."""
+    folder = bundled_model(model.path) or Path(model.path)
+    return path_stamp(folder) if folder.is_dir() else f"{model.path}@{model.revision or 'main'}"
+
+
+def _model(model: ModelRef) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude=_CANNOT_MATTER)
+
+
+def _no_sources(_: Pipeline) -> None:
+    return None
+
+
+def _data_config(p: Pipeline) -> Any:
+    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives"})
+    return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, p.train.negatives, p.seed]
+
+
+def _data_sources(p: Pipeline) -> Any:
+    from msr_adapter.data import source_stamp
+
+    return source_stamp(p.data)
+
+
+def _run_data(c: Context) -> dict[str, Any]:
+    from msr_adapter.data import build
+
+    p = c.pipeline
+    return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter)
+
+
+def _items_config(p: Pipeline) -> Any:
+    items = p.summarize.items
+    return ["none"] if items.mode == "none" else [items.mode, items.max_new_tokens, _model(items.model)]
+
+
+def _items_sources(p: Pipeline) -> Any:
+    return None if p.summarize.items.mode == "none" else model_stamp(p.summarize.items.model)
+
+
+def _run_items(c: Context) -> dict[str, Any]:
+    from msr_adapter.backends import make_backend
+    from msr_adapter.summarize import summarize_items
+
+    config = c.pipeline.summarize.items
+    backend = None if config.mode == "none" else make_backend(config.model)
+    with c.cache() as cache:
+        return summarize_items(config, c.dir("data"), c.prompts, backend, cache, c.out, c.reporter)
+
+
+def _users_config(p: Pipeline) -> Any:
+    users = p.summarize.users
+    block = users.block if users.mode == "recurrent" else None
+    return ["none"] if users.mode == "none" else [users.mode, block, users.max_new_tokens, _model(users.model)]
+
+
+def _users_sources(p: Pipeline) -> Any:
+    return None if p.summarize.users.mode == "none" else model_stamp(p.summarize.users.model)
+
+
+def _run_users(c: Context) -> dict[str, Any]:
+    from msr_adapter.backends import make_backend
+    from msr_adapter.summarize import summarize_users
+
+    config = c.pipeline.summarize.users
+    backend = None if config.mode == "none" else make_backend(config.model)
+    with c.cache() as cache:
+        return summarize_users(config, c.dir("data"), c.dir("items"), c.prompts, backend, cache, c.out, c.reporter)
+
+
+def _dataset_config(p: Pipeline) -> Any:
+    return [p.train.images, p.seed]
+
+
+def _run_dataset(c: Context) -> dict[str, Any]:
+    from msr_adapter.train import build_dataset
+
+    p = c.pipeline
+    return build_dataset(p.train, c.dir("data"), c.dir("users"), c.prompts, p.seed, c.out, c.reporter)
+
+
+def _train_config(p: Pipeline) -> Any:
+    return [p.train.model_dump(mode="json", exclude={"negatives": True, "model": _CANNOT_MATTER}), p.seed]
+
+
+def _train_sources(p: Pipeline) -> Any:
+    return model_stamp(p.train.model)
+
+
+def _run_train(c: Context) -> dict[str, Any]:
+    from msr_adapter.train import train
+
+    p = c.pipeline
+    return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter)
+
+
+def _score_config(p: Pipeline) -> Any:
+    return [p.train.images, _model(p.train.model), p.train.cutoff_len]
+
+
+def _run_score(c: Context) -> dict[str, Any]:
+    return _score(c, c.dir("train") / "model")
+
+
+def _run_score_base(c: Context) -> dict[str, Any]:
+    return _score(c, None)
+
+
+def _score(c: Context, trained: Path | None) -> dict[str, Any]:
+    from msr_adapter.backends import make_backend
+    from msr_adapter.score import score
+
+    p = c.pipeline
+    kind = "adapter" if p.train.method == "lora" else "full_model"
+    backend = make_backend(p.train.model, **({kind: trained} if trained else {}))
+    with c.cache() as cache:
+        return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
+
+
+def _evaluate_config(p: Pipeline) -> Any:
+    return [p.name, p.evaluate.model_dump(mode="json"), p.seed]
+
+
+def _run_evaluate(c: Context) -> dict[str, Any]:
+    from msr_adapter.pipeline.reporting import evaluate_run
+
+    return evaluate_run(c)
+
+
+_TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candidates.parquet", "truth.parquet")
+
+STAGES: tuple[Stage, ...] = (
+    Stage("data", 1, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
+    Stage("items", 1, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
+    Stage(
+        "users", 1, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
+        _users_config, _users_sources, _run_users,
+    ),
+    Stage(
+        "dataset", 1, ("data", "users"), ("recommend",), ("dataset_info.json", "msr_train", "msr_validation"),
+        _dataset_config, _no_sources, _run_dataset,
+    ),
+    Stage("train", 1, ("data", "dataset"), (), ("model",), _train_config, _train_sources, _run_train),
+    Stage(
+        "score", 1, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
+        _score_config, _no_sources, _run_score,
+    ),
+    Stage(
+        "score-base", 1, ("data", "users"), ("recommend",), ("scores.parquet",),
+        _score_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
+    ),
+    Stage(
+        "evaluate", 1, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
+        ("metrics.json", "per_user.parquet", "report.html"), _evaluate_config, _no_sources, _run_evaluate,
+    ),
+)  # fmt: skip
+
+STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)

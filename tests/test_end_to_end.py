@@ -1,0 +1,112 @@
+"""The whole pipeline on a small shop: real LLaMA-Factory training, real model, real scores."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from end_to_end import msr, msr_json, write_small_pipeline
+
+from msr_adapter.pipeline import STAGE_NAMES
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a finished small run; its pipeline lies beside it."""
+    folder = tmp_path_factory.mktemp("small shop")
+    pipeline = write_small_pipeline(folder)
+    result = msr_json("run", pipeline, "--run-dir", folder / "run")
+    assert [stage["name"] for stage in result["stages"]] == list(STAGE_NAMES)
+    assert {stage["state"] for stage in result["stages"]} == {"done"}
+    return folder / "run"
+
+
+def test_a_run_leaves_metrics_scores_and_a_report(finished: Path) -> None:
+    metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
+    assert {"trained", "base", "random", "popularity", "oracle"} <= set(metrics["models"])
+    candidates = pq.read_table(finished / "data" / "candidates.parquet")
+    examples = pq.read_table(finished / "data" / "examples.parquet").to_pylist()
+    tested = {row["example_id"] for row in examples if row["split"] == "test"}
+    assert len(tested) == 5
+    scores = pq.read_table(finished / "score" / "scores.parquet")
+    assert scores.num_rows == 21 * len(tested)
+    assert candidates.num_rows == sum(2 if row["split"] == "train" else 21 for row in examples)
+    assert "<html" in (finished / "evaluate" / "report.html").read_text()[:500]
+
+
+def test_training_really_happened(finished: Path) -> None:
+    state = json.loads((finished / "train" / "model" / "trainer_state.json").read_text())
+    assert state["global_step"] == 4
+    trained = pq.read_table(finished / "score" / "scores.parquet")["logit"].to_numpy()
+    base = pq.read_table(finished / "score-base" / "scores.parquet")["logit"].to_numpy()
+    assert abs(trained - base).max() > 1e-3
+
+
+def test_the_resolved_config_is_kept_and_every_stage_has_a_manifest(finished: Path) -> None:
+    resolved = json.loads((finished / "pipeline.json").read_text())
+    assert resolved["data"]["source"]["users"] == 50
+    for name in STAGE_NAMES:
+        manifest = json.loads((finished / name / "manifest.json").read_text())
+        assert manifest["stage"] == name
+        assert manifest["summary"]
+    assert not list(finished.glob(".*.partial"))
+
+
+def test_a_second_run_finds_every_stage_up_to_date(finished: Path) -> None:
+    again = msr_json("run", finished.parent / "small.yaml", "--run-dir", finished)
+    assert {stage["state"] for stage in again["stages"]} == {"up to date"}
+
+
+def test_forcing_a_stage_that_comes_out_equal_leaves_later_stages_alone(finished: Path) -> None:
+    forced = msr_json("run", finished.parent / "small.yaml", "--run-dir", finished, "--force", "items")
+    states = {stage["name"]: stage["state"] for stage in forced["stages"]}
+    assert states.pop("items") == "done"
+    assert set(states.values()) == {"up to date"}
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    changed = msr_json(
+        "run", finished.parent / "small.yaml", "--run-dir", copy, "--set", "evaluate.baselines=[popularity]"
+    )
+    states = {stage["name"]: stage["state"] for stage in changed["stages"]}
+    assert states.pop("evaluate") == "done"
+    assert "score-base" not in states
+    assert set(states.values()) == {"up to date"}
+    metrics = json.loads((copy / "evaluate" / "metrics.json").read_text())
+    assert set(metrics["models"]) == {"trained", "popularity", "oracle"}
+
+
+def test_dry_run_yaml_is_what_llamafactory_takes(finished: Path, tmp_path: Path) -> None:
+    """`llamafactory-cli train` on the written YAML, as it is, trains."""
+    import subprocess
+    import sys
+
+    from end_to_end import environment
+
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    dry = msr_json("train", finished.parent / "small.yaml", "--run-dir", copy, "--dry-run")
+    cli = Path(sys.executable).parent / "llamafactory-cli"
+    trained = subprocess.run(
+        [str(cli), "train", dry["yaml"]], capture_output=True, text=True, env=environment(), timeout=300, check=False
+    )
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    assert list(copy.rglob("train-dry-run/**/train_results.json"))
+
+
+def test_stage_commands_stop_where_they_say(tmp_path: Path) -> None:
+    pipeline = write_small_pipeline(tmp_path)
+    built = msr_json("build-data", pipeline, "--run-dir", tmp_path / "run", "--set", "summarize.items.mode=none",
+                     "--set", "summarize.users.mode=none")  # fmt: skip
+    assert [stage["name"] for stage in built["stages"]] == ["data", "items", "users", "dataset"]
+    assert (tmp_path / "run" / "dataset" / "dataset_info.json").is_file()
+    assert not (tmp_path / "run" / "train").exists()
+
+
+def test_a_run_folder_that_cannot_be_written_is_the_users_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = msr("run", write_small_pipeline(tmp_path), "--run-dir", tmp_path / "file" / "run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
