@@ -1,0 +1,135 @@
+"""Prompts from templates: the user's folder first, then the bundled one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import bundled, digest
+from msr_adapter.prompts.neutral import RULES_VERSION, TEXT_LIMIT, neutralise
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+IMAGE_PLACEHOLDER = "<image>"
+
+VARIABLES = {
+    "item_summary": ("title", "image"),
+    "user_preference": ("previous", "items"),
+    "history": ("items",),
+    "recommend": ("preference", "title", "image"),
+}
+"""Every template that msr renders, and the variables it may use."""
+
+TEMPLATE_NAMES = tuple(VARIABLES)
+
+
+@dataclass(frozen=True)
+class HistoryItem:
+    """One item of a user's history, as a template sees it."""
+
+    title: str
+    summary: str = ""
+
+
+class Prompts:
+    """Renders the templates. Every value is neutralised first, so only a template can place an image."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
+        # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
+        self.environment = ImmutableSandboxedEnvironment(
+            loader=jinja2.FileSystemLoader(folders),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=False,
+            auto_reload=False,
+        )
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    def item_summary(self, title: str, image: bool) -> str:
+        """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none."""
+        return self._render("item_summary", {"title": neutralise(title), "image": image}, images=int(image))
+
+    def user_preference(self, previous: str, items: Sequence[HistoryItem]) -> str:
+        """Ask for a preference summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
+        values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items)}
+        return self._render("user_preference", values)
+
+    def history(self, items: Sequence[HistoryItem]) -> str:
+        """Tell a history (oldest first) without any model: the preference text of mode `none`."""
+        return self._render("history", {"items": _neutral_items(items)})
+
+    def recommend(self, preference: str, title: str, image: bool) -> str:
+        """Ask whether the user will choose the candidate; renders training rows and scoring requests alike."""
+        values = {"preference": neutralise(preference, TEXT_LIMIT), "title": neutralise(title), "image": image}
+        return self._render("recommend", values, images=int(image))
+
+    def digest(self, name: str) -> str:
+        """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules."""
+        from msr_adapter.prompts.check import sources
+
+        return digest([RULES_VERSION, sources(self.environment, name)])
+
+    def check(self) -> list[Problem]:
+        """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
+        from msr_adapter.prompts.check import check
+
+        return check(self)
+
+    def _render(self, name: str, values: dict[str, Any], images: int = 0) -> str:
+        """Render ``name``; any failure is the template's, hence the user's: `UserError` with its line."""
+        try:
+            template = self._compiled.get(name) or self._compile(name)
+            text = template.render(values)
+        except Exception as error:
+            raise UserError(self._problem(name, error)) from error
+        if (found := text.count(IMAGE_PLACEHOLDER)) != images:
+            raise UserError(_image_problem(template, found, images))
+        return text
+
+    def _compile(self, name: str) -> jinja2.Template:
+        return self._compiled.setdefault(name, self.environment.get_template(f"{name}.j2"))
+
+    def _problem(self, name: str, error: Exception) -> Problem:
+        """Place a failure: a syntax error knows its line, a failure while rendering leaves it in the traceback."""
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            return Problem(f"{error.filename or error.name}:{error.lineno}", "", error.message or "cannot be parsed")
+        where = _last_template_line(error.__traceback__, self.folder) or f"{name}.j2"
+        known = ", ".join(VARIABLES[name])
+        return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
+
+
+def _neutral_items(items: Sequence[HistoryItem]) -> list[HistoryItem]:
+    return [HistoryItem(neutralise(item.title), neutralise(item.summary, TEXT_LIMIT)) for item in items]
+
+
+def _image_problem(template: jinja2.Template, found: int, images: int) -> Problem:
+    path = template.filename or str(template.name)
+    source = Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
+    lines = [number for number, line in enumerate(source.splitlines(), 1) if IMAGE_PLACEHOLDER in line]
+    case = "an image" if images else "no image"
+    return Problem(
+        f"{path}:{lines[0]}" if lines else path,
+        IMAGE_PLACEHOLDER,
+        f"{found} placeholders in the prompt of an item with {case}",
+        f"{images} expected",
+        "Write it once, inside {% if image %}." if "image" in VARIABLES.get(Path(path).stem, ()) else "Remove it.",
+    )
+
+
+def _last_template_line(traceback: "TracebackType | None", folder: Path | None) -> str:
+    """Find the innermost frame that lies in a template: Jinja maps its frames back to template lines."""
+    roots = [str(root) for root in (folder, bundled("templates")) if root is not None]
+    place = ""
+    while traceback is not None:
+        path = traceback.tb_frame.f_code.co_filename
+        if any(path.startswith(root) for root in roots):
+            place = f"{path}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
