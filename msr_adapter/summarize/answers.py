@@ -1,0 +1,89 @@
+"""Model answers on their way into a table: cleaned, and everything odd about them counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from msr_adapter.generation import Backend, Completion, CompletionCache, Image, Request
+from msr_adapter.progress import Advance, Reporter
+from msr_adapter.prompts import neutralise
+from msr_adapter.prompts.neutral import TEXT_LIMIT
+
+_COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
+_FEW = 20  # too few summaries to speak of a share
+
+
+@dataclass
+class Answers:
+    """Puts prompts to one backend through the cache, cleans the answers and keeps the counts of a stage."""
+
+    backend: Backend
+    cache: CompletionCache
+    max_new_tokens: int
+    requests: int = 0
+    empty: int = 0
+    """Requests answered with nothing but white space."""
+    cut: int = 0
+    """Requests whose answer ended at the token budget."""
+    _distinct: dict[str, Completion] = field(default_factory=dict)
+    _computed: int = 0
+
+    @cached_property
+    def _model(self) -> str:
+        return self.backend.identity
+
+    def request(self, prompt: str, images: tuple[Image, ...] = ()) -> Request:
+        """Return the request for free text that puts ``prompt`` to this stage's model."""
+        return Request(self._model, prompt, images, max_new_tokens=self.max_new_tokens)
+
+    def texts(self, requests: Sequence[Request], advance: Advance) -> list[str]:
+        """Answer ``requests`` in their order with clean one-line texts, possibly empty."""
+        before = self.cache.stats
+        completions = self.cache.complete(self.backend, requests, advance=advance)
+        texts = [neutralise(completion.text, TEXT_LIMIT) for completion in completions]
+        self.requests += len(requests)
+        self.empty += texts.count("")
+        self.cut += sum(completion.finish_reason == "length" for completion in completions)
+        self._distinct.update((completion.key, completion) for completion in completions)
+        self._computed += self.cache.stats.computed - before.computed
+        return texts
+
+    def counts(self) -> dict[str, Any]:
+        """Counts for the manifest; tokens are those of the distinct requests, computed now or before."""
+        return {
+            "requests": self.requests,
+            "distinct_requests": len(self._distinct),
+            "computed": self._computed,
+            "cached": len(self._distinct) - self._computed,
+            "empty_answers": self.empty,
+            "cut_by_budget": self.cut,
+            "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
+            "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
+        }
+
+    def warn(self, reporter: Reporter, label: str) -> None:
+        """Say what a reader of the summaries must know: empty answers, and answers cut at the token budget."""
+        if self.empty:
+            reporter.note(f"{label}: {self.empty} of {self.requests} answers were empty")
+        if self.cut:
+            reporter.note(
+                f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens; "
+                "raise max_new_tokens if they matter"
+            )
+
+
+def distinctness(reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> float:
+    """Return distinct texts per distinct request key, in [0, 1]; 1 without requests.
+
+    Equal requests have equal answers, so they count once. Many requests with nearly one answer are worth a note: a
+    recommender cannot tell such users or items apart.
+    """
+    prompts, answers = len(set(keys)), len(set(texts))
+    share = min(1.0, answers / prompts) if prompts else 1.0
+    if prompts > _FEW and share < _COLLAPSED:
+        reporter.note(
+            f"{label}: only {answers} different summaries for {prompts} different prompts ({share:.0%}); "
+            "read some of them before you trust the result"
+        )
+    return share

@@ -1,0 +1,101 @@
+"""Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from msr_adapter.config.models import UserSummaries
+from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.progress import Advance, Reporter
+from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_SUMMARIES, read_table, write_table
+from msr_adapter.summarize.answers import Answers, distinctness
+
+_LABEL = "user summaries"
+
+History = Sequence[HistoryItem]
+
+
+def summarize_users(
+    config: UserSummaries,
+    data_dir: Path,
+    items_dir: Path,
+    prompts: Prompts,
+    backend: Backend | None,
+    cache: CompletionCache,
+    out: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write ``out/users.parquet``: the preference text of every example, by example_id; return counts."""
+    examples = read_table(data_dir / "examples.parquet", EXAMPLES).sort_by("example_id")
+    histories = _read_histories(examples, data_dir, items_dir)
+    counts: dict[str, Any] = {"mode": config.mode, "examples": len(histories)}
+    if config.mode == "none":
+        texts = [prompts.history(history) if history else "" for history in histories]
+    else:
+        if backend is None:
+            raise ValueError(f"mode {config.mode} needs a backend")
+        answers = Answers(backend, cache, config.max_new_tokens)
+        size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
+        recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories])
+        texts = recurrence.run(reporter)
+        counts |= answers.counts() | {
+            "steps": recurrence.steps,
+            "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
+        }
+        answers.warn(reporter, _LABEL)
+    table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
+    write_table(table, USER_SUMMARIES, out / "users.parquet")
+    return counts | {"without_summary": texts.count("")}
+
+
+def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list[list[HistoryItem]]:
+    """Return each example's history, oldest first, as titles with their summaries."""
+    items = read_table(data_dir / "items.parquet", ITEMS)
+    titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
+    described = read_table(items_dir / "items.parquet", ITEM_SUMMARIES)
+    known = {
+        item_id: HistoryItem(titles[item_id], summary)
+        for item_id, summary in zip(described["item_id"].to_pylist(), described["summary"].to_pylist(), strict=True)
+    }
+    return [[known[item_id] for item_id in history] for history in examples["history"].to_pylist()]
+
+
+def _blocks(history: History, size: int) -> list[History]:
+    """Cut ``history`` into blocks of ``size`` from the oldest item; the last block may be shorter."""
+    return [history[start : start + size] for start in range(0, len(history), size)]
+
+
+class _Recurrence:
+    """The summaries of all examples at once; one wave is one step of everyone who has a block left."""
+
+    def __init__(self, prompts: Prompts, answers: Answers, blocks: Sequence[Sequence[History]]) -> None:
+        self.prompts, self.answers, self.blocks = prompts, answers, blocks
+        self.steps = max(map(len, blocks), default=0)
+        self._texts = [""] * len(blocks)
+        self._keys = [""] * len(blocks)
+
+    def run(self, reporter: Reporter) -> list[str]:
+        """Run every wave and return each example's text. Examples with equal blocks so far share their requests."""
+        with reporter.track(_LABEL, sum(map(len, self.blocks))) as advance:
+            for step in range(self.steps):
+                self._wave(step, advance)
+        return self._texts
+
+    def last_keys(self) -> list[str]:
+        """Return the key of each example's last request; examples without history have none."""
+        return [key for key in self._keys if key]
+
+    def _wave(self, step: int, advance: Advance) -> None:
+        wave = [index for index, blocks in enumerate(self.blocks) if len(blocks) > step]
+        requests = [
+            self.answers.request(self.prompts.user_preference(self._texts[index], self.blocks[index][step]))
+            for index in wave
+        ]
+        texts = self.answers.texts(requests, advance)
+        for index, request, text in zip(wave, requests, texts, strict=True):
+            self._keys[index] = request.key
+            # An empty answer must not wipe out what earlier blocks said.
+            self._texts[index] = text or self._texts[index]
