@@ -1,0 +1,54 @@
+"""Formulas of the per-user metrics, from two counts: candidates above the positive and negatives tied with it.
+
+With ``g`` above and ``e`` tied, a random order of the ties puts the positive on each rank ``g + 1 .. g + e + 1`` with
+equal probability. Every metric is its mean over these ranks: the exact expected value over all tie orders (McSherry and
+Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores", ECIR 2008).
+All functions take ``greater`` and ``equal`` (users,) and return float64 (users,), in O(users).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from msr_adapter.metrics.groups import Integers
+
+Floats = npt.NDArray[np.float64]
+
+
+def expected_rank(greater: Integers, equal: Integers) -> Floats:
+    """Return the positive's mean rank over tie orders, 1 = best: ``g + 1 + e / 2``."""
+    return greater + 1 + equal / 2
+
+
+def user_auc(greater: Integers, equal: Integers, sizes: Integers) -> Floats:
+    """Return the share of negatives below the positive, ties counting half (Hanley and McNeil, 1982).
+
+    Every group needs a negative.
+    """
+    negatives = sizes - 1
+    return np.asarray((negatives - greater - equal / 2) / negatives)
+
+
+def expected_hit_rate(greater: Integers, equal: Integers, k: int) -> Floats:
+    """Return HR@k, the probability that the positive is among the first k; with one positive also Recall@k."""
+    return np.clip((k - greater) / (equal + 1), 0.0, 1.0)
+
+
+def expected_reciprocal_rank(greater: Integers, equal: Integers, k: int) -> Floats:
+    """Return MRR@k: ``1 / rank`` up to rank k, zero below (Voorhees, TREC-8, 1999)."""
+    return _mean_gain(greater, equal, k, lambda ranks: 1 / ranks)
+
+
+def expected_ndcg(greater: Integers, equal: Integers, k: int) -> Floats:
+    """Return NDCG@k: ``1 / log2(rank + 1)`` up to rank k (Jarvelin and Kekalainen, 2002); the ideal DCG is 1."""
+    return _mean_gain(greater, equal, k, lambda ranks: 1 / np.log2(ranks + 1))
+
+
+def _mean_gain(greater: Integers, equal: Integers, k: int, gain: Callable[[Floats], Floats]) -> Floats:
+    """Average ``gain(rank)``, zero beyond rank k, over the tied ranks by one table of prefix sums."""
+    last = greater + equal + 1
+    depth = min(k, int(last.max()))  # no rank is deeper, whatever k is
+    prefix = np.concatenate([[0.0], np.cumsum(gain(np.arange(1.0, depth + 1)))])
+    total = prefix[np.minimum(last, depth)] - prefix[np.minimum(greater, depth)]
+    return np.asarray(total / (equal + 1))
