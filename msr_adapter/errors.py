@@ -5,6 +5,7 @@ MsrError
 └── StageError    a stage failed: what, the likely cause, the next step, exit code 1
 """
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,3 +58,9 @@ class StageError(MsrError):
 
     def __reduce__(self) -> tuple[type["StageError"], tuple[str, str, str]]:
         return (StageError, (self.what, self.cause, self.next_step))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``Did you mean `x`?`` for the closest choice, or nothing when none is close."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.65)
+    return f"Did you mean `{close[0]}`?" if close else ""

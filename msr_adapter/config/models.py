@@ -7,7 +7,7 @@ names them before these models see them. Each field's documentation stands right
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Model(BaseModel):
@@ -115,11 +115,12 @@ class Split(Model):
     train_targets: int = Field(1, ge=1)
     """Latest positions of a training user that become training targets; 1 = the last only, as in the paper."""
 
-    @model_validator(mode="after")
-    def _fractions_sum_to_one(self) -> "Split":
-        if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) < 0:
-            raise ValueError(f"fractions {self.fractions} must be non-negative and sum to 1")
-        return self
+    @field_validator("fractions")
+    @classmethod
+    def _fractions_sum_to_one(cls, fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+            raise ValueError(f"{', '.join(map(str, fractions))} are not shares that sum to 1")
+        return fractions
 
 
 class ModelRef(Model):

@@ -1,0 +1,61 @@
+"""The files that travel with msr: their names, their one-line descriptions, and how a name finds its file."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from msr_adapter.errors import Problem, did_you_mean
+from msr_adapter.files import BundledKind, bundled
+
+YamlKind = Literal["pipelines", "eval"]
+
+_SUFFIX: dict[BundledKind, str] = {"pipelines": ".yaml", "eval": ".yaml", "templates": ".j2"}
+_NOUN: dict[YamlKind, str] = {"pipelines": "pipeline", "eval": "protocol"}
+
+
+@dataclass(frozen=True)
+class BundledFile:
+    """A bundled file; its ``name`` is what a command or a YAML calls it."""
+
+    kind: BundledKind
+    name: str
+    path: Path
+
+    @property
+    def description(self) -> str:
+        """The first line of the comment that opens the file."""
+        with self.path.open(encoding="utf-8") as file:
+            first = file.readline()
+        return re.sub(r"^(#+|\{#-?)\s*|\s*-?#\}\s*$", "", first).strip()
+
+
+def bundled_files(kind: BundledKind) -> list[BundledFile]:
+    """List the bundled files of a kind by name; a template keeps its suffix and its sub-folder."""
+    root, suffix = bundled(kind), _SUFFIX[kind]
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}"))
+    return [
+        BundledFile(kind, name if kind == "templates" else name.removesuffix(suffix), root / name) for name in names
+    ]
+
+
+def template_folders() -> list[str]:
+    """Names of the bundled template sub-folders, which `templates:` may name."""
+    return sorted(path.name for path in bundled("templates").iterdir() if path.is_dir())
+
+
+def find_yaml(name: str, kind: YamlKind, base: Path) -> Path | None:
+    """Return the file ``name`` under ``base``, else the bundled file of that name, else None."""
+    path = base / Path(name).expanduser()
+    if path.is_file():
+        return path.resolve()
+    return next((file.path for file in bundled_files(kind) if file.name == name), None)
+
+
+def not_found(name: str, kind: YamlKind, base: Path, where: str = "", field: str = "") -> Problem:
+    """Say that ``name`` is neither a file nor a bundled name, and what the bundled names are."""
+    names = [file.name for file in bundled_files(kind)]
+    noun = _NOUN[kind]
+    is_folder = (base / Path(name).expanduser()).is_dir()
+    found = f"`{name}` is a folder" if is_folder else f"`{name}` is neither a file nor a bundled {noun}"
+    return Problem(where, field, found, f"bundled: {', '.join(names)}", did_you_mean(name, names))

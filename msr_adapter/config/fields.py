@@ -1,0 +1,129 @@
+"""What the config models allow, in words: for error messages and for docs/configuration.md."""
+
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from msr_adapter.config.models import Model
+from msr_adapter.config.yamltree import Loc
+
+_SCALARS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    Path: "a path",
+    Any: "any value",
+}
+_LIMITS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
+
+
+def model_at(root: type[Model], loc: Loc, data: Any) -> type[Model] | None:
+    """Return the model that stands at ``loc``; ``data`` decides between alternatives by their `kind`."""
+    model: type[Model] | None = root
+    for part in loc:
+        data = data.get(part) if isinstance(data, dict) else None
+        field = model.model_fields.get(str(part)) if model else None
+        model = _choose(models_of(field.annotation), data) if field else None
+    return model
+
+
+def field_at(root: type[Model], loc: Loc, data: Any) -> FieldInfo | None:
+    """Return the field that stands at ``loc``; inside a list, the list's."""
+    while loc and isinstance(loc[-1], int):
+        loc = loc[:-1]
+    parent = model_at(root, loc[:-1], data) if loc else None
+    return parent.model_fields.get(str(loc[-1])) if parent else None
+
+
+def models_of(annotation: Any) -> tuple[type[Model], ...]:
+    """Return the config models an annotation allows, in order."""
+    options = (annotation, *get_args(annotation))
+    return tuple(option for option in options if isinstance(option, type) and issubclass(option, Model))
+
+
+def kind_of(model: type[Model]) -> str:
+    """Return the `kind` that selects a model among alternatives."""
+    return str(get_args(model.model_fields["kind"].annotation)[0])
+
+
+def is_path(field: FieldInfo) -> bool:
+    """Say whether a field is a path, which is relative to the YAML that names it."""
+    return Path in (field.annotation, *get_args(field.annotation))
+
+
+def allowed(field: FieldInfo) -> str:
+    """Say what a field may hold: ``a whole number, at least 1, or null``."""
+    return words(field.annotation, field.metadata)
+
+
+def allowed_at(field: FieldInfo, loc: Loc) -> str:
+    """Say what may stand at ``loc``: in a list, the allowed elements; elsewhere, the allowed values of the field."""
+    return words(get_args(field.annotation)[0]) if isinstance(loc[-1], int) else allowed(field)
+
+
+def words(annotation: Any, limits: Iterable[Any] = ()) -> str:
+    """Say what an annotation allows; ``limits`` are its constraints."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return words(args[0], [limit for extra in args[1:] for limit in getattr(extra, "metadata", [extra])])
+    if origin is Literal:
+        return one_of(args)
+    if origin is tuple:
+        return _tuple_words(args)
+    if origin in (Union, types.UnionType):
+        return _union_words(args, limits)
+    if origin is dict or models_of(annotation):
+        required = [f"`{key}`" for model in models_of(annotation) for key in _required(model)]
+        return f"a mapping with {', '.join(required)}" if required else "a mapping"
+    return ", ".join([_SCALARS[annotation], *_limit_words(limits)])
+
+
+def one_of(choices: Iterable[Any]) -> str:
+    """Join choices: ``one of a, b``."""
+    listed = [str(choice) for choice in choices]
+    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
+
+
+def choices(annotation: Any) -> list[str]:
+    """Return the literal texts an annotation allows, at any depth."""
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [choice for part in get_args(annotation) for choice in choices(part)]
+
+
+def _required(model: type[Model]) -> list[str]:
+    return [key for key, field in model.model_fields.items() if field.is_required()]
+
+
+def _tuple_words(args: tuple[Any, ...]) -> str:
+    if args[-1] is Ellipsis:
+        return f"a list, each {words(args[0])}"
+    return f"a list of {len(args)}, each {words(args[0])}"
+
+
+def _union_words(args: tuple[Any, ...], limits: Iterable[Any]) -> str:
+    models = [arg for arg in args if models_of(arg)]
+    if len(models) > 1:
+        return f"a mapping with `kind`: {one_of(kind_of(model) for model in models)}"
+    options = [words(arg, limits) for arg in args if arg is not types.NoneType]
+    return " or ".join(options) + (", or null" if types.NoneType in args else "")
+
+
+def _limit_words(limits: Iterable[Any]) -> list[str]:
+    found = []
+    for limit in limits:
+        found += [f"{phrase} {getattr(limit, name)}" for name, phrase in _LIMITS if hasattr(limit, name)]
+        if getattr(limit, "pattern", None):
+            found.append(f"matching {limit.pattern}")
+    return found
+
+
+def _choose(models: tuple[type[Model], ...], data: Any) -> type[Model] | None:
+    if len(models) < 2:
+        return models[0] if models else None
+    kind = data.get("kind") if isinstance(data, dict) else None
+    return next((model for model in models if kind_of(model) == kind), None)
