@@ -91,8 +91,8 @@ for _tag, _pattern, _first in (
 
 def parse(text: str, source: Source, problems: list[Problem]) -> Node | None:
     """Read YAML; None when nothing can be read. Syntax errors, duplicate keys and odd tags go to ``problems``."""
-    loader = _CoreLoader(text)
     try:
+        loader = _CoreLoader(text)
         root = loader.get_single_node()
         if root is None:
             return Node(None, source.where(0), source.base)
@@ -101,11 +101,9 @@ def parse(text: str, source: Source, problems: list[Problem]) -> Node | None:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
         problems.append(Problem(source.where(mark.line) if mark else source.label, "", f"not valid YAML: {what}"))
-    except yaml.YAMLError as error:
-        what = str(error).splitlines()[0]
-        problems.append(Problem(source.label, "", f"not valid YAML: {what}"))
-    finally:
-        loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position)
+        problems.append(Problem(source.where(line), "", f"the control character U+{ord(text[error.position]):04X}"))
     return None
 
 
