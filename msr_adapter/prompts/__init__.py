@@ -1,6 +1,7 @@
 """What msr says to a model: Jinja templates, and the rule that text from the data is only ever data."""
 
 from msr_adapter.prompts.neutral import neutralise
-from msr_adapter.prompts.render import TEMPLATE_NAMES, HistoryItem, Prompts
+from msr_adapter.prompts.render import Prompts
+from msr_adapter.prompts.variables import TEMPLATE_NAMES, HistoryItem
 
 __all__ = ["TEMPLATE_NAMES", "HistoryItem", "Prompts", "neutralise"]

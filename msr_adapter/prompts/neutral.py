@@ -34,9 +34,9 @@ def neutralise(text: str, limit: int = TITLE_LIMIT) -> str:
 
     Idempotent; ordinary text is unchanged but for its white space; `<image>` becomes `‹image›`. O(len(text)).
     """
-    if not text.isprintable():  # true of all that is dropped, and of all white space but the blank
-        text = _INVISIBLE.sub("", text)
-    text = " ".join(text.split())
+    # Nothing that is dropped is printable, nor is any white space but the blank. Most text skips this line.
+    if not text.isprintable() or "  " in text or text.strip() != text:
+        text = " ".join(_INVISIBLE.sub("", text).split())
     if any(suspect in text for suspect in _SUSPECTS):
         text = _BRACES.sub(r"\g<0> ", text)
         text = _BRACKETED.sub(r"(\1)", text)

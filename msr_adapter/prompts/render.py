@@ -1,39 +1,21 @@
 """Prompts from templates: the user's folder first, then the bundled one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
+from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutral import RULES_VERSION, TEXT_LIMIT, neutralise
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-IMAGE_PLACEHOLDER = "<image>"
-
-VARIABLES = {
-    "item_summary": ("title", "image"),
-    "user_preference": ("previous", "items"),
-    "history": ("items",),
-    "recommend": ("preference", "title", "image"),
-}
-"""Every template that msr renders, and the variables it may use."""
-
-TEMPLATE_NAMES = tuple(VARIABLES)
-
-
-@dataclass(frozen=True)
-class HistoryItem:
-    """One item of a user's history, as a template sees it."""
-
-    title: str
-    summary: str = ""
+from msr_adapter.prompts.sources import sources
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, VARIABLES, HistoryItem
 
 
 class Prompts:
@@ -72,15 +54,19 @@ class Prompts:
 
     def digest(self, name: str) -> str:
         """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules."""
-        from msr_adapter.prompts.check import sources
-
         return digest([RULES_VERSION, sources(self.environment, name)])
 
     def check(self) -> list[Problem]:
         """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
-        from msr_adapter.prompts.check import check
-
-        return check(self)
+        items = [HistoryItem("A title", "A summary"), HistoryItem("", "")]
+        texts, flags = ("Some text", ""), (True, False)
+        cases = {
+            "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags)],
+            "user_preference": [partial(self.user_preference, previous, items) for previous in texts],
+            "history": [partial(self.history, items)],
+            "recommend": [partial(self.recommend, *case) for case in product(texts, texts, flags)],
+        }
+        return check(self.environment, self.folder, cases)
 
     def _render(self, name: str, values: dict[str, Any], images: int = 0) -> str:
         """Render ``name``; any failure is the template's, hence the user's: `UserError` with its line."""
@@ -100,7 +86,7 @@ class Prompts:
         """Place a failure: a syntax error knows its line, a failure while rendering leaves it in the traceback."""
         if isinstance(error, jinja2.TemplateSyntaxError):
             return Problem(f"{error.filename or error.name}:{error.lineno}", "", error.message or "cannot be parsed")
-        where = _last_template_line(error.__traceback__, self.folder) or f"{name}.j2"
+        where = _last_template_line(error.__traceback__) or f"{name}.j2"
         known = ", ".join(VARIABLES[name])
         return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
 
@@ -123,13 +109,11 @@ def _image_problem(template: jinja2.Template, found: int, images: int) -> Proble
     )
 
 
-def _last_template_line(traceback: "TracebackType | None", folder: Path | None) -> str:
+def _last_template_line(traceback: TracebackType | None) -> str:
     """Find the innermost frame that lies in a template: Jinja maps its frames back to template lines."""
-    roots = [str(root) for root in (folder, bundled("templates")) if root is not None]
     place = ""
     while traceback is not None:
         path = traceback.tb_frame.f_code.co_filename
-        if any(path.startswith(root) for root in roots):
-            place = f"{path}:{traceback.tb_lineno}"
+        place = f"{path}:{traceback.tb_lineno}" if path.endswith(".j2") else place
         traceback = traceback.tb_next
     return place

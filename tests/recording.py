@@ -1,0 +1,40 @@
+"""A backend that answers by a rule and remembers what it was asked; not collected by pytest."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msr_adapter.generation import Completion, Request
+
+
+def echo(request: Request) -> str:
+    return f"answer to {request.prompt}"
+
+
+class Recording:
+    """Keeps every call; with ``log``, also writes the keys of each call durably before it answers."""
+
+    identity = "recording"
+
+    def __init__(self, rule: Callable[[Request], str] = echo, *, reason: str = "stop", log: Path | None = None) -> None:
+        self.rule, self.reason, self.log = rule, reason, log
+        self.calls: list[list[Request]] = []
+
+    @property
+    def prompts(self) -> list[str]:
+        return [request.prompt for call in self.calls for request in call]
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        self.calls.append(list(requests))
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(" ".join(request.key for request in requests) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Completion:
+        text = "" if request.choices else self.rule(request)
+        logprobs = tuple(-1.0 - place for place in range(len(request.choices)))
+        reason = "choice" if request.choices else self.reason
+        return Completion(request.key, text, logprobs, reason, len(request.prompt), len(text))
