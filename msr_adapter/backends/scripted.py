@@ -1,0 +1,46 @@
+"""A backend that answers by rule: for tests of everything around a model, never for results."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from msr_adapter.files import digest
+from msr_adapter.generation.request import Completion, Request
+
+Rule = Callable[[Request], str]
+
+
+class ScriptedBackend:
+    """Deterministic answers that depend on the whole request; counts its calls."""
+
+    def __init__(self, *, trained: bool = False, rule: Rule | None = None) -> None:
+        self.identity = digest(["scripted", trained, None if rule is None else rule.__qualname__])
+        self.calls = 0
+        """Times `complete` was called."""
+        self.answered: list[str] = []
+        """Keys of all requests answered, in order."""
+        self._rule = rule or _echo
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer free text by the rule and choices by odds drawn from the request's key."""
+        self.calls += 1
+        self.answered += [request.key for request in requests]
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Completion:
+        tokens_in = len(request.prompt.split())
+        if request.choices:
+            return Completion(request.key, "", _odds(request), "choice", tokens_in, 0)
+        words = self._rule(request).split()
+        kept = words[: request.max_new_tokens]
+        reason = "stop" if len(kept) == len(words) else "length"
+        return Completion(request.key, " ".join(kept), (), reason, tokens_in, len(kept))
+
+
+def _odds(request: Request) -> tuple[float, ...]:
+    """Log-probabilities that share 90% of the mass among the choices."""
+    weights = [1 + int(digest([request.key, choice])[:8], 16) for choice in request.choices]
+    return tuple(math.log(0.9 * weight / sum(weights)) for weight in weights)
+
+
+def _echo(request: Request) -> str:
+    return f"A summary of {len(request.prompt)} characters and {len(request.images)} images, {request.key[:8]}."

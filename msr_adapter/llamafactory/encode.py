@@ -1,0 +1,211 @@
+"""Prompts to tokens exactly as LLaMA-Factory trains them: its template, its image plug-in, its collator.
+
+Scoring and generation encode through this class, so that the prompt asked is, token for token, the prompt trained.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import ModelRef
+from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER
+from msr_adapter.llamafactory.models import resolve_model, unknown_template
+from msr_adapter.llamafactory.versions import require_versions
+
+_SEQUENCE_KEYS = ("input_ids", "attention_mask", "position_ids")
+_KNOWN_EXPANSIONS = 65_536
+
+
+class Encoder:
+    """Tokenizer, image processor and template of one model, set up as LLaMA-Factory does for training."""
+
+    def __init__(
+        self, model: ModelRef, adapter: Path | None = None, full_model: Path | None = None, *, device: str = "auto"
+    ) -> None:
+        """Load tokenizer and processor of the base model (seconds; no weights).
+
+        Raises `UserError` for a missing or different LLaMA-Factory, an unknown template, or one that thinks aloud.
+        """
+        require_versions()
+        self.model = model
+        self._weights = {"adapter": adapter, "full": full_model}
+        self._device = device
+        self._arguments, self.template, module = _load(model, adapter)
+        self.tokenizer, self.processor = module["tokenizer"], module["processor"]
+        self._expansions: dict[str, str] = {}
+        _refuse_thinking(self.template, model.template)
+
+    @property
+    def sees_images(self) -> bool:
+        """Tell whether the template has image tokens."""
+        return self.template.mm_plugin.image_token is not None
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Return the tokens that end an answer under this template, ascending."""
+        return sorted(token for token in self.template.get_stop_token_ids(self.tokenizer) if token is not None)
+
+    def encode(self, prompt: str, images: Sequence[Path] = ()) -> list[int]:
+        """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image."""
+        return self._pair(prompt, images, "")[0]
+
+    def row_length(self, prompt: str, images: Sequence[Path], answer: str) -> int:
+        """Return the number of tokens of a training row: prompt, answer and end of sequence, before any cut."""
+        source, target = self._pair(prompt, images, answer)
+        return len(source) + len(target) + int(self.template.efficient_eos)
+
+    def answer_tokens(self, choices: Sequence[str]) -> tuple[int, ...]:
+        """Return the first token that training teaches for each choice, resolved through the template.
+
+        Raises `StageError` when two choices begin with the same token: their odds cannot be read at one position.
+        """
+        tokens = tuple(self._pair("?", (), choice)[1][0] for choice in choices)
+        if len(set(tokens)) < len(tokens):
+            pairs = ", ".join(f"{choice!r} -> {token}" for choice, token in zip(choices, tokens, strict=True))
+            raise StageError(
+                f"The answers begin with the same token under template {self.model.template}: {pairs}",
+                "this tokenizer splits the answers into pieces, or the template puts fixed text before them",
+                "choose a template without fixed text before the answer, or a model whose tokenizer knows both words",
+            )
+        return tokens
+
+    def load_model(self) -> Any:
+        """Load the weights for inference, adapter merged, in the model's dtype."""
+        from llamafactory.model import load_model
+
+        model_args, finetuning_args = (copy.copy(part) for part in self._arguments)
+        if self._weights["full"] is not None:
+            model_args.model_name_or_path = str(self._weights["full"].resolve())
+            model_args.model_revision = "main"
+        model_args.device_map = self._device
+        return load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+
+    def collator(self, model: Any) -> Any:
+        """Return LLaMA-Factory's own batch collator, padding on the left; ``model`` supplies the M-RoPE positions."""
+        from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
+
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.padding_side = "left"
+        return MultiModalDataCollatorForSeq2Seq(
+            template=self.template, model=model, tokenizer=tokenizer, processor=self.processor
+        )
+
+    def _pair(self, prompt: str, images: Sequence[Path], answer: str) -> tuple[list[int], list[int]]:
+        paths = [str(path) for path in images]
+        plugin = self.template.mm_plugin
+        content = self._expand(prompt, paths)
+        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        source, target = self.template.encode_oneturn(self.tokenizer, messages)
+        source, _ = plugin.process_token_ids(source, None, paths, [], [], self.tokenizer, self.processor)
+        return source, target
+
+    def _expand(self, prompt: str, paths: list[str]) -> str:
+        """Replace placeholders by image tokens; a lone image's tokens are remembered, as items repeat."""
+        alone = len(paths) == 1 and prompt.count(IMAGE_PLACEHOLDER) == 1
+        if not alone or "{{" in prompt or "<video>" in prompt or "<audio>" in prompt:
+            return self._plugin_expand(prompt, paths)
+        if paths[0] not in self._expansions:
+            if len(self._expansions) >= _KNOWN_EXPANSIONS:
+                self._expansions.clear()
+            self._expansions[paths[0]] = self._plugin_expand(IMAGE_PLACEHOLDER, paths)
+        return prompt.replace(IMAGE_PLACEHOLDER, self._expansions[paths[0]])
+
+    def _plugin_expand(self, text: str, paths: list[str]) -> str:
+        messages = [{"role": "user", "content": text}]
+        expanded = self.template.mm_plugin.process_messages(messages, paths, [], [], self.processor)
+        return str(expanded[0]["content"])
+
+
+def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    """Return one left-padded batch of model inputs on the CPU: ids, mask, positions and pixels.
+
+    A batch without images loses the dummy image that LLaMA-Factory adds for distributed training.
+    """
+    features = [
+        {"input_ids": list(ids), "attention_mask": [1] * len(ids), "labels": [-100] * len(ids),
+         "images": [str(path) for path in paths]}
+        for ids, paths in zip(prompts, images, strict=True)
+    ]  # fmt: skip
+    batch = dict(collator(features))
+    batch.pop("labels")
+    batch.pop("rope_deltas", None)
+    return batch if any(images) else _without_dummy(batch, max(len(ids) for ids in prompts))
+
+
+def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
+    return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
+
+
+def _load(model: ModelRef, adapter: Path | None) -> tuple[tuple[Any, Any], Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
+        from llamafactory.data.template import TEMPLATES
+        from llamafactory.extras import constants
+        from llamafactory.hparams import get_infer_args
+        from llamafactory.model import load_tokenizer
+    if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
+        found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
+        raise UserError(Problem("environment", "IMAGE_PLACEHOLDER", found, "must be unset"))
+    if model.template not in TEMPLATES:
+        raise unknown_template(model.template, sorted(TEMPLATES))
+    # LLaMA-Factory logs to standard output, which belongs to our results.
+    logging.getLogger("llamafactory").setLevel(logging.ERROR)
+    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model, adapter))
+    _quiet_transformers()
+    try:
+        module = load_tokenizer(model_args)
+    except OSError as error:
+        raise StageError(
+            f"Tokenizer or processor of {model.path} cannot be loaded: {_last_line(error)}",
+            "the folder is incomplete, the hub id does not exist, or there is no network",
+            "check model.path; a local folder needs config.json, tokenizer.json and processor files",
+        ) from error
+    return (model_args, finetuning_args), _private_template(module["tokenizer"], data_args), module
+
+
+def _arguments(model: ModelRef, adapter: Path | None) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
+        "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
+        "finetuning_type": "lora", "default_system": model.default_system,
+    }  # fmt: skip
+    optional = {"model_revision": model.revision, "adapter_name_or_path": adapter and str(adapter.resolve())}
+    return arguments | {key: value for key, value in optional.items() if value is not None}
+
+
+def _private_template(tokenizer: Any, data_args: Any) -> Any:
+    # LLaMA-Factory's templates are module globals and `default_system` is written into them: give each encoder a copy.
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.data.template import TEMPLATES
+
+    shared = TEMPLATES[data_args.template]
+    TEMPLATES[data_args.template] = copy.deepcopy(shared)
+    try:
+        return get_template_and_fix_tokenizer(tokenizer, data_args)
+    finally:
+        TEMPLATES[data_args.template] = shared
+
+
+def _refuse_thinking(template: Any, name: str) -> None:
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    if isinstance(template, ReasoningTemplate):
+        plain = f"{name}_nothink"
+        step = f"Use {plain}" if plain in TEMPLATES else "Use the template of a model that does not reason"
+        found = f"{name} puts {template.thought_words[0].strip()} before every answer, so Yes or No never comes first"
+        raise UserError(Problem("", "model.template", found, "a template without reasoning", step))
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

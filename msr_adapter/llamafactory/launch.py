@@ -1,0 +1,163 @@
+"""Training as a subprocess: started, followed, stopped with us, believed only when the model is there."""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import StageError
+from msr_adapter.llamafactory import guard
+from msr_adapter.llamafactory.failures import explain
+from msr_adapter.progress import Reporter
+
+TRAINER_LOG = "trainer_log.jsonl"
+WEIGHTS = {"lora": "adapter_model*.safetensors", "full": "model*.safetensors"}
+
+_POLL_S = 0.2
+_GRACE_S = 10.0
+_NOTES = 10
+_UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
+          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY")  # fmt: skip
+"""Variables that would change what LLaMA-Factory trains or how it talks."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training says of itself."""
+
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+    mean_loss: float
+    eval_loss: float | None
+
+
+def launch(yaml: Path, output_dir: Path, *, method: str, small: bool, reporter: Reporter) -> Trained:
+    """Run LLaMA-Factory on ``yaml``, which writes ``output_dir``; its output goes to `train.log` beside the YAML.
+
+    ``small`` models are given one CPU thread unless OMP_NUM_THREADS says otherwise. Raises `StageError` with the end
+    of the log, the likely cause and the next step; a KeyboardInterrupt ends the trainer first.
+    """
+    log = yaml.with_name("train.log")
+    cache = yaml.with_name(".datasets-cache")
+    reporter.note(f"LLaMA-Factory starts; its output goes to {log}")
+    with log.open("wb") as sink, _process(yaml, child_environment(os.environ, cache, small=small), sink) as process:
+        steps = _show(_events(output_dir / TRAINER_LOG, process), reporter)
+        returncode = process.wait()
+    shutil.rmtree(cache, ignore_errors=True)
+    if returncode != 0:
+        raise explain(returncode, log, steps)
+    return verify(output_dir, method)
+
+
+def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) -> dict[str, str]:
+    """Return the trainer's environment: this one, without what would change the training, with a private cache."""
+    environment = {key: value for key, value in parent.items() if key not in _UNSET}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), parent.get("PATH", os.defpath)])
+    environment["HF_DATASETS_CACHE"] = str(cache)
+    environment["PYTHONUNBUFFERED"] = "1"
+    if small:
+        environment.setdefault("OMP_NUM_THREADS", "1")
+    return environment
+
+
+def verify(output_dir: Path, method: str) -> Trained:
+    """Return what was trained, or raise `StageError`: an exit code of 0 alone proves nothing."""
+    results, state = _json(output_dir / "train_results.json"), _json(output_dir / "trainer_state.json")
+    weights = [path for path in output_dir.glob(WEIGHTS[method]) if path.stat().st_size > 0]
+    steps, planned = int(state.get("global_step", 0)), int(state.get("max_steps", 0))
+    doubts = [
+        "train_results.json is missing" if not results else "",
+        f"{WEIGHTS[method]} is missing or empty" if not weights else "",
+        f"{steps} of {planned} steps were taken" if not 0 < steps == planned else "",
+        f"the mean loss is {results.get('train_loss')}" if not math.isfinite(results.get("train_loss", 0.0)) else "",
+    ]
+    if any(doubts):
+        what = f"LLaMA-Factory ended without an error, but {'; '.join(filter(None, doubts))} ({output_dir})"
+        raise StageError(what, "an interrupted save, or a diverged loss", "read train.log; lower the learning rate")
+    history = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    first, last = (history[0], history[-1]) if history else (None, None)
+    evaluated = _json(output_dir / "eval_results.json").get("eval_loss")
+    return Trained(steps, first, last, float(results["train_loss"]), evaluated)
+
+
+def prune(output_dir: Path) -> int:
+    """Remove checkpoints with their optimizer states from a finished training; return the bytes freed."""
+    freed = 0
+    for checkpoint in output_dir.glob("checkpoint-*"):
+        freed += sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+        shutil.rmtree(checkpoint)
+    return freed
+
+
+@contextlib.contextmanager
+def _process(yaml: Path, environment: Mapping[str, str], sink: Any) -> Iterator[subprocess.Popen[bytes]]:
+    # -P: no folder of the caller's shadows a library. A session of its own: Ctrl-C reaches us, and we end it.
+    command = [sys.executable, "-P", guard.__file__, str(os.getpid()), "train", str(yaml)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=dict(environment),
+        cwd=yaml.parent, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the trainer and all its children: asked first, then forced. Does nothing when it has ended by itself."""
+    for how in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_S)
+
+
+def _events(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the trainer's log lines as they are completed, until it ends."""
+    position = 0
+    while True:
+        ended = process.poll() is not None
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        position += len(line)
+                        yield json.loads(line)
+        if ended:
+            return
+        time.sleep(_POLL_S)
+
+
+def _show(events: Iterator[dict[str, Any]], reporter: Reporter) -> int:
+    """Show steps and losses as they come; return the last step."""
+    first = next(events, None)
+    if first is None:
+        return 0
+    step, noted = 0, 0
+    with reporter.track("training", first["total_steps"]) as advance:
+        for event in itertools.chain([first], events):
+            total = event["total_steps"]
+            advance(event["current_steps"] - step)
+            step = event["current_steps"]
+            if "loss" in event and step * _NOTES >= noted * total:
+                noted = step * _NOTES // total + 1
+                reporter.note(f"  step {step}/{total}  loss {event['loss']:.4f}")
+    return step
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
