@@ -27,7 +27,7 @@ class BundledFile:
         """The first line of the comment that opens the file."""
         with self.path.open(encoding="utf-8") as file:
             first = file.readline()
-        return re.sub(r"^(#+|\{#-?)\s*|\s*-?#\}\s*$", "", first).strip()
+        return re.sub(r"^(#+|\{#-?)\s*|\s*-?#\}\s*$", "", first).strip().removeprefix(f"{self.name}: ")
 
 
 def bundled_files(kind: BundledKind) -> list[BundledFile]:

@@ -1,0 +1,243 @@
+"""The commands of ``msr``."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msr_adapter import __version__
+from msr_adapter.cli import library
+from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+from msr_adapter.errors import Problem, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from msr_adapter.config.loader import LoadedPipeline
+    from msr_adapter.progress import Reporter
+
+app = typer.Typer(
+    name="msr",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"msr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A declarative multimodal sequential recommender on top of LLaMA-Factory.
+
+    Start with [bold]msr run demo[/bold].
+    """
+
+
+@app.command()
+def run(
+    pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, force: Force = None,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Bring every stage up to date, in order; end with the metrics and a report.
+
+    Example: [bold]msr run demo --set train.epochs=2 --run-dir runs/longer[/bold]
+    """
+    from msr_adapter.pipeline import STAGE_NAMES
+
+    _bring_up_to_date(pipeline, STAGE_NAMES, sets, run_dir, force, quiet, as_json)
+
+
+@app.command("build-data")
+def build_data(
+    pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, force: Force = None,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Turn logs into splits, frozen candidates, summaries and the LLaMA-Factory dataset.
+
+    Example: [bold]msr build-data my.yaml --set data.limit.users=1000[/bold]
+    """
+    _bring_up_to_date(pipeline, ("data", "items", "users", "dataset"), sets, run_dir, force, quiet, as_json)
+
+
+class Summary(StrEnum):
+    """What `msr summarize --only` takes."""
+
+    ITEMS = "items"
+    USERS = "users"
+
+
+@app.command()
+def summarize(
+    pipeline: PipelineArgument,
+    only: Annotated[Summary | None, typer.Option("--only", help="Stop after this summariser.")] = None,
+    sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write item summaries (image and title to text) and user summaries (history to preferences).
+
+    Example: [bold]msr summarize demo --only items[/bold]
+    """
+    targets = (only.value,) if only else ("items", "users")
+    _bring_up_to_date(pipeline, targets, sets, run_dir, force, quiet, as_json)
+
+
+@app.command()
+def train(
+    pipeline: PipelineArgument,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stop after writing the YAML for `llamafactory-cli train`.")
+    ] = False,
+    sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Fine-tune the recommender with LLaMA-Factory.
+
+    Example: [bold]msr train my.yaml --dry-run[/bold]
+    """
+    if not dry_run:
+        _bring_up_to_date(pipeline, ("train",), sets, run_dir, force, quiet, as_json)
+        return
+    with exit_codes(as_json):
+        from msr_adapter.pipeline import write_training_yaml
+
+        loaded = _load(pipeline, sets, run_dir, force)
+        with interruptible(loaded.run_dir):
+            path = write_training_yaml(loaded, _reporter(quiet))
+        emit({"yaml": str(path)}, f"{path}\nTrain with it: llamafactory-cli train {path}", as_json)
+
+
+@app.command()
+def evaluate(
+    pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, force: Force = None,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Score the frozen candidates, compute the metrics, write the report.
+
+    Example: [bold]msr evaluate demo --set evaluate.protocol.confidence.samples=5000[/bold]
+    """
+    _bring_up_to_date(pipeline, ("evaluate",), sets, run_dir, force, quiet, as_json)
+
+
+@app.command()
+def check(pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, as_json: Json = False) -> None:
+    """Find every problem that can be known before a model is loaded; say what would run.
+
+    Example: [bold]msr check my.yaml[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.pipeline import check as find_problems
+        from msr_adapter.pipeline import plan
+
+        loaded = _load(pipeline, sets, run_dir)
+        if problems := find_problems(loaded):
+            raise UserError(problems)
+        stages = plan(loaded)
+        lines = [f"  {name:<11} {_would(state)}" for name, state in stages.items()]
+        text = "\n".join([f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:", *lines])
+        emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages}, text, as_json)
+
+
+@app.command("ls")
+def list_bundled(as_json: Json = False) -> None:
+    """List the bundled pipelines, protocols and templates.
+
+    Example: [bold]msr ls[/bold]
+    """
+    files = [{"kind": file.kind, "name": file.name, "description": file.description} for file in library.all_files()]
+    emit({"files": files}, library.listing(), as_json)
+
+
+@app.command("cp")
+def copy_bundled(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `msr ls`.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, or a folder.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Copy a bundled pipeline, protocol or template, to make it your own.
+
+    Example: [bold]msr cp demo my.yaml[/bold]
+    """
+    with exit_codes(as_json):
+        file, written = library.copy(name, target)
+        result = {"kind": file.kind, "name": file.name, "file": str(written)}
+        emit(result, library.advice(file, written), as_json)
+
+
+@app.command("demo-model")
+def demo_model(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.", show_default=False)],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 1400,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same model.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make the demo's tiny vision-language model from nothing: it learns to describe covers and sum up tastes.
+
+    Example: [bold]msr demo-model my-tiny --steps 1400[/bold]
+    """
+    with exit_codes(as_json):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
+        from msr_adapter.demo import build_base
+
+        summary = build_base(out, steps, seed, _reporter(quiet))
+        emit({"model": str(out), **summary}, f"{out}\nUse it: --set train.model.path=./{out}", as_json)
+
+
+def _bring_up_to_date(
+    pipeline: str, targets: tuple[str, ...], sets: Sequence[str] | None, run_dir: Path | None,
+    force: Sequence[str] | None, quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    with exit_codes(as_json):
+        from msr_adapter.pipeline import run as run_stages
+
+        loaded = _load(pipeline, sets, run_dir, force)
+        with interruptible(loaded.run_dir):
+            result = run_stages(loaded, targets, force=tuple(force or ()), reporter=_reporter(quiet))
+        stages = [asdict(stage) for stage in result.stages]
+        body: dict[str, Any] = {"pipeline": loaded.pipeline.name, "run_dir": str(result.run_dir), "stages": stages}
+        emit(body, f"{result.run_dir}", as_json)
+
+
+def _load(
+    pipeline: str, sets: Sequence[str] | None, run_dir: Path | None, force: Sequence[str] | None = None
+) -> "LoadedPipeline":
+    """Load the pipeline; raises `UserError` for it and for unknown stages in ``force``."""
+    from msr_adapter.config.loader import load_pipeline
+    from msr_adapter.pipeline import STAGE_NAMES
+
+    expected = f"expected one of {', '.join(STAGE_NAMES)}"
+    unknown = [
+        Problem("--force", "", f"the text {name!r}", expected, did_you_mean(name, STAGE_NAMES))
+        for name in force or ()
+        if name not in STAGE_NAMES
+    ]
+    if unknown:
+        raise UserError(unknown)
+    return load_pipeline(pipeline, sets or (), run_dir)
+
+
+def _reporter(quiet: bool) -> "Reporter":
+    from msr_adapter.progress import Reporter
+
+    return Reporter(quiet=quiet)
+
+
+def _would(state: str) -> str:
+    return state if state == "up to date" else f"would run ({state})"
