@@ -15,8 +15,10 @@ from typer.testing import CliRunner, Result
 import msr_adapter.pipeline
 from msr_adapter import __version__
 from msr_adapter.cli import app
+from msr_adapter.cli.results import made
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline import RunResult, StageOutcome
+from msr_adapter.pipeline.run import State
 
 COMMANDS = ("run", "build-data", "summarize", "train", "evaluate", "check", "ls", "cp", "demo-model")
 
@@ -79,6 +81,7 @@ def test_json_is_alone_on_standard_output(calls: list[dict[str, Any]], tmp_path:
         "pipeline": "p",
         "run_dir": str(tmp_path / "here"),
         "stages": [{"name": "train", "state": "done", "seconds": 1.5, "summary": {"rows": 2}}],
+        "result": str(tmp_path / "here" / "train" / "model"),
     }
     assert done.stderr == "working\n"
 
@@ -86,7 +89,32 @@ def test_json_is_alone_on_standard_output(calls: list[dict[str, Any]], tmp_path:
 def test_quiet_says_only_the_result(calls: list[dict[str, Any]], tmp_path: Path) -> None:
     done = msr("train", "p.yaml", "--quiet")
     assert done.stderr == ""
-    assert str(tmp_path / "runs" / "p") in done.stdout
+    assert done.stdout == f"trained model: {tmp_path / 'runs' / 'p' / 'train' / 'model'}\n"
+
+
+def test_every_stage_has_a_result_to_show() -> None:
+    for name in msr_adapter.pipeline.STAGE_NAMES:
+        what, path = made(RunResult(Path("run"), (StageOutcome(name, "done", 0.0, {}),)))
+        assert what
+        assert path.parent == Path("run") / name
+
+
+@pytest.mark.parametrize(("state", "options", "shown"), [("up to date", (), 1), ("done", (), 0), ("done", ("-q",), 1)])
+def test_the_metrics_are_shown_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: State, options: tuple[str, ...], shown: int
+) -> None:
+    """A stage that runs shows them itself; one that is up to date, or runs quietly, does not."""
+    interval = {"mean": 0.75, "low": 0.7, "high": 0.8}
+    metrics = {"users": 9, "models": {"trained": {"metrics": {"auc": interval}}}, "chance": {"auc": 0.5}}
+    metrics["protocol"] = {"confidence": {"level": 0.95}}
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
+    result = RunResult(tmp_path, (StageOutcome("evaluate", state, 1.0, {}),))
+    monkeypatch.setattr(msr_adapter.pipeline, "run", lambda *_, **__: result)
+    done = msr("evaluate", "p.yaml", *options)
+    assert done.stdout.count("0.750") == shown
+    assert done.stdout.endswith(f"report: {tmp_path / 'evaluate' / 'report.html'}\n")
+    assert "result" in json.loads(msr("evaluate", "p.yaml", "--json", *options).stdout)
 
 
 def test_train_dry_run_prints_the_yaml(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
 
 PYTHON = "tag:yaml.org,2002:python/name:"
+PROTOCOL = "a protocol's name, its path, or the protocol itself"
 KINDS = "one of table, microlens, shop"
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
@@ -60,9 +61,10 @@ def problems(text: str, *sets: str) -> list[str]:
         ),
         (
             "name: my run",
-            "p.yaml:10 name: the text 'my run'; expected text, matching ^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "p.yaml:10 name: the text 'my run'; expected letters, digits, dots, dashes and underscores, "
+            "a letter or digit first",
         ),
-        ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a path, or null"),
+        ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a folder, a bundled folder's name, or null"),
         (
             "templates: dmo",
             "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo. "
@@ -133,7 +135,7 @@ def test_one_bad_line(line: str, message: str) -> None:
             ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: next-item. "
              "Did you mean `next-item`?"],
         ),
-        ("next-item", "3", ["p.yaml:9 evaluate.protocol: the number 3; expected a mapping with `name`"]),
+        ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),
         (
             "next-item", "next-item\n  baselines: [randm]",
             ["p.yaml:10 evaluate.baselines.0: the text 'randm'; expected one of random, popularity, base. "

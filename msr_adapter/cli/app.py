@@ -1,15 +1,14 @@
 """The commands of ``msr``."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import library
+from msr_adapter.cli import library, results
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -210,9 +209,10 @@ def _bring_up_to_date(
         loaded = _load(pipeline, sets, run_dir, force)
         with interruptible(loaded.run_dir):
             result = run_stages(loaded, targets, force=tuple(force or ()), reporter=_reporter(quiet))
-        stages = [asdict(stage) for stage in result.stages]
-        body: dict[str, Any] = {"pipeline": loaded.pipeline.name, "run_dir": str(result.run_dir), "stages": stages}
-        emit(body, f"{result.run_dir}", as_json)
+        if not as_json:
+            results.print_metrics(result, quiet)
+        what, path = results.made(result)
+        emit(results.as_dict(loaded.pipeline.name, result), f"{what}: {path}", as_json)
 
 
 def _load(

@@ -57,7 +57,8 @@ def is_path(field: FieldInfo) -> bool:
 
 def allowed(field: FieldInfo) -> str:
     """Say what a field may hold: ``a whole number, at least 1, or null``."""
-    return words(field.annotation, field.metadata)
+    extra = field.json_schema_extra
+    return str(extra["allowed"]) if isinstance(extra, dict) else words(field.annotation, field.metadata)
 
 
 def allowed_at(field: FieldInfo, loc: Loc) -> str:
@@ -117,8 +118,6 @@ def _limit_words(limits: Iterable[Any]) -> list[str]:
     found = []
     for limit in limits:
         found += [f"{phrase} {getattr(limit, name)}" for name, phrase in _LIMITS if hasattr(limit, name)]
-        if getattr(limit, "pattern", None):
-            found.append(f"matching {limit.pattern}")
     return found
 
 

@@ -1,0 +1,128 @@
+"""The rules of the house: layers, sizes, what the wheel carries, what the documents promise."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from end_to_end import write_small_pipeline
+
+import msr_adapter
+from msr_adapter.files import BundledKind, bundled
+
+ROOT = Path(__file__).parent.parent
+DATA_FOLDERS: tuple[BundledKind, ...] = ("templates", "pipelines", "eval")
+SOURCES = sorted((ROOT / "msr_adapter").rglob("*.py"))
+
+
+def test_imports_point_down() -> None:
+    tool = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("folder", DATA_FOLDERS)
+def test_the_data_folders_hold_no_code(folder: BundledKind) -> None:
+    assert list(bundled(folder).iterdir())
+    assert not list(bundled(folder).rglob("*.py"))
+
+
+def test_metrics_import_numpy_and_nothing_of_ours() -> None:
+    imported = set()
+    for path in (ROOT / "msr_adapter" / "metrics").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name for name in names if not name.startswith("msr_adapter.metrics")}
+    outside = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert outside == {"numpy"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 350
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
+
+
+def test_constraints_are_exact_pins_of_everything_that_pyproject_pins() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+]*", line)] == []
+    assert lines == sorted(lines, key=str.lower)
+    pinned = re.findall(r'"([a-z]+==[^"]+)"', (ROOT / "pyproject.toml").read_text())
+    assert {"llamafactory==0.9.5", "torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"} == set(pinned)
+    assert set(pinned) <= set(lines)
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"\n## {msr_adapter.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_file_that_the_readme_lists_exists() -> None:
+    tree = re.search(r"```\n(msr_adapter/.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert tree is not None
+    folder, listed = "", []
+    for line in tree[1].splitlines():
+        name = line.split()[0]
+        listed.append(name if not line.startswith(" ") else folder + name)
+        folder = name if not line.startswith(" ") else folder
+    assert len(listed) > 20
+    assert [name for name in listed if not (ROOT / name).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel with the installed hatchling."""
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, capture_output=True, check=True)
+    [path] = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_carries_the_package_its_data_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    info = f"msr_adapter-{msr_adapter.__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"msr_adapter", info}
+    assert {f"{info}/licenses/LICENSE", "msr_adapter/py.typed"} <= set(names)
+    for folder in DATA_FOLDERS:
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+        assert files
+        assert {f"msr_adapter/{path.relative_to(ROOT).as_posix()}" for path in files} <= set(names)
+    package = [path for path in (ROOT / "msr_adapter").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in package} <= set(names)
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+def msr_from(wheel: Path, folder: Path, *arguments: str) -> str:
+    """Unpack the wheel outside the checkout, run ``msr`` from it in an empty folder, return what it printed."""
+    site, empty = folder / "site", folder / "empty"
+    empty.mkdir()
+    zipfile.ZipFile(wheel).extractall(site)
+    code = "import sys, msr_adapter; sys.argv[0] = 'msr'; assert msr_adapter.__file__.startswith(sys.argv.pop(1))"
+    code += "; from msr_adapter.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(site), *arguments], cwd=empty, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(site), "PATH": str(Path(sys.executable).parent), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_lists_its_pipelines_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    shown = msr_from(wheel, tmp_path, "ls")
+    for folder in DATA_FOLDERS:
+        for path in (ROOT / folder).glob("*.yaml"):
+            assert f"  {path.stem} " in shown
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_a_whole_pipeline_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    pipeline = write_small_pipeline(tmp_path)
+    assert "report: " in msr_from(wheel, tmp_path, "run", str(pipeline))
+    assert (tmp_path / "empty" / "runs" / "small" / "evaluate" / "report.html").is_file()
