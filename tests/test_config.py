@@ -53,6 +53,19 @@ def test_every_bundled_protocol_loads_in_a_pipeline() -> None:
         assert load_pipeline("a.yaml", [f"evaluate.protocol={name}"]).pipeline.evaluate.protocol.name == name
 
 
+def test_the_examples_in_the_readme_and_in_a_pipelines_header_load() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    own = readme.split("```yaml\n")[1].split("```")[0]
+    assert load_pipeline(write("own.yaml", own)).pipeline.train.epochs == 3
+    header = next(file for file in bundled_files("pipelines") if file.name == "microlens-50k").path.read_text()
+    variant = [
+        line.removeprefix("#   ") for line in header.split("#   extends")[1].splitlines() if line.startswith("# ")
+    ]
+    loaded = load_pipeline(write("variant.yaml", "\n".join(["extends: microlens-50k", *variant]))).pipeline
+    assert {loaded.train.model, loaded.summarize.items.model, loaded.summarize.users.model} == {loaded.train.model}
+    assert (loaded.train.model.default_system, loaded.train.max_steps, loaded.train.method) == (None, None, "lora")
+
+
 def test_every_bundled_file_says_what_it_is() -> None:
     for kind in ("pipelines", "eval", "templates"):
         for file in bundled_files(kind):
