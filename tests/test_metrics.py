@@ -38,9 +38,7 @@ def _every_order(scores: np.ndarray, labels: np.ndarray, gain: Callable[[int], F
         ranked = [scores[i] for i in order]
         if all(a >= b for a, b in itertools.pairwise(ranked)):
             gains.append(gain([labels[i] for i in order].index(1) + 1))
-    return (
-        float(sum(gains, Fraction(0)) / len(gains)) if isinstance(gains[0], Fraction) else math.fsum(gains) / len(gains)
-    )
+    return math.fsum(gains) / len(gains)
 
 
 def _gains(k: int, size: int) -> dict[str, Callable[[int], Fraction | float]]:

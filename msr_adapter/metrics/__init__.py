@@ -4,10 +4,10 @@ A group is one user's candidate list with one positive. Scores and labels are fl
 ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 """
 
-from msr_adapter.metrics.resampling import bootstrap, percentile_interval
 from msr_adapter.metrics.evaluation import METRICS, GroupMetrics, evaluate_groups
 from msr_adapter.metrics.pooled import pooled_auc
 from msr_adapter.metrics.ranking import expected_hit_rate, expected_rank
+from msr_adapter.metrics.resampling import bootstrap, percentile_interval
 
 __all__ = [
     "METRICS",

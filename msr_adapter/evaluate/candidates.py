@@ -1,0 +1,115 @@
+"""The frozen test candidates, and scores that fit them row by row."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter.errors import StageError
+from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, read_table
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Candidates of the test split: n rows, grouped by example; one example is one user."""
+
+    example_ids: npt.NDArray[np.int64]
+    """(users,), ascending."""
+    user_ids: pa.Array
+    """(users,)"""
+    offsets: npt.NDArray[np.int64]
+    """(users + 1,): the rows of each example."""
+    table: pa.Table
+    """CANDIDATES of the test split (n rows)."""
+    digest: str
+    """SHA-256 of the rows' content, whatever file format or library version stored them."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """1 = the target (n,)."""
+        return np.asarray(self.table["label"].to_numpy(), dtype=np.int8)
+
+    @property
+    def items(self) -> pa.Array:
+        """Item ids (n,)."""
+        return flat(self.table["item_id"])
+
+
+def flat(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one contiguous array."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def read_held_out(data_dir: Path) -> HeldOut:
+    """Read the test split's candidates. Raises StageError if there are none or examples and candidates disagree."""
+    examples = read_table(data_dir / "examples.parquet", EXAMPLES)
+    test = examples.filter(pc.equal(examples["split"], "test")).select(["example_id", "user_id"])
+    rows = read_table(data_dir / "candidates.parquet", CANDIDATES)
+    rows = rows.filter(pc.is_in(rows["example_id"], value_set=flat(test["example_id"])))
+    if not test.num_rows:
+        raise StageError("the test split is empty", "too few users for the split", "use more users or another split")
+    ids = rows["example_id"].to_numpy()
+    starts = np.flatnonzero(np.concatenate([[len(ids) > 0], ids[1:] != ids[:-1]]))
+    expected = test["example_id"].to_numpy()
+    if not np.array_equal(ids[starts], expected):
+        missing = len(np.setdiff1d(expected, ids))
+        cause = f"{missing} of {len(expected)} test examples have no candidates, or rows are not grouped in order"
+        raise StageError("candidates do not fit the test examples", cause, "run again with `--force data`")
+    offsets = np.append(starts, len(ids)).astype(np.int64)
+    return HeldOut(expected, flat(test["user_id"]), offsets, rows, _digest(rows))
+
+
+def _digest(rows: pa.Table) -> str:
+    items = flat(rows["item_id"])
+    content = hashlib.sha256(rows["example_id"].to_numpy().astype("<i8").tobytes())
+    content.update(rows["label"].to_numpy().astype("<i1").tobytes())
+    content.update(pc.binary_length(items).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+    content.update("".join(items.to_pylist()).encode())
+    return content.hexdigest()
+
+
+def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
+    """Read SCORES (n rows) of ``model``, one for each candidate and in the same order.
+
+    Raises StageError with counts of missing, unexpected, repeated, misplaced or NaN scores: none of them ever becomes
+    a zero, and rows are matched by their ids, never by position alone.
+    """
+    table = read_table(folder / "scores.parquet", SCORES)
+    same_length = table.num_rows == held_out.table.num_rows
+    if not (same_length and all(table[key].equals(held_out.table[key]) for key in ("example_id", "item_id"))):
+        raise StageError(
+            f"scores of {model!r} do not fit the test candidates: {_differences(held_out.table, table)}",
+            "they belong to other candidates, or a file was changed by hand",
+            "run again with `--force score`",
+        )
+    bad = {name: _count_nan(table[name]) for name in ("score", "logit", "answer_mass")}
+    if any(bad.values()):
+        counts = ", ".join(f"{count} {name}" for name, count in bad.items() if count)
+        cause = "the model's outputs overflowed; half precision is the usual reason"
+        raise StageError(f"NaN among the {table.num_rows} scores of {model!r}: {counts}", cause, "use another dtype")
+    return table
+
+
+def _count_nan(column: pa.ChunkedArray) -> int:
+    return int(np.isnan(column.to_numpy()).sum())  # null reads as NaN
+
+
+def _differences(candidates: pa.Table, scores: pa.Table) -> str:
+    wanted, found = _keys(candidates), _keys(scores)
+    counts: dict[str, Any] = {
+        "missing": len(set(wanted) - set(found)),
+        "unexpected": len(set(found) - set(wanted)),
+        "repeated": len(found) - len(set(found)),
+    }
+    if not any(counts.values()):
+        counts["out of order"] = sum(a != b for a, b in zip(wanted, found, strict=False))
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _keys(table: pa.Table) -> list[tuple[int, str]]:
+    return list(zip(table["example_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))

@@ -1,0 +1,122 @@
+"""From scores to numbers: every model under one protocol, on the same candidates and the same resampled users."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from msr_adapter.config.models import Protocol
+from msr_adapter.errors import StageError
+from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.metrics import GroupMetrics, bootstrap, evaluate_groups, percentile_interval
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's metrics."""
+
+    result: GroupMetrics
+    draws: dict[str, Floats]
+    """Metric -> its value in each bootstrap sample; the samples are the same users for every model."""
+    summary: dict[str, dict[str, float]]
+    """Metric -> mean, low, high."""
+
+
+def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
+    """Evaluate one model's ``scores`` (n,). Raises StageError on candidate lists that cannot be judged."""
+    try:
+        result = evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.metrics, protocol.k)
+    except ValueError as error:
+        raise StageError(
+            f"the test candidates cannot be judged: {error}", next_step="run again with `--force data`"
+        ) from error
+    draws = bootstrap(result, protocol.confidence.samples, seed)
+    summary = {}
+    for name, mean in result.means().items():
+        low, high = percentile_interval(draws[name], protocol.confidence.level)
+        summary[name] = {"mean": mean, "low": low, "high": high}
+    return Judged(result, draws, summary)
+
+
+def primary_metric(protocol: Protocol) -> str:
+    """Return the metric that findings and differences speak of: the pooled AUC, or the first one there is."""
+    first = protocol.metrics[0]
+    return "auc" if "auc" in protocol.metrics else "gauc" if first == "gauc" else f"{first}@{protocol.k[0]}"
+
+
+def chance(protocol: Protocol, held_out: HeldOut) -> dict[str, float]:
+    """Return what a scorer that knows nothing gets, exactly: all candidates tied."""
+    scores = np.zeros(held_out.table.num_rows)
+    return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.metrics, protocol.k).means()
+
+
+def differences(models: Mapping[str, Judged], primary: str, level: float) -> dict[str, dict[str, float]]:
+    """Return, for every other model, trained minus that model in the primary metric: paired mean, low, high."""
+    trained = models["trained"]
+    rows = {}
+    for name, other in models.items():
+        if name == "trained":
+            continue
+        low, high = percentile_interval(trained.draws[primary] - other.draws[primary], level)
+        mean = trained.summary[primary]["mean"] - other.summary[primary]["mean"]
+        rows[name] = {"mean": mean, "low": low, "high": high}
+    return rows
+
+
+def oracle_lift_share(models: Mapping[str, Judged], chances: Mapping[str, float], primary: str) -> float | None:
+    """Return the trained model's lift over chance as a share of the oracle's; None without an oracle above chance."""
+    if "oracle" not in models:
+        return None
+    ceiling = models["oracle"].summary[primary]["mean"] - chances[primary]
+    return (models["trained"].summary[primary]["mean"] - chances[primary]) / ceiling if ceiling > 0 else None
+
+
+def tied_share(result: GroupMetrics) -> float:
+    """Return the share of users whose target ties with at least one negative."""
+    return float(np.mean(result.equal > 0))
+
+
+def find(
+    models: Mapping[str, Judged], gaps: Mapping[str, Mapping[str, float]], mass: Mapping[str, float], primary: str
+) -> list[dict[str, str]]:
+    """Return what a reader must know before quoting the numbers, as {severity, text}; severity: warning | info."""
+    found: list[dict[str, str]] = []
+    for name, what in (("popularity", "popularity alone"), ("base", "the model before fine-tuning")):
+        if name in gaps and (finding := _not_above(models, gaps[name], name, what, primary)):
+            found.append(finding)
+    users = len(models["trained"].result.greater)
+    if users < 100:
+        found.append(_finding("info", f"only {users} test users: read the intervals, not the means"))
+    if (tied := tied_share(models["trained"].result)) > 0.01:
+        found.append(_finding("info", f"the true item ties with another candidate for {tied:.1%} of users"))
+    for name, value in mass.items():
+        if value < 0.5:
+            text = f"{name}: Yes and No together get only {value:.1%} of the probability; it has not learned the format"
+            found.append(_finding("warning" if name == "trained" else "info", text))
+    return found
+
+
+def _not_above(
+    models: Mapping[str, Judged], gap: Mapping[str, float], name: str, what: str, primary: str
+) -> dict[str, str] | None:
+    ours, theirs = models["trained"].summary[primary]["mean"], models[name].summary[primary]["mean"]
+    numbers = f"{what} gives {label(primary)} {theirs:.3f}, the trained model {ours:.3f}"
+    if gap["mean"] <= 0:
+        return _finding("warning", f"{numbers}: it is not above")
+    if gap["low"] <= 0:
+        return _finding(
+            "info", f"{numbers}: the difference is within the noise ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        )
+    return None
+
+
+def _finding(severity: str, text: str) -> dict[str, str]:
+    return {"severity": severity, "text": text[0].upper() + text[1:] + "."}
+
+
+def label(metric: str) -> str:
+    """Return a metric's name as papers write it: ``hr@5`` -> ``HR@5``."""
+    return metric.upper()

@@ -1,0 +1,145 @@
+"""The evaluate stage.
+
+`metrics.json`::
+
+    {"pipeline", "users", "seed", "primary": metric that findings speak of,
+     "protocol": {...}, "protocol_digest", "candidates": {"rows", "smallest", "largest", "digest"},
+     "models": {model: {"metrics": {metric: {"mean", "low", "high"}},
+                        "tied_users": share whose target ties with a negative,
+                        "answer_mass": mean p(yes) + p(no), trained and base only}},
+     "chance": {metric: exact value of a scorer that knows nothing},
+     "differences": {other model: trained minus it in the primary metric {"mean", "low", "high"}, paired},
+     "oracle_lift_share": (trained - chance) / (oracle - chance) in the primary metric, or null,
+     "findings": [{"severity": "warning" | "info", "text"}], "versions": {library: version}}
+
+Models: trained, base (with a score folder), popularity, random (if asked for), oracle (if the truth is known).
+`per_user.parquet`: see `tables.per_user_schema`. `report.html`: one self-contained page.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from msr_adapter.config.models import Protocol
+from msr_adapter.errors import StageError
+from msr_adapter.evaluate import judging
+from msr_adapter.evaluate.baselines import BASELINES, oracle_scores
+from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
+from msr_adapter.evaluate.context import ReportContext
+from msr_adapter.evaluate.report import write_report
+from msr_adapter.evaluate.sections import headline
+from msr_adapter.evaluate.tables import console_table, per_user_table
+from msr_adapter.files import digest, write_json
+from msr_adapter.progress import Reporter
+from msr_adapter.schema import write_table
+
+
+def evaluate(
+    protocol: Protocol,
+    baselines: tuple[str, ...],
+    seed: int,
+    data_dir: Path,
+    score_dirs: Mapping[str, Path],
+    out: Path,
+    reporter: Reporter,
+    context: ReportContext,
+) -> dict[str, Any]:
+    """Judge the models of ``score_dirs`` and the baselines; write metrics.json, per_user.parquet and report.html.
+
+    Returns the users, every model's means, the share of the oracle's lift and the findings. Raises StageError, with
+    counts, on scores that do not fit the candidates one to one.
+    """
+    held_out = read_held_out(data_dir)
+    tables = _read_tables(baselines, score_dirs, held_out)
+    scores = _all_scores(baselines, seed, data_dir, held_out, tables)
+    models = {}
+    with reporter.track("judging", len(scores)) as advance:
+        for name, values in scores.items():
+            models[name] = judging.judge(protocol, held_out, values, seed)
+            advance(1)
+    metrics = _metrics(protocol, seed, held_out, models, tables, context)
+    write_json(out / "metrics.json", metrics)
+    per_user = per_user_table(held_out, models)
+    write_table(per_user, per_user.schema, out / "per_user.parquet")
+    write_report(metrics, models, held_out, tables["trained"], data_dir, out / "report.html", context)
+    _say(metrics, reporter)
+    return _key_numbers(metrics)
+
+
+def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
+    wanted = {"trained", *({"base"} & set(baselines))}
+    if absent := sorted(wanted - set(score_dirs)):
+        raise StageError(f"no scores of {', '.join(absent)}", next_step="run the score stages first")
+    ours_first = sorted(score_dirs, key=lambda name: name != "trained")
+    return {name: read_scores(held_out, name, score_dirs[name]) for name in ours_first}
+
+
+def _all_scores(
+    baselines: tuple[str, ...], seed: int, data_dir: Path, held_out: HeldOut, tables: Mapping[str, pa.Table]
+) -> dict[str, judging.Floats]:
+    """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
+    scores = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
+    for name in ("popularity", "random"):
+        if name in baselines:
+            scores[name] = BASELINES[name](held_out, data_dir, seed)
+    oracle = oracle_scores(held_out, data_dir)
+    return scores if oracle is None else {**scores, "oracle": oracle}
+
+
+def _metrics(
+    protocol: Protocol,
+    seed: int,
+    held_out: HeldOut,
+    models: Mapping[str, judging.Judged],
+    tables: Mapping[str, pa.Table],
+    context: ReportContext,
+) -> dict[str, Any]:
+    primary, sizes = judging.primary_metric(protocol), np.diff(held_out.offsets)
+    chances = judging.chance(protocol, held_out)
+    gaps = judging.differences(models, primary, protocol.confidence.level)
+    mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
+    candidates = {"rows": held_out.table.num_rows, "smallest": int(sizes.min()), "largest": int(sizes.max())}
+    settings = protocol.model_dump(mode="json")
+    return {
+        "pipeline": context.name,
+        "users": len(held_out.example_ids),
+        "seed": seed,
+        "primary": primary,
+        "protocol": settings,
+        "protocol_digest": digest(settings),
+        "candidates": {**candidates, "digest": held_out.digest},
+        "models": {name: _model(judged, mass.get(name)) for name, judged in models.items()},
+        "chance": chances,
+        "differences": gaps,
+        "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
+        "findings": judging.find(models, gaps, mass, primary),
+        "versions": dict(context.versions),
+    }
+
+
+def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:
+    row = {"metrics": judged.summary, "tied_users": judging.tied_share(judged.result)}
+    return row if mass is None else {**row, "answer_mass": mass}
+
+
+def _say(metrics: Mapping[str, Any], reporter: Reporter) -> None:
+    reporter.console.print(console_table(metrics))
+    reporter.note(headline(metrics))
+    for finding in metrics["findings"]:
+        reporter.note(f"{finding['severity']}: {finding['text']}")
+
+
+def _key_numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    means = {
+        name: {metric: value["mean"] for metric, value in model["metrics"].items()}
+        for name, model in metrics["models"].items()
+    }
+    keys = ("users", "primary", "oracle_lift_share", "findings")
+    return {
+        "metrics": means,
+        "candidates_digest": metrics["candidates"]["digest"],
+        **{key: metrics[key] for key in keys},
+    }

@@ -1,0 +1,170 @@
+"""A synthetic run up to the evaluate stage: data, summaries, scores, a training log. The truth is known."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from rich.console import Console
+
+from msr_adapter import schema
+from msr_adapter.config.models import Confidence, Protocol
+from msr_adapter.evaluate import ReportContext, evaluate
+from msr_adapter.progress import Reporter
+
+HOSTILE_TITLES = (
+    "<script>alert(1)</script>",
+    '"><img src=http://evil.example/x.png onerror=alert(1)>',
+    "مرحبا بالعالم ‮txet desrever",
+    "🎬🧑‍🚀 a film",
+    "long " * 4000,
+    "two\nlines\0and control\x1b[31m",
+    "",
+    "{{ 7*7 }} {% raw %}",
+)
+PROTOCOL = Protocol(name="small", confidence=Confidence(samples=100))
+SIZE = 7
+
+
+@dataclass
+class Run:
+    """Folders of the upstream stages, and what goes with them."""
+
+    root: Path
+    users: int = 40
+    trained: Path = field(init=False)
+    base: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.data, self.trained, self.base = (self.root / name for name in ("data", "score", "score-base"))
+
+    def evaluate(self, protocol: Protocol = PROTOCOL, **changes: Any) -> dict[str, Any]:
+        """Run the stage into ``root/evaluate``; returns its key numbers."""
+        arguments: dict[str, Any] = {
+            "baselines": ("random", "popularity", "base"),
+            "seed": 0,
+            "data_dir": self.data,
+            "score_dirs": {"base": self.base, "trained": self.trained},
+            "out": self.root / "evaluate",
+            "reporter": Reporter(console=Console(quiet=True)),
+            "context": self.context(),
+        }
+        (self.root / "evaluate").mkdir(exist_ok=True)
+        return evaluate(protocol, **(arguments | changes))
+
+    def context(self) -> ReportContext:
+        """Return everything a pipeline could tell."""
+        return ReportContext(
+            name="a <b>bold</b> run",
+            config={"data": {"source": {"kind": "shop"}}, "note": "</pre><script>x</script>"},
+            versions={"torch": "0", "llamafactory": "0"},
+            manifests={"train": {"stage": "train", "result": {"steps": 30}}},
+            history=self.root / "trainer_log.jsonl",
+            items_dir=self.root / "items",
+            users_dir=self.root / "users",
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the content of `metrics.json`."""
+        return dict(json.loads((self.root / "evaluate" / "metrics.json").read_text()))
+
+    def report(self) -> str:
+        """Return the page."""
+        return (self.root / "evaluate" / "report.html").read_text(encoding="utf-8")
+
+
+def make_run(root: Path, users: int = 40, *, popularity_wins: bool = False, images: bool = True) -> Run:
+    """Write a run in which the oracle is best, the trained model good and the base model blind."""
+    run, generator = Run(root, users), np.random.default_rng(1)
+    items = [f"{number:03d}" for number in range(40)]
+    _write_items(run, items, images)
+    candidates = _write_examples(run, items, generator)
+    truth = np.where(candidates["label"], 2.0, 0.0) + generator.standard_normal(len(candidates["label"]))
+    _write_truth(run, candidates, truth)
+    if popularity_wins:
+        _make_targets_popular(run, items, candidates)
+    write_scores(run.trained, candidates, truth + 0.5 * generator.standard_normal(len(truth)))
+    write_scores(run.base, candidates, np.zeros(len(truth)), mass=0.1)
+    _write_log(root / "trainer_log.jsonl", generator)
+    return run
+
+
+def write_scores(folder: Path, candidates: dict[str, Any], logit: np.ndarray, mass: float = 0.999) -> None:
+    """Write SCORES for ``candidates`` (columns of CANDIDATES)."""
+    columns = {key: candidates[key] for key in ("example_id", "item_id")}
+    columns |= {"score": 1 / (1 + np.exp(-logit)), "logit": logit, "answer_mass": np.full(len(logit), mass)}
+    schema.write_table(pa.table(columns, schema=schema.SCORES), schema.SCORES, folder / "scores.parquet")
+
+
+def _write_items(run: Run, items: list[str], images: bool) -> None:
+    titles = [HOSTILE_TITLES[i] if i < len(HOSTILE_TITLES) else f"Item {name}" for i, name in enumerate(items)]
+    paths = [f"images/{name}.png" if images and i % 5 else None for i, name in enumerate(items)]
+    (run.data / "images").mkdir(parents=True)
+    for i, path in enumerate(paths):
+        if path is not None:
+            Image.new("RGB", (56, 56), (i * 6, 255 - i * 6, 90 + i * 4)).save(run.data / path)
+    if images:
+        (run.data / "images/001.png").write_bytes(b"not an image")
+    columns = {"item_id": items, "title": titles, "image": paths, "image_digest": paths}
+    columns["popularity"] = list(range(len(items)))
+    schema.write_table(pa.table(columns, schema=schema.ITEMS), schema.ITEMS, run.data / "items.parquet")
+    summaries = pa.table({"item_id": items, "summary": [f"{title} in <i>red</i>" for title in titles]})
+    schema.write_table(summaries, schema.ITEM_SUMMARIES, run.root / "items" / "items.parquet")
+
+
+def _write_examples(run: Run, items: list[str], generator: np.random.Generator) -> dict[str, Any]:
+    """Write train examples 0..4 and ``users`` test examples; return the test candidates' columns."""
+    total = 5 + run.users
+    examples = {
+        "example_id": range(total),
+        "split": ["train"] * 5 + ["test"] * run.users,
+        "user_id": [f"u{number:03d}" for number in range(total)],
+        "history": [generator.choice(items, 4, replace=False).tolist() for _ in range(total)],
+    }
+    table = pa.table({key: list(value) for key, value in examples.items()}, schema=schema.EXAMPLES)
+    schema.write_table(table, schema.EXAMPLES, run.data / "examples.parquet")
+    label = np.zeros((total, SIZE), np.int8)
+    label[np.arange(total), generator.integers(0, SIZE, total)] = 1
+    columns = {
+        "example_id": np.repeat(np.arange(total), SIZE),
+        "item_id": np.concatenate([generator.choice(items, SIZE, replace=False) for _ in range(total)]),
+        "label": label.ravel(),
+    }
+    write = pa.table(columns, schema=schema.CANDIDATES)
+    schema.write_table(write, schema.CANDIDATES, run.data / "candidates.parquet")
+    preferences = {"example_id": range(total), "summary": ["likes <b>space</b> and 🪐"] * total}
+    table = pa.table({key: list(value) for key, value in preferences.items()}, schema=schema.USER_SUMMARIES)
+    schema.write_table(table, schema.USER_SUMMARIES, run.root / "users" / "users.parquet")
+    audit = {"counts": {"users": total, "dropped": {"short": 3}}, "findings": [], "extra": [1]}
+    audit["findings"] = [{"severity": "warning", "text": "<script>bad()</script> 3 users dropped", "more": 1}]
+    (run.data / "audit.json").write_text(json.dumps(audit))
+    return {key: value[5 * SIZE :] for key, value in columns.items()}
+
+
+def _write_truth(run: Run, candidates: dict[str, Any], truth: np.ndarray) -> None:
+    columns = {"user_id": [f"u{number:03d}" for number in candidates["example_id"]], "item_id": candidates["item_id"]}
+    order = np.random.default_rng(2).permutation(len(truth))  # the stage must join by ids
+    table = pa.table({**columns, "score": truth}, schema=schema.TRUTH).take(pa.array(order))
+    schema.write_table(table, schema.TRUTH, run.data / "truth.parquet")
+
+
+def _make_targets_popular(run: Run, items: list[str], candidates: dict[str, Any]) -> None:
+    """Give every test user the most popular candidate as target."""
+    popularity = {name: i for i, name in enumerate(items)}
+    order = np.array([popularity[item] for item in candidates["item_id"]]).reshape(-1, SIZE).argmax(axis=1)
+    candidates["label"] = np.eye(SIZE, dtype=np.int8)[order].ravel()
+    table = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES)
+    labels = np.concatenate([table["label"].to_numpy()[: 5 * SIZE], candidates["label"]])
+    table = table.set_column(2, schema.CANDIDATES.field("label"), pa.array(labels))
+    schema.write_table(table, schema.CANDIDATES, run.data / "candidates.parquet")
+
+
+def _write_log(path: Path, generator: np.random.Generator) -> None:
+    rows = [{"current_steps": step, "loss": 3 / step + 0.1 * generator.random()} for step in range(1, 60)]
+    rows += [{"current_steps": step, "eval_loss": 0.5} for step in (20, 40)] + [
+        {"current_steps": 60, "percentage": 100}
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"current_steps": 61, "lo')

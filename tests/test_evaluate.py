@@ -1,0 +1,192 @@
+"""The evaluate stage on a synthetic run whose truth is known."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import yaml
+from judged_run import PROTOCOL, SIZE, Run, make_run, write_scores
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from msr_adapter import schema
+from msr_adapter.config.models import Protocol
+from msr_adapter.evaluate.judging import primary_metric
+from msr_adapter.evaluate.tables import per_user_schema
+from msr_adapter.files import bundled
+from msr_adapter.progress import Reporter
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was judged once; tests only read it."""
+    made = make_run(tmp_path_factory.mktemp("run"))
+    made.evaluate()
+    return made
+
+
+def _test_rows(run: Run) -> pa.Table:
+    table = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES)
+    return table.filter(pc.greater_equal(table["example_id"], 5))
+
+
+def _columns(table: pa.Table) -> dict[str, np.ndarray]:
+    return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+
+
+def test_the_bundled_protocol_says_the_defaults() -> None:
+    settings = yaml.safe_load((bundled("eval") / "next-item.yaml").read_text(encoding="utf-8"))
+    assert Protocol.model_validate(settings) == Protocol(name="next-item")
+    assert set(settings) == set(Protocol.model_fields)
+
+
+def test_models_and_their_numbers(run: Run) -> None:
+    metrics = run.metrics()
+    assert list(metrics["models"]) == ["trained", "base", "popularity", "random", "oracle"]
+    assert metrics["users"] == 40
+    assert metrics["candidates"]["rows"] == 40 * SIZE
+    scores = schema.read_table(run.trained / "scores.parquet", schema.SCORES)["logit"].to_numpy()
+    auc = metrics["models"]["trained"]["metrics"]["auc"]
+    assert auc["mean"] == pytest.approx(roc_auc_score(_test_rows(run)["label"].to_numpy(), scores), abs=1e-12)
+    assert auc["low"] < auc["mean"] < auc["high"]
+    assert metrics["models"]["trained"]["answer_mass"] == pytest.approx(0.999)
+    assert "answer_mass" not in metrics["models"]["popularity"]
+
+
+def test_a_base_model_that_gives_every_candidate_the_same_score_is_chance(run: Run) -> None:
+    metrics = run.metrics()
+    base = {name: value["mean"] for name, value in metrics["models"]["base"]["metrics"].items()}
+    assert base == pytest.approx(metrics["chance"], abs=1e-12)
+    assert metrics["models"]["base"]["tied_users"] == 1
+    assert metrics["chance"]["hr@3"] == pytest.approx(3 / SIZE)
+
+
+def test_share_of_the_oracles_lift(run: Run) -> None:
+    metrics = run.metrics()
+    trained, oracle = (metrics["models"][name]["metrics"]["auc"]["mean"] for name in ("trained", "oracle"))
+    assert metrics["oracle_lift_share"] == pytest.approx((trained - 0.5) / (oracle - 0.5))
+    assert 0.5 < metrics["oracle_lift_share"] < 1
+
+
+def test_the_oracle_is_joined_by_ids_not_by_position(run: Run) -> None:
+    truth = schema.read_table(run.data / "truth.parquet", schema.TRUTH)
+    known = dict(zip(zip(truth["user_id"].to_pylist(), truth["item_id"].to_pylist(), strict=True),
+                     truth["score"].to_pylist(), strict=True))  # fmt: skip
+    rows = _columns(_test_rows(run))
+    scores = [known[f"u{example:03d}", item] for example, item in zip(rows["example_id"], rows["item_id"], strict=True)]
+    expected = roc_auc_score(rows["label"], scores)
+    assert run.metrics()["models"]["oracle"]["metrics"]["auc"]["mean"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_popularity_ranks_by_the_items_counts(run: Run) -> None:
+    rows = _columns(_test_rows(run))
+    expected = roc_auc_score(rows["label"], rows["item_id"].astype(int))  # item 007 was taken 7 times
+    assert run.metrics()["models"]["popularity"]["metrics"]["auc"]["mean"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_per_user_rows_agree_with_the_means(run: Run) -> None:
+    metrics = run.metrics()
+    names = [name for name in metrics["chance"] if name != "auc"]
+    table = schema.read_table(run.root / "evaluate" / "per_user.parquet", per_user_schema(names))
+    assert table.num_rows == 40 * 5
+    for model, entry in metrics["models"].items():
+        rows = table.filter(pc.equal(table["model"], model))
+        assert rows["example_id"].to_pylist() == list(range(5, 45))
+        for name in names:
+            assert rows[name].to_numpy().mean() == pytest.approx(entry["metrics"][name]["mean"], abs=1e-12)
+        assert rows["rank"].to_numpy() == pytest.approx(1 + rows["greater"].to_numpy() + rows["equal"].to_numpy() / 2)
+
+
+def test_running_again_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    again = make_run(tmp_path)
+    again.evaluate()
+    for name in ("metrics.json", "per_user.parquet", "report.html"):
+        assert (again.root / "evaluate" / name).read_bytes() == (run.root / "evaluate" / name).read_bytes()
+
+
+def test_the_seed_moves_the_random_baseline_only(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    first, second = run.evaluate()["metrics"], run.evaluate(seed=1)["metrics"]
+    assert {name for name in first if first[name] != second[name]} == {"random"}
+
+
+def test_without_truth_and_without_base(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run.data / "truth.parquet").unlink()
+    result = run.evaluate(baselines=("popularity",), score_dirs={"trained": run.trained})
+    assert list(result["metrics"]) == ["trained", "popularity"]
+    assert result["oracle_lift_share"] is None
+
+
+def test_a_protocol_with_one_metric_and_ragged_candidates(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    keep = pa.array([label == 1 or row % 5 > 0 for row, label in enumerate(_all_labels(run))])
+    table = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES).filter(keep)
+    schema.write_table(table, schema.CANDIDATES, run.data / "candidates.parquet")
+    rows = _columns(_test_rows(run))
+    for folder in (run.trained, run.base):
+        write_scores(folder, rows, rows["label"] * 2.0)
+    protocol = Protocol(name="one", metrics=("ndcg",), k=(2,))
+    assert primary_metric(protocol) == "ndcg@2"
+    assert run.evaluate(protocol)["metrics"]["trained"] == {"ndcg@2": 1.0}
+    sizes = run.metrics()["candidates"]
+    assert sizes["smallest"] < sizes["largest"]
+    assert "NDCG@2 1.000" in run.report()
+
+
+def _all_labels(run: Run) -> list[int]:
+    labels: list[int] = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES)["label"].to_pylist()
+    return labels
+
+
+def test_popularity_above_the_trained_model_is_a_warning(tmp_path: Path) -> None:
+    run = make_run(tmp_path, popularity_wins=True)
+    findings = {finding["severity"]: finding["text"] for finding in run.evaluate()["findings"]}
+    assert findings["warning"].startswith("Popularity alone gives AUC")
+    assert "popularity" in run.metrics()["differences"]
+    assert run.metrics()["differences"]["popularity"]["high"] < 0
+
+
+def test_low_answer_mass_of_the_trained_model_is_a_warning(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    rows = _columns(_test_rows(run))
+    write_scores(run.trained, rows, rows["label"] * 1.0, mass=0.2)
+    assert any("only 20.0% of the probability" in finding["text"] for finding in run.evaluate()["findings"])
+
+
+def test_the_console_shows_every_model_and_the_findings(tmp_path: Path) -> None:
+    written = io.StringIO()
+    make_run(tmp_path).evaluate(reporter=Reporter(console=Console(width=140, file=written)))
+    text = written.getvalue()
+    for word in (
+        "trained",
+        "popularity",
+        "oracle",
+        "chance",
+        "HR@5",
+        "NDCG@10",
+        "Only 40 test users",
+        "guessing for 71%",
+    ):
+        assert word in text
+    assert "RECALL@5" not in text
+
+
+def test_context_with_a_name_only_is_enough(tmp_path: Path) -> None:
+    run = make_run(tmp_path, images=False)
+    (run.data / "audit.json").unlink()
+    bare = replace(run.context(), config={}, versions={}, manifests={}, history=None, items_dir=None, users_dir=None)
+    run.evaluate(context=bare)
+    assert "The data folder has no audit." in run.report()
+    assert "Training loss" not in run.report()
+
+
+def test_protocol_is_recorded_with_its_digest(run: Run) -> None:
+    metrics = run.metrics()
+    assert metrics["protocol"] == json.loads(PROTOCOL.model_dump_json())
+    assert len(metrics["protocol_digest"]) == len(metrics["candidates"]["digest"]) == 64
