@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import Pipeline
 from msr_adapter.files import digest, write_json
+from msr_adapter.pipeline.check import require
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.stages import STAGES, Context, Stage
 from msr_adapter.progress import Reporter
@@ -40,6 +41,7 @@ def run(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] 
 
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
+    require(loaded)
     folder = RunFolder(loaded.run_dir)
     forced = set(force)
     with folder.locked():
