@@ -158,9 +158,9 @@ def _load(model: ModelRef, adapter: Path | None) -> tuple[tuple[Any, Any], Any, 
     _quiet_transformers()
     try:
         module = load_tokenizer(model_args)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StageError(
-            f"Tokenizer or processor of {model.path} cannot be loaded: {_last_line(error)}",
+            f"Tokenizer or processor of {model.path} cannot be loaded: {_first_line(error)}",
             "the folder is incomplete, the hub id does not exist, or there is no network",
             "check model.path; a local folder needs config.json, tokenizer.json and processor files",
         ) from error
@@ -207,5 +207,5 @@ def _quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.config import unknown_overrides
@@ -47,21 +49,29 @@ def preflight(train: Train, data_dir: Path, dataset_dir: Path, reporter: Reporte
 
 def _check_row(row: TrainingRow, encoder: Encoder, data_dir: Path, cutoff_len: int, findings: _Findings) -> None:
     findings.rows += 1
-    if findings.broken.keys() & set(row.images):
-        return
-    findings.images.update(row.images)
     if row.images and not encoder.sees_images:
         found = f"template {encoder.model.template} takes no images, but rows have one"
-        raise UserError(
-            Problem("", "train.images", found, "", "Set train.images: false, or use a template with images")
-        )
-    try:
-        length = encoder.row_length(row.prompt, [data_dir / image for image in row.images], row.answer)
-    except OSError as error:  # PIL's errors are OSErrors; one image a row
-        findings.broken[row.images[0]] = str(error)
+        step = "Set train.images: false, or use a template with images"
+        raise UserError(Problem("", "train.images", found, "", step))
+    for image in set(row.images) - findings.images:
+        findings.images.add(image)
+        if error := _fault(data_dir / image):
+            findings.broken[image] = error
+    if findings.broken.keys() & set(row.images):
         return
+    length = encoder.row_length(row.prompt, [data_dir / image for image in row.images], row.answer)
     findings.longest = max(findings.longest, length)
     findings.too_long += length > cutoff_len
+
+
+def _fault(path: Path) -> str:
+    """Say why ``path`` cannot be decoded to its last pixel; empty when it can."""
+    try:
+        with PIL.Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # all that Pillow raises
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _problems(train: Train, findings: _Findings, data_dir: Path) -> list[Problem]:

@@ -1,0 +1,206 @@
+"""What is written for LLaMA-Factory: data set, dataset_info.json, YAML, versions."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from tiny_run import model_ref, stages, train_config
+
+from msr_adapter.config.models import Train
+from msr_adapter.errors import UserError
+from msr_adapter.llamafactory import dataset, versions
+from msr_adapter.llamafactory.config import (
+    REFUSED,
+    check_overrides,
+    expected_steps,
+    training_config,
+    unknown_overrides,
+    write_yaml,
+)
+from msr_adapter.llamafactory.dataset import TrainingRow, count_rows, read_rows, write_info, write_rows
+
+ROWS = [TrainingRow("first, no image", "No"), TrainingRow("<image>\nsecond", "Yes", ("images/é.png",))]
+
+
+def test_rows_come_back_as_written_under_the_explicit_schema(tmp_path: Path) -> None:
+    assert write_rows(tmp_path / "rows", ROWS) == 2
+    assert list(read_rows(tmp_path / "rows")) == ROWS
+    written = pq.read_schema(tmp_path / "rows" / "part-00000.parquet")
+    assert written.equals(dataset.SCHEMA)
+    assert str(written.field("messages").type) == "list<element: struct<role: string, content: string>>"
+
+
+def test_many_rows_are_split_over_files_alone_in_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "ROWS_PER_FILE", 3)
+    monkeypatch.setattr(dataset, "_ROWS_PER_GROUP", 2)
+    rows = [TrainingRow(str(number), "Yes") for number in range(8)]
+    assert write_rows(tmp_path / "rows", iter(rows)) == count_rows(tmp_path / "rows") == 8
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == [f"part-0000{n}.parquet" for n in range(3)]
+    assert list(read_rows(tmp_path / "rows")) == rows
+
+
+def test_dataset_info_names_every_column_and_tag_in_ascii(tmp_path: Path) -> None:
+    write_info(tmp_path, [dataset.TRAIN])
+    text = (tmp_path / "dataset_info.json").read_text(encoding="ascii")
+    assert json.loads(text) == {
+        "msr_train": {
+            "file_name": "msr_train",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages", "images": "images"},
+            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user",
+                     "assistant_tag": "assistant", "system_tag": "system"},
+        }
+    }  # fmt: skip
+
+
+def config(tmp_path: Path, **settings: Any) -> dict[str, Any]:
+    made = stages()
+    return training_config(train_config(**settings), made.data, made.dataset, tmp_path / "out", 7, cuda=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"method": "full"}, {"model": model_ref(dtype="bfloat16")}, {"model": model_ref(default_system="")},
+     {"max_steps": None, "epochs": 0.5, "warmup_ratio": 0.1, "scheduler": "linear"},
+     {"overrides": {"optim": "adamw_torch", "adam_beta2": 0.95, "accelerator_config": {"dispatch_batches": False}}}],
+)  # fmt: skip
+def test_llamafactory_accepts_the_yaml_as_it_is(tmp_path: Path, settings: dict[str, Any]) -> None:
+    from llamafactory.hparams import get_train_args
+
+    made = config(tmp_path, **settings)
+    path = tmp_path / "train.yaml"
+    write_yaml(path, made, "a comment")
+    read = OmegaConf.to_container(OmegaConf.load(path))
+    assert read == made == yaml.safe_load(path.read_text())
+    model_args, data_args, training_args, finetuning_args, _ = get_train_args(read)
+    train = train_config(**settings)
+    assert training_args.learning_rate == train.learning_rate
+    assert training_args.seed == 7
+    assert data_args.default_system == train.model.default_system
+    assert data_args.eval_dataset == [dataset.VALIDATION]
+    assert model_args.image_max_pixels == train.model.image_max_pixels
+    assert finetuning_args.finetuning_type == train.method
+    assert training_args.bf16 == (train.model.dtype == "bfloat16")
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdefgh_", min_size=1),
+        st.text(st.characters(codec="utf-8"), max_size=30).filter(lambda text: "${" not in text)
+        | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9) | st.booleans()
+        | st.sampled_from(["1e5", "no", "null", "~", "0x1f", "1_000", "12:30", "2024-01-01", "- a", "a: b", "#x", ""]),
+    )
+)  # fmt: skip
+def test_two_yaml_readers_read_the_same_values(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("yaml") / "x.yaml"
+    write_yaml(path, values, "x")
+    read = OmegaConf.to_container(OmegaConf.load(path))
+    # Types count: 1e-4 must not become text for one reader and a number for the other.
+    assert [(type(value), value) for value in read.values()] == [(type(value), value) for value in values.values()]
+    assert (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) == values
+
+
+def test_small_learning_rates_have_a_point(tmp_path: Path) -> None:
+    write_yaml(tmp_path / "x.yaml", {"learning_rate": 1e-5}, "x")
+    assert "learning_rate: 1.0e-05\n" in (tmp_path / "x.yaml").read_text()
+
+
+def test_every_own_key_is_refused_with_its_reason(tmp_path: Path) -> None:
+    own = config(tmp_path)
+    free = {"use_cpu", "do_eval", "per_device_eval_batch_size", "logging_steps", "save_strategy", "plot_loss",
+            "report_to", "ddp_timeout", "disable_gradient_checkpointing"}  # fmt: skip
+    assert set(own) - free <= set(REFUSED)
+    problems = check_overrides(
+        {"learning_rate": 1, "optim": "sgd", "resize_vocab": True, "run_name": "${oops}"}, "p.yaml"
+    )
+    assert [problem.field for problem in problems] == [
+        "train.overrides.learning_rate", "train.overrides.resize_vocab", "train.overrides.run_name",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"template.*set it under train\.model"):
+        config(tmp_path, overrides={"template": "llava"})
+
+
+def test_overrides_replace_defaults(tmp_path: Path) -> None:
+    assert (
+        config(tmp_path, overrides={"logging_steps": 9, "optim": "sgd"}).items()
+        >= {"logging_steps": 9, "optim": "sgd"}.items()
+    )
+
+
+def test_misspelt_overrides_name_the_nearest() -> None:
+    problems = unknown_overrides({"lerning_rate": 1, "optim": "sgd", "zzzz": 2})
+    assert [(problem.field, problem.allowed) for problem in problems] == [
+        ("train.overrides.lerning_rate", "did you mean learning_rate"), ("train.overrides.zzzz", ""),
+    ]  # fmt: skip
+
+
+def test_paths_that_would_be_interpolated_are_refused(tmp_path: Path) -> None:
+    made = stages()
+    with pytest.raises(UserError, match=r"output_dir.*interpolate"):
+        training_config(train_config(), made.data, made.dataset, tmp_path / "${HOME}", 0, cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "accumulation", "epochs", "steps"),
+    [(32, 4, 1, 1.0, 8), (33, 4, 1, 1.0, 9), (33, 4, 2, 1.0, 5), (33, 4, 2, 0.5, 3), (1, 8, 8, 2.0, 2)],
+)
+def test_expected_steps(rows: int, batch: int, accumulation: int, epochs: float, steps: int) -> None:
+    train = Train(model=model_ref(), batch_size=batch, gradient_accumulation=accumulation, epochs=epochs)
+    assert expected_steps(train, rows) == steps
+    assert expected_steps(train.model_copy(update={"max_steps": 5}), rows) == 5
+
+
+def test_short_runs_log_often(tmp_path: Path) -> None:
+    assert config(tmp_path)["logging_steps"] == 1
+    assert config(tmp_path, max_steps=1000)["logging_steps"] == 20
+
+
+def fake_versions(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
+    found = {**versions.PINNED, **changes}
+
+    def version(name: str) -> str:
+        if (value := found[name]) is None:
+            raise metadata.PackageNotFoundError(name)
+        return value
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_fitting_versions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_versions(monkeypatch, torch="2.10.0+cu128", torchaudio="2.10.0", torchvision="0.25.0")
+    versions.require_versions()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"llamafactory": "0.9.4"}, "llamafactory: version 0.9.4; needs 0.9.5"),
+        ({"llamafactory": None}, "llamafactory: not installed; needs 0.9.5"),
+        ({"torchaudio": None}, "torchaudio: not installed"),
+        ({"torch": "2.12.0"}, "torchaudio: version 2.11.0; the version of torch, which is 2.12.0"),
+    ],
+)
+def test_other_versions_are_refused_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], said: str
+) -> None:
+    fake_versions(monkeypatch, **changes)
+    with pytest.raises(UserError) as caught:
+        versions.require_versions()
+    assert said in str(caught.value)
+    assert "pip install llamafactory==0.9.5 torch==2.11.0" in str(caught.value)
+
+
+def test_every_known_failure_has_a_next_step() -> None:
+    from msr_adapter.llamafactory.failures import KNOWN
+
+    assert all(known.cause and known.next_step for known in KNOWN)
+    assert len({known.pattern for known in KNOWN}) == len(KNOWN)

@@ -1,0 +1,155 @@
+"""Scores: one per test candidate, from the probabilities of the two answers; the trained model's differ."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_run import QUIET, Stages, model_ref, stages, train_config, trained, write_upstream
+
+from msr_adapter import schema
+from msr_adapter.backends import make_backend
+from msr_adapter.backends.scripted import ScriptedBackend
+from msr_adapter.errors import StageError, UserError
+from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.prompts import Prompts
+from msr_adapter.score import score
+from msr_adapter.score import scoring as scoring_module
+
+
+class FixedBackend:
+    """Answers every request with the given log-probabilities, one after another."""
+
+    identity = "fixed"
+
+    def __init__(self, logprobs: Sequence[tuple[float, ...]], tokens_in: int = 9) -> None:
+        self._logprobs, self._tokens_in, self.asked = list(logprobs), tokens_in, list[Request]()
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        self.asked += requests
+        return [Completion(r.key, "", self._logprobs.pop(0), "choice", self._tokens_in, 0) for r in requests]
+
+
+def run(made: Stages, out: Path, backend: Backend, reporter: Any = QUIET, **settings: Any) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    with CompletionCache(out.parent / "completions.sqlite") as cache:
+        return score(train_config(**settings), made.data, made.users, Prompts(), backend, cache, out, reporter)
+
+
+def read(out: Path) -> pa.Table:
+    return schema.read_table(out / "scores.parquet", schema.SCORES)
+
+
+def test_scores_by_hand(tmp_path: Path) -> None:
+    pairs = [(0.6, 0.2), (0.01, 0.03), (0.5, 0.5), (1e-9, 0.9)] * 4
+    logprobs = [(math.log(yes), math.log(no)) for yes, no in pairs]
+    counts = run(stages(), tmp_path / "score", FixedBackend(logprobs))
+    table = read(tmp_path / "score")
+    assert table["score"].to_pylist()[:4] == pytest.approx([0.75, 0.25, 0.5, 1e-9 / (0.9 + 1e-9)])
+    assert table["logit"].to_pylist()[:2] == pytest.approx([math.log(3), -math.log(3)])
+    assert table["answer_mass"].to_pylist()[:4] == pytest.approx([0.8, 0.04, 1.0, 0.9])
+    assert (counts["candidates"], counts["examples"], counts["tokens_in"]) == (16, 4, 16 * 9)
+
+
+def test_rows_are_the_test_candidates_in_their_order(tmp_path: Path) -> None:
+    made = stages()
+    backend = ScriptedBackend()
+    run(made, tmp_path / "score", backend)
+    examples = schema.read_table(made.data / "examples.parquet", schema.EXAMPLES).to_pylist()
+    test = {row["example_id"] for row in examples if row["split"] == "test"}
+    candidates = schema.read_table(made.data / "candidates.parquet", schema.CANDIDATES).to_pylist()
+    expected = [(row["example_id"], row["item_id"]) for row in candidates if row["example_id"] in test]
+    table = read(tmp_path / "score")
+    assert list(zip(table["example_id"].to_pylist(), table["item_id"].to_pylist(), strict=True)) == expected
+
+
+def test_requests_carry_prompt_image_and_choices(tmp_path: Path) -> None:
+    made = stages()
+    backend = FixedBackend([(-1.0, -2.0)] * 16)
+    run(made, tmp_path / "score", backend)
+    items = {row["item_id"]: row for row in schema.read_table(made.data / "items.parquet", schema.ITEMS).to_pylist()}
+    for request, item_id in zip(backend.asked, read(tmp_path / "score")["item_id"].to_pylist(), strict=True):
+        item = items[item_id]
+        assert request.choices == ("Yes", "No")
+        assert f"Title: {item['title'] or '(no title)'}\n" in request.prompt
+        assert [(image.path, image.digest) for image in request.images] == (
+            [(made.data / item["image"], item["image_digest"])] if item["image"] else []
+        )
+    assert {len(request.images) for request in backend.asked} == {0, 1}
+
+
+def test_without_images_none_is_sent(tmp_path: Path) -> None:
+    backend = FixedBackend([(-1.0, -2.0)] * 16)
+    run(stages(), tmp_path / "score", backend, images=False)
+    assert all(not request.images and "<image>" not in request.prompt for request in backend.asked)
+
+
+def test_a_second_run_asks_nothing_again(tmp_path: Path) -> None:
+    first, second = ScriptedBackend(), ScriptedBackend()
+    run(stages(), tmp_path / "a", first)
+    run(stages(), tmp_path / "b", second)
+    assert (len(first.answered), second.calls) == (16, 0)
+    assert read(tmp_path / "a").equals(read(tmp_path / "b"))
+
+
+def test_chunks_do_not_change_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(stages(), tmp_path / "a" / "score", ScriptedBackend())
+    monkeypatch.setattr(scoring_module, "_CHUNK", 5)
+    run(stages(), tmp_path / "b" / "score", ScriptedBackend())
+    assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
+
+
+def test_a_missing_answer_is_an_error_with_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(self: CompletionCache, backend: Backend, requests: Sequence[Request], **_: Any) -> list[Completion]:
+        return [Completion(r.key, "", () if n < 2 else (-1.0, -1.0), "choice", 1, 0) for n, r in enumerate(requests)]
+
+    monkeypatch.setattr(CompletionCache, "complete", forgetful)
+    with pytest.raises(StageError, match="2 of 16 candidates were not answered"):
+        run(stages(), tmp_path / "score", ScriptedBackend())
+    assert not (tmp_path / "score" / "scores.parquet").exists()
+
+
+def test_a_sick_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no finite .* 16 of 16"):
+        run(stages(), tmp_path / "score", FixedBackend([(math.nan, -1.0)] * 16))
+
+
+def test_no_test_candidates_is_the_users_fault(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    table = schema.read_table(made.data / "examples.parquet", schema.EXAMPLES)
+    rows = [row for row in table.to_pylist() if row["split"] != "test"]
+    schema.write_table(pa.Table.from_pylist(rows, schema.EXAMPLES), schema.EXAMPLES, made.data / "examples.parquet")
+    with pytest.raises(UserError, match="no test candidates"):
+        run(made, tmp_path / "score", ScriptedBackend())
+
+
+def test_what_a_reader_should_doubt_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    backend = FixedBackend([(-9.0, -9.0)] * 16, tokens_in=2048)
+    counts = run(stages(), tmp_path / "score", backend, QUIET.with_log(log))
+    assert counts["prompts_over_cutoff"] == 16
+    assert "16 of 16 prompts have 2048 tokens or more" in log.read_text()
+    assert "Yes and No together get 0.0%" in log.read_text()
+
+
+def test_training_changes_the_scores_and_reloading_does_not(tmp_path: Path) -> None:
+    made, model = stages(), model_ref()
+    backends = {
+        "base": make_backend(model),
+        "lora": make_backend(model, adapter=trained("lora").out / "model"),
+        "full": make_backend(model, full_model=trained("full").out / "model"),
+        "lora-again": make_backend(model, adapter=trained("lora").out / "model"),
+    }
+    for name, backend in backends.items():
+        run(made, tmp_path / name / "score", backend)
+    scores = {name: np.array(read(tmp_path / name / "score")["logit"]) for name in backends}
+    mass = {name: np.array(read(tmp_path / name / "score")["answer_mass"]) for name in backends}
+    assert np.abs(scores["lora"] - scores["base"]).max() > 1e-3
+    assert np.abs(scores["full"] - scores["base"]).max() > 1e-3
+    assert np.array_equal(scores["lora"], scores["lora-again"])
+    # Three steps teach a random model at least to say Yes or No more often.
+    assert mass["lora"].mean() > mass["base"].mean()
+    assert mass["full"].mean() > mass["base"].mean()

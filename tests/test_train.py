@@ -1,0 +1,173 @@
+"""The data set stage and a real LLaMA-Factory training of a tiny Qwen2-VL, LoRA and full."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from tiny_models import tiny_model
+from tiny_run import QUIET, Stages, stages, train_config, trained, write_upstream
+
+from msr_adapter import schema
+from msr_adapter.config.models import ModelRef
+from msr_adapter.errors import StageError, UserError
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, read_rows
+from msr_adapter.prompts import Prompts
+from msr_adapter.rows import CandidateRows
+from msr_adapter.train import build_dataset, preflight, train, write_training_yaml
+
+
+def build(made: Stages, seed: int = 0, **settings: Any) -> dict[str, Any]:
+    made.dataset.mkdir(exist_ok=True)
+    return build_dataset(train_config(**settings), made.data, made.users, Prompts(), seed, made.dataset, QUIET)
+
+
+def test_every_training_candidate_is_one_row_with_its_answer_and_image(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    counts = build(made)
+    rows = list(read_rows(made.dataset / TRAIN))
+    asked = CandidateRows(made.data, made.users, Prompts(), "train", images=True)
+    expected = [
+        TrainingRow(
+            row.prompt,
+            "Yes" if row.label else "No",
+            (row.image.path.relative_to(made.data).as_posix(),) if row.image else (),
+        )
+        for row in asked
+    ]
+    assert sorted(rows, key=repr) == sorted(expected, key=repr)
+    assert rows != expected  # shuffled
+    assert counts == {
+        "train_rows": 32, "train_positives": 8, "train_with_image": sum(bool(row.images) for row in rows),
+        "validation_rows": 12, "validation_positives": 3, "validation_with_image": counts["validation_with_image"],
+    }  # fmt: skip
+    assert 0 < counts["train_with_image"] < 32
+    assert all(row.prompt.count("<image>") == len(row.images) for row in rows)
+
+
+def test_rows_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
+    first, again, other = (write_upstream(tmp_path / name) for name in "abc")
+    build(first, 1), build(again, 1), build(other, 2)
+    rows = [list(read_rows(made.dataset / TRAIN)) for made in (first, again, other)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_the_stage_holds_nothing_beside_its_data_sets(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    build(made)
+    assert sorted(path.name for path in made.dataset.iterdir()) == ["dataset_info.json", TRAIN, VALIDATION]
+
+
+def test_without_images_no_row_has_one(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    assert build(made, images=False)["train_with_image"] == 0
+    assert all(not row.images and "<image>" not in row.prompt for row in read_rows(made.dataset / TRAIN))
+
+
+def without_split(made: Stages, split: str) -> None:
+    """Take all examples of ``split`` out of the data stage."""
+    table = schema.read_table(made.data / "examples.parquet", schema.EXAMPLES)
+    rows = [row for row in table.to_pylist() if row["split"] != split]
+    schema.write_table(pa.Table.from_pylist(rows, schema.EXAMPLES), schema.EXAMPLES, made.data / "examples.parquet")
+
+
+def test_without_validation_examples_there_is_no_validation_set(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    without_split(made, "validation")
+    assert build(made)["validation_rows"] == 0
+    assert list(json.loads((made.dataset / "dataset_info.json").read_text())) == [TRAIN]
+    path = write_training_yaml(train_config(), made.data, made.dataset, 0, tmp_path)
+    assert "eval_dataset" not in yaml.safe_load(path.read_text())
+
+
+def test_no_training_examples_is_the_users_fault(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    without_split(made, "train")
+    with pytest.raises(UserError, match="no training examples are left"):
+        build(made)
+
+
+def test_stages_of_different_runs_are_refused(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    table = schema.read_table(made.users / "users.parquet", schema.USER_SUMMARIES)
+    schema.write_table(table.slice(2), schema.USER_SUMMARIES, made.users / "users.parquet")
+    with pytest.raises(StageError, match="2 examples have no preference summary"):
+        build(made)
+
+
+def test_too_long_rows_are_counted_before_anything_is_trained() -> None:
+    made = stages()
+    longest = preflight(train_config(), made.data, made.dataset, QUIET)["longest_row"]
+    assert preflight(train_config(cutoff_len=longest), made.data, made.dataset, QUIET)["rows"] == 44
+    with pytest.raises(UserError) as caught:
+        preflight(train_config(cutoff_len=longest - 1), made.data, made.dataset, QUIET)
+    (problem,) = caught.value.problems
+    assert problem.field == "train.cutoff_len"
+    assert problem.found.startswith("1 of 44 rows") or problem.found.startswith("2 of 44 rows")
+    assert f"Set train.cutoff_len: {longest}" in problem.next_step
+
+
+def test_all_damaged_images_are_reported_at_once(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    build(made)
+    used = sorted({image for row in read_rows(made.dataset / TRAIN) for image in row.images})
+    (made.data / used[0]).write_bytes(b"")
+    (made.data / used[1]).write_text("a text named .png")
+    (made.data / used[2]).unlink()
+    whole = (made.data / used[3]).read_bytes()
+    (made.data / used[3]).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError) as caught:
+        preflight(train_config(overrides={"lerning_rate": 1}), made.data, made.dataset, QUIET)
+    fields = {problem.where for problem in caught.value.problems}
+    assert fields == {"", *(str(made.data / path) for path in used[:4])}
+    assert "did you mean learning_rate" in str(caught.value)
+
+
+def test_a_template_without_images_is_refused_for_rows_with_images() -> None:
+    made = stages()
+    model = ModelRef(path=str(tiny_model("qwen2_vl")), template="qwen")
+    with pytest.raises(UserError, match="takes no images"):
+        preflight(train_config(model=model), made.data, made.dataset, QUIET)
+
+
+def test_a_dry_run_writes_the_yaml_and_trains_nothing(tmp_path: Path) -> None:
+    made = stages()
+    path = write_training_yaml(train_config(), made.data, made.dataset, 5, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] == ["train.yaml"]
+    config = yaml.safe_load(path.read_text())
+    assert (config["output_dir"], config["seed"], config["dataset"]) == (str(tmp_path / "model"), 5, TRAIN)
+    assert all(Path(config[key]).is_absolute() for key in ("dataset_dir", "media_dir", "model_name_or_path"))
+
+
+@pytest.mark.parametrize(("method", "weights"), [("lora", "adapter_model.safetensors"), ("full", "model.safetensors")])
+def test_llamafactory_trains(method: str, weights: str) -> None:
+    done = trained(method)
+    assert (done.out / "model" / weights).stat().st_size > 0
+    assert done.summary["steps"] == 3
+    assert done.summary["last_loss"] < done.summary["first_loss"]
+    assert done.summary["validation_loss"] > 0
+    assert (done.summary["rows"], done.summary["images"]) == (44, len(_images_used()))
+    log = [json.loads(line) for line in (done.out / "model" / "trainer_log.jsonl").read_text().splitlines()]
+    assert [line["current_steps"] for line in log if "loss" in line] == [1, 2, 3]
+    assert sorted(path.name for path in done.out.iterdir()) == ["model", "train.log", "train.yaml"]
+
+
+def _images_used() -> set[str]:
+    made = stages()
+    return {image for name in (TRAIN, VALIDATION) for row in read_rows(made.dataset / name) for image in row.images}
+
+
+def test_the_kept_yaml_does_not_point_into_the_temporary_folder() -> None:
+    config = yaml.safe_load((trained("lora").out / "train.yaml").read_text())
+    assert ".partial" not in str(config)
+    assert not Path(config["output_dir"]).exists()
+
+
+def test_training_twice_gives_the_same_weights(tmp_path: Path) -> None:
+    made, first = stages(), trained("lora")
+    summary = train(train_config(), made.data, made.dataset, 0, tmp_path, QUIET)
+    weights = "model/adapter_model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (first.out / weights).read_bytes()
+    assert summary == first.summary
