@@ -181,22 +181,25 @@ def copy_bundled(
 @app.command("demo-model")
 def demo_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.", show_default=False)],
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 1400,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Training steps; those of the bundled model unless given.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same model.")] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make the demo's tiny vision-language model from nothing: it learns to describe covers and sum up tastes.
 
-    Example: [bold]msr demo-model my-tiny --steps 1400[/bold]
+    Example: [bold]msr demo-model my-tiny --seed 1[/bold]
     """
     with exit_codes(as_json):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
-        from msr_adapter.demo import build_base
+        from msr_adapter.demo.build import STEPS, build_base
 
-        summary = build_base(out, steps, seed, _reporter(quiet))
-        emit({"model": str(out), **summary}, f"{out}\nUse it: --set train.model.path=./{out}", as_json)
+        summary = build_base(out, steps or STEPS, seed, _reporter(quiet))
+        model = out.resolve()
+        emit({"model": str(model), **summary}, f"{model}\nUse it: --set train.model.path={model}", as_json)
 
 
 def _bring_up_to_date(

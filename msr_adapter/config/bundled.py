@@ -24,10 +24,11 @@ class BundledFile:
 
     @property
     def description(self) -> str:
-        """The first line of the comment that opens the file."""
+        """The first line of the comment that opens the file, without the file's own name or command."""
         with self.path.open(encoding="utf-8") as file:
             first = file.readline()
-        return re.sub(r"^(#+|\{#-?)\s*|\s*-?#\}\s*$", "", first).strip().removeprefix(f"{self.name}: ")
+        text = re.sub(r"^(#+|\{#-?)\s*|\s*-?#\}\s*$", "", first)
+        return text.removeprefix(f"{self.name}: ").removeprefix(f"msr run {self.name} ").strip()
 
 
 def bundled_files(kind: BundledKind) -> list[BundledFile]:
