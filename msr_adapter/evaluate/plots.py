@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.evaluate.history import History
 from msr_adapter.evaluate.judging import Judged, label
@@ -83,6 +84,7 @@ def hit_rate_curve(models: Mapping[str, Judged]) -> Callable[[Axes], None]:
                 depths, rates, color=color, linestyle=dash, linewidth=2.4 if name == "trained" else 1.6, label=name
             )
         axes.set(xlabel="k", ylim=(0, 1.02), xlim=(1, None))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="lower right")
 
     return draw
@@ -146,6 +148,7 @@ def loss_curve(history: History) -> Callable[[Axes], None]:
             points = (list(history.validation), list(history.validation.values()))
             axes.plot(*points, "o--", color=_MODELS["popularity"][0], markersize=4, label="validation")
         axes.set(xlabel="step", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="upper right")
 
     return draw
