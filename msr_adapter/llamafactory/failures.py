@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msr_adapter.errors import StageError
+from msr_adapter.llamafactory.versions import INSTALL
 
 _TAIL_BYTES = 64 * 2**10
 _LAST_LINES = 12
@@ -43,7 +44,7 @@ KNOWN = (
           "the model or its template has no image input, or the model folder lacks its processor files",
           "check model.template and the model folder, or set train.images: false"),
     Known(r"compiled with different CUDA versions|torchvision::nms does not exist|_torchaudio\.abi3",
-          "torch, torchvision and torchaudio do not belong together", "run `msr doctor` and install what it names"),
+          "torch, torchvision and torchaudio do not belong together", f"run: {INSTALL}"),
     Known(r"To fix: run `pip install|is required for a normal functioning",
           "a library has a version LLaMA-Factory refuses", "run the pip command named above"),
     Known(r"doesn't support bf16", "this device cannot compute in bfloat16", "set train.model.dtype: float32"),

@@ -8,7 +8,7 @@ PINNED = {"llamafactory": "0.9.5", "torch": "2.11.0", "torchvision": "0.26.0", "
 """LLaMA-Factory's Python API is internal, and it cannot be imported unless the torch trio matches."""
 
 _EXACT = ("llamafactory",)
-_INSTALL = "pip install " + " ".join(f"{name}=={version}" for name, version in PINNED.items())
+INSTALL = "pip install " + " ".join(f"{name}=={version}" for name, version in PINNED.items())
 
 
 def check_versions() -> list[Problem]:
@@ -44,4 +44,4 @@ def _public(version: str) -> str:
 
 def _problem(name: str, found: str | None, allowed: str = "") -> Problem:
     state = "not installed" if found is None else f"version {found}"
-    return Problem("this Python environment", name, state, allowed or f"needs {PINNED[name]}", f"Run: {_INSTALL}")
+    return Problem("this Python environment", name, state, allowed or f"needs {PINNED[name]}", f"Run: {INSTALL}")

@@ -100,8 +100,9 @@ class RunFolder:
 
 
 def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
-    """Digest of a stage's ``outputs`` (relative files or folders; one that was not written counts as absent)."""
-    return digest([[name, path_stamp(folder / name) if (folder / name).exists() else None] for name in outputs])
+    """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
+    found = sorted(path for pattern in outputs for path in folder.glob(pattern))
+    return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
 
 
 def _not_writable(root: Path, error: OSError) -> Problem:

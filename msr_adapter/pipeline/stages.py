@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import ModelRef, Pipeline
-from msr_adapter.files import bundled_model, path_stamp
 from msr_adapter.generation import CompletionCache
+from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -48,16 +48,11 @@ class Stage:
     inputs: tuple[str, ...]
     templates: tuple[str, ...]
     outputs: tuple[str, ...]
+    """What later stages depend on; equal outputs leave them up to date."""
     config: Callable[[Pipeline], Any]
     sources: Callable[[Pipeline], Any]
     run: Callable[[Context], dict[str, Any]]
     needed: Callable[[Pipeline], bool] = lambda _: True
-
-
-def model_stamp(model: ModelRef) -> str:
-    """Identify a model's weights without loading them: a folder by its files, a hub model by id and revision."""
-    folder = bundled_model(model.path) or Path(model.path)
-    return path_stamp(folder) if folder.is_dir() else f"{model.path}@{model.revision or 'main'}"
 
 
 def _model(model: ModelRef) -> dict[str, Any]:
@@ -197,7 +192,7 @@ STAGES: tuple[Stage, ...] = (
         "dataset", 1, ("data", "users"), ("recommend",), ("dataset_info.json", "msr_train", "msr_validation"),
         _dataset_config, _no_sources, _run_dataset,
     ),
-    Stage("train", 1, ("data", "dataset"), (), ("model",), _train_config, _train_sources, _run_train),
+    Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(
         "score", 1, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
         _score_config, _no_sources, _run_score,
