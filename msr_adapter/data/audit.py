@@ -1,0 +1,55 @@
+"""The audit: every count and every finding of the data stage, written to `audit.json` and nothing dropped silently."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msr_adapter.errors import Problem, UserError
+
+Severity = Literal["info", "warning", "error"]
+
+LISTED = 20
+
+
+@dataclass
+class Audit:
+    """An accumulator that the steps of the stage share."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[dict[str, str]] = field(default_factory=list)
+
+    def count(self, name: str, number: int) -> None:
+        """Add ``number`` to the count ``name``."""
+        self.counts[name] = self.counts.get(name, 0) + int(number)
+
+    def find(self, severity: Severity, text: str) -> None:
+        """Note one thing a reader should know; ``text`` says what to do about it."""
+        self.findings.append({"severity": severity, "text": text})
+
+    def as_json(self, **more: Any) -> dict[str, Any]:
+        """Return the content of `audit.json`."""
+        return {"counts": self.counts, "findings": self.findings, **more}
+
+
+@contextmanager
+def collecting(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of a `UserError` raised inside to ``problems``, so that the next file is looked at too."""
+    try:
+        yield
+    except UserError as error:
+        problems.extend(error.problems)
+
+
+def raise_if_any(problems: Iterable[Problem]) -> None:
+    """Raise one `UserError` that carries all ``problems``, if there are any."""
+    found = list(problems)
+    if found:
+        raise UserError(found)
+
+
+def listed(problems: list[Problem], total: int, where: str) -> list[Problem]:
+    """Return the first problems of ``total`` and, if some are left out, one more that counts them."""
+    shown = problems[:LISTED]
+    left = total - len(shown)
+    return [*shown, Problem(where, "", f"and {left:,} more like these")] if left > 0 else shown

@@ -1,0 +1,148 @@
+"""The data stage: logs -> corpus -> split -> frozen candidates, images and the audit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msr_adapter.config.models import Data, Protocol, Split
+from msr_adapter.data.audit import Audit, raise_if_any
+from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
+from msr_adapter.data.check import check
+from msr_adapter.data.corpus import Corpus, Log, Rows, encode
+from msr_adapter.data.filters import clean
+from msr_adapter.data.illustrate import illustrate
+from msr_adapter.data.readers import read
+from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, make_examples, training_popularity
+from msr_adapter.data.tables import write_candidates, write_examples, write_interactions, write_items, write_truth
+from msr_adapter.errors import Problem
+from msr_adapter.files import write_json
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import neutralise
+from msr_adapter.prompts.neutral import TITLE_LIMIT
+
+
+def build(
+    data: Data, split: Split, protocol: Protocol, train_negatives: int, seed: int, out: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the stage's tables, images and `audit.json` into ``out``; return its counts and the candidates' digest.
+
+    The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
+    `UserError` with every problem of the input.
+    """
+    raise_if_any(check(data))
+    audit = Audit()
+    corpus = read(data.source, seed, audit)
+    log = clean(encode(corpus, audit), corpus, data, seed, audit)
+    _note_ties(log, audit)
+    examples = _examples(log, split, seed, audit)
+    popularity = training_popularity(log, split, examples, seed)
+    candidates = draw_candidates(log, examples, train_negatives, protocol.negatives.count, seed)
+    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
+    write_items(log, _titles(log, corpus, audit), images, popularity, out)
+    write_interactions(log, out)
+    write_examples(log, examples, out)
+    write_candidates(log, candidates, out)
+    if corpus.shop is not None:
+        write_truth(log, examples, candidates, corpus.shop, out)
+    _note_unseen(log, examples, popularity, audit)
+    facts = {
+        "splits": _split_counts(examples, candidates),
+        "history": _history_lengths(examples),
+        "candidates_digest": candidates_digest(log, examples, candidates),
+    }
+    write_json(out / "audit.json", audit.as_json(**facts))
+    _tell(audit, facts, reporter)
+    return {"counts": audit.counts, **facts}
+
+
+def _examples(log: Log, split: Split, seed: int, audit: Audit) -> Examples:
+    examples = make_examples(log, split, seed)
+    assert_no_leak(log, examples)
+    audit.count("users_without_example", len(log.users) - len(np.unique(examples.user)))
+    raise_if_any(_empty_splits(log, split, examples, audit))
+    return examples
+
+
+def _empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> list[Problem]:
+    """Return a problem for an empty training or test split that was not asked to be empty; note the others."""
+    problems = []
+    for code, name in enumerate(SPLITS):
+        if (examples.split == code).any():
+            continue
+        if split.kind == "user-holdout" and split.fractions[code] == 0:
+            audit.find("info", f"split.fractions leaves no user to {name}, as configured.")
+        elif name == "validation" and len(examples):
+            audit.find("warning", "No validation example: keep more users or longer logs to have one.")
+        else:
+            found = f"no {name} example from {len(log.users):,} users with {len(log.user):,} interactions"
+            least = split.min_history + (3 - code if split.kind == "leave-last-out" else 1)
+            needs = f"{split.kind} takes one from a log of at least {least} interactions"
+            problems.append(Problem("", "split", found, needs, "Keep more or longer logs, or lower split.min_history"))
+    return problems
+
+
+def _titles(log: Log, corpus: Corpus, audit: Audit) -> list[str]:
+    """Return the neutralised title of every item; count those without one and those cut short."""
+    if corpus.titles is None:
+        written: list[str | None] = [None] * len(log.items)
+    else:
+        by_item = dict(corpus.titles.filter(corpus.titles["item_id"].is_in(log.items.to_list())).iter_rows())
+        written = [by_item[item] for item in log.items.to_list()]
+        audit.count("items_never_touched", corpus.titles.height - audit.counts["items_read"]
+                    + audit.counts["items_dropped_unknown_item"])  # fmt: skip
+    titles = [neutralise(title or "") for title in written]
+    audit.count("titles_empty", sum(not title for title in titles))
+    audit.count("titles_shortened", sum(_is_cut(title) for title in written if title))
+    return titles
+
+
+def _is_cut(title: str) -> bool:
+    return len(title) > TITLE_LIMIT and len(neutralise(title, len(title) * 2)) > TITLE_LIMIT
+
+
+def _note_ties(log: Log, audit: Audit) -> None:
+    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
+    audit.count("interactions_with_tied_time", int(same.sum()))
+    if same.any():
+        audit.find("info", f"{int(same.sum()):,} interactions have the time of the one before (same user); their order "
+                   "is that of the rows. Sort the file as they happened, if you know it.")  # fmt: skip
+
+
+def _note_unseen(log: Log, examples: Examples, popularity: Rows, audit: Audit) -> None:
+    targets = log.item[examples.target[examples.split == 2]]
+    audit.count("test_targets_unseen_in_training", int((popularity[targets] == 0).sum()))
+
+
+def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:
+    of = examples.split[candidates.example]
+    return {
+        name: {
+            "users": len(np.unique(examples.user[examples.split == code])),
+            "examples": int((examples.split == code).sum()),
+            "candidates": int((of == code).sum()),
+        }
+        for code, name in enumerate(SPLITS)
+    }
+
+
+def _history_lengths(examples: Examples) -> dict[str, float]:
+    lengths = examples.target - examples.start
+    return {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())}
+
+
+def _tell(audit: Audit, facts: dict[str, Any], reporter: Reporter) -> None:
+    """Print the lines that a user should see without opening the audit."""
+    for noun in ("interactions", "users", "items"):
+        prefix = f"{noun}_dropped_"
+        dropped = [f"{name.removeprefix(prefix).replace('_', ' ')} {number:,}"
+                   for name, number in audit.counts.items() if name.startswith(prefix) and number]  # fmt: skip
+        reason = f" (dropped: {', '.join(dropped)})" if dropped else ""
+        kept, of = audit.counts[f"{noun}_kept"], audit.counts[f"{noun}_read"]
+        reporter.note(f"{noun.capitalize()}: {kept:,} of {of:,} kept{reason}")
+    for name, counts in facts["splits"].items():
+        reporter.note(f"{name.capitalize()}: {counts['examples']:,} examples, {counts['candidates']:,} candidates")
+    if without := audit.counts["users_without_example"]:
+        reporter.note(f"{without:,} users have too short a log to give an example")
+    for finding in audit.findings:
+        reporter.note(f"{finding['severity']}: {finding['text']}")

@@ -1,0 +1,47 @@
+"""What can be known about the sources before anything is built, and their stamp for the stage's fingerprint."""
+
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import Data, Images, MicroLensSource, TableSource
+from msr_adapter.data.readers import check_source
+from msr_adapter.errors import Problem
+from msr_adapter.files import path_stamp
+from msr_adapter.prompts.neutral import RULES_VERSION
+
+
+def check(data: Data) -> list[Problem]:
+    """Return what is wrong with files, headers and folders; rows and images are not read."""
+    return check_source(data.source) + _check_images(data)
+
+
+def source_stamp(data: Data) -> dict[str, Any]:
+    """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
+    stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
+    if isinstance(data.source, TableSource):
+        stamp |= {"interactions": _stamp(data.source.interactions), "items": _stamp(data.source.items)}
+    if isinstance(data.source, MicroLensSource):
+        stamp |= {"pairs": _stamp(data.source.pairs), "titles": _stamp(data.source.titles)}
+    if data.source.kind != "shop":
+        stamp["images"] = _stamp(data.images.folder, content_limit=0)
+    return stamp
+
+
+def _stamp(path: Path | None, **limit: int) -> str | None:
+    return path_stamp(path, **limit) if path is not None and path.exists() else None
+
+
+def _check_images(data: Data) -> list[Problem]:
+    images: Images = data.images
+    if data.source.kind == "shop":
+        return []
+    if images.folder is None:
+        if images.missing != "error":
+            return []
+        step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
+        return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]
+    if not images.folder.is_dir():
+        found = "not a folder" if images.folder.exists() else "no such folder"
+        step = "Correct data.images.folder, or remove it to go on without pictures"
+        return [Problem(str(images.folder), "data.images.folder", found, "a folder of {item}.jpg", step)]
+    return []

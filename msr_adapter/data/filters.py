@@ -1,0 +1,103 @@
+"""What is kept of a log: known items, popular items, the k-core, a sample of users. Every drop is counted."""
+
+import numpy as np
+import polars as pl
+
+from msr_adapter.config.models import Data, KCore
+from msr_adapter.data.audit import Audit
+from msr_adapter.data.corpus import Codes, Corpus, Log, Mask, degree
+from msr_adapter.data.hashing import seeded_order
+from msr_adapter.errors import Problem, UserError
+
+
+def clean(log: Log, corpus: Corpus, data: Data, seed: int, audit: Audit) -> Log:
+    """Apply every filter in order: unknown items, `limit.items`, `k_core`, `limit.users`.
+
+    Only whole users and whole items are ever dropped after the unknown ones, so that the kept rows of a kept user are
+    all of what the user touched in the kept catalogue: negatives drawn outside them are truly untouched.
+    """
+    log = _drop_unknown(log, corpus, audit)
+    if data.limit.items is not None:
+        log = _drop(log, _popular(log, data.limit.items), "item_limit", audit)
+    kept = _drop(log, k_core(log.user, log.item, data.k_core), "k_core", audit)
+    if not len(kept.user):
+        raise UserError(_empty_core(log, data.k_core))
+    if data.limit.users is not None:
+        kept = _drop(kept, _drawn_users(kept, data.limit.users, seed), "user_limit", audit)
+    for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
+        audit.count(f"{noun}_kept", number)
+    return kept
+
+
+def k_core(user: Codes, item: Codes, core: KCore) -> Mask:
+    """Return the rows of the largest sub-log where every user and item has its minimum degree.
+
+    Each round is O(rows left); the fixed point does not depend on the order of removals.
+    """
+    alive = np.arange(len(user))
+    n_users, n_items = int(user.max(initial=-1)) + 1, int(item.max(initial=-1)) + 1
+    while True:
+        u, i = user[alive], item[alive]
+        good = (degree(u, n_users)[u] >= core.users) & (degree(i, n_items)[i] >= core.items)
+        if good.all():
+            break
+        alive = alive[good]
+    mask = np.zeros(len(user), dtype=bool)
+    mask[alive] = True
+    return mask
+
+
+def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
+    if corpus.titles is None:
+        return log
+    known = log.items.is_in(corpus.titles["item_id"].to_list())
+    unknown = log.items.filter(known.not_())
+    if unknown.is_empty():
+        return _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
+    if len(unknown) == len(log.items):
+        raise UserError(_all_unknown(log.items, corpus.titles["item_id"]))
+    kept = _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
+    rows = len(log.user) - len(kept.user)
+    audit.find("warning", f"{rows:,} interactions with {len(unknown):,} items that are not in the table of items were "
+               f"dropped (such as {_some(unknown)}). Add those items to the table to keep them.")  # fmt: skip
+    return kept
+
+
+def _all_unknown(log_items: pl.Series, table_items: pl.Series) -> Problem:
+    found = f"none of the {len(log_items):,} items of the log is in the table of items"
+    return Problem(
+        "",
+        "data.source",
+        f"{found} (log: {_some(log_items)}; table: {_some(table_items)})",
+        "both must use the same ids, as text (leading zeros count)",
+        "Compare the two id columns, or set data.source.columns.item",
+    )
+
+
+def _some(ids: pl.Series) -> str:
+    return ", ".join(map(repr, ids.head(3).to_list())) or "no rows"
+
+
+def _popular(log: Log, limit: int) -> Mask:
+    count = degree(log.item, len(log.items))
+    best = np.lexsort((np.arange(len(count)), -count))[:limit]
+    return np.isin(log.item, best)
+
+
+def _drawn_users(log: Log, limit: int, seed: int) -> Mask:
+    drawn = seeded_order(log.users.to_list(), seed, "limit")[:limit]
+    return np.isin(log.user, drawn)
+
+
+def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:
+    kept = log.keep(rows)
+    audit.count(f"interactions_dropped_{reason}", len(log.user) - len(kept.user))
+    audit.count(f"users_dropped_{reason}", len(log.users) - len(kept.users))
+    audit.count(f"items_dropped_{reason}", len(log.items) - len(kept.items))
+    return kept
+
+
+def _empty_core(before: Log, core: KCore) -> Problem:
+    had = f"{len(before.user):,} interactions of {len(before.users):,} users with {len(before.items):,} items"
+    found = f"users: {core.users}, items: {core.items} leaves nothing of {had}"
+    return Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items")

@@ -1,0 +1,64 @@
+"""Which column is which: one table of the names that published data sets use."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from msr_adapter.errors import Problem, UserError
+
+ALIASES = {
+    "user": ("user", "user_id", "uid", "customer_id", "reviewer_id"),
+    "item": ("item", "item_id", "iid", "video_id", "parent_asin", "movie_id", "article_id", "product_id"),
+    "timestamp": ("timestamp", "time", "t_dat", "datetime", "date", "unix_review_time", "sort_timestamp"),
+    "title": ("title", "name", "item_title", "item_name", "prod_name"),
+}
+"""Field -> names in order of preference; case, `_`, `-` and blanks do not count (`userID`, `movieId`)."""
+
+
+def canonical(name: str) -> str:
+    """Return a column name without case, blanks, `_`, `-` and a `:type` suffix."""
+    return re.sub(r"[\s_-]", "", name.partition(":")[0]).casefold()
+
+
+def find_columns(
+    where: str, header: Sequence[str], wanted: Sequence[str], configured: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Return field -> column of ``header``; a configured name must match exactly. `UserError` lists all that lack.
+
+    `timestamp` may be absent (the log is then taken in row order) unless it is configured.
+    """
+    found = {field: _match(header, field, configured.get(field)) for field in wanted}
+    lacking = [f for f in wanted if found[f] is None and (f != "timestamp" or configured.get(f))]
+    if lacking:
+        raise UserError([_lacking(where, header, field, configured.get(field)) for field in lacking])
+    return {field: column for field, column in found.items() if column is not None}
+
+
+def _match(header: Sequence[str], field: str, configured: str | None) -> str | None:
+    if configured is not None:
+        return configured if configured in header else None
+    by_name = {canonical(column): column for column in reversed(header)}
+    return next((by_name[canonical(alias)] for alias in ALIASES[field] if canonical(alias) in by_name), None)
+
+
+def _lacking(where: str, header: Sequence[str], field: str, configured: str | None) -> Problem:
+    names = [configured] if configured else list(ALIASES[field])
+    found = f"no column {configured!r}" if configured else f"no column for the {field}"
+    tried = "" if configured else f"names tried: {', '.join(names)}; "
+    near = _near(header, names)
+    hint = f"did you mean {near!r}? " if near else ""
+    return Problem(
+        where,
+        field,
+        found,
+        f"{hint}{tried}columns found: {', '.join(header) or 'none'}",
+        f"Set data.source.columns.{field} to the name of the column",
+    )
+
+
+def _near(header: Sequence[str], names: Sequence[str]) -> str | None:
+    by_name = {canonical(column): column for column in header}
+    for name in names:
+        if match := difflib.get_close_matches(canonical(name), by_name, n=1, cutoff=0.6):
+            return by_name[match[0]]
+    return None
