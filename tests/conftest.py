@@ -2,5 +2,11 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+# A shared machine is no place for deadlines; CI tries the same examples each time, people try new ones.
+settings.register_profile("msr", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("msr")
