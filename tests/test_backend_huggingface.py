@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_run import model_ref, stages
 
 from msr_adapter.backends import BACKENDS, make_backend
-from msr_adapter.backends.huggingface import HuggingFaceBackend
+from msr_adapter.backends.huggingface import HuggingFaceBackend, split
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Backend, Image, Request
@@ -97,6 +99,16 @@ def test_batched_text_is_greedy_and_equals_one_at_a_time(template: str) -> None:
         assert (answer.finish_reason, answer.tokens_out) == ("stop" if stopped else "length", len(kept))
 
 
+def test_the_dtype_is_the_configured_one() -> None:
+    exact, half = (make_backend(model_ref(dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    asked = requests(choices=CHOICES)
+    pairs = list(zip(exact.complete(asked), half.complete(asked), strict=True))
+    assert isinstance(half, HuggingFaceBackend)
+    assert half._load().network.dtype == torch.bfloat16
+    assert all(b.choice_logprobs == pytest.approx(a.choice_logprobs, abs=0.5) for a, b in pairs)
+    assert any(b.choice_logprobs != a.choice_logprobs for a, b in pairs)
+
+
 def test_text_stops_at_the_end_of_the_turn() -> None:
     model = backend("qwen2_vl", 8)
     loaded = model._load()
@@ -140,8 +152,18 @@ def test_batches_are_sorted_by_length_and_read_one_position(monkeypatch: pytest.
 
     monkeypatch.setattr(network, "forward", spy)
     answers = model.complete(requests(choices=CHOICES))
-    lengths = sorted(answer.tokens_in for answer in answers)
-    assert seen == [(2, lengths[1], 2, 1), (2, lengths[3], 2, 1), (1, lengths[4], 1, 1)]
+    lengths = sorted((answer.tokens_in for answer in answers), reverse=True)
+    assert seen == [(2, lengths[0], 2, 1), (2, lengths[2], 2, 1), (1, lengths[4], 1, 1)]
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 9), st.none() | st.integers(1, 200))
+def test_batches_keep_all_rows_within_both_limits(lengths: list[int], size: int, cap: int | None) -> None:
+    lengths.sort(reverse=True)
+    batches = list(split(range(len(lengths)), lengths, size, cap))
+    assert [row for batch in batches for row in batch] == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= size
+        assert cap is None or len(batch) == 1 or len(batch) * lengths[batch[0]] <= cap
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tiny_run import model_ref, stages, train_config
@@ -90,6 +90,7 @@ def test_llamafactory_accepts_the_yaml_as_it_is(tmp_path: Path, settings: dict[s
     assert training_args.bf16 == (train.model.dtype == "bfloat16")
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text("abcdefgh_", min_size=1),

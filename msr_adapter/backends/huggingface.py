@@ -1,5 +1,6 @@
 """A local model through transformers, with prompts encoded by LLaMA-Factory's own template and image plug-in."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
+_CPU_TOKENS = 2_048
+"""Tokens of one scoring pass on a CPU: larger ones leave its caches (1.6x slower at 11,000; `benchmarks/score.py`)."""
 
 
 class HuggingFaceBackend:
@@ -49,9 +52,13 @@ class HuggingFaceBackend:
         prompts = [loaded.encoder.encode(r.prompt, [image.path for image in r.images]) for r in requests]
         answers: dict[int, Completion] = {}
         for rows in _alike(requests):
-            answer = loaded.score if requests[rows[0]].choices else loaded.write
-            for batch in self._batches(sorted(rows, key=lambda row: len(prompts[row]))):
+            scoring = bool(requests[rows[0]].choices)
+            cap = _CPU_TOKENS if scoring and loaded.network.device.type == "cpu" else None
+            # Longest first: what does not fit the memory shows at once.
+            rows.sort(key=lambda row: -len(prompts[row]))
+            for batch in split(rows, [len(prompts[row]) for row in rows], self.model.batch_size, cap):
                 work = [(requests[row], prompts[row]) for row in batch]
+                answer = loaded.score if scoring else loaded.write
                 answers.update(zip(batch, self._within_memory(answer, work), strict=True))
         return [answers[row] for row in range(len(requests))]
 
@@ -59,10 +66,6 @@ class HuggingFaceBackend:
         if self._loaded is None:
             self._loaded = _Loaded(self.model, self._adapter, self._full_model)
         return self._loaded
-
-    def _batches(self, rows: list[int]) -> Iterator[list[int]]:
-        for start in range(0, len(rows), self.model.batch_size):
-            yield rows[start : start + self.model.batch_size]
 
     def _within_memory(self, answer: "_Answer", work: "list[_Work]") -> list[Completion]:
         """Answer ``work`` in pieces that fit the GPU: halves the piece when memory runs out, and stays there."""
@@ -98,6 +101,9 @@ class _Loaded:
         self.network = self.encoder.load_model()
         # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
         self.network.generation_config = GenerationConfig()
+        self._parameters = inspect.signature(self.network.forward).parameters
+        # The few architectures without this argument compute the logits of all positions, at a price in memory.
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
         self._collator = self.encoder.collator(self.network)
         self._choice_tokens: dict[tuple[str, ...], tuple[int, ...]] = {}
 
@@ -107,7 +113,7 @@ class _Loaded:
 
         choices = work[0][0].choices
         with torch.inference_mode():
-            logits = self.network(**self._inputs(work), use_cache=False, logits_to_keep=1).logits[:, -1]
+            logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
             logprobs = logits.float().log_softmax(-1)[:, self._tokens(choices)].tolist()
         return [
             Completion(request.key, "", tuple(row), "choice", len(ids), 0)
@@ -119,7 +125,7 @@ class _Loaded:
         import torch
 
         inputs = self._inputs(work)
-        if "image_grid_thw" in inputs:
+        if "image_grid_thw" in inputs and "mm_token_type_ids" in self._parameters:
             # `generate` derives M-RoPE positions, and those of the tokens to come, from the token types itself.
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.network.config.image_token_id).int()
         inputs.pop("position_ids", None)
@@ -151,6 +157,15 @@ class _Loaded:
 
 _Work = tuple[Request, list[int]]
 _Answer = Callable[[list[_Work]], list[Completion]]
+
+
+def split(rows: Sequence[int], lengths: Sequence[int], size: int, cap: int | None) -> Iterator[Sequence[int]]:
+    """Cut ``rows``, longest first, into batches of at most ``size`` rows and, padded, about ``cap`` tokens."""
+    start = 0
+    while start < len(rows):
+        fitting = size if cap is None else min(size, max(1, cap // lengths[start]))
+        yield rows[start : start + fitting]
+        start += fitting
 
 
 def _alike(requests: Sequence[Request]) -> list[list[int]]:

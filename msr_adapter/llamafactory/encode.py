@@ -75,6 +75,7 @@ class Encoder:
 
     def load_model(self) -> Any:
         """Load the weights for inference, adapter merged, in the model's dtype."""
+        import torch
         from llamafactory.model import load_model
 
         model_args, finetuning_args = (copy.copy(part) for part in self._arguments)
@@ -82,7 +83,9 @@ class Encoder:
             model_args.model_name_or_path = str(self._weights["full"].resolve())
             model_args.model_revision = "main"
         model_args.device_map = self._device
-        return load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+        network = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+        # LLaMA-Factory loads the dtype of the checkpoint, whatever `infer_dtype` says.
+        return network.to(getattr(torch, self.model.dtype))
 
     def collator(self, model: Any) -> Any:
         """Return LLaMA-Factory's own batch collator, padding on the left; ``model`` supplies the M-RoPE positions."""
