@@ -15,6 +15,7 @@ _LEAST_FREE = 2**30
 def check(loaded: LoadedPipeline) -> list[Problem]:
     """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
     from msr_adapter.data import check as check_data
+    from msr_adapter.llamafactory.config import check_overrides
     from msr_adapter.llamafactory.versions import check_versions
 
     pipeline = loaded.pipeline
@@ -22,6 +23,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_data(pipeline.data),
         *Prompts(pipeline.templates).check(),
         *_check_models(loaded),
+        *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_versions(),
         *_check_disk(loaded.run_dir),
     ]
@@ -40,10 +42,10 @@ def _check_models(loaded: LoadedPipeline) -> list[Problem]:
         roles["summarize.items.model"] = summarize.items.model
     if summarize.users.mode != "none":
         roles["summarize.users.model"] = summarize.users.model
-    return [problem for role, model in roles.items() if (problem := _check_model(loaded.origin, role, model))]
+    return [problem for role, model in roles.items() if (problem := _check_model(loaded.where(role), role, model))]
 
 
-def _check_model(origin: Path, role: str, model: ModelRef) -> Problem | None:
+def _check_model(where: str, role: str, model: ModelRef) -> Problem | None:
     folder = bundled_model(model.path) or Path(model.path)
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
     if model.backend != "huggingface" or not looks_local:
@@ -52,7 +54,7 @@ def _check_model(origin: Path, role: str, model: ModelRef) -> Problem | None:
         return None
     found = "no config.json in this folder" if folder.is_dir() else "no such folder"
     return Problem(
-        str(origin), f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
+        where, f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
         "Save the model there with save_pretrained, or correct the path",
     )  # fmt: skip
 
