@@ -42,7 +42,8 @@ def _check_models(loaded: LoadedPipeline) -> list[Problem]:
         roles["summarize.items.model"] = summarize.items.model
     if summarize.users.mode != "none":
         roles["summarize.users.model"] = summarize.users.model
-    return [problem for role, model in roles.items() if (problem := _check_model(loaded.where(role), role, model))]
+    found = [_check_model(loaded.where(f"{role}.path"), role, model) for role, model in roles.items()]
+    return [problem for problem in found if problem]
 
 
 def _check_model(where: str, role: str, model: ModelRef) -> Problem | None:
