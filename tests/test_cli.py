@@ -17,8 +17,7 @@ from msr_adapter import __version__
 from msr_adapter.cli import app
 from msr_adapter.cli.results import made
 from msr_adapter.errors import Problem, StageError, UserError
-from msr_adapter.pipeline import RunResult, StageOutcome
-from msr_adapter.pipeline import State
+from msr_adapter.pipeline import RunResult, StageOutcome, State
 
 COMMANDS = ("run", "build-data", "summarize", "train", "evaluate", "check", "ls", "cp", "demo-model")
 
