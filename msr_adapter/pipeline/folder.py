@@ -77,6 +77,11 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return None
 
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all finished stages, in the order they were finished."""
+        found = [self.manifest(path.parent.name) for path in self.root.glob(f"[!.]*/{MANIFEST}")]
+        return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.finished)
+
     def begin(self, name: str) -> Path:
         """Return an empty folder in which stage ``name`` is written."""
         partial = self._partial(name)

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msr_adapter
-from msr_adapter.pipeline.stages import STAGES, Context
+from msr_adapter.pipeline.context import Context
 
 _LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy")
 
@@ -14,12 +14,11 @@ def evaluate_run(c: Context) -> dict[str, Any]:
     """Judge the run that ``c`` belongs to and write its report."""
     from msr_adapter.evaluate import ReportContext, evaluate
 
-    manifests = {stage.name: c.folder.manifest(stage.name) for stage in STAGES}
     told = ReportContext(
         name=c.pipeline.name,
         config=c.resolved,
         versions=_versions(),
-        manifests={name: asdict(manifest) for name, manifest in manifests.items() if manifest},
+        manifests={manifest.stage: asdict(manifest) for manifest in c.folder.manifests()},
         history=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
         users_dir=c.dir("users"),

@@ -10,8 +10,9 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import Pipeline
 from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.check import require
+from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
-from msr_adapter.pipeline.stages import STAGES, Context, Stage
+from msr_adapter.pipeline.stages import STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 

@@ -3,40 +3,17 @@
 This is the one file that knows the order. Stage packages are imported when a stage runs, so that planning stays fast.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import ModelRef, Pipeline
-from msr_adapter.generation import CompletionCache
 from msr_adapter.llamafactory.models import model_stamp
-from msr_adapter.pipeline.folder import RunFolder
-from msr_adapter.progress import Reporter
-from msr_adapter.prompts import Prompts
+from msr_adapter.pipeline.context import Context
 
 _CANNOT_MATTER = {"batch_size"}
 """Fields of a model reference that change speed and memory, never what is asked for."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage function is handed."""
-
-    pipeline: Pipeline
-    resolved: Mapping[str, Any]
-    folder: RunFolder
-    prompts: Prompts
-    out: Path
-    reporter: Reporter
-
-    def dir(self, stage: str) -> Path:
-        """Folder of an upstream stage."""
-        return self.folder.stage(stage)
-
-    def cache(self) -> CompletionCache:
-        """Open the run's completion cache."""
-        return CompletionCache(self.folder.root / "cache" / "completions.sqlite")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+"""What a stage function is handed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import Pipeline
+from msr_adapter.generation import CompletionCache
+from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage of one run; it writes into ``out`` and reads the folders of upstream stages."""
+
+    pipeline: Pipeline
+    resolved: Mapping[str, Any]
+    folder: RunFolder
+    prompts: Prompts
+    out: Path
+    reporter: Reporter
+
+    def dir(self, stage: str) -> Path:
+        """Folder of an upstream stage."""
+        return self.folder.stage(stage)
+
+    def cache(self) -> CompletionCache:
+        """Open the run's completion cache."""
+        return CompletionCache(self.folder.root / "cache" / "completions.sqlite")
