@@ -1,0 +1,1 @@
+"""The tiny base model that plays all three roles in the demo: how it is made, and (in `tiny/`) the model itself."""

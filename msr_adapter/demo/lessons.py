@@ -1,0 +1,151 @@
+"""The tiny model's lessons, made afresh for every batch: describe a cover, keep a preference summary."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from msr_adapter.demo.rule import choices_of, shared, summary_of
+from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.shop import COLOURS, GENRES, MOTIFS, Goods, draw_cover, sample_goods
+from msr_adapter.shop.words import Codes
+
+NO_COVER = "No cover."
+COMPARE = "What do they share?"
+"""Takes the place of the recommender's question in `compare`."""
+NOTHING = "Nothing."
+_BARE_SHARE = 0.05
+"""Share of lessons in which items have no cover or no description."""
+_LONGEST_HISTORY = 10
+_EARLIER_BLOCKS = (0.4, 0.3, 0.2, 0.1)
+"""Shares of updates after 0, 1, 2, 3 earlier blocks: copying is learned from the short ones, counting from the long."""
+_FULL_BLOCKS = 0.8
+"""Share of updates whose earlier blocks all have three items."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One user turn, its images, and the answer to learn."""
+
+    prompt: str
+    images: tuple[Image.Image, ...]
+    answer: str
+
+
+def describe(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """One cover and its description; now and then no cover."""
+    goods = sample_goods(1, rng)
+    if rng.random() < _BARE_SHARE:
+        return Lesson(prompts.item_summary(title=goods.titles[0], image=False), (), NO_COVER)
+    prompt = prompts.item_summary(title=goods.titles[0], image=True)
+    return Lesson(prompt, (cover_of(goods, 0, rng),), goods.describe(0))
+
+
+def update(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """A recurrent step: none to three earlier blocks stand in the previous summary, one to three items are new."""
+    earlier = int(rng.choice(4, p=_EARLIER_BLOCKS))
+    full = rng.random() < _FULL_BLOCKS
+    blocks = [3 if full else int(size) for size in rng.integers(1, 4, size=earlier)]
+    new = int(rng.integers(1, 4))
+    choices = _history(sum(blocks) + new, rng)
+    previous, done = "", 0
+    for size in blocks:
+        previous, done = summary_of(previous, choices[done : done + size]), done + size
+    return _preference(prompts, previous, choices[done:])
+
+
+def whole(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """The direct mode: a whole history in one prompt."""
+    return _preference(prompts, "", _history(int(rng.integers(1, _LONGEST_HISTORY + 1)), rng))
+
+
+def compare(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """What a preference summary says of an item's cover and title: a picture read against a text, no verdict."""
+    summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
+    goods = _resembling(summary, sample_goods(1, rng), rng)
+    asked = prompts.recommend(preference=summary, title=goods.titles[0], image=True)
+    head, _, _ = asked.rpartition("\n")
+    answer = shared(summary, choices_of(goods)[0]) or NOTHING
+    return Lesson(f"{head}\n{COMPARE}", (cover_of(goods, 0, rng),), answer)
+
+
+def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which.
+
+    Items resemble the preferences as they do in `compare`, so that the coin is seen to care for nothing they share.
+    """
+    summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
+    goods = _resembling(summary, sample_goods(1, rng), rng)
+    prompt = prompts.recommend(preference=summary, title=goods.titles[0], image=True)
+    return Lesson(prompt, (cover_of(goods, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
+
+
+Maker = Callable[[Prompts, np.random.Generator], Lesson]
+
+
+class Course(NamedTuple):
+    """Kinds of lessons in turn, one batch each."""
+
+    kinds: tuple[Maker, ...]
+    steps: int
+    peak_rate: float
+
+
+COURSES = (
+    Course((describe, update, update, describe, update, whole), 2000, 2e-3),
+    # Without it, fine-tuning matches titles to preferences at once and pictures hardly at all.
+    Course((compare, update, compare, toss, describe, compare, update, compare, toss, compare), 900, 1.5e-3),
+)
+
+
+def cover_of(goods: Goods, index: int, rng: np.random.Generator) -> Image.Image:
+    """Draw the cover of item ``index``."""
+    return draw_cover(int(goods.motif[index]), int(goods.colour[index]), int(goods.pattern[index]), rng)
+
+
+def _preference(prompts: Prompts, previous: str, choices: Sequence[HistoryItem]) -> Lesson:
+    return Lesson(prompts.user_preference(previous=previous, items=choices), (), summary_of(previous, choices))
+
+
+def _history(count: int, rng: np.random.Generator) -> list[HistoryItem]:
+    """Draw items as a user with favourites would choose them, sometimes without covers or descriptions."""
+    choices = choices_of(_liked(count, rng))
+    draw = rng.random()
+    if draw < _BARE_SHARE:
+        return [replace(choice, summary="") for choice in choices]
+    if draw < 2 * _BARE_SHARE:
+        return [replace(c, summary=NO_COVER) if rng.random() < 0.5 else c for c in choices]
+    return choices
+
+
+def _liked(count: int, rng: np.random.Generator) -> Goods:
+    goods = sample_goods(count, rng)
+    eager = rng.uniform(0.3, 1.0)
+    motif = _leaning(goods.motif, len(MOTIFS), eager, rng)
+    colour = _leaning(goods.colour, len(COLOURS), eager * 0.7, rng)
+    genre = _leaning(goods.genre, len(GENRES), eager, rng)
+    titles = [title.rpartition(" ")[0] + f" {GENRES[code]}" for title, code in zip(goods.titles, genre, strict=True)]
+    return replace(goods, motif=motif, colour=colour, genre=genre, titles=tuple(titles))
+
+
+def _resembling(summary: str, goods: Goods, rng: np.random.Generator) -> Goods:
+    """Give the one item of ``goods`` words of ``summary``, facet by facet by chance, so that lessons have an answer."""
+    motif = _named(MOTIFS, summary, goods.motif, 0.5, rng)
+    colour = _named(COLOURS, summary, goods.colour, 0.3, rng)
+    genre = _named(GENRES, summary, goods.genre, 0.4, rng)
+    title = f"{goods.titles[0].rpartition(' ')[0]} {GENRES[genre[0]]}"
+    return replace(goods, motif=motif, colour=colour, genre=genre, titles=(title,))
+
+
+def _named(words: Sequence[str], summary: str, code: Codes, chance: float, rng: np.random.Generator) -> Codes:
+    named = [number for number, word in enumerate(words) if word in summary]
+    return np.array([rng.choice(named)]) if named and rng.random() < chance else code
+
+
+def _leaning(codes: Codes, words: int, eager: float, rng: np.random.Generator) -> Codes:
+    """Replace each code by one of two favourite words with probability ``eager``."""
+    favourites = rng.permutation(words)[:2]
+    picked = favourites[(rng.random(len(codes)) < 0.4).astype(np.int64)]
+    return np.where(rng.random(len(codes)) < eager, picked, codes)

@@ -1,0 +1,63 @@
+"""The rule behind the tiny model's preference summaries: name what was chosen, and whether twice or often.
+
+    Covers: boat often, fish, kite twice; blue, red often. Genres: drama often, western.
+
+A summary holds all that the next one needs, so that reading a history block by block or at once gives the same text.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from msr_adapter.prompts import HistoryItem
+from msr_adapter.shop import COLOURS, GENRES, MOTIFS, Goods
+
+_LEVELS = {1: "", 2: " twice", 3: " often"}
+_OFTEN = max(_LEVELS)
+"""From here on nobody counts: a small model need not learn large sums, and tastes show well before."""
+_ENTRY = re.compile(r"([a-z]+)( twice| often)?")
+_FACET_WORDS = {*MOTIFS, *COLOURS, *GENRES}
+
+
+def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
+    """Return the summary that follows ``previous`` (may be empty) after ``choices``: the tiny model's lesson."""
+    counts = _counts_of(previous)
+    for choice in choices:
+        counts.update(_words(f"{choice.title} {choice.summary}"))
+    return _written(counts)
+
+
+def shared(summary: str, item: HistoryItem) -> str:
+    """Return what ``summary`` says of the words of ``item``, e.g. ``boat often, drama.``; empty for nothing."""
+    said, words = _counts_of(summary), re.findall(r"[a-z]+", f"{item.title} {item.summary}")
+    kept = [
+        word + _LEVELS[said[word]]
+        for kind in (MOTIFS, COLOURS, GENRES)
+        for word in kind
+        if word in words and said[word]
+    ]
+    return ", ".join(kept) + "." * bool(kept)
+
+
+def choices_of(goods: Goods) -> list[HistoryItem]:
+    """Return the items of ``goods`` as a summariser reads them, truly described."""
+    return [HistoryItem(title, goods.describe(index)) for index, title in enumerate(goods.titles)]
+
+
+def _counts_of(summary: str) -> Counter[str]:
+    numbers = {level: number for number, level in _LEVELS.items()}
+    return Counter({word: numbers[level] for word, level in _ENTRY.findall(summary) if word in _FACET_WORDS})
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text)
+
+
+def _written(counts: Counter[str]) -> str:
+    pictures = "; ".join(listed for words in (MOTIFS, COLOURS) if (listed := _listed(counts, words)))
+    genres = _listed(counts, GENRES)
+    return " ".join([f"Covers: {pictures}."] * bool(pictures) + [f"Genres: {genres}."] * bool(genres))
+
+
+def _listed(counts: Counter[str], words: Iterable[str]) -> str:
+    return ", ".join(word + _LEVELS[min(counts[word], _OFTEN)] for word in sorted(words) if counts[word])

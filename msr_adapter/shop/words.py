@@ -1,0 +1,55 @@
+"""What the shop's goods are made of: the words for what a cover shows and for what a title says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Codes = npt.NDArray[np.int64]
+
+MOTIFS = ("star", "moon", "heart", "tree", "house", "boat", "fish", "flower", "cup", "kite")
+COLOURS = ("red", "yellow", "green", "blue", "pink", "brown")
+PATTERNS = ("paper", "stripes", "dots", "checks")
+"""Backgrounds: part of every picture and of nobody's taste."""
+GENRES = ("mystery", "comedy", "drama", "romance", "western", "fantasy", "thriller", "musical")
+ADJECTIVES = ("Silent", "Golden", "Broken", "Distant", "Little", "Hidden", "Winter", "Last")
+PLACES = ("Harbour", "Garden", "River", "Station", "Island", "Castle", "Valley", "Bridge")
+"""With the adjectives, the part of a title that nobody's taste depends on."""
+
+
+@dataclass(frozen=True)
+class Goods:
+    """Items by code: three facets seen on the cover alone, one read in the title alone. Arrays of one length."""
+
+    motif: Codes
+    colour: Codes
+    pattern: Codes
+    genre: Codes
+    titles: tuple[str, ...]
+
+    def describe(self, index: int) -> str:
+        """Return what the cover of item ``index`` shows, e.g. ``A red boat on dots.``"""
+        colour, motif = COLOURS[self.colour[index]], MOTIFS[self.motif[index]]
+        return f"A {colour} {motif} on {PATTERNS[self.pattern[index]]}."
+
+
+def sample_goods(count: int, rng: np.random.Generator) -> Goods:
+    """Draw ``count`` items: facets uniform and independent, titles all different."""
+    motif, colour, pattern = (rng.integers(len(words), size=count) for words in (MOTIFS, COLOURS, PATTERNS))
+    genre, titles = _sample_titles(count, rng)
+    return Goods(motif, colour, pattern, genre, titles)
+
+
+def _sample_titles(count: int, rng: np.random.Generator) -> tuple[Codes, tuple[str, ...]]:
+    """Draw genres and titles without repetition; when words run out, sequels are numbered from 2."""
+    shape = (len(ADJECTIVES), len(PLACES), len(GENRES))
+    combinations = int(np.prod(shape))
+    rounds = -(-count // combinations)
+    codes = np.concatenate([rng.permutation(combinations) for _ in range(rounds)])[:count]
+    adjective, place, genre = np.unravel_index(codes, shape)
+    titles = []
+    for index in range(count):
+        sequel = index // combinations
+        name = f"{ADJECTIVES[adjective[index]]} {PLACES[place[index]]}" + (f" {sequel + 1}" if sequel else "")
+        titles.append(f"{name}, a {GENRES[genre[index]]}")
+    return genre.astype(np.int64), tuple(titles)
