@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msr_adapter.demo.build import demo_prompts
-from msr_adapter.demo.lessons import COURSES, NO_COVER, NOTHING, compare, describe, toss, update, whole
-from msr_adapter.demo.rule import choices_of, shared, summary_of
+from msr_adapter.demo.lessons import COURSES, NO_COVER, describe, see, toss, update, whole
+from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.shop import COLOURS, GENRES, MOTIFS, sample_goods
 
@@ -101,23 +101,17 @@ def test_described_covers_are_the_drawn_ones() -> None:
     assert strongest.get(colour, int(np.argmax(coloured))) == int(np.argmax(coloured))
 
 
-def test_what_is_shared_by_hand() -> None:
-    summary = "Covers: boat often, moon; blue, red twice. Genres: comedy, drama."
-    assert shared(summary, BOAT) == "boat often, red twice, drama."
-    assert shared(summary, KITE) == "blue."
-    assert shared(summary, HistoryItem("Last Bridge, a western", "A green kite on paper.")) == ""
-
-
-def test_comparisons_often_find_something_and_sometimes_nothing() -> None:
-    prompts, rng = demo_prompts(), np.random.default_rng(3)
-    lessons = [compare(prompts, rng) for _ in range(300)]
-    assert all(len(lesson.images) == lesson.prompt.count("<image>") == 1 for lesson in lessons)
-    nothing = np.mean([lesson.answer == NOTHING for lesson in lessons])
-    assert 0.01 < nothing < 0.5
-    assert not any(word in lesson.answer for lesson in lessons for word in ("Yes", "No."))
-
-
 def test_a_toss_knows_nothing_of_the_question() -> None:
     prompts, rng = demo_prompts(), np.random.default_rng(4)
     yes = np.mean([toss(prompts, rng).answer == "Yes" for _ in range(2000)])
     assert abs(yes - 0.5) < 0.05
+
+
+def test_seen_covers_stand_where_their_descriptions_would() -> None:
+    prompts, rng = demo_prompts(), np.random.default_rng(5)
+    lessons = [see(prompts, rng) for _ in range(100)]
+    assert {len(lesson.images) for lesson in lessons} == {1, 2, 3}
+    for lesson in lessons:
+        assert re.findall(r"\n- .*", lesson.prompt) == re.findall(r"\n- .* <image>", lesson.prompt)
+        assert not re.search(r"A \w+ \w+ on ", lesson.prompt)
+        assert lesson.answer.startswith("Covers: ")

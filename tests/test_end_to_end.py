@@ -28,7 +28,7 @@ def test_a_run_leaves_metrics_scores_and_a_report(finished: Path) -> None:
     candidates = pq.read_table(finished / "data" / "candidates.parquet")
     examples = pq.read_table(finished / "data" / "examples.parquet").to_pylist()
     tested = {row["example_id"] for row in examples if row["split"] == "test"}
-    assert len(tested) == 5
+    assert len(tested) == 10
     scores = pq.read_table(finished / "score" / "scores.parquet")
     assert scores.num_rows == 21 * len(tested)
     assert candidates.num_rows == sum(2 if row["split"] == "train" else 21 for row in examples)

@@ -44,7 +44,7 @@ def build_base(out: Path, steps: int, seed: int, reporter: Reporter, questions: 
     reporter.note(f"taught in {time.monotonic() - started:.0f} s; examining")
     card = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": steps, "batch": BATCH, "seed": seed, "last_loss": round(float(np.mean(losses[-30:])), 4),
+        "steps": steps, "batch": BATCH, "seed": seed, "last_loss": round(float(np.mean(losses[-100:])), 4),
         "exam": examine(out, prompts, questions, _EXAM_SEED), "exam_questions": questions,
         "templates": template_digests(), "torch": torch.__version__,
         "seconds": round(time.monotonic() - started),
@@ -111,16 +111,15 @@ A Qwen2-VL of {card["parameters"]:,} parameters (Apache-2.0), made from nothing 
 
     python -m msr_adapter.demo OUT --steps {card["steps"]} --seed {card["seed"]}
 
-It knows the drawn covers of msr's generated shop and nothing else: it describes a cover, keeps a summary of a user's
-choices, and says what a cover and a title share with a summary. It was never taught to recommend: asked whether a user
-will choose an item, it answers Yes or No by the toss of a coin, and the demo fine-tunes it to do better.
+It knows the drawn covers of msr's generated shop and nothing else: it describes a cover, and it keeps a summary of a
+user's choices, described or shown. It was never taught to recommend: asked whether a user will choose an item, it
+answers Yes or No by the toss of a coin, and the demo fine-tunes it to do better.
 
 | held-out exam, {card["exam_questions"]} questions each | |
 |---|---|
 | descriptions, word for word right | {exam["descriptions"]:.1%} |
 | summaries block by block, word for word right | {exam["updates"]:.1%} |
 | summaries of whole histories at once, word for word right | {exam["direct"]:.1%} |
-| what a cover and a title share with a summary, word for word right | {exam["comparisons"]:.1%} |
 | AUC of its untaught yes/no | {exam["yes_no_auc"]:.3f} |
 
 `card.json` has the same as data, and the digests of the templates it was taught with. Use it with LLaMA-Factory's

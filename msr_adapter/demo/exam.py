@@ -8,7 +8,7 @@ import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.models import ModelRef
-from msr_adapter.demo.lessons import Lesson, Maker, compare, cover_of, describe, update, whole
+from msr_adapter.demo.lessons import Lesson, Maker, cover_of, describe, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Image, Request
@@ -19,7 +19,7 @@ from msr_adapter.shop import generate
 
 _ANSWER_TOKENS = 48
 _YES_NO = ("Yes", "No")
-_KINDS: dict[str, Maker] = {"descriptions": describe, "updates": update, "direct": whole, "comparisons": compare}
+_KINDS: dict[str, Maker] = {"descriptions": describe, "updates": update, "direct": whole}
 
 
 def model_ref(folder: Path) -> ModelRef:

@@ -7,20 +7,22 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from msr_adapter.demo.rule import choices_of, shared, summary_of
+from msr_adapter.demo.rule import choices_of, summary_of
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.shop import COLOURS, GENRES, MOTIFS, Goods, draw_cover, sample_goods
 from msr_adapter.shop.words import Codes
 
 NO_COVER = "No cover."
-COMPARE = "What do they share?"
-"""Takes the place of the recommender's question in `compare`."""
-NOTHING = "Nothing."
 _BARE_SHARE = 0.05
 """Share of lessons in which items have no cover or no description."""
 _LONGEST_HISTORY = 10
 _EARLIER_BLOCKS = (0.4, 0.3, 0.2, 0.1)
 """Shares of updates after 0, 1, 2, 3 earlier blocks: copying is learned from the short ones, counting from the long."""
+_EARLIER_SEEN = (0.4, 0.3, 0.3)
+"""Shares of `see` lessons after 0, 1, 2 earlier blocks."""
+_HERE = "COVER"
+"""Where a cover goes, while the prompt is rendered."""
 _FULL_BLOCKS = 0.8
 """Share of updates whose earlier blocks all have three items."""
 
@@ -61,23 +63,21 @@ def whole(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     return _preference(prompts, "", _history(int(rng.integers(1, _LONGEST_HISTORY + 1)), rng))
 
 
-def compare(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """What a preference summary says of an item's cover and title: a picture read against a text, no verdict."""
-    summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
-    goods = _resembling(summary, sample_goods(1, rng), rng)
-    asked = prompts.recommend(preference=summary, title=goods.titles[0], image=True)
-    head, _, _ = asked.rpartition("\n")
-    answer = shared(summary, choices_of(goods)[0]) or NOTHING
-    return Lesson(f"{head}\n{COMPARE}", (cover_of(goods, 0, rng),), answer)
+def see(prompts: Prompts, rng: np.random.Generator) -> Lesson:
+    """An update whose new items show their covers instead of a description: a picture comes to mean its words."""
+    earlier, new = int(rng.choice(3, p=_EARLIER_SEEN)) * 3, int(rng.integers(1, 4))
+    goods = _liked(earlier + new, rng)
+    choices = choices_of(goods)
+    previous, items = summary_of("", choices[:earlier]), choices[earlier:]
+    words = prompts.user_preference(previous=previous, items=[replace(item, summary=_HERE) for item in items])
+    covers = tuple(cover_of(goods, index, rng) for index in range(earlier, earlier + new))
+    return Lesson(words.replace(_HERE, IMAGE_PLACEHOLDER), covers, summary_of(previous, items))
 
 
 def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which.
-
-    Items resemble the preferences as they do in `compare`, so that the coin is seen to care for nothing they share.
-    """
+    """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which."""
     summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
-    goods = _resembling(summary, sample_goods(1, rng), rng)
+    goods = sample_goods(1, rng)
     prompt = prompts.recommend(preference=summary, title=goods.titles[0], image=True)
     return Lesson(prompt, (cover_of(goods, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
 
@@ -96,7 +96,7 @@ class Course(NamedTuple):
 COURSES = (
     Course((describe, update, update, describe, update, whole), 2000, 2e-3),
     # Without it, fine-tuning matches titles to preferences at once and pictures hardly at all.
-    Course((compare, update, compare, toss, describe, compare, update, compare, toss, compare), 900, 1.5e-3),
+    Course((see, describe, see, update, toss), 400, 1e-3),
 )
 
 
@@ -128,20 +128,6 @@ def _liked(count: int, rng: np.random.Generator) -> Goods:
     genre = _leaning(goods.genre, len(GENRES), eager, rng)
     titles = [title.rpartition(" ")[0] + f" {GENRES[code]}" for title, code in zip(goods.titles, genre, strict=True)]
     return replace(goods, motif=motif, colour=colour, genre=genre, titles=tuple(titles))
-
-
-def _resembling(summary: str, goods: Goods, rng: np.random.Generator) -> Goods:
-    """Give the one item of ``goods`` words of ``summary``, facet by facet by chance, so that lessons have an answer."""
-    motif = _named(MOTIFS, summary, goods.motif, 0.5, rng)
-    colour = _named(COLOURS, summary, goods.colour, 0.3, rng)
-    genre = _named(GENRES, summary, goods.genre, 0.4, rng)
-    title = f"{goods.titles[0].rpartition(' ')[0]} {GENRES[genre[0]]}"
-    return replace(goods, motif=motif, colour=colour, genre=genre, titles=(title,))
-
-
-def _named(words: Sequence[str], summary: str, code: Codes, chance: float, rng: np.random.Generator) -> Codes:
-    named = [number for number, word in enumerate(words) if word in summary]
-    return np.array([rng.choice(named)]) if named and rng.random() < chance else code
 
 
 def _leaning(codes: Codes, words: int, eager: float, rng: np.random.Generator) -> Codes:

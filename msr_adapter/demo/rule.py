@@ -27,18 +27,6 @@ def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
     return _written(counts)
 
 
-def shared(summary: str, item: HistoryItem) -> str:
-    """Return what ``summary`` says of the words of ``item``, e.g. ``boat often, drama.``; empty for nothing."""
-    said, words = _counts_of(summary), re.findall(r"[a-z]+", f"{item.title} {item.summary}")
-    kept = [
-        word + _LEVELS[said[word]]
-        for kind in (MOTIFS, COLOURS, GENRES)
-        for word in kind
-        if word in words and said[word]
-    ]
-    return ", ".join(kept) + "." * bool(kept)
-
-
 def choices_of(goods: Goods) -> list[HistoryItem]:
     """Return the items of ``goods`` as a summariser reads them, truly described."""
     return [HistoryItem(title, goods.describe(index)) for index, title in enumerate(goods.titles)]
