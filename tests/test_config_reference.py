@@ -20,7 +20,7 @@ HEADER = """\
 # Configuration
 
 One YAML is one experiment. This page lists every key; `msr check PIPELINE` says what is wrong with a file, all problems
-at once. (The tables are written from the models in `msr_adapter/config/models.py`; a test keeps them true.)
+at once. (The tables are written from the models in `msr_adapter/config/models/`; a test keeps them true.)
 
 - **What wins**: defaults < `extends:` parents < the file < `--set key=value`. Mappings merge key by key, everything
   else replaces. A `data.source` of another `kind` replaces the whole source.

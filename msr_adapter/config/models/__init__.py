@@ -1,0 +1,40 @@
+"""The config models: what a pipeline and a protocol may say. Frozen; unknown keys are refused.
+
+Precedence: defaults < `extends:` parents < the file < ``--set``. Relative paths are resolved against the YAML that
+names them before these models see them. Each field's documentation stands right under it.
+"""
+
+from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.data import Data, Images, KCore, Limit, Split
+from msr_adapter.config.models.evaluate import BaselineName, Confidence, Evaluate, Negatives, Protocol
+from msr_adapter.config.models.model import ModelRef
+from msr_adapter.config.models.pipeline import Pipeline
+from msr_adapter.config.models.sources import Columns, MicroLensSource, ShopSource, Source, TableSource
+from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSummaries
+from msr_adapter.config.models.train import Lora, Train
+
+__all__ = [
+    "BaselineName",
+    "Columns",
+    "Confidence",
+    "Data",
+    "Evaluate",
+    "Images",
+    "ItemSummaries",
+    "KCore",
+    "Limit",
+    "Lora",
+    "MicroLensSource",
+    "Model",
+    "ModelRef",
+    "Negatives",
+    "Pipeline",
+    "Protocol",
+    "ShopSource",
+    "Source",
+    "Split",
+    "Summarize",
+    "TableSource",
+    "Train",
+    "UserSummaries",
+]

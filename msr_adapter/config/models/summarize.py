@@ -1,0 +1,41 @@
+"""The two summarisers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.model import ModelRef
+
+
+class ItemSummaries(Model):
+    """Move 1: image and title -> text."""
+
+    model: ModelRef
+    """Writes the item summaries."""
+    mode: Literal["image", "none"] = "image"
+    """`none`: an item is its title."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest summary."""
+
+
+class UserSummaries(Model):
+    """Move 2: history -> preference text."""
+
+    model: ModelRef
+    """Writes the user summaries."""
+    mode: Literal["recurrent", "direct", "none"] = "recurrent"
+    """recurrent: block by block; direct: the whole history in one prompt; none: the listed history itself."""
+    block: int = Field(3, ge=1)
+    """Items per recurrent step; 3 in the paper."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest summary."""
+
+
+class Summarize(Model):
+    """The two summarisers."""
+
+    items: ItemSummaries
+    """The item summariser."""
+    users: UserSummaries
+    """The user summariser."""

@@ -1,0 +1,58 @@
+"""Fine-tuning the recommender."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.model import ModelRef
+
+
+class Lora(Model):
+    """Low-rank adapters."""
+
+    rank: int = Field(8, ge=1)
+    """Rank of the adapter matrices."""
+    alpha: int | None = Field(None, ge=1)
+    """Default: twice the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of adapter inputs dropped in training."""
+    target: str = "all"
+    """Modules that get an adapter, comma-separated; `all` = every linear layer."""
+
+
+class Train(Model):
+    """Move 3: LLaMA-Factory supervised fine-tuning of the recommender."""
+
+    model: ModelRef
+    """The recommender before fine-tuning."""
+    method: Literal["lora", "full"] = "lora"
+    """Train adapters, or all weights."""
+    lora: Lora = Lora()
+    """Read when `method` is `lora`."""
+    images: bool = True
+    """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    negatives: int = Field(1, ge=1)
+    """Negatives per positive in training."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Overrides `epochs`."""
+    batch_size: int = Field(1, ge=1)
+    """Rows per device and step."""
+    gradient_accumulation: int = Field(8, ge=1)
+    """Steps per update of the weights."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Course of the learning rate."""
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    cutoff_len: int = Field(2048, ge=16)
+    """Longest prompt plus answer in tokens; longer rows stop the stage before training starts."""
+    train_on_prompt: bool = False
+    """True: the loss covers the prompt too (the paper's Eq. 2)."""
+    overrides: dict[str, Any] = Field({})
+    """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
