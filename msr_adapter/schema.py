@@ -19,6 +19,8 @@ ITEMS = pa.schema(
         pa.field("image", pa.string()),  # path relative to the data stage's folder; null = no image
         pa.field("image_digest", pa.string()),  # of the stored image's bytes; null = no image
         pa.field("popularity", pa.int64(), nullable=False),  # interactions of training users/positions only
+        pa.field("text", pa.string(), nullable=False),  # neutralised description, empty = none
+        pa.field("category", pa.string()),  # as the source names it; null = none
     ]
 )
 """One row per item of the corpus, sorted by item_id."""
@@ -38,6 +40,7 @@ EXAMPLES = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # train | validation | test
         pa.field("user_id", _id, nullable=False),
         pa.field("history", pa.list_(_id), nullable=False),  # oldest first, all strictly before the target
+        pa.field("timestamp", pa.int64(), nullable=False),  # the target's, as in INTERACTIONS
     ]
 )
 """One row per (user, target event); its candidates are in CANDIDATES."""

@@ -55,7 +55,7 @@ def corpus_of(rows: Sequence[Row], titles: dict[str, str] | None = None) -> Corp
     table = None
     if titles is not None:
         table = pl.DataFrame({"item_id": list(titles), "title": list(titles.values())})
-    return Corpus(pl.DataFrame(list(rows), schema=columns, orient="row"), table)
+    return Corpus(pl.DataFrame(list(rows), schema=columns, orient="row").lazy(), table)
 
 
 def pairs_of(log: Log) -> list[tuple[str, str]]:

@@ -110,6 +110,7 @@ def _write_items(run: Run, items: list[str], images: bool) -> None:
         (run.data / "images/001.png").write_bytes(b"not an image")
     columns = {"item_id": items, "title": titles, "image": paths, "image_digest": paths}
     columns["popularity"] = list(range(len(items)))
+    columns |= {"text": [""] * len(items), "category": [("toys", "books", None)[i % 3] for i in range(len(items))]}
     schema.write_table(pa.table(columns, schema=schema.ITEMS), schema.ITEMS, run.data / "items.parquet")
     summaries = pa.table({"item_id": items, "summary": [f"{title} in <i>red</i>" for title in titles]})
     schema.write_table(summaries, schema.ITEM_SUMMARIES, run.root / "items" / "items.parquet")
@@ -123,6 +124,7 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
         "split": ["train"] * 5 + ["test"] * run.users,
         "user_id": [f"u{number:03d}" for number in range(total)],
         "history": [generator.choice(items, 4, replace=False).tolist() for _ in range(total)],
+        "timestamp": [1_600_000_000_000 + 86_400_000 * number for number in range(total)],
     }
     table = pa.table({key: list(value) for key, value in examples.items()}, schema=schema.EXAMPLES)
     schema.write_table(table, schema.EXAMPLES, run.data / "examples.parquet")

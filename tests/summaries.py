@@ -32,6 +32,8 @@ def write_shop(folder: Path, titles: Mapping[str, str], histories: Sequence[Sequ
         "image": pa.array(pictures, pa.string()),
         "image_digest": pa.array([None if item in no_image else f"digest of {item}" for item in titles], pa.string()),
         "popularity": [1] * len(titles),
+        "text": [""] * len(titles),
+        "category": pa.nulls(len(titles), pa.string()),
     }
     write_table(pa.table(items), ITEMS, folder / "items.parquet")
     examples = {
@@ -39,6 +41,7 @@ def write_shop(folder: Path, titles: Mapping[str, str], histories: Sequence[Sequ
         "split": pa.array(["train"] * len(histories), pa.string()),
         "user_id": pa.array([f"u{number}" for number in range(len(histories))], pa.string()),
         "history": pa.array([list(history) for history in histories], pa.list_(pa.string())),
+        "timestamp": pa.array(range(len(histories)), pa.int64()),
     }
     write_table(pa.table(examples), EXAMPLES, folder / "examples.parquet")
 

@@ -42,8 +42,8 @@ def test_tables_of_a_small_log_by_hand(tmp_path: Path) -> None:
         ("u2", "d", 1000), ("u2", "e", 2000), ("u3", "e", 7000),
     ]  # fmt: skip
     assert [tuple(row.values()) for row in built.rows("examples")] == [
-        (0, "train", "u1", ["a"]), (1, "validation", "u1", ["a", "b"]), (2, "test", "u1", ["a", "b", "c"]),
-        (3, "test", "u2", ["d"]),
+        (0, "train", "u1", ["a"], 4000), (1, "validation", "u1", ["a", "b"], 5000),
+        (2, "test", "u1", ["a", "b", "c"], 9000), (3, "test", "u2", ["d"], 2000),
     ]  # fmt: skip
     candidates = built.rows("candidates")
     assert [row["example_id"] for row in candidates] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]

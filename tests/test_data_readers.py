@@ -48,7 +48,7 @@ def write_log(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_every_format_gives_the_same_log_and_keeps_leading_zeros(tmp_path: Path, suffix: str) -> None:
     corpus = read_one(table(write_log(tmp_path, suffix)))
-    assert corpus.interactions.rows() == [("007", "0042", 1_700_000_000_000), ("8", "43", 1_700_000_001_000)]
+    assert corpus.interactions.collect().rows() == [("007", "0042", 1_700_000_000_000), ("8", "43", 1_700_000_001_000)]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_every_format_gives_the_same_log_and_keeps_leading_zeros(tmp_path: Path,
 def test_well_known_column_names_are_found(tmp_path: Path, header: str) -> None:
     path = tmp_path / "log.csv"
     path.write_text(f"rating,{header}\n5,a,b,1700000000\n")
-    assert read_one(table(path)).interactions.rows() == [("a", "b", 1_700_000_000_000)]
+    assert read_one(table(path)).interactions.collect().rows() == [("a", "b", 1_700_000_000_000)]
 
 
 def test_configured_columns_override_aliases(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", ["user", "item", "who"], [["x", "i", "y"]])
-    assert read_one(table(path, user="who")).interactions["user_id"].to_list() == ["y"]
+    assert read_one(table(path, user="who")).interactions.collect()["user_id"].to_list() == ["y"]
 
 
 def test_of_two_columns_of_one_name_the_first_counts_and_an_earlier_alias_wins() -> None:
@@ -91,20 +91,20 @@ def test_a_configured_column_must_exist_even_if_it_is_the_optional_time(tmp_path
 def test_without_time_the_order_of_rows_counts(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", ["user", "item"], [["a", "z"], ["b", "y"], ["a", "x"]])
     audit = Audit()
-    assert read(table(path), 0, audit).interactions["timestamp"].to_list() == [0, 1, 2]
+    assert read(table(path), 0, audit).interactions.collect()["timestamp"].to_list() == [0, 1, 2]
     assert any("no time" in finding["text"] for finding in audit.findings)
 
 
 def test_ids_are_stripped_and_blank_lines_ignored(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b"\xef\xbb\xbfuser,item,timestamp\r\n 1 , 02,1\r\n\r\n3,4,2\r\n\r\n")
-    assert read_one(table(path)).interactions.rows() == [("1", "02", 1000), ("3", "4", 2000)]
+    assert read_one(table(path)).interactions.collect().rows() == [("1", "02", 1000), ("3", "4", 2000)]
 
 
 def test_whole_floats_of_parquet_are_ids_without_a_fraction(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     pl.DataFrame({"user": [1.0, 2.0], "item": [7, 8], "time": [1.5, 2.0]}).write_parquet(path)
-    assert read_one(table(path)).interactions.rows() == [("1", "7", 1500), ("2", "8", 2000)]
+    assert read_one(table(path)).interactions.collect().rows() == [("1", "7", 1500), ("2", "8", 2000)]
 
 
 def test_a_nested_parquet_column_is_refused_by_name(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_repeated_titles_keep_the_first_and_are_counted(tmp_path: Path) -> None:
     items = write_csv(tmp_path / "items.csv", ["item_id", "name"], [["1", "one"], ["1", "uno"], ["2", ""]])
     audit = Audit()
     corpus = read(table(log, items), 0, audit)
-    assert corpus.titles is not None
-    assert corpus.titles.rows() == [("1", "one"), ("2", None)]
+    assert corpus.items is not None
+    assert corpus.items.rows() == [("1", "one"), ("2", None)]
     assert (audit.counts["titles_read"], audit.counts["titles_dropped_duplicate"]) == (3, 1)
 
 
@@ -262,23 +262,23 @@ def microlens(folder: Path, pairs: str, titles: str, suffix: str) -> MicroLensSo
 def test_microlens_tsv_positions_are_times(tmp_path: Path) -> None:
     source = microlens(tmp_path, "1\t19 2 30\r\n2\t7\r\n1\t 8  9 \r\n\r\n", 'item,title\r\n2,"a, ""b"""\r\n', "tsv")
     corpus = read_one(source)
-    assert corpus.interactions.rows() == [
+    assert corpus.interactions.collect().rows() == [
         ("1", "19", 0), ("1", "2", 1), ("1", "30", 2), ("2", "7", 0), ("1", "8", 3), ("1", "9", 4)
     ]  # fmt: skip
-    assert corpus.titles is not None
-    assert corpus.titles.rows() == [("2", 'a, "b"')]
+    assert corpus.items is not None
+    assert corpus.items.rows() == [("2", 'a, "b"')]
 
 
 def test_microlens_csv_pairs(tmp_path: Path) -> None:
     source = microlens(tmp_path, "user,item,timestamp\n1,19,1583378629552\n", "item,title\n19,x\n", "csv")
-    assert read_one(source).interactions.rows() == [("1", "19", 1_583_378_629_552)]
+    assert read_one(source).interactions.collect().rows() == [("1", "19", 1_583_378_629_552)]
 
 
 def test_microlens_titles_without_header_or_quotes(tmp_path: Path) -> None:
     source = microlens(tmp_path, "1\t2 3\n", "2,one, two\n3\n", "tsv")
     corpus = read_one(source)
-    assert corpus.titles is not None
-    assert corpus.titles.rows() == [("2", "one, two"), ("3", "")]
+    assert corpus.items is not None
+    assert corpus.items.rows() == [("2", "one, two"), ("3", "")]
 
 
 def test_microlens_faults_of_both_files_come_together(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def write_upstream(folder: Path, *, candidates: int = 4) -> Stages:
     data, users = folder / "data", folder / "users"
     items = _write_items(data)
     rows = [(number, split) for number, split in enumerate(s for s, count in EXAMPLES.items() for _ in range(count))]
-    examples = [{"example_id": n, "split": s, "user_id": f"u{n}", "history": [items[n % len(items)]]} for n, s in rows]
+    examples = [{"example_id": n, "split": s, "user_id": f"u{n}", "history": [items[n % len(items)]],
+                 "timestamp": n} for n, s in rows]  # fmt: skip
     rng = np.random.default_rng(3)
     pairs = []
     for number, _ in rows:
@@ -89,7 +90,7 @@ def _write_items(data: Path) -> list[str]:
         if path:
             _draw(path, number)
         items.append(
-            {"item_id": f"{number:03d}", "title": neutralise(title), "popularity": number,
+            {"item_id": f"{number:03d}", "title": neutralise(title), "popularity": number, "text": "",
              "image": path and path.relative_to(data).as_posix(), "image_digest": path and file_digest(path)}
         )  # fmt: skip
     schema.write_table(pa.Table.from_pylist(items, schema.ITEMS), schema.ITEMS, data / "items.parquet")

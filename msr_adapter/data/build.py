@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from msr_adapter.config.models import Data, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
@@ -14,12 +15,19 @@ from msr_adapter.data.filters import clean
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.readers import read
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, make_examples, training_popularity
-from msr_adapter.data.tables import write_candidates, write_examples, write_interactions, write_items, write_truth
+from msr_adapter.data.tables import (
+    Catalogue,
+    write_candidates,
+    write_examples,
+    write_interactions,
+    write_items,
+    write_truth,
+)
 from msr_adapter.errors import Problem
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import neutralise
-from msr_adapter.prompts.neutral import TITLE_LIMIT
+from msr_adapter.prompts.neutral import TEXT_LIMIT, TITLE_LIMIT
 
 
 def build(
@@ -39,7 +47,7 @@ def build(
     popularity = training_popularity(log, split, examples, seed)
     candidates = draw_candidates(log, examples, train_negatives, protocol.negatives.count, seed)
     images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
-    write_items(log, _titles(log, corpus, audit), images, popularity, out)
+    write_items(_catalogue(log, corpus, audit), images, popularity, out)
     write_interactions(log, out)
     write_examples(log, examples, out)
     write_candidates(log, candidates, out)
@@ -82,19 +90,23 @@ def _empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> l
     return problems
 
 
-def _titles(log: Log, corpus: Corpus, audit: Audit) -> list[str]:
-    """Return the neutralised title of every item; count those without one and those cut short."""
-    if corpus.titles is None:
-        written: list[str | None] = [None] * len(log.items)
-    else:
-        by_item = dict(corpus.titles.filter(corpus.titles["item_id"].is_in(log.items.to_list())).iter_rows())
-        written = [by_item[item] for item in log.items.to_list()]
-        audit.count("items_never_touched", corpus.titles.height - audit.counts["items_read"]
+def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
+    """Return what is known of every item, in the order of its code; count the titles that lack or were cut short."""
+    items = pl.DataFrame({"item_id": log.items})
+    if corpus.items is not None:
+        audit.count("items_never_touched", corpus.items.height - audit.counts["items_read"]
                     + audit.counts["items_dropped_unknown_item"])  # fmt: skip
+        items = items.join(corpus.items, on="item_id", how="left", maintain_order="left")
+    written = _column(items, "title")
     titles = [neutralise(title or "") for title in written]
     audit.count("titles_empty", sum(not title for title in titles))
     audit.count("titles_shortened", sum(_is_cut(title) for title in written if title))
-    return titles
+    texts = [neutralise(text or "", TEXT_LIMIT) for text in _column(items, "text")]
+    return Catalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
+
+
+def _column(items: pl.DataFrame, name: str) -> list[str | None]:
+    return items[name].to_list() if name in items.columns else [None] * items.height
 
 
 def _is_cut(title: str) -> bool:

@@ -18,10 +18,11 @@ Mask = NDArray[np.bool_]
 class Corpus:
     """What a reader returns: everything in the order of the file, nothing filtered."""
 
-    interactions: pl.DataFrame
+    interactions: pl.LazyFrame
     """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position)."""
-    titles: pl.DataFrame | None
-    """item_id, title (String, as written, null = none); None = the source has no table of items."""
+    items: pl.DataFrame | None
+    """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
+    (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
     shop: Shop | None = None
     """The generated shop behind the log: it draws covers and knows the true tastes."""
 
@@ -66,7 +67,7 @@ def degree(codes: Codes, size: int) -> Rows:
 
 def encode(corpus: Corpus, audit: Audit) -> Log:
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted."""
-    frame = corpus.interactions
+    frame = corpus.interactions.collect()
     users, user = _codes(frame["user_id"])
     items, item = _codes(frame["item_id"])
     time = frame["timestamp"].to_numpy().astype(np.int64)

@@ -48,14 +48,14 @@ def k_core(user: Codes, item: Codes, core: KCore) -> Mask:
 
 
 def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
-    if corpus.titles is None:
+    if corpus.items is None:
         return log
-    known = log.items.is_in(corpus.titles["item_id"].to_list())
+    known = log.items.is_in(corpus.items["item_id"].to_list())
     unknown = log.items.filter(known.not_())
     if unknown.is_empty():
         return _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
     if len(unknown) == len(log.items):
-        raise UserError(_all_unknown(log.items, corpus.titles["item_id"]))
+        raise UserError(_all_unknown(log.items, corpus.items["item_id"]))
     kept = _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
     rows = len(log.user) - len(kept.user)
     audit.find("warning", f"{rows:,} interactions with {len(unknown):,} items that are not in the table of items were "

@@ -1,6 +1,7 @@
 """The stage's tables: codes become ids again, in the schemas that all stages share."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,26 @@ from msr_adapter.shop import Shop
 Numbers = NDArray[np.integer]
 
 
-def write_items(log: Log, titles: Sequence[str], images: Sequence[Stored], popularity: Rows, out: Path) -> None:
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of every item, one entry per item code."""
+
+    ids: Sequence[str]
+    titles: Sequence[str]
+    texts: Sequence[str]
+    categories: Sequence[str | None]
+
+
+def write_items(items: Catalogue, images: Sequence[Stored], popularity: Rows, out: Path) -> None:
     """Write items.parquet: one row per item of the catalogue, sorted by id."""
     columns = {
-        "item_id": log.items.to_list(),
-        "title": list(titles),
+        "item_id": list(items.ids),
+        "title": list(items.titles),
         "image": pa.array([image.path for image in images], pa.string()),
         "image_digest": pa.array([image.digest for image in images], pa.string()),
         "popularity": popularity,
+        "text": list(items.texts),
+        "category": pa.array(items.categories, pa.string()),
     }
     schema.write_table(pa.table(columns), schema.ITEMS, out / "items.parquet")
 
@@ -42,6 +55,7 @@ def write_examples(log: Log, examples: Examples, out: Path) -> None:
         "split": pa.array(SPLITS).take(pa.array(examples.split)),
         "user_id": _users(log, examples.user),
         "history": _histories(log, examples),
+        "timestamp": log.time[examples.target],
     }
     schema.write_table(pa.table(columns), schema.EXAMPLES, out / "examples.parquet")
 

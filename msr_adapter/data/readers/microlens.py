@@ -25,7 +25,7 @@ def read_microlens(source: MicroLensSource, audit: Audit) -> Corpus:
     with collecting(problems):
         titles = first_titles(_read_titles(source.titles), audit)
     raise_if_any(problems)
-    return Corpus(interactions, titles)
+    return Corpus(interactions.lazy(), titles)
 
 
 def check_microlens(source: MicroLensSource) -> list[Problem]:

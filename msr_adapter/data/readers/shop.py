@@ -16,7 +16,7 @@ def read_shop(source: ShopSource, seed: int) -> Corpus:
     except ValueError as error:
         next_step = "Lower interactions_per_user or raise items"
         raise UserError(Problem("", "data.source.interactions_per_user", str(error), "", next_step)) from error
-    return Corpus(_frame(shop.interactions), _frame(shop.items), shop)
+    return Corpus(_frame(shop.interactions).lazy(), _frame(shop.items), shop)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

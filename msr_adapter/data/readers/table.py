@@ -29,7 +29,7 @@ def read_table(source: TableSource, audit: Audit) -> Corpus:
     raise_if_any(problems)
     if titles is None:
         audit.find("info", "No table of items is given, so every title is empty. Set data.source.items to use titles.")
-    return Corpus(interactions, titles)
+    return Corpus(interactions.lazy(), titles)
 
 
 def check_table(source: TableSource) -> list[Problem]:
