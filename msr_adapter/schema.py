@@ -30,6 +30,7 @@ INTERACTIONS = pa.schema(
         pa.field("user_id", _id, nullable=False),
         pa.field("item_id", _id, nullable=False),
         pa.field("timestamp", pa.int64(), nullable=False),  # milliseconds, or the position when the log has no time
+        pa.field("training", pa.bool_(), nullable=False),  # whether training may know of it; popularity counts these
     ]
 )
 """The kept log, sorted by user_id, timestamp, original row."""

@@ -37,9 +37,9 @@ def test_tables_of_a_small_log_by_hand(tmp_path: Path) -> None:
     rows = [*first, ("u2", "d", 1), ("u2", "e", 2), ("u2", "d", 9), ("u3", "e", 7)]
     data = table_data(tmp_path, rows, {"a": "A", "b": "B", "c": "C", "d": "D", "e": " E ", "f": "F", "g": "G"})
     built = build_in(tmp_path, data, Split(kind="leave-last-out"), negatives=2)
-    assert [(row["user_id"], row["item_id"], row["timestamp"]) for row in built.rows("interactions")] == [
-        ("u1", "a", 3000), ("u1", "b", 4000), ("u1", "c", 5000), ("u1", "g", 9000),
-        ("u2", "d", 1000), ("u2", "e", 2000), ("u3", "e", 7000),
+    assert [tuple(row.values()) for row in built.rows("interactions")] == [
+        ("u1", "a", 3000, True), ("u1", "b", 4000, True), ("u1", "c", 5000, False), ("u1", "g", 9000, False),
+        ("u2", "d", 1000, True), ("u2", "e", 2000, False), ("u3", "e", 7000, True),
     ]  # fmt: skip
     assert [tuple(row.values()) for row in built.rows("examples")] == [
         (0, "train", "u1", ["a"], 4000), (1, "validation", "u1", ["a", "b"], 5000),
@@ -102,6 +102,7 @@ def test_popularity_is_that_of_training_users(tmp_path: Path) -> None:
     built = small(tmp_path)
     trained = {row["user_id"] for row in built.rows("examples") if row["split"] == "train"}
     log = built.rows("interactions")
+    assert {row["user_id"] for row in log if row["training"]} == trained
     for row in built.rows("items"):
         assert row["popularity"] == sum(r["item_id"] == row["item_id"] and r["user_id"] in trained for r in log)
 

@@ -1,16 +1,14 @@
 """The split: targets, histories and what training may know, by hand and by property."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
-from data_builders import Row, log_of, logs, random_rows
+from data_builders import Row, log_of, logs, pairs_of, random_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.config.models import Split
 from msr_adapter.data.corpus import Log
-from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, make_examples, training_popularity, user_parts
+from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples, user_parts
 
 HOLDOUT, LAST_OUT = "user-holdout", "leave-last-out"
 
@@ -51,12 +49,16 @@ def test_leave_last_out_by_hand() -> None:
     ]
 
 
-def test_leave_last_out_popularity_knows_everything_but_the_held_out_targets() -> None:
+def test_leave_last_out_training_knows_everything_but_the_held_out_targets() -> None:
     log = log_of(word("long", "abcd") + word("one", "d"))
     split = Split(kind=LAST_OUT)
-    known = training_popularity(log, split, make_examples(log, split, 0), 0)
+    known = known_to_training(log, split, make_examples(log, split, 0), 0)
     # c and d of "long" are targets; the single interaction of "one" is nobody's target.
-    assert dict(zip(log.items.to_list(), known.tolist(), strict=True)) == {"a": 1, "b": 1, "c": 0, "d": 1}
+    assert [pair for pair, is_known in zip(pairs_of(log), known, strict=True) if is_known] == [
+        ("long", "a"),
+        ("long", "b"),
+        ("one", "d"),
+    ]
 
 
 def test_user_holdout_by_hand() -> None:
@@ -67,13 +69,15 @@ def test_user_holdout_by_hand() -> None:
     assert told(log, test) == [("test", "u", "abcd", "e"), ("test", "v", "ab", "c")]
 
 
-def test_user_holdout_popularity_counts_training_users_only() -> None:
+def test_user_holdout_training_knows_its_users_only() -> None:
     rows = random_rows(users=30, items=12, length=6)
     log, split = log_of(rows), Split()
     trained = {log.users[int(code)] for code in np.flatnonzero(user_parts(log, split, 3) == 0)}
-    expected = Counter(item for user, item, _ in rows if user in trained)
-    known = training_popularity(log, split, make_examples(log, split, 3), 3)
-    assert dict(zip(log.items.to_list(), known.tolist(), strict=True)) == {item: expected[item] for item in log.items}
+    known = known_to_training(log, split, make_examples(log, split, 3), 3)
+    assert len(trained) == 24
+    assert {pair for pair, is_known in zip(pairs_of(log), known, strict=True) if is_known} == {
+        (user, item) for user, item, _ in rows if user in trained
+    }
 
 
 def test_shares_of_users_are_as_configured_and_follow_the_seed() -> None:

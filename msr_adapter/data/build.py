@@ -10,11 +10,11 @@ from msr_adapter.config.models import Data, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
 from msr_adapter.data.check import check
-from msr_adapter.data.corpus import Corpus, Log, Rows, encode
+from msr_adapter.data.corpus import Corpus, Log, Rows, degree, encode
 from msr_adapter.data.filters import clean
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.readers import read
-from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, make_examples, training_popularity
+from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
     write_candidates,
@@ -44,11 +44,12 @@ def build(
     log = clean(encode(corpus, audit), corpus, data, seed, audit)
     _note_ties(log, audit)
     examples = _examples(log, split, seed, audit)
-    popularity = training_popularity(log, split, examples, seed)
+    training = known_to_training(log, split, examples, seed)
+    popularity = degree(log.item[training], len(log.items))
     candidates = draw_candidates(log, examples, train_negatives, protocol.negatives.count, seed)
     images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
     write_items(_catalogue(log, corpus, audit), images, popularity, out)
-    write_interactions(log, out)
+    write_interactions(log, training, out)
     write_examples(log, examples, out)
     write_candidates(log, candidates, out)
     if corpus.shop is not None:

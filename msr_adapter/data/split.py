@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msr_adapter.config.models import Split
-from msr_adapter.data.corpus import Log, Rows, degree
+from msr_adapter.data.corpus import Log, Mask, Rows
 from msr_adapter.data.hashing import seeded_order
 
 SPLITS = ("train", "validation", "test")
@@ -45,17 +45,16 @@ def make_examples(log: Log, split: Split, seed: int) -> Examples:
     return Examples(codes, user, target, np.maximum(first[user], target - split.max_history))
 
 
-def training_popularity(log: Log, split: Split, examples: Examples, seed: int) -> Rows:
-    """Return per item how many interactions training may know of.
+def known_to_training(log: Log, split: Split, examples: Examples, seed: int) -> Mask:
+    """Return which rows of the log training may know of: popularity and baselines learn from nothing else.
 
     user-holdout: those of training users. leave-last-out: all but the validation and test targets.
     """
     if split.kind == "user-holdout":
-        known = (user_parts(log, split, seed) == 0)[log.user]
-    else:
-        known = np.ones(len(log.user), dtype=bool)
-        known[examples.target[examples.split > 0]] = False
-    return degree(log.item[known], len(log.items))
+        return np.asarray((user_parts(log, split, seed) == 0)[log.user])
+    known = np.ones(len(log.user), dtype=bool)
+    known[examples.target[examples.split > 0]] = False
+    return known
 
 
 def user_parts(log: Log, split: Split, seed: int) -> Rows:

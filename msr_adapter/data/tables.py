@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.data.candidates import Candidates
-from msr_adapter.data.corpus import Log, Rows
+from msr_adapter.data.corpus import Log, Mask, Rows
 from msr_adapter.data.images import Stored
 from msr_adapter.data.split import SPLITS, Examples
 from msr_adapter.shop import Shop
@@ -42,9 +42,14 @@ def write_items(items: Catalogue, images: Sequence[Stored], popularity: Rows, ou
     schema.write_table(pa.table(columns), schema.ITEMS, out / "items.parquet")
 
 
-def write_interactions(log: Log, out: Path) -> None:
-    """Write interactions.parquet: the kept log, sorted by user, time, row."""
-    columns = {"user_id": _users(log, log.user), "item_id": _items(log, log.item), "timestamp": log.time}
+def write_interactions(log: Log, training: Mask, out: Path) -> None:
+    """Write interactions.parquet: the kept log, sorted by user, time, row; ``training`` is what training may know."""
+    columns = {
+        "user_id": _users(log, log.user),
+        "item_id": _items(log, log.item),
+        "timestamp": log.time,
+        "training": training,
+    }
     schema.write_table(pa.table(columns), schema.INTERACTIONS, out / "interactions.parquet")
 
 
