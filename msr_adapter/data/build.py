@@ -14,6 +14,7 @@ from msr_adapter.data.corpus import Corpus, Log, Rows, degree, encode
 from msr_adapter.data.filters import clean
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.readers import read
+from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
@@ -38,6 +39,7 @@ def build(
     The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
     `UserError` with every problem of the input.
     """
+    raise_if_any(compression_problems(data.source, data.max_expansion))
     raise_if_any(check(data))
     audit = Audit()
     corpus = read(data.source, seed, audit)

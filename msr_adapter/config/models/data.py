@@ -43,6 +43,8 @@ class Data(Model):
 
     source: Source
     """The log and the titles."""
+    max_expansion: int = Field(100, ge=1)
+    """A gzip file may hold this many times its own size (64 MiB in any case); more is refused as a bomb."""
     k_core: KCore = KCore()
     """Drops rare users and items."""
     limit: Limit = Limit()
