@@ -71,6 +71,16 @@ USER_SUMMARIES = pa.schema(
 )
 """The preference text of every example, in order of example_id."""
 
+USER_STEPS = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),  # 1, 2, ... in the order of reading
+        pa.field("items_read", pa.int64(), nullable=False),  # of the history, from the oldest, after this step
+        pa.field("summary", pa.string(), nullable=False),  # the text as it stood then; the last one is USER_SUMMARIES'
+    ]
+)
+"""How the preference text of each test example grew, by example_id and step; for readers, no stage depends on it."""
+
 SCORES = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),

@@ -23,8 +23,13 @@ class Lines(Reporter):
         return self._stream.getvalue()
 
 
-def write_shop(folder: Path, titles: Mapping[str, str], histories: Sequence[Sequence[str]], no_image: str = "") -> None:
-    """Write a data stage's items and examples; items named in ``no_image`` (one letter each) have no image."""
+def write_shop(
+    folder: Path, titles: Mapping[str, str], histories: Sequence[Sequence[str]], no_image: str = "", tested: int = 0
+) -> None:
+    """Write a data stage's items and examples, the last ``tested`` of the test split.
+
+    Items named in ``no_image`` (one letter each) have no image.
+    """
     pictures = [None if item in no_image else f"images/{item}.png" for item in titles]
     items = {
         "item_id": list(titles),
@@ -38,7 +43,7 @@ def write_shop(folder: Path, titles: Mapping[str, str], histories: Sequence[Sequ
     write_table(pa.table(items), ITEMS, folder / "items.parquet")
     examples = {
         "example_id": pa.array(range(len(histories)), pa.int64()),
-        "split": pa.array(["train"] * len(histories), pa.string()),
+        "split": pa.array(["train"] * (len(histories) - tested) + ["test"] * tested, pa.string()),
         "user_id": pa.array([f"u{number}" for number in range(len(histories))], pa.string()),
         "history": pa.array([list(history) for history in histories], pa.list_(pa.string())),
         "timestamp": pa.array(range(len(histories)), pa.int64()),

@@ -52,6 +52,9 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert table["logit"].to_pylist()[:2] == pytest.approx([math.log(3), -math.log(3)])
     assert table["answer_mass"].to_pylist()[:4] == pytest.approx([0.8, 0.04, 1.0, 0.9])
     assert (counts["candidates"], counts["examples"], counts["tokens_in"]) == (16, 4, 16 * 9)
+    assert (counts["computed"], counts["cached"]) == (16, 0)
+    again = run(stages(), tmp_path / "again", FixedBackend(logprobs))
+    assert (again["computed"], again["cached"]) == (0, 16)
 
 
 def test_rows_are_the_test_candidates_in_their_order(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from summaries import Lines, write_shop, write_summaries
 from msr_adapter.config.models import ModelRef, UserSummaries
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.schema import USER_SUMMARIES, read_table
+from msr_adapter.schema import USER_STEPS, USER_SUMMARIES, read_table
 from msr_adapter.summarize import summarize_users
 
 TITLES = {letter: letter.upper() for letter in "abcdefgh"}
@@ -105,6 +105,25 @@ def test_waves_give_what_one_user_at_a_time_gives(
         expected.append(state)
     assert texts == expected
     assert counts["requests"] == sum(-(-len(history) // block) for history in histories)
+
+
+def test_the_text_after_each_block_is_kept_for_test_examples(tmp_path: Path) -> None:
+    write_shop(tmp_path, TITLES, [list("abcd"), list("abcdefg"), list("hgf"), []], tested=3)
+    write_summaries(tmp_path / "items", dict.fromkeys(TITLES, ""))
+    texts, _, _ = run(
+        tmp_path, Recording(lambda request: "" if ". G" in request.prompt else letters(request)), config()
+    )
+    steps = read_table(tmp_path / "out" / "steps.parquet", USER_STEPS).to_pylist()
+    assert [tuple(row.values()) for row in steps] == [
+        (1, 1, 3, "ABC"), (1, 2, 6, "ABCDEF"), (1, 3, 7, "ABCDEF"), (2, 1, 3, ""),
+    ]  # fmt: skip
+    assert texts == ["ABCD", "ABCDEF", "", ""]  # an empty answer leaves what was known; without blocks nothing is
+
+
+def test_without_test_examples_the_steps_are_an_empty_table(tmp_path: Path) -> None:
+    write(tmp_path, ["abcd"])
+    run(tmp_path, Recording(letters), config())
+    assert read_table(tmp_path / "out" / "steps.parquet", USER_STEPS).num_rows == 0
 
 
 def test_direct_reads_the_whole_history_in_one_prompt(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ class Manifest:
     summary: Mapping[str, Any]
     seconds: float
     finished: str
+    peak_bytes: int | None = None
+    """Peak resident memory of the stage; None where it cannot be measured."""
+    peak_gpu_bytes: int | None = None
+    """Peak of the tensors that this process held on its GPUs; None without one."""
 
 
 class RunFolder:

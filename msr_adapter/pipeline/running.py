@@ -12,6 +12,7 @@ from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.check import require
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
+from msr_adapter.pipeline.memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.stages import STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -98,13 +99,14 @@ def _bring_up_to_date(
         manifest = folder.manifest(stage.name)
         return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
     reporter.note(f"{stage.name:<11} running ({reason})")
-    started = time.monotonic()
     out = folder.begin(stage.name)
     context = Context(loaded.pipeline, loaded.resolved, folder, prompts, out, reporter)
+    started, peak, gpu = time.monotonic(), watch_memory(), watch_gpu()
     summary = stage.run(context)
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    folder.publish(Manifest(stage.name, current, output_digest(out, stage.outputs), summary, seconds, finished))
+    output = output_digest(out, stage.outputs)
+    folder.publish(Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu()))
     reporter.note(f"{stage.name:<11} done in {seconds:.1f} s")
     return StageOutcome(stage.name, "done", seconds, summary)
 

@@ -162,7 +162,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("data", 2, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage("items", 1, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
-        "users", 1, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
+        "users", 2, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
         _users_config, _users_sources, _run_users,
     ),
     Stage(

@@ -41,12 +41,14 @@ def score(
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
     answers: list[Completion] = []
     items: list[str] = []
+    before = cache.stats
     with reporter.track("scoring", len(rows)) as advance:
         for ids, requests in _chunks(rows, backend.identity):
             items += ids
             answers += cache.complete(backend, requests, advance=advance)
     table, counts = _table(rows, items, answers)
     schema.write_table(table, schema.SCORES, out / "scores.parquet")
+    counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
     counts |= _lengths(answers, train.cutoff_len)
     _warn(counts, train.cutoff_len, reporter)
     return counts

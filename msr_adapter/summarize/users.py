@@ -1,16 +1,17 @@
 """Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msr_adapter.config.models import UserSummaries
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_SUMMARIES, read_table, write_table
+from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table, write_table
 from msr_adapter.summarize.answers import Answers, distinctness
 
 _LABEL = "user summaries"
@@ -28,7 +29,10 @@ def summarize_users(
     out: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write ``out/users.parquet``: the preference text of every example, by example_id; return counts."""
+    """Write ``out/users.parquet``: the preference text of every example, by example_id; return counts.
+
+    `steps.parquet` beside it holds the text after every block, for the test examples alone: the report shows them.
+    """
     examples = read_table(data_dir / "examples.parquet", EXAMPLES).sort_by("example_id")
     histories = _read_histories(examples, data_dir, items_dir)
     counts: dict[str, Any] = {"mode": config.mode, "examples": len(histories)}
@@ -39,8 +43,10 @@ def summarize_users(
             raise ValueError(f"mode {config.mode} needs a backend")
         answers = Answers(backend, cache, config.max_new_tokens)
         size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
-        recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories])
+        tested = pc.equal(examples["split"], "test").to_numpy()
+        recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories], tested)
         texts = recurrence.run(reporter)
+        _write_steps(recurrence, examples["example_id"].to_pylist(), out)
         counts |= answers.counts() | {
             "steps": recurrence.steps,
             "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
@@ -63,6 +69,17 @@ def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list
     return [[known[item_id] for item_id in history] for history in examples["history"].to_pylist()]
 
 
+def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> None:
+    rows = [
+        (ids[index], step, read, text)
+        for index, path in recurrence.paths.items()
+        for step, (read, text) in enumerate(path, start=1)
+    ]
+    columns = dict(zip(USER_STEPS.names, zip(*rows, strict=True), strict=True)) if rows else {}
+    arrays = [pa.array(columns.get(field.name, ()), field.type) for field in USER_STEPS]
+    write_table(pa.table(arrays, schema=USER_STEPS), USER_STEPS, out / "steps.parquet")
+
+
 def _blocks(history: History, size: int) -> list[History]:
     """Cut ``history`` into blocks of ``size`` from the oldest item; the last block may be shorter."""
     return [history[start : start + size] for start in range(0, len(history), size)]
@@ -71,8 +88,12 @@ def _blocks(history: History, size: int) -> list[History]:
 class _Recurrence:
     """The summaries of all examples at once; one wave is one step of everyone who has a block left."""
 
-    def __init__(self, prompts: Prompts, answers: Answers, blocks: Sequence[Sequence[History]]) -> None:
+    def __init__(
+        self, prompts: Prompts, answers: Answers, blocks: Sequence[Sequence[History]], kept: Iterable[bool]
+    ) -> None:
         self.prompts, self.answers, self.blocks = prompts, answers, blocks
+        self.paths: dict[int, list[tuple[int, str]]] = {index: [] for index, keep in enumerate(kept) if keep}
+        """Of the examples to be ``kept``: items read and the text, after each step."""
         self.steps = max(map(len, blocks), default=0)
         self._texts = [""] * len(blocks)
         self._keys = [""] * len(blocks)
@@ -99,3 +120,6 @@ class _Recurrence:
             self._keys[index] = request.key
             # An empty answer must not wipe out what earlier blocks said.
             self._texts[index] = text or self._texts[index]
+            if index in self.paths:
+                read = sum(map(len, self.blocks[index][: step + 1]))
+                self.paths[index].append((read, self._texts[index]))
