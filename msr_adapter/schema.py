@@ -3,6 +3,7 @@
 Ids are strings everywhere (leading zeros survive); integer codes are a stage's private matter.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,13 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Write ``table`` as Parquet under ``schema``; the file appears whole or not at all."""
     with atomic_path(path) as temporary:
         pq.write_table(table.select(schema.names).cast(schema), temporary, compression="zstd")
+
+
+def write_chunks(chunks: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write tables one after the other as `write_table` writes one: memory is that of the largest chunk."""
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for chunk in chunks:
+            writer.write_table(chunk.select(schema.names).cast(schema))
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.config.models import Data, KCore, Limit, ShopSource
+from msr_adapter.data import corpus
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.corpus import Log, encode
 from msr_adapter.data.filters import clean, k_core
@@ -19,8 +20,8 @@ def data(users: int = 1, items: int = 1, limit: Limit | None = None) -> Data:
 
 
 def cleaned(rows: list[Row], config: Data, titles: dict[str, str] | None = None, seed: int = 0) -> tuple[Log, Audit]:
-    corpus, audit = corpus_of(rows, titles), Audit()
-    return clean(encode(corpus, audit), corpus, config, seed, audit), audit
+    read, audit = corpus_of(rows, titles), Audit()
+    return clean(encode(read, audit), read, config, seed, audit), audit
 
 
 def brute_k_core(pairs: set[tuple[str, str]], users: int, items: int) -> set[tuple[str, str]]:
@@ -47,6 +48,23 @@ def test_of_a_repeated_pair_the_earliest_stays() -> None:
 def test_equal_times_keep_the_order_of_the_rows() -> None:
     log = log_of([("u", "c", 7), ("u", "a", 7), ("u", "b", 7), ("u", "z", 1)])
     assert [item for _, item in pairs_of(log)] == ["z", "c", "a", "b"]
+
+
+@settings(deadline=None)
+@given(rows=logs(), times=st.integers(1, 4), shard=st.integers(1, 9), batch=st.integers(1, 9))
+def test_batches_and_shards_change_nothing(rows: list[Row], times: int, shard: int, batch: int) -> None:
+    tied = [(user, item, time // 10 % times) for user, item, time in rows]
+    whole = log_of(tied)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "_SHARD", shard)
+        patch.setattr(corpus, "_BATCH", batch)
+        log = log_of(tied)
+    assert pairs_of(log) == pairs_of(whole)
+    assert log.time.tolist() == whole.time.tolist()
+    earliest = {}
+    for user, item, time in sorted(tied, key=lambda row: (row[0], row[2])):
+        earliest.setdefault((user, item), time)
+    assert list(zip(pairs_of(log), log.time.tolist(), strict=True)) == list(earliest.items())
 
 
 def test_k_core_cascades() -> None:

@@ -1,6 +1,9 @@
 """The log inside the stage: frames of strings as read, then integer codes sorted by user and time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +15,11 @@ from msr_adapter.shop import Shop
 Codes = NDArray[np.int32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+_BATCH = 1 << 20
+"""Rows read at a time."""
+_SHARD = 1 << 22
+"""Rows sorted at a time: sets the memory, never the result."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Log:
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows; users and items without a row leave it. O(rows)."""
+        if rows.all():
+            return self
         user, item = self.user[rows], self.item[rows]
         user_used, item_used = degree(user, len(self.users)) > 0, degree(item, len(self.items)) > 0
         return Log(
@@ -62,30 +72,83 @@ class Log:
 
 def degree(codes: Codes, size: int) -> Rows:
     """Return how often each code below ``size`` occurs."""
-    return np.bincount(codes, minlength=size)
+    counts = np.zeros(size, dtype=np.int64)
+    for part in _parts(len(codes)):
+        counts += np.bincount(codes[part], minlength=size)
+    return counts
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    """Yield slices of at most a shard: NumPy widens the codes that it counts or indexes with to 64 bits."""
+    return (slice(begin, begin + _SHARD) for begin in range(0, rows, _SHARD))
 
 
 def encode(corpus: Corpus, audit: Audit) -> Log:
-    """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted."""
-    frame = corpus.interactions.collect()
-    users, user = _codes(frame["user_id"])
-    items, item = _codes(frame["item_id"])
-    time = frame["timestamp"].to_numpy().astype(np.int64)
-    order = np.lexsort((time, user))  # stable: equal times keep the order of the file
-    log = Log(users, items, user[order], item[order], time[order])
-    _, first = np.unique(log.pair_keys(), return_index=True)
-    mask = np.zeros(len(order), dtype=bool)
-    mask[first] = True
-    for noun, number in (("interactions", len(order)), ("users", len(users)), ("items", len(items))):
+    """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
+
+    The corpus is streamed. Memory: 32 bytes a row, the distinct ids, and one shard of users that is being sorted.
+    """
+    users, items, read = _read_codes(corpus.interactions)
+    user, item, time = _sort_distinct(*read, n_users=len(users), n_items=len(items))
+    for noun, number in (("interactions", len(read[0])), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
-    audit.count("interactions_dropped_duplicate", int((~mask).sum()))
-    return log.keep(mask)
+    audit.count("interactions_dropped_duplicate", len(read[0]) - len(user))
+    return Log(users, items, user, item, time)
 
 
-def _codes(ids: pl.Series) -> tuple[pl.Series, Codes]:
-    distinct = ids.unique().sort()
-    codes = ids.cast(pl.Enum(distinct)).to_physical().to_numpy()
-    return distinct, codes.astype(np.int32)
+def _read_codes(interactions: pl.LazyFrame) -> tuple[pl.Series, pl.Series, tuple[Codes, Codes, Rows]]:
+    """Return the sorted distinct ids of both kinds and every row as codes and time, in the order of the file."""
+    # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
+    known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
+    codes = (pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items())
+    parts: tuple[list[Any], ...] = ([], [], [])
+    for batch in interactions.select(*codes, "timestamp").collect_batches(chunk_size=_BATCH):
+        for part, column in zip(parts, batch, strict=True):
+            part.append(column.to_numpy())
+    user, item, time = (_joined(part, kind) for part, kind in zip(parts, ("i4", "i4", "i8"), strict=True))
+    return _rank(known["user_id"], user), _rank(known["item_id"], item), (user, item, time)
+
+
+def _joined(parts: list[Any], kind: str) -> NDArray[Any]:
+    """Return the parts as one array and let go of them."""
+    whole = np.concatenate([np.empty(0, dtype=kind), *parts], dtype=kind, casting="unsafe")
+    parts.clear()
+    return whole
+
+
+def _rank(known: pl.Series, codes: Codes) -> pl.Series:
+    """Return the ids sorted, and renumber ``codes`` in place, from the order of appearance to that of the ids."""
+    assert isinstance(known.dtype, pl.Categorical)
+    ids = known.dtype.categories.to_series()
+    order = ids.arg_sort()
+    rank = np.empty(len(ids), dtype=np.int32)
+    rank[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
+    for part in _parts(len(codes)):
+        codes[part] = rank[codes[part]]
+    return ids.gather(order)
+
+
+def _sort_distinct(user: Codes, item: Codes, time: Rows, n_users: int, n_items: int) -> tuple[Codes, Codes, Rows]:
+    """Sort by user, time and row, and keep the first row of every (user, item); a shard of users at a time."""
+    columns: tuple[NDArray[Any], ...] = (user, item, time)
+    ordered = [np.empty_like(column) for column in columns]
+    end = 0
+    for first, last in pairwise(_shards(user, n_users)):
+        rows = np.flatnonzero((user >= first) & (user < last))
+        rows = rows[np.lexsort((time[rows], user[rows]))]  # stable: equal times keep the order of the file
+        _, earliest = np.unique(user[rows].astype(np.int64) * n_items + item[rows], return_index=True)
+        rows = rows[np.sort(earliest)]
+        begin, end = end, end + len(rows)
+        for target, column in zip(ordered, columns, strict=True):
+            target[begin:end] = column[rows]
+    return ordered[0][:end], ordered[1][:end], ordered[2][:end]
+
+
+def _shards(user: Codes, n_users: int) -> list[int]:
+    """Return user codes that cut the rows into shards of about equal size."""
+    until = np.cumsum(degree(user, n_users))
+    cuts = np.searchsorted(until, np.arange(_SHARD, len(user), _SHARD)) + 1
+    return [0, *np.unique(cuts[cuts < n_users]).tolist(), n_users]
 
 
 def _renumber(used: Mask) -> Codes:

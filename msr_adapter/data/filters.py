@@ -5,7 +5,7 @@ import polars as pl
 
 from msr_adapter.config.models import Data, KCore
 from msr_adapter.data.audit import Audit
-from msr_adapter.data.corpus import Codes, Corpus, Log, Mask, degree
+from msr_adapter.data.corpus import Codes, Corpus, Log, Mask, Rows, degree
 from msr_adapter.data.hashing import seeded_order
 from msr_adapter.errors import Problem, UserError
 
@@ -32,17 +32,17 @@ def clean(log: Log, corpus: Corpus, data: Data, seed: int, audit: Audit) -> Log:
 def k_core(user: Codes, item: Codes, core: KCore) -> Mask:
     """Return the rows of the largest sub-log where every user and item has its minimum degree.
 
-    Each round is O(rows left); the fixed point does not depend on the order of removals.
+    Each round is O(rows left); the fixed point does not depend on the order of removals. Memory: 13 bytes a row.
     """
-    alive = np.arange(len(user))
+    rows = len(user)
+    alive = np.arange(len(user), dtype=np.int32)
     n_users, n_items = int(user.max(initial=-1)) + 1, int(item.max(initial=-1)) + 1
     while True:
-        u, i = user[alive], item[alive]
-        good = (degree(u, n_users)[u] >= core.users) & (degree(i, n_items)[i] >= core.items)
+        good = (degree(user, n_users) >= core.users)[user] & (degree(item, n_items) >= core.items)[item]
         if good.all():
             break
-        alive = alive[good]
-    mask = np.zeros(len(user), dtype=bool)
+        alive, user, item = alive[good], user[good], item[good]
+    mask = np.zeros(rows, dtype=bool)
     mask[alive] = True
     return mask
 
@@ -50,7 +50,7 @@ def k_core(user: Codes, item: Codes, core: KCore) -> Mask:
 def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
     if corpus.items is None:
         return log
-    known = log.items.is_in(corpus.items["item_id"].to_list())
+    known = log.items.is_in(corpus.items["item_id"].implode())
     unknown = log.items.filter(known.not_())
     if unknown.is_empty():
         return _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
@@ -81,12 +81,19 @@ def _some(ids: pl.Series) -> str:
 def _popular(log: Log, limit: int) -> Mask:
     count = degree(log.item, len(log.items))
     best = np.lexsort((np.arange(len(count)), -count))[:limit]
-    return np.isin(log.item, best)
+    return _among(best, len(count))[log.item]
 
 
 def _drawn_users(log: Log, limit: int, seed: int) -> Mask:
-    drawn = seeded_order(log.users.to_list(), seed, "limit")[:limit]
-    return np.isin(log.user, drawn)
+    drawn = seeded_order(log.users, seed, "limit")[:limit]
+    return _among(drawn, len(log.users))[log.user]
+
+
+def _among(codes: Rows, size: int) -> Mask:
+    """Return for each code below ``size`` whether it is one of ``codes``."""
+    mask = np.zeros(size, dtype=bool)
+    mask[codes] = True
+    return mask
 
 
 def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:

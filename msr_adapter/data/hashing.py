@@ -16,7 +16,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def hash_ids(ids: Iterable[str]) -> Bits:
     """Return 64 bits per id, the same on every machine (BLAKE2b)."""
-    joined = b"".join(hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids)
+    joined = bytearray()
+    for one in ids:
+        joined += hashlib.blake2b(one.encode(), digest_size=8).digest()
     return np.frombuffer(joined, dtype="<u8").astype(np.uint64)
 
 
@@ -42,6 +44,6 @@ def below(bits: Bits, bound: NDArray[np.integer] | int) -> NDArray[np.int64]:
     return (((bits >> np.uint64(32)) * np.asarray(bound).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
-def seeded_order(ids: list[str], seed: int, purpose: str) -> NDArray[np.int64]:
+def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> NDArray[np.int64]:
     """Return a seeded permutation of ``ids`` (given sorted and distinct)."""
     return np.argsort(keyed(hash_ids(ids), seed, purpose), kind="stable")

@@ -1,12 +1,12 @@
 """The stage's tables: codes become ids again, in the schemas that all stages share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.data.candidates import Candidates
@@ -15,7 +15,8 @@ from msr_adapter.data.images import Stored
 from msr_adapter.data.split import SPLITS, Examples
 from msr_adapter.shop import Shop
 
-Numbers = NDArray[np.integer]
+_ROWS = 1 << 19
+"""Rows of a table that are ids, no longer codes, at the same time."""
 
 
 @dataclass(frozen=True)
@@ -44,57 +45,60 @@ def write_items(items: Catalogue, images: Sequence[Stored], popularity: Rows, ou
 
 def write_interactions(log: Log, training: Mask, out: Path) -> None:
     """Write interactions.parquet: the kept log, sorted by user, time, row; ``training`` is what training may know."""
-    columns = {
-        "user_id": _users(log, log.user),
-        "item_id": _items(log, log.item),
-        "timestamp": log.time,
-        "training": training,
-    }
-    schema.write_table(pa.table(columns), schema.INTERACTIONS, out / "interactions.parquet")
+    users, items = _ids(log.users), _ids(log.items)
+    chunks = (
+        pa.table({"user_id": users.take(pa.array(log.user[rows])), "item_id": items.take(pa.array(log.item[rows])),
+                  "timestamp": log.time[rows], "training": training[rows]})
+        for rows in _chunks(len(log.user))
+    )  # fmt: skip
+    schema.write_chunks(chunks, schema.INTERACTIONS, out / "interactions.parquet")
 
 
 def write_examples(log: Log, examples: Examples, out: Path) -> None:
     """Write examples.parquet; histories oldest first."""
-    columns = {
-        "example_id": np.arange(len(examples)),
-        "split": pa.array(SPLITS).take(pa.array(examples.split)),
-        "user_id": _users(log, examples.user),
-        "history": _histories(log, examples),
-        "timestamp": log.time[examples.target],
-    }
-    schema.write_table(pa.table(columns), schema.EXAMPLES, out / "examples.parquet")
+    users, items, splits = _ids(log.users), _ids(log.items), pa.array(SPLITS)
+    chunks = (
+        pa.table({"example_id": np.arange(rows.start, rows.stop), "split": splits.take(pa.array(examples.split[rows])),
+                  "user_id": users.take(pa.array(examples.user[rows])),
+                  "history": _histories(log, items, examples.start[rows], examples.target[rows]),
+                  "timestamp": log.time[examples.target[rows]]})
+        for rows in _chunks(len(examples))
+    )  # fmt: skip
+    schema.write_chunks(chunks, schema.EXAMPLES, out / "examples.parquet")
 
 
 def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
     """Write candidates.parquet."""
-    columns = {
-        "example_id": candidates.example,
-        "item_id": _items(log, candidates.item),
-        "label": candidates.label,
-    }
-    schema.write_table(pa.table(columns), schema.CANDIDATES, out / "candidates.parquet")
+    items = _ids(log.items)
+    chunks = (
+        pa.table({"example_id": candidates.example[rows], "item_id": items.take(pa.array(candidates.item[rows])),
+                  "label": candidates.label[rows]})
+        for rows in _chunks(len(candidates.item))
+    )  # fmt: skip
+    schema.write_chunks(chunks, schema.CANDIDATES, out / "candidates.parquet")
 
 
 def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: Shop, out: Path) -> None:
     """Write truth.parquet: the true taste of every distinct candidate pair, sorted by user and item."""
     pairs = np.unique(examples.user[candidates.example] * len(log.items) + candidates.item)
-    users, items = _users(log, pairs // len(log.items)), _items(log, pairs % len(log.items))
+    users = _ids(log.users).take(pa.array(pairs // len(log.items)))
+    items = _ids(log.items).take(pa.array(pairs % len(log.items)))
     score = shop.taste(users.to_pylist(), items.to_pylist())
     schema.write_table(
         pa.table({"user_id": users, "item_id": items, "score": score}), schema.TRUTH, out / "truth.parquet"
     )
 
 
-def _histories(log: Log, examples: Examples) -> pa.ListArray:
-    lengths = examples.target - examples.start
+def _chunks(rows: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + _ROWS, rows)) for begin in range(0, rows, _ROWS))
+
+
+def _ids(ids: pl.Series) -> pa.StringArray:
+    return ids.to_arrow().cast(pa.string())
+
+
+def _histories(log: Log, items: pa.StringArray, start: Rows, target: Rows) -> pa.ListArray:
+    lengths = target - start
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.repeat(examples.start - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _items(log, log.item[rows]))
-
-
-def _users(log: Log, codes: Numbers) -> pa.Array:
-    return pa.array(log.users.to_list(), pa.string()).take(pa.array(codes))
-
-
-def _items(log: Log, codes: Numbers) -> pa.Array:
-    return pa.array(log.items.to_list(), pa.string()).take(pa.array(codes))
+    rows = np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(log.item[rows])))
