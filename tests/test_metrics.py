@@ -46,7 +46,9 @@ def _gains(k: int, size: int) -> dict[str, Callable[[int], Fraction | float]]:
         "gauc": lambda rank: Fraction(size - rank, size - 1),
         f"hr@{k}": lambda rank: Fraction(int(rank <= k)),
         f"recall@{k}": lambda rank: Fraction(int(rank <= k)),
+        f"precision@{k}": lambda rank: Fraction(int(rank <= k), k),
         f"mrr@{k}": lambda rank: Fraction(int(rank <= k), rank),
+        f"map@{k}": lambda rank: Fraction(int(rank <= k), rank),
         f"ndcg@{k}": lambda rank: 1 / math.log2(rank + 1) if rank <= k else 0.0,
     }
 
@@ -60,7 +62,8 @@ def test_hand_worked_table() -> None:
     assert result.per_user["gauc"] == pytest.approx([2 / 3, 1, 0, 0])
     assert result.per_user["hr@1"].tolist() == [0, 1, 0, 0]
     assert result.per_user["hr@2"].tolist() == result.per_user["recall@2"].tolist() == [1, 1, 0, 0]
-    assert result.per_user["mrr@2"].tolist() == [0.5, 1, 0, 0]
+    assert result.per_user["precision@2"].tolist() == [0.5, 0.5, 0, 0]
+    assert result.per_user["mrr@2"].tolist() == result.per_user["map@2"].tolist() == [0.5, 1, 0, 0]
     assert result.per_user["ndcg@2"] == pytest.approx([1 / math.log2(3), 1, 0, 0])
     # negatives below .7: 5 of 8 (.3 .1 .2 .6 .5), below .8: 5, below .4: 3 (.3 .1 .2), below .05: 0 -> 13 of 32 pairs
     assert result.pooled["auc"] == 13 / 32
@@ -158,7 +161,7 @@ def test_a_group_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_float32_and_infinite_scores_are_ranked_as_they_are() -> None:
     scores = np.array([np.inf, 1.0, -np.inf, -np.inf], np.float32)
     result = evaluate_groups(scores, [0, 1, 0, 0], [0, 4], k=(1,))
-    assert result.means() == {"auc": 2 / 3, "gauc": 2 / 3, "hr@1": 0, "recall@1": 0, "mrr@1": 0, "ndcg@1": 0}
+    assert result.means() == {"auc": 2 / 3, "gauc": 2 / 3} | dict.fromkeys([f"{name}@1" for name in METRICS[2:]], 0)
 
 
 def test_expected_rank_is_the_middle_of_the_tie() -> None:
@@ -175,8 +178,9 @@ def test_only_the_metrics_asked_for_in_their_order() -> None:
     ("scores", "labels", "offsets", "message"),
     [
         ([1, float("nan"), float("nan")], [1, 0, 0], [0, 3], "2 of 3 scores are NaN"),
-        ([1, 2], [0, 0], [0, 2], "1 groups have no positive and 0 have several"),
-        ([1, 2, 3, 4], [1, 1, 0, 0], [0, 2, 4], "1 groups have no positive and 1 have several"),
+        ([1, 2], [0, 0], [0, 2], "1 of 1 groups have no positive"),
+        ([1, 2, 3, 4], [1, 1, 0, 0], [0, 2, 4], "1 of 2 groups have no positive"),
+        ([1, 2, 3, 4], [1, 1, 0, 1], [0, 2, 4], "1 groups have no negative"),
         ([1, 2], [1, 0], [0, 1], "offsets run from 0 to 1, but there are 2 scores"),
         ([1, 2], [1, 0], [0, 0, 2], "1 groups are empty"),
         ([1, 2], [1, 0], [0], "no groups"),
@@ -192,7 +196,7 @@ def test_invalid_groups_are_refused_with_counts(scores: list, labels: list, offs
 
 
 def test_unknown_metric_and_bad_k_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown metrics \['map'\]"):
-        evaluate_groups([1, 0], [1, 0], [0, 2], ("map",))
+    with pytest.raises(ValueError, match=r"unknown metrics \['brier'\]"):
+        evaluate_groups([1, 0], [1, 0], [0, 2], ("brier",))
     with pytest.raises(ValueError, match="at least 1"):
         evaluate_groups([1, 0], [1, 0], [0, 2], k=(0,))

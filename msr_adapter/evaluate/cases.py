@@ -67,7 +67,7 @@ def pick(result: GroupMetrics) -> list[tuple[str, int]]:
     rivals = scores.copy()
     rivals[groups.positives] = -np.inf
     with np.errstate(invalid="ignore"):  # infinite scores have no lead
-        lead = scores[groups.positives] - np.maximum.reduceat(rivals, groups.offsets[:-1])
+        lead = scores[groups.best] - np.maximum.reduceat(rivals, groups.offsets[:-1])
     order = np.lexsort((-lead, result.ranks))
     middle = max(0, (len(order) - _PER_KIND) // 2)
     kinds = {
@@ -132,7 +132,7 @@ def _ranked(
     order = np.argsort(-result.groups.scores[first:last], kind="stable")
     items = held_out.items[first:last].to_pylist()
     probabilities: npt.NDArray[np.float64] = scores["score"][first:last].to_numpy()
-    target = int(result.groups.positives[user]) - first
+    target = int(result.groups.best[user]) - first
     return [
         CandidateView(views[items[row]], float(probabilities[row]), row == target, place)
         for place, row in enumerate(order.tolist(), start=1)

@@ -76,7 +76,7 @@ def oracle_lift_share(models: Mapping[str, Judged], chances: Mapping[str, float]
 
 def tied_share(result: GroupMetrics) -> float:
     """Return the share of users whose target ties with at least one negative."""
-    return float(np.mean(result.equal > 0))
+    return float(np.mean(result.tied))
 
 
 def find(

@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.evaluate.history import History
 from msr_adapter.evaluate.judging import Judged, label
-from msr_adapter.metrics import expected_hit_rate
 
 # Placeholder colours: each becomes a CSS variable after drawing. Models differ in dash too, for readers without colour.
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
@@ -78,7 +77,7 @@ def hit_rate_curve(models: Mapping[str, Judged]) -> Callable[[Axes], None]:
         for name, judged in models.items():
             result = judged.result
             depths = np.arange(1, min(int(result.groups.sizes.max()), 50) + 1)
-            rates = [expected_hit_rate(result.greater, result.equal, int(k)).mean() for k in depths]
+            rates = [result.at("hr", int(k)).mean() for k in depths]
             color, dash = _MODELS.get(name, (_MUTED, "solid"))
             axes.plot(
                 depths, rates, color=color, linestyle=dash, linewidth=2.4 if name == "trained" else 1.6, label=name

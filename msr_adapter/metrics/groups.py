@@ -1,5 +1,6 @@
-"""Groups of candidates: what makes them valid, and where each group's positive stands."""
+"""Groups of candidates: what makes them valid, and where a group's only positive stands."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 Scores = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 CHUNK_SCORES = 2**16
 """Scores per chunk: the temporaries of a chunk stay in the processor's cache."""
@@ -15,23 +17,52 @@ CHUNK_SCORES = 2**16
 
 @dataclass(frozen=True)
 class Groups:
-    """Validated groups: ``scores`` (n,), ``offsets`` (users + 1,), ``positives`` (users,) = index of each positive."""
+    """Validated groups of scored candidates, each with at least one positive."""
 
     scores: Scores
+    """(n,)"""
     offsets: Integers
+    """(users + 1,): group ``u`` is the slice ``offsets[u]:offsets[u + 1]``."""
     positives: Integers
+    """(positives,): their rows, ascending; with one positive a group, (users,)."""
+    counts: Integers
+    """Positives of each group (users,)."""
+
+    @property
+    def users(self) -> int:
+        """Number of groups."""
+        return len(self.offsets) - 1
 
     @property
     def sizes(self) -> Integers:
-        """Candidates per group (users,)."""
+        """Candidates of each group (users,)."""
         return np.diff(self.offsets)
+
+    @property
+    def single(self) -> bool:
+        """Whether every group has exactly one positive."""
+        return len(self.positives) == self.users
+
+    @property
+    def owners(self) -> Integers:
+        """The group of each positive (positives,)."""
+        return np.arange(self.users) if self.single else np.repeat(np.arange(self.users), self.counts)
+
+    @property
+    def best(self) -> Integers:
+        """Row of each group's best-scored positive (users,); the first of equals."""
+        if self.single:
+            return self.positives
+        order = np.lexsort((self.positives, -self.scores[self.positives], self.owners))
+        starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        return np.asarray(self.positives[order[starts]])
 
 
 def make_groups(scores: npt.ArrayLike, labels: npt.ArrayLike, offsets: npt.ArrayLike) -> Groups:
     """Check and bundle scores (n,), labels (n,) of 0 and 1, and offsets (users + 1,); scores are not copied.
 
     Raises ValueError, with counts, on arrays that do not fit together, empty groups, NaN scores, labels other than
-    0 and 1, and groups without exactly one positive. O(n) time, O(n / 8) memory.
+    0 and 1, and groups without a positive. O(n) time, O(n / 8) memory.
     """
     values, bounds, marks = _as_scores(scores), np.asarray(offsets, dtype=np.int64), np.asarray(labels)
     _check_offsets(bounds, len(values))
@@ -41,7 +72,7 @@ def make_groups(scores: npt.ArrayLike, labels: npt.ArrayLike, offsets: npt.Array
         raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN")
     if marks.min() < 0 or marks.max() > 1:
         raise ValueError("labels other than 0 and 1")
-    return Groups(values, bounds, _find_positives(marks, bounds))
+    return Groups(values, bounds, *_find_positives(marks, bounds))
 
 
 def _as_scores(scores: npt.ArrayLike) -> Scores:
@@ -62,29 +93,35 @@ def _check_offsets(offsets: Integers, scores: int) -> None:
         raise ValueError(f"{empty} groups are empty")
 
 
-def _find_positives(labels: npt.NDArray[Any], offsets: Integers) -> Integers:
+def _find_positives(labels: npt.NDArray[Any], offsets: Integers) -> tuple[Integers, Integers]:
     positives = np.flatnonzero(labels).astype(np.int64, copy=False)
     groups = len(offsets) - 1
     if len(positives) == groups and np.all((offsets[:-1] <= positives) & (positives < offsets[1:])):
-        return positives
+        return positives, np.ones(groups, np.int64)
     counts = np.bincount(np.searchsorted(offsets, positives, side="right") - 1, minlength=groups)
-    none, several = int(np.count_nonzero(counts == 0)), int(np.count_nonzero(counts > 1))
-    raise ValueError(f"{none} groups have no positive and {several} have several; each needs exactly one")
+    if none := int(np.count_nonzero(counts == 0)):
+        raise ValueError(f"{none} of {groups} groups have no positive")
+    return positives, counts
+
+
+def chunks(offsets: Integers) -> Iterator[tuple[int, int]]:
+    """Yield ranges of groups (first, last) with about `CHUNK_SCORES` scores each; a larger group is a chunk alone."""
+    users, first = len(offsets) - 1, 0
+    while first < users:
+        limit = int(offsets[first]) + CHUNK_SCORES
+        last = max(first + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
+        yield first, last
+        first = last
 
 
 def count_above(groups: Groups) -> tuple[Integers, Integers]:
-    """Count the candidates scored above each positive and the negatives tied with it: two arrays (users,).
+    """Count the candidates scored above each group's only positive and the negatives tied with it: two (users,).
 
-    These two counts decide every metric here. O(n) time; beside them, memory is bounded by one chunk.
+    These two counts decide every metric of a group with one positive. O(n) time; beside them, memory is one chunk.
     """
-    users = len(groups.positives)
-    greater, equal = np.empty(users, np.int64), np.empty(users, np.int64)
-    first = 0
-    while first < users:
-        limit = int(groups.offsets[first]) + CHUNK_SCORES
-        last = max(first + 1, int(np.searchsorted(groups.offsets, limit, side="right")) - 1)
+    greater, equal = np.empty(groups.users, np.int64), np.empty(groups.users, np.int64)
+    for first, last in chunks(groups.offsets):
         greater[first:last], equal[first:last] = _count_chunk(groups, first, last)
-        first = last
     return greater, equal
 
 

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.metrics.groups import Groups, Integers, Scores
-from msr_adapter.metrics.ranking import Floats
+from msr_adapter.metrics.groups import Floats, Groups, Integers, Scores
 
 _SMALLEST_BLOCK = 2**19
 _LARGEST_BLOCK = 2**21
@@ -55,7 +54,7 @@ def _share(twice: int, positives: int, negatives: int) -> float:
 class PooledResampler:
     """Pooled AUC of users counted ``weights[u]`` times each: one sort, then O(n) per resample.
 
-    Holds one int64 per score and three per user.
+    Holds one int64 per score and three per positive.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -64,9 +63,8 @@ class PooledResampler:
         positives = groups.scores[groups.positives]
         self._below = np.searchsorted(ordered, positives, side="left")
         self._up_to = np.searchsorted(ordered, positives, side="right")
-        users = np.repeat(np.arange(len(positives)), groups.sizes)
-        self._owner: Integers = users[order]
-        self._sizes = groups.sizes
+        self._owner: Integers = np.repeat(np.arange(groups.users), groups.sizes)[order]
+        self._owners, self._sizes, self._counts = groups.owners, groups.sizes, groups.counts
 
     def auc(self, weights: Iterable[npt.NDArray[np.int64]]) -> Floats:
         """Return the AUC of each array of weights (users,); buffers of two int64 per score are reused."""
@@ -77,6 +75,32 @@ class PooledResampler:
     def _one(self, weight: npt.NDArray[np.int64], gathered: Integers, prefix: Integers) -> float:
         np.take(weight, self._owner, out=gathered, mode="clip")
         np.cumsum(gathered, out=prefix[1:])
-        twice = int(np.dot(weight, prefix[self._below] + prefix[self._up_to]))
-        positives = int(weight.sum())
+        twice = int(np.dot(weight[self._owners], prefix[self._below] + prefix[self._up_to]))
+        positives = int(np.dot(weight, self._counts))
         return _share(twice, positives, int(np.dot(weight, self._sizes)) - positives)
+
+
+def pooled_auc_per_user(groups: Groups) -> Floats:
+    """Return values of the users (users,) whose mean is the pooled AUC and whose variance / users is its variance.
+
+    The AUC plus each user's influence on it: DeLong's structural components of the user's positives and negatives
+    (DeLong et al., 1988), added up per user because one user's candidates are not independent (Obuchowski,
+    "Nonparametric analysis of clustered ROC curve data", Biometrics 1997). O(n log n) time. Needs negatives.
+    """
+    is_negative = np.ones(len(groups.scores), bool)
+    is_negative[groups.positives] = False
+    positives, negatives = groups.scores[groups.positives], groups.scores[is_negative]
+    won = _share_below(positives, negatives)
+    lost = 1 - _share_below(negatives, positives)
+    auc = float(won.mean())
+    influence = np.zeros(len(groups.scores))
+    influence[groups.positives] = (won - auc) / len(positives)
+    influence[is_negative] = (lost - auc) / len(negatives)
+    return np.asarray(auc + groups.users * np.add.reduceat(influence, groups.offsets[:-1]))
+
+
+def _share_below(values: Scores, others: Scores) -> Floats:
+    """Return for each value the share of ``others`` below it, ties counting half."""
+    ordered = np.sort(others)
+    twice = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    return twice / (2 * len(ordered))

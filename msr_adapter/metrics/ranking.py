@@ -1,4 +1,4 @@
-"""Formulas of the per-user metrics, from two counts: candidates above the positive and negatives tied with it.
+"""Formulas for users with one positive, from two counts: candidates above the positive and negatives tied with it.
 
 With ``g`` above and ``e`` tied, a random order of the ties puts the positive on each rank ``g + 1 .. g + e + 1`` with
 equal probability. Every metric is its mean over these ranks: the exact expected value over all tie orders (McSherry and
@@ -9,11 +9,8 @@ All functions take ``greater`` and ``equal`` (users,) and return float64 (users,
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-from msr_adapter.metrics.groups import Integers
-
-Floats = npt.NDArray[np.float64]
+from msr_adapter.metrics.groups import Floats, Integers
 
 
 def expected_rank(greater: Integers, equal: Integers) -> Floats:
@@ -35,8 +32,13 @@ def expected_hit_rate(greater: Integers, equal: Integers, k: int) -> Floats:
     return np.clip((k - greater) / (equal + 1), 0.0, 1.0)
 
 
+def expected_precision(greater: Integers, equal: Integers, k: int) -> Floats:
+    """Return Precision@k, the share of the first k places that hold the positive: HR@k / k."""
+    return expected_hit_rate(greater, equal, k) / k
+
+
 def expected_reciprocal_rank(greater: Integers, equal: Integers, k: int) -> Floats:
-    """Return MRR@k: ``1 / rank`` up to rank k, zero below (Voorhees, TREC-8, 1999)."""
+    """Return MRR@k: ``1 / rank`` up to rank k, zero below (Voorhees, TREC-8, 1999); with one positive also MAP@k."""
     return _mean_gain(greater, equal, k, lambda ranks: 1 / ranks)
 
 

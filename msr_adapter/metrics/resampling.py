@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from msr_adapter.metrics.evaluation import GroupMetrics
-from msr_adapter.metrics.groups import Integers
+from msr_adapter.metrics.groups import Floats, Integers
 from msr_adapter.metrics.pooled import PooledResampler, available_threads
-from msr_adapter.metrics.ranking import Floats
 
 _CHUNK_COUNTS = 2**22
 
@@ -25,7 +24,7 @@ def bootstrap(result: GroupMetrics, samples: int, seed: int, *, threads: int | N
     scorers are paired. O(samples x users) time, O(samples x n) with the pooled AUC; memory is one chunk of resamples
     and, for the pooled AUC, four int64 per score and thread.
     """
-    users = len(result.groups.positives)
+    users = result.groups.users
     values = np.stack([*result.per_user.values(), np.zeros(users)], axis=1)  # never without a column
     resampler = PooledResampler(result.groups) if "auc" in result.pooled else None
     workers = threads or available_threads()
