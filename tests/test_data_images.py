@@ -1,6 +1,7 @@
 """Images: what is copied, re-encoded and shrunk; every unusable file has its reason and its policy."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from msr_adapter.config.models import Images
-from msr_adapter.data.images import Stored, _target, covers_in, image_counts, store_all, store_placeholder
+from msr_adapter.data.covers import covers_in
+from msr_adapter.data.images import Stored, image_counts, store_all, store_placeholder
+from msr_adapter.data.pictures import target_size
 from msr_adapter.errors import UserError
 from msr_adapter.files import file_digest
 from msr_adapter.progress import Reporter
@@ -27,7 +30,7 @@ def picture(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image
 
 
 def store(folder: Path, *ids: str, budget: int = BUDGET) -> list[Stored]:
-    return store_all(ids, covers_in(folder), budget, folder / "out", Reporter(quiet=True))
+    return store_all(ids, covers_in(folder, ids), Images(max_pixels=budget), folder / "out", Reporter(quiet=True))
 
 
 def opened(folder: Path, stored: Stored) -> Image.Image:
@@ -124,7 +127,7 @@ def test_of_an_animation_the_first_frame_is_kept(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(784, 600_000))
 def test_the_target_size_is_within_the_budget_and_tight(width: int, height: int, budget: int) -> None:
-    new = _target((width, height), budget)
+    new = target_size((width, height), Images(max_pixels=budget, max_side=5000))
     assert 1 <= new[0] * new[1] <= max(budget, 1)
     if width * height <= budget:
         assert new == (width, height)
@@ -133,8 +136,17 @@ def test_the_target_size_is_within_the_budget_and_tight(width: int, height: int,
 
 
 def test_an_extreme_strip_stays_within_the_budget() -> None:
-    assert _target((1, 10_000_000), 784) == (1, 784)
-    assert _target((10_000_000, 1), 784) == (784, 1)
+    limits = Images(max_pixels=784)
+    assert target_size((1, 10_000_000), limits) == (1, 784)
+    assert target_size((10_000_000, 1), limits) == (784, 1)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(28, 3000))
+def test_no_side_is_longer_than_asked_for(width: int, height: int, side: int) -> None:
+    new = target_size((width, height), Images(max_pixels=25_000_000, max_side=side))
+    assert min(new) >= 1
+    assert max(new) == min(side, max(width, height))
+    assert abs(new[0] * height - new[1] * width) <= max(width, height) * (1 + 1e-6)
 
 
 def damage(folder: Path) -> list[str]:
@@ -172,10 +184,10 @@ def test_a_decompression_bomb_is_not_opened(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture().save(tmp_path / "1.png")
 
-    def refuse(_: Path) -> bytes:
+    def refuse(*_: object) -> int:
         raise PermissionError("no")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert [one.fault for one in store(tmp_path, "1")] == ["unreadable"]
 
 
@@ -196,7 +208,7 @@ def test_equal_images_share_one_file(tmp_path: Path) -> None:
 
 
 def test_the_placeholder_is_grey_and_within_the_budget(tmp_path: Path) -> None:
-    stored = store_placeholder(784, tmp_path / "out")
+    stored = store_placeholder(Images(max_pixels=784), tmp_path / "out")
     assert opened(tmp_path, stored).size == (28, 28)
     assert opened(tmp_path, stored).getpixel((3, 3)) == (128, 128, 128)
 

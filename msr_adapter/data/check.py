@@ -31,17 +31,23 @@ def _stamp(path: Path | None, **limit: int) -> str | None:
     return path_stamp(path, **limit) if path is not None and path.exists() else None
 
 
+def _has_no_images(data: Data) -> bool:
+    """Say whether only a folder could give images: the source has no table of items that may name or hold them."""
+    without_items = isinstance(data.source, TableSource) and data.source.items is None
+    return without_items or isinstance(data.source, MicroLensSource)
+
+
 def _check_images(data: Data) -> list[Problem]:
     images: Images = data.images
     if data.source.kind == "shop":
         return []
     if images.folder is None:
-        if images.missing != "error":
+        if images.missing != "error" or not _has_no_images(data):
             return []
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
         return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]
     if not images.folder.is_dir():
         found = "not a folder" if images.folder.exists() else "no such folder"
-        step = "Correct data.images.folder, or remove it to go on without pictures"
+        step = "Correct data.images.folder, fill it with `msr fetch-images`, or remove it to go on without pictures"
         return [Problem(str(images.folder), "data.images.folder", found, "a folder of {item}.jpg", step)]
     return []

@@ -6,9 +6,18 @@ from pathlib import Path
 from msr_adapter.config.models import Images
 from msr_adapter.data.audit import Audit, listed
 from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.images import Find, Stored, covers_in, image_counts, store_all, store_placeholder
+from msr_adapter.data.covers import cover_finder
+from msr_adapter.data.images import Stored, image_counts, store_all, store_placeholder
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.progress import Reporter
+
+_ADVICE = {
+    "not_fetched": "they name a URL: run `msr fetch-images` with this pipeline to download the pictures",
+    "no_folder": "they name a file: set data.images.folder to the folder that the paths start from",
+    "outside": "they name or link to a file outside data.images.folder, which is never read: move the files into it",
+    "too_large": "the file is above data.images.max_file_mb or max_file_pixels: shrink it, or raise the limit",
+}
+"""What to do about a fault, where adding the file is not the answer."""
 
 
 def illustrate(
@@ -18,13 +27,9 @@ def illustrate(
 
     `UserError` with the first missing images and their number when the policy is `error`.
     """
-    if corpus.shop is not None:
-        find: Find = corpus.shop.draw
-    elif config.folder is not None:
-        find = covers_in(config.folder)
-    else:
-        return _without_folder(len(ids), config, out, audit)
-    results = store_all(ids, find, config.max_pixels, out, reporter)
+    if corpus.shop is None and config.folder is None and not _names_images(corpus):
+        return _without_images(len(ids), config, out, audit)
+    results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter)
     for name, number in image_counts(results).items():
         audit.count(name, number)
     missing = [index for index, one in enumerate(results) if one.fault]
@@ -32,12 +37,20 @@ def illustrate(
         raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config))
     if missing:
         audit.find("warning", f"{len(missing):,} of {len(ids):,} items have no usable image ({_reasons(results)}) and "
-                   f"are {_treated(config)}. Add the files to data.images.folder, or set data.images.missing: error "
-                   "to stop instead.")  # fmt: skip
+                   f"are {_treated(config)}. {_advice(results)}")  # fmt: skip
+    if several := sum(one.animated for one in results):
+        audit.find("info", f"{several:,} images have several frames; the first one is used.")
     return _with_policy(results, config, out, audit)
 
 
-def _without_folder(number: int, config: Images, out: Path, audit: Audit) -> list[Stored]:
+def _names_images(corpus: Corpus) -> bool:
+    return corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
+
+
+def _without_images(number: int, config: Images, out: Path, audit: Audit) -> list[Stored]:
+    if config.missing == "error":
+        step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
+        raise UserError(Problem("", "data.images.folder", "not given, and no item names an image", "", step))
     audit.find("warning", f"No folder of images is given, so all {number:,} items are {_treated(config)}. "
                "Set data.images.folder to use pictures.")  # fmt: skip
     return _with_policy([Stored(fault="absent")] * number, config, out, audit)
@@ -49,7 +62,7 @@ def _with_policy(results: list[Stored], config: Images, out: Path, audit: Audit)
         audit.count("items_text_only", missing)
         return results
     audit.count("items_placeholder", missing)
-    grey = store_placeholder(config.max_pixels, out)
+    grey = store_placeholder(config, out)
     return [grey if one.fault else one for one in results]
 
 
@@ -63,11 +76,25 @@ def _reasons(results: Sequence[Stored]) -> str:
     return ", ".join(f"{name.removeprefix(prefix)}: {n:,}" for name, n in counts.items() if name.startswith(prefix))
 
 
+def _advice(results: Sequence[Stored]) -> str:
+    faults = sorted({one.fault for one in results if one.fault})
+    steps = [f"{fault}: {_ADVICE[fault]}." for fault in faults if fault in _ADVICE]
+    if any(fault not in _ADVICE for fault in faults):
+        steps.append("Add the files to data.images.folder, or set data.images.missing: error to stop instead.")
+    return " ".join(steps)
+
+
 def _missing_images(missing: list[tuple[str, Stored]], config: Images) -> list[Problem]:
+    where = str(config.folder or "")
     problems = [
-        Problem(str(config.folder), item, f"image {(one.fault or '').replace('_', ' ')}",
+        Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",
                 "data.images.missing: error wants an image for every item",
-                "Add the file, or set data.images.missing to text-only or placeholder")
+                f"{_step(one)}, or set data.images.missing to text-only or placeholder")
         for item, one in missing
     ]  # fmt: skip
-    return listed(problems, len(problems), str(config.folder))
+    return listed(problems, len(problems), where)
+
+
+def _step(one: Stored) -> str:
+    advice = _ADVICE.get(one.fault or "", "").partition(": ")[2]
+    return advice[:1].upper() + advice[1:] if advice else "Add the file"

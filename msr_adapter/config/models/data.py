@@ -31,11 +31,18 @@ class Images(Model):
     """Where item images come from and what happens without one."""
 
     folder: Path | None = None
-    """Holds `{item}.jpg`, `.jpeg`, `.png` or `.webp`. A shop draws its own."""
+    """Holds `{item}.jpg` or any other raster image, in sub-folders too; the items' `image` column, if it has paths, is
+    relative to it; `msr fetch-images` fills it. Nothing outside it is read. A shop draws its own."""
     missing: Literal["text-only", "placeholder", "error"] = "text-only"
-    """An item whose image is absent or unreadable: prompt without image, a grey image, or stop. Always counted."""
+    """An item whose image is absent or unusable: prompt without image, a grey image, or stop. Always counted."""
     max_pixels: int = Field(589_824, ge=784)
     """Stored images are shrunk to at most this many pixels."""
+    max_side: int = Field(2048, ge=28)
+    """Stored images are shrunk until their longest side has at most this many pixels."""
+    max_file_mb: int = Field(50, ge=1)
+    """A larger image file is not opened, nor downloaded to its end."""
+    max_file_pixels: int = Field(64_000_000, ge=784, le=178_000_000)
+    """An image whose header claims more pixels is not decoded."""
 
 
 class Data(Model):
