@@ -187,8 +187,9 @@ STAGES: tuple[Stage, ...] = (
         _score_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(
-        "evaluate", 1, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
-        ("metrics.json", "per_user.parquet", "report.html"), _evaluate_config, _no_sources, _run_evaluate,
+        "evaluate", 2, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
+        ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
+        _evaluate_config, _no_sources, _run_evaluate,
     ),
 )  # fmt: skip
 
