@@ -11,7 +11,10 @@ from msr_adapter.errors import UserError
 
 PYTHON = "tag:yaml.org,2002:python/name:"
 PROTOCOL = "a protocol's name, its path, or the protocol itself"
-KINDS = "one of table, microlens, shop"
+KINDS = (
+    "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, "
+    "huggingface, shop"
+)
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
 TOP = "known here: name, seed, run_dir, templates, data, split, summarize, train, evaluate"

@@ -13,7 +13,7 @@ from msr_adapter.data.audit import Audit
 from msr_adapter.data.corpus import Corpus
 from msr_adapter.data.readers import check_source, read
 from msr_adapter.data.readers.aliases import find_columns
-from msr_adapter.data.readers.timestamps import to_milliseconds
+from msr_adapter.data.readers.timestamps import clock_of, milliseconds, survey
 from msr_adapter.errors import UserError
 
 ROWS = [("007", "0042", 1_700_000_000), ("8", "43", 1_700_000_001)]
@@ -74,7 +74,7 @@ def test_of_two_columns_of_one_name_the_first_counts_and_an_earlier_alias_wins()
 
 def test_missing_columns_are_told_together_with_a_suggestion() -> None:
     with pytest.raises(UserError) as caught:
-        find_columns("log.csv", ["usr_id", "itm", "when"], ("user", "item", "timestamp"), {})
+        find_columns("log.csv", ["usr_id", "itm", "when"], ("user", "item"), {}, ("timestamp",))
     first, second = map(str, caught.value.problems)
     assert first.startswith("log.csv user: no column for the user; did you mean 'usr_id'?")
     assert "names tried: user, user_id" in first
@@ -121,8 +121,14 @@ def test_parquet_dates_and_bad_rows(tmp_path: Path) -> None:
     assert problems_of(table(path))[0].startswith(f"{path}:2 time: empty; seconds or milliseconds")
 
 
+def to_milliseconds(values: pl.Series) -> pl.Series:
+    frame, column = values.to_frame("t"), pl.col("t")
+    facts = frame.select(**survey(column, values.dtype)).to_dicts()
+    return frame.select(milliseconds(column, values.dtype, clock_of(values.dtype, facts[0]))).to_series()
+
+
 @pytest.mark.parametrize(
-    ("value", "milliseconds"),
+    ("value", "expected"),
     [
         ("1700000000", 1_700_000_000_000),
         ("1700000000.25", 1_700_000_000_250),
@@ -144,8 +150,8 @@ def test_parquet_dates_and_bad_rows(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_timestamps_of_many_forms(value: str, milliseconds: int | None) -> None:
-    assert to_milliseconds(pl.Series([value])).to_list() == [milliseconds]
+def test_timestamps_of_many_forms(value: str, expected: int | None) -> None:
+    assert to_milliseconds(pl.Series([value])).to_list() == [expected]
 
 
 def test_big_integer_timestamps_lose_no_precision() -> None:

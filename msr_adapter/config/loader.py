@@ -93,7 +93,7 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
             continue
         if loc == ("templates",):
             tree = tree.replaced(loc, Node(_templates(node, problems), node.where, node.base))
-        elif is_path(known) or (loc[-2:] == ("model", "path") and node.value.startswith(("./", "../", "/", "~"))):
+        elif is_path(known) or (loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))):
             tree = tree.replaced(loc, Node(str(_absolute(node)), node.where, node.base))
     return tree.plain()
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import Data, Images, MicroLensSource, TableSource
-from msr_adapter.data.readers import check_source
+from msr_adapter.config.models import Data, Images
+from msr_adapter.data.readers import check_source, may_hold_images, source_files
 from msr_adapter.errors import Problem
 from msr_adapter.files import path_stamp
 from msr_adapter.prompts.neutral import RULES_VERSION
@@ -18,11 +18,9 @@ def check(data: Data) -> list[Problem]:
 def source_stamp(data: Data) -> dict[str, Any]:
     """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
     stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
-    if isinstance(data.source, TableSource):
-        stamp |= {"interactions": _stamp(data.source.interactions), "items": _stamp(data.source.items)}
-    if isinstance(data.source, MicroLensSource):
-        stamp |= {"pairs": _stamp(data.source.pairs), "titles": _stamp(data.source.titles)}
     if data.source.kind != "shop":
+        stamp |= {role: found if isinstance(found, str) else _stamp(found)
+                  for role, found in source_files(data.source).items()}  # fmt: skip
         stamp["images"] = _stamp(data.images.folder, content_limit=0)
     return stamp
 
@@ -31,18 +29,12 @@ def _stamp(path: Path | None, **limit: int) -> str | None:
     return path_stamp(path, **limit) if path is not None and path.exists() else None
 
 
-def _has_no_images(data: Data) -> bool:
-    """Say whether only a folder could give images: the source has no table of items that may name or hold them."""
-    without_items = isinstance(data.source, TableSource) and data.source.items is None
-    return without_items or isinstance(data.source, MicroLensSource)
-
-
 def _check_images(data: Data) -> list[Problem]:
     images: Images = data.images
     if data.source.kind == "shop":
         return []
     if images.folder is None:
-        if images.missing != "error" or not _has_no_images(data):
+        if images.missing != "error" or may_hold_images(data.source):
             return []
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
         return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]

@@ -7,30 +7,55 @@ names them before these models see them. Each field's documentation stands right
 from msr_adapter.config.models.base import Model
 from msr_adapter.config.models.data import Data, Images, KCore, Limit, Split
 from msr_adapter.config.models.evaluate import BaselineName, Confidence, Evaluate, Negatives, Protocol
-from msr_adapter.config.models.model import ModelRef, Server
+from msr_adapter.config.models.model import ModelRef
 from msr_adapter.config.models.pipeline import Pipeline
-from msr_adapter.config.models.sources import Columns, MicroLensSource, ShopSource, Source, TableSource
+from msr_adapter.config.models.sources import (
+    AmazonSource,
+    Columns,
+    HMSource,
+    HubTable,
+    HuggingFaceSource,
+    KuaiRecSource,
+    MicroLensSource,
+    MMRecSource,
+    MovieLensSource,
+    OfficialAmazonSource,
+    PixelRecSource,
+    RecBoleSource,
+    ShopSource,
+    Source,
+    TableSource,
+)
 from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSummaries
 from msr_adapter.config.models.train import Lora, Train
 
 __all__ = [
+    "AmazonSource",
     "BaselineName",
     "Columns",
     "Confidence",
     "Data",
     "Evaluate",
+    "HMSource",
+    "HubTable",
+    "HuggingFaceSource",
     "Images",
     "ItemSummaries",
     "KCore",
+    "KuaiRecSource",
     "Limit",
     "Lora",
+    "MMRecSource",
     "MicroLensSource",
     "Model",
     "ModelRef",
+    "MovieLensSource",
     "Negatives",
+    "OfficialAmazonSource",
     "Pipeline",
+    "PixelRecSource",
     "Protocol",
-    "Server",
+    "RecBoleSource",
     "ShopSource",
     "Source",
     "Split",

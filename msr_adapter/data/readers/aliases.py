@@ -8,10 +8,17 @@ from msr_adapter.errors import Problem, UserError
 
 ALIASES = {
     "user": ("user", "user_id", "uid", "customer_id", "reviewer_id"),
-    "item": ("item", "item_id", "iid", "video_id", "parent_asin", "movie_id", "article_id", "product_id"),
+    "item": ("item", "item_id", "iid", "video_id", "parent_asin", "asin", "movie_id", "article_id", "product_id"),
     "timestamp": ("timestamp", "time", "t_dat", "datetime", "date", "unix_review_time", "sort_timestamp"),
-    "title": ("title", "name", "item_title", "item_name", "prod_name"),
-}
+    "split": ("split", "x_label", "subset"),
+    "rating": ("rating", "overall", "stars", "score", "watch_ratio"),
+    "title": ("title", "name", "item_title", "item_name", "prod_name", "movie_title", "caption"),
+    "text": ("text", "description", "item_description", "detail_desc", "abstract", "features"),
+    "category": ("category", "categories", "genres", "genre", "tag", "class", "product_type_name", "main_category",
+                 "first_level_category_name"),
+    "image": ("image", "image_path", "image_url", "image_file", "img", "img_url", "im_url", "cover", "cover_url",
+              "poster", "poster_path"),
+}  # fmt: skip
 """Field -> names in order of preference; case, `_`, `-` and blanks do not count (`userID`, `movieId`)."""
 
 
@@ -21,14 +28,18 @@ def canonical(name: str) -> str:
 
 
 def find_columns(
-    where: str, header: Sequence[str], wanted: Sequence[str], configured: Mapping[str, str | None]
+    where: str,
+    header: Sequence[str],
+    required: Sequence[str],
+    configured: Mapping[str, str | None],
+    optional: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return field -> column of ``header``; a configured name must match exactly. `UserError` lists all that lack.
 
-    `timestamp` may be absent (the log is then taken in row order) unless it is configured.
+    An ``optional`` field may be absent, unless it is configured.
     """
-    found = {field: _match(header, field, configured.get(field)) for field in wanted}
-    lacking = [f for f in wanted if found[f] is None and (f != "timestamp" or configured.get(f))]
+    found = {field: _match(header, field, configured.get(field)) for field in (*required, *optional)}
+    lacking = [f for f in found if found[f] is None and (f in required or configured.get(f))]
     if lacking:
         raise UserError([_lacking(where, header, field, configured.get(field)) for field in lacking])
     return {field: column for field, column in found.items() if column is not None}

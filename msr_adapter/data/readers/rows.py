@@ -1,14 +1,15 @@
 """Bad values of a table, each reported with its file, line, column and what would be allowed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from msr_adapter.data.audit import LISTED, listed
 from msr_adapter.data.readers.explain import Place, places
+from msr_adapter.data.readers.layout import Table
+from msr_adapter.data.readers.tabular import collect, scan
 from msr_adapter.errors import Problem, UserError
 
 _SHOWN = 60
@@ -16,60 +17,65 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Rule:
-    """What a column must satisfy; ``bad`` is true on the rows that do not."""
+    """What a column must satisfy; ``bad`` is true, never null, on the rows that do not."""
 
     column: str
-    values: pl.Series
-    bad: pl.Series
+    bad: pl.Expr
     allowed: str
 
 
-def not_empty(column: str, values: pl.Series) -> Rule:
+def is_empty(text: pl.Expr) -> pl.Expr:
+    """Return whether an id or text is not there; never null."""
+    return (text == "").fill_null(True)
+
+
+def not_empty(column: str, text: pl.Expr) -> Rule:
     """Return the rule that an id is there."""
-    return Rule(column, values, values.is_null() | (values == "").fill_null(True), "an id")
+    return Rule(column, is_empty(text), "an id")
 
 
-def check_rows(path: Path, rules: Sequence[Rule], width: int | None, has_header: bool = True) -> list[int]:
-    """Return the numbers of blank rows (no data, not a fault); `UserError` lists every other row that breaks a rule.
+def check_rows(table: Table, rules: Sequence[Rule], wanted: Collection[str]) -> None:
+    """Raise `UserError` with every row that breaks a rule; a blank line of a delimited file breaks none.
 
-    ``width`` is the number of columns of the file, None where rows have no columns. O(1) when nothing is bad.
+    Two more passes over the file, in constant memory: call it only when some row is known to be bad or blank.
     """
-    bad: dict[int, list[Rule]] = {}
-    for rule in rules:
-        for row in rule.bad.arg_true().to_list():
-            bad.setdefault(row, []).append(rule)
-    blank: list[int] = []
-    problems: list[Problem] = []
-    total = 0
-    for row, place in _placed(path, bad, has_header):
-        if place.blank:
-            blank.append(row)
-            continue
-        found = _problems(path, row, place, bad[row], width)
-        total += len(found)
-        problems += found if len(problems) < LISTED else []
-    if problems:
-        raise UserError(listed(problems, total, str(path)))
-    return blank
-
-
-def _placed(path: Path, wanted: dict[int, list[Rule]], has_header: bool) -> Iterator[tuple[int, Place]]:
-    left = len(wanted)
-    if not left:
+    frame = scan(table, wanted)
+    blank = blank_lines(frame) if table.is_delimited else pl.lit(False)
+    flags = [(rule.bad & ~blank).alias(f"_bad{i}") for i, rule in enumerate(rules)]
+    total = sum(collect(table, frame.select(flag.sum() for flag in flags)).row(0))
+    if not total:
         return
-    for row, place in zip(count(), places(path, has_header), strict=False):
-        if row in wanted:
-            yield row, place
-            left -= 1
-        if not left:
-            return
+    values = [pl.col(rule.column).alias(f"_value{i}") for i, rule in enumerate(rules)]
+    rows = frame.select(*flags, *values).with_row_index("_row")
+    first = collect(table, rows.filter(pl.any_horizontal(pl.selectors.starts_with("_bad"))).head(LISTED))
+    width = len(frame.collect_schema()) if table.is_delimited else None
+    problems: list[Problem] = []
+    seen = 0
+    for row, place in _placed(table, first.to_dicts()):
+        broken = [i for i in range(len(rules)) if row[f"_bad{i}"]]
+        seen += len(broken)
+        problems += _problems(table, place, [(rules[i], row[f"_value{i}"]) for i in broken], width)
+    raise UserError(listed(problems, len(problems) + total - seen, str(table.path)))
 
 
-def _problems(path: Path, row: int, place: Place, rules: list[Rule], width: int | None) -> list[Problem]:
-    where = f"{path}:{place.line}"
+def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
+    """Return whether every field of a row of text is empty."""
+    columns = frame.collect_schema().names()
+    return pl.all_horizontal(is_empty(pl.col(name).str.strip_chars()) for name in columns)
+
+
+def _placed(table: Table, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Place]]:
+    """Yield the ``rows`` with their places; the file is walked up to the last of them."""
+    walk = enumerate(places(table))
+    for row in rows:
+        yield row, next(place for number, place in walk if number == row["_row"])
+
+
+def _problems(table: Table, place: Place, broken: list[tuple[Rule, object]], width: int | None) -> list[Problem]:
+    where = f"{table.path}:{place.line}"
     if width is not None and place.fields is not None and place.fields < width:
         return [Problem(where, "", f"{place.fields} columns", f"{width} expected", "Complete or remove the row")]
-    return [Problem(where, rule.column, _shown(rule.values[row]), rule.allowed, "Correct the row") for rule in rules]
+    return [Problem(where, rule.column, _shown(value), rule.allowed, "Correct the row") for rule, value in broken]
 
 
 def _shown(value: object) -> str:

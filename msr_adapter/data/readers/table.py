@@ -1,96 +1,102 @@
 """The generic table: a log of interactions and, beside it, a table of items."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.models import Columns, TableSource
+from msr_adapter.config.models import TableSource
 from msr_adapter.data.audit import Audit, collecting, raise_if_any
 from msr_adapter.data.corpus import Corpus
 from msr_adapter.data.readers.aliases import find_columns
-from msr_adapter.data.readers.rows import Rule, check_rows, not_empty
-from msr_adapter.data.readers.tabular import SUFFIXES, as_text, column_names, file_problems, read_columns
-from msr_adapter.data.readers.timestamps import ALLOWED, to_milliseconds
+from msr_adapter.data.readers.catalogue import Fields, read_items
+from msr_adapter.data.readers.layout import Table, table_at
+from msr_adapter.data.readers.log import Wanted, read_log
+from msr_adapter.data.readers.tabular import column_names, file_problems
 from msr_adapter.errors import Problem, UserError
 
-INTERACTION_FIELDS = ("user", "item", "timestamp")
-ITEM_FIELDS = ("item", "title")
+Configured = Mapping[str, str | None]
+
+LOG = ("user", "item")
+LOG_MORE = ("timestamp", "split")
+ITEM = ("item", "title")
+ITEM_MORE = ("text", "category", "image")
+NO_ITEMS = "No table of items is given, so every title is empty. Set data.source.{} to use titles."
 
 
 def read_table(source: TableSource, audit: Audit) -> Corpus:
     """Read a generic table; `UserError` with the problems of both files."""
-    problems: list[Problem] = []
-    titles = None
-    with collecting(problems):
-        interactions = read_interactions(source.interactions, source.columns, audit)
-    if source.items is not None:
-        with collecting(problems):
-            titles = read_items(source.items, source.columns, audit)
-    raise_if_any(problems)
-    if titles is None:
-        audit.find("info", "No table of items is given, so every title is empty. Set data.source.items to use titles.")
-    return Corpus(interactions.lazy(), titles)
+    configured = source.columns.model_dump()
+    items = None if source.items is None else table_at(source.items)
+    return read_tables(table_at(source.interactions), items, configured, audit, source.min_rating)
 
 
 def check_table(source: TableSource) -> list[Problem]:
     """Return what is wrong with the files and headers of a generic table."""
-    problems = check_file(source.interactions, "data.source.interactions", INTERACTION_FIELDS, source.columns)
+    configured = source.columns.model_dump()
+    needs = LOG if source.min_rating is None else (*LOG, "rating")
+    problems = check_file(source.interactions, "data.source.interactions", needs, configured, LOG_MORE)
     if source.items is not None:
-        problems += check_file(source.items, "data.source.items", ITEM_FIELDS, source.columns)
+        problems += check_file(source.items, "data.source.items", ITEM, configured, ITEM_MORE)
     return problems
 
 
-def check_file(path: Path, setting: str, fields: tuple[str, ...], columns: Columns) -> list[Problem]:
-    """Return what is wrong with one file and its header, without reading its rows."""
-    if problems := file_problems(path, setting, SUFFIXES):
-        return problems
+def read_tables(
+    log: Table,
+    items: Table | None,
+    configured: Configured,
+    audit: Audit,
+    least: float | None = None,
+    setting: str = "items",
+) -> Corpus:
+    """Read a log and its items, whose columns are found by name; `UserError` with the problems of both.
+
+    ``least`` is the lowest rating that is kept, ``setting`` what the pipeline calls the table of items.
+    """
+    problems: list[Problem] = []
+    interactions, catalogue = pl.LazyFrame(), None
     with collecting(problems):
-        _columns(path, fields, columns)
-    return problems
+        interactions = read_named_log(log, configured, audit, least)
+    if items is not None:
+        with collecting(problems):
+            catalogue = read_named_items(items, configured, audit)
+    raise_if_any(problems)
+    if catalogue is None:
+        audit.find("info", NO_ITEMS.format(setting))
+    return Corpus(interactions, catalogue)
 
 
-def read_interactions(path: Path, columns: Columns, audit: Audit) -> pl.DataFrame:
-    """Return user_id, item_id, timestamp (ms, or the row number when there is no time) in the order of the file."""
-    names, width = _columns(path, INTERACTION_FIELDS, columns)
-    frame = read_columns(path, names)
-    user, item = as_text(frame["user"]), as_text(frame["item"])
-    rules = [not_empty(names["user"], user), not_empty(names["item"], item)]
-    if "timestamp" in names:
-        time = to_milliseconds(frame["timestamp"])
-        rules.append(Rule(names["timestamp"], frame["timestamp"], time.is_null(), ALLOWED))
-    else:
-        time = pl.int_range(frame.height, eager=True)
-        audit.find("info", f"{path.name} has no time: each user's interactions are taken in the order of the rows.")
-    kept = _without(pl.DataFrame({"user_id": user, "item_id": item, "timestamp": time}), check_rows(path, rules, width))
-    if not kept.height:
-        raise UserError(Problem(str(path), "", "no interactions", "at least one row below the header"))
-    return kept
+def read_named_log(table: Table, configured: Configured, audit: Audit, least: float | None = None) -> pl.LazyFrame:
+    """Return the log of a table whose columns are found by name; rows rated below ``least`` are dropped."""
+    needs = LOG if least is None else (*LOG, "rating")
+    names = _columns(table, needs, configured, LOG_MORE)
+    return read_log(table, Wanted(names, least, split="asked for" if configured.get("split") else "found"), audit)
 
 
-def read_items(path: Path, columns: Columns, audit: Audit) -> pl.DataFrame:
-    """Return item_id, title; of a repeated item the first row stays, the others are counted."""
-    names, width = _columns(path, ITEM_FIELDS, columns)
-    frame = read_columns(path, names)
-    item = as_text(frame["item"])
-    blank = check_rows(path, [not_empty(names["item"], item)], width)
-    return first_titles(
-        _without(pl.DataFrame({"item_id": item, "title": frame["title"].cast(pl.String)}), blank), audit
-    )
+def read_named_items(table: Table, configured: Configured, audit: Audit) -> pl.DataFrame:
+    """Return the items of a table whose columns are found by name."""
+    names = _columns(table, ITEM, configured, ITEM_MORE)
+    more = {field: names[field] for field in ITEM_MORE if field in names}
+    return read_items(table, Fields(names["item"], names["title"], more), audit)
 
 
-def first_titles(titles: pl.DataFrame, audit: Audit) -> pl.DataFrame:
-    """Return the first title of every item and count the rows."""
-    kept = titles.unique("item_id", keep="first", maintain_order=True)
-    audit.count("titles_read", titles.height)
-    audit.count("titles_dropped_duplicate", titles.height - kept.height)
-    return kept
+def check_file(
+    path: Path, setting: str, needs: tuple[str, ...], configured: Configured, more: tuple[str, ...] = ()
+) -> list[Problem]:
+    """Return what is wrong with one file and its header, without reading its rows."""
+    return file_problems(path, setting) or header_problems(table_at(path), needs, configured, more)
 
 
-def _columns(path: Path, fields: tuple[str, ...], columns: Columns) -> tuple[dict[str, str], int | None]:
-    header = column_names(path)
-    names = find_columns(str(path), header, fields, columns.model_dump())
-    return names, len(header)
+def header_problems(
+    table: Table, needs: tuple[str, ...], configured: Configured, more: tuple[str, ...] = ()
+) -> list[Problem]:
+    """Return which columns a table lacks, without reading its rows."""
+    try:
+        _columns(table, needs, configured, more)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
-def _without(frame: pl.DataFrame, rows: list[int]) -> pl.DataFrame:
-    return frame.with_row_index("_row").filter(pl.col("_row").is_in(rows).not_()).drop("_row") if rows else frame
+def _columns(table: Table, needs: tuple[str, ...], configured: Configured, more: tuple[str, ...]) -> dict[str, str]:
+    return find_columns(str(table.path), column_names(table), needs, configured, more)

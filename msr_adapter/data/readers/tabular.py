@@ -1,30 +1,30 @@
-"""Columns of a csv, tsv, jsonl or parquet file as text, and where in the file a row stands."""
+"""Tables as lazy frames: text files as text, Parquet as it is typed; every failure to parse names its lines."""
 
-import json
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.data.audit import raise_if_any
-from msr_adapter.data.readers.explain import DELIMITERS, explain, json_lines
+from msr_adapter.data.readers.compressed import plain_suffix
+from msr_adapter.data.readers.explain import explain, first_json_keys
+from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table
 from msr_adapter.errors import Problem, UserError
 
-SUFFIXES = (*DELIMITERS, ".jsonl", ".parquet")
-
 _KEYS_FROM_LINES = 1000
+_FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError)
 
 
-def file_problems(path: Path, field: str, suffixes: tuple[str, ...]) -> list[Problem]:
+def file_problems(path: Path, field: str, suffixes: Collection[str] = tuple(LAYOUTS)) -> list[Problem]:
     """Return what is wrong with a file before it is opened as a table: absent, a folder, unreadable, empty, unknown."""
     if not path.exists():
-        near = sorted(other.name for other in path.parent.glob("*") if other.suffix in suffixes)
+        near = sorted(other.name for other in path.parent.glob("*") if plain_suffix(other) in suffixes)
         here = f"files there: {', '.join(near[:5])}" if near else ""
         return [Problem(str(path), field, "no such file", here, f"Correct {field}; paths are relative to the YAML")]
+    if ".parquet" in suffixes and path.is_dir() and any(path.rglob("*.parquet")):
+        return []
     if not path.is_file():
         return [Problem(str(path), field, "not a file", f"one of {', '.join(suffixes)}")]
-    if path.suffix.lower() not in suffixes:
+    if plain_suffix(path) not in suffixes or path.name.lower().endswith(".parquet.gz"):
         return [Problem(str(path), field, f"unknown kind of file {path.suffix!r}", f"one of {', '.join(suffixes)}")]
     try:
         with path.open("rb") as file:
@@ -34,62 +34,74 @@ def file_problems(path: Path, field: str, suffixes: tuple[str, ...]) -> list[Pro
     return [Problem(str(path), field, "the file is empty", "a header and rows")] if empty else []
 
 
-def column_names(path: Path) -> list[str]:
+def column_names(table: Table) -> list[str]:
     """Return the names of a table's columns; of jsonl, the keys of the first lines. `UserError` if unreadable."""
-    suffix = path.suffix.lower()
-    try:
-        if suffix in DELIMITERS:
-            return pl.read_csv(path, separator=DELIMITERS[suffix], n_rows=0, infer_schema=False).columns
-        if suffix == ".parquet":
-            return list(pl.read_parquet_schema(path))
-        return _keys(path)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise UserError(explain(path, str(error))) from error
+    if table.frame is None and table.layout.kind == "jsonl":
+        try:
+            keys = first_json_keys(table.path, _KEYS_FROM_LINES)
+        except _FAILURES as error:
+            raise UserError(explain(table, str(error))) from error
+        if not keys:
+            raise UserError(explain(table, "no JSON object in it"))
+        return keys
+    return schema_of(table, scan(table, ())).names()
 
 
-def read_columns(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Return ``columns`` (new name -> name in the file) in the order of the file.
+def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
+    """Return a table as a lazy frame with at least the ``wanted`` columns, its rows in the order of the file.
 
-    Text files and all ids come as String, so that leading zeros survive. `UserError` with the bad lines.
+    The columns of text files are String, so that leading zeros survive; nested JSON comes as its text.
     """
-    suffix, wanted = path.suffix.lower(), list(dict.fromkeys(columns.values()))
+    if table.frame is not None:
+        return table.frame
+    path, layout = table.path, table.layout
+    if layout.kind == "parquet":
+        return pl.scan_parquet(path / "**" / "*.parquet" if path.is_dir() else path, glob=path.is_dir())
+    if layout.kind == "jsonl":
+        return pl.scan_ndjson(path, schema=dict.fromkeys(wanted, pl.String))
+    if len(layout.separator) > 1:
+        return split_lines(pl.scan_lines(path, name="line"), layout)
+    return pl.scan_csv(
+        path,
+        separator=layout.separator,
+        quote_char='"' if layout.quoted else None,
+        has_header=not layout.names,
+        schema=dict.fromkeys(layout.names, pl.String) if layout.names else None,
+        missing_columns="insert" if layout.names else "raise",
+        infer_schema=False,
+        glob=False,
+        encoding="utf8-lossy" if layout.lossy else "utf8",
+    )
+
+
+def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
+    """Run a query on ``table`` in a stream; `UserError` with the bad lines when the file cannot be parsed."""
     try:
-        if suffix in DELIMITERS:
-            frame = pl.read_csv(path, separator=DELIMITERS[suffix], columns=wanted, infer_schema=False)
-        elif suffix == ".parquet":
-            frame = pl.read_parquet(path, columns=wanted)
-        else:
-            frame = pl.read_ndjson(path, schema=dict.fromkeys(wanted, pl.String))
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise UserError(explain(path, str(error))) from error
-    raise_if_any(_type_problem(path, column) for column in frame.iter_columns() if not _is_simple(column.dtype))
-    return frame.select(pl.col(column).alias(name) for name, column in columns.items())
+        return frame.collect(engine="streaming")
+    except _FAILURES as error:
+        raise UserError(explain(table, str(error))) from error
 
 
-def as_text(values: pl.Series) -> pl.Series:
-    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`."""
-    if values.dtype.is_float() and (values.drop_nulls() == values.drop_nulls().round()).all():
-        values = values.cast(pl.Int64, strict=False)
-    return values.cast(pl.String).str.strip_chars()
+def schema_of(table: Table, frame: pl.LazyFrame) -> pl.Schema:
+    """Return the types of a frame on ``table``; `UserError` when the file cannot be parsed."""
+    try:
+        return frame.collect_schema()
+    except _FAILURES as error:
+        raise UserError(explain(table, str(error))) from error
+
+
+def type_problems(table: Table, schema: pl.Schema, columns: Collection[str]) -> list[Problem]:
+    """Return a problem for each of ``columns`` that is nested or binary."""
+    found = {name: schema[name] for name in columns if not _is_simple(schema[name])}
+    allowed = "text, numbers or dates"
+    return [Problem(str(table.path), name, f"a column of type {dtype}", allowed) for name, dtype in found.items()]
+
+
+def split_lines(lines: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
+    """Cut the column `line` into the fields of a layout without header or quotation marks; short lines give nulls."""
+    fields = pl.col("line").str.strip_chars_end("\r").str.split_exact(layout.separator, len(layout.names) - 1)
+    return lines.select(fields.struct.rename_fields(layout.names).struct.unnest())
 
 
 def _is_simple(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Null)
-
-
-def _type_problem(path: Path, column: pl.Series) -> Problem:
-    return Problem(str(path), column.name, f"a column of type {column.dtype}", "text, numbers or dates")
-
-
-def _keys(path: Path) -> list[str]:
-    keys: dict[str, None] = {}
-    for _, text in islice(json_lines(path), _KEYS_FROM_LINES):
-        try:
-            row = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            keys.update(dict.fromkeys(row))
-    if not keys:
-        raise UserError(explain(path, "no JSON object in it"))
-    return list(keys)

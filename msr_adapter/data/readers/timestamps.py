@@ -1,51 +1,86 @@
-"""Timestamps of any common form as integer milliseconds."""
+"""Timestamps of any common form as integer milliseconds, told by one look at the whole column."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import polars as pl
 
 ALLOWED = "seconds or milliseconds since 1970, or an ISO date (2024-01-31, 2024-01-31T12:00:00Z)"
 
 _ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
-_PER_MILLISECOND = ((1e17, 1e6), (1e14, 1e3), (1e11, 1.0))
+_PER_MILLISECOND = (1e6, 1e3, 1.0, 1e-3)
+_FROM = (1e17, 1e14, 1e11)
 """From which size on a number counts nanoseconds, microseconds, milliseconds; smaller ones are seconds.
 
 1e11 seconds is the year 5138, 1e11 milliseconds is 1973: no log mixes them up.
 """
 _LARGEST = 2.0**62
+_DAY = 86_400_000
 
 
-def to_milliseconds(values: pl.Series) -> pl.Series:
-    """Return Int64 milliseconds, null where a value is no timestamp; one unit for the column, told by its median."""
-    if values.dtype in (pl.Date, pl.Datetime):
-        return values.cast(pl.Datetime("ms")).cast(pl.Int64)
-    if values.dtype == pl.String:
-        values = values.str.strip_chars()
-    elif not values.dtype.is_numeric():
-        return pl.Series([None] * len(values), dtype=pl.Int64)
-    numbers = values.cast(pl.Float64, strict=False)
-    if numbers.count() * 2 < values.count():
-        return _iso(values)
-    return _scaled(values.cast(pl.Int64, strict=False), numbers)
+@dataclass(frozen=True)
+class Clock:
+    """How a column tells time; ``unit`` is what a millisecond is in numbers."""
+
+    form: Literal["moment", "number", "iso", "none"]
+    unit: float = 1.0
 
 
-def _scaled(whole: pl.Series, numbers: pl.Series) -> pl.Series:
+def survey(column: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
+    """Return the aggregates that `clock_of` reads: one streaming pass, whatever the number of rows."""
+    if dtype in (pl.Date, pl.Datetime) or not (dtype == pl.String or dtype.is_numeric()):
+        return {}
+    number = _numbers(column, dtype)
+    size = number.abs().filter(number.is_finite())
+    facts = {"values": column.count(), "numbers": number.count(), "sizes": size.count()}
+    facts |= {f"from_{least:.0e}": (size >= least).sum() for least in _FROM}
+    return facts
+
+
+def clock_of(dtype: pl.DataType, facts: Mapping[str, Any]) -> Clock:
+    """Return how the column tells time: one unit for all of it, that of its (upper) median."""
+    if dtype in (pl.Date, pl.Datetime):
+        return Clock("moment")
+    if not facts:
+        return Clock("none")
+    if facts["numbers"] * 2 < facts["values"]:
+        return Clock("iso")
+    half = facts["sizes"] - facts["sizes"] // 2
+    names = [f"from_{least:.0e}" for least in _FROM]
+    place = next((i for i, name in enumerate(names) if half and facts[name] >= half), len(names))
+    return Clock("number", _PER_MILLISECOND[place])
+
+
+def milliseconds(column: pl.Expr, dtype: pl.DataType, clock: Clock) -> pl.Expr:
+    """Return Int64 milliseconds, null where a value is no timestamp."""
+    if clock.form == "none":
+        return pl.lit(None, dtype=pl.Int64)
+    if clock.form == "moment":
+        return column.cast(pl.Datetime("ms")).cast(pl.Int64)
+    return _scaled(column, dtype, clock.unit) if clock.form == "number" else _iso(column)
+
+
+def is_midnight(moment: pl.Expr) -> pl.Expr:
+    """Return whether milliseconds since 1970 are a whole day."""
+    return moment % _DAY == 0
+
+
+def _numbers(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return (column.str.strip_chars() if dtype == pl.String else column).cast(pl.Float64, strict=False)
+
+
+def _scaled(column: pl.Expr, dtype: pl.DataType, unit: float) -> pl.Expr:
     """Scale to milliseconds: integers exactly, fractions to the nearest; what does not fit becomes null."""
-    size = numbers.filter(numbers.is_finite()).abs().median()
-    divisor = next((unit for least, unit in _PER_MILLISECOND if isinstance(size, float) and size >= least), 1e-3)
-    exact = pl.col("whole") // int(divisor) if divisor >= 1 else pl.col("whole") * 1000
-    scaled = pl.col("number") / divisor
-    rounded = scaled.round().cast(pl.Int64, strict=False)
+    number = _numbers(column, dtype)
+    whole = (column.str.strip_chars() if dtype == pl.String else column).cast(pl.Int64, strict=False)
+    exact = whole // int(unit) if unit >= 1 else whole * 1000
+    scaled = number / unit
     fits = scaled.is_finite() & (scaled.abs() < _LARGEST)
-    is_whole = (pl.col("whole").cast(pl.Float64) == pl.col("number")).fill_null(False)
-    result = pl.when(fits & is_whole).then(exact).when(fits).then(rounded)
-    return pl.DataFrame({"whole": whole, "number": numbers}).select(result).to_series()
+    is_whole = (whole.cast(pl.Float64) == number).fill_null(False)
+    return pl.when(fits & is_whole).then(exact).when(fits).then(scaled.round().cast(pl.Int64, strict=False))
 
 
-def _iso(values: pl.Series) -> pl.Series:
-    text = values.str.replace(r"^(\S+) +(\d)", "${1}T${2}").str.replace(r"[zZ]$", "+00:00")
-    column = pl.col("t")
-    parsed = [_parse(column, pattern) for pattern in _ISO_FORMATS]
-    return text.rename("t").to_frame().select(pl.coalesce(parsed)).to_series()
-
-
-def _parse(column: pl.Expr, pattern: str) -> pl.Expr:
-    return column.str.to_datetime(pattern, time_unit="ms", strict=False).dt.epoch("ms")
+def _iso(column: pl.Expr) -> pl.Expr:
+    text = column.str.strip_chars().str.replace(r"^(\S+) +(\d)", "${1}T${2}").str.replace(r"[zZ]$", "+00:00")
+    return pl.coalesce(text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms") for form in _ISO_FORMATS)

@@ -1,0 +1,30 @@
+"""H&M as published: transactions of whole days, articles whose ids begin with a zero."""
+
+from msr_adapter.config.models import HMSource
+from msr_adapter.data.audit import Audit
+from msr_adapter.data.corpus import Corpus
+from msr_adapter.data.readers.layout import table_at
+from msr_adapter.data.readers.table import ITEM, LOG, check_file, read_tables
+from msr_adapter.errors import Problem
+
+_COLUMNS = {
+    "user": "customer_id", "item": "article_id", "timestamp": "t_dat",
+    "title": "prod_name", "text": "detail_desc", "category": "product_type_name",
+}  # fmt: skip
+
+
+def read_hm(source: HMSource, audit: Audit) -> Corpus:
+    """Read the transactions and maybe the articles; an article bought again keeps its first day.
+
+    `UserError` with all problems.
+    """
+    items = None if source.articles is None else table_at(source.articles)
+    return read_tables(table_at(source.transactions), items, _COLUMNS, audit, setting="articles")
+
+
+def check_hm(source: HMSource) -> list[Problem]:
+    """Return what is wrong with the files and headers."""
+    problems = check_file(source.transactions, "data.source.transactions", LOG, _COLUMNS)
+    if source.articles is not None:
+        problems += check_file(source.articles, "data.source.articles", ITEM, _COLUMNS)
+    return problems

@@ -1,0 +1,178 @@
+"""Hugging Face data sets: a folder saved by `save_to_disk`, a folder of Parquet files, or a name on the hub."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from msr_adapter.config.models import HubTable, HuggingFaceSource
+from msr_adapter.data.audit import Audit, collecting, raise_if_any
+from msr_adapter.data.corpus import Corpus
+from msr_adapter.data.readers.aliases import ALIASES, find_columns
+from msr_adapter.data.readers.layout import Layout, Table
+from msr_adapter.data.readers.table import ITEM, ITEM_MORE, LOG, LOG_MORE, Configured, header_problems, read_tables
+from msr_adapter.errors import Problem, UserError
+
+_ROWS = Layout("parquet")
+_BATCH = 65_536
+_PART = re.compile(r"^(.+?)-\d+-of-\d+(?:-\w+)?$")
+"""The stem of a Parquet file of the hub: `train-00000-of-00003`."""
+
+
+def read_huggingface(source: HuggingFaceSource, audit: Audit) -> Corpus:
+    """Read a log and maybe items; `UserError` with the problems of both.
+
+    Folders are read in batches, again for every pass. What comes through `load_dataset` (the hub, or a folder of csv
+    or JSON) is streamed once and its columns that are used are kept: about 100 bytes per interaction.
+    """
+    columns = source.columns.model_dump()
+    log, items = _open_both(source, columns)
+    return read_tables(log, items, columns, audit, source.min_rating)
+
+
+def check_huggingface(source: HuggingFaceSource) -> list[Problem]:
+    """Return what is wrong with folders and their columns; the hub is not asked."""
+    columns = source.columns.model_dump()
+    needs = LOG if source.min_rating is None else (*LOG, "rating")
+    problems: list[Problem] = []
+    for given, field, required, more in (
+        (source.interactions, "interactions", needs, LOG_MORE), (source.items, "items", ITEM, ITEM_MORE)
+    ):  # fmt: skip
+        if given is not None and (_looks_local(given) or Path(given.path).exists()):
+            with collecting(problems):
+                parts = _local(given, field)
+                problems += header_problems(_table(given, parts), required, columns, more) if parts else []
+    return problems
+
+
+def huggingface_stamps(source: HuggingFaceSource) -> dict[str, Path | str | None]:
+    """Return what identifies the data: a folder, or the name and revision of a hub data set."""
+    stamps: dict[str, Path | str | None] = {}
+    for field, given in (("interactions", source.interactions), ("items", source.items)):
+        if given is not None:
+            folder = Path(given.path)
+            stamps[field] = folder if folder.exists() else f"{given.path}@{given.revision}"
+    return stamps
+
+
+def _open_both(source: HuggingFaceSource, columns: Configured) -> tuple[Table, Table | None]:
+    problems: list[Problem] = []
+    tables: dict[str, Table] = {}
+    for field, given in (("interactions", source.interactions), ("items", source.items)):
+        if given is not None:
+            with collecting(problems):
+                tables[field] = _table(given, _local(given, field) or _loaded(given, field, columns))
+    raise_if_any(problems)
+    return tables["interactions"], tables.get("items")
+
+
+def _table(given: HubTable, parts: Mapping[str, pl.LazyFrame]) -> Table:
+    """Put the splits one after the other; where there are several, `split` says which."""
+    frames = [frame if len(parts) == 1 else frame.with_columns(split=pl.lit(name)) for name, frame in parts.items()]
+    return Table(Path(given.path), _ROWS, pl.concat(frames))
+
+
+def _looks_local(given: HubTable) -> bool:
+    return given.path.startswith((".", "/", "~"))
+
+
+def _local(given: HubTable, field: str) -> dict[str, pl.LazyFrame]:
+    """Return split -> rows of a saved folder or a folder of Parquet files; nothing for what only `datasets` can load.
+
+    `UserError` when the folder, or the split asked for, is not there.
+    """
+    folder, setting = Path(given.path), f"data.source.{field}.path"
+    if not folder.is_dir():
+        if not _looks_local(given) and not folder.exists():
+            return {}
+        found = "not a folder" if folder.exists() else "no such folder"
+        raise UserError(Problem(given.path, setting, found, "a folder, or a name on the hub", f"Correct {setting}"))
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return {name: _batches(rows) for name, rows in _saved(folder, given, field).items()}
+    files = sorted(folder.rglob("*.parquet"))
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file, folder), []).append(file)
+    return {name: pl.scan_parquet(paths, glob=False) for name, paths in _chosen(by_split, given, field).items()}
+
+
+def _split_of(file: Path, folder: Path) -> str:
+    """Return the split of a Parquet file: what its name begins with, else the folder that it is in."""
+    if part := _PART.match(file.stem):
+        return part[1]
+    return file.parent.name if file.parent != folder else file.stem
+
+
+def _saved(folder: Path, given: HubTable, field: str) -> dict[str, Any]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(_unreadable(given, field, error)) from error
+    return _chosen(loaded if isinstance(loaded, dict) else {given.split or "train": loaded}, given, field)
+
+
+def _loaded(given: HubTable, field: str, columns: Configured) -> dict[str, pl.LazyFrame]:
+    """Stream a data set through `load_dataset`, once, and keep the columns that have a meaning."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(
+            given.path, given.config, split=given.split, revision=given.revision, streaming=True
+        )
+        splits = loaded if isinstance(loaded, dict) else {given.split or "train": loaded}
+        return {name: _kept(rows, columns) for name, rows in splits.items()}
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(_unreadable(given, field, error)) from error
+
+
+def _kept(rows: Any, columns: Configured) -> pl.LazyFrame:
+    rows = rows._resolve_features()
+    used = set(find_columns("", rows.column_names, (), columns, tuple(ALIASES)).values())
+    batches = rows.select_columns([name for name in rows.column_names if name in used]).with_format("arrow")
+    return pl.concat([_frame(batch) for batch in batches.iter(_BATCH)], rechunk=True).lazy()
+
+
+def _batches(rows: Any) -> pl.LazyFrame:
+    """Return a data set on disk as a lazy frame that reads it batch by batch, only the columns asked for."""
+    schema = _frame(rows.features.arrow_schema.empty_table()).schema
+
+    def generate(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        chosen = rows if columns is None else rows.select_columns(columns)
+        left = len(rows) if n_rows is None else n_rows
+        for batch in chosen.with_format("arrow").iter(batch_size or _BATCH):
+            frame = _frame(batch).head(left)
+            left -= frame.height
+            yield frame if predicate is None else frame.filter(predicate)
+            if not left:
+                return
+
+    return register_io_source(generate, schema=schema)
+
+
+def _frame(table: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _chosen(splits: Mapping[str, Any], given: HubTable, field: str) -> dict[str, Any]:
+    if given.split is None or not splits:
+        return dict(splits)
+    if given.split not in splits:
+        found, there = f"no split {given.split!r}", f"splits there: {', '.join(splits)}"
+        raise UserError(Problem(given.path, f"data.source.{field}.split", found, there, "Name one, or none for all"))
+    return {given.split: splits[given.split]}
+
+
+def _unreadable(given: HubTable, field: str, error: Exception) -> Problem:
+    found = f"cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    step = "A local folder begins with `./`; the hub needs a network, and a token in HF_TOKEN for what is private"
+    return Problem(given.path, f"data.source.{field}", found, "a data set of Hugging Face", step)

@@ -1,0 +1,62 @@
+"""KuaiRec as published: a matrix of views with watch ratios, some without a time, and captions."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from msr_adapter.config.models import KuaiRecSource
+from msr_adapter.data.audit import Audit, collecting, raise_if_any
+from msr_adapter.data.corpus import Corpus
+from msr_adapter.data.readers.catalogue import Fields, read_items, words
+from msr_adapter.data.readers.layout import Table, table_at
+from msr_adapter.data.readers.log import Wanted, read_log
+from msr_adapter.data.readers.table import NO_ITEMS, check_file
+from msr_adapter.errors import Problem
+
+_LOG = {"user": "user_id", "item": "video_id", "timestamp": "timestamp", "rating": "watch_ratio"}
+_TITLE, _TEXTS, _CATEGORY = "caption", ("manual_cover_text", "topic_tag"), "first_level_category_name"
+_ITEMS = {"item": "video_id", "title": _TITLE, "text": _TEXTS[0], "category": _CATEGORY}
+
+
+def read_kuairec(source: KuaiRecSource, audit: Audit) -> Corpus:
+    """Read a matrix and maybe the captions; the text is what stands on the cover, then the tags.
+
+    Views without a time (the small matrix has some) are dropped and counted. `UserError` with all problems.
+    """
+    problems: list[Problem] = []
+    interactions, items = pl.LazyFrame(), None
+    with collecting(problems):
+        wanted = Wanted(_LOG, source.min_watch_ratio, untimed="dropped")
+        interactions = read_log(table_at(source.interactions), wanted, audit)
+    if source.captions is not None:
+        with collecting(problems):
+            items = read_items(_lossy(table_at(source.captions)), _fields(), audit)
+    raise_if_any(problems)
+    if items is None:
+        audit.find("info", NO_ITEMS.format("captions"))
+    return Corpus(interactions, items)
+
+
+def check_kuairec(source: KuaiRecSource) -> list[Problem]:
+    """Return what is wrong with the files and headers."""
+    problems = check_file(source.interactions, "data.source.interactions", tuple(_LOG), _LOG)
+    if source.captions is not None:
+        problems += check_file(source.captions, "data.source.captions", tuple(_ITEMS), _ITEMS)
+    return problems
+
+
+def _lossy(table: Table) -> Table:
+    """Return a table whose bad bytes become signs: the published captions were cut in the middle of characters."""
+    return replace(table, layout=replace(table.layout, lossy=True))
+
+
+def _fields() -> Fields:
+    text = pl.concat_str([_known(name) for name in _TEXTS], separator=" ", ignore_nulls=True)
+    more = {"text": pl.when(text != "").then(text), "category": _known(_CATEGORY)}
+    return Fields("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))
+
+
+def _known(name: str) -> pl.Expr:
+    """Return a text of the captions, lists without their brackets, null where the file says UNKNOWN."""
+    text = words(name, pl.String()).str.strip_chars("[]")
+    return pl.when(text != "UNKNOWN").then(text)

@@ -1,0 +1,66 @@
+"""RecBole's atomic files and MMRec's log: tab-separated, no quotation marks, `name:type` or plain names on top."""
+
+from pathlib import Path
+
+from msr_adapter.config.models import MMRecSource, RecBoleSource
+from msr_adapter.data.audit import Audit
+from msr_adapter.data.corpus import Corpus
+from msr_adapter.data.readers.layout import Layout, Table, table_at
+from msr_adapter.data.readers.table import (
+    ITEM,
+    ITEM_MORE,
+    LOG,
+    LOG_MORE,
+    Configured,
+    check_file,
+    header_problems,
+    read_tables,
+)
+from msr_adapter.data.readers.tabular import file_problems
+from msr_adapter.errors import Problem
+
+_ATOMIC = Layout("delimited", "\t", quoted=False)
+
+
+def read_recbole(source: RecBoleSource, audit: Audit) -> Corpus:
+    """Read `.inter` and maybe `.item`; a column's name counts without its type. `UserError` with all problems."""
+    items = None if source.items is None else Table(source.items, _ATOMIC)
+    log = Table(source.interactions, _ATOMIC)
+    return read_tables(log, items, source.columns.model_dump(), audit, source.min_rating)
+
+
+def check_recbole(source: RecBoleSource) -> list[Problem]:
+    """Return what is wrong with the files and headers."""
+    columns = source.columns.model_dump()
+    needs = LOG if source.min_rating is None else (*LOG, "rating")
+    problems = _check(source.interactions, "interactions", ".inter", needs, columns, LOG_MORE)
+    if source.items is not None:
+        problems += _check(source.items, "items", ".item", ITEM, columns, ITEM_MORE)
+    return problems
+
+
+def read_mmrec(source: MMRecSource, audit: Audit) -> Corpus:
+    """Read MMRec's `.inter`, whose `x_label` becomes the split column. `UserError` with all problems."""
+    items = None if source.items is None else table_at(source.items)
+    return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), audit)
+
+
+def check_mmrec(source: MMRecSource) -> list[Problem]:
+    """Return what is wrong with the files and headers."""
+    columns = _mmrec_columns(source)
+    problems = _check(source.interactions, "interactions", ".inter", LOG, columns, LOG_MORE)
+    if source.items is not None:
+        problems += check_file(source.items, "data.source.items", ITEM, columns, ITEM_MORE)
+    return problems
+
+
+def _mmrec_columns(source: MMRecSource) -> Configured:
+    columns = source.columns.model_dump()
+    return columns | {"split": columns["split"] or "x_label"}
+
+
+def _check(
+    path: Path, field: str, suffix: str, needs: tuple[str, ...], columns: Configured, more: tuple[str, ...]
+) -> list[Problem]:
+    setting = f"data.source.{field}"
+    return file_problems(path, setting, (suffix,)) or header_problems(Table(path, _ATOMIC), needs, columns, more)
