@@ -83,7 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", type=int, default=1_000_000)
     parser.add_argument("--split", choices=("user-holdout", "leave-last-out"), default="leave-last-out")
-    parser.add_argument("--folder", type=Path, help="where the files go and are removed again; default: a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="where the files go and are removed again; default: a temporary one"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--generate", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

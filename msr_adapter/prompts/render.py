@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutral import RULES_VERSION, TEXT_LIMIT, neutralise
-from msr_adapter.prompts.sources import sources
+from msr_adapter.prompts.sources import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, VARIABLES, HistoryItem
 
 
@@ -74,15 +75,32 @@ class Prompts:
             template = self._compiled.get(name) or self._compile(name)
             text = template.render(values)
         except Exception as error:
-            raise UserError(self._problem(name, error)) from error
+            raise UserError(self.problem(name, error)) from error
         if (found := text.count(IMAGE_PLACEHOLDER)) != images:
-            raise UserError(_image_problem(template, found, images))
+            raise self.image_error(name, found, images)
         return text
+
+    def tree(self, name: str) -> nodes.Template:
+        """Parse a template: a new tree each time."""
+        return parse(self.environment, *read_source(self.environment, f"{name}.j2"))
+
+    def compile(self, name: str, tree: nodes.Template) -> jinja2.Template:
+        """Compile what is left of a template's ``tree``; its failures are placed as those of the whole one."""
+        path = read_source(self.environment, f"{name}.j2")[1]
+        try:
+            code = self.environment.compile(tree, f"{name}.j2", path)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(self.problem(name, error)) from error
+        return jinja2.Template.from_code(self.environment, code, self.environment.make_globals(None))
+
+    def image_error(self, name: str, found: int, images: int) -> UserError:
+        """Return the error of a prompt with ``found`` placeholders in place of ``images``."""
+        return UserError(_image_problem(self._compile(name), found, images))
 
     def _compile(self, name: str) -> jinja2.Template:
         return self._compiled.setdefault(name, self.environment.get_template(f"{name}.j2"))
 
-    def _problem(self, name: str, error: Exception) -> Problem:
+    def problem(self, name: str, error: Exception) -> Problem:
         """Place a failure: a syntax error knows its line, a failure while rendering leaves it in the traceback."""
         if isinstance(error, jinja2.TemplateSyntaxError):
             return Problem(f"{error.filename or error.name}:{error.lineno}", "", error.message or "cannot be parsed")
