@@ -15,6 +15,7 @@ class Recording:
     """Keeps every call; with ``log``, also writes the keys of each call durably before it answers."""
 
     identity = "recording"
+    label = "a recording"
 
     def __init__(self, rule: Callable[[Request], str] = echo, *, reason: str = "stop", log: Path | None = None) -> None:
         self.rule, self.reason, self.log = rule, reason, log

@@ -14,7 +14,7 @@ from msr_adapter.backends import BACKENDS, make_backend
 from msr_adapter.backends.huggingface import HuggingFaceBackend, split
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.generation.request import Backend, Image, Request
+from msr_adapter.generation.request import Backend, Failure, Image, Request
 from msr_adapter.llamafactory.encode import collate
 from msr_adapter.llamafactory.models import is_small, resolve_model, trained_stamp
 
@@ -244,6 +244,23 @@ def test_model_paths(tmp_path: Path) -> None:
 
 
 def test_a_backend_has_one_kind_of_weights(tmp_path: Path) -> None:
-    assert set(BACKENDS) == {"huggingface", "scripted"}
+    assert set(BACKENDS) == {"huggingface", "server", "scripted"}
     with pytest.raises(ValueError, match="exclude each other"):
         make_backend(model_ref(), adapter=tmp_path, full_model=tmp_path)
+
+
+# LLaMA-Factory leaves a file open that Pillow cannot read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_image_fails_its_request_alone(tmp_path: Path) -> None:
+    whole = image(1)
+    paths = [tmp_path / name for name in ("cut.png", "text.png", "absent.png")]
+    paths[0].write_bytes(whole.path.read_bytes()[:-40])
+    paths[1].write_text("no picture")
+    model = backend("qwen2_vl", 4)
+    asked = [Request(model.identity, "Look: <image>", (shown,), max_new_tokens=2)
+             for shown in (whole, *(Image(path, path.name) for path in paths), whole)]  # fmt: skip
+    answers = model.complete(asked)
+    failures = [answer.reason for answer in answers if isinstance(answer, Failure)]
+    assert [isinstance(answer, Failure) for answer in answers] == [False, True, True, True, False]
+    assert all(path.name in reason for path, reason in zip(paths, failures, strict=True))
+    assert answers[0] == answers[4]

@@ -24,7 +24,7 @@ def test_answers_come_in_request_order_and_duplicates_are_asked_once(tmp_path: P
     requests = [ask(number) for number in (3, 1, 3, 2, 1)]
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         answers = cache.complete(backend, requests)
-        assert cache.stats == (0, 3)
+        assert cache.stats == (0, 3, 0)
     assert [answer.key for answer in answers] == [request.key for request in requests]
     assert [answer.text for answer in answers] == [f"answer to prompt {number}" for number in (3, 1, 3, 2, 1)]
     assert backend.prompts == ["prompt 3", "prompt 1", "prompt 2"]
@@ -37,7 +37,7 @@ def test_a_second_run_computes_nothing_and_gets_the_same_completions(tmp_path: P
     backend = Recording()
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         assert cache.complete(backend, requests) == first
-        assert cache.stats == (2, 0)
+        assert cache.stats == (2, 0, 0)
     assert first[0].choice_logprobs == (-1.0, -2.0)
     assert backend.calls == []
 
@@ -185,7 +185,7 @@ def test_a_path_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_file_held_by_another_process_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msr_adapter.generation.cache._BUSY_MS", 10)
+    monkeypatch.setattr("msr_adapter.generation.store._BUSY_MS", 10)
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         other = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -49,7 +49,7 @@ def calls(log: Path) -> list[list[str]]:
 def stored(cache: Path) -> set[str]:
     """Keys found without computing: a backend that answers nothing would fail on any other."""
     with CompletionCache(cache) as opened:
-        return set(opened._lookup([request.key for request in requests()]))
+        return set(opened.known([request.key for request in requests()]))
 
 
 def kill_after(process: "subprocess.Popen[str]", log: Path, lines: int, delay: float) -> None:

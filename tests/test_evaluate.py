@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from judged_run import PROTOCOL, SIZE, Run, make_run, write_scores
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from msr_adapter import schema
 from msr_adapter.config.models import Protocol
-from msr_adapter.evaluate.judging import primary_metric
-from msr_adapter.evaluate.tables import per_user_schema
+from msr_adapter.evaluate.judging import primary_metric, protocol_digest
+from msr_adapter.evaluate.tables import per_user_schema, shown_metrics
 from msr_adapter.files import bundled
+from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter
 
 
@@ -115,6 +117,70 @@ def test_the_seed_moves_the_random_baseline_only(tmp_path: Path) -> None:
     assert {name for name in first if first[name] != second[name]} == {"random"}
 
 
+def test_calibration_and_what_is_shown(run: Run) -> None:
+    metrics = run.metrics()
+    scores = schema.read_table(run.trained / "scores.parquet", schema.SCORES)["score"].to_numpy()
+    labels = _test_rows(run)["label"].to_numpy()
+    assert list(metrics["calibration"]) == ["trained", "base"]
+    trained, base = metrics["calibration"]["trained"], metrics["calibration"]["base"]
+    assert trained["log_loss"] == pytest.approx(log_loss(labels, scores))
+    assert base["bins"] == [{"low": 0.5, "high": 0.6, "count": 40 * SIZE, "mean_score": 0.5, "rate": 1 / SIZE}]
+    assert base["ece"] == pytest.approx(0.5 - 1 / SIZE)
+    assert list(metrics["beyond"]) == list(metrics["models"])
+    shown = metrics["beyond"]
+    assert shown["popularity"]["popularity@3"] > shown["random"]["popularity@3"]
+    assert shown["popularity"]["novelty@3"] < shown["random"]["novelty@3"]
+    assert shown["popularity"]["coverage@3"] < shown["random"]["coverage@3"] <= 1
+    # all candidates are tied: every item is shown as often as it is a candidate, on average
+    items = _test_rows(run)["item_id"].to_numpy().astype(int)
+    assert shown["base"]["popularity@10"] == pytest.approx(items.reshape(40, SIZE).mean(axis=1).mean())
+
+
+def test_metrics_that_are_not_asked_for_are_absent(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.evaluate(Protocol(name="few", metrics=("hr", "brier"), k=(1,)))
+    metrics = run.metrics()
+    assert set(metrics["calibration"]["trained"]) == {"brier", "bins"}
+    assert metrics["beyond"] == {}
+    assert list(metrics["chance"]) == ["hr@1"]
+
+
+def test_the_smallest_difference_shrinks_with_the_square_root_of_the_users(tmp_path: Path) -> None:
+    found = []
+    for users in (40, 360):
+        run = make_run(tmp_path / str(users), users=users)
+        run.evaluate()
+        found.append(run.metrics()["smallest_difference"]["random"])
+    assert 0 < found[1] < found[0]
+    assert found[0] / found[1] == pytest.approx(3, rel=0.35)
+
+
+def test_candidate_scores_make_every_metric_again(run: Run) -> None:
+    table = pq.read_table(run.root / "evaluate" / "candidate_scores.parquet")
+    assert table.select(schema.CANDIDATES.names).equals(_test_rows(run))
+    for model, entry in run.metrics()["models"].items():
+        again = evaluate_groups(
+            table[f"score:{model}"].to_numpy(), table["label"].to_numpy(), np.arange(41) * SIZE
+        ).means()
+        assert {name: value["mean"] for name, value in entry["metrics"].items()} == {
+            name: again[name] for name in entry["metrics"]
+        }
+
+
+def test_a_user_with_two_targets(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    table = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES)
+    labels = table["label"].to_numpy().copy()
+    labels[5 * SIZE : 6 * SIZE] = [1, 1, 0, 0, 0, 0, 1]
+    table = table.set_column(2, schema.CANDIDATES.field("label"), pa.array(labels))
+    schema.write_table(table, schema.CANDIDATES, run.data / "candidates.parquet")
+    run.evaluate()
+    assert run.metrics()["candidates"]["targets"] == 42
+    assert run.metrics()["chance"]["recall@3"] == pytest.approx(3 / SIZE)
+    assert run.metrics()["chance"]["hr@3"] > 3 / SIZE
+    assert "recall@3" in shown_metrics(run.metrics())
+
+
 def test_without_truth_and_without_base(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run.data / "truth.parquet").unlink()
@@ -184,6 +250,17 @@ def test_context_with_a_name_only_is_enough(tmp_path: Path) -> None:
     run.evaluate(context=bare)
     assert "The data folder has no audit." in run.report()
     assert "Training loss" not in run.report()
+
+
+def test_the_digest_is_of_what_can_change_a_number() -> None:
+    settings = PROTOCOL.model_dump(mode="json")
+    assert protocol_digest(settings | {"name": "other"}) == protocol_digest(settings)
+    assert protocol_digest(settings | {"k": [1]}) != protocol_digest(settings)
+
+
+def test_a_protocol_without_a_metric_that_ranks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no metric that ranks"):
+        Protocol(name="x", metrics=("brier",))
 
 
 def test_protocol_is_recorded_with_its_digest(run: Run) -> None:

@@ -136,7 +136,7 @@ def test_standard_errors_of_a_difference() -> None:
     scores, labels, offsets = _scored(150, 5)
     one, two = (evaluate_groups(values, labels, offsets) for values in (scores, scores + np.sin(np.arange(900))))
     draws = [bootstrap(result, 1500, 0) for result in (one, two)]
-    errors = standard_errors(one, two, *draws)
+    errors = standard_errors(one, two, *draws, one.names)
     assert list(errors) == list(one.names)
     for name in ("gauc", "hr@3", "auc"):
         assert errors[name] == pytest.approx(np.std(draws[0][name] - draws[1][name]), rel=0.08), name

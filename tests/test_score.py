@@ -23,7 +23,7 @@ from msr_adapter.score import scoring as scoring_module
 class FixedBackend:
     """Answers every request with the given log-probabilities, one after another."""
 
-    identity = "fixed"
+    identity = label = "fixed"
 
     def __init__(self, logprobs: Sequence[tuple[float, ...]], tokens_in: int = 9) -> None:
         self._logprobs, self._tokens_in, self.asked = list(logprobs), tokens_in, list[Request]()

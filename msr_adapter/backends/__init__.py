@@ -1,4 +1,4 @@
-"""Backends answer requests: a Hugging Face model, or rules for tests. Models load at the first request."""
+"""Backends answer requests: a Hugging Face model, a server, or rules for tests. Models load at the first request."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,14 @@ def _huggingface(model: ModelRef, adapter: Path | None, full_model: Path | None)
     return HuggingFaceBackend(model, adapter, full_model)
 
 
+def _server(model: ModelRef, adapter: Path | None, full_model: Path | None) -> Backend:
+    from msr_adapter.backends.server import ServerBackend
+
+    if adapter is not None or full_model is not None:
+        raise ValueError("a server cannot be handed trained weights")
+    return ServerBackend(model)
+
+
 def _scripted(model: ModelRef, adapter: Path | None, full_model: Path | None) -> Backend:
     from msr_adapter.backends.scripted import ScriptedBackend
 
@@ -21,6 +29,7 @@ def _scripted(model: ModelRef, adapter: Path | None, full_model: Path | None) ->
 
 BACKENDS: dict[str, Callable[[ModelRef, Path | None, Path | None], Backend]] = {
     "huggingface": _huggingface,
+    "server": _server,
     "scripted": _scripted,
 }
 

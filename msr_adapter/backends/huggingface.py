@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Completion, Request
+from msr_adapter.generation.request import Answer, Completion, Failure, Request
 from msr_adapter.llamafactory.encode import Encoder, collate
 from msr_adapter.llamafactory.models import is_small, model_stamp, trained_stamp
 
@@ -33,6 +33,12 @@ class HuggingFaceBackend:
         self._batch_size = model.batch_size
 
     @property
+    def label(self) -> str:
+        """The model as configured, and whether it was trained."""
+        trained = " + adapter" if self._adapter else ", fine-tuned" if self._full_model else ""
+        return f"{self.model.path} ({self.model.template}, {self.model.dtype}){trained}"
+
+    @property
     def identity(self) -> str:
         """Digest of weights, adapter, template, system text, pixel limits, dtype and versions; loads no model."""
         if not self._identity:
@@ -44,14 +50,18 @@ class HuggingFaceBackend:
             self._identity = digest([model_stamp(self.model), trained, settings, versions])
         return self._identity
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer all requests in their order; the model is loaded at the first call."""
+    def complete(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer all requests in their order; the model is loaded at the first call. An unreadable image fails."""
         if not requests:
             return []
         loaded = self._load()
-        prompts = [loaded.encoder.encode(r.prompt, [image.path for image in r.images]) for r in requests]
-        answers: dict[int, Completion] = {}
+        encoded = [_encode(loaded.encoder, request) for request in requests]
+        prompts = [prompt if isinstance(prompt, list) else [] for prompt in encoded]
+        answers: dict[int, Answer] = {row: ids for row, ids in enumerate(encoded) if isinstance(ids, Failure)}
         for rows in _alike(requests):
+            rows = [row for row in rows if row not in answers]
+            if not rows:
+                continue
             scoring = bool(requests[rows[0]].choices)
             cap = _CPU_TOKENS if scoring and loaded.network.device.type == "cpu" else None
             # Longest first: what does not fit the memory shows at once.
@@ -67,7 +77,7 @@ class HuggingFaceBackend:
             self._loaded = _Loaded(self.model, self._adapter, self._full_model)
         return self._loaded
 
-    def _within_memory(self, answer: "_Answer", work: "list[_Work]") -> list[Completion]:
+    def _within_memory(self, answer: "_Ask", work: "list[_Work]") -> list[Completion]:
         """Answer ``work`` in pieces that fit the GPU: halves the piece when memory runs out, and stays there."""
         import torch
 
@@ -156,7 +166,7 @@ class _Loaded:
 
 
 _Work = tuple[Request, list[int]]
-_Answer = Callable[[list[_Work]], list[Completion]]
+_Ask = Callable[[list[_Work]], list[Completion]]
 
 
 def split(rows: Sequence[int], lengths: Sequence[int], size: int, cap: int | None) -> Iterator[Sequence[int]]:
@@ -166,6 +176,14 @@ def split(rows: Sequence[int], lengths: Sequence[int], size: int, cap: int | Non
         fitting = size if cap is None else min(size, max(1, cap // lengths[start]))
         yield rows[start : start + fitting]
         start += fitting
+
+
+def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
+    try:
+        return encoder.encode(request.prompt, [image.path for image in request.images])
+    except OSError as error:  # Pillow's errors on damaged files are among them
+        names = ", ".join(image.path.name for image in request.images)
+        return Failure(request.key, f"image {names} cannot be read ({type(error).__name__})")
 
 
 def _alike(requests: Sequence[Request]) -> list[list[int]]:

@@ -14,6 +14,7 @@ class ScriptedBackend:
 
     def __init__(self, *, trained: bool = False, rule: Rule | None = None) -> None:
         self.identity = digest(["scripted", trained, None if rule is None else rule.__qualname__])
+        self.label = "scripted"
         self.calls = 0
         """Times `complete` was called."""
         self.answered: list[str] = []

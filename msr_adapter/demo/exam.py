@@ -11,7 +11,7 @@ from msr_adapter.config.models import ModelRef
 from msr_adapter.demo.lessons import Lesson, Maker, cover_of, describe, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.files import file_digest
-from msr_adapter.generation.request import Image, Request
+from msr_adapter.generation.request import Completion, Image, Request
 from msr_adapter.metrics import pooled_auc
 from msr_adapter.metrics.groups import make_groups
 from msr_adapter.prompts import Prompts
@@ -35,7 +35,7 @@ def examine(folder: Path, prompts: Prompts, questions: int, seed: int) -> dict[s
         for number, (name, kind) in enumerate(_KINDS.items()):
             rng = np.random.default_rng([seed, number])
             lessons = [kind(prompts, rng) for _ in range(questions)]
-            answers = backend.complete(_requests(backend.identity, lessons, Path(scratch) / name))
+            answers = _complete(backend, _requests(backend.identity, lessons, Path(scratch) / name))
             right = [answer.text == lesson.answer for answer, lesson in zip(answers, lessons, strict=True)]
             marks[name] = float(np.mean(right))
         marks["yes_no_auc"] = _yes_no_auc(backend, prompts, questions, seed, Path(scratch))
@@ -58,6 +58,10 @@ def _saved(lesson: Lesson, folder: Path) -> Iterator[Image]:
         yield Image(path, file_digest(path))
 
 
+def _complete(backend: HuggingFaceBackend, requests: Sequence[Request]) -> list[Completion]:
+    return [answer for answer in backend.complete(requests) if isinstance(answer, Completion)]
+
+
 def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, seed: int, scratch: Path) -> float:
     """Ask, for each of a shop's users, about the item they chose last and about one they never took."""
     rng = np.random.default_rng([seed, len(_KINDS)])
@@ -74,6 +78,6 @@ def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, s
         for code in (log[-1], other):
             prompt = prompts.recommend(preference=preference, title=shop.goods.titles[code], image=True)
             lessons.append(Lesson(prompt, (cover_of(shop.goods, code, rng),), ""))
-    completions = backend.complete(_requests(backend.identity, lessons, scratch / "yes_no", _YES_NO))
+    completions = _complete(backend, _requests(backend.identity, lessons, scratch / "yes_no", _YES_NO))
     scores = [c.choice_logprobs[0] - c.choice_logprobs[1] for c in completions]
     return pooled_auc(make_groups(scores, [1, 0] * len(logs), np.arange(0, len(scores) + 1, 2)))

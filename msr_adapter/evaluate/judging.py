@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,15 @@ import numpy.typing as npt
 from msr_adapter.config.models import Protocol
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.metrics import GroupMetrics, bootstrap, evaluate_groups, percentile_interval
+from msr_adapter.files import digest
+from msr_adapter.metrics import (
+    GroupMetrics,
+    bootstrap,
+    evaluate_groups,
+    percentile_interval,
+    smallest_difference,
+    standard_errors,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,7 +37,7 @@ class Judged:
 def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
     """Evaluate one model's ``scores`` (n,). Raises StageError on candidate lists that cannot be judged."""
     try:
-        result = evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.metrics, protocol.k)
+        result = evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k)
     except ValueError as error:
         raise StageError(
             f"the test candidates cannot be judged: {error}", next_step="run again with `--force data`"
@@ -41,16 +50,24 @@ def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> J
     return Judged(result, draws, summary)
 
 
+def protocol_digest(protocol: Mapping[str, Any]) -> str:
+    """Return the digest of a protocol's settings; its name and the path of its candidates cannot change a number.
+
+    The candidates' content has a digest of its own.
+    """
+    return digest({key: value for key, value in protocol.items() if key not in ("name", "candidates")})
+
+
 def primary_metric(protocol: Protocol) -> str:
     """Return the metric that findings and differences speak of: the pooled AUC, or the first one there is."""
-    first = protocol.metrics[0]
-    return "auc" if "auc" in protocol.metrics else "gauc" if first == "gauc" else f"{first}@{protocol.k[0]}"
+    first = protocol.ranking[0]
+    return "auc" if "auc" in protocol.ranking else "gauc" if first == "gauc" else f"{first}@{protocol.k[0]}"
 
 
 def chance(protocol: Protocol, held_out: HeldOut) -> dict[str, float]:
     """Return what a scorer that knows nothing gets, exactly: all candidates tied."""
     scores = np.zeros(held_out.table.num_rows)
-    return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.metrics, protocol.k).means()
+    return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k).means()
 
 
 def differences(models: Mapping[str, Judged], primary: str, level: float) -> dict[str, dict[str, float]]:
@@ -64,6 +81,23 @@ def differences(models: Mapping[str, Judged], primary: str, level: float) -> dic
         mean = trained.summary[primary]["mean"] - other.summary[primary]["mean"]
         rows[name] = {"mean": mean, "low": low, "high": high}
     return rows
+
+
+def smallest_differences(models: Mapping[str, Judged], primary: str) -> dict[str, float]:
+    """Return, for every other model, the smallest true difference to it that this many users can show.
+
+    In the primary metric (see `metrics.smallest_difference`). Nothing with a single user.
+    """
+    trained = models["trained"]
+    if trained.result.groups.users < 2:
+        return {}
+    return {
+        name: smallest_difference(
+            standard_errors(trained.result, other.result, trained.draws, other.draws, [primary])[primary]
+        )
+        for name, other in models.items()
+        if name != "trained"
+    }
 
 
 def oracle_lift_share(models: Mapping[str, Judged], chances: Mapping[str, float], primary: str) -> float | None:

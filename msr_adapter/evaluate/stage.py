@@ -3,17 +3,23 @@
 `metrics.json`::
 
     {"pipeline", "users", "seed", "primary": metric that findings speak of,
-     "protocol": {...}, "protocol_digest", "candidates": {"rows", "smallest", "largest", "digest"},
+     "protocol": {...}, "protocol_digest", "candidates": {"rows", "targets", "smallest", "largest", "digest"},
      "models": {model: {"metrics": {metric: {"mean", "low", "high"}},
                         "tied_users": share whose target ties with a negative,
                         "answer_mass": mean p(yes) + p(no), trained and base only}},
      "chance": {metric: exact value of a scorer that knows nothing},
      "differences": {other model: trained minus it in the primary metric {"mean", "low", "high"}, paired},
+     "smallest_difference": {other model: smallest true difference to it in the primary metric that a two-sided 5% test
+                             shows with 80% power on this many users},
+     "calibration": {model with probabilities: {"log_loss", "brier", "ece",
+                     "bins": [{"low", "high", "count", "mean_score", "rate"}], empty bins left out}},
+     "beyond": {model: {"coverage@k", "gini@k", "popularity@k", "novelty@k"}},
      "oracle_lift_share": (trained - chance) / (oracle - chance) in the primary metric, or null,
      "findings": [{"severity": "warning" | "info", "text"}], "versions": {library: version}}
 
 Models: trained, base (with a score folder), popularity, random (if asked for), oracle (if the truth is known).
-`per_user.parquet`: see `tables.per_user_schema`. `report.html`: one self-contained page.
+docs/metrics.md explains each key. `per_user.parquet`: see `tables.per_user_schema`. `candidate_scores.parquet`: see
+`tables.candidate_scores_table`. `report.html`: one self-contained page.
 """
 
 from collections.abc import Mapping
@@ -27,12 +33,13 @@ from msr_adapter.config.models import Protocol
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
 from msr_adapter.evaluate.baselines import BASELINES, oracle_scores
+from msr_adapter.evaluate.beyond import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.context import ReportContext
 from msr_adapter.evaluate.report import write_report
 from msr_adapter.evaluate.sections import headline
-from msr_adapter.evaluate.tables import console_table, per_user_table
-from msr_adapter.files import digest, write_json
+from msr_adapter.evaluate.tables import candidate_scores_table, console_table, per_user_table
+from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
 
@@ -47,7 +54,7 @@ def evaluate(
     reporter: Reporter,
     context: ReportContext,
 ) -> dict[str, Any]:
-    """Judge the models of ``score_dirs`` and the baselines; write metrics.json, per_user.parquet and report.html.
+    """Judge the models of ``score_dirs`` and the baselines; write metrics.json, two tables and report.html.
 
     Returns the users, every model's means, the share of the oracle's lift and the findings. Raises StageError, with
     counts, on scores that do not fit the candidates one to one.
@@ -61,9 +68,13 @@ def evaluate(
             models[name] = judging.judge(protocol, held_out, values, seed)
             advance(1)
     metrics = _metrics(protocol, seed, held_out, models, tables, context)
+    metrics["calibration"] = calibration(protocol, held_out, tables)
+    metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, data_dir)
     write_json(out / "metrics.json", metrics)
     per_user = per_user_table(held_out, models)
     write_table(per_user, per_user.schema, out / "per_user.parquet")
+    ranked = candidate_scores_table(held_out, scores)
+    write_table(ranked, ranked.schema, out / "candidate_scores.parquet")
     write_report(metrics, models, held_out, tables["trained"], data_dir, out / "report.html", context)
     _say(metrics, reporter)
     return _key_numbers(metrics)
@@ -101,7 +112,12 @@ def _metrics(
     chances = judging.chance(protocol, held_out)
     gaps = judging.differences(models, primary, protocol.confidence.level)
     mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
-    candidates = {"rows": held_out.table.num_rows, "smallest": int(sizes.min()), "largest": int(sizes.max())}
+    candidates = {
+        "rows": held_out.table.num_rows,
+        "targets": int(held_out.labels.sum()),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+    }
     settings = protocol.model_dump(mode="json")
     return {
         "pipeline": context.name,
@@ -109,11 +125,12 @@ def _metrics(
         "seed": seed,
         "primary": primary,
         "protocol": settings,
-        "protocol_digest": digest(settings),
+        "protocol_digest": judging.protocol_digest(settings),
         "candidates": {**candidates, "digest": held_out.digest},
         "models": {name: _model(judged, mass.get(name)) for name, judged in models.items()},
         "chance": chances,
         "differences": gaps,
+        "smallest_difference": judging.smallest_differences(models, primary),
         "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
         "findings": judging.find(models, gaps, mass, primary),
         "versions": dict(context.versions),

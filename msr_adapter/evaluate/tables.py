@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from rich import box
 from rich.table import Table
 
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Judged, label
+from msr_adapter.schema import CANDIDATES
 
 
 def per_user_schema(metrics: list[str]) -> pa.Schema:
@@ -20,8 +22,8 @@ def per_user_schema(metrics: list[str]) -> pa.Schema:
             pa.field("user_id", pa.string(), nullable=False),
             pa.field("model", pa.string(), nullable=False),
             pa.field("candidates", pa.int32(), nullable=False),
-            pa.field("rank", pa.float64(), nullable=False),  # of the target, 1 = best; mean over tie orders
-            pa.field("greater", pa.int32(), nullable=False),  # candidates above the target
+            pa.field("rank", pa.float64(), nullable=False),  # of the (best) target, 1 = best; mean over tie orders
+            pa.field("greater", pa.int32(), nullable=False),  # candidates above it
             pa.field("equal", pa.int32(), nullable=False),  # negatives tied with it
             *(pa.field(name, pa.float64(), nullable=False) for name in metrics),
         ]
@@ -49,6 +51,16 @@ def _rows(held_out: HeldOut, name: str, judged: Judged, schema: pa.Schema) -> pa
     return pa.table(columns, schema=schema)
 
 
+def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, npt.NDArray[np.float64]]) -> pa.Table:
+    """Return the candidates with what every model ranks them by: example_id, item_id, label, one column per model.
+
+    Metrics, comparisons and exports can be made again from it alone.
+    """
+    columns = {name: held_out.table[name] for name in CANDIDATES.names}
+    fields = [*CANDIDATES, *(pa.field(f"score:{name}", pa.float64(), nullable=False) for name in scores)]
+    return pa.table(columns | {f"score:{name}": values for name, values in scores.items()}, schema=pa.schema(fields))
+
+
 def console_table(metrics: Mapping[str, Any]) -> Table:
     """Return metric x model with intervals from `metrics.json`'s content. Recall@k is left out where HR@k is shown."""
     level = metrics["protocol"]["confidence"]["level"]
@@ -65,9 +77,12 @@ def console_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the metrics worth a row: with one target per user Recall@k equals HR@k."""
+    """Return the metrics worth a row: with one target per user Recall@k equals HR@k, and MAP@k equals MRR@k."""
     names = list(metrics["chance"])
-    return [name for name in names if not name.startswith("recall@") or f"hr@{name[7:]}" not in names]
+    if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
+        return names
+    twins = {name: name.replace("recall@", "hr@").replace("map@", "mrr@") for name in names}
+    return [name for name, twin in twins.items() if twin == name or twin not in names]
 
 
 def _cell(value: Mapping[str, float]) -> str:

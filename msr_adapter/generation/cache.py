@@ -1,24 +1,17 @@
 """Completions kept by request key, so that neither a second run nor a killed one computes anything twice."""
 
-import contextlib
 import math
-import sqlite3
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Backend, Completion, Request
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
+from msr_adapter.generation.store import CompletionStore
 
-# One table per schema version: entries of another version stay in the file and are never read.
-_TABLE = "completions_1"
-_CREATE = f"""CREATE TABLE IF NOT EXISTS {_TABLE} (
-  key BLOB PRIMARY KEY, text TEXT NOT NULL, choice_logprobs BLOB NOT NULL, finish_reason TEXT NOT NULL,
-  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL) WITHOUT ROWID"""
-_LOOKUP_CHUNK = 500  # SQLite builds allow as few as 999 variables in one statement
-_BUSY_MS = 60_000
+SHARD = 256
+"""Requests that are computed and committed together."""
 
 
 class CacheStats(NamedTuple):
@@ -28,28 +21,17 @@ class CacheStats(NamedTuple):
     """Answered from the file."""
     computed: int = 0
     """Answered by a backend."""
+    failed: int = 0
+    """Put to a backend in vain."""
 
 
 class CompletionCache:
-    """Completions in one SQLite file; several processes may use it at once. A context manager."""
+    """Completions in one file; several processes may use it at once. A context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stats = CacheStats()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._explained():
-            # Autocommit: transactions are opened where they are meant.
-            self._db = sqlite3.connect(path, isolation_level=None)
-            try:
-                self._db.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-                self._db.execute("PRAGMA journal_mode=WAL")
-                # With WAL, NORMAL keeps every commit through a killed process; a power cut may lose the latest
-                # shards, never the file, and those are computed again. FULL would pay a disk flush per shard for that.
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.execute(_CREATE)
-            except BaseException:
-                self._db.close()
-                raise
+        self._store = CompletionStore(path)
 
     def __enter__(self) -> Self:
         return self
@@ -59,108 +41,104 @@ class CompletionCache:
 
     def close(self) -> None:
         """Close the file; everything is committed already."""
-        self._db.close()
+        self._store.close()
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Return those of ``keys`` that are answered already."""
+        return set(self._store.lookup(keys))
 
     def complete(
         self,
         backend: Backend,
         requests: Sequence[Request],
         *,
-        shard: int = 256,
+        shard: int = SHARD,
         advance: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """Answer ``requests`` in their order, each distinct one at most once ever.
+        """As `attempt`, for callers that need every answer: the first shard with a failure raises `StageError`."""
+
+        def refuse(failures: Sequence[Failure]) -> None:
+            raise StageError(
+                f"{len(failures)} of {len(requests)} requests failed, first: {failures[0].reason}",
+                next_step="run the same command again: what was answered is kept",
+            )
+
+        answers = self._run(backend, requests, shard, advance, refuse)
+        return [answer for answer in answers if isinstance(answer, Completion)]
+
+    def attempt(
+        self,
+        backend: Backend,
+        requests: Sequence[Request],
+        *,
+        shard: int = SHARD,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[Answer]:
+        """Answer ``requests`` in their order, each distinct one at most once ever; failures are tried again next time.
 
         Shards are consecutive slices of the distinct requests, whatever is cached; the missing ones of a shard go to
         the backend in one call and are committed in one transaction. Hence a killed run loses at most one shard, and
         its rerun hands the backend the very batches that an undisturbed run would have. ``advance`` sums to
         ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a finite number.
         """
+        return self._run(backend, requests, shard, advance, lambda _: None)
+
+    def _run(
+        self,
+        backend: Backend,
+        requests: Sequence[Request],
+        shard: int,
+        advance: Callable[[int], None] | None,
+        on_failures: Callable[[Sequence[Failure]], None],
+    ) -> list[Answer]:
         if shard < 1:
             raise ValueError(f"shard {shard} must be at least 1")
         copies = Counter(request.key for request in requests)
         distinct = list({request.key: request for request in requests}.values())
-        found: dict[str, Completion] = {}
+        found: dict[str, Answer] = {}
         for start in range(0, len(distinct), shard):
             part = distinct[start : start + shard]
-            found.update(self._complete_shard(backend, part))
+            answers = self._shard(backend, part)
+            if failures := [answer for answer in answers.values() if isinstance(answer, Failure)]:
+                on_failures(failures)
+            found.update(answers)
             if advance is not None:
                 advance(sum(copies[request.key] for request in part))
         return [found[request.key] for request in requests]
 
-    def _complete_shard(self, backend: Backend, shard: Sequence[Request]) -> dict[str, Completion]:
-        found = self._lookup([request.key for request in shard])
+    def _shard(self, backend: Backend, shard: Sequence[Request]) -> dict[str, Answer]:
+        found: dict[str, Answer] = dict(self._store.lookup([request.key for request in shard]))
         missing = [request for request in shard if request.key not in found]
+        failures: list[Failure] = []
         if missing:
             answers = backend.complete(missing)
+            completions = [answer for answer in answers if isinstance(answer, Completion)]
+            failures = [answer for answer in answers if isinstance(answer, Failure)]
             _check_answers(missing, answers)
-            self._store(answers)
+            self._store.add(backend.identity, backend.label, completions, failures)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
-            found.update(self._lookup([request.key for request in missing]))
-        hits, computed = self.stats
-        self.stats = CacheStats(hits + len(shard) - len(missing), computed + len(missing))
+            found.update((failure.key, failure) for failure in failures)
+            found.update(self._store.lookup([request.key for request in missing]))
+        hits, computed, failed = self.stats
+        fresh = len(missing) - len(failures)
+        self.stats = CacheStats(hits + len(shard) - len(missing), computed + fresh, failed + len(failures))
         return found
 
-    def _lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
-        found: dict[str, Completion] = {}
-        for start in range(0, len(keys), _LOOKUP_CHUNK):
-            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
-            marks = ",".join("?" * len(chunk))
-            with self._explained():
-                rows = self._db.execute(f"SELECT * FROM {_TABLE} WHERE key IN ({marks})", chunk).fetchall()
-            found.update((completion.key, completion) for completion in map(_from_row, rows))
-        return found
 
-    def _store(self, answers: Sequence[Completion]) -> None:
-        rows = [_to_row(answer) for answer in answers]
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(f"INSERT OR IGNORE INTO {_TABLE} VALUES (?,?,?,?,?,?)", rows)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what SQLite says into what to do. A damaged file is never replaced: that is the user's decision."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            what = f"{self.path}: the completion cache cannot be used ({error})"
-            if not isinstance(error, sqlite3.OperationalError):
-                cause, step = "the file is damaged or not a cache", "move it away; its completions are computed again"
-            elif "locked" in str(error):
-                cause, step = "another process holds the file", "wait for it to end and run again"
-            else:
-                cause, step = "no space left or no right to write", "make room or choose another --run-dir"
-            raise StageError(what, cause, step) from error
-
-
-def _check_answers(requests: Sequence[Request], answers: Sequence[Completion]) -> None:
+def _check_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
     """Refuse answers that would poison the cache: wrong ones are a bug, non-finite ones a sick model."""
     if [request.key for request in requests] != [answer.key for answer in answers]:
         raise ValueError(f"the backend gave {len(answers)} answers to {len(requests)} requests, or in another order")
+    sick = 0
     for request, answer in zip(requests, answers, strict=True):
+        if isinstance(answer, Failure):
+            continue
         if len(answer.choice_logprobs) != len(request.choices):
             raise ValueError(f"{len(answer.choice_logprobs)} log-probabilities for choices {request.choices}")
-    sick = sum(not all(map(math.isfinite, answer.choice_logprobs)) for answer in answers)
+        sick += not all(map(math.isfinite, answer.choice_logprobs))
     if sick:
         raise StageError(
             f"the model gave no finite log-probability for {sick} of {len(answers)} prompts",
             "training diverged, or its numbers overflow in float16",
             "look at the training loss; lower the learning rate, or set dtype to bfloat16 or float32",
         )
-
-
-def _to_row(answer: Completion) -> tuple[bytes, str, bytes, str, int, int]:
-    numbers = struct.pack(f"<{len(answer.choice_logprobs)}d", *answer.choice_logprobs)
-    return bytes.fromhex(answer.key), answer.text, numbers, answer.finish_reason, answer.tokens_in, answer.tokens_out
-
-
-def _from_row(row: tuple[bytes, str, bytes, str, int, int]) -> Completion:
-    key, text, numbers, finish_reason, tokens_in, tokens_out = row
-    logprobs = struct.unpack(f"<{len(numbers) // 8}d", numbers)
-    return Completion(key.hex(), text, logprobs, finish_reason, tokens_in, tokens_out)

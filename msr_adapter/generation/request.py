@@ -55,12 +55,31 @@ class Completion:
     tokens_out: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why the request with the same key has no answer; it is recorded and asked again by the next run."""
+
+    key: str
+    reason: str
+    """One line, without secrets."""
+
+
+Answer = Completion | Failure
+
+
 class Backend(Protocol):
     """Answers requests. One job."""
+
+    @property
+    def label(self) -> str:
+        """What a reader of the cache calls this model."""
 
     @property
     def identity(self) -> str:
         """Digest of all that, beside the request, can change an answer."""
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer all requests, in their order; the backend batches and sorts by length as it likes."""
+    def complete(self, requests: Sequence[Request]) -> Sequence[Answer]:
+        """Answer all requests, in their order; the backend batches and sorts by length as it likes.
+
+        A fault of one request is its `Failure`; only what concerns every request is raised, as `StageError`.
+        """

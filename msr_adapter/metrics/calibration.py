@@ -62,5 +62,5 @@ def _summary(sums: Floats, log_loss: float, brier: float) -> Calibration:
     with np.errstate(invalid="ignore"):
         means, rates = sums[1] / counts, sums[2] / counts
     ece = float(np.abs(sums[2] - sums[1]).sum() / counts.sum())
-    edges = np.linspace(0, 1, len(counts) + 1)
+    edges = np.arange(len(counts) + 1) / len(counts)
     return Calibration(log_loss, brier, ece, edges, counts.astype(np.int64), means, rates)

@@ -3,7 +3,7 @@
 The unit is the user: `paired_values` gives each metric one value per user whose mean is the metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -72,14 +72,21 @@ def smallest_difference(standard_error: float) -> float:
 
 
 def standard_errors(
-    first: GroupMetrics, second: GroupMetrics, draws: Mapping[str, Floats], others: Mapping[str, Floats]
+    first: GroupMetrics,
+    second: GroupMetrics,
+    draws: Mapping[str, Floats],
+    others: Mapping[str, Floats],
+    names: Sequence[str],
 ) -> dict[str, float]:
-    """Return metric -> standard error of first minus second: from the users' SD; of ``auc``, from the bootstrap."""
+    """Return metric -> standard error of first minus second: from the users' SD; of ``auc``, from the bootstrap.
+
+    ``draws`` and ``others`` are the two scorers' paired bootstraps. Needs two users.
+    """
     errors = {}
-    for name in first.names:
+    for name in names:
         if name in first.pooled:
             errors[name] = float(np.std(draws[name] - others[name], ddof=1))
         else:
             gaps = first.per_user[name] - second.per_user[name]
-            errors[name] = float(np.std(gaps, ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else float("inf")
+            errors[name] = float(np.std(gaps, ddof=1) / np.sqrt(len(gaps)))
     return errors

@@ -1,5 +1,6 @@
 """Everything that can be known before a model is loaded."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_data(pipeline.data),
         *Prompts(pipeline.templates).check(),
         *_check_models(loaded),
+        *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_versions(),
         *_check_disk(loaded.run_dir),
@@ -58,6 +60,23 @@ def _check_model(where: str, role: str, model: ModelRef) -> Problem | None:
         where, f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
         "Save the model there with save_pretrained, or correct the path",
     )  # fmt: skip
+
+
+def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
+    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
+    problems = []
+    if train.model.backend == "server":
+        step = "Use a server for summarize.items.model and summarize.users.model, and a local model here"
+        problems.append(Problem(loaded.where("train.model.backend"), "train.model.backend", "server",
+                                "the recommender is trained and scored on this machine", step))  # fmt: skip
+    for role, part in (("summarize.items", summarize.items), ("summarize.users", summarize.users)):
+        server = part.model.server if part.mode != "none" and part.model.backend == "server" else None
+        name = server.key_variable if server else None
+        if name and not os.environ.get(name):
+            setting = f"{role}.model.server.key_variable"
+            found = f"the environment variable {name} is not set"
+            problems.append(Problem(loaded.where(setting), setting, found, "", f"export {name}=... in this shell"))
+    return problems
 
 
 def _check_disk(run_dir: Path) -> list[Problem]:

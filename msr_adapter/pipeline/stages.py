@@ -12,7 +12,10 @@ from msr_adapter.config.models import ModelRef, Pipeline
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.pipeline.context import Context
 
-_CANNOT_MATTER = {"batch_size"}
+_CANNOT_MATTER: dict[str, Any] = {
+    "batch_size": True,
+    "server": {"key_variable", "concurrency", "timeout", "retries", "first_wait", "longest_wait"},
+}
 """Fields of a model reference that change speed and memory, never what is asked for."""
 
 
@@ -34,6 +37,11 @@ class Stage:
 
 def _model(model: ModelRef) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude=_CANNOT_MATTER)
+
+
+def _stamp(model: ModelRef) -> Any:
+    """Identify the weights; a server's are not ours to see."""
+    return None if model.backend == "server" else model_stamp(model)
 
 
 def _no_sources(_: Pipeline) -> None:
@@ -64,7 +72,7 @@ def _items_config(p: Pipeline) -> Any:
 
 
 def _items_sources(p: Pipeline) -> Any:
-    return None if p.summarize.items.mode == "none" else model_stamp(p.summarize.items.model)
+    return None if p.summarize.items.mode == "none" else _stamp(p.summarize.items.model)
 
 
 def _run_items(c: Context) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _users_config(p: Pipeline) -> Any:
 
 
 def _users_sources(p: Pipeline) -> Any:
-    return None if p.summarize.users.mode == "none" else model_stamp(p.summarize.users.model)
+    return None if p.summarize.users.mode == "none" else _stamp(p.summarize.users.model)
 
 
 def _run_users(c: Context) -> dict[str, Any]:
@@ -179,8 +187,9 @@ STAGES: tuple[Stage, ...] = (
         _score_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(
-        "evaluate", 1, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
-        ("metrics.json", "per_user.parquet", "report.html"), _evaluate_config, _no_sources, _run_evaluate,
+        "evaluate", 2, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
+        ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
+        _evaluate_config, _no_sources, _run_evaluate,
     ),
 )  # fmt: skip
 

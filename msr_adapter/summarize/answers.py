@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from msr_adapter.generation import Backend, Completion, CompletionCache, Image, Request
+from msr_adapter.config.models.summarize import OnFailure
+from msr_adapter.errors import StageError
+from msr_adapter.files import write_json
+from msr_adapter.generation import Backend, Completion, CompletionCache, Failure, Image, Request
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
+_NAMED = 5
+_TREATED = {"skip": "they are skipped", "title": "titles stand in for them"}
 _FEW = 20  # too few summaries to speak of a share
 
 
@@ -26,6 +32,8 @@ class Answers:
     """Requests answered with nothing but white space."""
     cut: int = 0
     """Requests whose answer ended at the token budget."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    """The id and the reason of every request without an answer."""
     _distinct: dict[str, Completion] = field(default_factory=dict)
     _computed: int = 0
 
@@ -37,11 +45,17 @@ class Answers:
         """Return the request for free text that puts ``prompt`` to this stage's model."""
         return Request(self._model, prompt, images, max_new_tokens=self.max_new_tokens)
 
-    def texts(self, requests: Sequence[Request], advance: Advance) -> list[str]:
-        """Answer ``requests`` in their order with clean one-line texts, possibly empty."""
+    def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
+        """Answer ``requests`` in their order with clean one-line texts, possibly empty; None where one failed.
+
+        ``owners`` name the requests in the list of failures.
+        """
         before = self.cache.stats
-        completions = self.cache.complete(self.backend, requests, advance=advance)
-        texts = [neutralise(completion.text, TEXT_LIMIT) for completion in completions]
+        answers = self.cache.attempt(self.backend, requests, advance=advance)
+        completions = [answer for answer in answers if isinstance(answer, Completion)]
+        texts = [neutralise(answer.text, TEXT_LIMIT) if isinstance(answer, Completion) else None for answer in answers]
+        failed = ((owner, answer) for owner, answer in zip(owners, answers, strict=True) if isinstance(answer, Failure))
+        self.failures += [{"id": owner, "reason": failure.reason} for owner, failure in failed]
         self.requests += len(requests)
         self.empty += texts.count("")
         self.cut += sum(completion.finish_reason == "length" for completion in completions)
@@ -58,9 +72,24 @@ class Answers:
             "cached": len(self._distinct) - self._computed,
             "empty_answers": self.empty,
             "cut_by_budget": self.cut,
+            "failed": len(self.failures),
             "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
             "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
         }
+
+    def settle(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:
+        """Write `failures.json` if anything failed, name the first ones, and stop if that is the policy."""
+        if not self.failures:
+            return
+        named = "; ".join(f"{failure['id']}: {failure['reason']}" for failure in self.failures[:_NAMED])
+        what = f"{label}: {len(self.failures)} of {self.requests} requests failed ({named})"
+        if on_failure == "error":
+            raise StageError(
+                what, next_step="run the same command again, which asks only these again, or set on_failure to skip or "
+                "title",
+            )  # fmt: skip
+        write_json(out / "failures.json", self.failures)
+        reporter.note(f"{what}; {_TREATED[on_failure]}. All of them are in {out.name}/failures.json")
 
     def warn(self, reporter: Reporter, label: str) -> None:
         """Say what a reader of the summaries must know: empty answers, and answers cut at the token budget."""

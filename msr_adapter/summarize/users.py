@@ -43,10 +43,13 @@ def summarize_users(
             raise ValueError(f"mode {config.mode} needs a backend")
         answers = Answers(backend, cache, config.max_new_tokens)
         size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
-        tested = pc.equal(examples["split"], "test").to_numpy()
+        tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
         recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories], tested)
-        texts = recurrence.run(reporter)
-        _write_steps(recurrence, examples["example_id"].to_pylist(), out)
+        texts = recurrence.run(ids, config.on_failure == "skip", reporter)
+        answers.settle(config.on_failure, out, reporter, _LABEL)
+        if config.on_failure == "title":
+            texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
+        _write_steps(recurrence, ids, out)
         counts |= answers.counts() | {
             "steps": recurrence.steps,
             "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
@@ -66,7 +69,8 @@ def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list
         item_id: HistoryItem(titles[item_id], summary)
         for item_id, summary in zip(described["item_id"].to_pylist(), described["summary"].to_pylist(), strict=True)
     }
-    return [[known[item_id] for item_id in history] for history in examples["history"].to_pylist()]
+    # An item that the item summariser skipped has no row.
+    return [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
 
 
 def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> None:
@@ -95,28 +99,39 @@ class _Recurrence:
         self.paths: dict[int, list[tuple[int, str]]] = {index: [] for index, keep in enumerate(kept) if keep}
         """Of the examples to be ``kept``: items read and the text, after each step."""
         self.steps = max(map(len, blocks), default=0)
+        self.failed: set[int] = set()
+        self._ids: list[str] = []
         self._texts = [""] * len(blocks)
         self._keys = [""] * len(blocks)
 
-    def run(self, reporter: Reporter) -> list[str]:
-        """Run every wave and return each example's text. Examples with equal blocks so far share their requests."""
+    def run(self, ids: Sequence[int], past_failures: bool, reporter: Reporter) -> list[str]:
+        """Run every wave and return each example's text. Examples with equal blocks so far share their requests.
+
+        A failed step leaves the text as it was and puts its example into ``failed``; only with ``past_failures`` do its
+        later steps follow. ``ids`` name the examples in the list of failures.
+        """
+        self._ids = [f"example {number}" for number in ids]
         with reporter.track(_LABEL, sum(map(len, self.blocks))) as advance:
             for step in range(self.steps):
-                self._wave(step, advance)
+                self._wave(step, past_failures, advance)
         return self._texts
 
     def last_keys(self) -> list[str]:
         """Return the key of each example's last request; examples without history have none."""
         return [key for key in self._keys if key]
 
-    def _wave(self, step: int, advance: Advance) -> None:
-        wave = [index for index, blocks in enumerate(self.blocks) if len(blocks) > step]
+    def _wave(self, step: int, past_failures: bool, advance: Advance) -> None:
+        stopped = set() if past_failures else self.failed
+        wave = [index for index, blocks in enumerate(self.blocks) if len(blocks) > step and index not in stopped]
         requests = [
             self.answers.request(self.prompts.user_preference(self._texts[index], self.blocks[index][step]))
             for index in wave
         ]
-        texts = self.answers.texts(requests, advance)
+        texts = self.answers.texts([self._ids[index] for index in wave], requests, advance)
         for index, request, text in zip(wave, requests, texts, strict=True):
+            if text is None:
+                self.failed.add(index)
+                continue
             self._keys[index] = request.key
             # An empty answer must not wipe out what earlier blocks said.
             self._texts[index] = text or self._texts[index]

@@ -7,7 +7,7 @@ names them before these models see them. Each field's documentation stands right
 from msr_adapter.config.models.base import Model
 from msr_adapter.config.models.data import Data, Images, KCore, Limit, Split
 from msr_adapter.config.models.evaluate import BaselineName, Confidence, Evaluate, Negatives, Protocol
-from msr_adapter.config.models.model import ModelRef
+from msr_adapter.config.models.model import ModelRef, Server
 from msr_adapter.config.models.pipeline import Pipeline
 from msr_adapter.config.models.sources import (
     AmazonSource,
@@ -56,6 +56,7 @@ __all__ = [
     "PixelRecSource",
     "Protocol",
     "RecBoleSource",
+    "Server",
     "ShopSource",
     "Source",
     "Split",

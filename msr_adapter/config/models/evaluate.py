@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from msr_adapter.config.models.base import Model, allowed
 
@@ -27,6 +27,15 @@ class Confidence(Model):
     """Bootstrap samples."""
 
 
+RANKING = ("auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg")
+"""Metrics of where the targets stand in their lists."""
+
+MetricName = Literal[
+    "auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg",
+    "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",
+]  # fmt: skip
+
+
 class Protocol(Model):
     """What "good" means: one file in `eval/`."""
 
@@ -36,16 +45,30 @@ class Protocol(Model):
     """The item that is to be found: the user's last by time."""
     negatives: Negatives = Negatives()
     """What the target is ranked among."""
-    metrics: tuple[Literal["auc", "gauc", "hr", "recall", "mrr", "ndcg"], ...] = (
+    metrics: tuple[MetricName, ...] = (
         "auc", "gauc", "hr", "recall", "mrr", "ndcg",
+        "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",
     )  # fmt: skip
-    """auc: pooled over users; gauc: mean of per-user AUCs; the others are cut off at each `k`."""
+    """auc: pooled over users; gauc: mean of per-user AUCs; hr .. ndcg: cut off at each `k`; log_loss, brier, ece: of
+    the probabilities; coverage .. novelty: of the items in the first `k` places. docs/metrics.md has every formula."""
     k: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5, 10)
     """Cut-offs of the ranking metrics."""
     ties: Literal["expected"] = "expected"
     """Ties count with their expected value over all tie orders."""
     confidence: Confidence = Confidence()
     """Intervals over users."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _one_metric_ranks(cls, metrics: tuple[MetricName, ...]) -> tuple[MetricName, ...]:
+        if not set(metrics) & set(RANKING):
+            raise ValueError(f"no metric that ranks; at least one of {', '.join(RANKING)} is needed")
+        return metrics
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The ranking metrics among `metrics`, in their order."""
+        return tuple(name for name in self.metrics if name in RANKING)
 
 
 BaselineName = Literal["random", "popularity", "base"]

@@ -2,9 +2,28 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.base import Model, allowed
+
+
+class Server(Model):
+    """An OpenAI-compatible endpoint."""
+
+    url: str = Field(pattern=r"^https?://[^/]", json_schema_extra=allowed("a URL that begins with http:// or https://"))
+    """Base address, mostly ending in `/v1`: requests go to `URL/chat/completions`."""
+    key_variable: str | None = None
+    """Environment variable that holds the key; null = no key. The key itself is never written anywhere."""
+    concurrency: int = Field(8, ge=1)
+    """Requests under way at a time."""
+    timeout: float = Field(120, gt=0)
+    """Seconds an answer may take."""
+    retries: int = Field(5, ge=0)
+    """Further attempts at a request after a drop, a time-out, a broken answer, 429 or a 5xx."""
+    first_wait: float = Field(1, ge=0)
+    """Seconds before the first retry at most; doubles with each, drawn at random below that."""
+    longest_wait: float = Field(60, ge=0)
+    """Longest pause in seconds, whatever the server asks for."""
 
 
 class ModelRef(Model):
@@ -26,5 +45,14 @@ class ModelRef(Model):
     """Precision of the weights in training and scoring."""
     batch_size: int = Field(32, ge=1)
     """Prompts per forward pass."""
-    backend: Literal["huggingface", "scripted"] = "huggingface"
-    """`scripted` answers by rule, for tests of the machinery only."""
+    backend: Literal["huggingface", "server", "scripted"] = "huggingface"
+    """huggingface: loaded here. server: asked over HTTP, for the summarisers; `path` is the served model's name.
+    `scripted` answers by rule, for tests of the machinery only."""
+    server: Server | None = None
+    """Read when `backend` is `server`."""
+
+    @model_validator(mode="after")
+    def _server_has_an_address(self) -> "ModelRef":
+        if self.backend == "server" and self.server is None:
+            raise ValueError("backend server needs server.url")
+        return self

@@ -7,6 +7,9 @@ from pydantic import Field
 from msr_adapter.config.models.base import Model
 from msr_adapter.config.models.model import ModelRef
 
+OnFailure = Literal["error", "skip", "title"]
+"""What becomes of a request that failed for good."""
+
 
 class ItemSummaries(Model):
     """Move 1: image and title -> text."""
@@ -17,6 +20,9 @@ class ItemSummaries(Model):
     """`none`: an item is its title."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest summary."""
+    on_failure: OnFailure = "error"
+    """An item that cannot be described (a damaged image, a server that keeps failing). error: stop, once everything
+    else is done and kept. skip: leave it out of the histories. title: its title must do. Always counted and named."""
 
 
 class UserSummaries(Model):
@@ -30,6 +36,9 @@ class UserSummaries(Model):
     """Items per recurrent step; 3 in the paper."""
     max_new_tokens: int = Field(128, ge=1)
     """Longest summary."""
+    on_failure: OnFailure = "error"
+    """A step that fails for good. error: stop, once everything else is done and kept. skip: the summary stays what it
+    was before the step. title: the listed history itself stands in for the summary. Always counted and named."""
 
 
 class Summarize(Model):

@@ -1,0 +1,115 @@
+"""Trying again: exponential back-off with full jitter, `Retry-After` honoured, an end to it in any case."""
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar
+
+import httpx
+
+from msr_adapter.config.models import Server
+
+_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""States that pass: overload, restarts, time-outs."""
+_QUOTED = 300
+_HINTS = {
+    401: ("the key is missing or wrong", "set the environment variable that model.server.key_variable names"),
+    403: ("the key may not use this model", "use a key that may"),
+    404: ("the URL or the model's name is wrong", "check model.server.url (with /v1) and model.path"),
+}
+
+T = TypeVar("T")
+
+
+class GaveUpError(Exception):
+    """This request has no answer and will not get one now."""
+
+
+class BrokenAnswerError(Exception):
+    """What came back is damaged; another try may do better."""
+
+
+class UnusableServerError(Exception):
+    """No request will be answered: the cause and the next step are in ``hint``."""
+
+    def __init__(self, text: str, hint: tuple[str, str]) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+class RefusedError(Exception):
+    """An answer with a status other than 200."""
+
+    def __init__(self, status: int, text: str, wait: float | None) -> None:
+        super().__init__(f"status {status}: {text}" if text else f"status {status}")
+        self.status, self.wait = status, wait
+
+    @classmethod
+    def from_response(cls, response: httpx.Response) -> Self:
+        """Keep what the server said, on one line and short, and how long it asks to wait."""
+        text = " ".join(_said(response).split())[:_QUOTED]
+        return cls(response.status_code, text, retry_after(response.headers.get("Retry-After")))
+
+
+class Attempts:
+    """The attempts at one request."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def run(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Await ``ask`` until it answers. Raises `GaveUpError` after the last attempt or on a refusal of this request,
+        `UnusableServerError` on a refusal that meets every request."""
+        for attempt in range(self._server.retries + 1):
+            try:
+                return await ask()
+            except RefusedError as error:
+                if error.status in _HINTS:
+                    raise UnusableServerError(str(error), _HINTS[error.status]) from None
+                if error.status not in _PASSING:
+                    raise GaveUpError(str(error)) from None
+                last, wait = str(error), error.wait
+            except (httpx.TransportError, TimeoutError, BrokenAnswerError) as error:
+                last, wait = _named(error), None
+            if attempt < self._server.retries:
+                await asyncio.sleep(self._pause(attempt, wait))
+        raise GaveUpError(f"{last} ({self._server.retries + 1} attempts)")
+
+    def _pause(self, attempt: int, asked: float | None) -> float:
+        """Seconds until the next attempt: what the server asked for, or full jitter (Brooker, 2015), capped."""
+        longest = self._server.longest_wait
+        jitter = random.uniform(0, min(longest, self._server.first_wait * 2**attempt))
+        return jitter if asked is None else min(longest, asked) + jitter / 10
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds a `Retry-After` header asks for: a number or an HTTP date; None if absent or unreadable."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if seconds == seconds else None
+
+
+def _said(response: httpx.Response) -> str:
+    """Return the server's own words: the message of an error object, else the text."""
+    try:
+        content = response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return response.text
+    error = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _named(error: Exception) -> str:
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "no answer in time"
+    return str(error) or type(error).__name__

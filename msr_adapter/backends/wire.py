@@ -1,0 +1,73 @@
+"""Requests and answers as the OpenAI-compatible chat endpoint writes them."""
+
+import base64
+import io
+import json
+from typing import Any
+
+import httpx
+from PIL import Image as Picture
+
+from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError
+from msr_adapter.config.models import ModelRef
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Completion, Image, Request
+
+_MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+"""What every server reads; anything else is sent as PNG (LLaMA-Factory's server, for one, takes no WebP)."""
+_FINISHED = {"stop": "stop", "length": "length"}
+
+
+def body(model: ModelRef, request: Request) -> dict[str, Any]:
+    """Return the JSON of one request: greedy, images as data URLs where their placeholders stand."""
+    system = [{"role": "system", "content": model.default_system}] if model.default_system else []
+    return {
+        "model": model.path,
+        "messages": [*system, {"role": "user", "content": _content(request)}],
+        "max_tokens": request.max_new_tokens,
+        "temperature": 0,
+        "stream": False,
+    }
+
+
+def read_answer(request: Request, response: httpx.Response) -> Completion:
+    """Return the completion in a response of status 200.
+
+    Raises `BrokenAnswerError` if it is none, `GaveUpError` if the server withholds it.
+    """
+    try:
+        answer = response.json()
+        choice = answer["choices"][0]
+        text, finish = choice["message"].get("content"), choice.get("finish_reason")
+        usage = answer.get("usage") or {}
+        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, ValueError) as e:
+        raise BrokenAnswerError(f"not an answer to a chat request ({type(e).__name__})") from None
+    if not isinstance(text, str | None):
+        raise BrokenAnswerError(f"the content is {type(text).__name__}, not text")
+    if finish not in _FINISHED:
+        raise GaveUpError(f"the server ended the answer with finish_reason {finish!r}")
+    return Completion(request.key, (text or "").strip(), (), _FINISHED[finish], *tokens)
+
+
+def _content(request: Request) -> str | list[dict[str, Any]]:
+    """Return the prompt as text, or as parts with each image in its place."""
+    if not request.images:
+        return request.prompt
+    texts = request.prompt.split(IMAGE_PLACEHOLDER)
+    if len(texts) != len(request.images) + 1:
+        raise ValueError(f"{len(request.images)} images for {len(texts) - 1} placeholders")
+    parts: list[dict[str, Any]] = []
+    for text, image in zip(texts, (*request.images, None), strict=True):
+        parts += [{"type": "text", "text": text}] if text else []
+        parts += [{"type": "image_url", "image_url": {"url": data_url(image)}}] if image else []
+    return parts
+
+
+def data_url(image: Image) -> str:
+    """Return an image file as a data URL. Raises `OSError` if it cannot be read."""
+    mime, data = _MIME.get(image.path.suffix.lower()), image.path.read_bytes()
+    if mime is None:
+        with Picture.open(io.BytesIO(data)) as picture, io.BytesIO() as buffer:
+            picture.convert("RGB").save(buffer, "PNG")
+            mime, data = "image/png", buffer.getvalue()
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,185 @@
+"""The file behind the completion cache: one SQLite database, safe under ``kill -9`` and under several processes."""
+
+import contextlib
+import sqlite3
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Completion, Failure
+
+# The tables carry the version of their schema: entries of another version stay in the file and are never read.
+_CREATE = (
+    """CREATE TABLE IF NOT EXISTS models_2 (
+  id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE, label TEXT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS completions_2 (
+  key BLOB PRIMARY KEY, text TEXT NOT NULL, choice_logprobs BLOB NOT NULL, finish_reason TEXT NOT NULL,
+  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, model INTEGER NOT NULL, created INTEGER NOT NULL
+  ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS failures_2 (
+  key BLOB PRIMARY KEY, reason TEXT NOT NULL, model INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID""",
+)
+_COLUMNS = "key, text, choice_logprobs, finish_reason, tokens_in, tokens_out"
+_LOOKUP_CHUNK = 500  # SQLite builds allow as few as 999 variables in one statement
+_BUSY_MS = 60_000
+
+
+class Entry(NamedTuple):
+    """A stored completion and where it came from."""
+
+    completion: Completion
+    label: str
+    identity: str
+    created: int
+    """Seconds since 1970."""
+
+
+class Share(NamedTuple):
+    """What one model has in a cache."""
+
+    label: str
+    identity: str
+    completions: int
+    failures: int
+    tokens_in: int
+    tokens_out: int
+    first: int | None
+    """Seconds since 1970; None without a completion."""
+    last: int | None
+
+
+class CompletionStore:
+    """Completions and failures by request key. Every write is one transaction."""
+
+    def __init__(self, path: Path, *, must_exist: bool = False) -> None:
+        """Open or create the file. Raises `StageError` if it cannot be used."""
+        self.path = path
+        if must_exist and not path.is_file():
+            raise StageError(f"{path}: no such cache", next_step="name a cache file, or a run folder that has one")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._explained():
+            # Autocommit: transactions are opened where they are meant.
+            self._db = sqlite3.connect(path, isolation_level=None)
+            try:
+                self._db.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                self._db.execute("PRAGMA journal_mode=WAL")
+                # With WAL, NORMAL keeps every commit through a killed process; a power cut may lose the latest
+                # shards, never the file, and those are computed again. FULL would pay a disk flush per shard for that.
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                for statement in _CREATE:
+                    self._db.execute(statement)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file; everything is committed already."""
+        self._db.close()
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """Return the completions that are there, by key."""
+        found: dict[str, Completion] = {}
+        for start in range(0, len(keys), _LOOKUP_CHUNK):
+            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
+            marks = ",".join("?" * len(chunk))
+            with self._explained():
+                rows = self._db.execute(f"SELECT {_COLUMNS} FROM completions_2 WHERE key IN ({marks})", chunk)
+                found.update((completion.key, completion) for completion in map(_from_row, rows))
+        return found
+
+    def add(self, identity: str, label: str, completions: Sequence[Completion], failures: Sequence[Failure]) -> None:
+        """Store completions (the first one of a key stands) and failures (the latest stands) in one transaction."""
+        now = int(time.time())
+        with self._transaction():
+            model = self._model(identity, label)
+            rows = [(*_to_row(completion), model, now) for completion in completions]
+            self._db.executemany("INSERT OR IGNORE INTO completions_2 VALUES (?,?,?,?,?,?,?,?)", rows)
+            self._db.executemany("DELETE FROM failures_2 WHERE key = ?", [row[:1] for row in rows])
+            faults = [(bytes.fromhex(failure.key), failure.reason, model, now) for failure in failures]
+            self._db.executemany("INSERT OR REPLACE INTO failures_2 VALUES (?,?,?,?)", faults)
+
+    def shares(self) -> list[Share]:
+        """Return what each model has in the file, the latest first."""
+        with self._explained():
+            rows = self._db.execute(
+                """SELECT label, identity, COUNT(c.key),
+                          (SELECT COUNT(*) FROM failures_2 f WHERE f.model = m.id),
+                          COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0), MIN(created), MAX(created)
+                   FROM models_2 m LEFT JOIN completions_2 c ON c.model = m.id GROUP BY m.id
+                   ORDER BY MAX(created) DESC, m.id"""
+            ).fetchall()
+        return [Share(*row) for row in rows]
+
+    def entries(self) -> Iterator[Entry]:
+        """Stream every completion with its model, in order of the key."""
+        with self._explained():
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS}, label, identity, created FROM completions_2 c JOIN models_2 m ON m.id = c.model "
+                "ORDER BY key"
+            )
+            for row in rows:
+                yield Entry(_from_row(row[:6]), *row[6:])
+
+    def prune(self, *, before: int | None = None, identity: str | None = None) -> int:
+        """Delete what was stored before a time (seconds since 1970) and/or by one model, give the room back.
+
+        Returns how many completions went. With neither condition nothing is deleted.
+        """
+        conditions = {"created < ?": before, "model IN (SELECT id FROM models_2 WHERE identity = ?)": identity}
+        given = {text: value for text, value in conditions.items() if value is not None}
+        if not given:
+            return 0
+        where, values = " AND ".join(given), tuple(given.values())
+        with self._transaction():
+            gone = self._db.execute(f"DELETE FROM completions_2 WHERE {where}", values).rowcount
+            self._db.execute(f"DELETE FROM failures_2 WHERE {where}", values)
+            used = "SELECT model FROM completions_2 UNION SELECT model FROM failures_2"
+            self._db.execute(f"DELETE FROM models_2 WHERE id NOT IN ({used})")
+        with self._explained():
+            self._db.execute("VACUUM")
+        return gone
+
+    def _model(self, identity: str, label: str) -> int:
+        self._db.execute("INSERT OR IGNORE INTO models_2 (identity, label) VALUES (?, ?)", (identity, label))
+        return int(self._db.execute("SELECT id FROM models_2 WHERE identity = ?", (identity,)).fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what SQLite says into what to do. A damaged file is never replaced: that is the user's decision."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            what = f"{self.path}: the completion cache cannot be used ({error})"
+            if not isinstance(error, sqlite3.OperationalError):
+                cause, step = "the file is damaged or not a cache", "move it away; its completions are computed again"
+            elif "locked" in str(error):
+                cause, step = "another process holds the file", "wait for it to end and run again"
+            else:
+                cause, step = "no space left or no right to write", "make room or choose another --run-dir"
+            raise StageError(what, cause, step) from error
+
+
+def _to_row(answer: Completion) -> tuple[bytes, str, bytes, str, int, int]:
+    numbers = struct.pack(f"<{len(answer.choice_logprobs)}d", *answer.choice_logprobs)
+    return bytes.fromhex(answer.key), answer.text, numbers, answer.finish_reason, answer.tokens_in, answer.tokens_out
+
+
+def _from_row(row: tuple[bytes, str, bytes, str, int, int]) -> Completion:
+    key, text, numbers, finish_reason, tokens_in, tokens_out = row
+    logprobs = struct.unpack(f"<{len(numbers) // 8}d", numbers)
+    return Completion(key.hex(), text, logprobs, finish_reason, tokens_in, tokens_out)
