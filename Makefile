@@ -47,4 +47,5 @@ help:  ## this list
 
 .venv/dev.stamp: .venv/runtime.stamp
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps RecTools
 	@touch $@

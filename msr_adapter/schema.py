@@ -93,6 +93,15 @@ SCORES = pa.schema(
 )
 """One row per test candidate, in the order of CANDIDATES."""
 
+BASELINE_SCORES = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # on the baseline's own scale: only its order counts
+    ]
+)
+"""One row per test candidate, in the order of CANDIDATES."""
+
 
 def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Write ``table`` as Parquet under ``schema``; the file appears whole or not at all."""

@@ -19,6 +19,7 @@ _MADE = {
     "train": ("trained model", "model"),
     "score": ("scores", "scores.parquet"),
     "score-base": ("scores", "scores.parquet"),
+    "baselines": ("baseline scores", "manifest.json"),
     "evaluate": ("report", "report.html"),
 }
 

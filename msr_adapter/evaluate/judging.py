@@ -113,12 +113,24 @@ def tied_share(result: GroupMetrics) -> float:
     return float(np.mean(result.tied))
 
 
+_COMPARED = {
+    "popularity": "popularity alone",
+    "base": "the model before fine-tuning",
+    "recency": "the time since an item was last taken",
+    "title-overlap": "the overlap of titles",
+    "item-knn": "item-kNN",
+    "mf": "matrix factorisation",
+    "sasrec": "SASRec",
+}
+"""What the trained model should beat, in words."""
+
+
 def find(
     models: Mapping[str, Judged], gaps: Mapping[str, Mapping[str, float]], mass: Mapping[str, float], primary: str
 ) -> list[dict[str, str]]:
     """Return what a reader must know before quoting the numbers, as {severity, text}; severity: warning | info."""
     found: list[dict[str, str]] = []
-    for name, what in (("popularity", "popularity alone"), ("base", "the model before fine-tuning")):
+    for name, what in _COMPARED.items():
         if name in gaps and (finding := _not_above(models, gaps[name], name, what, primary)):
             found.append(finding)
     users = len(models["trained"].result.greater)

@@ -17,7 +17,8 @@
      "oracle_lift_share": (trained - chance) / (oracle - chance) in the primary metric, or null,
      "findings": [{"severity": "warning" | "info", "text"}], "versions": {library: version}}
 
-Models: trained, base (with a score folder), popularity, random (if asked for), oracle (if the truth is known).
+Models: trained, base (with a score folder), item-knn, mf, sasrec, popularity, recency (if the log has times),
+title-overlap, random (each if asked for), oracle (if the truth is known).
 docs/metrics.md explains each key. `per_user.parquet`: see `tables.per_user_schema`. `candidate_scores.parquet`: see
 `tables.candidate_scores_table`. `report.html`: one self-contained page.
 """
@@ -32,7 +33,7 @@ import pyarrow as pa
 from msr_adapter.config.models import Protocol
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
-from msr_adapter.evaluate.baselines import BASELINES, oracle_scores
+from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_fitted
 from msr_adapter.evaluate.beyond import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.context import ReportContext
@@ -53,6 +54,7 @@ def evaluate(
     out: Path,
     reporter: Reporter,
     context: ReportContext,
+    fitted_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Judge the models of ``score_dirs`` and the baselines; write metrics.json, two tables and report.html.
 
@@ -61,13 +63,13 @@ def evaluate(
     """
     held_out = read_held_out(data_dir)
     tables = _read_tables(baselines, score_dirs, held_out)
-    scores = _all_scores(baselines, seed, data_dir, held_out, tables)
+    scores = _all_scores(baselines, seed, data_dir, held_out, tables, fitted_dir)
     models = {}
     with reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
             models[name] = judging.judge(protocol, held_out, values, seed)
             advance(1)
-    metrics = _metrics(protocol, seed, held_out, models, tables, context)
+    metrics = _metrics(protocol, baselines, seed, held_out, models, tables, context)
     metrics["calibration"] = calibration(protocol, held_out, tables)
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, data_dir)
     write_json(out / "metrics.json", metrics)
@@ -89,19 +91,27 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
 
 
 def _all_scores(
-    baselines: tuple[str, ...], seed: int, data_dir: Path, held_out: HeldOut, tables: Mapping[str, pa.Table]
+    baselines: tuple[str, ...],
+    seed: int,
+    data_dir: Path,
+    held_out: HeldOut,
+    tables: Mapping[str, pa.Table],
+    fitted_dir: Path | None,
 ) -> dict[str, judging.Floats]:
     """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
-    scores = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
-    for name in ("popularity", "random"):
-        if name in baselines:
-            scores[name] = BASELINES[name](held_out, data_dir, seed)
-    oracle = oracle_scores(held_out, data_dir)
-    return scores if oracle is None else {**scores, "oracle": oracle}
+    scores: dict[str, judging.Floats | None] = {
+        name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()
+    }
+    if fitted_dir is not None:
+        scores |= {name: read_fitted(name, held_out, fitted_dir) for name in FITTED if name in baselines}
+    scores |= {name: score(held_out, data_dir, seed) for name, score in SIMPLE.items() if name in baselines}
+    scores["oracle"] = oracle_scores(held_out, data_dir)
+    return {name: values for name, values in scores.items() if values is not None}
 
 
 def _metrics(
     protocol: Protocol,
+    baselines: tuple[str, ...],
     seed: int,
     held_out: HeldOut,
     models: Mapping[str, judging.Judged],
@@ -132,9 +142,15 @@ def _metrics(
         "differences": gaps,
         "smallest_difference": judging.smallest_differences(models, primary),
         "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
-        "findings": judging.find(models, gaps, mass, primary),
+        "findings": [*judging.find(models, gaps, mass, primary), *_unjudged(baselines, models)],
         "versions": dict(context.versions),
     }
+
+
+def _unjudged(baselines: tuple[str, ...], models: Mapping[str, judging.Judged]) -> list[dict[str, str]]:
+    if "recency" not in baselines or "recency" in models:
+        return []
+    return [{"severity": "info", "text": "Recency is not judged: the log has no times that two users share."}]
 
 
 def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:

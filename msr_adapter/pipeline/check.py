@@ -8,6 +8,7 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
+from msr_adapter.pipeline.libraries import check_libraries
 from msr_adapter.prompts import Prompts
 
 _LEAST_FREE = 2**30
@@ -27,6 +28,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_versions(),
+        *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *_check_disk(loaded.run_dir),
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 import msr_adapter
 from msr_adapter.pipeline.context import Context
 
-_LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy")
+_LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy", "implicit", "RecTools")
 
 
 def evaluate_run(c: Context) -> dict[str, Any]:
@@ -29,8 +29,9 @@ def evaluate_run(c: Context) -> dict[str, Any]:
     if "base" in settings.baselines:
         folders["base"] = c.dir("score-base")
     return evaluate(
-        settings.protocol, settings.baselines, c.pipeline.seed, c.dir("data"), folders, c.out, c.reporter, told
-    )
+        settings.protocol, settings.baselines, c.pipeline.seed, c.dir("data"), folders, c.out, c.reporter, told,
+        c.dir("baselines"),
+    )  # fmt: skip
 
 
 def _versions() -> dict[str, str]:

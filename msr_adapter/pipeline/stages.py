@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import ModelRef, Pipeline
+from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.pipeline.context import Context
 
@@ -154,6 +154,18 @@ def _score(c: Context, trained: Path | None) -> dict[str, Any]:
         return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
 
 
+def _baselines_config(p: Pipeline) -> Any:
+    sasrec = p.evaluate.sasrec.model_dump(mode="json") if "sasrec" in p.evaluate.baselines else None
+    return [[name for name in FITTED_BASELINES if name in p.evaluate.baselines], sasrec, p.seed]
+
+
+def _run_baselines(c: Context) -> dict[str, Any]:
+    from msr_adapter.evaluate import fit_baselines
+
+    settings = c.pipeline.evaluate
+    return fit_baselines(settings.baselines, settings.sasrec, c.pipeline.seed, c.dir("data"), c.out, c.reporter)
+
+
 def _evaluate_config(p: Pipeline) -> Any:
     return [p.name, p.evaluate.model_dump(mode="json"), p.seed]
 
@@ -187,7 +199,11 @@ STAGES: tuple[Stage, ...] = (
         _score_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(
-        "evaluate", 2, ("data", "items", "users", "train", "score", "score-base"), ("report.html",),
+        "baselines", 1, ("data",), (), ("*.parquet",), _baselines_config, _no_sources, _run_baselines,
+        lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
+    ),
+    Stage(
+        "evaluate", 3, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         _evaluate_config, _no_sources, _run_evaluate,
     ),

@@ -6,7 +6,15 @@ names them before these models see them. Each field's documentation stands right
 
 from msr_adapter.config.models.base import Model
 from msr_adapter.config.models.data import Data, Images, KCore, Limit, Split
-from msr_adapter.config.models.evaluate import BaselineName, Confidence, Evaluate, Negatives, Protocol
+from msr_adapter.config.models.evaluate import (
+    FITTED_BASELINES,
+    BaselineName,
+    Confidence,
+    Evaluate,
+    Negatives,
+    Protocol,
+    SASRec,
+)
 from msr_adapter.config.models.model import ModelRef, Server
 from msr_adapter.config.models.pipeline import Pipeline
 from msr_adapter.config.models.sources import (
@@ -30,6 +38,7 @@ from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSu
 from msr_adapter.config.models.train import Lora, Train
 
 __all__ = [
+    "FITTED_BASELINES",
     "AmazonSource",
     "BaselineName",
     "Columns",
@@ -56,6 +65,7 @@ __all__ = [
     "PixelRecSource",
     "Protocol",
     "RecBoleSource",
+    "SASRec",
     "Server",
     "ShopSource",
     "Source",

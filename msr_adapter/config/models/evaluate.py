@@ -71,7 +71,18 @@ class Protocol(Model):
         return tuple(name for name in self.metrics if name in RANKING)
 
 
-BaselineName = Literal["random", "popularity", "base"]
+BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item-knn", "mf", "sasrec", "base"]
+FITTED_BASELINES = ("item-knn", "mf", "sasrec")
+"""Those that learn from the training log, through libraries of the extra `baselines`."""
+
+
+class SASRec(Model):
+    """The size of the SASRec baseline, which is trained on one CPU thread."""
+
+    dim: int = Field(64, ge=1)
+    """Width of its vectors."""
+    epochs: int = Field(30, ge=1)
+    """Passes over the training users."""
 
 
 class Evaluate(Model):
@@ -80,4 +91,7 @@ class Evaluate(Model):
     protocol: Protocol = Field(json_schema_extra=allowed("a protocol's name, its path, or the protocol itself"))
     """Keys of its own are laid over the protocol that an `extends:` parent names."""
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
-    """`base` is the recommender before fine-tuning. A generated shop adds the oracle by itself."""
+    """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
+    the extra `baselines`. A generated shop adds the oracle by itself."""
+    sasrec: SASRec = SASRec()
+    """Read when `baselines` names `sasrec`."""

@@ -1,18 +1,17 @@
-"""Scorers that every trained model must be seen beside; each scores the very same candidates."""
+"""Baselines that are one pass over the tables: nothing is fitted."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter import shortcuts
 from msr_adapter.errors import StageError
+from msr_adapter.evaluate.baselines.task import Floats, item_codes, read_items, read_task, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, flat
-from msr_adapter.schema import ITEMS, TRUTH, read_table
-
-Floats = npt.NDArray[np.float64]
+from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
 
 def random_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
@@ -22,17 +21,38 @@ def random_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
 
 def popularity_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
     """Score candidates (n,) by how often training users took the item."""
-    items = read_table(data_dir / "items.parquet", ITEMS)
-    rows = pc.index_in(held_out.items, value_set=flat(items["item_id"]))
-    if rows.null_count:
-        raise StageError(f"{rows.null_count} candidates are no known item", next_step="run again with `--force data`")
-    popularity = items["popularity"].to_numpy().astype(np.float64)
-    return np.asarray(popularity[rows.to_numpy()])
+    items = read_items(data_dir)
+    codes = item_codes(held_out.items, flat(items["item_id"]))
+    return shortcuts.popularity(codes, items["popularity"].to_numpy())
 
 
-BASELINES: dict[str, Callable[[HeldOut, Path, int], Floats]] = {
-    "random": random_scores,
+def recency_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats | None:
+    """Score candidates (n,) by how shortly before the target's time training last saw the item.
+
+    None when the log has no times that two users share: then an item's last time says nothing.
+    """
+    log = read_training_log(data_dir)
+    if not shortcuts.has_clock(log.time):
+        return None
+    examples = read_table(data_dir / "examples.parquet", EXAMPLES)
+    test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
+    times = np.repeat(test["timestamp"].to_numpy(), np.diff(held_out.offsets))
+    codes = read_task(held_out, data_dir).candidates
+    return shortcuts.recency(codes, times, log.item, log.time, log.items)
+
+
+def title_overlap_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
+    """Score candidates (n,) by the cosine of the title with the titles of the history."""
+    task = read_task(held_out, data_dir)
+    titles = shortcuts.title_vectors(read_items(data_dir)["title"].to_pylist())
+    return shortcuts.title_overlap(titles, task.candidates, task.offsets, task.history, task.history_offsets)
+
+
+SIMPLE: dict[str, Callable[[HeldOut, Path, int], Floats | None]] = {
     "popularity": popularity_scores,
+    "recency": recency_scores,
+    "title-overlap": title_overlap_scores,
+    "random": random_scores,
 }
 
 

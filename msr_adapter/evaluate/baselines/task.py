@@ -1,0 +1,133 @@
+"""What a fitted baseline learns from and what it is asked: the training log, and histories to rank candidates for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter.errors import StageError
+from msr_adapter.evaluate.candidates import HeldOut, flat
+from msr_adapter.schema import EXAMPLES, INTERACTIONS, ITEMS, read_table
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+_BLOCK = 2**23
+"""Scores of the whole catalogue that are held at a time."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """The interactions that training may know, in integer codes, by user and oldest first: n rows."""
+
+    user: Codes
+    """(n,), 0..users-1."""
+    item: Codes
+    """(n,), row of ITEMS."""
+    time: Codes
+    """(n,), milliseconds, or positions when the source has no times."""
+    users: int
+    items: int
+    """Size of the catalogue; items that training never saw have no row here."""
+
+    def matrix(self) -> Any:
+        """Return the log as a sparse (users, items) of ones."""
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((np.ones(len(self.user), np.float32), (self.user, self.item)), shape=(self.users, self.items))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The test users' histories and candidates as rows of ITEMS."""
+
+    history: Codes
+    """Of all users, one after the other, oldest first."""
+    history_offsets: Codes
+    """(users + 1,)"""
+    candidates: Codes
+    """(n,), in the order of CANDIDATES."""
+    offsets: Codes
+    """(users + 1,)"""
+    longest: int
+    """Items in the longest history of any example, of training too."""
+
+    @property
+    def users(self) -> int:
+        """Number of test users."""
+        return len(self.offsets) - 1
+
+    def histories(self, items: int) -> Any:
+        """Return the histories as a sparse (users, items) of ones."""
+        from scipy.sparse import csr_matrix
+
+        parts = (np.ones(len(self.history)), self.history, self.history_offsets)
+        return csr_matrix(parts, shape=(self.users, items))
+
+
+def read_training_log(data_dir: Path) -> TrainingLog:
+    """Read what training may know of `interactions.parquet`; nothing held out is in it. O(rows)."""
+    table = read_table(data_dir / "interactions.parquet", INTERACTIONS)
+    known = table.filter(table["training"])
+    if not known.num_rows:
+        raise StageError("training may know no interaction", "the split leaves none", "check split and data.limit")
+    users = flat(known["user_id"]).dictionary_encode()
+    items = flat(read_items(data_dir)["item_id"])
+    return TrainingLog(
+        user=users.indices.to_numpy().astype(np.int64),
+        item=item_codes(flat(known["item_id"]), items),
+        time=known["timestamp"].to_numpy(),
+        users=len(users.dictionary),
+        items=len(items),
+    )
+
+
+def read_task(held_out: HeldOut, data_dir: Path) -> Task:
+    """Read the histories of ``held_out``'s users. The target is no part of them: it is known by its label alone."""
+    items = flat(read_items(data_dir)["item_id"])
+    examples = read_table(data_dir / "examples.parquet", EXAMPLES)
+    longest = int(pc.max(pc.list_value_length(examples["history"])).as_py())
+    test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
+    histories = flat(test["history"])
+    lengths = pc.list_value_length(histories).to_numpy()
+    return Task(
+        history=item_codes(histories.flatten(), items),
+        history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        candidates=item_codes(held_out.items, items),
+        offsets=held_out.offsets,
+        longest=longest,
+    )
+
+
+def read_items(data_dir: Path) -> pa.Table:
+    """Read ITEMS, the catalogue."""
+    return read_table(data_dir / "items.parquet", ITEMS)
+
+
+def item_codes(ids: pa.Array, items: pa.Array) -> Codes:
+    """Return the row of ITEMS of every id. Raises StageError, with the count, on ids that are no item."""
+    rows = pc.index_in(ids, value_set=items)
+    if rows.null_count:
+        raise StageError(f"{rows.null_count} candidates are no known item", next_step="run again with `--force data`")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)
+
+
+def gather(task: Task, items: int, score: Callable[[int, int], Floats]) -> Floats:
+    """Return the candidates' scores (n,): ``score(first, last)`` ranks the whole catalogue for some of the users.
+
+    Memory is a block of (users, items); a user costs one row of it, however many candidates there are.
+    """
+    step = max(1, _BLOCK // items)
+    found = np.empty(len(task.candidates))
+    for first in range(0, task.users, step):
+        last = min(first + step, task.users)
+        bounds = task.offsets[first : last + 1]
+        owner = np.repeat(np.arange(last - first), np.diff(bounds))
+        rows = slice(bounds[0], bounds[-1])
+        found[rows] = score(first, last)[owner, task.candidates[rows]]
+    return found

@@ -1,0 +1,25 @@
+"""Whether the libraries of the fitted baselines are installed."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from msr_adapter.errors import Problem
+
+_NEEDED = {"item-knn": ("implicit",), "mf": ("implicit",), "sasrec": ("implicit", "pytorch_lightning", "rectools")}
+_EXTRA = "pip install 'msr-adapter[baselines]'"
+# RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
+RECTOOLS = "pip install --no-deps RecTools==0.19.0"
+
+
+def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
+    """Return one problem for all the baselines whose libraries are absent; nothing is imported."""
+    absent = {name: [each for each in _NEEDED.get(name, ()) if find_spec(each) is None] for name in baselines}
+    short = sorted(name for name, libraries in absent.items() if libraries)
+    if not short:
+        return []
+    libraries = sorted({each for name in short for each in absent[name]})
+    commands = [_EXTRA] if set(libraries) - {"rectools"} else []
+    commands += [RECTOOLS] if "rectools" in libraries else []
+    found = f"{', '.join(short)} cannot be fitted: {', '.join(libraries)} not installed"
+    step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"
+    return [Problem(where, "evaluate.baselines", found, next_step=step)]
