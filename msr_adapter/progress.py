@@ -2,10 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Advance = Callable[[int], None]
@@ -28,6 +28,12 @@ class Reporter:
         """Say one thing: to the terminal and to the log."""
         self.console.print(text, markup=False, soft_wrap=True)
         self._write(text)
+
+    def show(self, shown: RenderableType, lines: Iterable[str]) -> None:
+        """Show something laid out on the terminal, and write the same as plain ``lines`` to the log."""
+        self.console.print(shown)
+        for line in lines:
+            self._write(line)
 
     @contextlib.contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:

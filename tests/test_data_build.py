@@ -12,6 +12,7 @@ from PIL import Image
 
 from msr_adapter.config.models import Data, Images, KCore, Limit, MicroLensSource, ShopSource, Split, TableSource
 from msr_adapter.data import check, source_stamp
+from msr_adapter.data.audits.thresholds import RULES
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
 from msr_adapter.shop import generate
@@ -92,10 +93,18 @@ def test_the_audit_is_what_is_returned_and_told(tmp_path: Path, capsys: pytest.C
     assert audit["splits"]["test"] == {"users": 4, "examples": 4, "candidates": 16}
     assert audit["history"] == {"min": 4, "median": 4.0, "max": 4}
     assert {finding["severity"] for finding in audit["findings"]} <= {"info", "warning", "error"}
+    assert {finding["topic"] for finding in audit["findings"]} <= RULES.keys()
+    assert audit["statistics"]["shortcuts"].keys() == {"lists", "of", "popularity", "title_overlap"}
+    assert audit["statistics"]["shortcuts"]["of"] == 4
     text = log.read_text(encoding="utf-8")
     assert "Interactions: 200 of 204 kept (dropped: duplicate 3, unknown item 1)" in text
     assert "Test: 4 examples, 16 candidates" in text
     assert "such as 'gone'" in text
+    assert "Density 41.67%: 5 interactions per user, 18 per item (medians); test histories of 4 items" in text
+    assert "Test AUC of shortcuts (chance is .50): popularity ." in text
+    severities = [line.split()[2] for line in text.splitlines() if line.endswith("]")]
+    assert severities == sorted(severities, key=["error:", "warning:", "info:"].index)
+    assert {"warning:", "info:"} <= set(severities)
 
 
 def test_popularity_is_that_of_training_users(tmp_path: Path) -> None:
@@ -226,3 +235,7 @@ def test_the_real_microlens_50k(tmp_path: Path) -> None:
     assert [splits[name]["examples"] for name in ("train", "validation", "test")] == [11_458, 1_433, 1_432]
     assert splits["test"]["candidates"] == 1_432 * 21
     assert counts["items_text_only"] == 9_535
+    shortcuts = built.audit["statistics"]["shortcuts"]
+    assert shortcuts["popularity"]["auc"] == pytest.approx(0.66, abs=0.03)  # the last item; as published it is .79
+    assert 0.6 < shortcuts["title_overlap"]["gauc"] < 0.7
+    assert {"popularity-shortcut", "title-shortcut", "no-clock"} <= {f["topic"] for f in built.audit["findings"]}

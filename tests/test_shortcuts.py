@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from msr_adapter.shortcuts import has_clock, overlap, popularity, recency, title_overlap, title_vectors
+from msr_adapter.shortcuts import behaviour, has_clock, overlap, popularity, recency, title_overlap, title_vectors
 
 DAY = 86_400_000
 YEAR_2024 = 1_704_067_200_000
@@ -48,13 +48,19 @@ def test_recency_before_the_log_began_and_without_a_log() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=30),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40)), min_size=1, max_size=20),
+    st.integers(1, 40),
 )
-def test_recency_is_what_a_search_row_by_row_finds(log: list[tuple[int, int]], asked: list[tuple[int, int]]) -> None:
+def test_recency_is_what_a_search_row_by_row_finds(
+    log: list[tuple[int, int]], asked: list[tuple[int, int]], chunk: int
+) -> None:
     items, times = np.array(asked).T
-    scores = recency(items, times, *np.array(log).T, 5)
+    known = np.arange(len(log)) % 3 > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behaviour, "_CHUNK", chunk)
+        scores = recency(items, times, *np.array(log).T, 5, known)
     unseen = []
     for score, (item, time) in zip(scores, asked, strict=True):
-        earlier = [seen for other, seen in log if other == item and seen < time]
+        earlier = [seen for row, (other, seen) in enumerate(log) if other == item and seen < time and row % 3]
         unseen += [score] if not earlier else []
         assert not earlier or score == max(earlier) - time
     assert len(set(unseen)) <= 1

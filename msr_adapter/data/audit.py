@@ -23,9 +23,9 @@ class Audit:
         """Add ``number`` to the count ``name``."""
         self.counts[name] = self.counts.get(name, 0) + int(number)
 
-    def find(self, severity: Severity, text: str) -> None:
-        """Note one thing a reader should know; ``text`` says what to do about it."""
-        self.findings.append({"severity": severity, "text": text})
+    def find(self, severity: Severity, text: str, topic: str = "source") -> None:
+        """Note one thing a reader should know; ``text`` says what to do about it. Topics: `audits.thresholds.RULES`."""
+        self.findings.append({"severity": severity, "topic": topic, "text": text})
 
     def as_json(self, **more: Any) -> dict[str, Any]:
         """Return the content of `audit.json`."""

@@ -8,9 +8,10 @@ import polars as pl
 
 from msr_adapter.config.models import Data, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
+from msr_adapter.data.audits import Evidence, inspect, tell
 from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
 from msr_adapter.data.check import check
-from msr_adapter.data.corpus import Corpus, Log, Rows, degree, encode
+from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.readers import read
@@ -44,26 +45,28 @@ def build(
     audit = Audit()
     corpus = read(data.source, seed, audit)
     log = clean(encode(corpus, audit), corpus, data, seed, audit)
-    _note_ties(log, audit)
     examples = _examples(log, split, seed, audit)
     training = known_to_training(log, split, examples, seed)
     popularity = degree(log.item[training], len(log.items))
     candidates = draw_candidates(log, examples, train_negatives, protocol.negatives.count, seed)
     images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
-    write_items(_catalogue(log, corpus, audit), images, popularity, out)
+    catalogue = _catalogue(log, corpus, audit)
+    write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_examples(log, examples, out)
     write_candidates(log, candidates, out)
     if corpus.shop is not None:
         write_truth(log, examples, candidates, corpus.shop, out)
-    _note_unseen(log, examples, popularity, audit)
+    statistics = inspect(
+        Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
+    )
     facts = {
         "splits": _split_counts(examples, candidates),
         "history": _history_lengths(examples),
         "candidates_digest": candidates_digest(log, examples, candidates),
     }
-    write_json(out / "audit.json", audit.as_json(**facts))
-    _tell(audit, facts, reporter)
+    write_json(out / "audit.json", audit.as_json(**facts, statistics=statistics))
+    tell(audit, {**facts, "statistics": statistics}, reporter)
     return {"counts": audit.counts, **facts}
 
 
@@ -116,19 +119,6 @@ def _is_cut(title: str) -> bool:
     return len(title) > TITLE_LIMIT and len(neutralise(title, len(title) * 2)) > TITLE_LIMIT
 
 
-def _note_ties(log: Log, audit: Audit) -> None:
-    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
-    audit.count("interactions_with_tied_time", int(same.sum()))
-    if same.any():
-        audit.find("info", f"{int(same.sum()):,} interactions have the time of the one before (same user); their order "
-                   "is that of the rows. Sort the file as they happened, if you know it.")  # fmt: skip
-
-
-def _note_unseen(log: Log, examples: Examples, popularity: Rows, audit: Audit) -> None:
-    targets = log.item[examples.target[examples.split == 2]]
-    audit.count("test_targets_unseen_in_training", int((popularity[targets] == 0).sum()))
-
-
 def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:
     of = examples.split[candidates.example]
     return {
@@ -144,20 +134,3 @@ def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[
 def _history_lengths(examples: Examples) -> dict[str, float]:
     lengths = examples.target - examples.start
     return {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())}
-
-
-def _tell(audit: Audit, facts: dict[str, Any], reporter: Reporter) -> None:
-    """Print the lines that a user should see without opening the audit."""
-    for noun in ("interactions", "users", "items"):
-        prefix = f"{noun}_dropped_"
-        dropped = [f"{name.removeprefix(prefix).replace('_', ' ')} {number:,}"
-                   for name, number in audit.counts.items() if name.startswith(prefix) and number]  # fmt: skip
-        reason = f" (dropped: {', '.join(dropped)})" if dropped else ""
-        kept, of = audit.counts[f"{noun}_kept"], audit.counts[f"{noun}_read"]
-        reporter.note(f"{noun.capitalize()}: {kept:,} of {of:,} kept{reason}")
-    for name, counts in facts["splits"].items():
-        reporter.note(f"{name.capitalize()}: {counts['examples']:,} examples, {counts['candidates']:,} candidates")
-    if without := audit.counts["users_without_example"]:
-        reporter.note(f"{without:,} users have too short a log to give an example")
-    for finding in audit.findings:
-        reporter.note(f"{finding['severity']}: {finding['text']}")

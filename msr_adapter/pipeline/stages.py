@@ -179,7 +179,7 @@ def _run_evaluate(c: Context) -> dict[str, Any]:
 _TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candidates.parquet", "truth.parquet")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", 2, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
+    Stage("data", 3, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage("items", 1, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
         "users", 2, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
