@@ -19,7 +19,19 @@ from msr_adapter.cli.results import made
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline import RunResult, StageOutcome, State
 
-COMMANDS = ("run", "build-data", "summarize", "train", "evaluate", "check", "ls", "cp", "demo-model")
+COMMANDS = (
+    "run",
+    "build-data",
+    "summarize",
+    "train",
+    "evaluate",
+    "compare",
+    "results",
+    "check",
+    "ls",
+    "cp",
+    "demo-model",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import library, results
+from msr_adapter.cli import compare, export, library, results
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -131,6 +131,10 @@ def evaluate(
     Example: [bold]msr evaluate demo --set evaluate.protocol.confidence.samples=5000[/bold]
     """
     _bring_up_to_date(pipeline, ("evaluate",), sets, run_dir, force, quiet, as_json)
+
+
+app.command()(compare.compare)
+app.command()(export.results)
 
 
 @app.command()

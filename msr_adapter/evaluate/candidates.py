@@ -61,10 +61,11 @@ def read_held_out(data_dir: Path) -> HeldOut:
         cause = f"{missing} of {len(expected)} test examples have no candidates, or rows are not grouped in order"
         raise StageError("candidates do not fit the test examples", cause, "run again with `--force data`")
     offsets = np.append(starts, len(ids)).astype(np.int64)
-    return HeldOut(expected, flat(test["user_id"]), offsets, rows, _digest(rows))
+    return HeldOut(expected, flat(test["user_id"]), offsets, rows, content_digest(rows))
 
 
-def _digest(rows: pa.Table) -> str:
+def content_digest(rows: pa.Table) -> str:
+    """Return the SHA-256 of CANDIDATES rows: example ids, labels and item ids in order."""
     items = flat(rows["item_id"])
     content = hashlib.sha256(rows["example_id"].to_numpy().astype("<i8").tobytes())
     content.update(rows["label"].to_numpy().astype("<i1").tobytes())

@@ -1,0 +1,132 @@
+"""`msr compare`: finished runs, paired on the same users."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msr_adapter.cli import runs
+from msr_adapter.cli.options import Json
+from msr_adapter.cli.outcome import emit, exit_codes
+from msr_adapter.cli.typeset import LatexFlag, MarkdownFlag, render
+from msr_adapter.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from msr_adapter.evaluate.comparing import Difference
+    from msr_adapter.evaluate.finished import FinishedRun
+    from msr_adapter.evaluate.judging import Judged
+    from msr_adapter.evaluate.typeset import TextTable
+
+
+class Reference(StrEnum):
+    """What `msr compare --to` takes."""
+
+    FIRST = "first"
+    BEST = "best"
+
+
+def compare(
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN ...", show_default=False,
+            help="Two or more run folders or pipelines; RUN:base, RUN:popularity, ... means another of its models.",
+        ),
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Compare in this metric, e.g. hr@5. Repeatable; all of them unless given."),
+    ] = None,
+    to: Annotated[
+        Reference, typer.Option("--to", help="Differences to the first run, or to the best one.")
+    ] = Reference.FIRST,
+    markdown: MarkdownFlag = False, latex: LatexFlag = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Compare finished runs on the same users: intervals, paired differences, permutation tests, Holm's correction.
+
+    Runs under different protocols or candidates are refused.
+
+    Example: [bold]msr compare runs/demo runs/demo-blind demo:popularity --metric auc[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.evaluate.comparing import chosen_metrics
+        from msr_adapter.evaluate.comparing import compare as test
+        from msr_adapter.evaluate.tables import shown_metrics
+
+        chosen = _read(run)
+        base = next(iter(chosen.values()))[0]
+        names = chosen_metrics(metric or (), list(base.metrics["chance"]), shown_metrics(base.metrics))
+        models = _judge(chosen)
+        reference = _reference(models, to, names[0])
+        rows = test(models, reference, names, base.protocol.confidence.level, base.metrics["seed"])
+        result = _as_dict(chosen, models, names, reference, rows)
+        text = "" if as_json else render(_tables(base, models, names, reference, rows), markdown, latex)
+        emit(result, text, as_json)
+
+
+def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
+    """Return label -> (run, model); every problem with the arguments at once."""
+    from msr_adapter.evaluate.comparing import require_comparable
+
+    problems: list[Problem] = []
+    found: list[tuple[str, FinishedRun, str]] = []
+    for argument in arguments:
+        name, model = runs.split_model(argument)
+        try:
+            run = runs.read_run(name)
+            run.scores(model)
+            found.append((argument, run, model))
+        except UserError as error:
+            problems += error.problems
+    if len(arguments) < 2:
+        problems.append(Problem("", "RUN", f"{len(arguments)} run", "at least two", "Name another run, or RUN:base"))
+    if len({(run.folder, model) for _, run, model in found}) < len(found):
+        problems.append(Problem("", "RUN", "the same run twice", "each model of a run once", "Name different runs"))
+    if problems:
+        raise UserError(problems)
+    require_comparable({argument: run for argument, run, _ in found})
+    return dict(zip(_labels(found), [(run, model) for _, run, model in found], strict=True))
+
+
+def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
+    """Call a run by its folder's name, with the model unless it is the trained one; unclear names stay as given."""
+    short = [run.folder.name + (f":{model}" if model != runs.TRAINED else "") for _, run, model in found]
+    return [name if short.count(name) == 1 else given for name, (given, _, _) in zip(short, found, strict=True)]
+
+
+def _judge(chosen: dict[str, tuple["FinishedRun", str]]) -> dict[str, "Judged"]:
+    from msr_adapter.evaluate.judging import judge
+
+    base = next(iter(chosen.values()))[0]
+    protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
+    return {label: judge(protocol, held_out, run.scores(model), seed) for label, (run, model) in chosen.items()}
+
+
+def _reference(models: dict[str, "Judged"], to: Reference, metric: str) -> str:
+    names = list(models)
+    return names[0] if to is Reference.FIRST else max(names, key=lambda name: models[name].summary[metric]["mean"])
+
+
+def _tables(
+    base: "FinishedRun", models: dict[str, "Judged"], names: list[str], reference: str, rows: list["Difference"]
+) -> list["TextTable"]:
+    from msr_adapter.evaluate.typeset import difference_table, metric_table
+
+    compared = {name: {"metrics": judged.summary} for name, judged in models.items()}
+    return [metric_table(base.metrics | {"models": compared}, names), difference_table(rows, reference)]
+
+
+def _as_dict(
+    chosen: dict[str, tuple["FinishedRun", str]], models: dict[str, "Judged"], names: list[str], reference: str,
+    rows: list["Difference"],
+) -> dict[str, Any]:  # fmt: skip
+    base = next(iter(chosen.values()))[0]
+    shared = {key: base.metrics[key] for key in ("users", "seed", "protocol", "protocol_digest", "candidates")}
+    shown = {
+        label: {"run": str(run.folder), "model": model,
+                "metrics": {name: models[label].summary[name] for name in names}}
+        for label, (run, model) in chosen.items()
+    }  # fmt: skip
+    return {**shared, "reference": reference, "models": shown, "differences": [asdict(row) for row in rows]}

@@ -1,0 +1,66 @@
+"""`msr results`: a finished run's numbers, for people, papers and other tools."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msr_adapter.cli import runs
+from msr_adapter.cli.options import Json
+from msr_adapter.cli.outcome import emit, exit_codes
+from msr_adapter.cli.typeset import render
+from msr_adapter.errors import Problem, UserError
+
+
+class Format(StrEnum):
+    """What `msr results --format` takes."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    TREC = "trec"
+    RANX = "ranx"
+
+
+def results(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="A table of the metrics, or run and qrels files of every model (trec, ranx)."),
+    ] = Format.TABLE,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="The folder of trec and ranx files, or a table's file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a finished run's metrics, or write them for a paper, trec_eval or ranx.
+
+    Example: [bold]msr results demo --format trec --out demo-trec[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.evaluate.exports import WRITERS
+
+        finished = runs.read_run(run)
+        if form in WRITERS:
+            if out is None or out.is_file():
+                found = "missing" if out is None else f"{out} is a file"
+                raise UserError(Problem("--out", "", found, "a folder for the files", f"Add --out {form.value}"))
+            files = [str(path) for path in WRITERS[form](finished, out)]
+            emit({"run": str(finished.folder), "files": files}, "\n".join(files), as_json)
+            return
+        _show(finished.metrics, form, out, as_json)
+
+
+def _show(metrics: dict[str, object], form: Format, out: Path | None, as_json: bool) -> None:
+    from msr_adapter.evaluate.typeset import metric_table
+    from msr_adapter.files import write_text
+
+    text = render([metric_table(metrics)], form is Format.MARKDOWN, form is Format.LATEX)
+    if out is None:
+        emit(metrics, text, as_json)
+        return
+    if out.is_dir():
+        raise UserError(Problem("--out", "", f"{out} is a folder", "a file for the table", f"Try {out / 'table.md'}"))
+    write_text(out, f"{text}\n")
+    emit({"files": [str(out)]}, str(out), as_json)
