@@ -35,7 +35,7 @@ def cover_finder(ids: Sequence[str], corpus: Corpus, config: Images) -> Find:
 
     def find(item_id: str) -> Cover:
         row = place.get(item_id)
-        value = None if row is None else _value(named["image"][row])
+        value = None if row is None else image_name(named["image"][row])
         if not value:
             return by_name(item_id)
         if isinstance(value, bytes):
@@ -47,6 +47,18 @@ def cover_finder(ids: Sequence[str], corpus: Corpus, config: Images) -> Find:
         return path_within(Path(os.path.realpath(config.folder)), value)
 
     return find
+
+
+def image_name(value: Any) -> str | bytes | None:
+    """Return what an image column says of one item: bytes, a path, a URL, or None for nothing.
+
+    `{bytes, path}` is how Hugging Face datasets keep images.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return value.strip()
+    return value if isinstance(value, bytes) else None
 
 
 def is_url(text: str) -> bool:
@@ -113,15 +125,6 @@ def read_cover(path: Path, limit: int) -> bytes:
 
 def _nowhere(_: str) -> Cover:
     raise CoverError("absent")
-
-
-def _value(value: Any) -> str | bytes | None:
-    """Return what an image column says of one item; `{bytes, path}` is how Hugging Face datasets keep images."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, str):
-        return value.strip()
-    return value if isinstance(value, bytes) else None
 
 
 def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | None:

@@ -62,6 +62,13 @@ def suffixes() -> tuple[str, ...]:
     return (*usual, *sorted(s for s, kind in Image.registered_extensions().items() if kind in known and s not in usual))
 
 
+def extension(kind: str) -> str:
+    """Return the suffix, with its dot, of files of a decoded format."""
+    if kind in EXTENSIONS:
+        return f".{EXTENSIONS[kind]}"
+    return min((suffix for suffix, name in Image.registered_extensions().items() if name == kind), default=".img")
+
+
 def decode(data: bytes, limits: Images) -> Decoded:
     """Return the picture in a file's bytes; its size is known from the header before a pixel is decoded.
 

@@ -1,0 +1,91 @@
+"""`msr fetch-images`: download the images that a pipeline's items name by URL."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msr_adapter.cli.options import Json, PipelineArgument, Quiet, Sets
+from msr_adapter.cli.outcome import InterruptError, emit, exit_codes
+from msr_adapter.errors import Problem, StageError, UserError
+
+if TYPE_CHECKING:
+    from msr_adapter.config.models import Pipeline
+    from msr_adapter.data.fetch import Wanted
+
+_SHOWN = 5
+
+
+def fetch_images(
+    pipeline: PipelineArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Is filled; data.images.folder unless given.")
+    ] = None,
+    every_item: Annotated[
+        bool, typer.Option("--all", help="Every item of the table of items, not only those that the filters keep.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Requests at a time.")] = 16,
+    per_host: Annotated[int, typer.Option("--per-host", min=1, help="Requests at a time to one host.")] = 4,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Repetitions of a request that failed.")] = 3,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Longest single try, in seconds.")] = 120.0,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
+    ] = False,
+    sets: Sets = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Download the images that items name by URL; go on where it stopped, try again what failed.
+
+    Example: [bold]msr fetch-images my.yaml --out covers --workers 32[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.data.fetch import Policy, fetch_into, wanted_images
+        from msr_adapter.progress import Reporter
+
+        config = load_pipeline(pipeline, sets or ()).pipeline
+        folder = _folder(config, out)
+        policy = Policy(config.data.images, workers, per_host, retries, total_s=timeout, allow_private=allow_private)
+        wanted = wanted_images(config.data, config.seed, every_item=every_item)
+        if not wanted.urls:
+            raise UserError(_no_urls(wanted))
+        try:
+            report = fetch_into(folder, wanted.urls, policy, Reporter(quiet=quiet))
+        except KeyboardInterrupt:
+            kept = f"Interrupted. What was downloaded is kept in {folder}. The same command goes on from there."
+            raise InterruptError(kept) from None
+        _tell(folder, wanted, report, config, as_json)
+
+
+def _folder(config: "Pipeline", out: Path | None) -> Path:
+    folder = out.expanduser().resolve() if out else config.data.images.folder
+    if folder is None:
+        allowed = "the folder that is filled, and that the data stage then reads"
+        raise UserError(Problem("", "data.images.folder", "not given", allowed, "Set it, or give --out FOLDER"))
+    return folder
+
+
+def _no_urls(wanted: "Wanted") -> Problem:
+    found = f"none of {wanted.items:,} items names its image by URL"
+    return Problem("", "data.source", found, "a table of items with a column of URLs", "Set data.source.columns.image")
+
+
+def _tell(folder: Path, wanted: "Wanted", report: dict[str, Any], config: "Pipeline", as_json: bool) -> None:
+    """Print the report; `StageError` when nothing at all is there afterwards."""
+    counts = {"items": wanted.items, "items_without_url": wanted.without, "items_with_file_or_bytes": wanted.otherwise}
+    if report["wanted"] and report["failed"] == report["wanted"]:
+        cause = f"{_reasons(report)}; every item is listed in {folder / 'fetch-failures.csv'}"
+        raise StageError(f"None of {report['wanted']:,} images could be downloaded", cause, "Try one URL in a browser")
+    unnamed = f"{wanted.otherwise + wanted.without:,} of {wanted.items:,} items name no URL"
+    lines = [f"{folder}: {report['fetched']:,} images downloaded, {report['there_already']:,} were there already, "
+             f"{report['failed']:,} failed; {unnamed}"]  # fmt: skip
+    if report["failed"]:
+        lines.append(f"Failed: {_reasons(report)}; listed in {folder / 'fetch-failures.csv'}. Run it again to retry")
+    if folder != config.data.images.folder:
+        lines.append(f"Use them: --set data.images.folder={folder}")
+    emit({"folder": str(folder), **counts, **report}, "\n".join(lines), as_json)
+
+
+def _reasons(report: dict[str, Any]) -> str:
+    most = sorted(report["reasons"].items(), key=lambda pair: -pair[1])
+    shown = ", ".join(f"{reason} {number:,}" for reason, number in most[:_SHOWN])
+    return f"{shown} and {len(most) - _SHOWN} other reasons" if len(most) > _SHOWN else shown

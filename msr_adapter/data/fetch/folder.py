@@ -1,0 +1,147 @@
+"""Many URLs into one folder: resumed, polite to each host, every failure listed."""
+
+import asyncio
+import contextlib
+import csv
+import fcntl
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from msr_adapter.data.fetch.addresses import GuardedBackend, GuardedTransport, Resolve, resolve
+from msr_adapter.data.fetch.download import Download, FetchError, download
+from msr_adapter.data.fetch.policy import Policy
+from msr_adapter.data.fetched import INDEX, Fetched, line_of, read_index, safe_name, write_index
+from msr_adapter.data.images import cores
+from msr_adapter.data.pictures import quiet_pillow
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import atomic_path, digest, write_json
+from msr_adapter.progress import Reporter
+
+FAILURES = "fetch-failures.csv"
+REPORT = "fetch-report.json"
+
+_Done = Callable[[Fetched], None]
+
+
+def fetch_into(
+    folder: Path, wanted: Mapping[str, str], policy: Policy, reporter: Reporter, resolve: Resolve = resolve
+) -> dict[str, Any]:
+    """Download ``wanted`` (item id -> URL) into ``folder``, which becomes a `data.images.folder`; return the report.
+
+    What is there already is skipped, what failed is tried again. Each image and each line of the index is whole, so
+    that a killed process loses only what it was downloading.
+    """
+    with _locked(folder):
+        index = read_index(folder)
+        todo = {item: url for item, url in wanted.items() if not _is_done(folder, index.get(item), url)}
+        if todo:
+            _fetch_and_log(folder, todo, index, policy, resolve, reporter)
+        return _report(folder, {item: index[item] for item in wanted}, len(todo))
+
+
+def _fetch_and_log(
+    folder: Path, todo: Mapping[str, str], index: dict[str, Fetched], policy: Policy, resolve: Resolve,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Download ``todo`` and put each outcome into ``index`` and at once into the file."""
+    with quiet_pillow(), reporter.track("Images", len(todo)) as advance, (folder / INDEX).open("a") as log:
+        log.write("\n")  # a killed process may have left half a line
+
+        def done(one: Fetched) -> None:
+            index[one.item_id] = one
+            log.write(line_of(one))
+            log.flush()
+            advance(1)
+
+        asyncio.run(_fetch_all(folder, todo, policy, resolve, done))
+    write_index(folder, index)
+
+
+async def _fetch_all(folder: Path, todo: Mapping[str, str], policy: Policy, resolve: Resolve, done: _Done) -> None:
+    slots = asyncio.Semaphore(policy.workers)
+    transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
+    timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
+    with ThreadPoolExecutor(cores()) as threads:
+        async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
+
+            async def one(item: str, url: str) -> Fetched:
+                try:
+                    got = await download(client, url, policy, slots, threads)
+                except FetchError as error:
+                    return Fetched(item, url, reason=error.reason)
+                return await asyncio.get_running_loop().run_in_executor(threads, _save, folder, item, url, got)
+
+            async def work(queue: deque[tuple[str, str]]) -> None:
+                while queue:
+                    done(await one(*queue.popleft()))
+
+            async with asyncio.TaskGroup() as group:
+                for queue in _by_host(todo).values():
+                    for _ in range(min(policy.per_host, len(queue))):
+                        group.create_task(work(queue))
+
+
+def _by_host(todo: Mapping[str, str]) -> dict[str, deque[tuple[str, str]]]:
+    queues: dict[str, deque[tuple[str, str]]] = {}
+    for item, url in todo.items():
+        try:
+            host = httpx.URL(url).host
+        except httpx.InvalidURL:
+            host = ""
+        queues.setdefault(host, deque()).append((item, url))
+    return queues
+
+
+def _is_done(folder: Path, one: Fetched | None, url: str) -> bool:
+    return one is not None and one.url == url and one.file is not None and (folder / one.file).is_file()
+
+
+def _save(folder: Path, item: str, url: str, got: Download) -> Fetched:
+    name = safe_name(item) + got.suffix
+    with atomic_path(folder / name) as temporary:
+        temporary.write_bytes(got.data)
+    return Fetched(item, url, name, len(got.data), digest(got.data))
+
+
+def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[str, Any]:
+    """Return the counts; write them and the list of failures, unless nothing was tried and they are there."""
+    failed = [entries[item] for item in sorted(entries) if entries[item].file is None]
+    report = {
+        "wanted": len(entries),
+        "there_already": len(entries) - tried,
+        "fetched": tried - len(failed),
+        "failed": len(failed),
+        "reasons": dict(sorted(Counter(one.reason for one in failed).items())),
+        "bytes": sum(one.bytes for one in entries.values()),
+    }
+    if not tried and (folder / FAILURES).exists():
+        return report
+    write_json(folder / REPORT, report)
+    with atomic_path(folder / FAILURES) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("item_id", "url", "reason"), *((f.item_id, f.url, f.reason) for f in failed)])
+    return report
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder and hold its lock, which the kernel takes back from a killed process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        step = "Choose another with --out, or set data.images.folder"
+        raise UserError(Problem(str(folder), "", f"cannot be written ({error.strerror})", "", step)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        found = "another `msr fetch-images` writes into it"
+        raise UserError(Problem(str(folder), "", found, "", "Wait for it to end")) from None
+    finally:
+        os.close(handle)

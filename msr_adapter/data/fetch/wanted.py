@@ -1,0 +1,56 @@
+"""Which images are to be downloaded: those of the items that the data stage would keep."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from msr_adapter.config.models import Data
+from msr_adapter.data.audit import Audit, raise_if_any
+from msr_adapter.data.corpus import Corpus, encode
+from msr_adapter.data.covers import image_name, is_url
+from msr_adapter.data.filters import clean
+from msr_adapter.data.readers import check_source, read
+from msr_adapter.data.readers.compressed import compression_problems
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images of the items looked at."""
+
+    urls: dict[str, str]
+    """Item id -> URL, in the order of the ids."""
+    items: int
+    otherwise: int
+    """Items that name a file or hold an image's bytes."""
+
+    @property
+    def without(self) -> int:
+        """Items that name no image."""
+        return self.items - len(self.urls) - self.otherwise
+
+
+def wanted_images(data: Data, seed: int, *, every_item: bool) -> Wanted:
+    """Read the source and return the URLs of the kept catalogue, or of every item of the table of items.
+
+    `UserError` with every problem of the source.
+    """
+    raise_if_any(compression_problems(data.source, data.max_expansion))
+    raise_if_any(check_source(data.source))
+    corpus = read(data.source, seed, Audit())
+    named = _named(corpus)
+    if not every_item:
+        kept = clean(encode(corpus, Audit()), corpus, data, seed, Audit()).items
+        named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
+    values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
+    urls = {item: name for item, name in values if isinstance(name, str) and is_url(name)}
+    return Wanted(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
+
+
+def _named(corpus: Corpus) -> pl.DataFrame:
+    nothing: dict[str, Any] = {"item_id": pl.String, "image": pl.String}
+    if corpus.items is None:
+        return pl.DataFrame(schema=nothing)
+    if "image" not in corpus.items.columns:
+        return corpus.items.select("item_id", pl.lit(None, pl.String).alias("image"))
+    return corpus.items.select("item_id", "image")
