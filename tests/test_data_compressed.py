@@ -9,14 +9,14 @@ from data_builders import build_in, random_rows, table_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.models import Data, TableSource
+from msr_adapter.config.models import Data
 from msr_adapter.data.readers import compressed
 from msr_adapter.data.readers.compressed import compression_problems, open_plain, plain_suffix
 from msr_adapter.errors import UserError
 
 
 def problems(path: Path, max_expansion: int = 100) -> list[str]:
-    return [str(one) for one in compression_problems(TableSource(kind="table", interactions=path), max_expansion)]
+    return [str(one) for one in compression_problems([path], max_expansion)]
 
 
 def packed(path: Path, *members: bytes) -> Path:
@@ -58,8 +58,8 @@ def test_a_bomb_in_a_later_member_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_every_file_may_hold(tmp_path: Path) -> None:
-    assert problems(packed(tmp_path / "log.csv.gz", b"a" * 50 * 2**20)) == []
-    bomb = problems(packed(tmp_path / "log.csv.gz", b"a" * 65 * 2**20), 1)
+    assert problems(packed(tmp_path / "log.csv.gz", b"a\n" * 2**20)) == []
+    bomb = problems(packed(tmp_path / "log.csv.gz", b"a\n" * 33 * 2**20), 1)
     assert "hold more than 67,108,864" in bomb[0]
 
 
@@ -69,15 +69,16 @@ def test_the_count_is_exact(
 ) -> None:
     path = packed(tmp_path_factory.mktemp("gz") / "a.gz", *members)
     path.write_bytes(path.read_bytes() + b"\0" * padding)
-    assert compressed._holds_more(path, limit) == (sum(map(len, members)) > limit)
+    held, _ = compressed._measure(path, limit)
+    assert (held > limit) == (sum(map(len, members)) > limit)
 
 
 def test_the_count_is_exact_whatever_the_size_of_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / "a.gz", b"x" * 5000, b"", b"yz" * 100)
     for chunk in (1, 2, 7, 64):
         monkeypatch.setattr(compressed, "_CHUNK", chunk)
-        assert not compressed._holds_more(path, 5200)
-        assert compressed._holds_more(path, 5199)
+        assert compressed._measure(path, 5200)[0] == 5200
+        assert compressed._measure(path, 5199)[0] == 5200
 
 
 @pytest.mark.parametrize("kept", [5, 20, -1])
@@ -122,6 +123,26 @@ def test_the_files_of_a_folder_are_looked_at(tmp_path: Path, monkeypatch: pytest
     bomb = packed(tmp_path / "deep" / "part.jsonl.gz", b"0" * 10**6)
     packed(tmp_path / "fine.jsonl.gz", b"0" * 10)
     assert [text.split(":")[0] for text in problems(tmp_path)] == [str(bomb)]
+
+
+def test_an_endless_line_is_seen_within_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressed, "_CHUNK", 10)
+    monkeypatch.setattr(compressed, "LONGEST_LINE", 5000)
+    path = packed(tmp_path / "log.csv.gz", b"user,item\n" + b"a" * 9000)
+    assert compression_problems([path], 100, budget=1000) == []
+    assert problems(path) == [
+        f"{path}: holds a line of more than 5,000 bytes; a table with one row per line. "
+        "Decompress it if you trust the file"
+    ]
+    assert problems(packed(path, *[b"a" * 4000 + b"\n"] * 5)) == []
+
+
+def test_a_budget_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressed, "ALWAYS_FINE", 1000)
+    monkeypatch.setattr(compressed, "_CHUNK", 100)
+    bomb = packed(tmp_path / "log.csv.gz", b"0,0\n" * 2**14)
+    assert compression_problems([bomb], 2, budget=1.0) == []
+    assert compression_problems([bomb], 2) != []
 
 
 def test_the_stage_stops_before_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

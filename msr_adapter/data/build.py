@@ -10,12 +10,11 @@ from msr_adapter.config.models import Data, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.audits import Evidence, inspect, tell
 from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
-from msr_adapter.data.check import check
+from msr_adapter.data.check import check, packed_problems
 from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.readers import read
-from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
@@ -40,8 +39,7 @@ def build(
     The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
     `UserError` with every problem of the input.
     """
-    raise_if_any(compression_problems(data.source, data.max_expansion))
-    raise_if_any(check(data))
+    raise_if_any(check(data) or packed_problems(data))
     audit = Audit()
     corpus = read(data.source, seed, audit)
     log = clean(encode(corpus, audit), corpus, data, seed, audit)

@@ -1,18 +1,35 @@
 """What can be known about the sources before anything is built, and their stamp for the stage's fingerprint."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import Data, Images
 from msr_adapter.data.readers import check_source, may_hold_images, source_files
+from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.errors import Problem
 from msr_adapter.files import path_stamp
 from msr_adapter.prompts.neutral import RULES_VERSION
 
+_LOOKED_INTO = 256 * 2**20
+"""Bytes of a packed file; more than its longest line may have, so that its header can be read."""
+
 
 def check(data: Data) -> list[Problem]:
-    """Return what is wrong with files, headers and folders; rows and images are not read."""
-    return check_source(data.source) + _check_images(data)
+    """Return what is wrong with files, headers and folders; rows and images are not read.
+
+    Of a packed file, the beginning is decompressed before its header is looked for.
+    """
+    packed = packed_problems(data, _LOOKED_INTO)
+    return (packed or check_source(data.source)) + _check_images(data)
+
+
+def packed_problems(data: Data, budget: float = math.inf) -> list[Problem]:
+    """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
+    if data.source.kind == "shop":
+        return []
+    paths = [path for path in source_files(data.source).values() if isinstance(path, Path)]
+    return compression_problems(paths, data.max_expansion, budget)
 
 
 def source_stamp(data: Data) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import polars as pl
 
 from msr_adapter.config.models import Data
 from msr_adapter.data.audit import Audit, raise_if_any
+from msr_adapter.data.check import packed_problems
 from msr_adapter.data.corpus import Corpus, encode
 from msr_adapter.data.covers import image_name, is_url
 from msr_adapter.data.filters import clean
 from msr_adapter.data.readers import check_source, read
-from msr_adapter.data.readers.compressed import compression_problems
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def wanted_images(data: Data, seed: int, *, every_item: bool) -> Wanted:
 
     `UserError` with every problem of the source.
     """
-    raise_if_any(compression_problems(data.source, data.max_expansion))
-    raise_if_any(check_source(data.source))
+    raise_if_any(packed_problems(data) or check_source(data.source))
     corpus = read(data.source, seed, Audit())
     named = _named(corpus)
     if not every_item:

@@ -4,16 +4,19 @@ Polars decompresses by a file's first bytes, whatever it is called, so they deci
 """
 
 import gzip
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from msr_adapter.config.models import Model
 from msr_adapter.errors import Problem
 
 ALWAYS_FINE = 64 * 2**20
 """Bytes that any file may hold, however small it is itself."""
+
+LONGEST_LINE = 128 * 2**20
+"""Bytes that a line of a packed file may have: text is read by lines, so an endless one would fill the memory."""
 
 _GZIP = b"\x1f\x8b"
 _OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
@@ -33,23 +36,23 @@ def open_plain(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
 
 
-def compression_problems(source: Model, max_expansion: int) -> list[Problem]:
-    """Return what is wrong with the compressed files that a source names, or that lie in a folder it names.
+def compression_problems(paths: Iterable[Path], max_expansion: int, budget: float = math.inf) -> list[Problem]:
+    """Return what is wrong with compressed files, given or lying in the given folders.
 
-    A gzip file is decompressed once, up to the limit and in constant memory: nothing in its header can be trusted.
+    A gzip file is decompressed once, in constant memory, up to its limit or to ``budget`` bytes: nothing in its header
+    can be trusted. With a budget, what it holds is known to be safe as far as that.
     """
-    paths = (value for _, value in source if isinstance(value, Path))
-    return [problem for path in paths for file in _files(path) for problem in _problems(file, max_expansion)]
+    return [problem for path in paths for file in _files(path) for problem in _problems(file, max_expansion, budget)]
 
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*.gz") if file.is_file())
+        yield from sorted(file for file in path.rglob("*") if file.is_file())
     elif path.is_file():
         yield path
 
 
-def _problems(path: Path, max_expansion: int) -> Iterator[Problem]:
+def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem]:
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -61,10 +64,15 @@ def _problems(path: Path, max_expansion: int) -> Iterator[Problem]:
     elif start.startswith(_GZIP):
         limit = max(ALWAYS_FINE, size * max_expansion)
         try:
-            if _holds_more(path, limit):
-                yield _bomb(path, size, limit, max_expansion)
+            held, line = _measure(path, min(limit, budget))
         except (zlib.error, EOFError) as error:
             yield Problem(str(path), "", f"a damaged gzip file ({error})", "", "Copy or download it again")
+            return
+        if held > limit:
+            yield _bomb(path, size, limit, max_expansion)
+        elif line > LONGEST_LINE:
+            found = f"holds a line of more than {LONGEST_LINE:,} bytes"
+            yield Problem(str(path), "", found, "a table with one row per line", "Decompress it if you trust the file")
 
 
 def _bomb(path: Path, size: int, limit: int, max_expansion: int) -> Problem:
@@ -75,19 +83,31 @@ def _bomb(path: Path, size: int, limit: int, max_expansion: int) -> Problem:
     )  # fmt: skip
 
 
-def _holds_more(path: Path, limit: int) -> bool:
-    """Say whether the members of a gzip file hold more than ``limit`` bytes. `zlib.error` or `EOFError` on damage."""
-    held = 0
+def _measure(path: Path, enough: float) -> tuple[int, int]:
+    """Return how many bytes a gzip file holds and its longest line (less than a chunk may be missing).
+
+    It ends as soon as there are more than ``enough``, or one line is too long. `zlib.error` or `EOFError` on damage.
+    """
+    held = line = longest = 0
+    for part in _unpacked(path):
+        held += len(part)
+        last = part.rfind(b"\n")
+        line = line + len(part) if last < 0 else len(part) - last - 1
+        longest = max(longest, line)
+        if held > enough or longest > LONGEST_LINE:
+            break
+    return held, longest
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """Yield what the members of a gzip file hold, at most a chunk at a time."""
     with path.open("rb") as file:
         data = file.read(_CHUNK)
         while data.strip(b"\0"):  # gzip allows padding after a member
             member = zlib.decompressobj(wbits=31)
             while not member.eof:
-                held += len(member.decompress(data, _CHUNK))
-                if held > limit:
-                    return True
+                yield member.decompress(data, _CHUNK)
                 data = member.unconsumed_tail or (b"" if member.eof else file.read(_CHUNK))
                 if not data and not member.eof:
                     raise EOFError("it ends too early")
             data = member.unused_data or file.read(_CHUNK)
-    return False
