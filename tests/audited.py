@@ -49,7 +49,7 @@ def evidence(
     stored = [Stored(path=image and f"images/{image}.png", digest=image) for image in images] or [Stored()] * n_items
     names = list(titles) or [f"thing{item}" for item in range(n_items)]
     return Evidence(
-        log, Examples(split, np.arange(len(users)), end - 1, end - lengths), training,
+        log, Examples(split, np.arange(len(users)), end - 1, end - lengths, end - 1), training,
         np.bincount(item[training], minlength=n_items), candidates(users),
         Catalogue(log.items.to_list(), names, [""] * n_items, [None] * n_items), stored, Split(kind=kind), seed=0,
     )  # fmt: skip

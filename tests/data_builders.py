@@ -12,7 +12,7 @@ import polars as pl
 from hypothesis import strategies as st
 
 from msr_adapter import schema
-from msr_adapter.config.models import Data, Negatives, Protocol, Split, TableSource
+from msr_adapter.config.models import Data, Negatives, Protocol, Split, TableSource, TrainNegatives
 from msr_adapter.data import build
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.corpus import Corpus, Log, encode
@@ -78,11 +78,12 @@ def table_data(folder: Path, rows: Sequence[Row], titles: dict[str, str] | None 
     return Data(source=TableSource(kind="table", interactions=log, items=items), **settings)
 
 
-def build_in(folder: Path, data: Data, split: Split | None = None, negatives: int = 3, **more: Any) -> Built:
+def build_in(folder: Path, data: Data, split: Split | None = None, negatives: int | Protocol = 3, **more: Any) -> Built:
     out = folder / "out"
     out.mkdir(parents=True)
-    protocol = Protocol(name="test", negatives=Negatives(count=negatives))
-    options = {"train_negatives": 1, "seed": 0, "reporter": Reporter(quiet=True), **more}
+    given = isinstance(negatives, Protocol)
+    protocol = negatives if given else Protocol(name="test", negatives=Negatives(count=negatives))
+    options = {"train_negatives": TrainNegatives(count=1), "seed": 0, "reporter": Reporter(quiet=True), **more}
     return Built(out, build(data, split or Split(), protocol, out=out, **options))
 
 

@@ -59,8 +59,8 @@ def problems(text: str, *sets: str) -> list[str]:
         ),
         (
             "split: {kind: leave-last}",
-            "p.yaml:10 split.kind: the text 'leave-last'; expected one of user-holdout, leave-last-out. "
-            "Did you mean `leave-last-out`?",
+            "p.yaml:10 split.kind: the text 'leave-last'; expected one of user-holdout, leave-last-out, "
+            "temporal, column. Did you mean `leave-last-out`?",
         ),
         (
             "name: my run",

@@ -8,12 +8,16 @@ from data_builders import Row, log_of, logs, random_rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.models import Split
-from msr_adapter.data import candidates as module
-from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
-from msr_adapter.data.corpus import Log
+from msr_adapter.config.models import Negatives, Protocol, Split, TrainNegatives
+from msr_adapter.data.audit import Audit
+from msr_adapter.data.candidates import CHUNK, Candidates, draw_candidates
+from msr_adapter.data.corpus import Log, degree
+from msr_adapter.data.frozen import candidates_digest
 from msr_adapter.data.hashing import below, hash_ids, keyed, mix, stream
-from msr_adapter.data.split import Examples, make_examples
+from msr_adapter.data.pools import Knowledge
+from msr_adapter.data.recipes import Draw, make_recipes
+from msr_adapter.data.shortage import Tally
+from msr_adapter.data.split import Examples, known_to_training, make_examples
 from msr_adapter.errors import UserError
 
 LAST_OUT = Split(kind="leave-last-out")
@@ -23,11 +27,15 @@ GOLDEN_DIGEST = "4f6727c4272d7c54df360c2c089d6fbeac6cf29ea6d5ebc653b61dec9c2dd9a
 
 
 def draw(
-    rows: list[Row], train: int, test: int, seed: int = 0, split: Split = LAST_OUT
+    rows: list[Row], train: int, test: int, seed: int = 0, split: Split = LAST_OUT, chunk: int = CHUNK
 ) -> tuple[Log, Examples, Candidates]:
     log = log_of(rows)
     examples = make_examples(log, split, seed)
-    return log, examples, draw_candidates(log, examples, train, test, seed)
+    training = known_to_training(log, split, examples, seed)
+    known = Knowledge(log.items, degree(log.item[training], len(log.items)), log.items)
+    protocol = Protocol(name="test", negatives=Negatives(count=test))
+    recipes = make_recipes(protocol, TrainNegatives(count=train), log, known, seed, Audit())
+    return log, examples, draw_candidates(Draw(log, examples, recipes, seed), Tally(), chunk)
 
 
 def groups(log: Log, examples: Examples, drawn: Candidates) -> dict[tuple[str, str], list[tuple[str, int]]]:
@@ -71,14 +79,14 @@ def test_shuffled_rows_give_the_same_candidates_and_digest(rows: list[Row], shuf
     assert candidates_digest(*one) == candidates_digest(*other)
 
 
-def test_another_user_or_another_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_user_or_another_chunk_changes_nothing() -> None:
     rows = random_rows(users=30, items=40, length=6)
     every_item = [("zz", f"i{i:03}", 9_000_000 + i) for i in range(40) if i < 30]
     whole = groups(*draw(rows, 1, 8))
     more = groups(*draw(rows + every_item, 1, 8))
     assert {key: more[key] for key in whole} == whole
-    monkeypatch.setattr(module, "_CHUNK", 7)
-    assert groups(*draw(rows, 1, 8)) == whole
+    for chunk in (1, 7, 64):
+        assert groups(*draw(rows, 1, 8, chunk=chunk)) == whole
 
 
 def test_more_negatives_of_one_split_leave_the_other_as_it_is() -> None:
@@ -128,7 +136,7 @@ def test_too_small_a_catalogue_says_who_what_and_the_way_out() -> None:
         draw(rows, 4, 20)
     train, test = map(str, caught.value.problems)
     assert train.startswith(
-        "train.negatives: 4 negatives asked for, but 6 users have fewer items that they never touched"
+        "train.negatives.count: 4 negatives asked for, but 6 users have fewer items that they never touched"
     )
     assert test == (
         "evaluate.protocol.negatives.count: 20 negatives asked for, but 6 users have fewer items that they never "

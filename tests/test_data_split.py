@@ -135,10 +135,16 @@ def test_the_order_of_rows_does_not_matter_when_times_differ(rows: list[Row], sp
 def test_the_guard_against_leaks_can_fail() -> None:
     log = log_of(word("u", "abc") + word("v", "abc"))
     rows = {name: np.array([0]) for name in ("split", "user")}
+
+    def examples(start: int, end: int, target: int) -> Examples:
+        return Examples(**rows, target=np.array([target]), start=np.array([start]), end=np.array([end]))
+
     with pytest.raises(AssertionError, match="empty"):
-        assert_no_leak(log, Examples(**rows, target=np.array([2]), start=np.array([2])))
+        assert_no_leak(log, examples(2, 2, 2))
     with pytest.raises(AssertionError, match="another user"):
-        assert_no_leak(log, Examples(**rows, target=np.array([4]), start=np.array([2])))
+        assert_no_leak(log, examples(2, 4, 4))
+    with pytest.raises(AssertionError, match="reaches its target"):
+        assert_no_leak(log, examples(0, 2, 1))
     twice = Log(log.users, log.items, log.user, np.zeros_like(log.item), log.time)
     with pytest.raises(AssertionError, match="twice"):
-        assert_no_leak(twice, Examples(**rows, target=np.array([2]), start=np.array([0])))
+        assert_no_leak(twice, examples(0, 2, 2))

@@ -6,15 +6,29 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.models import Data, Protocol, Split
+from msr_adapter.config.models import Data, Negatives, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.audits import Evidence, inspect, tell
+<<<<<<< HEAD
 from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
 from msr_adapter.data.check import check, packed_problems
+=======
+from msr_adapter.data.candidates import Candidates, draw_candidates
+from msr_adapter.data.check import check
+>>>>>>> 408f6a5 (Splits by date and by column; negatives of every kind, mixtures and full ranking; most-popular-last as a target)
 from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
+from msr_adapter.data.frozen import candidates_digest
 from msr_adapter.data.illustrate import illustrate
+from msr_adapter.data.parts import part_problems
+from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.readers import read
+<<<<<<< HEAD
+=======
+from msr_adapter.data.readers.compressed import compression_problems
+from msr_adapter.data.recipes import Draw, make_recipes
+from msr_adapter.data.shortage import Tally
+>>>>>>> 408f6a5 (Splits by date and by column; negatives of every kind, mixtures and full ranking; most-popular-last as a target)
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
@@ -32,7 +46,7 @@ from msr_adapter.prompts.neutral import TEXT_LIMIT, TITLE_LIMIT
 
 
 def build(
-    data: Data, split: Split, protocol: Protocol, train_negatives: int, seed: int, out: Path, reporter: Reporter
+    data: Data, split: Split, protocol: Protocol, train_negatives: Negatives, seed: int, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Write the stage's tables, images and `audit.json` into ``out``; return its counts and the candidates' digest.
 
@@ -42,13 +56,16 @@ def build(
     raise_if_any(check(data) or packed_problems(data))
     audit = Audit()
     corpus = read(data.source, seed, audit)
+    raise_if_any(part_problems(corpus.interactions) if split.kind == "column" else [])
     log = clean(encode(corpus, audit), corpus, data, seed, audit)
-    examples = _examples(log, split, seed, audit)
+    examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples, seed)
     popularity = degree(log.item[training], len(log.items))
-    candidates = draw_candidates(log, examples, train_negatives, protocol.negatives.count, seed)
-    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
     catalogue = _catalogue(log, corpus, audit)
+    known = Knowledge(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
+    recipes = make_recipes(protocol, train_negatives, log, known, seed, audit)
+    candidates = _candidates(Draw(log, examples, recipes, seed), audit)
+    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_examples(log, examples, out)
@@ -68,9 +85,24 @@ def build(
     return {"counts": audit.counts, **facts}
 
 
-def _examples(log: Log, split: Split, seed: int, audit: Audit) -> Examples:
-    examples = make_examples(log, split, seed)
+def _candidates(draw: Draw, audit: Audit) -> Candidates:
+    tally = Tally()
+    candidates = draw_candidates(draw, tally)
+    for (kind, other), number in tally.fallbacks.items():
+        audit.count(f"negatives_{kind}_fell_back_to_{other}".replace("-", "_"), number)
+        audit.find("info", f"{number:,} {kind} negatives could not be had and were drawn as {other} instead.")
+    return candidates
+
+
+def _examples(log: Log, split: Split, protocol: Protocol, seed: int, audit: Audit) -> Examples:
+    examples = make_examples(log, split, seed, protocol.target)
     assert_no_leak(log, examples)
+    tied = log.time[examples.row(examples.end - 1)] == log.time[examples.target]
+    audit.count("examples_with_history_at_the_time_of_the_target", int(tied.sum()))
+    if protocol.target == "most-popular-last":
+        audit.find("warning", "The target is the latest of each user's 6 most popular items, as in the published "
+                   "MicroLens code: popularity alone nearly finds it. Use evaluate.protocol.target: last to learn how "
+                   "good a model is.")  # fmt: skip
     audit.count("users_without_example", len(log.users) - len(np.unique(examples.user)))
     raise_if_any(_empty_splits(log, split, examples, audit))
     return examples
@@ -84,14 +116,27 @@ def _empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> l
             continue
         if split.kind == "user-holdout" and split.fractions[code] == 0:
             audit.find("info", f"split.fractions leaves no user to {name}, as configured.")
+        elif split.kind == "temporal" and name == "validation" and split.validation_from is None:
+            audit.find("info", "Without split.validation_from there is no validation, as configured.")
         elif name == "validation" and len(examples):
             audit.find("warning", "No validation example: keep more users or longer logs to have one.")
         else:
             found = f"no {name} example from {len(log.users):,} users with {len(log.user):,} interactions"
-            least = split.min_history + (3 - code if split.kind == "leave-last-out" else 1)
-            needs = f"{split.kind} takes one from a log of at least {least} interactions"
-            problems.append(Problem("", "split", found, needs, "Keep more or longer logs, or lower split.min_history"))
+            step = "Keep more or longer logs, or lower split.min_history"
+            problems.append(Problem("", "split", found, _needs(split, code), step))
     return problems
+
+
+def _needs(split: Split, code: int) -> str:
+    if split.kind == "temporal":
+        bounds = ((None, split.validation_from or split.test_from), (split.validation_from, split.test_from),
+                  (split.test_from, split.until))[code]  # fmt: skip
+        words = [f"{word} {moment}" for word, moment in zip(("from", "before"), bounds, strict=True) if moment]
+        return f"temporal takes one from an interaction {' and '.join(words)} with {split.min_history} before it"
+    if split.kind == "column":
+        return f"column takes one from a row that says {SPLITS[code]} with {split.min_history} before it"
+    least = split.min_history + (3 - code if split.kind == "leave-last-out" else 1)
+    return f"{split.kind} takes one from a log of at least {least} interactions"
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
@@ -130,5 +175,5 @@ def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[
 
 
 def _history_lengths(examples: Examples) -> dict[str, float]:
-    lengths = examples.target - examples.start
+    lengths = examples.end - examples.start
     return {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())}

@@ -1,21 +1,22 @@
-"""The frozen candidates: one positive and n uniform negatives that the user never touched."""
+"""The candidates: one positive and negatives that the user never touched, drawn in chunks of any size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_adapter.data.arrays import ranges
 from msr_adapter.data.audit import raise_if_any
-from msr_adapter.data.corpus import Codes, Log, Mask, Rows, degree
+from msr_adapter.data.corpus import Codes, Log, Rows
 from msr_adapter.data.hashing import Bits, below, hash_ids, keyed, mix, stream
-from msr_adapter.data.split import Examples
-from msr_adapter.errors import Problem
-from msr_adapter.files import digest
+from msr_adapter.data.recipes import Draw, Recipe
+from msr_adapter.data.sampling import Slots, fill
+from msr_adapter.data.shortage import Tally, rows_of_lists, shortages
+from msr_adapter.data.touched import Touched
 
-_CHUNK = 16_384
-"""Examples per chunk: sets the memory, never the sample."""
-_ROUNDS = 24
-"""Rounds of reject-and-retry before the few slots left are filled from the list of free items."""
+CHUNK = 2**18
+"""Candidate rows per chunk: sets the memory, never the sample."""
 
 
 @dataclass(frozen=True)
@@ -26,108 +27,95 @@ class Candidates:
     item: Codes
     label: NDArray[np.int8]
 
+    def __len__(self) -> int:
+        return len(self.item)
 
-def draw_candidates(log: Log, examples: Examples, train_negatives: int, negatives: int, seed: int) -> Candidates:
-    """Draw the candidates of every example: distinct, uniform over the catalogue minus what the user touched.
 
-    A draw depends only on (seed, user id, target id) and on the catalogue. `UserError` if the catalogue is too small.
+@dataclass(frozen=True)
+class _Lists:
+    """A chunk of lists of one split."""
+
+    first: int
+    """Its first example."""
+    user: Codes
+    positive: Codes
+    keys: Bits
+
+
+def candidate_chunks(draw: Draw, tally: Tally, rows: int = CHUNK) -> Iterator[Candidates]:
+    """Yield the candidates of all examples in order, about ``rows`` at a time, whole lists each.
+
+    A list depends only on the seed, the user's id, the target's id, what the user touched and the catalogue: never on
+    other users, the order of rows or the chunks. Memory: O(rows) and the rows of a chunk's users. `UserError` before
+    the first chunk if the catalogue is too small, and after the last if a kind could not give its count.
     """
-    counts = np.where(examples.split == 0, train_negatives, negatives)
-    raise_if_any(_too_few_items(log, examples, counts))
-    keys = _keys(log, examples, seed)
-    first = np.concatenate([[0], np.cumsum(counts + 1)])
-    positive = np.zeros(first[-1], dtype=bool)
-    positive[first[:-1] + below(stream(keys, np.zeros_like(counts)), counts + 1)] = True
-    item = np.empty(first[-1], dtype=np.int32)
-    item[positive] = log.item[examples.target]
-    item[~positive] = _negatives(log, keys, examples.user, counts)
-    return Candidates(np.repeat(np.arange(len(examples)), counts + 1), item, positive.astype(np.int8))
+    sizes = rows_of_lists(draw)
+    bounds = draw.log.bounds()
+    user_keys = keyed(hash_ids(draw.log.users.to_list()), draw.seed, "candidates")
+    item_keys = mix(hash_ids(draw.log.items.to_list()))
+    for part in _parts(draw.examples.split, sizes, rows):
+        user, positive = draw.examples.user[part], draw.log.item[draw.examples.target[part]]
+        lists = _Lists(part.start, user, positive, mix(user_keys[user] ^ item_keys[positive]))
+        recipe = draw.recipes[draw.examples.split[part.start]]
+        drawn = _everything(draw.log, bounds, lists) if recipe.negatives.kind == "all" else _drawn(
+            lists, recipe, Touched(draw.log, bounds, user), tally)  # fmt: skip
+        if not tally.short:
+            yield drawn
+    raise_if_any(shortages(tally))
 
 
-def candidates_digest(log: Log, examples: Examples, candidates: Candidates) -> str:
-    """Identify the frozen candidates: the same log, split and seed give the same digest on every machine."""
-    group = [examples.split, examples.user, examples.target - log.bounds()[examples.user]]
-    rows = [*group, candidates.example, candidates.item, candidates.label]
-    return digest([log.users.to_list(), log.items.to_list(), [digest(row.astype("<i8").tobytes()) for row in rows]])
+def draw_candidates(draw: Draw, tally: Tally, rows: int = CHUNK) -> Candidates:
+    """Return the candidates of all examples at once, in one piece; see `candidate_chunks`."""
+    chunks = [(one.example, one.item, one.label) for one in candidate_chunks(draw, tally, rows)]
+    none = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int8)
+    return Candidates(*(np.concatenate(column) for column in zip(*(chunks or [none]), strict=True)))
 
 
-def _too_few_items(log: Log, examples: Examples, counts: Rows) -> list[Problem]:
-    free = len(log.items) - degree(log.user, len(log.users))[examples.user]
-    problems = []
-    for setting, mask in (("train.negatives", examples.split == 0),
-                          ("evaluate.protocol.negatives.count", examples.split > 0)):  # fmt: skip
-        short = mask & (free < counts)
-        if short.any():
-            users = len(np.unique(examples.user[short]))
-            least = int(free[short].min())
-            found = (f"{int(counts[short][0])} negatives asked for, but {users:,} users have fewer items that they "
-                     f"never touched (the catalogue has {len(log.items):,} items)")  # fmt: skip
-            step = f"Ask for {least} or fewer, or keep more items (data.limit.items, data.k_core.items)"
-            problems.append(Problem("", setting, found, f"at most {least} for these users", step))
-    return problems
+def _parts(split: NDArray[np.int8], sizes: Rows, rows: int) -> Iterator[slice]:
+    """Cut the examples where the split changes and about every ``rows`` candidates."""
+    bucket = (np.cumsum(sizes) - sizes) // rows
+    cuts = np.flatnonzero((np.diff(bucket) != 0) | (np.diff(split) != 0)) + 1
+    starts = [0, *cuts.tolist()] if len(split) else []
+    yield from map(slice, starts, [*starts[1:], len(split)])
 
 
-def _keys(log: Log, examples: Examples, seed: int) -> Bits:
-    users = keyed(hash_ids(log.users.to_list()), seed, "candidates")
-    items = mix(hash_ids(log.items.to_list()))
-    return mix(users[examples.user] ^ items[log.item[examples.target]])
+def _everything(log: Log, bounds: Rows, lists: _Lists) -> Candidates:
+    """Return the whole catalogue without what the user touched, in the order of ids, the positive among it."""
+    wanted = np.ones((len(lists.user), len(log.items)), dtype=bool)
+    touched = bounds[lists.user + 1] - bounds[lists.user]
+    list_ = np.arange(len(lists.user))
+    wanted[np.repeat(list_, touched), log.item[ranges(bounds[lists.user], touched)]] = False
+    wanted[list_, lists.positive] = True
+    list_, item = np.nonzero(wanted)
+    return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))
 
 
-def _negatives(log: Log, keys: Bits, users: Rows, counts: Rows) -> Codes:
-    """Return the negatives of all examples, one after the other, chunk by chunk."""
-    touched = np.sort(log.pair_keys())
-    chunks = [slice(begin, begin + _CHUNK) for begin in range(0, len(keys), _CHUNK)]
-    drawn = [_draw_chunk(keys[c], users[c], counts[c], touched, len(log.items)) for c in chunks]
-    return np.concatenate([np.empty(0, dtype=np.int32), *drawn])
+def _drawn(lists: _Lists, recipe: Recipe, touched: Touched, tally: Tally) -> Candidates:
+    kinds, number = recipe.negatives.kinds(), len(lists.user)
+    count = sum(kinds.values())
+    slots = Slots(np.repeat(np.arange(number), count), np.tile(np.arange(count), number), np.full(number * count, -1))
+    kind_of = np.tile(np.repeat(np.arange(len(kinds)), list(kinds.values())), number)
+    for code, kind in enumerate(kinds):
+        _fill(slots, kind_of == code, lists, recipe, kind, touched)
+    for other in recipe.negatives.fallback:
+        empty = slots.empty(slots.chosen < 0)
+        _fill(slots, slots.chosen < 0, lists, recipe, other, touched)
+        tally.count_fallback(list(kinds), kind_of[empty[slots.chosen[empty] >= 0]], other)
+    tally.count_short(recipe.setting, kinds, kind_of, slots)
+    return _with_positives(lists, slots.chosen, count)
 
 
-def _draw_chunk(keys: Bits, users: Rows, counts: Rows, touched: Rows, n_items: int) -> Codes:
-    """Draw ``counts`` distinct untouched items per example: reject and retry, then fill what is left exactly."""
-    example = np.repeat(np.arange(len(keys)), counts)
-    slot = np.arange(len(example)) - np.repeat(np.cumsum(counts) - counts, counts)
-    chosen = np.full(len(example), -1, dtype=np.int64)
-    for attempt in range(_ROUNDS):
-        empty = np.flatnonzero(chosen < 0)
-        if not len(empty):
-            break
-        counter = (attempt << 32) + slot[empty] + 1
-        drawn = below(stream(keys[example[empty]], counter), n_items)
-        drawn[_contains(touched, users[example[empty]] * n_items + drawn)] = -1
-        _accept(chosen, empty, drawn, example, n_items)
-    for one in np.unique(example[chosen < 0]):
-        mine = np.flatnonzero(example == one)
-        chosen[mine] = _fill(keys[one], chosen[mine], _items_of(touched, users[one], n_items), n_items)
-    return chosen.astype(np.int32)
+def _fill(slots: Slots, wanted: NDArray[np.bool_], lists: _Lists, recipe: Recipe, kind: str, touched: Touched) -> None:
+    keys = lists.keys if kind == "uniform" else mix(lists.keys ^ hash_ids([kind]))
+    fill(slots, wanted, keys, recipe.pools[kind](lists.user, lists.positive), touched)
 
 
-def _accept(chosen: Rows, empty: Rows, drawn: Rows, example: Rows, n_items: int) -> None:
-    """Put draws into their empty slots unless the example has the item already; the lowest slot wins a tie."""
-    unfinished = np.zeros(example[-1] + 1, dtype=bool)
-    unfinished[example[empty]] = True
-    earlier = np.flatnonzero((chosen >= 0) & unfinished[example])
-    new, drawn = empty[drawn >= 0], drawn[drawn >= 0]
-    pairs = example[np.concatenate([earlier, new])] * n_items + np.concatenate([chosen[earlier], drawn])
-    _, first = np.unique(pairs, return_index=True)
-    fresh = first[first >= len(earlier)] - len(earlier)
-    chosen[new[fresh]] = drawn[fresh]
-
-
-def _fill(key: np.uint64, chosen: Rows, touched: Rows, n_items: int) -> Rows:
-    """Fill the empty slots of one example with free items in a seeded order. O(n_items log n_items)."""
-    free = np.setdiff1d(np.arange(n_items), np.concatenate([touched, chosen[chosen >= 0]]))
-    order = np.argsort(stream(np.full(len(free), key), (_ROUNDS << 32) + free), kind="stable")
-    filled = chosen.copy()
-    filled[chosen < 0] = free[order[: int((chosen < 0).sum())]]
-    return filled
-
-
-def _items_of(touched: Rows, user: int, n_items: int) -> Rows:
-    begin, end = np.searchsorted(touched, [user * n_items, (user + 1) * n_items])
-    return touched[begin:end] - user * n_items
-
-
-def _contains(ordered: Rows, values: Rows) -> Mask:
-    """Return which values are in the sorted array. O(values log ordered)."""
-    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    found: Mask = ordered[place] == values
-    return found
+def _with_positives(lists: _Lists, negatives: Rows, count: int) -> Candidates:
+    """Put each list's positive at a seeded position among its ``count`` negatives."""
+    number = len(lists.user)
+    position = below(stream(lists.keys, np.zeros(number, dtype=np.int64)), count + 1)
+    label = np.zeros(number * (count + 1), dtype=np.int8)
+    label[np.arange(number) * (count + 1) + position] = 1
+    item = np.empty(len(label), dtype=np.int32)
+    item[label == 1], item[label == 0] = lists.positive, negatives
+    return Candidates(np.repeat(np.arange(lists.first, lists.first + number), count + 1), item, label)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import Data, Images
+from msr_adapter.config.models import Data, Images, Negatives, Protocol
 from msr_adapter.data.readers import check_source, may_hold_images, source_files
 from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.errors import Problem
@@ -40,6 +40,11 @@ def source_stamp(data: Data) -> dict[str, Any]:
                   for role, found in source_files(data.source).items()}  # fmt: skip
         stamp["images"] = _stamp(data.images.folder, content_limit=0)
     return stamp
+
+
+def protocol_stamp(protocol: Protocol, train: Negatives) -> dict[str, Any]:
+    """Return what identifies the files that decide candidates, such as scores of hard negatives; None = absent."""
+    return {"scores": [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]}
 
 
 def _stamp(path: Path | None, **limit: int) -> str | None:

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from msr_adapter.data.audit import Audit
+from msr_adapter.data.parts import Parts, part_code
 from msr_adapter.shop import Shop
 
 Codes = NDArray[np.int32]
@@ -27,7 +28,8 @@ class Corpus:
     """What a reader returns: everything in the order of the file, nothing filtered."""
 
     interactions: pl.LazyFrame
-    """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position)."""
+    """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position); where the
+    source says it, split (String: train, validation or test)."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
@@ -46,6 +48,8 @@ class Log:
     user: Codes
     item: Codes
     time: Rows
+    part: Parts | None = None
+    """Split code of each row as the source says it, -1 = none of them; None = the source says nothing."""
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows; users and items without a row leave it. O(rows)."""
@@ -59,6 +63,7 @@ class Log:
             _renumber(user_used)[user],
             _renumber(item_used)[item],
             self.time[rows],
+            None if self.part is None else self.part[rows],
         )
 
     def pair_keys(self) -> Rows:
@@ -89,24 +94,25 @@ def encode(corpus: Corpus, audit: Audit) -> Log:
     The corpus is streamed. Memory: 32 bytes a row, the distinct ids, and one shard of users that is being sorted.
     """
     users, items, read = _read_codes(corpus.interactions)
-    user, item, time = _sort_distinct(*read, n_users=len(users), n_items=len(items))
+    user, item, time, *part = _sort_distinct(*read, n_users=len(users), n_items=len(items))
     for noun, number in (("interactions", len(read[0])), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     audit.count("interactions_dropped_duplicate", len(read[0]) - len(user))
-    return Log(users, items, user, item, time)
+    return Log(users, items, user, item, time, *part)
 
 
-def _read_codes(interactions: pl.LazyFrame) -> tuple[pl.Series, pl.Series, tuple[Codes, Codes, Rows]]:
-    """Return the sorted distinct ids of both kinds and every row as codes and time, in the order of the file."""
+def _read_codes(interactions: pl.LazyFrame) -> tuple[pl.Series, pl.Series, tuple[NDArray[Any], ...]]:
+    """Return the sorted distinct ids of both kinds and every row as codes, time and perhaps split, as in the file."""
     # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
     known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
-    codes = (pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items())
-    parts: tuple[list[Any], ...] = ([], [], [])
-    for batch in interactions.select(*codes, "timestamp").collect_batches(chunk_size=_BATCH):
+    codes = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
+    split = [part_code()] if "split" in interactions.collect_schema().names() else []
+    parts: list[list[Any]] = [[], [], [], *([] for _ in split)]
+    for batch in interactions.select(*codes, "timestamp", *split).collect_batches(chunk_size=_BATCH):
         for part, column in zip(parts, batch, strict=True):
             part.append(column.to_numpy())
-    user, item, time = (_joined(part, kind) for part, kind in zip(parts, ("i4", "i4", "i8"), strict=True))
-    return _rank(known["user_id"], user), _rank(known["item_id"], item), (user, item, time)
+    columns = tuple(_joined(part, kind) for part, kind in zip(parts, ("i4", "i4", "i8", "i1"), strict=False))
+    return _rank(known["user_id"], columns[0]), _rank(known["item_id"], columns[1]), columns
 
 
 def _joined(parts: list[Any], kind: str) -> NDArray[Any]:
@@ -128,9 +134,11 @@ def _rank(known: pl.Series, codes: Codes) -> pl.Series:
     return ids.gather(order)
 
 
-def _sort_distinct(user: Codes, item: Codes, time: Rows, n_users: int, n_items: int) -> tuple[Codes, Codes, Rows]:
+def _sort_distinct(
+    user: Codes, item: Codes, time: Rows, *part: Parts, n_users: int, n_items: int
+) -> list[NDArray[Any]]:
     """Sort by user, time and row, and keep the first row of every (user, item); a shard of users at a time."""
-    columns: tuple[NDArray[Any], ...] = (user, item, time)
+    columns: tuple[NDArray[Any], ...] = (user, item, time, *part)
     ordered = [np.empty_like(column) for column in columns]
     end = 0
     for first, last in pairwise(_shards(user, n_users)):
@@ -141,7 +149,7 @@ def _sort_distinct(user: Codes, item: Codes, time: Rows, n_users: int, n_items: 
         begin, end = end, end + len(rows)
         for target, column in zip(ordered, columns, strict=True):
             target[begin:end] = column[rows]
-    return ordered[0][:end], ordered[1][:end], ordered[2][:end]
+    return [column[:end] for column in ordered]
 
 
 def _shards(user: Codes, n_users: int) -> list[int]:

@@ -1,13 +1,22 @@
-"""Who is trained on and who is tested on: the examples of a log, and what training may know."""
+"""Who is trained on and who is tested on: the examples of a log, and what training may know.
+
+A history holds nothing but rows that stand before the target in the user's log, which is sorted by time; rows of equal
+time stand in the order of the file. So of the target's own moment, what the file lists before it is history (unless
+`split.same_time` leaves it out) and what it lists after it never is.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msr_adapter.config.models import Split
-from msr_adapter.data.corpus import Log, Mask, Rows
+from msr_adapter.config.models.data import milliseconds
+from msr_adapter.data.arrays import first_at_least, ranges
+from msr_adapter.data.corpus import Codes, Log, Mask, Rows
 from msr_adapter.data.hashing import seeded_order
+from msr_adapter.data.views import View, view_of
 
 SPLITS = ("train", "validation", "test")
 """Names of the split codes 0, 1, 2."""
@@ -17,41 +26,57 @@ SPLITS = ("train", "validation", "test")
 class Examples:
     """One row per (user, target), sorted by split, user, time; the number of a row is its example_id."""
 
-    split: Rows
+    split: NDArray[np.int8]
     """Index into `SPLITS`."""
-    user: Rows
+    user: Codes
     target: Rows
     """Row of the log that is to be predicted."""
     start: Rows
-    """First row of the log that is history; the history is rows start..target-1, oldest first."""
+    """The history is the places start..end-1 of `sequence`, oldest first."""
+    end: Rows
+    sequence: Rows | None = None
+    """The rows of the log that histories are taken from, one view after the other; None = the log itself."""
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def row(self, place: Rows) -> Rows:
+        """Return the rows of the log at ``place`` of the sequence."""
+        return place if self.sequence is None else self.sequence[place]
 
-def make_examples(log: Log, split: Split, seed: int) -> Examples:
+    def histories(self, part: slice = slice(None)) -> tuple[Rows, Rows]:
+        """Return (offsets (n + 1,), rows of the log) of the histories of a slice of examples."""
+        start, length = self.start[part], (self.end - self.start)[part]
+        return np.concatenate([[0], np.cumsum(length)]), self.row(ranges(start, length))
+
+
+def make_examples(log: Log, split: Split, seed: int, target: str = "last") -> Examples:
     """Return the examples of ``log``; users with too short a log give none. O(rows + users x targets)."""
-    bounds = log.bounds()
-    first, end = bounds[:-1], bounds[1:]
-    parts: list[tuple[Rows, Rows, Rows]] = []
-    longest = int((end - first).max(initial=0))
-    for code, users, lag in _targets(log, split, seed, longest):
-        target = end[users] - lag
-        enough = target - first[users] >= split.min_history
-        parts.append((np.full(int(enough.sum()), code), users[enough], target[enough]))
-    codes, user, target = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((target, user, codes))
-    codes, user, target = codes[order], user[order], target[order]
-    return Examples(codes, user, target, np.maximum(first[user], target - split.max_history))
+    views = _views(log, split, target)
+    offsets = np.concatenate([[0], np.cumsum([len(view) for view in views])])
+    parts = [
+        _cut(log, split, code, views[which], int(offsets[which]), users, place)
+        for code, which, users, place in _targets(log, split, seed, views)
+    ]
+    codes, user, row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((row, user, codes))
+    rows = [view.rows for view in views if view.rows is not None]
+    sequence = np.concatenate(rows) if rows else None
+    return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
 
 
 def known_to_training(log: Log, split: Split, examples: Examples, seed: int) -> Mask:
     """Return which rows of the log training may know of: popularity and baselines learn from nothing else.
 
-    user-holdout: those of training users. leave-last-out: all but the validation and test targets.
+    user-holdout: those of training users. leave-last-out: all but the validation and test targets. temporal: those
+    before the first held-out moment. column: those of the training rows.
     """
     if split.kind == "user-holdout":
         return np.asarray((user_parts(log, split, seed) == 0)[log.user])
+    if split.kind == "temporal":
+        return np.asarray(log.time < _moments(split)[0])
+    if split.kind == "column":
+        return np.asarray(parts_of(log) == 0)
     known = np.ones(len(log.user), dtype=bool)
     known[examples.target[examples.split > 0]] = False
     return known
@@ -66,22 +91,75 @@ def user_parts(log: Log, split: Split, seed: int) -> Rows:
     return codes
 
 
+def parts_of(log: Log) -> NDArray[np.int8]:
+    """Return each row's split code as the source says; a log without them is a bug (`columns.check_split_column`)."""
+    assert log.part is not None, "the source says no split"
+    return log.part
+
+
 def assert_no_leak(log: Log, examples: Examples) -> None:
     """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item."""
     assert len(np.unique(log.pair_keys())) == len(log.user), "a user has an item twice"
-    assert bool((examples.start < examples.target).all()), "a history is empty"
-    assert bool((log.user[examples.start] == log.user[examples.target]).all()), "a history is another user's"
+    assert bool((examples.start < examples.end).all()), "a history is empty"
+    first, last = examples.row(examples.start), examples.row(examples.end - 1)
+    assert bool((last < examples.target).all()), "a history reaches its target"
+    assert bool((log.user[first] == log.user[examples.target]).all()), "a history is another user's"
 
 
-def _targets(log: Log, split: Split, seed: int, longest: int) -> Iterator[tuple[int, Rows, int]]:
-    """Yield (split code, users, lag): the target is the lag-th last row of each of the users."""
+def _views(log: Log, split: Split, target: str) -> list[View]:
+    """Return the rows that examples may see: one view for all splits; under `column`, one for each split code.
+
+    There, training sees training rows, validation those and its own, test everything: whatever the order in time.
+    """
+    if split.kind == "column":
+        return [view_of(log, target, parts_of(log) <= code) for code in range(3)]
+    return [view_of(log, target)]
+
+
+def _targets(log: Log, split: Split, seed: int, views: list[View]) -> Iterator[tuple[int, int, Rows, Rows]]:
+    """Yield (split code, number of the view, users, place in the view of a target of each of them)."""
+    view, everyone = views[0], np.arange(len(log.users))
+    longest = int((view.end - view.first).max(initial=0))
     lags = range(1, min(split.train_targets, longest) + 1)
-    everyone = np.arange(len(log.users))
     if split.kind == "leave-last-out":
-        yield 2, everyone, 1
-        yield 1, everyone, 2
-        yield from ((0, everyone, lag + 2) for lag in lags)
-        return
-    parts = user_parts(log, split, seed)
-    yield from ((code, everyone[parts == code], 1) for code in (1, 2))
-    yield from ((0, everyone[parts == 0], lag) for lag in lags)
+        yield 2, 0, everyone, view.end - 1
+        yield 1, 0, everyone, view.end - 2
+        yield from ((0, 0, everyone, view.end - 2 - lag) for lag in lags)
+    elif split.kind == "user-holdout":
+        parts = user_parts(log, split, seed)
+        for code in (1, 2):
+            yield code, 0, everyone[parts == code], view.end[parts == code] - 1
+        yield from ((0, 0, everyone[parts == 0], view.end[parts == 0] - lag) for lag in lags)
+    elif split.kind == "temporal":
+        first, *held_out = (view.before(log, moment) for moment in _moments(split))
+        yield from ((0, 0, everyone, first - lag) for lag in lags)
+        for code, (begin, end) in zip((1, 2), ((first, held_out[0]), (held_out[0], held_out[1])), strict=True):
+            yield code, 0, everyone[begin < end], end[begin < end] - 1
+    else:
+        yield from ((0, 0, everyone, view.end - lag) for lag in lags)
+        yield from ((code, code, *views[code].last(log, parts_of(log) == code)) for code in (1, 2))
+
+
+def _moments(split: Split) -> tuple[int, int, int]:
+    """Return where validation, test and what is never predicted begin; without validation, its time is empty."""
+    forever = np.iinfo(np.int64).max
+    test = milliseconds(split.test_from or 0)
+    validation = test if split.validation_from is None else milliseconds(split.validation_from)
+    return validation, test, forever if split.until is None else milliseconds(split.until)
+
+
+def _cut(
+    log: Log, split: Split, code: int, view: View, offset: int, users: Rows, place: Rows
+) -> tuple[NDArray[np.int8], Codes, Rows, Rows, Rows]:
+    """Return (split code, user, target row, start, end) of the targets that have enough history before them."""
+    first = view.first[users]
+    there: Mask = place >= first
+    users, place, first = users[there], place[there], first[there]
+    row = view.row(place)
+    end = place
+    if split.same_time == "leave-out":
+        end = first_at_least(log.time if view.rows is None else log.time[view.rows], first, place, log.time[row])
+    enough = end - first >= split.min_history
+    users, row, first, end = users[enough], row[enough], first[enough], end[enough]
+    start = np.maximum(first, end - split.max_history)
+    return np.full(len(users), code, dtype=np.int8), users.astype(np.int32), row, start + offset, end + offset

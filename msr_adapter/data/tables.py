@@ -60,7 +60,7 @@ def write_examples(log: Log, examples: Examples, out: Path) -> None:
     chunks = (
         pa.table({"example_id": np.arange(rows.start, rows.stop), "split": splits.take(pa.array(examples.split[rows])),
                   "user_id": users.take(pa.array(examples.user[rows])),
-                  "history": _histories(log, items, examples.start[rows], examples.target[rows]),
+                  "history": _histories(log, items, examples, rows),
                   "timestamp": log.time[examples.target[rows]]})
         for rows in _chunks(len(examples))
     )  # fmt: skip
@@ -80,7 +80,7 @@ def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
 
 def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: Shop, out: Path) -> None:
     """Write truth.parquet: the true taste of every distinct candidate pair, sorted by user and item."""
-    pairs = np.unique(examples.user[candidates.example] * len(log.items) + candidates.item)
+    pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
     users = _ids(log.users).take(pa.array(pairs // len(log.items)))
     items = _ids(log.items).take(pa.array(pairs % len(log.items)))
     score = shop.taste(users.to_pylist(), items.to_pylist())
@@ -97,8 +97,6 @@ def _ids(ids: pl.Series) -> pa.StringArray:
     return ids.to_arrow().cast(pa.string())
 
 
-def _histories(log: Log, items: pa.StringArray, start: Rows, target: Rows) -> pa.ListArray:
-    lengths = target - start
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    rows = np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1])
+def _histories(log: Log, items: pa.StringArray, examples: Examples, part: slice) -> pa.ListArray:
+    offsets, rows = examples.histories(part)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(log.item[rows])))

@@ -50,13 +50,14 @@ def _no_sources(_: Pipeline) -> None:
 
 def _data_config(p: Pipeline) -> Any:
     protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives"})
-    return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, p.train.negatives, p.seed]
+    negatives = p.train.negatives.model_dump(mode="json")
+    return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
 
 
 def _data_sources(p: Pipeline) -> Any:
-    from msr_adapter.data import source_stamp
+    from msr_adapter.data import protocol_stamp, source_stamp
 
-    return source_stamp(p.data)
+    return [source_stamp(p.data), protocol_stamp(p.evaluate.protocol, p.train.negatives)]
 
 
 def _run_data(c: Context) -> dict[str, Any]:

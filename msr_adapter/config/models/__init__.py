@@ -11,11 +11,11 @@ from msr_adapter.config.models.evaluate import (
     BaselineName,
     Confidence,
     Evaluate,
-    Negatives,
     Protocol,
     SASRec,
 )
 from msr_adapter.config.models.model import ModelRef, Server
+from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
 from msr_adapter.config.models.pipeline import Pipeline
 from msr_adapter.config.models.sources import (
     AmazonSource,
@@ -56,6 +56,7 @@ __all__ = [
     "Lora",
     "MMRecSource",
     "MicroLensSource",
+    "Mixture",
     "Model",
     "ModelRef",
     "MovieLensSource",
@@ -73,5 +74,6 @@ __all__ = [
     "Summarize",
     "TableSource",
     "Train",
+    "TrainNegatives",
     "UserSummaries",
 ]

@@ -1,12 +1,16 @@
 """What is kept of a log, its images, and who is trained and tested on."""
 
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.sources import Source
+
+MOMENT = "a date (2024-06-30 or 2024-06-30T12:00:00Z), milliseconds since 1970, or null"
 
 
 class KCore(Model):
@@ -63,11 +67,21 @@ class Data(Model):
 class Split(Model):
     """Who is trained on and who is tested on."""
 
-    kind: Literal["user-holdout", "leave-last-out"] = "user-holdout"
+    kind: Literal["user-holdout", "leave-last-out", "temporal", "column"] = "user-holdout"
     """user-holdout: 80/10/10 by user, the last item is the target. leave-last-out: test = last, validation =
-    second-last, training targets are earlier; every user is in all three."""
+    second-last, training targets are earlier; every user is in all three. temporal: by the time of the target, the same
+    dates for all users. column: as the source's own column says, row by row."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Train, validation and test share of users (user-holdout only)."""
+    validation_from: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Training targets are before this moment; null = there is no validation (temporal only)."""
+    test_from: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Validation targets are before this moment, test targets at or after it (temporal only)."""
+    until: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Nothing at or after this moment is a target (temporal only)."""
+    same_time: Literal["keep", "leave-out"] = "keep"
+    """Items of the very time of the target that stand before it in the log: history, or left out of it (where equal
+    times say nothing of the order, as in a log of days). What stands after the target is never history."""
     max_history: int = Field(10, ge=1)
     """Latest items before the target that are kept as history."""
     min_history: int = Field(1, ge=1)
@@ -81,3 +95,34 @@ class Split(Model):
         if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
             raise ValueError(f"{', '.join(map(str, fractions))} are not shares that sum to 1")
         return fractions
+
+    @field_validator("validation_from", "test_from", "until")
+    @classmethod
+    def _moments_can_be_read(cls, moment: str | int | None) -> str | int | None:
+        if isinstance(moment, str):
+            try:
+                milliseconds(moment)
+            except ValueError:
+                raise ValueError(f"the text {moment!r}; expected {MOMENT}") from None
+        return moment
+
+    @model_validator(mode="after")
+    def _temporal_has_moments_in_order(self) -> "Split":
+        if self.kind != "temporal":
+            return self
+        if self.test_from is None:
+            raise ValueError("kind: temporal needs `test_from:`, the moment from which targets are tested")
+        given = [moment for moment in (self.validation_from, self.test_from, self.until) if moment is not None]
+        times = [milliseconds(moment) for moment in given]
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise ValueError("validation_from, test_from and until must follow one another in time")
+        return self
+
+
+def milliseconds(moment: str | int) -> int:
+    """Return a moment as logs hold it; dates without a zone are UTC. Raises ValueError on other text."""
+    if isinstance(moment, int):
+        return moment
+    parsed = datetime.fromisoformat(moment)
+    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return round(parsed.timestamp() * 1000)

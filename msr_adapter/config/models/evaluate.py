@@ -5,17 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from msr_adapter.config.models.base import Model, allowed
-
-
-class Negatives(Model):
-    """The negatives of a test candidate list."""
-
-    kind: Literal["uniform"] = "uniform"
-    """Every item that is not excluded is equally likely."""
-    count: int = Field(20, ge=1)
-    """Negatives per test user."""
-    exclude: Literal["touched"] = "touched"
-    """Nothing the user ever interacted with, in any split, is a negative."""
+from msr_adapter.config.models.negatives import Negatives
 
 
 class Confidence(Model):
@@ -41,9 +31,11 @@ class Protocol(Model):
 
     name: str
     """Default: the file's name."""
-    target: Literal["last"] = "last"
-    """The item that is to be found: the user's last by time."""
-    negatives: Negatives = Negatives()
+    target: Literal["last", "most-popular-last"] = "last"
+    """The item that is to be found. last: the user's last by time. most-popular-last: the latest of the user's 6
+    globally most popular items, the others being the history: as in the published MicroLens code, kept to reproduce it
+    (popularity alone nearly solves it)."""
+    negatives: Negatives = Field(Negatives(), json_schema_extra=allowed("a count, or a mapping"))
     """What the target is ranked among."""
     metrics: tuple[MetricName, ...] = (
         "auc", "gauc", "hr", "recall", "mrr", "ndcg",

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.model import ModelRef
+from msr_adapter.config.models.negatives import TrainNegatives
 
 
 class Lora(Model):
@@ -32,8 +33,10 @@ class Train(Model):
     """Read when `method` is `lora`."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
-    negatives: int = Field(1, ge=1)
-    """Negatives per positive in training."""
+    negatives: TrainNegatives = Field(
+        TrainNegatives(count=1), json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`")
+    )
+    """Negatives of the training lists: 1 uniform one unless told otherwise."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)

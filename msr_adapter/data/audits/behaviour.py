@@ -39,7 +39,7 @@ def check_log(e: Evidence, audit: Audit) -> dict[str, Any]:
 
 def check_history(e: Evidence, audit: Audit) -> dict[str, Any]:
     """Find short histories and too few test users; return quantiles of the histories per split. O(examples)."""
-    lengths = e.examples.target - e.examples.start
+    lengths = e.examples.end - e.examples.start
     found = {name: quantiles(lengths[e.examples.split == code]) for code, name in enumerate(SPLITS)}
     test = lengths[e.examples.split == 2]
     if len(test):

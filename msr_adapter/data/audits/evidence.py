@@ -69,10 +69,11 @@ class Evidence:
         sizes, tests = (last - first)[chosen], tests[chosen]
         rows, offsets = ragged(first[chosen], sizes)
         start, target = self.examples.start[tests], self.examples.target[tests]
-        past, history_offsets = ragged(start, target - start)
+        places, history_offsets = ragged(start, self.examples.end[tests] - start)
+        past = self.log.item[self.examples.row(places)]
         return TestLists(
             self.candidates.item[rows], self.candidates.label[rows].astype(np.int64), offsets,
-            np.repeat(self.log.time[target], sizes), self.log.item[past], history_offsets, len(usable),
+            np.repeat(self.log.time[target], sizes), past, history_offsets, len(usable),
         )  # fmt: skip
 
     def _sample(self, usable: Rows, sizes: Rows) -> Rows:
