@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msr_adapter.generation import Completion, Request
+from msr_adapter.generation import Completion, Follow, Request, ends_there
 
 
 def echo(request: Request) -> str:
@@ -25,7 +25,16 @@ class Recording:
     def prompts(self) -> list[str]:
         return [request.prompt for call in self.calls for request in call]
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Completion]:
+        """Answer wave by wave; each wave is a call of its own in ``calls``."""
+        answers = self._wave(requests)
+        start = 0
+        while more := [request for answer in answers[start:] for request in follow(answer)]:
+            start = len(answers)
+            answers += self._wave(more)
+        return answers
+
+    def _wave(self, requests: Sequence[Request]) -> list[Completion]:
         self.calls.append(list(requests))
         if self.log is not None:
             with self.log.open("a") as file:

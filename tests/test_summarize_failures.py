@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ class Refusing(Recording):
         super().__init__(lambda request: f"sum of {len(re.findall('Title[a-h]', request.prompt))}")
         self.word = word
 
-    def complete(self, requests: Sequence[Request]) -> list[Answer]:  # type: ignore[override]
-        answers = super().complete(requests)
-        return [Failure(request.key, "no luck") if self.word and self.word in request.prompt else answer
-                for request, answer in zip(requests, answers, strict=True)]  # fmt: skip
+    def _answer(self, request: Request) -> Answer:  # type: ignore[override]
+        return (
+            Failure(request.key, "no luck") if self.word and self.word in request.prompt else super()._answer(request)
+        )
 
 
 def items(folder: Path, backend: Recording, policy: str) -> tuple[dict[str, str], dict[str, Any], str]:

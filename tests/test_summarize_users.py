@@ -1,8 +1,10 @@
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -197,38 +199,64 @@ from recording import Recording
 from test_summarize_users import config, run
 
 class Slow(Recording):
-    def complete(self, requests):
-        time.sleep(0.05)
-        return super().complete(requests)
+    def _wave(self, requests):
+        time.sleep(0.02)
+        return super()._wave(requests)
 
 run(Path(sys.argv[2]), Slow(log=Path(sys.argv[3])), config(block=2))
 """
 
 
-def test_a_killed_run_ends_with_the_result_of_an_undisturbed_one(tmp_path: Path) -> None:
-    histories = [f"{a}{b}{c}{d}" for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefgh" for d in "abcdefgh"][
-        :1_500
-    ]
+def test_twenty_kills_in_a_row_change_nothing_and_repeat_nothing_committed(tmp_path: Path) -> None:
+    histories = ["".join(letters) for letters in product("abcdefgh", repeat=4)][:2_700]
     for name in ("undisturbed", "killed"):
         write(tmp_path / name, histories)
     undisturbed = Recording()
     expected, _, _ = run(tmp_path / "undisturbed", undisturbed, config(block=2))
-    batches = [" ".join(request.key for request in call) for call in undisturbed.calls]
-    asked: list[str] = []
-    for attempt, enough in enumerate((1, 2, 2)):
+    waves = [[request.key for request in call] for call in undisturbed.calls]
+    moments = random.Random(0)
+    for attempt in range(20):
+        before = committed(tmp_path / "killed", waves)
         log = tmp_path / f"{attempt}.log"
-        command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "killed"), str(log)]
-        process = subprocess.Popen(command)
-        while process.poll() is None and (not log.exists() or log.read_text().count("\n") < enough):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        asked += log.read_text().splitlines()
+        kill_at(tmp_path / "killed", log, moments.randint(1, 2), moments.uniform(0, 0.03))
+        assert not before & set(log.read_text().split()), "a committed request was computed again"
     assert not (tmp_path / "killed" / "out").exists()
+    before = committed(tmp_path / "killed", waves)
+    assert 0 < len(before) < sum(map(len, waves))
     last = Recording()
-    texts, counts, _ = run(tmp_path / "killed", last, config(block=2))
-    asked += [" ".join(request.key for request in call) for call in last.calls]
+    texts, _, _ = run(tmp_path / "killed", last, config(block=2))
     assert texts == expected
-    assert list(dict.fromkeys(asked)) == batches  # the same batches in the same order, ...
-    assert len(asked) <= len(batches) + 3  # ... and at most one of them again for each kill
-    assert counts["cached"] > 0
+    asked = [[request.key for request in call] for call in last.calls]
+    assert asked == waves[len(waves) - len(asked) :]  # the very batches of an undisturbed run
+    assert not before & {key for call in asked for key in call}
+
+
+def committed(folder: Path, waves: Sequence[Sequence[str]]) -> set[str]:
+    with CompletionCache(folder / "c.sqlite") as cache:
+        return cache.known([key for wave in waves for key in wave])
+
+
+def kill_at(folder: Path, log: Path, lines: int, delay: float) -> None:
+    """Run the stage and kill it a moment after ``log`` has that many lines."""
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder), str(log)]
+    process = subprocess.Popen(command)
+    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < lines):
+        time.sleep(0.001)
+    assert process.poll() is None
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_new_interactions_cost_only_their_own_blocks(tmp_path: Path) -> None:
+    write(tmp_path, ["abc", "abcdef", "gh"])
+    before, _, _ = run(tmp_path, Recording(letters), config())
+    write(tmp_path, ["abcd", "abcdefgh", "gh"])
+    backend = Recording(letters)
+    after, counts, _ = run(tmp_path, backend, config())
+    assert [len(call) for call in backend.calls] == [2]
+    assert (before, after) == (["ABC", "ABCDEF", "GH"], ["ABCD", "ABCDEFGH", "GH"])
+    assert (counts["computed"], counts["cached"]) == (2, 3)
+    anew = tmp_path / "anew"
+    write(anew, ["abcd", "abcdefgh", "gh"])
+    assert run(anew, Recording(letters), config())[0] == after

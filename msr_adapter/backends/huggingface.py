@@ -1,21 +1,18 @@
 """A local model through transformers, with prompts encoded by LLaMA-Factory's own template and image plug-in."""
 
-import inspect
-import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
+from msr_adapter.backends.decoding import Row
+from msr_adapter.backends.loaded import LoadedModel, Work
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Answer, Completion, Failure, Request
-from msr_adapter.llamafactory.encode import Encoder, collate
-from msr_adapter.llamafactory.models import is_small, model_stamp, trained_stamp
-
-if TYPE_CHECKING:
-    import torch
+from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.llamafactory.encode import Encoder
+from msr_adapter.llamafactory.models import model_stamp, trained_stamp
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
 _CPU_TOKENS = 2_048
@@ -23,13 +20,16 @@ _CPU_TOKENS = 2_048
 
 
 class HuggingFaceBackend:
-    """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches."""
+    """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches.
+
+    Memory on the device: the weights and `batch_size` rows, fewer once they did not fit.
+    """
 
     def __init__(self, model: ModelRef, adapter: Path | None = None, full_model: Path | None = None) -> None:
         self.model = model
         self._adapter, self._full_model = adapter, full_model
         self._identity = ""
-        self._loaded: _Loaded | None = None
+        self._loaded: LoadedModel | None = None
         self._batch_size = model.batch_size
 
     @property
@@ -50,34 +50,54 @@ class HuggingFaceBackend:
             self._identity = digest([model_stamp(self.model), trained, settings, versions])
         return self._identity
 
-    def complete(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in their order; the model is loaded at the first call. An unreadable image fails."""
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
+        """Answer all requests, and those that ``follow`` adds, in the order asked. An unreadable image fails.
+
+        The model is loaded at the first call.
+        """
         if not requests:
             return []
-        loaded = self._load()
-        encoded = [_encode(loaded.encoder, request) for request in requests]
-        prompts = [prompt if isinstance(prompt, list) else [] for prompt in encoded]
-        answers: dict[int, Answer] = {row: ids for row, ids in enumerate(encoded) if isinstance(ids, Failure)}
-        for rows in _alike(requests):
-            rows = [row for row in rows if row not in answers]
-            if not rows:
-                continue
-            scoring = bool(requests[rows[0]].choices)
-            cap = _CPU_TOKENS if scoring and loaded.network.device.type == "cpu" else None
+        work = _Workload(self._load().encoder, requests, follow)
+        for rows in _scoring(work):
+            cap = _CPU_TOKENS if self._load().network.device.type == "cpu" else None
             # Longest first: what does not fit the memory shows at once.
-            rows.sort(key=lambda row: -len(prompts[row]))
-            for batch in split(rows, [len(prompts[row]) for row in rows], self.model.batch_size, cap):
-                work = [(requests[row], prompts[row]) for row in batch]
-                answer = loaded.score if scoring else loaded.write
-                answers.update(zip(batch, self._within_memory(answer, work), strict=True))
-        return [answers[row] for row in range(len(requests))]
+            rows.sort(key=lambda row: -len(work.prompts[row]))
+            for batch in split(rows, [len(work.prompts[row]) for row in rows], self.model.batch_size, cap):
+                asked = [(work.requests[row], work.prompts[row]) for row in batch]
+                for row, answer in zip(batch, self._within_memory(self._load().score, asked), strict=True):
+                    work.settle(row, answer)
+        self._write(work)
+        return [work.answers[row] for row in range(len(work.requests))]
 
-    def _load(self) -> "_Loaded":
+    def _load(self) -> LoadedModel:
         if self._loaded is None:
-            self._loaded = _Loaded(self.model, self._adapter, self._full_model)
+            self._loaded = LoadedModel(self.model, self._adapter, self._full_model)
         return self._loaded
 
-    def _within_memory(self, answer: "_Ask", work: "list[_Work]") -> list[Completion]:
+    def _write(self, work: "_Workload") -> None:
+        """Write the texts; each answer may bring new prompts. Halves the rows under way when memory runs out."""
+        import torch
+
+        loaded = self._load()
+        decoder = loaded.decoder(lambda row: [image.path for image in work.requests[row].images])
+        while waiting := work.waiting():
+            if decoder is None:
+                asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._batch_size]]
+                for row, answer in zip(waiting, self._within_memory(loaded.write, asked), strict=False):
+                    work.settle(row.number, answer)
+                continue
+            try:
+                decoder.run(
+                    waiting, self._batch_size,
+                    lambda row: work.settle(row.number, loaded.completion(work.requests[row.number], row)),
+                )  # fmt: skip
+            except torch.OutOfMemoryError as error:
+                if self._batch_size == 1:
+                    _never_fits(max(len(row.prompt) for row in waiting), error)
+                self._batch_size = min(self._batch_size, len(waiting)) // 2 or 1
+                torch.cuda.empty_cache()
+
+    def _within_memory(self, answer: "_Ask", work: list[Work]) -> list[Completion]:
         """Answer ``work`` in pieces that fit the GPU: halves the piece when memory runs out, and stays there."""
         import torch
 
@@ -88,85 +108,47 @@ class HuggingFaceBackend:
                 done += answer(piece)
             except torch.OutOfMemoryError as error:
                 if len(piece) == 1:
-                    raise StageError(
-                        f"A single prompt of {len(piece[0][1])} tokens does not fit the GPU's memory",
-                        "the model, the image or the preference text is too large for this device",
-                        "lower model.image_max_pixels, choose bfloat16, or use a smaller model",
-                    ) from error
+                    _never_fits(len(piece[0][1]), error)
                 torch.cuda.empty_cache()
                 self._batch_size = len(piece) // 2
         return done
 
 
-class _Loaded:
-    """A model in memory and how to ask it."""
+class _Workload:
+    """Requests, encoded as they come in, and their answers; an answer may bring further requests."""
 
-    def __init__(self, model: ModelRef, adapter: Path | None, full_model: Path | None) -> None:
-        import torch
-        from transformers import GenerationConfig
+    def __init__(self, encoder: Encoder, requests: Sequence[Request], follow: Follow) -> None:
+        self._encoder, self._follow = encoder, follow
+        self.requests: list[Request] = []
+        self.prompts: list[list[int]] = []
+        self.answers: dict[int, Answer] = {}
+        self._enter(requests)
 
-        self.encoder = Encoder(model, adapter, full_model)
-        if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)
-        self.network = self.encoder.load_model()
-        # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
-        self.network.generation_config = GenerationConfig()
-        self._parameters = inspect.signature(self.network.forward).parameters
-        # The few architectures without this argument compute the logits of all positions, at a price in memory.
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
-        self._collator = self.encoder.collator(self.network)
-        self._choice_tokens: dict[tuple[str, ...], tuple[int, ...]] = {}
+    def settle(self, row: int, answer: Answer) -> list[Row]:
+        """Keep the answer of a row and return the rows of the requests that follow it."""
+        self.answers[row] = answer
+        return self._enter(self._follow(answer))
 
-    def score(self, work: "list[_Work]") -> list[Completion]:
-        """One forward pass; log-probability of each choice's first token over the whole vocabulary."""
-        import torch
+    def waiting(self) -> list[Row]:
+        """Return a fresh row for every text that is not written yet, longest prompt first."""
+        rows = [self._row(number) for number in range(len(self.requests)) if number not in self.answers]
+        return sorted(rows, key=lambda row: -len(row.prompt))
 
-        choices = work[0][0].choices
-        with torch.inference_mode():
-            logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
-            logprobs = logits.float().log_softmax(-1)[:, self._tokens(choices)].tolist()
-        return [
-            Completion(request.key, "", tuple(row), "choice", len(ids), 0)
-            for (request, ids), row in zip(work, logprobs, strict=True)
-        ]
+    def _row(self, number: int) -> Row:
+        return Row(number, self.prompts[number], self.requests[number].max_new_tokens)
 
-    def write(self, work: "list[_Work]") -> list[Completion]:
-        """Greedy text up to a stop token or the budget."""
-        import torch
-
-        inputs = self._inputs(work)
-        if "image_grid_thw" in inputs and "mm_token_type_ids" in self._parameters:
-            # `generate` derives M-RoPE positions, and those of the tokens to come, from the token types itself.
-            inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.network.config.image_token_id).int()
-        inputs.pop("position_ids", None)
-        tokenizer = self.encoder.tokenizer
-        with torch.inference_mode():
-            output = self.network.generate(
-                **inputs, do_sample=False, max_new_tokens=work[0][0].max_new_tokens,
-                eos_token_id=self.encoder.stop_ids, pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
-        answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._text(request, ids, row) for (request, ids), row in zip(work, answers, strict=True)]
-
-    def _text(self, request: Request, prompt: list[int], answer: list[int]) -> Completion:
-        ends = [place for place, token in enumerate(answer) if token in self.encoder.stop_ids]
-        kept = answer[: ends[0]] if ends else answer[: request.max_new_tokens]
-        text = self.encoder.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Completion(request.key, text, (), "stop" if ends else "length", len(prompt), len(kept))
-
-    def _inputs(self, work: "list[_Work]") -> "dict[str, torch.Tensor]":
-        images = [[image.path for image in request.images] for request, _ in work]
-        batch = collate(self._collator, [ids for _, ids in work], images)
-        return {name: value.to(self.network.device) for name, value in batch.items()}
-
-    def _tokens(self, choices: tuple[str, ...]) -> list[int]:
-        if choices not in self._choice_tokens:
-            self._choice_tokens[choices] = self.encoder.answer_tokens(choices)
-        return list(self._choice_tokens[choices])
+    def _enter(self, requests: Sequence[Request]) -> list[Row]:
+        rows = []
+        for request in requests:
+            number = len(self.requests)
+            encoded = _encode(self._encoder, request)
+            self.requests.append(request)
+            self.prompts.append(encoded if isinstance(encoded, list) else [])
+            rows += self.settle(number, encoded) if isinstance(encoded, Failure) else [self._row(number)]
+        return rows
 
 
-_Work = tuple[Request, list[int]]
-_Ask = Callable[[list[_Work]], list[Completion]]
+_Ask = Callable[[list[Work]], list[Completion]]
 
 
 def split(rows: Sequence[int], lengths: Sequence[int], size: int, cap: int | None) -> Iterator[Sequence[int]]:
@@ -186,9 +168,18 @@ def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
         return Failure(request.key, f"image {names} cannot be read ({type(error).__name__})")
 
 
-def _alike(requests: Sequence[Request]) -> list[list[int]]:
-    """Group row numbers by what may share a batch: the choices, or the token budget."""
-    groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
-    for row, request in enumerate(requests):
-        groups.setdefault((request.choices, 0 if request.choices else request.max_new_tokens), []).append(row)
+def _scoring(work: _Workload) -> list[list[int]]:
+    """Group the rows to be scored by their choices: those may share a batch."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row, request in enumerate(work.requests):
+        if request.choices and row not in work.answers:
+            groups.setdefault(request.choices, []).append(row)
     return list(groups.values())
+
+
+def _never_fits(tokens: int, error: Exception) -> NoReturn:
+    raise StageError(
+        f"A single prompt of {tokens} tokens does not fit the GPU's memory",
+        "the model, the image or the preference text is too large for this device",
+        "lower model.image_max_pixels, choose bfloat16, or use a smaller model",
+    ) from error

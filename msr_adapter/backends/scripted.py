@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Completion, Request
+from msr_adapter.generation.request import Completion, Follow, Request, ends_there
 
 Rule = Callable[[Request], str]
 
@@ -21,11 +21,15 @@ class ScriptedBackend:
         """Keys of all requests answered, in order."""
         self._rule = rule or _echo
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Completion]:
         """Answer free text by the rule and choices by odds drawn from the request's key."""
         self.calls += 1
-        self.answered += [request.key for request in requests]
-        return [self._answer(request) for request in requests]
+        asked, answers = list(requests), list[Completion]()
+        while len(answers) < len(asked):
+            answers.append(self._answer(asked[len(answers)]))
+            asked += follow(answers[-1])
+        self.answered += [answer.key for answer in answers]
+        return answers
 
     def _answer(self, request: Request) -> Completion:
         tokens_in = len(request.prompt.split())

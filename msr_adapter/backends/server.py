@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import httpx
 
@@ -11,7 +11,7 @@ from msr_adapter.backends.wire import body, read_answer
 from msr_adapter.config.models import ModelRef, Server
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Answer, Completion, Failure, Request
+from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
 
 _HIDDEN = "***"
 
@@ -35,8 +35,8 @@ class ServerBackend:
         model = self.model
         return digest(["server", self._server.url.rstrip("/"), model.path, model.revision, model.default_system])
 
-    def complete(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in their order; one that keeps failing is a `Failure`.
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
+        """Answer all requests, and those that ``follow`` adds, in the order asked. What keeps failing is a `Failure`.
 
         Raises `StageError` for what no retry mends (a refused key, an unknown model) and when nothing was answered.
         """
@@ -45,7 +45,7 @@ class ServerBackend:
                 f"{self.label} was asked to score answers", "a server answers with text, not with probabilities",
                 "use a server for the summarisers and a local model for train.model",
             )  # fmt: skip
-        answers = asyncio.run(self._all(requests))
+        answers = asyncio.run(self._all(requests, follow))
         if requests and all(isinstance(answer, Failure) for answer in answers):
             raise StageError(
                 f"{self.label}: none of {len(requests)} requests was answered, first: {_reason(answers)}",
@@ -54,17 +54,28 @@ class ServerBackend:
             )
         return answers
 
-    async def _all(self, requests: Sequence[Request]) -> list[Answer]:
+    async def _all(self, requests: Sequence[Request], follow: Follow) -> list[Answer]:
         key = os.environ.get(self._server.key_variable or "", "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limit = asyncio.Semaphore(self._server.concurrency)
         async with httpx.AsyncClient(headers=headers, timeout=self._server.timeout, follow_redirects=False) as client:
-            tasks = [asyncio.create_task(self._one(client, request, limit, key)) for request in requests]
+            tasks: list[asyncio.Task[Answer]] = []
+
+            async def one(request: Request) -> Answer:
+                answer = await self._one(client, request, limit, key)
+                begin(follow(answer))
+                return answer
+
+            def begin(more: Sequence[Request]) -> None:
+                tasks.extend(asyncio.create_task(one(request)) for request in more)
+
+            begin(requests)
             try:
-                return list(await asyncio.gather(*tasks))
+                return [await task for task in _growing(tasks)]
             finally:
                 for task in tasks:
                     task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, client: httpx.AsyncClient, request: Request, limit: asyncio.Semaphore, key: str) -> Answer:
         async with limit:
@@ -91,6 +102,14 @@ class ServerBackend:
 def endpoint(server: Server) -> str:
     """Return the address that takes chat messages."""
     return f"{server.url.rstrip('/')}/chat/completions"
+
+
+def _growing(tasks: list["asyncio.Task[Answer]"]) -> Iterator["asyncio.Task[Answer]"]:
+    """Yield the tasks, those too that are added meanwhile: a task adds before it ends."""
+    place = 0
+    while place < len(tasks):
+        yield tasks[place]
+        place += 1
 
 
 def _reason(answers: Sequence[Answer]) -> str:

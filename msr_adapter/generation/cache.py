@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
+from msr_adapter.generation.chains import Chain, Chains, Known
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request
 from msr_adapter.generation.store import CompletionStore
+from msr_adapter.progress import Advance
 
 SHARD = 256
 """Requests that are computed and committed together."""
+CHAINS = 128
+"""Chains that are computed and committed together."""
 
 
 class CacheStats(NamedTuple):
@@ -53,7 +57,7 @@ class CompletionCache:
         requests: Sequence[Request],
         *,
         shard: int = SHARD,
-        advance: Callable[[int], None] | None = None,
+        advance: Advance | None = None,
     ) -> list[Completion]:
         """As `attempt`, for callers that need every answer: the first shard with a failure raises `StageError`."""
 
@@ -72,7 +76,7 @@ class CompletionCache:
         requests: Sequence[Request],
         *,
         shard: int = SHARD,
-        advance: Callable[[int], None] | None = None,
+        advance: Advance | None = None,
     ) -> list[Answer]:
         """Answer ``requests`` in their order, each distinct one at most once ever; failures are tried again next time.
 
@@ -83,12 +87,40 @@ class CompletionCache:
         """
         return self._run(backend, requests, shard, advance, lambda _: None)
 
+    def converse(
+        self, backend: Backend, chains: Sequence[Chain], *, shard: int = CHAINS, advance: Advance | None = None
+    ) -> None:
+        """Move ``chains`` to their ends: a chain's next request enters as soon as its answer is there.
+
+        A shard is a slice of ``chains``, whatever is cached, run in one call and committed in one transaction: a killed
+        run loses at most one, and its rerun hands the backend what an undisturbed run would have. ``advance`` sums to
+        the number of requests.
+        """
+        for start in range(0, len(chains), shard):
+            known = Known(self._store.lookup)
+            moving = Chains(chains[start : start + shard], known, advance or (lambda _: None))
+            first = moving.first()
+            if first:
+                asked = _Asked(moving.follow, first)
+                answers = backend.complete(first, asked.follow)
+                self._commit(backend, asked.requests, answers)
+            self.stats = self.stats._replace(hits=self.stats.hits + len(known.found))
+
+    def _commit(self, backend: Backend, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        """Check and store what a backend gave in one transaction."""
+        _check_answers(requests, answers)
+        completions = [answer for answer in answers if isinstance(answer, Completion)]
+        failures = [answer for answer in answers if isinstance(answer, Failure)]
+        self._store.add(backend.identity, backend.label, completions, failures)
+        hits, computed, failed = self.stats
+        self.stats = CacheStats(hits, computed + len(completions), failed + len(failures))
+
     def _run(
         self,
         backend: Backend,
         requests: Sequence[Request],
         shard: int,
-        advance: Callable[[int], None] | None,
+        advance: Advance | None,
         on_failures: Callable[[Sequence[Failure]], None],
     ) -> list[Answer]:
         if shard < 1:
@@ -109,20 +141,26 @@ class CompletionCache:
     def _shard(self, backend: Backend, shard: Sequence[Request]) -> dict[str, Answer]:
         found: dict[str, Answer] = dict(self._store.lookup([request.key for request in shard]))
         missing = [request for request in shard if request.key not in found]
-        failures: list[Failure] = []
         if missing:
             answers = backend.complete(missing)
-            completions = [answer for answer in answers if isinstance(answer, Completion)]
-            failures = [answer for answer in answers if isinstance(answer, Failure)]
-            _check_answers(missing, answers)
-            self._store.add(backend.identity, backend.label, completions, failures)
+            self._commit(backend, missing, answers)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
-            found.update((failure.key, failure) for failure in failures)
+            found.update((answer.key, answer) for answer in answers if isinstance(answer, Failure))
             found.update(self._store.lookup([request.key for request in missing]))
-        hits, computed, failed = self.stats
-        fresh = len(missing) - len(failures)
-        self.stats = CacheStats(hits + len(shard) - len(missing), computed + fresh, failed + len(failures))
+        self.stats = self.stats._replace(hits=self.stats.hits + len(shard) - len(missing))
         return found
+
+
+class _Asked:
+    """Keeps every request that a conversation put to the backend, in order."""
+
+    def __init__(self, follow: Follow, first: Sequence[Request]) -> None:
+        self._follow, self.requests = follow, list(first)
+
+    def follow(self, answer: Answer) -> Sequence[Request]:
+        more = self._follow(answer)
+        self.requests += more
+        return more
 
 
 def _check_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> None:

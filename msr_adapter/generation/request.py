@@ -1,6 +1,6 @@
 """What a model is asked and what it answers. The key of a request covers all that can change the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,14 @@ class Failure:
 
 Answer = Completion | Failure
 
+Follow = Callable[[Answer], Sequence[Request]]
+"""Takes an answer and returns the requests that it makes possible."""
+
+
+def ends_there(_: Answer) -> Sequence[Request]:
+    """Return no further requests."""
+    return ()
+
 
 class Backend(Protocol):
     """Answers requests. One job."""
@@ -78,8 +86,9 @@ class Backend(Protocol):
     def identity(self) -> str:
         """Digest of all that, beside the request, can change an answer."""
 
-    def complete(self, requests: Sequence[Request]) -> Sequence[Answer]:
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """Answer all requests, in their order; the backend batches and sorts by length as it likes.
 
+        ``follow`` sees each answer as soon as it is there; what it returns is answered too, after the given ones.
         A fault of one request is its `Failure`; only what concerns every request is raised, as `StageError`.
         """

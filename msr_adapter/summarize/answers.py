@@ -9,7 +9,7 @@ from typing import Any
 from msr_adapter.config.models.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
-from msr_adapter.generation import Backend, Completion, CompletionCache, Failure, Image, Request
+from msr_adapter.generation import Answer, Backend, Chain, Completion, CompletionCache, Failure, Image, Request
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
@@ -35,7 +35,10 @@ class Answers:
     failures: list[dict[str, str]] = field(default_factory=list)
     """The id and the reason of every request without an answer."""
     _distinct: dict[str, Completion] = field(default_factory=dict)
-    _computed: int = 0
+    _computed_before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._computed_before = self.cache.stats.computed
 
     @cached_property
     def _model(self) -> str:
@@ -46,30 +49,34 @@ class Answers:
         return Request(self._model, prompt, images, max_new_tokens=self.max_new_tokens)
 
     def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
-        """Answer ``requests`` in their order with clean one-line texts, possibly empty; None where one failed.
-
-        ``owners`` name the requests in the list of failures.
-        """
-        before = self.cache.stats
+        """Answer ``requests`` in their order; ``owners`` name them in the list of failures."""
         answers = self.cache.attempt(self.backend, requests, advance=advance)
-        completions = [answer for answer in answers if isinstance(answer, Completion)]
-        texts = [neutralise(answer.text, TEXT_LIMIT) if isinstance(answer, Completion) else None for answer in answers]
-        failed = ((owner, answer) for owner, answer in zip(owners, answers, strict=True) if isinstance(answer, Failure))
-        self.failures += [{"id": owner, "reason": failure.reason} for owner, failure in failed]
-        self.requests += len(requests)
-        self.empty += texts.count("")
-        self.cut += sum(completion.finish_reason == "length" for completion in completions)
-        self._distinct.update((completion.key, completion) for completion in completions)
-        self._computed += self.cache.stats.computed - before.computed
-        return texts
+        return [self.take(owner, answer) for owner, answer in zip(owners, answers, strict=True)]
+
+    def converse(self, chains: Sequence[Chain], advance: Advance) -> None:
+        """Move ``chains`` to their ends; each puts what it is sent through `take`."""
+        self.cache.converse(self.backend, chains, advance=advance)
+
+    def take(self, owner: str, answer: Answer) -> str | None:
+        """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""
+        self.requests += 1
+        if isinstance(answer, Failure):
+            self.failures.append({"id": owner, "reason": answer.reason})
+            return None
+        text = neutralise(answer.text, TEXT_LIMIT)
+        self.empty += not text
+        self.cut += answer.finish_reason == "length"
+        self._distinct[answer.key] = answer
+        return text
 
     def counts(self) -> dict[str, Any]:
         """Counts for the manifest; tokens are those of the distinct requests, computed now or before."""
+        computed = self.cache.stats.computed - self._computed_before
         return {
             "requests": self.requests,
             "distinct_requests": len(self._distinct),
-            "computed": self._computed,
-            "cached": len(self._distinct) - self._computed,
+            "computed": computed,
+            "cached": len(self._distinct) - computed,
             "empty_answers": self.empty,
             "cut_by_budget": self.cut,
             "failed": len(self.failures),

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.models import UserSummaries
-from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.progress import Advance, Reporter
+from msr_adapter.generation import Backend, Chain, CompletionCache
+from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table, write_table
 from msr_adapter.summarize.answers import Answers, distinctness
@@ -90,7 +90,7 @@ def _blocks(history: History, size: int) -> list[History]:
 
 
 class _Recurrence:
-    """The summaries of all examples at once; one wave is one step of everyone who has a block left."""
+    """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
 
     def __init__(
         self, prompts: Prompts, answers: Answers, blocks: Sequence[Sequence[History]], kept: Iterable[bool]
@@ -100,41 +100,37 @@ class _Recurrence:
         """Of the examples to be ``kept``: items read and the text, after each step."""
         self.steps = max(map(len, blocks), default=0)
         self.failed: set[int] = set()
-        self._ids: list[str] = []
         self._texts = [""] * len(blocks)
         self._keys = [""] * len(blocks)
 
     def run(self, ids: Sequence[int], past_failures: bool, reporter: Reporter) -> list[str]:
-        """Run every wave and return each example's text. Examples with equal blocks so far share their requests.
+        """Run all steps and return each example's text. Examples with equal blocks so far share their requests.
 
         A failed step leaves the text as it was and puts its example into ``failed``; only with ``past_failures`` do its
         later steps follow. ``ids`` name the examples in the list of failures.
         """
-        self._ids = [f"example {number}" for number in ids]
+        chains = [self._chain(index, f"example {number}", past_failures) for index, number in enumerate(ids)]
         with reporter.track(_LABEL, sum(map(len, self.blocks))) as advance:
-            for step in range(self.steps):
-                self._wave(step, past_failures, advance)
+            self.answers.converse(chains, advance)
         return self._texts
 
     def last_keys(self) -> list[str]:
         """Return the key of each example's last request; examples without history have none."""
         return [key for key in self._keys if key]
 
-    def _wave(self, step: int, past_failures: bool, advance: Advance) -> None:
-        stopped = set() if past_failures else self.failed
-        wave = [index for index, blocks in enumerate(self.blocks) if len(blocks) > step and index not in stopped]
-        requests = [
-            self.answers.request(self.prompts.user_preference(self._texts[index], self.blocks[index][step]))
-            for index in wave
-        ]
-        texts = self.answers.texts([self._ids[index] for index in wave], requests, advance)
-        for index, request, text in zip(wave, requests, texts, strict=True):
+    def _chain(self, index: int, owner: str, past_failures: bool) -> Chain:
+        read = 0
+        for block in self.blocks[index]:
+            request = self.answers.request(self.prompts.user_preference(self._texts[index], block))
+            text = self.answers.take(owner, (yield request))
+            read += len(block)
             if text is None:
                 self.failed.add(index)
-                continue
+                if past_failures:
+                    continue
+                return
             self._keys[index] = request.key
             # An empty answer must not wipe out what earlier blocks said.
             self._texts[index] = text or self._texts[index]
             if index in self.paths:
-                read = sum(map(len, self.blocks[index][: step + 1]))
                 self.paths[index].append((read, self._texts[index]))

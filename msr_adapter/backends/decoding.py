@@ -1,0 +1,166 @@
+"""Greedy text for a stream of prompts: rows that end make room for the next ones, a common beginning is read once.
+
+Left padding, explicit positions and masks: a row's logits do not depend on its neighbours but for rounding.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.states import States, merge
+
+if TYPE_CHECKING:
+    import torch
+
+_LEAST_SHARED = 8
+"""A common beginning of fewer tokens is not worth a pass of its own."""
+
+Inputs = dict[str, "torch.Tensor"]
+
+
+@dataclass
+class Row:
+    """One prompt on its way to an answer."""
+
+    number: int
+    prompt: list[int]
+    budget: int
+    """Tokens the answer may have."""
+    answer: list[int] = field(default_factory=list)
+    stopped: bool = False
+    """True: the model ended the answer itself; False: the budget did."""
+
+
+class Decoder:
+    """Decodes rows in at most ``slots`` at a time. Memory: the keys and values of ``slots`` rows and one beginning."""
+
+    def __init__(
+        self,
+        network: Any,
+        collate: Callable[[Sequence[Row]], Inputs],
+        stop_ids: Sequence[int],
+        image_token: int | None,
+    ) -> None:
+        """``collate`` gives left-padded model inputs of rows; no beginning is shared beyond the first image."""
+        self._network, self._collate = network, collate
+        self._stop, self._image_token = frozenset(stop_ids), image_token
+        self._shared: tuple[list[int], States] | None = None
+
+    def run(self, rows: Sequence[Row], slots: int, finished: Callable[[Row], Sequence[Row]]) -> None:
+        """Decode ``rows``, longest prompt first; ``finished`` takes each row that ends and may return rows to add.
+
+        Raises what the network raises; rows that were under way can be given to another call.
+        """
+        waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
+        state: States | None = None
+        active: list[Row] = []
+        while waiting or active:
+            free = slots - len(active)
+            # A prefill for every single row that ends would cost more than the empty slots do.
+            if waiting and (not active or free >= min(len(waiting), max(1, slots // 4))):
+                group = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+                state, active = merge(state, self._read(group)), active + group
+            assert state is not None
+            ended = self._accept(active, state.tokens.tolist())
+            for place in ended:
+                waiting.extend(finished(active[place]))
+            left = sorted(set(range(len(active))) - set(ended))
+            active = [active[place] for place in left]
+            state = self._step(state.keep(left)) if left else None
+
+    def _accept(self, active: Sequence[Row], tokens: Sequence[int]) -> list[int]:
+        """Give every row its next token; return the places of those that end with it."""
+        ended = []
+        for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
+            row.stopped = token in self._stop
+            if not row.stopped:
+                row.answer.append(token)
+            if row.stopped or len(row.answer) >= row.budget:
+                ended.append(place)
+        return ended
+
+    def _read(self, group: Sequence[Row]) -> States:
+        """Read the prompts of ``group``; what they begin with in common is read once, also across groups."""
+        inputs = self._with_positions(self._collate(group))
+        shared = self._beginning(group, inputs)
+        return self._forward(inputs, None) if shared is None else self._forward(_after(inputs, shared), shared)
+
+    def _beginning(self, group: Sequence[Row], inputs: Inputs) -> States | None:
+        """Return the state after the tokens that all prompts begin with, one row, or None if they are too few."""
+        if self._shared is not None:
+            known, state = self._shared
+            length = min(_common(known, row.prompt) for row in group)
+            if length >= max(_LEAST_SHARED, len(known) // 2):
+                return state.first(min(length, min(len(row.prompt) for row in group) - 1))
+        length = self._shareable(group)
+        if length < _LEAST_SHARED or len(group) < 2:
+            return None
+        pad = inputs["input_ids"].shape[1] - len(group[0].prompt)
+        one = {name: inputs[name][..., :1, pad : pad + length] for name in ("input_ids", "attention_mask")}
+        one["position_ids"] = inputs["position_ids"][..., :1, pad : pad + length]
+        self._shared = (group[0].prompt[:length], self._forward(one, None))
+        return self._shared[1]
+
+    def _shareable(self, group: Sequence[Row]) -> int:
+        length = min(_common(group[0].prompt, row.prompt) for row in group)
+        length = min(length, min(len(row.prompt) for row in group) - 1)
+        start = group[0].prompt[:length]
+        return start.index(self._image_token) if self._image_token in start else length
+
+    def _with_positions(self, inputs: Inputs) -> Inputs:
+        """Add the positions of models that count tokens; those of M-RoPE come with the batch."""
+        if "position_ids" not in inputs:
+            counted = inputs["attention_mask"].long().cumsum(-1) - 1
+            inputs = inputs | {"position_ids": counted.clamp(min=0)}
+        return inputs
+
+    def _step(self, state: States) -> States:
+        inputs = {
+            "input_ids": state.tokens[:, None],
+            "attention_mask": state.mask.new_ones(len(state.tokens), 1),
+            "position_ids": state.positions + 1,
+        }
+        return self._forward(inputs, state)
+
+    def _forward(self, inputs: Inputs, before: States | None) -> States:
+        """Run the network on ``inputs`` after ``before`` (one row of it serves all); greedy next tokens."""
+        import torch
+
+        count = inputs["input_ids"].shape[0]
+        past, mask = States.open(before, count, inputs["attention_mask"])
+        with torch.inference_mode():
+            output = self._network(
+                **(inputs | {"attention_mask": mask}), past_key_values=past, use_cache=True, logits_to_keep=1
+            )
+        return States(
+            [(layer.keys, layer.values) for layer in output.past_key_values.layers],
+            mask,
+            inputs["position_ids"][..., -1:],
+            output.logits[:, -1].argmax(-1),
+        )
+
+
+def rows_alike(network: Any) -> bool:
+    """Tell whether every layer attends to all that came before: only then may rows of unlike length share a cache."""
+    config = network.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    plain = set(kinds) == {"full_attention"} if kinds else getattr(config, "sliding_window", None) is None
+    return plain and not getattr(network, "_is_stateful", False)
+
+
+def _after(inputs: Inputs, shared: States) -> Inputs:
+    """Return left-padded ``inputs`` without the first tokens of each row that ``shared`` holds."""
+    import torch
+
+    length = shared.mask.shape[1]
+    pads = (inputs["attention_mask"] == 0).sum(-1, keepdim=True)
+    columns = torch.arange(inputs["input_ids"].shape[1] - length, device=pads.device)
+    rest = {name: value[..., length:] if name in ("input_ids", "position_ids") else value
+            for name, value in inputs.items()}  # fmt: skip
+    return rest | {"attention_mask": (columns >= pads).to(inputs["attention_mask"].dtype)}
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    pairs: Iterator[tuple[int, int]] = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
