@@ -9,13 +9,8 @@ import polars as pl
 from msr_adapter.config.models import Data, Negatives, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.audits import Evidence, inspect, tell
-<<<<<<< HEAD
-from msr_adapter.data.candidates import Candidates, candidates_digest, draw_candidates
-from msr_adapter.data.check import check, packed_problems
-=======
 from msr_adapter.data.candidates import Candidates, draw_candidates
-from msr_adapter.data.check import check
->>>>>>> 408f6a5 (Splits by date and by column; negatives of every kind, mixtures and full ranking; most-popular-last as a target)
+from msr_adapter.data.check import check, packed_problems
 from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
 from msr_adapter.data.frozen import candidates_digest
@@ -23,12 +18,8 @@ from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.parts import part_problems
 from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.readers import read
-<<<<<<< HEAD
-=======
-from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.recipes import Draw, make_recipes
 from msr_adapter.data.shortage import Tally
->>>>>>> 408f6a5 (Splits by date and by column; negatives of every kind, mixtures and full ranking; most-popular-last as a target)
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
