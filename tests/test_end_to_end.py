@@ -99,7 +99,7 @@ def test_stage_commands_stop_where_they_say(tmp_path: Path) -> None:
     pipeline = write_small_pipeline(tmp_path)
     built = msr_json("build-data", pipeline, "--run-dir", tmp_path / "run", "--set", "summarize.items.mode=none",
                      "--set", "summarize.users.mode=none")  # fmt: skip
-    assert [stage["name"] for stage in built["stages"]] == ["data", "items", "users", "dataset"]
+    assert [stage["name"] for stage in built["stages"]] == ["data", "forecast", "items", "users", "dataset"]
     assert (tmp_path / "run" / "dataset" / "dataset_info.json").is_file()
     assert not (tmp_path / "run" / "train").exists()
 

@@ -13,6 +13,7 @@ _PIPE_WIDTH = 160
 
 _MADE = {
     "data": ("audit", "audit.json"),
+    "forecast": ("forecast of the rows' length", "forecast.json"),
     "items": ("item summaries", "items.parquet"),
     "users": ("user summaries", "users.parquet"),
     "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),

@@ -67,6 +67,19 @@ def _run_data(c: Context) -> dict[str, Any]:
     return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter)
 
 
+def _forecast_config(p: Pipeline) -> Any:
+    items, users = p.summarize.items, p.summarize.users
+    texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
+    return [p.train.images, p.train.cutoff_len, _model(p.train.model), texts, p.seed]
+
+
+def _run_forecast(c: Context) -> dict[str, Any]:
+    from msr_adapter.train import forecast
+
+    p = c.pipeline
+    return forecast(p.train, p.summarize, c.dir("data"), c.prompts, p.seed, c.out, c.reporter)
+
+
 def _items_config(p: Pipeline) -> Any:
     items = p.summarize.items
     return ["none"] if items.mode == "none" else [items.mode, items.max_new_tokens, _model(items.model)]
@@ -181,14 +194,18 @@ _TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candida
 
 STAGES: tuple[Stage, ...] = (
     Stage("data", 3, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
+    Stage(
+        "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
+        _forecast_config, _train_sources, _run_forecast,
+    ),
     Stage("items", 1, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
         "users", 2, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
         _users_config, _users_sources, _run_users,
     ),
     Stage(
-        "dataset", 1, ("data", "users"), ("recommend",), ("dataset_info.json", "msr_train", "msr_validation"),
-        _dataset_config, _no_sources, _run_dataset,
+        "dataset", 1, ("data", "forecast", "users"), ("recommend",),
+        ("dataset_info.json", "msr_train", "msr_validation"), _dataset_config, _no_sources, _run_dataset,
     ),
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(

@@ -1,0 +1,82 @@
+"""Lengths in tokens without a model: the tokenizer's own file where it is on this machine, else an estimate."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import ModelRef
+from msr_adapter.files import bundled_model
+
+Count = Callable[[str], int]
+
+_BYTES_PER_TOKEN = 3
+"""UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
+_SIDES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32, "glm4v": 28}
+"""Template -> pixels along one side of an image token (patch x merge), for models whose processor file is not here."""
+_MOST = {"llava_next": 2_928, "llava": 576}
+"""Template -> image tokens, whatever the size: at most five tiles of 576 and their line ends, or one tile."""
+
+
+def token_counter(model: ModelRef) -> tuple[Count, str]:
+    """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
+    path = _local_file(model, "tokenizer.json")
+    if path is None:
+        return (lambda text: math.ceil(len(text.encode()) / _BYTES_PER_TOKEN),
+                f"estimated: the tokenizer of {model.path} is not on this machine yet")  # fmt: skip
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
+
+
+def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
+    """Return the tokens of a picture within the budgets of ``model``; None when its kind is not known here.
+
+    Qwen2-VL and its kin have one token per square of pixels: the sides are rounded to whole squares, down where the
+    processor has to shrink the picture and up where it has to enlarge it (Wang et al., arXiv 2409.12191).
+    """
+    squares = _squares(model)
+    if squares is None:
+        return next((most for name, most in _MOST.items() if model.template.startswith(name)), None)
+    side, least, most = squares
+    budget = min(max(width * height, model.image_min_pixels), model.image_max_pixels)
+    scale = math.sqrt(budget / (width * height)) / side
+    wide, high = width * scale, height * scale
+    rounded = round(wide) * round(high)
+    if least <= rounded <= most:
+        return rounded
+    bound, cut = (most, math.floor) if rounded > most else (least, math.ceil)
+    fit = math.sqrt(bound / (wide * high))
+    return max(1, cut(wide * fit)) * max(1, cut(high * fit))
+
+
+def _squares(model: ModelRef) -> tuple[int, float, float] | None:
+    """Return the side of a square in pixels, and the fewest and most squares that the model's own processor makes."""
+    path = _local_file(model, "processor_config.json") or _local_file(model, "preprocessor_config.json")
+    settings: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    settings = settings.get("image_processor", settings)
+    if {"patch_size", "merge_size"} <= settings.keys():
+        side = int(settings["patch_size"]) * int(settings["merge_size"])
+        size = settings.get("size") or {}
+        least = settings.get("min_pixels") or size.get("shortest_edge") or 4 * side**2
+        most = settings.get("max_pixels") or size.get("longest_edge") or math.inf
+        return side, least / side**2, most / side**2
+    known = next((side for name, side in _SIDES.items() if model.template.startswith(name)), None)
+    return None if known is None else (known, 4.0, math.inf)
+
+
+def _local_file(model: ModelRef, name: str) -> Path | None:
+    """Find a file of the model in its folder or in the cache of the hub, without asking the network."""
+    folder = bundled_model(model.path) or Path(model.path).expanduser()
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model.path, name, revision=model.revision or "main")
+    except HFValidationError:  # no hub id either: a path that does not exist is reported by `msr check`
+        return None
+    return Path(cached) if isinstance(cached, str) else None
