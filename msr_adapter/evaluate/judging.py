@@ -51,11 +51,11 @@ def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> J
 
 
 def protocol_digest(protocol: Mapping[str, Any]) -> str:
-    """Return the digest of a protocol's settings; its name and the path of its candidates cannot change a number.
+    """Return the digest of a protocol's settings, without those that cannot change a number of the table.
 
-    The candidates' content has a digest of its own.
+    These are its name, its slices and the path of its candidates, whose content has a digest of its own.
     """
-    return digest({key: value for key, value in protocol.items() if key not in ("name", "candidates")})
+    return digest({key: value for key, value in protocol.items() if key not in ("name", "candidates", "slices")})
 
 
 def primary_metric(protocol: Protocol) -> str:

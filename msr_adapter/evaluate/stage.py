@@ -13,6 +13,8 @@
                              shows with 80% power on this many users},
      "calibration": {model with probabilities: {"log_loss", "brier", "ece",
                      "bins": [{"low", "high", "count", "mean_score", "rate"}], empty bins left out}},
+     "slices": [{"name", "groups": [{"value", "users", "small": fewer than 30 users,
+                "models": {model: {metric: {"mean", "low", "high"}}}}]}],
      "beyond": {model: {"coverage@k", "gini@k", "popularity@k", "novelty@k"}},
      "oracle_lift_share": (trained - chance) / (oracle - chance) in the primary metric, or null,
      "findings": [{"severity": "warning" | "info", "text"}], "versions": {library: version}}
@@ -30,7 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter.config.models import Protocol
+from msr_adapter.config.models import Protocol, SliceTables
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
 from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_fitted
@@ -39,6 +41,7 @@ from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.context import ReportContext
 from msr_adapter.evaluate.report import write_report
 from msr_adapter.evaluate.sections import headline
+from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, console_table, per_user_table
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
@@ -55,6 +58,7 @@ def evaluate(
     reporter: Reporter,
     context: ReportContext,
     fitted_dir: Path | None = None,
+    slice_tables: SliceTables = SliceTables(),  # noqa: B008  (frozen)
 ) -> dict[str, Any]:
     """Judge the models of ``score_dirs`` and the baselines; write metrics.json, two tables and report.html.
 
@@ -71,6 +75,7 @@ def evaluate(
             advance(1)
     metrics = _metrics(protocol, baselines, seed, held_out, models, tables, context)
     metrics["calibration"] = calibration(protocol, held_out, tables)
+    metrics["slices"] = slice_metrics(protocol, slice_tables, held_out, scores, data_dir, seed)
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, data_dir)
     write_json(out / "metrics.json", metrics)
     per_user = per_user_table(held_out, models)
@@ -161,6 +166,8 @@ def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:
 def _say(metrics: Mapping[str, Any], reporter: Reporter) -> None:
     reporter.console.print(console_table(metrics))
     reporter.note(headline(metrics))
+    if metrics["slices"]:
+        reporter.note(say_slices(metrics["slices"]))
     for finding in metrics["findings"]:
         reporter.note(f"{finding['severity']}: {finding['text']}")
 

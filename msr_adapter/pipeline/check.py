@@ -28,6 +28,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_versions(),
+        *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *_check_disk(loaded.run_dir),
     ]
@@ -37,6 +38,15 @@ def require(loaded: LoadedPipeline) -> None:
     """Raise one `UserError` with all problems found by `check`."""
     if problems := check(loaded):
         raise UserError(problems)
+
+
+def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
+    tables = loaded.pipeline.evaluate.tables
+    if tables.items is None and tables.users is None:
+        return []
+    from msr_adapter.evaluate.user_tables import check_tables
+
+    return check_tables(tables, loaded.where("evaluate.tables"))
 
 
 def _check_models(loaded: LoadedPipeline) -> list[Problem]:

@@ -30,7 +30,7 @@ def evaluate_run(c: Context) -> dict[str, Any]:
         folders["base"] = c.dir("score-base")
     return evaluate(
         settings.protocol, settings.baselines, c.pipeline.seed, c.dir("data"), folders, c.out, c.reporter, told,
-        c.dir("baselines"),
+        c.dir("baselines"), settings.tables,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
+from msr_adapter.files import path_stamp
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.pipeline.context import Context
 
@@ -184,6 +185,11 @@ def _evaluate_config(p: Pipeline) -> Any:
     return [p.name, p.evaluate.model_dump(mode="json"), p.seed]
 
 
+def _evaluate_sources(p: Pipeline) -> Any:
+    tables = (p.evaluate.tables.items, p.evaluate.tables.users)
+    return [path_stamp(table) for table in tables if table is not None and table.exists()]
+
+
 def _run_evaluate(c: Context) -> dict[str, Any]:
     from msr_adapter.pipeline.reporting import evaluate_run
 
@@ -221,9 +227,9 @@ STAGES: tuple[Stage, ...] = (
         lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
     ),
     Stage(
-        "evaluate", 3, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
+        "evaluate", 4, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
-        _evaluate_config, _no_sources, _run_evaluate,
+        _evaluate_config, _evaluate_sources, _run_evaluate,
     ),
 )  # fmt: skip
 

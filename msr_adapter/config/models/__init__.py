@@ -13,6 +13,7 @@ from msr_adapter.config.models.evaluate import (
     Evaluate,
     Protocol,
     SASRec,
+    SliceTables,
 )
 from msr_adapter.config.models.model import ModelRef, Server
 from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
@@ -69,6 +70,7 @@ __all__ = [
     "SASRec",
     "Server",
     "ShopSource",
+    "SliceTables",
     "Source",
     "Split",
     "Summarize",

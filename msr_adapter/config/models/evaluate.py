@@ -1,5 +1,6 @@
 """What "good" means, and what the trained model is compared with."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -26,6 +27,9 @@ MetricName = Literal[
 ]  # fmt: skip
 
 
+SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
+
+
 class Protocol(Model):
     """What "good" means: one file in `eval/`."""
 
@@ -49,6 +53,9 @@ class Protocol(Model):
     """Ties count with their expected value over all tie orders."""
     confidence: Confidence = Confidence()
     """Intervals over users."""
+    slices: tuple[SliceName, ...] = ("history", "popularity", "cold", "image", "category", "time")
+    """Parts of the users that are judged apart: by history length; by the target's popularity (head, mid, tail), by
+    whether training saw it, whether it has an image, its category, its time. They change no other number."""
 
     @field_validator("metrics")
     @classmethod
@@ -77,6 +84,15 @@ class SASRec(Model):
     """Passes over the training users."""
 
 
+class SliceTables(Model):
+    """Tables of your own: each column is a slice. csv, tsv or parquet."""
+
+    items: Path | None = None
+    """One row per item, with a column `item_id`; users are grouped by their target's row."""
+    users: Path | None = None
+    """One row per user, with a column `user_id`."""
+
+
 class Evaluate(Model):
     """How the trained model is judged."""
 
@@ -87,3 +103,5 @@ class Evaluate(Model):
     the extra `baselines`. A generated shop adds the oracle by itself."""
     sasrec: SASRec = SASRec()
     """Read when `baselines` names `sasrec`."""
+    tables: SliceTables = SliceTables()
+    """Numbers are cut at their quartiles, texts grouped by value."""

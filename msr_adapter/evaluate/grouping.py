@@ -1,0 +1,160 @@
+"""Which group of a slice each test user is in."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter.evaluate.candidates import HeldOut, flat
+from msr_adapter.schema import EXAMPLES, ITEMS, read_table
+from msr_adapter.shortcuts import has_clock
+
+BINS = 4
+"""Groups that a number is cut into, at its quantiles."""
+VALUES = 10
+"""Values of a text that are groups of their own; the rest is pooled."""
+OTHER, NONE = "other", "none"
+
+Numbers = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A partition of the test users."""
+
+    name: str
+    values: tuple[str, ...]
+    """Names of the groups, in order."""
+    group: npt.NDArray[np.int64]
+    """Each user's index into ``values`` (users,)."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What slices are cut by: one row per test user; the target is the first positive where there are several."""
+
+    history: npt.NDArray[np.int64]
+    """Items in the history that models see (users,)."""
+    time: npt.NDArray[np.int64]
+    """The target's (users,)."""
+    target: npt.NDArray[np.int64]
+    """Row of ITEMS (users,)."""
+    items: pa.Table
+    """ITEMS."""
+    user_ids: pa.Array
+
+    @property
+    def popularity(self) -> npt.NDArray[np.int64]:
+        """Training interactions of every item (items,)."""
+        return np.asarray(self.items["popularity"].to_numpy())
+
+
+def read_facts(held_out: HeldOut, data_dir: Path) -> Facts:
+    """Read what is known of the test users and their targets."""
+    examples = read_table(data_dir / "examples.parquet", EXAMPLES)
+    test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
+    items = read_table(data_dir / "items.parquet", ITEMS)
+    positives = np.flatnonzero(held_out.labels)
+    first = positives[np.searchsorted(positives, held_out.offsets[:-1])]
+    target = pc.index_in(held_out.items.take(pa.array(first)), value_set=flat(items["item_id"]))
+    return Facts(
+        history=pc.list_value_length(flat(test["history"])).to_numpy().astype(np.int64),
+        time=test["timestamp"].to_numpy(),
+        target=target.to_numpy(zero_copy_only=False).astype(np.int64),
+        items=items,
+        user_ids=held_out.user_ids,
+    )
+
+
+def by_history(facts: Facts) -> Slice:
+    """Return the users by the length of their history."""
+    return by_number("history length", facts.history)
+
+
+def by_popularity(facts: Facts) -> Slice:
+    """Return the users by their target: head, mid and tail items each have a third of the training interactions."""
+    counts = facts.popularity
+    order = np.argsort(-counts, kind="stable")
+    before = np.concatenate([[0], np.cumsum(counts[order])[:-1]])  # interactions of more popular items
+    part = np.empty(len(counts), np.int64)
+    part[order] = np.minimum(before * 3 // max(int(counts.sum()), 1), 2)
+    part[counts == 0] = 2
+    return used("item popularity", ("head", "mid", "tail"), part[facts.target])
+
+
+def by_cold(facts: Facts) -> Slice:
+    """Return the users by whether training saw their target."""
+    seen = facts.popularity[facts.target] > 0
+    return used("cold items", ("seen in training", "unseen in training"), np.where(seen, 0, 1))
+
+
+def by_image(facts: Facts) -> Slice:
+    """Return the users by whether their target has an image."""
+    has = facts.items["image"].is_valid().to_numpy()
+    return used("image", ("with image", "without image"), np.where(has[facts.target], 0, 1))
+
+
+def by_category(facts: Facts) -> Slice:
+    """Return the users by the category of their target."""
+    return by_text("category", facts.items["category"].take(pa.array(facts.target)).to_pylist())
+
+
+def by_time(facts: Facts) -> Slice:
+    """Return the users by the period of their target; one group where times are positions."""
+    if not has_clock(facts.time):
+        return used("time", ("no time",), np.zeros(len(facts.time), np.int64))
+    days = facts.time // 86_400_000
+    return by_number("time", days, write=lambda day: datetime.fromtimestamp(day * 86_400, UTC).date().isoformat())
+
+
+GROUPINGS: dict[str, Callable[[Facts], Slice]] = {
+    "history": by_history,
+    "popularity": by_popularity,
+    "cold": by_cold,
+    "image": by_image,
+    "category": by_category,
+    "time": by_time,
+}
+
+
+def by_number(name: str, values: Numbers, write: Callable[[float], str] = lambda value: f"{value:g}") -> Slice:
+    """Cut numbers (users,) at their quartiles into groups ``low-high``; NaN is a group of its own at the end.
+
+    Equal numbers stay together, so that there may be fewer groups than `BINS`, of unequal size.
+    """
+    known = ~np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.ones(len(values), dtype=bool)
+    distinct = np.unique(values[known])
+    if len(distinct) > BINS:
+        edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS, method="lower"))
+    else:
+        edges = distinct[:-1]
+    group = np.where(known, np.searchsorted(edges, values, side="left"), len(edges) + 1)
+    parts = [values[group == number] for number in range(len(edges) + 1)]
+    names = [_span(write(part.min()), write(part.max())) if len(part) else "" for part in parts]
+    return used(name, [*names, NONE], group)
+
+
+def by_text(name: str, values: Sequence[str | None]) -> Slice:
+    """Group users by a text (users,): the most frequent `VALUES` by name, the others pooled, null as ``none``."""
+    counts = Counter(value for value in values if value is not None)
+    kept = sorted(counts, key=lambda value: (-counts[value], value))[:VALUES]
+    rows = {value: row for row, value in enumerate(kept)}
+    group = [len(kept) + 1 if value is None else rows.get(value, len(kept)) for value in values]
+    return used(name, [*kept, OTHER, NONE], np.array(group, np.int64))
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low}-{high}" if high.isdigit() and low.isdigit() else f"{low} to {high}"
+
+
+def used(name: str, values: Sequence[str], group: Numbers) -> Slice:
+    """Return the slice without the groups that nobody is in; ``group`` (users,) counts ``values``."""
+    present, compact = np.unique(group, return_inverse=True)
+    return Slice(name, tuple(values[number] for number in present), compact.astype(np.int64))

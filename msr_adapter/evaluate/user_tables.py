@@ -1,0 +1,79 @@
+"""Slices by the columns of the user's own tables of items and users."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from msr_adapter.config.models import SliceTables
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.evaluate.grouping import Facts, Slice, by_number, by_text
+
+_ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
+_READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    ".csv": lambda path: pl.scan_csv(path, infer_schema_length=None),
+    ".tsv": lambda path: pl.scan_csv(path, separator="\t", infer_schema_length=None),
+    ".parquet": pl.scan_parquet,
+}
+
+
+def check_tables(tables: SliceTables, where: str) -> list[Problem]:
+    """Return every problem with the tables that their headers show."""
+    return [problem for kind, path in _given(tables) if (problem := _check(kind, path, where))]
+
+
+def table_slices(tables: SliceTables, facts: Facts) -> list[Slice]:
+    """Return one slice per column: numbers cut at quartiles, texts by value; an id without a row is ``none``.
+
+    Raises UserError when an id has two rows.
+    """
+    targets = facts.items["item_id"].take(facts.target).to_pylist()
+    ids = {"items": targets, "users": facts.user_ids.to_pylist()}
+    found = []
+    for kind, path in _given(tables):
+        frame, key = _read(kind, path)
+        asked = pl.DataFrame({key: pl.Series(ids[kind], dtype=pl.String)})
+        joined = asked.join(frame, on=key, how="left", maintain_order="left")
+        found += [_slice(f"{kind}: {name}", joined[name]) for name in frame.columns if name != key]
+    return found
+
+
+def _given(tables: SliceTables) -> list[tuple[str, Path]]:
+    return [(kind, path) for kind, path in (("items", tables.items), ("users", tables.users)) if path is not None]
+
+
+def _check(kind: str, path: Path, where: str) -> Problem | None:
+    field = f"evaluate.tables.{kind}"
+    if path.suffix not in _READERS:
+        found = f"{path}: a file called *{path.suffix}" if path.suffix else f"{path}: a file without a suffix"
+        return Problem(where, field, found, f"one of {', '.join(_READERS)}", "Save the table as one of these")
+    try:
+        names = _READERS[path.suffix](path).collect_schema().names()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        return Problem(where, field, f"{path} cannot be read ({str(error).splitlines()[0]})", next_step="Correct it")
+    if not set(names) & set(_ID_COLUMNS[kind]):
+        return Problem(where, field, f"{path} has the columns {', '.join(names)}",
+                       f"one of them called {' or '.join(_ID_COLUMNS[kind])}", "Rename the column of ids")  # fmt: skip
+    return None
+
+
+def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
+    """Return the table and the name of its column of ids, which is text: leading zeros survive."""
+    lazy = _READERS[path.suffix](path)
+    key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
+    if path.suffix != ".parquet":
+        separator = "\t" if path.suffix == ".tsv" else ","
+        lazy = pl.scan_csv(path, separator=separator, infer_schema_length=None, schema_overrides={key: pl.String})
+    frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
+    twice = frame.filter(pl.col(key).is_duplicated())
+    if len(twice):
+        first = twice[key][0]
+        found = f"{twice[key].n_unique():,} ids have several rows, e.g. {first}"
+        raise UserError(Problem(str(path), key, found, "one row per id", "Keep one row of each"))
+    return frame, key
+
+
+def _slice(name: str, column: pl.Series) -> Slice:
+    if column.dtype.is_numeric():
+        return by_number(name, column.cast(pl.Float64).to_numpy())
+    return by_text(name, column.cast(pl.String).to_list())
