@@ -95,9 +95,25 @@ class RunFolder:
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest into the partial folder, then put it in the stage's place by rename."""
-        partial, final = self._partial(manifest.stage), self.stage(manifest.stage)
-        write_json(partial / MANIFEST, asdict(manifest))
-        outdated = self.root / f".{manifest.stage}.outdated"
+        write_json(self._partial(manifest.stage) / MANIFEST, asdict(manifest))
+        self._put_in_place(manifest.stage)
+
+    def adopt(self, name: str, donor: "RunFolder") -> None:
+        """Take over a finished stage of another run: by hard links where the disk allows it, else by copying.
+
+        Finished stages are never written to again, so that sharing their files is safe.
+        """
+        partial, source = self.begin(name), donor.stage(name)
+        for path in sorted(source.rglob("*")):
+            target = partial / path.relative_to(source)
+            if path.is_dir():
+                target.mkdir()
+            else:
+                _link(path, target)
+        self._put_in_place(name)
+
+    def _put_in_place(self, name: str) -> None:
+        partial, final, outdated = self._partial(name), self.stage(name), self.root / f".{name}.outdated"
         shutil.rmtree(outdated, ignore_errors=True)
         if final.exists():
             final.rename(outdated)
@@ -112,6 +128,13 @@ def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
     """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
     return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(path)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(path, target)
 
 
 def _not_writable(root: Path, error: OSError) -> Problem:

@@ -1,7 +1,7 @@
 """Bring stages up to date, in order."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,19 +38,30 @@ class RunResult:
     stages: tuple[StageOutcome, ...]
 
 
-def run(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] = (), reporter: Reporter) -> RunResult:
+def run(
+    loaded: LoadedPipeline,
+    targets: Iterable[str],
+    *,
+    force: Iterable[str] = (),
+    reporter: Reporter,
+    donors: Sequence[Path] = (),
+) -> RunResult:
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
+    A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
     require(loaded)
     folder = RunFolder(loaded.run_dir)
+    others = [RunFolder(donor) for donor in donors]
     forced = set(force)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
         write_json(folder.root / "pipeline.json", loaded.resolved)
         wanted = _wanted(loaded.pipeline, {*targets, *forced})
-        outcomes = [_bring_up_to_date(stage, loaded, folder, stage.name in forced, reporter) for stage in wanted]
+        outcomes = [
+            _bring_up_to_date(stage, loaded, folder, stage.name in forced, reporter, others) for stage in wanted
+        ]
     return RunResult(folder.root, tuple(outcomes))
 
 
@@ -89,13 +100,21 @@ def _wanted(pipeline: Pipeline, targets: set[str]) -> list[Stage]:
 
 
 def _bring_up_to_date(
-    stage: Stage, loaded: LoadedPipeline, folder: RunFolder, forced: bool, reporter: Reporter
+    stage: Stage,
+    loaded: LoadedPipeline,
+    folder: RunFolder,
+    forced: bool,
+    reporter: Reporter,
+    donors: Sequence[RunFolder],
 ) -> StageOutcome:
     prompts = Prompts(loaded.pipeline.templates)
     current = _fingerprint(stage, loaded.pipeline, folder, prompts)
     reason = "forced" if forced else _reason(stage, folder, current)
-    if reason is None:
-        reporter.note(f"{stage.name:<11} up to date")
+    donor = None if forced else next((one for one in donors if _reason(stage, one, current) is None), None)
+    if reason and donor:
+        folder.adopt(stage.name, donor)
+    if reason is None or donor:
+        reporter.note(f"{stage.name:<11} up to date{f', as in {donor.root}' if reason and donor else ''}")
         manifest = folder.manifest(stage.name)
         return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
     reporter.note(f"{stage.name:<11} running ({reason})")

@@ -1,0 +1,187 @@
+"""The ablation runs: what differs, what is shared, what is refused. The models are scripted, the rest is real."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msr_adapter.config.loader import load_pipeline
+from msr_adapter.errors import StageError, UserError
+from msr_adapter.files import digest, path_stamp
+from msr_adapter.pipeline import RunResult, run
+from msr_adapter.pipeline.ablation import VARIANTS, Ablation, ablate
+from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
+from msr_adapter.progress import Reporter
+
+YAML = """\
+name: scripted
+data:
+  source: {kind: shop, users: 30, items: 60}
+split: {fractions: [0.5, 0.1, 0.4]}
+summarize:
+  items: {model: &model {path: nobody, backend: scripted}}
+  users: {model: *model}
+train: {model: *model}
+evaluate: {protocol: next-item, baselines: [popularity]}
+"""
+QUIET = Reporter(quiet=True)
+
+
+def pretend_to_train(c: Context) -> dict[str, Any]:
+    """Write "weights" that depend on the data set, as real ones do."""
+    (c.out / "model").mkdir()
+    (c.out / "model" / "model.safetensors").write_text(digest(path_stamp(c.dir("dataset") / "msr_train")))
+    return {}
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages that ran, in order, as ``<folder>/<stage>``."""
+    names: list[str] = []
+
+    def noted(name: str, stage_run: Any) -> Any:
+        def run_it(c: Context) -> dict[str, Any]:
+            names.append(f"{c.folder.root.name}/{name}")
+            return dict((pretend_to_train if name == "train" else stage_run)(c))
+
+        return run_it
+
+    stages = tuple(replace(stage, run=noted(stage.name, stage.run)) for stage in STAGES)
+    monkeypatch.setattr("msr_adapter.pipeline.running.STAGES", stages)
+    return names
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    (tmp_path / "scripted.yaml").write_text(YAML)
+    return tmp_path / "scripted.yaml"
+
+
+def ablated(pipeline: Path, *only: str, sets: tuple[str, ...] = ()) -> list[Ablation]:
+    return ablate(str(pipeline), sets, pipeline.parent / "run", only, QUIET)
+
+
+def test_every_variant_is_run_on_the_same_candidates_and_nothing_equal_is_done_twice(
+    pipeline: Path, ran: list[str]
+) -> None:
+    found = ablated(pipeline)
+    assert [one.name for one in found] == list(VARIANTS)
+    assert {one.name: one.model for one in found if one.model != "trained"} == {"no-sft": "base"}
+    root = pipeline.parent / "run"
+    assert {one.name: one.run_dir for one in found if one.run_dir == root}.keys() == {"full", "no-sft"}
+    assert ran[:8] == [f"run/{name}" for name in STAGE_NAMES if name != "baselines"]
+    assert ran[8:] == [
+        *(f"direct/{name}" for name in ("users", "dataset", "train", "score", "evaluate")),
+        *(f"no-image-summary/{name}" for name in ("items", "users", "dataset", "train", "score", "evaluate")),
+        *(f"no-image/{name}" for name in ("dataset", "train", "score", "evaluate")),
+        *(f"text-only/{name}" for name in ("dataset", "train", "score", "evaluate")),
+        *(f"no-summary/{name}" for name in ("users", "dataset", "train", "score", "evaluate")),
+    ]
+    metrics = [json.loads((one.run_dir / "evaluate" / "metrics.json").read_text()) for one in found]
+    assert len({each["candidates"]["digest"] for each in metrics}) == 1
+    assert len({each["protocol_digest"] for each in metrics}) == 1
+    assert len({json.dumps(each["models"]["trained"]) for each in metrics}) == len(found) - 1  # no-sft is the full run
+
+
+def test_a_second_time_nothing_runs(pipeline: Path, ran: list[str]) -> None:
+    first = ablated(pipeline, "direct", "no-image")
+    ran.clear()
+    assert ablated(pipeline, "direct", "no-image") == first
+    assert ran == []
+
+
+def test_a_variant_that_fails_is_taken_up_where_it_stopped(
+    pipeline: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msr_adapter.pipeline import running
+
+    def fail(_: Context) -> dict[str, Any]:
+        raise StageError("no memory")
+
+    whole = running.STAGES
+    ablated(pipeline, "full")
+    broken = tuple(replace(stage, run=fail) if stage.name == "score" else stage for stage in whole)
+    monkeypatch.setattr(running, "STAGES", broken)
+    with pytest.raises(StageError, match="no memory"):
+        ablated(pipeline, "direct")
+    monkeypatch.setattr(running, "STAGES", whole)
+    ran.clear()
+    ablated(pipeline, "direct")
+    assert ran == ["direct/score", "direct/evaluate"]
+
+
+def test_finished_runs_are_used(pipeline: Path, ran: list[str]) -> None:
+    run(load_pipeline(str(pipeline), (), pipeline.parent / "run"), STAGE_NAMES, reporter=QUIET)
+    ran.clear()
+    assert [one.name for one in ablated(pipeline, "no-sft")] == ["full", "no-sft"]
+    assert ran == ["run/score-base", "run/evaluate"]
+
+
+def test_the_variants_share_one_cache(pipeline: Path, ran: list[str]) -> None:
+    ablated(pipeline, "direct")
+    root = pipeline.parent / "run"
+    assert (root / "ablations" / "direct" / "cache").resolve() == (root / "cache").resolve()
+    assert (root / "ablations" / "direct" / "cache" / "completions.sqlite").is_file()
+
+
+def with_donor(pipeline: Path, folder: str, donor: str, *sets: str) -> RunResult:
+    loaded = load_pipeline(str(pipeline), sets, pipeline.parent / folder)
+    return run(loaded, ("users",), reporter=QUIET, donors=[pipeline.parent / donor])
+
+
+def test_a_stage_is_taken_over_only_whole_and_under_the_same_fingerprint(pipeline: Path, ran: list[str]) -> None:
+    run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("users",), reporter=QUIET)
+    ran.clear()
+    with_donor(pipeline, "two", "one", "summarize.users.block=2")
+    assert ran == ["two/users"]
+    ours, theirs = (pipeline.parent / name / "items" / "items.parquet" for name in ("two", "one"))
+    assert ours.samefile(theirs)
+    damaged = pipeline.parent / "one" / "users" / "users.parquet"
+    damaged.write_bytes(damaged.read_bytes() + b"x")
+    ran.clear()
+    with_donor(pipeline, "three", "one")
+    assert ran == ["three/users"]
+
+
+def test_another_disk_gets_a_copy(pipeline: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(self: Path, target: Path) -> None:
+        raise OSError("cross-device link")
+
+    run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("users",), reporter=QUIET)
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    ran.clear()
+    with_donor(pipeline, "two", "one")
+    assert ran == []
+    ours, theirs = (pipeline.parent / name / "items" / "items.parquet" for name in ("two", "one"))
+    assert not ours.samefile(theirs)
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_forced_stage_is_not_taken_over(pipeline: Path, ran: list[str]) -> None:
+    run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("data",), reporter=QUIET)
+    ran.clear()
+    loaded = load_pipeline(str(pipeline), (), pipeline.parent / "two")
+    run(loaded, ("data",), force=("data",), reporter=QUIET, donors=[pipeline.parent / "one"])
+    assert ran == ["two/data"]
+
+
+def test_unknown_variants_are_named_all_at_once(pipeline: Path, ran: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        ablated(pipeline, "dirct", "no-images")
+    assert [problem.next_step for problem in caught.value.problems] == [
+        "Did you mean `direct`?",
+        "Did you mean `no-image`?",
+    ]
+    assert not ran
+
+
+def test_a_variant_that_is_the_pipeline_itself_is_refused_before_anything_runs(pipeline: Path, ran: list[str]) -> None:
+    sets = ("summarize.users.mode=direct", "train.images=false")
+    with pytest.raises(UserError) as caught:
+        ablated(pipeline, sets=sets)
+    assert [problem.field for problem in caught.value.problems] == ["direct", "no-image"]
+    assert not ran
+    assert [one.name for one in ablated(pipeline, "no-summary", sets=sets)] == ["full", "no-summary"]
