@@ -24,7 +24,12 @@ class Lines(Reporter):
 
 
 def write_shop(
-    folder: Path, titles: Mapping[str, str], histories: Sequence[Sequence[str]], no_image: str = "", tested: int = 0
+    folder: Path,
+    titles: Mapping[str, str],
+    histories: Sequence[Sequence[str]],
+    no_image: str = "",
+    tested: int = 0,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a data stage's items and examples, the last ``tested`` of the test split.
 
@@ -37,7 +42,7 @@ def write_shop(
         "image": pa.array(pictures, pa.string()),
         "image_digest": pa.array([None if item in no_image else f"digest of {item}" for item in titles], pa.string()),
         "popularity": [1] * len(titles),
-        "text": [""] * len(titles),
+        "text": [(texts or {}).get(item, "") for item in titles],
         "category": pa.nulls(len(titles), pa.string()),
     }
     write_table(pa.table(items), ITEMS, folder / "items.parquet")

@@ -47,7 +47,7 @@ def test_a_users_template_is_found_before_the_bundled_one(tmp_path: Path) -> Non
 def test_no_value_can_add_or_remove_a_placeholder(image: bool) -> None:
     prompts = Prompts()
     items = [HistoryItem(HOSTILE, HOSTILE)] * 2
-    assert prompts.item_summary(HOSTILE, image).count("<image>") == int(image)
+    assert prompts.item_summary(HOSTILE, image, HOSTILE).count("<image>") == int(image)
     assert prompts.recommend(HOSTILE, HOSTILE, image).count("<image>") == int(image)
     for text in (
         prompts.user_preference(HOSTILE, items),
@@ -75,7 +75,8 @@ def test_a_candidates_of_one_user_share_the_longest_possible_prefix() -> None:
 def test_check_names_file_line_variable_and_the_likely_one(tmp_path: Path) -> None:
     found = problems(tmp_path, item_summary="{% if image %}<image>{% endif %}\n{{ titel }}")
     assert found == [
-        f"{tmp_path}/item_summary.j2:2 titel: unknown variable; did you mean title? item_summary.j2 has title, image"
+        f"{tmp_path}/item_summary.j2:2 titel: unknown variable; did you mean title? "
+        "item_summary.j2 has title, text, image"
     ]
 
 

@@ -49,6 +49,16 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
     assert notes == ""
 
 
+def test_what_the_source_says_of_an_item_is_in_its_prompt_and_enough_to_ask(tmp_path: Path) -> None:
+    write_shop(
+        tmp_path, {"a": "Apple", "b": "", "c": ""}, [["a", "b", "c"]], no_image="bc", texts={"b": "Sour {{ x }}"}
+    )
+    backend = Recording(lambda request: request.prompt.splitlines()[1])
+    summaries, counts, _ = run(tmp_path, backend)
+    assert summaries == {"a": "Title: Apple", "b": "Description: Sour { { x } }", "c": ""}
+    assert counts["nothing_to_describe"] == 1
+
+
 def test_items_that_look_alike_are_asked_once_and_a_second_run_not_at_all(tmp_path: Path) -> None:
     write_shop(tmp_path, {"a": "Same", "b": "Same"}, [["a", "b"]], no_image="ab")
     backend = Recording()

@@ -131,7 +131,7 @@ def _needs(split: Split, code: int) -> str:
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
-    """Return what is known of every item, in the order of its code; count the titles that lack or were cut short."""
+    """Return what is known of every item, in the order of its code; count the texts that lack or were cut."""
     items = pl.DataFrame({"item_id": log.items})
     if corpus.items is not None:
         audit.count("items_never_touched", corpus.items.height - audit.counts["items_read"]
@@ -140,8 +140,11 @@ def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
     written = _column(items, "title")
     titles = [neutralise(title or "") for title in written]
     audit.count("titles_empty", sum(not title for title in titles))
-    audit.count("titles_shortened", sum(_is_cut(title) for title in written if title))
-    texts = [neutralise(text or "", TEXT_LIMIT) for text in _column(items, "text")]
+    audit.count("titles_shortened", sum(_is_cut(title, TITLE_LIMIT) for title in written if title))
+    described = _column(items, "text")
+    texts = [neutralise(text or "", TEXT_LIMIT) for text in described]
+    audit.count("texts_empty", sum(not text for text in texts))
+    audit.count("texts_shortened", sum(_is_cut(text, TEXT_LIMIT) for text in described if text))
     return Catalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
 
 
@@ -149,8 +152,8 @@ def _column(items: pl.DataFrame, name: str) -> list[str | None]:
     return items[name].to_list() if name in items.columns else [None] * items.height
 
 
-def _is_cut(title: str) -> bool:
-    return len(title) > TITLE_LIMIT and len(neutralise(title, len(title) * 2)) > TITLE_LIMIT
+def _is_cut(text: str, limit: int) -> bool:
+    return len(text) > limit and len(neutralise(text, len(text) * 2)) > limit
 
 
 def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:

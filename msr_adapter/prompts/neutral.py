@@ -9,6 +9,8 @@ import re
 
 TITLE_LIMIT = 1_000
 """Characters kept of a title."""
+DESCRIPTION_LIMIT = 1_000
+"""Characters of an item's description that a prompt shows: about 250 tokens, as many as a small picture."""
 TEXT_LIMIT = 20_000
 """Characters kept of a model's own text; too long a prompt is reported by the stage that encodes it."""
 RULES_VERSION = 1

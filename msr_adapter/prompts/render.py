@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
-from msr_adapter.prompts.neutral import RULES_VERSION, TEXT_LIMIT, neutralise
+from msr_adapter.prompts.neutral import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
 from msr_adapter.prompts.sources import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, VARIABLES, HistoryItem
 
@@ -35,9 +35,13 @@ class Prompts:
         )
         self._compiled: dict[str, jinja2.Template] = {}
 
-    def item_summary(self, title: str, image: bool) -> str:
-        """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none."""
-        return self._render("item_summary", {"title": neutralise(title), "image": image}, images=int(image))
+    def item_summary(self, title: str, image: bool, text: str = "") -> str:
+        """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.
+
+        ``text`` is what the source says of the item, cut to `DESCRIPTION_LIMIT` characters.
+        """
+        values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), "image": image}
+        return self._render("item_summary", values, images=int(image))
 
     def user_preference(self, previous: str, items: Sequence[HistoryItem]) -> str:
         """Ask for a preference summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
@@ -62,7 +66,7 @@ class Prompts:
         items = [HistoryItem("A title", "A summary"), HistoryItem("", "")]
         texts, flags = ("Some text", ""), (True, False)
         cases = {
-            "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags)],
+            "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags, texts)],
             "user_preference": [partial(self.user_preference, previous, items) for previous in texts],
             "history": [partial(self.history, items)],
             "recommend": [partial(self.recommend, *case) for case in product(texts, texts, flags)],

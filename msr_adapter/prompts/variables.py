@@ -5,7 +5,7 @@ from dataclasses import dataclass
 IMAGE_PLACEHOLDER = "<image>"
 
 VARIABLES = {
-    "item_summary": ("title", "image"),
+    "item_summary": ("title", "text", "image"),
     "user_preference": ("previous", "items"),
     "history": ("items",),
     "recommend": ("preference", "title", "image"),

@@ -1,4 +1,4 @@
-"""Move 1: an item's image and title become text."""
+"""Move 1: an item's image, title and description become text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def summarize_items(
     Under `on_failure: skip` an item that could not be described has no row, and histories leave it out.
 
     Only items that some history holds are described: candidates are shown with image and title, so a description of
-    the others would never be read. Empty as well: items with neither title nor image, and empty answers.
+    the others would never be read. Empty as well: items with neither title, text nor image, and empty answers.
     """
     items = read_table(data_dir / "items.parquet", ITEMS).to_pylist()
     wanted = _history_items(data_dir)
@@ -39,7 +39,7 @@ def summarize_items(
     if config.mode == "image":
         if backend is None:
             raise ValueError("mode image needs a backend")
-        shown = [item for item in items if item["item_id"] in wanted and (item["image"] or item["title"])]
+        shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
         answers = Answers(backend, cache, config.max_new_tokens)
         summaries, described = _describe(shown, answers, prompts, data_dir, reporter)
         answers.settle(config.on_failure, out, reporter, _LABEL)
@@ -59,7 +59,8 @@ def _describe(
     requests = []
     for item in items:
         images = (Image(data_dir / item["image"], item["image_digest"]),) if item["image"] else ()
-        requests.append(answers.request(prompts.item_summary(item["title"], image=bool(images)), images))
+        prompt = prompts.item_summary(item["title"], image=bool(images), text=item["text"])
+        requests.append(answers.request(prompt, images))
     with reporter.track(_LABEL, len(requests)) as advance:
         texts = answers.texts([item["item_id"] for item in items], requests, advance)
     answers.warn(reporter, _LABEL)
@@ -68,6 +69,10 @@ def _describe(
         "distinctness": distinctness(reporter, _LABEL, *_answered(requests, texts)),
     }
     return dict(zip((item["item_id"] for item in items), texts, strict=True)), counts
+
+
+def _is_known(item: dict[str, Any]) -> bool:
+    return bool(item["image"] or item["title"] or item["text"])
 
 
 def _answered(requests: Sequence[Request], texts: Sequence[str | None]) -> tuple[list[str], list[str]]:
