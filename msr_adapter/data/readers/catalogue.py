@@ -9,11 +9,11 @@ from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.log import as_text
 from msr_adapter.data.readers.rows import check_rows, is_empty, not_empty
-from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems
+from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.errors import Problem, UserError
 
 _TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u00[0-9a-fA-F]{2})*"|null'
-_JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})\s*,\s*)*(?:{_TEXT})?\s*\]$"
+_JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"
 """A JSON list of texts and nulls, which a title like `[Used] Game` is not."""
 
 
@@ -41,10 +41,10 @@ def read_items(table: Table, fields: Fields, audit: Audit) -> pl.DataFrame:
     source = scan(table, wanted)
     schema = schema_of(table, source)
     raise_if_any(_type_problems(table, schema, fields.item, named))
-    whole = True
+    facts = whole_lines(table)
     if schema[fields.item].is_float():
-        number = pl.col(fields.item)
-        whole = collect(table, source.select((number == number.round()).all())).item()
+        facts["whole"] = (pl.col(fields.item) == pl.col(fields.item).round()).all()
+    whole = collect(table, source.select(**facts)).to_dict().get("whole", [True])[0] if facts else True
     item = as_text(fields.item, schema[fields.item], whole)
     made = {name: _made(column, name, schema) for name, column in columns.items()}
     frame = collect(table, source.select(item_id=item, **made))

@@ -9,7 +9,7 @@ import polars as pl
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.rows import Rule, check_rows, is_empty, not_empty
-from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems
+from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, survey
 from msr_adapter.errors import Problem, UserError
 
@@ -59,7 +59,7 @@ def read_log(table: Table, wanted: Wanted, audit: Audit) -> pl.LazyFrame:
     names, source = dict(wanted.names), scan(table, wanted.names.values())
     schema = schema_of(table, source)
     raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
-    facts = collect(table, source.select(**_survey(names, schema))).row(0, named=True)
+    facts = collect(table, source.select(**_survey(names, schema), **whole_lines(table))).row(0, named=True)
     clock = clock_of(schema[names["timestamp"]], _time_facts(facts)) if "timestamp" in names else None
     if facts.get("split_unknown") and wanted.split == "found":
         audit.find("info", f"The column {names.pop('split')} of {table.path.name} is passed over: it holds more "

@@ -55,18 +55,20 @@ def read_official(source: OfficialAmazonSource, audit: Audit) -> Corpus:
     if isinstance(files, Problem):
         raise UserError(files)
     problems: list[Problem] = []
-    parts: list[pl.LazyFrame] = []
-    items = None
-    with collecting(problems):
-        item_names = _read_map(files.item_map, "item_id")
-        user_names = None if files.user_map is None else _read_map(files.user_map, "user_id")
-        for path, split in ((files.train, "train"), (files.test, "test")):
+    maps: dict[str, pl.DataFrame] = {}
+    for role, path, number in (("items", files.item_map, "item_id"), ("users", files.user_map, "user_id")):
+        if path is not None:
             with collecting(problems):
-                lists = _read_lists(path, split, item_names, user_names, audit)
-                parts.append(_pairs(lists, item_names, user_names))
+                maps[role] = _read_map(path, number)
+    raise_if_any(problems)
+    parts, items = [], None
+    for path, split in ((files.train, "train"), (files.test, "test")):
+        with collecting(problems):
+            lists = _read_lists(path, split, maps["items"], maps.get("users"), audit)
+            parts.append(_pairs(lists, maps["items"], maps.get("users")))
     if source.meta is not None:
         with collecting(problems):
-            items = _catalogue(item_names, read_meta(source.meta, audit), audit)
+            items = _catalogue(maps["items"], read_meta(source.meta, audit), audit)
     raise_if_any(problems)
     _tell(source, audit)
     return Corpus(pl.concat(parts), items)

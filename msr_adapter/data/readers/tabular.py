@@ -82,6 +82,16 @@ def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
         raise UserError(explain(table, str(error))) from error
 
 
+def whole_lines(table: Table) -> dict[str, pl.Expr]:
+    """Return an aggregate that makes a query on ``table`` fail on lines with too many fields; nothing where none can.
+
+    Polars stops at the last column that is asked for: a title with an unquoted comma would be cut without a word.
+    """
+    if not table.is_delimited or table.frame is not None:
+        return {}
+    return {"fields": pl.sum_horizontal(pl.all().count())}
+
+
 def schema_of(table: Table, frame: pl.LazyFrame) -> pl.Schema:
     """Return the types of a frame on ``table``; `UserError` when the file cannot be parsed."""
     try:
@@ -98,8 +108,11 @@ def type_problems(table: Table, schema: pl.Schema, columns: Collection[str]) -> 
 
 
 def split_lines(lines: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
-    """Cut the column `line` into the fields of a layout without header or quotation marks; short lines give nulls."""
-    fields = pl.col("line").str.strip_chars_end("\r").str.split_exact(layout.separator, len(layout.names) - 1)
+    """Cut the column `line` into the fields of a layout without header or quotation marks; short lines give nulls.
+
+    What is too much for a line stays in its last field.
+    """
+    fields = pl.col("line").str.strip_chars_end("\r").str.splitn(layout.separator, len(layout.names))
     return lines.select(fields.struct.rename_fields(layout.names).struct.unnest())
 
 
