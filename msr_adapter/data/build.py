@@ -153,7 +153,7 @@ def _column(items: pl.DataFrame, name: str) -> list[str | None]:
 
 
 def _is_cut(text: str, limit: int) -> bool:
-    return len(text) > limit and len(neutralise(text, len(text) * 2)) > limit
+    return len(text) > limit and len(neutralise(text, 2 * limit)) > limit
 
 
 def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:

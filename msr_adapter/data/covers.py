@@ -1,5 +1,6 @@
 """Where an item's image is: a file by its name, a path, a fetched URL, or bytes. Nothing outside the folder is read."""
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ Cover = Path | bytes | Image.Image
 Find = Callable[[str], Cover]
 """Item id -> its cover: a file, a file's bytes, or a drawn picture. `CoverError` when there is none to use."""
 
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -105,10 +107,8 @@ def read_cover(path: Path, limit: int) -> bytes:
     """Return a file's bytes, at most ``limit``; a device, a pipe or a link put in its place is not read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CoverError("absent") from error
     except OSError as error:
-        raise CoverError("unreadable") from error
+        raise CoverError("absent" if error.errno in _NO_SUCH_FILE else "unreadable") from error
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):

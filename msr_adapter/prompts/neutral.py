@@ -13,6 +13,8 @@ DESCRIPTION_LIMIT = 1_000
 """Characters of an item's description that a prompt shows: about 250 tokens, as many as a small picture."""
 TEXT_LIMIT = 20_000
 """Characters kept of a model's own text; too long a prompt is reported by the stage that encodes it."""
+_READ_PER_KEPT = 100
+"""Characters that are looked at for each one that may be kept: a field of megabytes costs no more than a page."""
 RULES_VERSION = 1
 """Part of every template digest: raise it when the rules below change, so that stages run again."""
 
@@ -34,8 +36,9 @@ _OPENER = re.compile(r"[<＜﹤](?![\s0-9=\-…])")
 def neutralise(text: str, limit: int = TITLE_LIMIT) -> str:
     """Return ``text`` as one line of at most ``limit`` characters that no template or tokenizer takes for a command.
 
-    Idempotent; ordinary text is unchanged but for its white space; `<image>` becomes `‹image›`. O(len(text)).
+    Idempotent; ordinary text is unchanged but for its white space; `<image>` becomes `‹image›`. O(limit).
     """
+    text = text[: limit * _READ_PER_KEPT]
     # Nothing that is dropped is printable, nor is any white space but the blank. Most text skips this line.
     if not text.isprintable() or "  " in text or text.strip() != text:
         text = " ".join(_INVISIBLE.sub("", text).split())
