@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import StageError, UserError
+from msr_adapter.evaluate.ablations import Row, ablation_table
 from msr_adapter.files import digest, path_stamp
 from msr_adapter.pipeline import RunResult, run
 from msr_adapter.pipeline.ablation import VARIANTS, Ablation, ablate
@@ -185,3 +188,55 @@ def test_a_variant_that_is_the_pipeline_itself_is_refused_before_anything_runs(p
     assert [problem.field for problem in caught.value.problems] == ["direct", "no-image"]
     assert not ran
     assert [one.name for one in ablated(pipeline, "no-summary", sets=sets)] == ["full", "no-summary"]
+
+
+def msr(pipeline: Path, *arguments: str) -> Result:
+    given = ["ablate", str(pipeline), "--run-dir", str(pipeline.parent / "run"), "--quiet", *arguments]
+    return CliRunner().invoke(app, given)
+
+
+def test_the_command_prints_and_writes_the_table(pipeline: Path, ran: list[str]) -> None:
+    done = msr(pipeline, "--only", "direct,no-sft", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    folder = pipeline.parent / "run" / "ablations"
+    assert found == json.loads((folder / "ablation.json").read_text())
+    assert list(found["variants"]) == ["full", "direct", "no-sft"]
+    assert list(found["variants"]["full"]["metrics"]) == ["auc", "hr@5", "mrr@5"]
+    for name, variant in found["variants"].items():
+        metrics = json.loads((Path(variant["run"]) / "evaluate" / "metrics.json").read_text())
+        theirs = metrics["models"]["base" if name == "no-sft" else "trained"]["metrics"]
+        assert variant["metrics"]["auc"] == theirs["auc"]
+    assert {(row["model"], row["metric"]) for row in found["differences"]} == {
+        (name, metric) for name in ("direct", "no-sft") for metric in ("auc", "hr@5", "mrr@5")
+    }
+    for row in found["differences"]:
+        ours, full = (found["variants"][name]["metrics"][row["metric"]]["mean"] for name in (row["model"], "full"))
+        assert row["mean"] == pytest.approx(ours - full)
+        assert 0 < row["p"] <= row["p_holm"] <= 1
+    shown = msr(pipeline, "--only", "direct,no-sft", "--markdown").stdout
+    assert shown == (folder / "ablation.md").read_text()
+    assert "| direct | the whole history in one prompt, not block by block |" in shown
+    assert "was trained once" in shown
+    assert "minus full" in msr(pipeline, "--only", "direct,no-sft").stdout
+
+
+def test_the_full_run_alone_has_no_differences(pipeline: Path, ran: list[str]) -> None:
+    found = json.loads(msr(pipeline, "--only", "full", "--json").stdout)
+    assert list(found["variants"]) == ["full"]
+    assert found["differences"] == []
+
+
+def test_wrong_input_ends_with_2(pipeline: Path, ran: list[str]) -> None:
+    done = msr(pipeline, "--only", "dirct")
+    assert done.exit_code == 2
+    assert "Did you mean `direct`?" in done.output
+    assert not ran
+
+
+def test_runs_on_other_candidates_are_refused(pipeline: Path, ran: list[str]) -> None:
+    found = ablated(pipeline, "direct")
+    other = run(load_pipeline(str(pipeline), ("seed=1",), pipeline.parent / "other"), STAGE_NAMES, reporter=QUIET)
+    rows = {one.name: Row(one.run_dir, one.model, one.what) for one in found}
+    with pytest.raises(UserError, match="candidates"):
+        ablation_table(rows | {"direct": replace(rows["direct"], run_dir=other.run_dir)})

@@ -25,6 +25,7 @@ COMMANDS = (
     "summarize",
     "train",
     "evaluate",
+    "ablate",
     "compare",
     "results",
     "check",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import compare, export, fetch_images, library, results
+from msr_adapter.cli import ablate, compare, export, fetch_images, library, results
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -133,6 +133,7 @@ def evaluate(
     _bring_up_to_date(pipeline, ("evaluate",), sets, run_dir, force, quiet, as_json)
 
 
+app.command()(ablate.ablate)
 app.command()(compare.compare)
 app.command()(export.results)
 app.command("fetch-images")(fetch_images.fetch_images)

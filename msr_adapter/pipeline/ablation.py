@@ -47,6 +47,7 @@ class Ablation:
     name: str
     run_dir: Path
     model: str
+    what: str
 
 
 def ablate(
@@ -70,7 +71,7 @@ def ablate(
         run(variant, STAGE_NAMES, reporter=reporter, donors=done)
         done.append(variant.run_dir)
     runs = {name: loaded[name].run_dir if name in loaded else full.run_dir for name in names}
-    return [Ablation(name, folder, VARIANTS[name].model) for name, folder in runs.items()]
+    return [Ablation(name, folder, VARIANTS[name].model, VARIANTS[name].what) for name, folder in runs.items()]
 
 
 def _chosen(only: Sequence[str]) -> list[str]:
