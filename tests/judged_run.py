@@ -1,6 +1,7 @@
 """A synthetic run up to the evaluate stage: data, summaries, scores, a training log. The truth is known."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ class Run:
             name="a <b>bold</b> run",
             config={"data": {"source": {"kind": "shop"}}, "note": "</pre><script>x</script>"},
             versions={"torch": "0", "llamafactory": "0"},
-            manifests={"train": {"stage": "train", "result": {"steps": 30}}},
+            manifests={
+                "train": {"stage": "train", "summary": {"steps": 30}, "seconds": 125.0, "peak_bytes": 2**29},
+                "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
+            },
             history=self.root / "trainer_log.jsonl",
             items_dir=self.root / "items",
             users_dir=self.root / "users",
@@ -140,10 +144,20 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
     preferences = {"example_id": range(total), "summary": ["likes <b>space</b> and 🪐"] * total}
     table = pa.table({key: list(value) for key, value in preferences.items()}, schema=schema.USER_SUMMARIES)
     schema.write_table(table, schema.USER_SUMMARIES, run.root / "users" / "users.parquet")
+    _write_steps(run, range(5, total), preferences["summary"][0])
     audit = {"counts": {"users": total, "dropped": {"short": 3}}, "findings": [], "extra": [1]}
     audit["findings"] = [{"severity": "warning", "text": "<script>bad()</script> 3 users dropped", "more": 1}]
     (run.data / "audit.json").write_text(json.dumps(audit))
     return {key: value[5 * SIZE :] for key, value in columns.items()}
+
+
+def _write_steps(run: Run, examples: Iterable[int], last: str) -> None:
+    """Give every one of ``examples`` two steps over its history of four items."""
+    rows = [(example, *step) for example in examples for step in ((1, 3, "likes nothing yet"), (2, 4, last))]
+    table = pa.Table.from_pylist(
+        [dict(zip(schema.USER_STEPS.names, row, strict=True)) for row in rows], schema.USER_STEPS
+    )
+    schema.write_table(table, schema.USER_STEPS, run.root / "users" / "steps.parquet")
 
 
 def _write_truth(run: Run, candidates: dict[str, Any], truth: np.ndarray) -> None:
@@ -165,7 +179,9 @@ def _make_targets_popular(run: Run, items: list[str], candidates: dict[str, Any]
 
 
 def _write_log(path: Path, generator: np.random.Generator) -> None:
-    rows = [{"current_steps": step, "loss": 3 / step + 0.1 * generator.random()} for step in range(1, 60)]
+    rows = [
+        {"current_steps": step, "loss": 3 / step + 0.1 * generator.random(), "lr": 1e-3 / step} for step in range(1, 60)
+    ]
     rows += [{"current_steps": step, "eval_loss": 0.5} for step in (20, 40)] + [
         {"current_steps": 60, "percentage": 100}
     ]

@@ -41,8 +41,10 @@ def bundled_files(kind: BundledKind) -> list[BundledFile]:
 
 
 def template_folders() -> list[str]:
-    """Names of the bundled template sub-folders, which `templates:` may name."""
-    return sorted(path.name for path in bundled("templates").iterdir() if path.is_dir())
+    """Names of the bundled template sub-folders with prompts, which `templates:` may name."""
+    folders = (path for path in bundled("templates").iterdir() if path.is_dir())
+    # A prompt has one suffix; parts of the report, which no pipeline asks for by folder, have two.
+    return sorted(folder.name for folder in folders if any(path.stem.isidentifier() for path in folder.glob("*.j2")))
 
 
 def find_yaml(name: str, kind: YamlKind, base: Path) -> Path | None:

@@ -1,5 +1,7 @@
 """The report: one self-contained HTML page."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +11,22 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from msr_adapter.evaluate import plots, sections
+from msr_adapter.evaluate import cost, explorer, figures, sections, shown, slice_tables
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.cases import Case, make_cases
+from msr_adapter.evaluate.cases import make_cases
 from msr_adapter.evaluate.context import ReportContext
+from msr_adapter.evaluate.covers import Covers, make_covers
 from msr_adapter.evaluate.history import read_history
-from msr_adapter.evaluate.judging import Judged, label
+from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.palette import looks
+from msr_adapter.evaluate.readings import read_readings
 from msr_adapter.files import bundled, write_text
+
+_EXPLORER_BYTES = 22_000_000
+"""Base64 characters that the explorer may take of a page that stays under 25 MB."""
+_COVER_BYTES = 11_000_000
+"""Bytes of covers in it, at most."""
 
 _DESCRIBED = {
     "base": "the recommender before fine-tuning.",
@@ -38,28 +47,18 @@ def write_report(
 ) -> None:
     """Render `report.html.j2` to ``path``. ``metrics`` is `metrics.json`'s content, ``scores`` the trained SCORES.
 
-    The page makes no request and runs no script; every text is escaped.
+    The page makes no request; every text is escaped; its policy lets only the scripts and styles we wrote run.
     """
-    audit = _read_audit(data_dir / "audit.json")
-    trained = models["trained"].result
-    cases = make_cases(trained, held_out, scores, data_dir, context.items_dir, context.users_dir)
-    page = _environment(context).get_template("report.html.j2").render(
+    environment = _environment(context)
+    page = environment.get_template("report.html.j2").render(
+        **_numbers(metrics, models, held_out, data_dir, context),
+        **_users(metrics, models, held_out, scores, data_dir, context),
+        policy=_policy(environment),
         name=context.name,
         metrics=metrics,
-        headline=sections.headline(metrics),
-        context_line=sections.context_line(metrics),
-        tiles=sections.tiles(metrics),
-        rows=sections.rows(metrics),
-        level=f"{metrics['protocol']['confidence']['level']:.0%}",
-        described=[{"name": name, "text": text} for name, text in _DESCRIBED.items() if name in metrics["models"]],
-        findings=sections.findings([*metrics["findings"], *(audit or {}).get("findings", [])]),
-        counts=sections.flatten((audit or {}).get("counts", {})),
-        audited=audit is not None,
-        plots=_plots(metrics, models, held_out, context),
-        cases=[_case(case) for case in cases],
         facts=sections.facts(metrics),
         blocks=_blocks(metrics, context),
-    )  # fmt: skip
+    )
     write_text(path, page)
 
 
@@ -74,36 +73,103 @@ def _environment(context: ReportContext) -> Environment:
     )
 
 
+def _policy(environment: Environment) -> str:
+    """Return the page's Content-Security-Policy: our style and script by their digests, pictures only as data."""
+    style, script = (_source_hash(environment, f"report/{name}.j2") for name in ("style.css", "explorer.js"))
+    return (
+        f"default-src 'none'; img-src data:; style-src {style}; script-src {script}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source_hash(environment: Environment, name: str) -> str:
+    digest = hashlib.sha256(environment.get_template(name).render().encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _numbers(
+    metrics: Mapping[str, Any],
+    models: Mapping[str, Judged],
+    held_out: HeldOut,
+    data_dir: Path,
+    context: ReportContext,
+) -> dict[str, Any]:
+    """Return the template's variables about all users together."""
+    audit = _read_audit(data_dir / "audit.json")
+    cuts = metrics.get("slices") or []
+    return {
+        "headline": sections.headline(metrics),
+        "context_line": sections.context_line(metrics),
+        "run_line": sections.run_line(metrics, context.config, (audit or {}).get("counts", {})),
+        "tiles": sections.tiles(metrics),
+        "rows": sections.rows(metrics),
+        "looks": looks(metrics["models"]),
+        "level": f"{metrics['protocol']['confidence']['level']:.0%}",
+        "described": [{"name": name, "text": text} for name, text in _DESCRIBED.items() if name in metrics["models"]],
+        "smallest": sections.smallest_line(metrics),
+        "findings": sections.findings([*(audit or {}).get("findings", []), *metrics["findings"]]),
+        "counts": sections.flatten({key: value for key, value in (audit or {}).items() if key != "findings"}),
+        "audited": audit is not None,
+        "plots": figures.result_figures(metrics, models, held_out),
+        "calibration": sections.calibration_table(metrics),
+        "beyond": sections.beyond_table(metrics),
+        "slices": [
+            slice_tables.slice_rows(cut, slice_tables.slice_metric(cut, metrics["primary"])) | {"plot": plot}
+            for cut, plot in zip(cuts, figures.slice_figures(metrics), strict=True)
+        ],
+        "training": figures.training_figures(read_history(context.history), _last_validation(context)),
+        "costs": cost.cost_rows(context.manifests),
+    }
+
+
+def _last_validation(context: ReportContext) -> float | None:
+    loss = (context.manifests.get("train", {}).get("summary") or {}).get("validation_loss")
+    return float(loss) if isinstance(loss, int | float) else None
+
+
 def _read_audit(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def _plots(
-    metrics: Mapping[str, Any], models: Mapping[str, Judged], held_out: HeldOut, context: ReportContext
-) -> list[dict[str, Any]]:
-    primary, trained = metrics["primary"], models["trained"].result
-    level = f"{metrics['protocol']['confidence']['level']:.0%}"
-    history = read_history(context.history)
-    drawn = [
-        (f"{label(primary)} by model", f"Mean and {level} interval; the dashed line is chance.",
-         plots.intervals(models, primary, metrics["chance"][primary])),
-        ("HR@k by k", "Share of users whose true item is among the first k.", plots.hit_rate_curve(models)),
-        ("Scores of the trained model", "True items against negatives, each with area one.",
-         plots.score_distribution(trained.groups.scores.astype(np.float64), held_out.labels)),
-    ]  # fmt: skip
-    if history.loss or history.validation:
-        drawn.append(
-            ("Training loss", "As LLaMA-Factory logged it; the strong line is smoothed.", plots.loss_curve(history))
-        )
-    return [
-        {"title": title, "caption": caption, "svg": Markup(plots.draw_svg(f"plot{number}", draw))}  # our own markup
-        for number, (title, caption, draw) in enumerate(drawn)
-    ]
+def _users(
+    metrics: Mapping[str, Any],
+    models: Mapping[str, Judged],
+    held_out: HeldOut,
+    scores: pa.Table,
+    data_dir: Path,
+    context: ReportContext,
+) -> dict[str, Any]:
+    """Return the template's variables about single users: the explorer's data and covers, and the cases."""
+    result, seed = models["trained"].result, int(metrics["seed"])
+    chosen = shown.pick(result)
+    always = [user for _, user in chosen]
+    users = shown.choose_users(result, always, shown.USER_LIMIT, seed)
+    ranking = shown.rank_candidates(users, result, held_out)
+    examples = held_out.example_ids[users].tolist()
+    candidates = held_out.items.take(ranking.rows).unique().to_pylist()
+    readings = read_readings(examples, candidates, data_dir, context.items_dir, context.users_dir)
+    fitting = shown.within_texts(users, always, held_out, readings, seed)
+    ranking = shown.rank_candidates(fitting, result, held_out) if len(fitting) < len(users) else ranking
+    probabilities = np.asarray(scores["score"].to_numpy())
+    results = {name: judged.result for name, judged in models.items()}
+    kinds = {user: kind for kind, user in chosen}
+    data, items = explorer.pack(ranking, kinds, results, held_out, probabilities, readings)
+    room = min(_COVER_BYTES, 3 * (_EXPLORER_BYTES - len(data)) // 4)
+    covers = make_covers(explorer.image_order(ranking, always, held_out, readings), data_dir, room)
+    return {
+        "cases": make_cases(chosen, ranking, result, held_out, probabilities, readings),
+        "cover_of": _cover_of(covers),
+        "explorer": data,
+        "covers": explorer.pack_covers(items, readings, covers),
+        "covers_left_out": len(covers.left_out),
+        "explored": len(fitting),
+        "hit_at": sections.hit_depth(metrics),
+    }
 
 
-def _case(case: Case) -> dict[str, Any]:
-    place = f"{case.rank:.0f}" if case.rank == int(case.rank) else f"{case.rank:.1f}"
-    return {**vars(case), "place": place, "described": [item for item in case.history if item.summary]}
+def _cover_of(covers: Covers) -> dict[str, str]:
+    """Return image path -> base64 of its cover."""
+    return {path: base64.b64encode(data).decode() for path, data in covers.images.items()}
 
 
 def _blocks(metrics: Mapping[str, Any], context: ReportContext) -> list[dict[str, str]]:

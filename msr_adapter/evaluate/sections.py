@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msr_adapter.evaluate.cases import clip
 from msr_adapter.evaluate.judging import label
+from msr_adapter.evaluate.readings import clip
 from msr_adapter.evaluate.tables import short, shown_metrics
 
 _SEVERITIES = ("error", "warning", "info")
@@ -31,6 +31,12 @@ def _headline_metric(metrics: Mapping[str, Any]) -> str:
     if not rates:
         return str(metrics["primary"])
     return "hr@5" if "hr@5" in rates else rates[len(rates) // 2]
+
+
+def hit_depth(metrics: Mapping[str, Any]) -> int:
+    """Return the k that the headline counts hits at; 5 when no hit rate was asked for."""
+    name = _headline_metric(metrics)
+    return int(name[3:]) if name.startswith("hr@") else 5
 
 
 def context_line(metrics: Mapping[str, Any]) -> str:
@@ -94,6 +100,87 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     for key, inner in value.items():
         pairs += flatten(inner, f"{prefix}: {key}" if prefix else str(key))
     return [(clip(name.replace("_", " "), 120), text) for name, text in pairs]
+
+
+def smallest_line(metrics: Mapping[str, Any]) -> str:
+    """Say which differences this many users can show; nothing where that was not computed."""
+    found = metrics.get("smallest_difference") or {}
+    if not found:
+        return ""
+    sizes = ", ".join(f"{value:.3f} to {name}" for name, value in found.items())
+    return (
+        f"With {metrics['users']:,} users, a two-sided 5% test shows a true difference in {label(metrics['primary'])} "
+        f"four times out of five if it is at least {sizes}. Smaller ones may be there and stay unseen."
+    )
+
+
+_CALIBRATION = {"log_loss": "Log loss", "brier": "Brier score", "ece": "Calibration error"}
+
+
+def calibration_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return {names, rows: [{model, cells}]} of the models with probabilities; None if nothing was asked for."""
+    found = metrics.get("calibration") or {}
+    names = [name for name in _CALIBRATION if any(name in entry for entry in found.values())]
+    if not names:
+        return None
+    rows = [{"model": model, "cells": [_figure(entry.get(name)) for name in names]} for model, entry in found.items()]
+    return {"names": [_CALIBRATION[name] for name in names], "rows": rows}
+
+
+_BEYOND = {
+    "coverage": "share of the catalogue that reaches a top-{k}",
+    "gini": "inequality of how often items reach a top-{k}: 0 all alike, 1 one item always",
+    "popularity": "mean number of training interactions of a top-{k} item",
+    "novelty": "mean self-information of a top-{k} item in bits: rare items have more",
+}
+
+
+def beyond_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the top-k lists hold, beyond being right: {names, notes, rows: [{model, cells}]}; None if absent."""
+    found = metrics.get("beyond") or {}
+    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    if not names:
+        return None
+    rows = [{"model": model, "cells": [_figure(values.get(name)) for name in names]} for model, values in found.items()]
+    return {
+        "names": [name.capitalize() for name in names],
+        "notes": [_beyond_note(name) for name in names],
+        "rows": rows,
+    }
+
+
+def _beyond_note(name: str) -> str:
+    kind, _, depth = name.partition("@")
+    return f"{name.capitalize()}: {_BEYOND[kind].format(k=depth)}" if kind in _BEYOND else ""
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def run_line(metrics: Mapping[str, Any], config: Mapping[str, Any], counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was run, in a few (name, value) pairs: data, model, protocol, candidates, version.
+
+    ``config`` is the resolved pipeline, ``counts`` the data audit's; what they lack is left out.
+    """
+    train = config.get("train", {})
+    model = (train.get("model") or {}).get("path")
+    pairs = [
+        ("Data", _data_line(config.get("data", {}).get("source", {}), counts)),
+        ("Recommender", ", ".join(str(part) for part in (model, train.get("method")) if part)),
+        ("Protocol", f"{metrics['protocol']['name']} · {metrics['protocol_digest'][:8]}"),
+        ("Candidates", f"{metrics['candidates']['rows']:,} · {metrics['candidates']['digest'][:8]}"),
+        ("Seed", str(metrics["seed"])),
+        ("Version", f"msr {metrics['versions']['msr']}" if "msr" in metrics["versions"] else ""),
+    ]
+    return [(name, clip(value, 80)) for name, value in pairs if value]
+
+
+def _data_line(source: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
+    files = [str(source[key]) for key in ("interactions", "pairs", "path", "folder") if source.get(key)]
+    names = [str(source.get("kind", "")), *(name.rsplit("/", 1)[-1] for name in files[:1])]
+    sizes = [f"{counts[f'{noun}_kept']:,} {noun}" for noun in ("users", "items") if f"{noun}_kept" in counts]
+    return ", ".join(filter(None, [*names, *sizes]))
 
 
 def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,75 @@
+"""Covers small enough to travel inside one page: WebP, each picture once, within a budget of bytes."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+_SIDES = (144, 112, 80, 56)
+"""Pixels of the longer side; the largest that lets all covers in is taken."""
+_SAMPLE = 48
+_WORKERS = 4
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Covers:
+    """The covers that fit."""
+
+    images: dict[str, bytes]
+    """Path -> WebP."""
+    side: int
+    left_out: frozenset[str]
+    """Paths for which there was no room; what cannot be read is in neither."""
+
+
+def make_covers(paths: Sequence[str], data_dir: Path, budget: int) -> Covers:
+    """Shrink the images at ``paths`` (relative to ``data_dir``, the most wanted first) into ``budget`` bytes.
+
+    O(images) time on a few threads; memory is the result and a batch of pictures.
+    """
+    side = _largest_side(paths, data_dir, budget)
+    images: dict[str, bytes] = {}
+    room = budget
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
+        for place, data in enumerate(_shrink_all(batch, data_dir, side), start):
+            if data is None:
+                continue
+            if len(data) > room:
+                return Covers(images, side, frozenset(paths[place:]))
+            images[paths[place]] = data
+            room -= len(data)
+    return Covers(images, side, frozenset())
+
+
+def _largest_side(paths: Sequence[str], data_dir: Path, budget: int) -> int:
+    sample = paths[:: max(1, len(paths) // _SAMPLE)]
+    for side in _SIDES[:-1]:
+        sizes = [len(data) for data in _shrink_all(sample, data_dir, side) if data is not None]
+        if not sizes or 1.05 * len(paths) * sum(sizes) / len(sizes) <= budget:
+            return side
+    return _SIDES[-1]
+
+
+def _shrink_all(paths: Iterable[str], data_dir: Path, side: int) -> Iterator[bytes | None]:
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        yield from pool.map(partial(_shrink, data_dir, side), paths)
+
+
+def _shrink(data_dir: Path, side: int, path: str) -> bytes | None:
+    """Return a small WebP; None for what is no readable image."""
+    target = io.BytesIO()
+    try:
+        with Image.open(data_dir / path) as picture:
+            picture.draft("RGB", (side, side))  # a JPEG decodes at a fraction of its size at once
+            small = picture.convert("RGB")
+            small.thumbnail((side, side))
+            small.save(target, "WEBP", quality=75, method=3)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return target.getvalue()

@@ -1,0 +1,87 @@
+"""The report's figures: which plots there are, what they are called, what they say."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from msr_adapter.evaluate import curves
+from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.evaluate.history import History
+from msr_adapter.evaluate.judging import Judged, label
+from msr_adapter.evaluate.palette import looks
+from msr_adapter.evaluate.plots import Draw, draw_svg
+from msr_adapter.evaluate.slice_tables import compared_models, slice_metric
+
+_CURVES_SHOWN = 8
+"""Models in one plot of curves: more cannot be told apart."""
+
+
+class Figure(NamedTuple):
+    """One plot."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def result_figures(metrics: Mapping[str, Any], models: Mapping[str, Judged], held_out: HeldOut) -> list[Figure]:
+    """Return the plots of the results: intervals, metric against k, ROC, score distribution, calibration."""
+    look, primary = looks(models), metrics["primary"]
+    level = f"{metrics['protocol']['confidence']['level']:.0%}"
+    trained = models["trained"].result
+    shown = dict(list(models.items())[:_CURVES_SHOWN])
+    tall = (4.7, max(3.2, 0.9 + 0.46 * len(models)))
+    drawn: list[tuple[str, str, Draw, tuple[float, float]]] = [
+        (f"{label(primary)} by model", f"Mean and {level} interval; the dashed line is chance.",
+         curves.intervals(models, primary, metrics["chance"][primary], look), tall),
+        ("HR@k by k", "Share of users with a true item among the first k.", curves.hit_rate_curve(shown, look), _SIZE),
+        ("ROC", "Candidates of all users pooled; the dashed diagonal is chance.",
+         curves.roc_curve(shown, held_out.labels, look), _SIZE),
+        ("Scores of the trained model", "True items against negatives, each with area one.",
+         curves.score_distribution(trained.groups.scores.astype(np.float64), held_out.labels), _SIZE),
+    ]  # fmt: skip
+    if calibration := {name: entry for name, entry in (metrics.get("calibration") or {}).items() if entry.get("bins")}:
+        caption = "Does p(yes) mean what it says? On the diagonal it does; the larger a dot, the more candidates."
+        drawn.append(("Calibration", caption, curves.reliability(calibration, looks(calibration)), _SIZE))
+    return [_figure(f"result{number}", *each) for number, each in enumerate(drawn)]
+
+
+def slice_figures(metrics: Mapping[str, Any]) -> list[Figure | None]:
+    """Return one plot for each slice of `metrics.json`, None where its groups share no metric."""
+    return list(_slices(metrics, metrics.get("slices") or []))
+
+
+def _slices(metrics: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> Iterator[Figure | None]:
+    level = f"{metrics['protocol']['confidence']['level']:.0%}"
+    for number, cut in enumerate(slices):
+        metric, models = slice_metric(cut, metrics["primary"]), compared_models(cut, metrics)
+        if metric is None:
+            yield None
+            continue
+        draw = curves.slice_intervals(cut["groups"], metric, models, looks(metrics["models"]))
+        size = (5.4, 1.15 + 0.5 * len(cut["groups"]))
+        caption = f"{label(metric)} with {level} intervals; in brackets, how many users."
+        yield _figure(f"slice{number}", f"By {cut['name']}", caption, draw, size)
+
+
+def training_figures(history: History, last_validation: float | None) -> list[Figure]:
+    """Return the curves that the training left; the last validation may be known without having been logged."""
+    drawn: list[tuple[str, str, Draw, tuple[float, float]]] = []
+    validation = history.validation
+    if not validation and history.loss and last_validation is not None:
+        validation = {max(history.loss): last_validation}
+    if history.loss or validation:
+        draw = curves.loss_curve(history.loss, validation)
+        drawn.append(("Training loss", "As LLaMA-Factory logged it; the strong line is smoothed.", draw, _SIZE))
+    if history.rate:
+        drawn.append(("Learning rate", "As LLaMA-Factory logged it.", curves.rate_curve(history.rate), _SIZE))
+    return [_figure(f"training{number}", *each) for number, each in enumerate(drawn)]
+
+
+_SIZE = (4.7, 3.2)
+
+
+def _figure(name: str, title: str, caption: str, draw: Draw, size: tuple[float, float]) -> Figure:
+    return Figure(title, caption, Markup(draw_svg(name, f"{title}. {caption}", draw, size)))  # our own markup
