@@ -1,11 +1,14 @@
 """The audit's checks, worked by hand: what each measures, when it speaks, and that it is silent on clean data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from audited import NEW_YEAR, TEST, TRAIN, User, evidence, text, topics
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msr_adapter.config.models import Split
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.audits import evidence as sampling
 from msr_adapter.data.audits.behaviour import DAY_MS, check_clock, check_history, check_log, quantiles
@@ -89,6 +92,15 @@ def test_targets_tied_with_the_item_before() -> None:
     assert topics(check_clock, e) == {"tied-times": "warning"}
     early = [NEW_YEAR, NEW_YEAR, NEW_YEAR + 7]
     assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=early)])) == {}
+
+
+def test_ties_that_the_split_leaves_out_are_no_finding() -> None:
+    days = [NEW_YEAR, NEW_YEAR + DAY_MS, NEW_YEAR + DAY_MS]
+    e = evidence([User(TEST, [0, 1, 2], times=days)])
+    assert topics(check_clock, e) == {"whole-days": "info", "tied-times": "warning"}
+    e = replace(e, split=Split(same_time="leave-out"))
+    assert topics(check_clock, e) == {}
+    assert check_clock(e, Audit())["tied_targets"] == 1.0
 
 
 def test_ties_are_counted_across_the_parts_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +220,15 @@ def test_the_lists_that_are_scored_are_bounded_and_whole(monkeypatch: pytest.Mon
     assert len(evidence(users).lists) == 1
 
 
+def test_lists_without_exactly_one_target_are_not_scored() -> None:
+    e = evidence([User(TEST, [0, 1], negatives=[2, 3]), User(TEST, [0, 1], negatives=[2, 3])])
+    labels = e.candidates.label.copy()
+    labels[1] = 1
+    e = replace(e, candidates=replace(e.candidates, label=labels))
+    assert (len(e.lists), e.lists.of) == (1, 2)
+    assert e.lists.items.tolist() == [1, 2, 3]
+
+
 def test_clean_titles_are_no_finding() -> None:
     titles = ["red fox at night", "blue sea in summer", "old town hall", "grey cat on a roof"]
     assert topics(check_titles, evidence([User(TEST, [0, 1], negatives=[2, 3])], titles)) == {}
@@ -237,12 +258,13 @@ def test_a_negative_with_the_title_of_the_target() -> None:
     assert "twin-negatives" not in topics(check_titles, nameless)
 
 
-def test_empty_titles() -> None:
-    some = evidence([User(TEST, [0, 1])], ["", *[f"thing{n}" for n in range(40)]])
-    assert topics(check_titles, some) == {"empty-titles": "info"}
-    none = evidence([User(TEST, [0, 1])], ["", ""])
-    assert topics(check_titles, none) == {"empty-titles": "warning"}
-    assert check_titles(none, Audit()) == {"empty": 1.0}
+def test_pictures_without_a_title() -> None:
+    users, rest = [User(TEST, [0, 1])], [f"thing{n}" for n in range(40)]
+    assert topics(check_titles, evidence(users, ["", *rest], ["p", *[None] * 40])) == {"empty-titles": "info"}
+    assert topics(check_titles, evidence(users, ["", "b"], ["p", "q"])) == {"empty-titles": "warning"}
+    assert topics(check_titles, evidence(users, ["a", "b"], [None, None])) == {}
+    none = evidence(users, ["", ""], [None, None])
+    assert (check_titles(none, Audit()), topics(check_titles, none)) == ({"empty": 1.0}, {})
 
 
 def test_pictures_of_several_items() -> None:
@@ -261,7 +283,8 @@ def test_pictures_of_several_items() -> None:
 
 def test_items_with_neither_title_nor_picture() -> None:
     users = [User(TEST, [0, 1])]
-    assert topics(check_images, evidence(users, ["", "b"], [None, "p"])) == {"nothing-to-show": "warning"}
+    assert topics(check_images, evidence(users, ["", *"abc"], [None, *"pqr"])) == {"nothing-to-show": "warning"}
+    assert topics(check_images, evidence(users, ["", "b"], [None, "p"])) == {"nothing-to-show": "error"}
     assert topics(check_images, evidence(users, ["", "b"], ["p", None])) == {}
     assert check_images(evidence(users, ["", "b"], [None, None]), Audit())["nothing_to_show"] == 0.5
 

@@ -10,7 +10,18 @@ import pytest
 from data_builders import Built, build_in, random_rows, table_data, write_csv
 from PIL import Image
 
-from msr_adapter.config.models import Data, Images, KCore, Limit, MicroLensSource, ShopSource, Split, TableSource
+from msr_adapter.config.models import (
+    Data,
+    Images,
+    KCore,
+    Limit,
+    MicroLensSource,
+    Negatives,
+    Protocol,
+    ShopSource,
+    Split,
+    TableSource,
+)
 from msr_adapter.data import check, source_stamp
 from msr_adapter.data.audits.thresholds import RULES
 from msr_adapter.errors import UserError
@@ -239,3 +250,24 @@ def test_the_real_microlens_50k(tmp_path: Path) -> None:
     assert shortcuts["popularity"]["auc"] == pytest.approx(0.66, abs=0.03)  # the last item; as published it is .79
     assert 0.6 < shortcuts["title_overlap"]["gauc"] < 0.7
     assert {"popularity-shortcut", "title-shortcut", "no-clock"} <= {f["topic"] for f in built.audit["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "auc", "severity"),
+    [
+        (Protocol(name="published", target="most-popular-last", negatives=Negatives(count=20)), 0.79, "warning"),
+        (Protocol(name="matched", negatives=Negatives(kind="popularity-matched", count=20)), 0.5, None),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_what_popularity_alone_reaches_on_microlens_50k(
+    tmp_path: Path, protocol: Protocol, auc: float, severity: str | None
+) -> None:
+    folder = microlens()
+    source = MicroLensSource(
+        kind="microlens", pairs=folder / "MicroLens-50k_pairs.tsv", titles=folder / "MicroLens-50k_titles.csv"
+    )
+    built = build_in(tmp_path, Data(source=source, k_core=KCore(users=7, items=5)), Split(max_history=5), protocol)
+    assert built.audit["statistics"]["shortcuts"]["popularity"]["auc"] == pytest.approx(auc, abs=0.015)
+    found = {finding["topic"]: finding["severity"] for finding in built.audit["findings"]}
+    assert found.get("popularity-shortcut") == severity

@@ -59,14 +59,18 @@ def check_clock(e: Evidence, audit: Audit) -> dict[str, Any]:
     note(audit, "no-clock", not clock,
          "The log has no clock, only an order within each user: leakage in time and the recency shortcut are not "
          "measured. Give a timestamp column to have them.")  # fmt: skip
-    whole = _same_time_of_day(e.log.time, e.seed) if clock else 0.0
-    note(audit, "whole-days", whole,
-         "The times are dates: the order within a day is that of the rows, not of events. Set split.same_time: "
-         "leave-out, or give finer times.")  # fmt: skip
-    tied = _tied_targets(e)
-    note(audit, "tied-times", tied,
+    whole, tied = _same_time_of_day(e.log.time, e.seed) if clock else 0.0, _tied_targets(e)
+    keeps = e.split.same_time == "keep"
+    step = "Sort the file as things happened, or set split.same_time: leave-out."
+    note(
+        audit,
+        "whole-days",
+        whole * keeps,
+        f"The times are dates: the order within a day is that of the rows, not of events. {step}",
+    )
+    note(audit, "tied-times", tied * keeps,
          f"{tied:.1%} of the test targets have the very time of the item before them: the order of the rows decides "
-         "which one is predicted. Sort the file as things happened, or set split.same_time: leave-out.")  # fmt: skip
+         f"which one is predicted. {step}")  # fmt: skip
     audit.count("interactions_with_tied_time", _tied_rows(e))
     days = (int(e.log.time.max()) - int(e.log.time.min())) / DAY_MS if clock else None
     return {"clock": clock, "days": days, "tied_targets": tied, "at_one_time_of_day": whole}

@@ -23,8 +23,9 @@ def check_titles(e: Evidence, audit: Audit) -> dict[str, Any]:
     titles = pl.Series("title", e.catalogue.titles, dtype=pl.String)
     group, size = _groups(split_words(titles).list.join(" "))
     empty = (titles == "").to_numpy()
-    note(audit, "empty-titles", float(empty.mean()),
-         f"{_of(empty)} have no title. Complete the table of items, or make sure that they have pictures.")  # fmt: skip
+    pictured = empty & np.array([image.path is not None for image in e.images], dtype=bool)
+    note(audit, "empty-titles", float(pictured.mean()),
+         f"{_of(pictured)} have a picture but no title. Complete the table of items.")  # fmt: skip
     if empty.all():
         return {"empty": 1.0}
     same = (size > 1) & ~empty

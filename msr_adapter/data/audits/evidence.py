@@ -66,6 +66,7 @@ class Evidence:
         first, last = np.searchsorted(self.candidates.example, [tests, tests + 1])
         usable = np.flatnonzero(last - first > 1)
         chosen = self._sample(usable, last - first)
+        chosen = chosen[[self.candidates.label[first[row] : last[row]].sum() == 1 for row in chosen]]
         sizes, tests = (last - first)[chosen], tests[chosen]
         rows, offsets = ragged(first[chosen], sizes)
         start, target = self.examples.start[tests], self.examples.target[tests]

@@ -12,17 +12,17 @@ from msr_adapter.shortcuts import has_clock, popularity, recency, title_overlap,
 from msr_adapter.shortcuts.overlap import Floats
 
 _SAID = {
-    "popularity": ("popularity-shortcut", "Popularity", "knowing the user",
+    "popularity": ("popularity-shortcut", "Popularity", "no knowledge of the user",
                    "Quote results beside the baseline `popularity`, or draw negatives as popular as the target "
                    "(evaluate.protocol.negatives.kind: popularity-matched)."),
-    "recency": ("recency-shortcut", "The time since anyone took the item", "knowing the user",
+    "recency": ("recency-shortcut", "The time since anyone took the item", "no knowledge of the user",
                 "Add `recency` to evaluate.baselines and quote results beside it, or import candidates that were on "
                 "offer at the time (evaluate.protocol.candidates)."),
-    "title_overlap": ("title-shortcut", "Counting words shared with the titles of the history", "more than that",
+    "title_overlap": ("title-shortcut", "Counting words shared with the titles of the history", "no more than that",
                       "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Negatives of the "
                       "same category (evaluate.protocol.negatives.kind: same-category) leave less to words."),
 }  # fmt: skip
-"""Shortcut -> topic, what it is, what it does without, what to do."""
+"""Shortcut -> topic, what it is, what it needs, what to do."""
 
 
 def check_shortcuts(e: Evidence, audit: Audit) -> dict[str, Any]:
@@ -64,15 +64,15 @@ def _overlap(e: Evidence, lists: TestLists) -> Floats:
 
 def _find(name: str, measured: dict[str, float], audit: Audit) -> None:
     """Say how far a shortcut gets; one that is always wrong is as telling, turned upside down."""
-    topic, what, without, step = _SAID[name]
+    topic, what, need, step = _SAID[name]
     best = max(measured.values(), key=lambda value: abs(value - 0.5))
     reach = max(best, 1 - best)
     auc, gauc = (short(value if best >= 0.5 else 1 - value) for value in (measured["auc"], measured["gauc"]))
     how_much = {"info": "Part", "warning": "Much", "error": "Nearly all"}.get(severity(topic, reach) or "info")
     turned = "" if best >= 0.5 else ", turned upside down,"
     note(audit, topic, reach,
-         f"{what} alone{turned} reaches AUC {auc} (GAUC {gauc}) on the test candidates. {how_much} of the score is had "
-         f"without {without}. {step}")  # fmt: skip
+         f"{what} alone{turned} reaches AUC {auc} (GAUC {gauc}) on the test candidates. {how_much} of the score needs "
+         f"{need}. {step}")  # fmt: skip
 
 
 def short(value: float) -> str:
