@@ -1,20 +1,27 @@
 """One candidate -> one prompt: the rows that training learns from and scoring asks about, rendered by one function."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Image
 from msr_adapter.prompts import Prompts
+from msr_adapter.prompts.batch import PromptTable
 
-YES, NO = ANSWERS = ("Yes", "No")
+Codes = NDArray[np.integer]
+
+ANSWERS = ("Yes", "No")
 """What the recommender is trained to answer, and what is scored."""
+_CHUNK = 4_096
+"""Rows whose prompts are in memory at a time when all are walked through."""
 
 
 @dataclass(frozen=True)
@@ -30,54 +37,94 @@ class Row:
 
 
 class CandidateRows(Sequence[Row]):
-    """The candidates of one split in the order of CANDIDATES; a prompt is rendered when its row is taken."""
+    """The candidates of one split in the order of CANDIDATES; prompts are rendered when their rows are taken."""
 
-    def __init__(self, data_dir: Path, users_dir: Path, prompts: Prompts, split: str, *, images: bool) -> None:
-        """Read the stage tables. With ``images`` false, no row has one (an ablation).
+    def __init__(
+        self,
+        data_dir: Path,
+        users_dir: Path,
+        prompts: Prompts,
+        split: str,
+        *,
+        images: bool,
+        quote: Callable[[str], str] | None = None,
+    ) -> None:
+        """Read the stage tables. With ``images`` false, no row has one (an ablation); ``quote`` escapes all prompts.
 
-        Raises `StageError` if an example has no summary or a candidate is no item: a stage upstream is broken.
+        Raises `StageError` if an example has no summary or a candidate is no item: a stage upstream is broken. Memory:
+        9 bytes a row, and each example's rendered preference.
         """
-        examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES)
-        kept = examples.filter(pc.equal(examples["split"], split))["example_id"]
-        table = schema.read_table(data_dir / "candidates.parquet", schema.CANDIDATES)
-        table = table.filter(pc.is_in(table["example_id"], value_set=kept.combine_chunks()))
-        items = schema.read_table(data_dir / "items.parquet", schema.ITEMS)
-        place = pc.index_in(table["item_id"], value_set=items["item_id"].combine_chunks())
-        self._data_dir, self._prompts = data_dir, prompts
-        self._preferences = _preferences(users_dir, kept)
-        _refuse_missing(len(kept) - len(self._preferences), place.null_count)
-        self.examples: np.ndarray = table["example_id"].to_numpy()
+        examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES, ["example_id", "split"])
+        kept = examples.filter(pc.equal(examples["split"], split))["example_id"].to_numpy()
+        items = schema.read_table(
+            data_dir / "items.parquet", schema.ITEMS, ["item_id", "title", "image", "image_digest"]
+        )
+        self._data_dir = data_dir
+        self._ids, titles, self._files, self._digests = (_series(items[name]) for name in items.column_names)
+        if not images:
+            self._files = self._files.clear(len(items))
+        self._user, self._item, self.labels = _read_candidates(data_dir / "candidates.parquet", kept, items["item_id"])
+        """Labels are those of every row: 1 = the target."""
+        self.examples: Codes = kept[self._user]
         """Example of every row, ascending."""
-        self.labels: np.ndarray = table["label"].to_numpy()
-        self._place: np.ndarray = place.to_numpy()
-        self._ids, self._titles = items["item_id"].to_pylist(), items["title"].to_pylist()
-        self._files = _files(items) if images else [None] * len(items)
+        preferences = _preferences(users_dir, kept)
+        _refuse_missing(preferences.null_count(), int((self._item < 0).sum()))
+        self._table = PromptTable(prompts, preferences, titles, self._files.is_not_null().to_numpy(), quote)
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._item)
 
-    def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # rows are rendered one by one
-        item, example = self._place[index], int(self.examples[index])
-        file = self._files[item]
-        prompt = self._prompts.recommend(
-            preference=self._preferences[example], title=self._titles[item], image=file is not None
-        )
-        image = Image(self._data_dir / file[0], file[1]) if file else None
-        return Row(example, self._ids[item], int(self.labels[index]), prompt, image)
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # no slices: see `take`
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.take(np.array([index]))[0]
 
     def __iter__(self) -> Iterator[Row]:
-        return (self[index] for index in range(len(self)))
+        for begin in range(0, len(self), _CHUNK):
+            yield from self.take(np.arange(begin, min(begin + _CHUNK, len(self))))
+
+    def take(self, rows: Codes) -> list[Row]:
+        """Return the given rows, with their prompts."""
+        item = self._item[rows]
+        files = zip(self._files.gather(item), self._digests.gather(item), strict=True)
+        images = (Image(self._data_dir / path, digest) if path is not None else None for path, digest in files)
+        columns = (self.examples[rows].tolist(), self._ids.gather(item), self.labels[rows].tolist(), self.prompts(rows))
+        return [Row(*values) for values in zip(*columns, images, strict=True)]
+
+    def prompts(self, rows: Codes) -> pl.Series:
+        """Return the prompts of the given rows."""
+        return self._table.take(self._user[rows], self._item[rows])
+
+    def images(self, rows: Codes) -> pl.Series:
+        """Return the image of each of the given rows, relative to the data stage's folder; null = none."""
+        return self._files.gather(self._item[rows])
 
 
-def _preferences(users_dir: Path, kept: pa.ChunkedArray) -> dict[int, str]:
+def _read_candidates(path: Path, kept: Codes, ids: pa.ChunkedArray) -> tuple[Codes, Codes, Codes]:
+    """Return of every row the place of its example in ``kept``, that of its item in ``ids`` (-1 = none), its label."""
+    parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8))]
+    value_set = ids.combine_chunks()
+    for chunk in schema.read_chunks(path, schema.CANDIDATES):
+        example = chunk["example_id"].to_numpy()
+        place = np.minimum(np.searchsorted(kept, example), max(len(kept) - 1, 0))
+        mine = kept[place] == example if len(kept) else np.zeros(len(example), dtype=bool)
+        item = pc.fill_null(pc.index_in(chunk["item_id"].filter(pa.array(mine)), value_set=value_set), -1)
+        parts.append((place[mine].astype(np.int32), item.to_numpy(), chunk["label"].to_numpy()[mine]))
+    user, item, label = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return user, item, label
+
+
+def _preferences(users_dir: Path, kept: Codes) -> pl.Series:
+    """Return the preference text of each example of ``kept``; null = none."""
     table = schema.read_table(users_dir / "users.parquet", schema.USER_SUMMARIES)
-    table = table.filter(pc.is_in(table["example_id"], value_set=kept.combine_chunks()))
-    return dict(zip(table["example_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
+    place = pc.index_in(pa.array(kept), value_set=table["example_id"].combine_chunks())
+    return _series(table["summary"]).gather(pl.Series(place))
 
 
-def _files(items: pa.Table) -> list[tuple[str, str] | None]:
-    pairs = zip(items["image"].to_pylist(), items["image_digest"].to_pylist(), strict=True)
-    return [(path, digest) if path is not None else None for path, digest in pairs]
+def _series(column: pa.ChunkedArray) -> pl.Series:
+    series = pl.from_arrow(column)
+    assert isinstance(series, pl.Series)
+    return series
 
 
 def _refuse_missing(summaries: int, items: int) -> None:

@@ -3,7 +3,7 @@
 Ids are strings everywhere (leading zeros survive); integer codes are a stage's private matter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from msr_adapter.files import atomic_path
 
 _id = pa.string()
+_ROWS = 1 << 18
+"""Rows read at a time."""
 
 ITEMS = pa.schema(
     [
@@ -116,9 +118,20 @@ def write_chunks(chunks: Iterable[pa.Table], schema: pa.Schema, path: Path) -> N
             writer.write_table(chunk.select(schema.names).cast(schema))
 
 
-def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table written by `write_table`; a different schema is a bug and raises `pa.ArrowInvalid`."""
-    table = pq.read_table(path)
-    if not table.schema.equals(schema):
-        raise pa.ArrowInvalid(f"{path}: schema {table.schema} is not {schema}")
-    return table
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table written by `write_table`, or some of its columns; a different schema raises `pa.ArrowInvalid`."""
+    _require(path, pq.read_schema(path), schema)
+    return pq.read_table(path, columns=None if columns is None else list(columns))
+
+
+def read_chunks(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield a table in parts, in order; a different schema raises `pa.ArrowInvalid`."""
+    with pq.ParquetFile(path) as file:
+        _require(path, file.schema_arrow, schema)
+        yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_ROWS))
+
+
+def _require(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
+    """Refuse another schema: that is a bug."""
+    if not found.equals(schema):
+        raise pa.ArrowInvalid(f"{path}: schema {found} is not {schema}")

@@ -1,10 +1,13 @@
 """What is written for LLaMA-Factory: data set, dataset_info.json, YAML, versions."""
 
 import json
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import datasets
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -24,13 +27,38 @@ from msr_adapter.llamafactory.config import (
     unknown_overrides,
     write_yaml,
 )
-from msr_adapter.llamafactory.dataset import TrainingRow, count_rows, read_rows, write_info, write_rows
+from msr_adapter.llamafactory.dataset import (
+    TrainingRow,
+    TrainingRows,
+    count_rows,
+    json_text,
+    read_rows,
+    write_info,
+    write_rows,
+)
 
 ROWS = [TrainingRow("first, no image", "No"), TrainingRow("<image>\nsecond", "Yes", ("images/é.png",))]
 
 
+def by_column(rows: list[TrainingRow], quote: Callable[[str], str] = str) -> TrainingRows:
+    prompts, answers = [quote(row.prompt) for row in rows], [row.answer for row in rows]
+    images = [quote(row.images[0]) if row.images else None for row in rows]
+    return TrainingRows(*(pl.Series(column, dtype=pl.String) for column in (prompts, answers, images)))
+
+
+def test_json_lines_come_back_as_written_and_as_huggingface_reads_them(tmp_path: Path) -> None:
+    hostile = TrainingRow('"quotes" \\ \u2028 \x7f 日本 \t {{x}}', "No", ('images/"é".png',))
+    rows = [ROWS[1], hostile, *ROWS[:1] * 3]
+    assert write_rows(tmp_path / "rows", [by_column(rows, json_text)] * 2, "jsonl") == 10
+    assert count_rows(tmp_path / "rows") == 10
+    assert list(read_rows(tmp_path / "rows")) == rows * 2
+    read = datasets.Dataset.from_json(str(tmp_path / "rows" / "part-00000.jsonl"), cache_dir=str(tmp_path / "cache"))
+    assert [row["messages"][0]["content"] for row in read] == [row.prompt for row in rows * 2]
+    assert [tuple(row["images"]) for row in read] == [row.images for row in rows * 2]
+
+
 def test_rows_come_back_as_written_under_the_explicit_schema(tmp_path: Path) -> None:
-    assert write_rows(tmp_path / "rows", ROWS) == 2
+    assert write_rows(tmp_path / "rows", [by_column(ROWS)]) == 2
     assert list(read_rows(tmp_path / "rows")) == ROWS
     written = pq.read_schema(tmp_path / "rows" / "part-00000.parquet")
     assert written.equals(dataset.SCHEMA)
@@ -41,7 +69,8 @@ def test_many_rows_are_split_over_files_alone_in_their_folder(tmp_path: Path, mo
     monkeypatch.setattr(dataset, "ROWS_PER_FILE", 3)
     monkeypatch.setattr(dataset, "_ROWS_PER_GROUP", 2)
     rows = [TrainingRow(str(number), "Yes") for number in range(8)]
-    assert write_rows(tmp_path / "rows", iter(rows)) == count_rows(tmp_path / "rows") == 8
+    chunks = (by_column(rows[begin : begin + 3]) for begin in range(0, 8, 3))
+    assert write_rows(tmp_path / "rows", chunks) == count_rows(tmp_path / "rows") == 8
     assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == [f"part-0000{n}.parquet" for n in range(3)]
     assert list(read_rows(tmp_path / "rows")) == rows
 

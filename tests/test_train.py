@@ -1,5 +1,6 @@
 """The data set stage and a real LLaMA-Factory training of a tiny Qwen2-VL, LoRA and full."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,49 @@ def test_every_training_candidate_is_one_row_with_its_answer_and_image(tmp_path:
     }  # fmt: skip
     assert 0 < counts["train_with_image"] < 32
     assert all(row.prompt.count("<image>") == len(row.images) for row in rows)
+
+
+def test_every_candidate_is_asked_as_the_single_renderer_asks(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    read = {name: schema.read_table(made.data / f"{name}.parquet", getattr(schema, name.upper())).to_pylist()
+            for name in ("items", "candidates", "examples")}  # fmt: skip
+    items = {item["item_id"]: item for item in read["items"]}
+    test = {example["example_id"] for example in read["examples"] if example["split"] == "test"}
+    texts = schema.read_table(made.users / "users.parquet", schema.USER_SUMMARIES).to_pylist()
+    told = {text["example_id"]: text["summary"] for text in texts}
+    asked = CandidateRows(made.data, made.users, Prompts(), "test", images=True)
+    expected = [row for row in read["candidates"] if row["example_id"] in test]
+    assert [(row.example_id, row.item_id, row.label) for row in asked] == [tuple(row.values()) for row in expected]
+    assert [row.prompt for row in asked] == [
+        Prompts().recommend(told[row["example_id"]], item["title"], item["image"] is not None)
+        for row in expected
+        for item in [items[row["item_id"]]]
+    ]
+    assert [row.image and row.image.digest for row in asked] == [items[r["item_id"]]["image_digest"] for r in expected]
+    assert asked[-1] == list(asked)[-1]
+    with pytest.raises(IndexError):
+        asked[len(asked)]
+
+
+def test_rows_of_one_validation_example_stay_together(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    build(made)
+    rows = list(read_rows(made.dataset / VALIDATION))
+    prefixes = [row.prompt.split("Candidate:")[0] for row in rows]
+    assert len(set(prefixes)) == 3
+    assert [len(list(group)) for _, group in itertools.groupby(prefixes)] == [4, 4, 4]
+
+
+def test_json_lines_hold_the_same_rows_and_begin_with_an_image(tmp_path: Path) -> None:
+    made, other = write_upstream(tmp_path / "a"), write_upstream(tmp_path / "b")
+    assert build(made) == build(other, rows="jsonl")
+    for name in (TRAIN, VALIDATION):
+        first, *rest = read_rows(other.dataset / name)
+        assert first.images
+        assert sorted([first, *rest], key=repr) == sorted(read_rows(made.dataset / name), key=repr)
+        assert [path.suffix for path in (other.dataset / name).iterdir()] == [".jsonl"]
+    longest = preflight(train_config(), made.data, made.dataset, QUIET)
+    assert preflight(train_config(rows="jsonl"), other.data, other.dataset, QUIET) == longest
 
 
 def test_rows_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:

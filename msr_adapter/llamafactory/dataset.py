@@ -1,12 +1,15 @@
-"""Training rows in the format LLaMA-Factory reads: ShareGPT messages in Parquet, and `dataset_info.json`."""
+"""Training rows in a format LLaMA-Factory reads: ShareGPT messages in Parquet or JSONL, and `dataset_info.json`."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +18,8 @@ from msr_adapter.files import write_text
 TRAIN = "msr_train"
 VALIDATION = "msr_validation"
 INFO_FILE = "dataset_info.json"
+
+Kind = Literal["parquet", "jsonl"]
 
 ROWS_PER_FILE = 50_000
 _ROWS_PER_GROUP = 1_000
@@ -26,6 +31,12 @@ SCHEMA = pa.schema(
     ]
 )
 """Explicit, since LLaMA-Factory's reader infers types from the first rows, which may all lack images."""
+
+_REPEATED = ["messages.list.element.role", "images.list.element"]
+"""Columns worth a dictionary; that of the texts would fill up with prompts that are all different."""
+_LINE = (
+    '{{"messages": [{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "{}"}}], "images": [{}]}}\n'
+)
 
 _ENTRY = {
     "formatting": "sharegpt",
@@ -47,35 +58,95 @@ class TrainingRow:
     images: tuple[str, ...] = ()
 
 
-def write_rows(folder: Path, rows: Iterable[TrainingRow]) -> int:
-    """Write ``rows`` in their order as numbered Parquet files, alone in ``folder``; return how many.
+@dataclass(frozen=True)
+class TrainingRows:
+    """Many rows, by column; written in one piece."""
 
-    LLaMA-Factory takes every file of the folder and, with ``max_samples``, the first rows: shuffle before.
+    prompts: pl.Series
+    answers: pl.Series
+    images: pl.Series
+    """Path or null."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def write_rows(folder: Path, chunks: Iterable[TrainingRows], kind: Kind = "parquet") -> int:
+    """Write rows in their order as numbered files, alone in ``folder``; return how many.
+
+    LLaMA-Factory takes every file of the folder and, with ``max_samples``, the first rows: shuffle before. `jsonl`
+    wants prompts and paths escaped already, as by `json_text`, and an image in the first row if any row has one.
     """
     folder.mkdir(parents=True)
-    source, total = iter(rows), 0
-    while group := list(islice(source, ROWS_PER_FILE)):
-        path = folder / f"part-{total // ROWS_PER_FILE:05d}.parquet"
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-            for start in range(0, len(group), _ROWS_PER_GROUP):
-                writer.write_table(_table(group[start : start + _ROWS_PER_GROUP]))
-        total += len(group)
+    write, total = {"parquet": _write_parquet, "jsonl": _write_jsonl}[kind], 0
+    for number, group in groupby(_numbered(chunks), itemgetter(0)):
+        total += write(folder / f"part-{number:05d}.{kind}", (chunk for _, chunk in group))
+    return total
+
+
+def json_text(text: str) -> str:
+    """Escape text for the inside of a JSON string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _numbered(chunks: Iterable[TrainingRows]) -> Iterator[tuple[int, TrainingRows]]:
+    total = 0
+    for chunk in chunks:
+        yield total // ROWS_PER_FILE, chunk
+        total += len(chunk)
+
+
+def _write_parquet(path: Path, chunks: Iterable[TrainingRows]) -> int:
+    total = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=_REPEATED, write_statistics=False) as file:
+        for chunk in chunks:
+            file.write_table(_table(chunk), row_group_size=_ROWS_PER_GROUP)
+            total += len(chunk)
+    return total
+
+
+def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
+    total = 0
+    with path.open("wb") as file:
+        for chunk in chunks:
+            image = pl.concat_str(pl.lit('"'), chunk.images, pl.lit('"')).fill_null("")
+            lines = pl.select(pl.format(_LINE, chunk.prompts, chunk.answers, image)).to_series()
+            text = lines.to_arrow().buffers()[2]  # the lines lie one after the other
+            file.write(memoryview(text)[: int(lines.str.len_bytes().sum())])
+            total += len(chunk)
     return total
 
 
 def read_rows(folder: Path) -> Iterator[TrainingRow]:
     """Yield the rows written by `write_rows`, in order, a row group at a time."""
-    for path in sorted(folder.glob("part-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS_PER_GROUP):
-                for row in batch.to_pylist():
-                    user, assistant = row["messages"]
-                    yield TrainingRow(user["content"], assistant["content"], tuple(row["images"]))
+    for row in chain.from_iterable(map(_read_file, _files(folder))):
+        user, assistant = row["messages"]
+        yield TrainingRow(user["content"], assistant["content"], tuple(row["images"]))
 
 
 def count_rows(folder: Path) -> int:
-    """Return the number of rows under ``folder``, from the files' footers."""
-    return sum(pq.read_metadata(path).num_rows for path in folder.glob("part-*.parquet"))
+    """Return the number of rows under ``folder``: from the files' footers, or by counting lines."""
+    return sum(pq.read_metadata(path).num_rows if path.suffix == ".parquet" else _count_lines(path)
+               for path in _files(folder))  # fmt: skip
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("part-*.parquet"), *folder.glob("part-*.jsonl")])
+
+
+def _read_file(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            yield from map(json.loads, lines)
+        return
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_GROUP):
+            yield from batch.to_pylist()
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def write_info(dataset_dir: Path, names: Iterable[str]) -> None:
@@ -84,6 +155,17 @@ def write_info(dataset_dir: Path, names: Iterable[str]) -> None:
     write_text(dataset_dir / INFO_FILE, json.dumps(info, indent=2, ensure_ascii=True) + "\n")
 
 
-def _table(rows: list[TrainingRow]) -> pa.Table:
-    messages = [[{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.answer}] for row in rows]
-    return pa.table({"messages": messages, "images": [list(row.images) for row in rows]}, schema=SCHEMA)
+def _table(chunk: TrainingRows) -> pa.Table:
+    rows = len(chunk)
+    turns = np.arange(2 * rows).reshape(2, rows).T.ravel()  # prompt, answer, prompt, answer, ...
+    said = pl.concat([chunk.prompts, chunk.answers]).gather(turns).to_arrow().cast(pa.string())
+    messages, files = SCHEMA.field("messages").type, SCHEMA.field("images").type
+    roles = pa.array(("user", "assistant")).take(pa.array(np.arange(2 * rows) % 2))
+    turn = pa.StructArray.from_arrays([roles, said], fields=list(messages.value_type))
+    shown = chunk.images.drop_nulls().to_arrow().cast(pa.string())
+    ends = np.cumsum(np.concatenate([[0], chunk.images.is_not_null().to_numpy()]))
+    columns = [
+        pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * rows + 1, 2), pa.int32()), turn, type=messages),
+        pa.ListArray.from_arrays(pa.array(ends, pa.int32()), shown, type=files),
+    ]
+    return pa.table(columns, schema=SCHEMA)

@@ -121,7 +121,7 @@ def _run_users(c: Context) -> dict[str, Any]:
 
 
 def _dataset_config(p: Pipeline) -> Any:
-    return [p.train.images, p.seed]
+    return [p.train.images, p.train.rows, p.seed]
 
 
 def _run_dataset(c: Context) -> dict[str, Any]:
@@ -210,7 +210,7 @@ STAGES: tuple[Stage, ...] = (
         _users_config, _users_sources, _run_users,
     ),
     Stage(
-        "dataset", 1, ("data", "forecast", "users"), ("recommend",),
+        "dataset", 2, ("data", "forecast", "users"), ("recommend",),
         ("dataset_info.json", "msr_train", "msr_validation"), _dataset_config, _no_sources, _run_dataset,
     ),
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),

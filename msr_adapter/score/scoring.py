@@ -56,7 +56,7 @@ def score(
 
 def _chunks(rows: CandidateRows, identity: str) -> Iterator[tuple[list[str], list[Request]]]:
     for start in range(0, len(rows), _CHUNK):
-        part = [rows[index] for index in range(start, min(start + _CHUNK, len(rows)))]
+        part = rows.take(np.arange(start, min(start + _CHUNK, len(rows))))
         yield (
             [row.item_id for row in part],
             [Request(identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in part],

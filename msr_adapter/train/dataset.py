@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, write_info, write_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, json_text, write_info, write_rows
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import NO, YES, CandidateRows
+from msr_adapter.rows import ANSWERS, CandidateRows, Codes
 
 _SPLITS = ((TRAIN, "train"), (VALIDATION, "validation"))
+_CHUNK = 10_000
+"""Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
 
 
 def build_dataset(
@@ -25,15 +29,17 @@ def build_dataset(
     """
     counts: dict[str, Any] = {}
     written = []
+    quote = json_text if train.rows == "jsonl" else None
     for place, (name, split) in enumerate(_SPLITS):
-        rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images)
+        rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images, quote=quote)
         counts |= {f"{split}_rows": len(rows), f"{split}_positives": int(rows.labels.sum())}
         if len(rows):
-            order = np.random.default_rng([seed, place]).permutation(len(rows))
+            shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
+            order = _order(rows, split, np.random.default_rng([seed, place]))
+            order = _image_first(order, shown) if train.rows == "jsonl" else order
             with reporter.track(f"{split} rows", len(rows)) as advance:
-                tally = _Tally()
-                write_rows(out / name, tally.count(_training_rows(rows, order, data_dir, advance)))
-            counts[f"{split}_with_image"] = tally.with_image
+                write_rows(out / name, _chunks(rows, order, advance), train.rows)
+            counts[f"{split}_with_image"] = int(shown.sum())
             written.append(name)
     if TRAIN not in written:
         step = "Lower data.k_core or split.min_history, or give more interactions"
@@ -42,21 +48,30 @@ def build_dataset(
     return counts
 
 
-class _Tally:
-    """Counts rows as they stream past."""
+def _order(rows: CandidateRows, split: str, generator: np.random.Generator) -> Codes:
+    """Shuffle training rows one by one; of other splits the examples, whose rows stay together.
 
-    def __init__(self) -> None:
-        self.with_image = 0
+    Only training sees the order, and prompts of one user side by side compress 20 times better.
+    """
+    if split == "train":
+        return generator.permutation(len(rows))
+    first = np.flatnonzero(np.diff(rows.examples, prepend=-1))
+    length = np.diff(np.append(first, len(rows)))
+    drawn = generator.permutation(len(first))
+    begin = np.cumsum(length[drawn]) - length[drawn]
+    order: Codes = np.arange(len(rows)) + np.repeat(first[drawn] - begin, length[drawn])
+    return order
 
-    def count(self, rows: Iterator[TrainingRow]) -> Iterator[TrainingRow]:
-        for row in rows:
-            self.with_image += bool(row.images)
-            yield row
+
+def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
+    """Put the first row that has an image in front: readers of JSONL infer types from the first rows."""
+    place = int(np.argmax(shown[order]))
+    return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _training_rows(rows: CandidateRows, order: np.ndarray, data_dir: Path, advance: Advance) -> Iterator[TrainingRow]:
-    for index in order.tolist():
-        row = rows[index]
-        images = (row.image.path.relative_to(data_dir).as_posix(),) if row.image else ()
-        yield TrainingRow(row.prompt, YES if row.label else NO, images)
-        advance(1)
+def _chunks(rows: CandidateRows, order: Codes, advance: Advance) -> Iterator[TrainingRows]:
+    for begin in range(0, len(order), _CHUNK):
+        chosen = order[begin : begin + _CHUNK]
+        answers = pl.Series(ANSWERS).gather(1 - rows.labels[chosen])
+        yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen))
+        advance(len(chosen))

@@ -33,6 +33,8 @@ class Train(Model):
     """Read when `method` is `lora`."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    rows: Literal["parquet", "jsonl"] = "parquet"
+    """Format of the training rows: Parquet is about 15 times smaller and written faster."""
     negatives: TrainNegatives = Field(
         TrainNegatives(count=1), json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`")
     )
