@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import ablate, compare, export, fetch_images, library, results
+from msr_adapter.cli import ablate, cache, compare, export, fetch_images, library, results
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -25,6 +25,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(cache.app)
 
 
 def main() -> None:

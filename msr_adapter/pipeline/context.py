@@ -11,6 +11,9 @@ from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
+OWN_CACHE = Path("cache", "completions.sqlite")
+"""Where a run folder keeps its completions."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -28,5 +31,5 @@ class Context:
         return self.folder.stage(stage)
 
     def cache(self) -> CompletionCache:
-        """Open the run's completion cache."""
-        return CompletionCache(self.folder.root / "cache" / "completions.sqlite")
+        """Open the completion cache: the pipeline's, or the run's own."""
+        return CompletionCache(self.pipeline.cache or self.folder.root / OWN_CACHE)

@@ -23,6 +23,8 @@ class Pipeline(Model):
     """Decides every draw: users, splits, candidates, order of training rows, bootstrap."""
     run_dir: Path | None = None
     """Default: `runs/<name>` under the working directory."""
+    cache: Path | None = None
+    """File that keeps every summary and score by request; several pipelines may share one. Default: in `run_dir`."""
     templates: Path | None = Field(None, json_schema_extra=allowed("a folder, a bundled folder's name, or null"))
     """Searched before the bundled templates."""
     data: Data

@@ -1,0 +1,148 @@
+"""`msr cache`: what the completion caches hold, and how to make them smaller or read them."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msr_adapter.cli.options import Json
+from msr_adapter.cli.outcome import emit, exit_codes
+from msr_adapter.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from msr_adapter.generation.store import CompletionStore, Share
+
+app = typer.Typer(name="cache", no_args_is_help=True, help="Look into, shrink and export completion caches.")
+
+Cache = Annotated[
+    str, typer.Argument(metavar="CACHE", show_default=False, help="A cache file, a run folder, or a pipeline.")
+]
+_DAY_S = 86_400
+_SHOWN_DIGITS = 12
+
+
+@app.command("ls")
+def list_models(cache: Cache, as_json: Json = False) -> None:
+    """List what each model has in a cache: completions, failures, tokens, dates.
+
+    Example: [bold]msr cache ls demo[/bold]
+    """
+    with exit_codes(as_json):
+        path = cache_file(cache)
+        with _opened(path) as store:
+            shares = store.shares()
+        size = path.stat().st_size
+        rows = [share._asdict() for share in shares]
+        emit({"cache": str(path), "bytes": size, "models": rows}, _listing(path, size, shares), as_json)
+
+
+@app.command()
+def prune(
+    cache: Cache,
+    older_than: Annotated[
+        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was stored before that.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID", help="Only this model's; the beginning of its id will do.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete completions by age or by model and give the room back; they are computed again when needed.
+
+    Example: [bold]msr cache prune runs/demo --older-than 30[/bold]
+    """
+    with exit_codes(as_json):
+        if older_than is None and model is None:
+            raise UserError(
+                Problem("", "--older-than", "nothing says what to delete", "--older-than DAYS or --model ID")
+            )
+        path = cache_file(cache)
+        before = None if older_than is None else int(time.time()) - older_than * _DAY_S
+        with _opened(path) as store:
+            identity = None if model is None else _one_model(store, model)
+            gone = store.prune(before=before, identity=identity)
+        size = path.stat().st_size
+        text = f"{gone:,} completions deleted; {path} has {size:,} bytes now"
+        emit({"cache": str(path), "deleted": gone, "bytes": size}, text, as_json)
+
+
+@app.command()
+def export(
+    cache: Cache,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file: .parquet or .jsonl.")],
+    as_json: Json = False,
+) -> None:
+    """Write every completion to a table: key, model, text, log-probabilities, tokens, time. Prompts are not in a cache.
+
+    Example: [bold]msr cache export demo --out completions.parquet[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.generation.exporting import SUFFIXES, write_entries
+
+        if out.suffix not in SUFFIXES:
+            raise UserError(Problem(str(out), "--out", f"the suffix {out.suffix!r}", f"one of {', '.join(SUFFIXES)}"))
+        if out.exists():
+            raise UserError(Problem(str(out), "--out", "exists already", "", "Choose another file"))
+        path = cache_file(cache)
+        with _opened(path) as store:
+            rows = write_entries(store.entries(), out)
+        emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {rows:,} completions", as_json)
+
+
+def cache_file(argument: str) -> Path:
+    """Return the cache that ``argument`` means: a file, that of a run folder, or that of a pipeline.
+
+    Raises UserError when there is none.
+    """
+    from msr_adapter.cli.runs import run_folder
+    from msr_adapter.config.bundled import find_yaml
+    from msr_adapter.config.loader import load_pipeline
+    from msr_adapter.pipeline.context import OWN_CACHE
+
+    given = Path(argument).expanduser()
+    if given.is_file() and given.suffix not in (".yaml", ".yml"):
+        return given.resolve()
+    if not given.is_dir() and find_yaml(argument, "pipelines", Path.cwd()) is not None:
+        loaded = load_pipeline(argument)
+        path = loaded.pipeline.cache or loaded.run_dir / OWN_CACHE
+    else:
+        path = run_folder(argument) / OWN_CACHE
+    if not path.is_file():
+        raise UserError(Problem(str(path), "CACHE", "no such cache", "", "Run the pipeline first, or name the file"))
+    return path
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[CompletionStore]":
+    from msr_adapter.generation.store import CompletionStore
+
+    with closing(CompletionStore(path, must_exist=True)) as store:
+        yield store
+
+
+def _one_model(store: "CompletionStore", start: str) -> str:
+    known = [share.identity for share in store.shares()]
+    found = [identity for identity in known if identity.startswith(start)]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(identity[:_SHOWN_DIGITS] for identity in known) or "none"
+    what = f"{len(found)} models have an id that begins with {start!r}"
+    raise UserError(Problem(str(store.path), "--model", what, f"ids: {shown}"))
+
+
+def _listing(path: Path, size: int, shares: "list[Share]") -> str:
+    lines = [f"{path}: {size:,} bytes"]
+    for share in shares:
+        dates = "" if share.first is None or share.last is None else f", {_day(share.first)} to {_day(share.last)}"
+        failed = f", {share.failures:,} failed" if share.failures else ""
+        lines.append(f"  {share.identity[:_SHOWN_DIGITS]}  {share.label}: {share.completions:,} completions{failed}, "
+                     f"{share.tokens_in:,} tokens in, {share.tokens_out:,} out{dates}")  # fmt: skip
+    return "\n".join(lines if shares else [*lines, "  empty"])
+
+
+def _day(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).date().isoformat()
