@@ -28,6 +28,7 @@ COMMANDS = (
     "ablate",
     "compare",
     "results",
+    "fetch-images",
     "check",
     "ls",
     "cp",
