@@ -10,8 +10,8 @@ import polars as pl
 from msr_adapter.config.models import Split
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.audits import Evidence
-from msr_adapter.data.candidates import Candidates
 from msr_adapter.data.corpus import Log
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.images import Stored
 from msr_adapter.data.split import Examples
 from msr_adapter.data.tables import Catalogue

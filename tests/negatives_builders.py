@@ -9,9 +9,9 @@ from data_builders import Row, log_of
 
 from msr_adapter.config.models import Negatives, Protocol, Split, TrainNegatives
 from msr_adapter.data.audit import Audit
-from msr_adapter.data.candidates import CHUNK, Candidates, draw_candidates
+from msr_adapter.data.candidates import CHUNK, draw_candidates
 from msr_adapter.data.corpus import Log, Rows, degree
-from msr_adapter.data.frozen import candidates_digest
+from msr_adapter.data.frozen import Candidates, candidates_digest
 from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.recipes import Draw, make_recipes
 from msr_adapter.data.shortage import Tally

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.models import Negatives, Protocol, Split, TrainNegatives
 from msr_adapter.data.audit import Audit
-from msr_adapter.data.candidates import CHUNK, Candidates, draw_candidates
+from msr_adapter.data.candidates import CHUNK, draw_candidates
 from msr_adapter.data.corpus import Log, degree
-from msr_adapter.data.frozen import candidates_digest
+from msr_adapter.data.frozen import Candidates, candidates_digest
 from msr_adapter.data.hashing import below, hash_ids, keyed, mix, stream
 from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.recipes import Draw, make_recipes

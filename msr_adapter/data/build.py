@@ -9,12 +9,13 @@ import polars as pl
 from msr_adapter.config.models import Data, Negatives, Protocol, Split
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.audits import Evidence, inspect, tell
-from msr_adapter.data.candidates import Candidates, draw_candidates
-from msr_adapter.data.check import check, packed_problems
+from msr_adapter.data.candidates import draw_candidates
+from msr_adapter.data.check import check, check_protocol, packed_problems
 from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
-from msr_adapter.data.frozen import candidates_digest
+from msr_adapter.data.frozen import Candidates, candidates_digest
 from msr_adapter.data.illustrate import illustrate
+from msr_adapter.data.imported import read_imported
 from msr_adapter.data.parts import part_problems
 from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.readers import read
@@ -44,7 +45,7 @@ def build(
     The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
     `UserError` with every problem of the input.
     """
-    raise_if_any(check(data) or packed_problems(data))
+    raise_if_any((check(data) or packed_problems(data)) + check_protocol(protocol, train_negatives))
     audit = Audit()
     corpus = read(data.source, seed, audit)
     raise_if_any(part_problems(corpus.interactions) if split.kind == "column" else [])
@@ -55,7 +56,8 @@ def build(
     catalogue = _catalogue(log, corpus, audit)
     known = Knowledge(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
     recipes = make_recipes(protocol, train_negatives, log, known, seed, audit)
-    candidates = _candidates(Draw(log, examples, recipes, seed), audit)
+    imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
+    candidates = _candidates(Draw(log, examples, recipes, seed, imported), audit)
     images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
@@ -78,6 +80,8 @@ def build(
 
 def _candidates(draw: Draw, audit: Audit) -> Candidates:
     tally = Tally()
+    if draw.imported is not None:
+        audit.find("info", "The test candidates are those of evaluate.protocol.candidates; nothing was drawn for them.")
     candidates = draw_candidates(draw, tally)
     for (kind, other), number in tally.fallbacks.items():
         audit.count(f"negatives_{kind}_fell_back_to_{other}".replace("-", "_"), number)

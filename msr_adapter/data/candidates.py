@@ -9,26 +9,15 @@ from numpy.typing import NDArray
 from msr_adapter.data.arrays import ranges
 from msr_adapter.data.audit import raise_if_any
 from msr_adapter.data.corpus import Codes, Log, Rows
-from msr_adapter.data.hashing import Bits, below, hash_ids, keyed, mix, stream
-from msr_adapter.data.recipes import Draw, Recipe
+from msr_adapter.data.frozen import Candidates
+from msr_adapter.data.hashing import Bits, below, hash_ids, mix, stream
+from msr_adapter.data.recipes import Draw, ListKeys, Recipe
 from msr_adapter.data.sampling import Slots, fill
 from msr_adapter.data.shortage import Tally, rows_of_lists, shortages
 from msr_adapter.data.touched import Touched
 
 CHUNK = 2**18
 """Candidate rows per chunk: sets the memory, never the sample."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """One row per (example, item), grouped by example in order; the positive at a seeded position."""
-
-    example: Rows
-    item: Codes
-    label: NDArray[np.int8]
-
-    def __len__(self) -> int:
-        return len(self.item)
 
 
 @dataclass(frozen=True)
@@ -50,13 +39,14 @@ def candidate_chunks(draw: Draw, tally: Tally, rows: int = CHUNK) -> Iterator[Ca
     the first chunk if the catalogue is too small, and after the last if a kind could not give its count.
     """
     sizes = rows_of_lists(draw)
-    bounds = draw.log.bounds()
-    user_keys = keyed(hash_ids(draw.log.users.to_list()), draw.seed, "candidates")
-    item_keys = mix(hash_ids(draw.log.items.to_list()))
+    bounds, keys = draw.log.bounds(), ListKeys(draw.log, draw.seed)
     for part in _parts(draw.examples.split, sizes, rows):
         user, positive = draw.examples.user[part], draw.log.item[draw.examples.target[part]]
-        lists = _Lists(part.start, user, positive, mix(user_keys[user] ^ item_keys[positive]))
-        recipe = draw.recipes[draw.examples.split[part.start]]
+        split, lists = int(draw.examples.split[part.start]), _Lists(part.start, user, positive, keys.of(user, positive))
+        if split == 2 and draw.imported is not None:
+            yield draw.imported.of_examples(part)
+            continue
+        recipe = draw.recipes[split]
         drawn = _everything(draw.log, bounds, lists) if recipe.negatives.kind == "all" else _drawn(
             lists, recipe, Touched(draw.log, bounds, user), tally)  # fmt: skip
         if not tally.short:

@@ -32,6 +32,21 @@ def packed_problems(data: Data, budget: float = math.inf) -> list[Problem]:
     return compression_problems(paths, data.max_expansion, budget)
 
 
+def check_protocol(protocol: Protocol, train: Negatives) -> list[Problem]:
+    """Return which files that decide candidates are not there."""
+    wanted = {
+        "evaluate.protocol.candidates": protocol.candidates,
+        "evaluate.protocol.negatives.scores": protocol.negatives.scores,
+        "train.negatives.scores": train.scores,
+    }
+    step = "Correct the path; it starts from the YAML that names it"
+    return [
+        Problem(str(path), setting, "not a file" if path.exists() else "no such file", "", step)
+        for setting, path in wanted.items()
+        if path is not None and not path.is_file()
+    ]
+
+
 def source_stamp(data: Data) -> dict[str, Any]:
     """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
     stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
@@ -43,8 +58,9 @@ def source_stamp(data: Data) -> dict[str, Any]:
 
 
 def protocol_stamp(protocol: Protocol, train: Negatives) -> dict[str, Any]:
-    """Return what identifies the files that decide candidates, such as scores of hard negatives; None = absent."""
-    return {"scores": [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]}
+    """Return what identifies the files that decide candidates: frozen lists, scores; None = absent."""
+    scores = [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]
+    return {"candidates": _stamp(protocol.candidates), "scores": scores}
 
 
 def _stamp(path: Path | None, **limit: int) -> str | None:

@@ -1,18 +1,35 @@
-"""The digest that freezes candidates: the same lists give the same digest on every machine, in chunks of any size."""
+"""The frozen candidates and their digest: equal lists give the same one on every machine, in chunks of any size."""
 
 import hashlib
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msr_adapter.data.candidates import Candidates
-from msr_adapter.data.corpus import Log
+from msr_adapter.data.corpus import Codes, Log, Rows
 from msr_adapter.data.split import Examples
 from msr_adapter.files import digest
 
 _IDS = 2**16
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One row per (example, item), grouped by example in order; the positive at a seeded position."""
+
+    example: Rows
+    item: Codes
+    label: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def of_examples(self, part: slice) -> "Candidates":
+        """Return the rows of the examples part.start..part.stop-1."""
+        rows = slice(*np.searchsorted(self.example, [part.start, part.stop]).tolist())
+        return Candidates(self.example[rows], self.item[rows], self.label[rows])
 
 
 class CandidatesDigest:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from msr_adapter.config.models import Negatives, Protocol
 from msr_adapter.data.audit import Audit, collecting, raise_if_any
-from msr_adapter.data.corpus import Log
+from msr_adapter.data.corpus import Codes, Log
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.hardlists import read_hard_lists
+from msr_adapter.data.hashing import Bits, hash_ids, keyed, mix
 from msr_adapter.data.pools import Knowledge, PoolOf, make_pools
 from msr_adapter.data.split import Examples
 from msr_adapter.errors import Problem, UserError
@@ -32,6 +34,21 @@ class Draw:
     recipes: tuple[Recipe, Recipe, Recipe]
     """Of the split codes 0, 1, 2."""
     seed: int
+    imported: Candidates | None = None
+    """Test lists that were read from a file and are not drawn."""
+
+
+class ListKeys:
+    """The key of a list: of the seed, the user's id and the target's id, and of nothing else."""
+
+    def __init__(self, log: Log, seed: int) -> None:
+        """Hash all ids. O(users + items)."""
+        self._users = keyed(hash_ids(log.users), seed, "candidates")
+        self._items = mix(hash_ids(log.items))
+
+    def of(self, user: Codes, positive: Codes) -> Bits:
+        """Return the keys of the lists of these users and targets."""
+        return mix(self._users[user] ^ self._items[positive])
 
 
 def make_recipes(

@@ -54,15 +54,18 @@ def rows_of_lists(draw: Draw) -> Rows:
     free = len(draw.log.items) - degree(draw.log.user, len(draw.log.users))[users]
     asked = [sum(recipe.negatives.kinds().values()) for recipe in draw.recipes]
     problems: dict[str, list[Problem]] = {}
+    drawn = np.ones(len(split), dtype=bool) if draw.imported is None else split != 2
     for recipe, of in _by_setting(draw):
-        mask = np.isin(split, of)
+        mask = np.isin(split, of) & drawn
         count = asked[of[0]] or 1  # full ranking takes what there is, but a list needs one negative
         if (mask & (free < count)).any():
             problems[recipe.setting] = [_too_few(recipe, count, users, free, mask & (free < count), draw)]
     raise_if_any([problem for found in problems.values() for problem in found])
     counts = np.where(np.array(asked)[split] > 0, np.array(asked)[split], free)
-    everything = np.array([recipe.negatives.kind == "all" for recipe in draw.recipes])[split]
+    everything = np.array([recipe.negatives.kind == "all" for recipe in draw.recipes])[split] & drawn
     raise_if_any(_too_many(draw, everything, counts))
+    if draw.imported is not None:
+        counts[~drawn] = np.bincount(draw.imported.example, minlength=len(split))[~drawn] - 1
     return counts + 1
 
 

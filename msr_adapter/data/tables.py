@@ -9,8 +9,8 @@ import polars as pl
 import pyarrow as pa
 
 from msr_adapter import schema
-from msr_adapter.data.candidates import Candidates
 from msr_adapter.data.corpus import Log, Mask, Rows
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.images import Stored
 from msr_adapter.data.split import SPLITS, Examples
 from msr_adapter.shop import Shop

@@ -17,12 +17,14 @@ _LEAST_FREE = 2**30
 def check(loaded: LoadedPipeline) -> list[Problem]:
     """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
     from msr_adapter.data import check as check_data
+    from msr_adapter.data import check_protocol
     from msr_adapter.llamafactory.config import check_overrides
     from msr_adapter.llamafactory.versions import check_versions
 
     pipeline = loaded.pipeline
     return [
         *check_data(pipeline.data),
+        *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
         *Prompts(pipeline.templates).check(),
         *_check_models(loaded),
         *_check_servers(loaded),

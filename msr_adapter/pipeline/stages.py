@@ -50,7 +50,7 @@ def _no_sources(_: Pipeline) -> None:
 
 
 def _data_config(p: Pipeline) -> Any:
-    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives"})
+    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "candidates"})
     negatives = p.train.negatives.model_dump(mode="json")
     return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
 

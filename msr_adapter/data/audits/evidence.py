@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from msr_adapter.config.models import Split
-from msr_adapter.data.candidates import Candidates
 from msr_adapter.data.corpus import Codes, Log, Mask, Rows
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.images import Stored
 from msr_adapter.data.split import Examples
 from msr_adapter.data.tables import Catalogue

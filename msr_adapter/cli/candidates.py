@@ -1,0 +1,65 @@
+"""`msr candidates export`: the frozen candidate lists, for other tools and for other runs."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msr_adapter.cli.options import Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+
+class Format(StrEnum):
+    """What `msr candidates export --format` takes."""
+
+    PARQUET = "parquet"
+    ELLIOT = "elliot"
+    RECBOLE = "recbole"
+
+
+class Held(StrEnum):
+    """What `msr candidates export --split` takes."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
+@app.callback()
+def _root() -> None:
+    """The frozen candidate lists that every model ranks."""
+
+
+@app.command()
+def export(
+    pipeline: PipelineArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", show_default=False,
+                           help="The file; its suffix (.parquet, .inter, any other) says its format."),
+    ],
+    kind: Annotated[
+        Format, typer.Option("--format", help="parquet: user_id, item_id, label. recbole: the same as .inter text. "
+                             "elliot: a line of negatives for each user."),
+    ] = Format.PARQUET,
+    split: Annotated[Held, typer.Option("--split", help="Whose lists.")] = Held.TEST,
+    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the candidate lists of a run to a file, drawing them first where they are out of date.
+
+    Example: [bold]msr candidates export my.yaml --format elliot --out test_negative.tsv[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.data import export_candidates
+        from msr_adapter.pipeline import run
+        from msr_adapter.progress import Reporter
+
+        loaded = load_pipeline(pipeline, sets or (), run_dir)
+        with interruptible(loaded.run_dir):
+            run(loaded, ("data",), reporter=Reporter(quiet=quiet))
+        counts = export_candidates(loaded.run_dir / "data", split.value, kind.value, out)
+        use = "" if split is Held.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
+        text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates{use}"
+        emit({"file": str(out), "format": kind.value, "split": split.value, **counts}, text, as_json)
