@@ -29,7 +29,10 @@ class Held(StrEnum):
 
 @app.callback()
 def _root() -> None:
-    """The frozen candidate lists that every model ranks."""
+    """The frozen candidate lists that every model ranks.
+
+    Example: [bold]msr candidates export demo --out demo.parquet[/bold]
+    """
 
 
 @app.command()
