@@ -33,6 +33,7 @@ COMMANDS = (
     "ls",
     "cp",
     "demo-model",
+    "cache",
     "candidates",
 )
 
