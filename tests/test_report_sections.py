@@ -1,0 +1,110 @@
+"""The report's words and tables from `metrics.json` and the manifests, by hand."""
+
+import pytest
+
+from msr_adapter.evaluate.cost import cost_rows, duration
+from msr_adapter.evaluate.palette import looks
+from msr_adapter.evaluate.sections import beyond_table, calibration_table, run_line, smallest_line
+from msr_adapter.evaluate.slice_tables import compared_models, slice_metric, slice_rows
+
+
+def value(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+CUT = {
+    "name": "history length",
+    "groups": [
+        {"value": "1-3", "users": 1200, "models": {"trained": {"gauc": value(0.7), "hr@5": value(0.5)},
+                                                   "popularity": {"gauc": value(0.6)}}},
+        {"value": "4-", "users": 8, "models": {"trained": {"gauc": value(0.8)}}},
+    ],
+}  # fmt: skip
+
+
+def test_a_slice_is_seen_by_the_metric_that_all_groups_have() -> None:
+    assert slice_metric(CUT, "auc") == "gauc"
+    assert slice_metric({"groups": []}, "auc") is None
+    assert slice_metric({"groups": [{"models": {"a": {"x": {}}}}, {"models": {"a": {"y": {}}}}]}, "auc") is None
+
+
+def test_rows_of_a_slice_have_a_dash_where_a_model_is_not_judged() -> None:
+    table = slice_rows(CUT, "gauc")
+    assert (table["name"], table["metric"], table["models"]) == ("history length", "GAUC", ["trained", "popularity"])
+    first, second = table["rows"]
+    assert (first["users"], first["cells"][1]) == ("1,200", {"mean": "0.600", "range": ".500 – .700"})
+    assert second["cells"] == [{"mean": "0.800", "range": ".700 – .900"}, {"mean": "–", "range": ""}]
+
+
+def test_slices_compare_the_trained_model_with_popularity_and_the_best_other_one() -> None:
+    means = {"trained": 0.7, "base": 0.4, "popularity": 0.5, "sasrec": 0.8, "oracle": 0.99}
+    metrics = {"primary": "auc", "models": {name: {"metrics": {"auc": value(mean)}} for name, mean in means.items()}}
+    groups = [{"models": {name: {} for name in means}}]
+    assert compared_models({"groups": groups}, metrics) == ["trained", "popularity", "sasrec"]
+
+
+def test_calibration_and_beyond_show_what_was_asked_for() -> None:
+    metrics = {
+        "calibration": {"trained": {"brier": 0.1234, "bins": []}, "base": {"brier": 0.2, "ece": 0.5, "bins": []}}
+    }
+    assert calibration_table(metrics) == {
+        "names": ["Brier score", "Calibration error"],
+        "rows": [{"model": "trained", "cells": ["0.123", "–"]}, {"model": "base", "cells": ["0.200", "0.500"]}],
+    }
+    assert calibration_table({}) is calibration_table({"calibration": {"trained": {"bins": []}}}) is None
+    table = beyond_table({"beyond": {"trained": {"coverage@10": 0.25, "popularity@10": 1234.5, "odd": 0.5}}})
+    assert table is not None
+    assert table["rows"] == [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}]
+    assert table["notes"][0] == "Coverage@10: share of the catalogue that reaches a top-10"
+    assert table["notes"][2] == ""
+    assert beyond_table({"beyond": {}}) is None
+
+
+def test_the_smallest_difference_is_a_sentence() -> None:
+    metrics = {"users": 1500, "primary": "auc", "smallest_difference": {"base": 0.0123, "random": 0.02}}
+    assert "With 1,500 users" in smallest_line(metrics)
+    assert "in AUC four times out of five if it is at least 0.012 to base, 0.020 to random." in smallest_line(metrics)
+    assert smallest_line({}) == ""
+
+
+def test_what_was_run_leaves_out_what_is_not_known() -> None:
+    candidates = {"rows": 2100, "digest": "b" * 64}
+    metrics = {"protocol": {"name": "next-item"}, "protocol_digest": "a" * 64, "candidates": candidates, "seed": 7,
+               "versions": {}}  # fmt: skip
+    bare = [("Protocol", "next-item · aaaaaaaa"), ("Candidates", "2,100 · bbbbbbbb"), ("Seed", "7")]
+    assert run_line(metrics, {}, {}) == bare
+    config = {"data": {"source": {"kind": "table", "interactions": "/far/away/log.csv"}},
+              "train": {"model": {"path": "tiny"}, "method": "lora"}}  # fmt: skip
+    counts = {"users_kept": 1000, "items_kept": 20}
+    assert run_line(metrics | {"versions": {"msr": "1"}}, config, counts) == [
+        ("Data", "table, log.csv, 1,000 users, 20 items"), ("Recommender", "tiny, lora"), *bare, ("Version", "msr 1"),
+    ]  # fmt: skip
+
+
+def test_cost_adds_up_what_the_manifests_say() -> None:
+    items = {"seconds": 30, "peak_bytes": 3 * 2**29, "summary": {"distinct_requests": 10, "computed": 8, "cached": 2,
+             "tokens_in": 1000, "tokens_out": 50}}  # fmt: skip
+    score = {"seconds": 31.6, "peak_bytes": 2**20, "peak_gpu_bytes": 2**31, "summary": {"computed": 5, "cached": 1,
+             "tokens_in": 234}}  # fmt: skip
+    first, second, third, total = cost_rows({"score": score, "items": items, "own": {}, "evaluate": {"seconds": 9}})
+    assert first == {"stage": "Item summaries", "time": "30.0 s", "memory": "1.5 GiB", "calls": "10", "cached": "2",
+                     "read": "1,000", "written": "50"}  # fmt: skip
+    assert (second["stage"], second["memory"], second["calls"]) == ("Scores, trained", "1 MiB, 2.0 GiB GPU", "6")
+    assert (third["stage"], third["time"], third["calls"]) == ("own", "0.0 s", "")
+    assert total == {"stage": "Whole run", "time": "1 min 2 s", "memory": "1.5 GiB, 2.0 GiB GPU", "calls": "16",
+                     "cached": "3", "read": "1,234", "written": "50"}  # fmt: skip
+    assert cost_rows({}) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min"), (61.6, "1 min 2 s"), (3600, "1 h"), (7500, "2 h 5 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_unknown_models_look_unlike_each_other() -> None:
+    found = looks(["trained", "mf", "sasrec", "popularity"])
+    assert [found[name].variable for name in found] == ["trained", "other1", "other2", "popularity"]
+    assert len({str(look.dash) for look in found.values()}) == 4
