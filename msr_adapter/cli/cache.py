@@ -16,7 +16,11 @@ from msr_adapter.errors import Problem, UserError
 if TYPE_CHECKING:
     from msr_adapter.generation.store import CompletionStore, Share
 
-app = typer.Typer(name="cache", no_args_is_help=True, help="Look into, shrink and export completion caches.")
+_HELP = """Look into, shrink and export completion caches.
+
+Example: [bold]msr cache ls demo[/bold]
+"""
+app = typer.Typer(name="cache", no_args_is_help=True, rich_markup_mode="rich", help=_HELP)
 
 Cache = Annotated[
     str, typer.Argument(metavar="CACHE", show_default=False, help="A cache file, a run folder, or a pipeline.")
