@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from msr_adapter.cli import app
-from msr_adapter.config.models import Data, Images, TableSource
+from msr_adapter.config.fields import is_path, kind_of
+from msr_adapter.config.models import (
+    Data,
+    HuggingFaceSource,
+    Images,
+    Model,
+    MovieLensSource,
+    OfficialAmazonSource,
+    ShopSource,
+    Source,
+    TableSource,
+)
+from msr_adapter.data.check import packed_problems
 from msr_adapter.data.pictures import CoverError, decode, quiet_pillow
 from msr_adapter.errors import UserError
 
@@ -331,6 +343,40 @@ def test_a_gzip_bomb_is_an_error_for_every_command(
     assert done.exit_code == 2
     assert f"{tmp_path / 'log.csv.gz'}: its " in done.stderr
     assert "hold more than 67,108,864; data.max_expansion: 100 allows 100 times the size" in done.stderr
+
+
+FOLDERS = {
+    MovieLensSource: ("ratings.csv", "movies.csv"),
+    OfficialAmazonSource: ("Toys_user_items_negs_train.csv", "Toys_user_items_negs_test.csv", "Toys_i_map.tsv"),
+}
+"""Sources that are a folder -> the files in it that are read."""
+SOURCES = [model for model in get_args(get_args(Source)[0]) if model not in (ShopSource, HuggingFaceSource)]
+
+
+@pytest.mark.parametrize("model", SOURCES, ids=lambda model: model.__name__)
+def test_the_packed_files_of_every_reader_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: type[Model]
+) -> None:
+    monkeypatch.setattr("msr_adapter.data.readers.compressed.ALWAYS_FINE", 1000)
+    bomb = gzip.compress(b"0" * 10**6)
+    named = {name: tmp_path / f"{name}.csv" for name, field in model.model_fields.items() if is_path(field)}
+    files = [path for name, path in named.items() if name != "folder"]
+    files += [tmp_path / name for name in FOLDERS.get(model, ())]
+    named |= {"folder": tmp_path} if "folder" in named else {}
+    for path in files:
+        path.write_bytes(bomb)
+    source = model.model_validate({"kind": kind_of(model), **named})
+    found = packed_problems(Data.model_construct(source=source, max_expansion=100))
+    assert {problem.where for problem in found} == {str(path) for path in files}
+    assert len(files) >= 2
+
+
+def test_the_packed_files_of_a_folder_of_a_hub_library_are_looked_at(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "part.jsonl.gz", "wb", compresslevel=1) as file:
+        file.write(b"0" * 70 * 2**20)
+    source = HuggingFaceSource.model_validate({"kind": "huggingface", "interactions": {"path": str(tmp_path)}})
+    [problem] = packed_problems(Data(source=source))
+    assert problem.where == str(tmp_path / "part.jsonl.gz")
 
 
 def test_a_csv_cannot_smuggle_rows_into_the_audit(tmp_path: Path) -> None:
