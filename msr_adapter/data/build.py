@@ -38,12 +38,13 @@ from msr_adapter.prompts.neutral import TEXT_LIMIT, TITLE_LIMIT
 
 
 def build(
-    data: Data, split: Split, protocol: Protocol, train_negatives: Negatives, seed: int, out: Path, reporter: Reporter
-) -> dict[str, Any]:
+    data: Data, split: Split, protocol: Protocol, train_negatives: Negatives, seed: int, out: Path, reporter: Reporter,
+    memory: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write the stage's tables, images and `audit.json` into ``out``; return its counts and the candidates' digest.
 
     The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
-    `UserError` with every problem of the input.
+    ``memory`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
     """
     raise_if_any((check(data) or packed_problems(data)) + check_protocol(protocol, train_negatives))
     audit = Audit()
@@ -58,7 +59,7 @@ def build(
     recipes = make_recipes(protocol, train_negatives, log, known, seed, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
     candidates = _candidates(Draw(log, examples, recipes, seed, imported), audit)
-    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter)
+    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter, memory)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_examples(log, examples, out)

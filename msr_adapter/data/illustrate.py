@@ -21,15 +21,18 @@ _ADVICE = {
 
 
 def illustrate(
-    ids: Sequence[str], corpus: Corpus, config: Images, out: Path, audit: Audit, reporter: Reporter
-) -> list[Stored]:
+    ids: Sequence[str], corpus: Corpus, config: Images, out: Path, audit: Audit, reporter: Reporter,
+    memory: Path | None = None,
+) -> list[Stored]:  # fmt: skip
     """Store the image of every item of the catalogue and apply the policy for those that have none.
+
+    ``memory`` is a folder of what earlier builds made of the same files.
 
     `UserError` with the first missing images and their number when the policy is `error`.
     """
     if corpus.shop is None and config.folder is None and not _names_images(corpus):
         return _without_images(len(ids), config, out, audit)
-    results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter)
+    results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter, memory=memory)
     for name, number in image_counts(results).items():
         audit.count(name, number)
     missing = [index for index, one in enumerate(results) if one.fault]

@@ -5,51 +5,50 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from msr_adapter.config.models import Images
-from msr_adapter.data.covers import Cover, Find, read_cover
-from msr_adapter.data.pictures import EXTENSIONS, CoverError, Fault, decode, encode, flat, quiet_pillow, shrink
+from msr_adapter.data.covers import Find, read_cover
+from msr_adapter.data.pictures import EXTENSIONS, CoverError, decode, encode, flat, quiet_pillow, shrink
+from msr_adapter.data.shrunk import Stored, remembering
 from msr_adapter.files import digest
 from msr_adapter.progress import Reporter
+
+__all__ = ["Stored", "cores", "image_counts", "store_all", "store_placeholder"]
 
 _BATCH = 1024
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What became of one item's image."""
-
-    path: str | None = None
-    """Relative to the stage's folder, with forward slashes; None = no image."""
-    digest: str | None = None
-    change: Literal["copied", "encoded", "shrunk"] = "copied"
-    fault: Fault | None = None
-    animated: bool = False
-    """Only the first frame was kept."""
-
-
 def store_all(
-    ids: Sequence[str], find: Find, limits: Images, out: Path, reporter: Reporter, workers: int | None = None
-) -> list[Stored]:
+    ids: Sequence[str], find: Find, limits: Images, out: Path, reporter: Reporter, workers: int | None = None,
+    memory: Path | None = None,
+) -> list[Stored]:  # fmt: skip
     """Store the image of every item under ``out``/images; the result is in the order of ``ids``.
 
     One thread per core unless ``workers`` is given: Pillow decodes, resizes and encodes outside the interpreter's lock
-    (threads against processes: benchmarks/images.py). Each thread holds one picture.
+    (threads against processes: benchmarks/images.py). Each thread holds one picture. What earlier calls with the same
+    ``memory`` made of the same files is taken over.
     """
+    with (
+        quiet_pillow(),
+        remembering(partial(_store, limits=limits, out=out), limits, out, memory) as store,
+        reporter.track("Images", len(ids)) as advance,
+        ThreadPoolExecutor(workers or cores()) as pool,
+    ):
 
-    def one(item_id: str) -> Stored:
-        try:
-            return _store(find(item_id), limits, out)
-        except CoverError as error:
-            return Stored(fault=error.fault)
+        def one(item_id: str) -> Stored:
+            try:
+                cover = find(item_id)
+                return _draw(cover, limits, out) if isinstance(cover, Image.Image) else store(cover)
+            except CoverError as error:
+                return Stored(fault=error.fault)
 
-    results: list[Stored] = []
-    with quiet_pillow(), reporter.track("Images", len(ids)) as advance, ThreadPoolExecutor(workers or cores()) as pool:
+        results: list[Stored] = []
         for start in range(0, len(ids), _BATCH):
             for stored in pool.map(one, ids[start : start + _BATCH]):
                 results.append(stored)
@@ -77,9 +76,11 @@ def image_counts(results: Sequence[Stored]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _store(cover: Cover, limits: Images, out: Path) -> Stored:
-    if isinstance(cover, Image.Image):
-        return _write(encode(shrink(flat(cover), limits), "PNG"), "PNG", "encoded", out)
+def _draw(picture: Image.Image, limits: Images, out: Path) -> Stored:
+    return _write(encode(shrink(flat(picture), limits), "PNG"), "PNG", "encoded", out)
+
+
+def _store(cover: Path | bytes, limits: Images, out: Path) -> Stored:
     limit = limits.max_file_mb * 2**20
     data = cover if isinstance(cover, bytes) else read_cover(cover, limit)
     if len(data) > limit:

@@ -4,6 +4,7 @@ run_dir/
   pipeline.json           the resolved config of the latest run
   run.log                 what was said, with times
   cache/completions.sqlite
+  cache/images/           images shrunk by this or an earlier build of the data stage
   <stage>/manifest.json   written last: a manifest means done
   .<stage>.partial/       a stage being written, or what a killed process left
 """

@@ -65,7 +65,8 @@ def _run_data(c: Context) -> dict[str, Any]:
     from msr_adapter.data import build
 
     p = c.pipeline
-    return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter)
+    memory = c.folder.root / "cache" / "images"
+    return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter, memory)
 
 
 def _forecast_config(p: Pipeline) -> Any:
