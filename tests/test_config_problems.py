@@ -141,8 +141,8 @@ def test_one_bad_line(line: str, message: str) -> None:
         ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),
         (
             "next-item", "next-item\n  baselines: [randm]",
-            ["p.yaml:10 evaluate.baselines.0: the text 'randm'; expected one of random, popularity, base. "
-             "Did you mean `random`?"],
+            ["p.yaml:10 evaluate.baselines.0: the text 'randm'; expected one of random, popularity, "
+             "recency, title-overlap, item-knn, mf, sasrec, base. Did you mean `random`?"],
         ),
         (
             "next-item", "{name: x, k: [0]}",
