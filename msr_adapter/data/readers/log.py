@@ -8,7 +8,7 @@ import polars as pl
 
 from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.readers.layout import Table
-from msr_adapter.data.readers.rows import Rule, check_rows, is_empty, not_empty
+from msr_adapter.data.readers.rows import AN_ID, Rule, check_rows, is_empty
 from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, survey
 from msr_adapter.errors import Problem, UserError
@@ -43,6 +43,8 @@ class _Columns:
 
     user: pl.Expr
     item: pl.Expr
+    no_user: pl.Expr
+    no_item: pl.Expr
     time: pl.Expr | None
     split: pl.Expr | None
     rating: pl.Expr | None
@@ -123,11 +125,19 @@ def _columns(
         rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
         low = (rating < wanted.least).fill_null(False)
     split = _split(names["split"]) if "split" in names else None
-    return _Columns(user, item, time, split, rating, low, untimed)
+    no_user, no_item = (_lacks(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
+    return _Columns(user, item, no_user, no_item, time, split, rating, low, untimed)
+
+
+def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return whether an id is not there; numbers are not written out as text only to learn that."""
+    if not dtype.is_numeric():
+        return is_empty(column.cast(pl.String).str.strip_chars())
+    return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
 def _rules(names: Mapping[str, str], columns: _Columns) -> list[Rule]:
-    rules = [not_empty(names["user"], columns.user), not_empty(names["item"], columns.item)]
+    rules = [Rule(names["user"], columns.no_user, AN_ID), Rule(names["item"], columns.no_item, AN_ID)]
     if columns.time is not None:
         rules.append(Rule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
     if columns.split is not None:

@@ -12,6 +12,8 @@ from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.tabular import collect, scan
 from msr_adapter.errors import Problem, UserError
 
+AN_ID = "an id"
+
 _SHOWN = 60
 
 
@@ -31,7 +33,7 @@ def is_empty(text: pl.Expr) -> pl.Expr:
 
 def not_empty(column: str, text: pl.Expr) -> Rule:
     """Return the rule that an id is there."""
-    return Rule(column, is_empty(text), "an id")
+    return Rule(column, is_empty(text), AN_ID)
 
 
 def check_rows(table: Table, rules: Sequence[Rule], wanted: Collection[str]) -> None:

@@ -77,6 +77,8 @@ def _scaled(column: pl.Expr, dtype: pl.DataType, unit: float) -> pl.Expr:
     exact = whole // int(unit) if unit >= 1 else whole * 1000
     scaled = number / unit
     fits = scaled.is_finite() & (scaled.abs() < _LARGEST)
+    if dtype.is_integer():
+        return pl.when(fits).then(exact)
     is_whole = (whole.cast(pl.Float64) == number).fill_null(False)
     return pl.when(fits & is_whole).then(exact).when(fits).then(scaled.round().cast(pl.Int64, strict=False))
 
