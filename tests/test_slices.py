@@ -175,8 +175,11 @@ def test_what_changes_numbers_changes_the_digest() -> None:
         return protocol_digest(Protocol(**{"name": "one", **changes}).model_dump(mode="json"))
 
     assert digest_of(name="two") == digest_of(slices=()) == digest_of()
+    hard = [digest_of(negatives={"kind": "hard", "scores": Path(name)}) for name in ("a.csv", "b.csv")]
+    assert hard[0] == hard[1]  # the file's content decides the candidates, which have a digest of their own
     changed = [digest_of(k=(5,)), digest_of(metrics=("auc",)), digest_of(confidence=Confidence(samples=200)),
-               digest_of(confidence=Confidence(level=0.9)), digest_of(negatives={"count": 5}), digest_of()]  # fmt: skip
+               digest_of(confidence=Confidence(level=0.9)), digest_of(negatives={"count": 5}), digest_of(),
+               digest_of(negatives={"kind": "all"}), digest_of(target="most-popular-last")]  # fmt: skip
     assert len(set(changed)) == len(changed)
 
 

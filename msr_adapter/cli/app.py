@@ -151,15 +151,20 @@ def check(pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None,
     """
     with exit_codes(as_json):
         from msr_adapter.pipeline import check as find_problems
-        from msr_adapter.pipeline import plan
+        from msr_adapter.pipeline import notes, plan
 
         loaded = _load(pipeline, sets, run_dir)
         if problems := find_problems(loaded):
             raise UserError(problems)
         stages = plan(loaded)
-        lines = [f"  {name:<11} {_would(state)}" for name, state in stages.items()]
+        known = notes(loaded, stages)
+        lines = [
+            *(f"  {name:<11} {_would(state)}" for name, state in stages.items()),
+            *(f"note: {one}" for one in known),
+        ]
         text = "\n".join([f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:", *lines])
-        emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages}, text, as_json)
+        result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": known}
+        emit(result, text, as_json)
 
 
 @app.command("ls")

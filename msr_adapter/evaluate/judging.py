@@ -53,9 +53,11 @@ def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> J
 def protocol_digest(protocol: Mapping[str, Any]) -> str:
     """Return the digest of a protocol's settings, without those that cannot change a number of the table.
 
-    These are its name, its slices and the path of its candidates, whose content has a digest of its own.
+    These are its name, its slices and the paths of files that decide the candidates: those have a digest of their own.
     """
-    return digest({key: value for key, value in protocol.items() if key not in ("name", "candidates", "slices")})
+    settings = {key: value for key, value in protocol.items() if key not in ("name", "candidates", "slices")}
+    negatives = {key: value for key, value in protocol["negatives"].items() if key != "scores"}
+    return digest(settings | {"negatives": negatives})
 
 
 def primary_metric(protocol: Protocol) -> str:

@@ -147,15 +147,25 @@ def _metrics(
         "differences": gaps,
         "smallest_difference": judging.smallest_differences(models, primary),
         "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
-        "findings": [*judging.find(models, gaps, mass, primary), *_unjudged(baselines, models)],
+        "findings": [*judging.find(models, gaps, mass, primary), *_about_the_protocol(protocol, baselines, models)],
         "versions": dict(context.versions),
     }
 
 
-def _unjudged(baselines: tuple[str, ...], models: Mapping[str, judging.Judged]) -> list[dict[str, str]]:
-    if "recency" not in baselines or "recency" in models:
-        return []
-    return [{"severity": "info", "text": "Recency is not judged: the log has no times that two users share."}]
+def _about_the_protocol(
+    protocol: Protocol, baselines: tuple[str, ...], models: Mapping[str, judging.Judged]
+) -> list[dict[str, str]]:
+    found = []
+    if protocol.target == "most-popular-last":
+        text = (
+            "The target is the latest of the user's 6 most popular items, as in the published code, not the last item "
+        )
+        text += "taken: popularity alone nearly finds it. Set these numbers beside that code's, never beside others."
+        found.append({"severity": "warning", "text": text})
+    if "recency" in baselines and "recency" not in models:
+        text = "Recency is not judged: the log has no times that two users share."
+        found.append({"severity": "info", "text": text})
+    return found
 
 
 def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:

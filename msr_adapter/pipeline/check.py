@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
+from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_libraries
 from msr_adapter.prompts import Prompts
 
@@ -34,6 +36,20 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *_check_disk(loaded.run_dir),
     ]
+
+
+def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
+    protocol = loaded.pipeline.evaluate.protocol
+    if protocol.negatives.kind != "all":
+        return []
+    models = 2 if "base" in loaded.pipeline.evaluate.baselines else 1
+    manifest = RunFolder(loaded.run_dir).manifest("data") if stages["data"] == "up to date" else None
+    if manifest is None:
+        number = "once per test user and item; `msr build-data` counts them"
+    else:
+        number = f"{manifest.summary['splits']['test']['candidates'] * models:,} times ({models} scored)"
+    return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
 
 
 def require(loaded: LoadedPipeline) -> None:
