@@ -144,8 +144,8 @@ def test_wrong_input_is_exit_code_2_with_every_problem(calls: list[dict[str, Any
     assert done.stderr.splitlines() == [
         "2 problems:",
         "--set seed: the text 'x'; expected a whole number, at least 0",
-        "--set nmae: unknown key; known here: name, seed, run_dir, templates, data, split, summarize, train, evaluate. "
-        "Did you mean `name`?",
+        "--set nmae: unknown key; known here: name, seed, run_dir, cache, templates, data, split, summarize, train, "
+        "evaluate. Did you mean `name`?",
     ]
     assert done.stdout == ""
     assert not calls

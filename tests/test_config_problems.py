@@ -17,7 +17,7 @@ KINDS = (
 )
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
-TOP = "known here: name, seed, run_dir, templates, data, split, summarize, train, evaluate"
+TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate"
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,8 @@ def test_one_bad_line(line: str, message: str) -> None:
         ),
         (
             "next-item", "next-itm",
-            ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: next-item. "
+            ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: "
+             "full-ranking, next-item, paper, popularity-matched, released-code. "
              "Did you mean `next-item`?"],
         ),
         ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),
