@@ -129,3 +129,16 @@ def test_only_the_kept_catalogue_is_wanted(tmp_path: Path) -> None:
     data = data.model_copy(update={"source": data.source.model_copy(update={"items": items})})
     assert wanted_images(data, 0, every_item=True).urls == dict.fromkeys(("i000", "new", "rare"), url)
     assert wanted_images(data, 0, every_item=False).urls == {"i000": url}
+
+
+def test_an_interrupted_download_says_what_is_kept(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msr_adapter.data.fetch.fetch_into", interrupt)
+    done = msr(pipeline(tmp_path, server, "{folder: covers}"))
+    assert done.exit_code == 130
+    kept = f"What was downloaded is kept in {tmp_path / 'covers'}. The same command goes on from there."
+    assert kept in done.stderr

@@ -36,6 +36,7 @@ from msr_adapter.data.pictures import CoverError, decode, quiet_pillow
 from msr_adapter.errors import UserError
 
 USERS, ITEMS = 30, 12
+MODEL = "{model: {path: tiny}}"
 CANARY = (255, 0, 255)
 """The colour of the picture that nothing may read."""
 
@@ -319,6 +320,17 @@ def test_ids_of_a_megabyte_are_ids(tmp_path: Path) -> None:
     assert max(len(row["item_id"]) for row in built.rows("items")) == 10**6
 
 
+def test_a_nul_in_a_path_of_the_pipeline_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(
+        'data:\n  source: {kind: table, interactions: "a\\0b.csv"}\n  images: {folder: "x\\0y"}\n'
+        f"summarize: {{items: {MODEL}, users: {MODEL}}}\ntrain: {MODEL}\nevaluate: {{protocol: next-item}}\n"
+    )
+    done = CliRunner().invoke(app, ["check", str(tmp_path / "my.yaml")])
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'my.yaml'}:2 data.source.interactions: a NUL character; a path" in done.stderr
+    assert f"{tmp_path / 'my.yaml'}:3 data.images.folder: a NUL character; a path" in done.stderr
+
+
 def bomb_line(_: bytes) -> bytes:
     return b"user,item,timestamp" + b"x" * 70 * 2**20
 
@@ -334,10 +346,9 @@ def test_a_gzip_bomb_is_an_error_for_every_command(
 ) -> None:
     with gzip.open(tmp_path / "log.csv.gz", "wb", compresslevel=1) as file:
         file.write(make(b"user,item,timestamp\n"))
-    model = "{model: {path: tiny}}"
     (tmp_path / "my.yaml").write_text(
         "data: {source: {kind: table, interactions: log.csv.gz}, images: {folder: .}}\n"
-        f"summarize: {{items: {model}, users: {model}}}\ntrain: {model}\nevaluate: {{protocol: next-item}}\n"
+        f"summarize: {{items: {MODEL}, users: {MODEL}}}\ntrain: {MODEL}\nevaluate: {{protocol: next-item}}\n"
     )
     done = CliRunner().invoke(app, [command, str(tmp_path / "my.yaml")])
     assert done.exit_code == 2

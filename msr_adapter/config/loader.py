@@ -91,6 +91,9 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
         known = field_at(Pipeline, loc, data)
         if known is None or not isinstance(node.value, str):
             continue
+        if "\0" in node.value and is_path(known):
+            problems.append(Problem(node.where, ".".join(map(str, loc)), "a NUL character", "a path"))
+            continue
         if loc == ("templates",):
             tree = tree.replaced(loc, Node(_templates(node, problems), node.where, node.base))
         elif is_path(known) or (loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))):
