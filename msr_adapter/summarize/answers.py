@@ -13,6 +13,7 @@ from msr_adapter.generation import Answer, Backend, Chain, Completion, Completio
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
+from msr_adapter.summarize.cleaning import clean
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
 _NAMED = 5
@@ -30,6 +31,12 @@ class Answers:
     requests: int = 0
     empty: int = 0
     """Requests answered with nothing but white space."""
+    refused: int = 0
+    """Requests that the model declined; their text is empty."""
+    echoed: int = 0
+    """Answers that began with the question; it was cut off."""
+    wrapped: int = 0
+    """Answers that lost a label, a pleasantry or quotes."""
     cut: int = 0
     """Requests whose answer ended at the token budget."""
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -51,20 +58,24 @@ class Answers:
     def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
         """Answer ``requests`` in their order; ``owners`` name them in the list of failures."""
         answers = self.cache.attempt(self.backend, requests, advance=advance)
-        return [self.take(owner, answer) for owner, answer in zip(owners, answers, strict=True)]
+        return [self.take(*taken) for taken in zip(owners, requests, answers, strict=True)]
 
     def converse(self, chains: Sequence[Chain], advance: Advance) -> None:
         """Move ``chains`` to their ends; each puts what it is sent through `take`."""
         self.cache.converse(self.backend, chains, advance=advance)
 
-    def take(self, owner: str, answer: Answer) -> str | None:
+    def take(self, owner: str, request: Request, answer: Answer) -> str | None:
         """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""
         self.requests += 1
         if isinstance(answer, Failure):
             self.failures.append({"id": owner, "reason": answer.reason})
             return None
-        text = neutralise(answer.text, TEXT_LIMIT)
-        self.empty += not text
+        cleaned = clean(" ".join(answer.text.split()), request.prompt)
+        text = neutralise(cleaned.text, TEXT_LIMIT)
+        self.refused += cleaned.refused
+        self.echoed += cleaned.echoed
+        self.wrapped += cleaned.wrapped
+        self.empty += not text and not cleaned.refused
         self.cut += answer.finish_reason == "length"
         self._distinct[answer.key] = answer
         return text
@@ -78,6 +89,9 @@ class Answers:
             "computed": computed,
             "cached": len(self._distinct) - computed,
             "empty_answers": self.empty,
+            "refused": self.refused,
+            "echoed": self.echoed,
+            "wrapped": self.wrapped,
             "cut_by_budget": self.cut,
             "failed": len(self.failures),
             "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
@@ -102,6 +116,14 @@ class Answers:
         """Say what a reader of the summaries must know: empty answers, and answers cut at the token budget."""
         if self.empty:
             reporter.note(f"{label}: {self.empty} of {self.requests} answers were empty")
+        if self.refused:
+            reporter.note(
+                f"{label}: the model declined {self.refused} of {self.requests} requests; they have no summary"
+            )
+        if self.echoed:
+            reporter.note(
+                f"{label}: {self.echoed} of {self.requests} answers began with the question, which was cut off"
+            )
         if self.cut:
             reporter.note(
                 f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens; "

@@ -122,7 +122,7 @@ class _Recurrence:
         read = 0
         for block in self.blocks[index]:
             request = self.answers.request(self.prompts.user_preference(self._texts[index], block))
-            text = self.answers.take(owner, (yield request))
+            text = self.answers.take(owner, request, (yield request))
             read += len(block)
             if text is None:
                 self.failed.add(index)
