@@ -205,9 +205,9 @@ STAGES: tuple[Stage, ...] = (
         "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
         _forecast_config, _train_sources, _run_forecast,
     ),
-    Stage("items", 1, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
+    Stage("items", 2, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
-        "users", 2, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
+        "users", 3, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
         _users_config, _users_sources, _run_users,
     ),
     Stage(

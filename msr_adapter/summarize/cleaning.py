@@ -12,7 +12,8 @@ _PLEASANTRY = re.compile(
 )
 _REFUSAL = re.compile(
     r"(?:i(?:'m| am) (?:very |really )?sorry\b|sorry, (?:but )?i\b|i apologi[sz]e\b|as an ai\b|"
-    r"i(?:'m| am) (?:unable|not able)\b|i (?:cannot|can't|can not) (?:help|assist|provide|describe|see|view|summari[sz]e)\b)",
+    r"i(?:'m| am) (?:unable|not able)\b|"
+    r"i (?:cannot|can't|can not) (?:help|assist|provide|describe|see|view|summari[sz]e)\b)",
     re.I,
 )
 _LEAST_ECHO = 24
