@@ -30,6 +30,25 @@ PROTOCOL = Protocol(name="small", confidence=Confidence(samples=100))
 SIZE = 7
 
 
+SPREAD = {"mean": 2.5, "min": 1, "5%": 1, "25%": 1, "median": 2, "75%": 3, "95%": 9, "max": 12}
+STATISTICS = {
+    "log": {"users": 1200, "items": 60, "interactions": 3400, "density": 0.0472, "per_user": SPREAD,
+            "per_item": {**SPREAD, "95%": 1, "median": 1}, "rare_items": 0.5},
+    "history": {"test": SPREAD}, "time": {"clock": True, "days": 31.2, "tied_targets": 0.0},
+    "time_leakage": {"mean_share_later": 0.391}, "cold": {"targets": 0.024, "negatives": 0.3},
+    "shortcuts": {"lists": 40, "of": 40, "popularity": {"auc": 0.7904, "gauc": 0.7801},
+                  "title_overlap": {"auc": 0.65, "gauc": 0.64}},
+    "titles": {"empty": 0.0, "same": 0.01, "nearly_same": 0.02}, "images": {"with_image": 0.75, "shared": 0.125},
+    "labels": {"train": {"positives": 10, "negatives": 40}},
+}  # fmt: skip
+"""What the audit measured, in its layout."""
+FORECAST = {
+    "cutoff_len": 512,
+    "row": {"median": 190.0, "max": 1030},
+    "findings": [{"severity": "error", "topic": "row-length", "text": "Rows may have up to 1,030 tokens."}],
+}
+
+
 @dataclass
 class Run:
     """Folders of the upstream stages, and what goes with them."""
@@ -65,6 +84,7 @@ class Run:
             manifests={
                 "train": {"stage": "train", "summary": {"steps": 30}, "seconds": 125.0, "peak_bytes": 2**29},
                 "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
+                "forecast": {"stage": "forecast", "summary": FORECAST},
             },
             history=self.root / "trainer_log.jsonl",
             items_dir=self.root / "items",
@@ -145,7 +165,8 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
     table = pa.table({key: list(value) for key, value in preferences.items()}, schema=schema.USER_SUMMARIES)
     schema.write_table(table, schema.USER_SUMMARIES, run.root / "users" / "users.parquet")
     _write_steps(run, range(5, total), preferences["summary"][0])
-    audit = {"counts": {"users": total, "dropped": {"short": 3}}, "findings": [], "extra": [1]}
+    counts = {"users": total, "dropped": {"short": 3}}
+    audit: dict[str, Any] = {"counts": counts, "statistics": STATISTICS, "extra": [1]}
     audit["findings"] = [{"severity": "warning", "text": "<script>bad()</script> 3 users dropped", "more": 1}]
     (run.data / "audit.json").write_text(json.dumps(audit))
     return {key: value[5 * SIZE :] for key, value in columns.items()}

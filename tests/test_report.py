@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from judged_run import Run, make_run
+from judged_run import FORECAST, STATISTICS, Run, make_run
 from PIL import Image
 
 from msr_adapter.evaluate.curves import roc_points
@@ -19,6 +19,7 @@ from msr_adapter.evaluate.plots import draw_svg
 from msr_adapter.evaluate.readings import clip
 from msr_adapter.evaluate.sections import findings, flatten
 from msr_adapter.evaluate.shown import pick
+from msr_adapter.evaluate.worth import shortcut_rows, worth_facts
 from msr_adapter.metrics import evaluate_groups
 
 _LOADS = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
@@ -139,7 +140,8 @@ def test_it_tells_everything(run: Run, page: _Page) -> None:
                    "Only 40 test users", "AUC by model", "HR@k by k", "ROC", "Training loss", "Learning rate", "Best",
                    "Worst", "true item", "Items 1 to 3, then the preference", "likes nothing yet", "512 MiB",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 30",
-                   "kind: shop"):  # fmt: skip
+                   "kind: shop", "Rows may have up to 1,030 tokens.", "How often training took the item0.7900.780",
+                   "39% on average"):  # fmt: skip
         assert needed in text, needed
     for model in metrics["models"]:
         assert f"{metrics['models'][model]['metrics']['auc']['mean']:.3f}" in text
@@ -209,9 +211,45 @@ def test_findings_are_ordered_and_unknown_severities_kept() -> None:
     assert [(row["severity"], row["text"]) for row in found] == [("error", "a"), ("info", "b"), ("info", "")]
 
 
+def test_what_the_data_is_worth_by_hand() -> None:
+    audit = {"statistics": STATISTICS}
+    assert shortcut_rows(audit) == [
+        {"label": "How often training took the item", "auc": "0.790", "gauc": "0.780"},
+        {"label": "Words shared with the titles of the history", "auc": "0.650", "gauc": "0.640"},
+    ]
+    assert worth_facts(audit, FORECAST) == [
+        ("Kept", "3,400 interactions, 1,200 users, 60 items (density 4.72%)"),
+        ("Interactions per user", "2 (5 to 95 %: 1 to 9)"),
+        ("Interactions per item", "1"),
+        ("History of a test user", "2 (5 to 95 %: 1 to 9) items"),
+        ("Time from first to last", "31 days"),
+        ("Training log later than a test target", "39% on average"),
+        ("Never seen in training", "2.4% of test targets, 30.0% of negatives"),
+        ("Negatives per positive in training", "4"),
+        ("Titles", "empty 0.0%, also another item's 1.0%, nearly another's 2.0%"),
+        ("Items with a picture", "75.0%, 12.5% of them shared"),
+        ("Tokens of a row, forecast", "about 190, at most 1,030 of 512"),
+    ]
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    assert (shortcut_rows({}), worth_facts({}, {})) == ([], [])
+    bare = {"time": {"clock": False, "days": None}, "time_leakage": {}, "cold": {}, "history": {},
+            "titles": {"empty": 1.0}, "labels": {"train": {"positives": 0, "negatives": 0}},
+            "images": {"with_image": 0.0}, "shortcuts": {}}  # fmt: skip
+    assert worth_facts({"statistics": bare}, {}) == [
+        ("Titles", "empty 100.0%, also another item's 0.0%, nearly another's 0.0%"), ("Items with a picture", "0.0%"),
+    ]  # fmt: skip
+
+
 def test_nested_counts_are_flattened() -> None:
     counts = {"rows": 12345, "dropped_users": {"too_short": 2, "names": ["a"]}}
     assert flatten(counts) == [("rows", "12,345"), ("dropped users: too short", "2"), ("dropped users: names", "['a']")]
+    assert flatten({"share": 0.123456, "none": None, "yes": True}) == [
+        ("share", "0.1235"),
+        ("none", "None"),
+        ("yes", "1"),
+    ]
 
 
 def test_plots_take_their_colours_and_fonts_from_the_page() -> None:

@@ -21,6 +21,7 @@ from msr_adapter.evaluate.history import read_history
 from msr_adapter.evaluate.judging import Judged
 from msr_adapter.evaluate.palette import looks
 from msr_adapter.evaluate.readings import read_readings
+from msr_adapter.evaluate.worth import shortcut_rows, worth_facts
 from msr_adapter.files import bundled, write_text
 
 _EXPLORER_BYTES = 22_000_000
@@ -95,7 +96,8 @@ def _numbers(
     context: ReportContext,
 ) -> dict[str, Any]:
     """Return the template's variables about all users together."""
-    audit = _read_audit(data_dir / "audit.json")
+    audit, forecast = _read_audit(data_dir / "audit.json"), context.manifests.get("forecast", {}).get("summary") or {}
+    found = [*(audit or {}).get("findings", []), *forecast.get("findings", []), *metrics["findings"]]
     cuts = metrics.get("slices") or []
     return {
         "headline": sections.headline(metrics),
@@ -107,7 +109,9 @@ def _numbers(
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
         "described": [{"name": name, "text": text} for name, text in _DESCRIBED.items() if name in metrics["models"]],
         "smallest": sections.smallest_line(metrics),
-        "findings": sections.findings([*(audit or {}).get("findings", []), *metrics["findings"]]),
+        "findings": sections.findings(found),
+        "shortcuts": shortcut_rows(audit or {}),
+        "worth": worth_facts(audit or {}, forecast),
         "counts": sections.flatten({key: value for key, value in (audit or {}).items() if key != "findings"}),
         "audited": audit is not None,
         "plots": figures.result_figures(metrics, models, held_out),

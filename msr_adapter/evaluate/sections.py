@@ -95,7 +95,8 @@ def _severity(finding: Mapping[str, Any]) -> str:
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Return nested counts as (``outer: inner``, text) pairs."""
     if not isinstance(value, Mapping):
-        return [(prefix, f"{value:,}" if isinstance(value, int | float) else clip(str(value), 300))]
+        number = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else ""
+        return [(prefix, number or clip(str(value), 300))]
     pairs = []
     for key, inner in value.items():
         pairs += flatten(inner, f"{prefix}: {key}" if prefix else str(key))
