@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from data_builders import corpus_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from msr_adapter.config.models import Images
@@ -236,3 +238,23 @@ def test_the_limit_on_bytes_holds_for_files_and_tables(tmp_path: Path) -> None:
     ]
     assert stored(tmp_path, corpus(a=noise), Images(max_file_mb=1))[0][0].fault == "too_large"
     assert stored(tmp_path, corpus(a=noise), Images())[0][0].fault == "not_an_image"
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.sampled_from(["..", ".", "", "in", "out", "up", "1.png", "C:", "~", "\0", "a b"]), max_size=6),
+       separator=st.sampled_from(["/", "\\", "//"]), start=st.sampled_from(["", "/", "\\", " "]))  # fmt: skip
+def test_no_combination_leads_outside(tmp_path: Path, parts: list[str], separator: str, start: str) -> None:
+    folder = tmp_path / "covers"
+    if not folder.exists():
+        (folder / "in" / "in").mkdir(parents=True)
+        (folder / "out").symlink_to(tmp_path)
+        (folder / "in" / "up").symlink_to("../..")
+        (folder / "in" / "in" / "up").symlink_to("..")
+        put(tmp_path / "1.png")
+    try:
+        found = path_within(folder, start + separator.join(parts))
+    except CoverError as error:
+        outside = error.fault == "outside"
+        assert outside
+    else:
+        assert Path(os.path.realpath(found)).is_relative_to(folder)
