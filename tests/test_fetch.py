@@ -216,6 +216,15 @@ def test_done_ones_are_skipped_failed_ones_retried_changed_ones_replaced(tmp_pat
     assert (tmp_path / "fetch-failures.csv").read_text() == "item_id,url,reason\n"
 
 
+def test_a_url_of_several_items_is_asked_for_once(tmp_path: Path) -> None:
+    with serving(x=ok, y=status(404)) as server:
+        wanted = {"1": server.url("x"), "2": server.url("y"), "3": server.url("x"), "4": server.url("y")}
+        report = fetch(tmp_path, wanted)
+        assert server.hits == {"/x": 1, "/y": 1}
+    assert (report["fetched"], report["failed"], report["reasons"]) == (2, 2, {"http_404": 2})
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "3.png").read_bytes() == image_bytes()
+
+
 def test_requests_at_a_time_are_limited_in_all_and_by_host(tmp_path: Path) -> None:
     def slow(handler: Handler) -> None:
         time.sleep(0.02)

@@ -27,6 +27,7 @@ FAILURES = "fetch-failures.csv"
 REPORT = "fetch-report.json"
 
 _Done = Callable[[Fetched], None]
+_Queue = deque[tuple[str, list[str]]]
 
 
 def fetch_into(
@@ -70,16 +71,17 @@ async def _fetch_all(folder: Path, todo: Mapping[str, str], policy: Policy, reso
     with ThreadPoolExecutor(cores()) as threads:
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
 
-            async def one(item: str, url: str) -> Fetched:
+            async def one(url: str, items: list[str]) -> list[Fetched]:
                 try:
                     got = await download(client, url, policy, slots, threads)
                 except FetchError as error:
-                    return Fetched(item, url, reason=error.reason)
-                return await asyncio.get_running_loop().run_in_executor(threads, _save, folder, item, url, got)
+                    return [Fetched(item, url, reason=error.reason) for item in items]
+                return await asyncio.get_running_loop().run_in_executor(threads, _save, folder, items, url, got)
 
-            async def work(queue: deque[tuple[str, str]]) -> None:
+            async def work(queue: _Queue) -> None:
                 while queue:
-                    done(await one(*queue.popleft()))
+                    for outcome in await one(*queue.popleft()):
+                        done(outcome)
 
             async with asyncio.TaskGroup() as group:
                 for queue in _by_host(todo).values():
@@ -87,14 +89,18 @@ async def _fetch_all(folder: Path, todo: Mapping[str, str], policy: Policy, reso
                         group.create_task(work(queue))
 
 
-def _by_host(todo: Mapping[str, str]) -> dict[str, deque[tuple[str, str]]]:
-    queues: dict[str, deque[tuple[str, str]]] = {}
+def _by_host(todo: Mapping[str, str]) -> dict[str, _Queue]:
+    """Return host -> its URLs, each with the items that name it."""
+    items: dict[str, list[str]] = {}
     for item, url in todo.items():
+        items.setdefault(url, []).append(item)
+    queues: dict[str, _Queue] = {}
+    for url, named_by in items.items():
         try:
             host = httpx.URL(url).host
         except httpx.InvalidURL:
             host = ""
-        queues.setdefault(host, deque()).append((item, url))
+        queues.setdefault(host, deque()).append((url, named_by))
     return queues
 
 
@@ -102,11 +108,13 @@ def _is_done(folder: Path, one: Fetched | None, url: str) -> bool:
     return one is not None and one.url == url and one.file is not None and (folder / one.file).is_file()
 
 
-def _save(folder: Path, item: str, url: str, got: Download) -> Fetched:
-    name = safe_name(item) + got.suffix
-    with atomic_path(folder / name) as temporary:
-        temporary.write_bytes(got.data)
-    return Fetched(item, url, name, len(got.data), digest(got.data))
+def _save(folder: Path, items: list[str], url: str, got: Download) -> list[Fetched]:
+    """Write one file per item: the next run may give one of them another URL."""
+    names = {item: safe_name(item) + got.suffix for item in items}
+    for name in names.values():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(got.data)
+    return [Fetched(item, url, name, len(got.data), digest(got.data)) for item, name in names.items()]
 
 
 def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[str, Any]:
