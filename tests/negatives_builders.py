@@ -65,10 +65,12 @@ def draw(
     chunk: int = CHUNK,
     categories: dict[str, str] | None = None,
     target: str = "last",
+    popularity: Rows | None = None,
 ) -> Drawn:
     log = rows if isinstance(rows, Log) else log_of(rows)
     examples = make_examples(log, split, seed, target)
-    popularity = degree(log.item[known_to_training(log, split, examples, seed)], len(log.items))
+    if popularity is None:
+        popularity = degree(log.item[known_to_training(log, split, examples, seed)], len(log.items))
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
     protocol, audit, tally = Protocol(name="test", negatives=test), Audit(), Tally()
     known = Knowledge(log.items, popularity, category)

@@ -11,10 +11,12 @@ import pytest
 from data_builders import Row, logs, random_rows
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from negatives_builders import Drawn, draw, skewed_rows
+from negatives_builders import Drawn, Groups, draw, skewed_rows
 
 from msr_adapter.config.models import Mixture, Negatives, TrainNegatives
 from msr_adapter.data import shortage
+from msr_adapter.data.corpus import Log
+from msr_adapter.data.hashing import hash_ids
 from msr_adapter.errors import UserError
 
 ALL_KINDS = ("uniform", "popularity", "popularity-matched", "same-category", "mixture", "all")
@@ -297,3 +299,32 @@ def test_a_scores_file_that_is_none_is_told(tmp_path: Path) -> None:
     assert told(path) == "b.csv:3 score: no number, as in 2 rows; a number"
     (tmp_path / "c.parquet").write_bytes(b"no parquet")
     assert told(tmp_path / "c.parquet").startswith("c.parquet scores: cannot be read")
+
+
+def sharded(drawn: Drawn, shards: int) -> list[Log]:
+    """Cut the log into shards of whole users, by a hash of the user; the catalogue stays whole."""
+    log = drawn.log
+    shard_of = (hash_ids(log.users) % np.uint64(shards)).astype(np.int64)
+    pieces = []
+    for shard in range(shards):
+        users = np.flatnonzero(shard_of == shard)
+        rows = np.isin(log.user, users)
+        new = np.searchsorted(users, log.user[rows]).astype(np.int32)
+        pieces.append(Log(log.users.gather(users), log.items, new, log.item[rows], log.time[rows]))
+    return pieces
+
+
+@pytest.mark.parametrize("kind", ["uniform", "popularity", "popularity-matched", "same-category", "mixture", "all"])
+def test_one_four_and_sixteen_shards_of_users_draw_the_same(kind: str) -> None:
+    rows = skewed_rows(users=60, items=40, length=6)
+    categories = {f"i{n:03}": f"c{n % 2}" for n in range(40)}
+    negatives = Negatives(kind=kind, count=6, pool=20, **ANY)
+    whole = draw(rows, negatives, categories=categories)
+    for shards in (1, 4, 16):
+        together: Groups = {}
+        for log in sharded(whole, shards):
+            if len(log.users):
+                together |= draw(log, negatives, categories=categories, popularity=whole.popularity).groups()
+        assert together == whole.groups()
+        size = -(-len(whole.candidates) // shards)
+        assert draw(rows, negatives, categories=categories, chunk=size).digest == whole.digest
