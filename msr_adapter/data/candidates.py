@@ -55,10 +55,14 @@ def candidate_chunks(draw: Draw, tally: Tally, rows: int = CHUNK) -> Iterator[Ca
 
 
 def draw_candidates(draw: Draw, tally: Tally, rows: int = CHUNK) -> Candidates:
-    """Return the candidates of all examples at once, in one piece; see `candidate_chunks`."""
-    chunks = [(one.example, one.item, one.label) for one in candidate_chunks(draw, tally, rows)]
-    none = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int8)
-    return Candidates(*(np.concatenate(column) for column in zip(*(chunks or [none]), strict=True)))
+    """Return the candidates of all examples in one piece, 13 bytes a row; see `candidate_chunks`."""
+    total = int(rows_of_lists(draw).sum())
+    whole = Candidates(np.empty(total, np.int64), np.empty(total, np.int32), np.empty(total, np.int8))
+    end = 0
+    for chunk in candidate_chunks(draw, tally, rows):
+        part = slice(end, end := end + len(chunk))
+        whole.example[part], whole.item[part], whole.label[part] = chunk.example, chunk.item, chunk.label
+    return whole
 
 
 def _parts(split: NDArray[np.int8], sizes: Rows, rows: int) -> Iterator[slice]:
