@@ -22,7 +22,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from msr_adapter.config.models import Data, KCore, Negatives, Protocol, Split, TableSource
+from msr_adapter.config.models import Data, KCore, Negatives, Protocol, Split, TableSource, TrainNegatives
 from msr_adapter.data import build
 from msr_adapter.progress import Reporter
 
@@ -67,7 +67,7 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     out.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    result = build(data, Split.model_validate({"kind": kind}), protocol, 1, 0, out, Reporter())
+    result = build(data, Split.model_validate({"kind": kind}), protocol, TrainNegatives(count=1), 0, out, Reporter())
     return {
         "counts": result["counts"],
         "splits": result["splits"],

@@ -77,7 +77,7 @@ def at_once(prompts: Prompts, preferences: list[str], titles: list[str], images:
     return table.take(rows[:, 0], rows[:, 1]).to_list()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=7), preferences=texts, titles=texts, data=st.data())
 def test_any_template_gives_the_rows_of_the_single_renderer(
     tmp_path_factory: pytest.TempPathFactory,

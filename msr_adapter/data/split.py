@@ -99,7 +99,9 @@ def parts_of(log: Log) -> NDArray[np.int8]:
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
     """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item."""
-    assert len(np.unique(log.pair_keys())) == len(log.user), "a user has an item twice"
+    pairs = log.pair_keys()
+    pairs.sort()  # an order of magnitude faster than np.unique
+    assert bool((pairs[1:] != pairs[:-1]).all()), "a user has an item twice"
     assert bool((examples.start < examples.end).all()), "a history is empty"
     first, last = examples.row(examples.start), examples.row(examples.end - 1)
     assert bool((last < examples.target).all()), "a history reaches its target"

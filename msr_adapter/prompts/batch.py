@@ -3,9 +3,7 @@
 The result is that of `Prompts.recommend`, row by row, white space included: every piece is rendered by Jinja.
 """
 
-from collections.abc import Callable, Sequence
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -14,16 +12,13 @@ from numpy.typing import NDArray
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutral import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.parts import Part, cut, pieces
+from msr_adapter.prompts.patterns import Codes, Pattern, Quote, by_value, fill, joined, split_at_marks
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
 
-Value = TypeVar("Value")
-Codes = NDArray[np.integer]
-Quote = Callable[[str], str]
-"""Escapes text; works character by character, so that joined escapes are the escape of what is joined."""
 Columns = dict[str, pl.Series]
-Patterns = dict[tuple[bool, ...], list[str]]
-"""Which variables are not empty -> literals and, at odd places, the names of the variables between them."""
+Patterns = dict[tuple[bool, ...], Pattern]
+"""Which variables are not empty -> the pattern of the text."""
 
 _NAME = "recommend"
 _USER, _ITEM = frozenset({"preference"}), frozenset({"title", "image"})
@@ -65,7 +60,7 @@ class PromptTable:
                 columns.append(part.render(self._columns(part, users, items)))
             else:
                 columns.append(texts.gather(users if part.is_user else items))
-        rows = _joined(columns, len(users))
+        rows = joined(columns, len(users))
         self._check_images(rows, users, items)
         return rows
 
@@ -112,25 +107,15 @@ class _Renderer:
         if self._patterns is not None:
             return self._fill(columns, self._patterns)
         rows = list(zip(*(columns[name].to_list() for name in self.names), strict=True))
-        return _by_value(rows, lambda row: self._quoted(self._jinja(**dict(zip(self.names, row, strict=True)))))
+        return by_value(rows, lambda row: self._quoted(self._jinja(**dict(zip(self.names, row, strict=True)))))
 
     def _fill(self, columns: Columns, patterns: Patterns) -> pl.Series:
-        """Fill the patterns: at once all rows in which the same variables are empty."""
         given = [columns[name] if name == "image" else columns[name] != "" for name in self.names]
-        case = sum((flag.to_numpy() * (1 << place) for place, flag in enumerate(given)), np.zeros(1, dtype=np.int64))
-        texts, places = [pl.Series(dtype=pl.String)], [np.empty(0, dtype=np.int64)]
-        for flags, pattern in patterns.items():
-            rows = np.flatnonzero(case == sum(flag << place for place, flag in enumerate(flags)))
-            if rows.size:
-                filled = [self._column(columns[piece], rows) if place % 2 else self._quoted(piece)
-                          for place, piece in enumerate(pattern)]  # fmt: skip
-                texts.append(_joined(filled, len(rows)))
-                places.append(rows)
-        return pl.concat(texts).gather(np.argsort(np.concatenate(places)))
-
-    def _column(self, values: pl.Series, rows: Codes) -> pl.Series:
-        column = values.gather(rows)
-        return _by_value(column.to_list(), self._quote) if self._quote else column
+        case = np.zeros(len(given[0]), dtype=np.int64)
+        for place, flag in enumerate(given):
+            case += flag.to_numpy().astype(np.int64) << place
+        numbered = {sum(flag << place for place, flag in enumerate(flags)): p for flags, p in patterns.items()}
+        return fill(numbered, case, columns, self._quote)
 
     def _find_patterns(self) -> Patterns | None:
         """Render every case with marks for the texts; None if that fails, or if two kinds of marks disagree."""
@@ -141,12 +126,12 @@ class _Renderer:
             return None
         return {case: one for case, (one, _) in found.items()} if all(a == b for a, b in found.values()) else None
 
-    def _pattern(self, case: tuple[bool, ...], mark: str) -> list[str]:
+    def _pattern(self, case: tuple[bool, ...], mark: str) -> Pattern:
         given = {
             name: flag if name not in _TEXTS else f"{mark}{name}{mark}" if flag else ""
             for name, flag in zip(self.names, case, strict=True)
         }
-        return self._jinja(**given).split(mark)
+        return split_at_marks(self._jinja(**given), mark)
 
     def _jinja(self, **values: str | bool) -> str:
         try:
@@ -159,21 +144,8 @@ class _Renderer:
 
 
 def _neutral(texts: pl.Series, limit: int) -> pl.Series:
-    return _by_value(texts.to_list(), lambda text: neutralise(text, limit))
-
-
-def _by_value(values: Sequence[Value], function: Callable[[Value], str]) -> pl.Series:
-    """Return ``function`` of every value, called once for equal ones."""
-    known = {value: function(value) for value in dict.fromkeys(values)}
-    return pl.Series(map(known.__getitem__, values), dtype=pl.String)
+    return by_value(texts.to_list(), lambda text: neutralise(text, limit))
 
 
 def _count_placeholders(texts: pl.Series) -> Codes:
     return texts.str.count_matches(IMAGE_PLACEHOLDER, literal=True).to_numpy()
-
-
-def _joined(columns: Sequence[pl.Series | str], rows: int) -> pl.Series:
-    """Return columns and constants joined row by row."""
-    if all(isinstance(column, str) for column in columns):
-        return pl.Series(["".join(map(str, columns))]).new_from_index(0, rows)
-    return pl.select(pl.concat_str([pl.lit(column) for column in columns])).to_series()

@@ -82,7 +82,7 @@ def _part(
 ) -> Part:
     state = [place for place, node in enumerate(found) if isinstance(node, _STATE) and place < places[-1]
              and _resolve(node, depends) <= names]  # fmt: skip
-    plain = not state and all(_is_plain(found[place], texts) for place in places)
+    plain = not state and all(is_plain(found[place], texts) for place in places)
     return Part(names, tuple(sorted([*places, *state])), plain)
 
 
@@ -134,10 +134,13 @@ def _group(names: frozenset[str], groups: Sequence[frozenset[str]], variables: f
     return next((group for group in (frozenset(), *groups) if names <= group), variables)
 
 
-def _is_plain(node: nodes.Node | None, texts: frozenset[str]) -> bool:
-    """Tell whether texts are only printed whole, or tested for being empty: then one rendering stands for all."""
-    if isinstance(node, nodes.Name):
-        return node.ctx == "load"
+def is_plain(node: nodes.Node | None, texts: frozenset[str], value: type[nodes.Node] = nodes.Name) -> bool:
+    """Tell whether texts are only printed whole, or tested for being empty: then one rendering stands for all.
+
+    ``texts`` are the names behind them, ``value`` the kind of node that stands for one.
+    """
+    if isinstance(node, value):
+        return bool(dict(node.iter_fields())["ctx"] == "load")
     if isinstance(node, nodes.Output | nodes.If | nodes.CondExpr | nodes.Or | nodes.And | nodes.Not | nodes.Concat):
-        return all(_is_plain(child, texts) for child in node.iter_child_nodes())
+        return all(is_plain(child, texts, value) for child in node.iter_child_nodes())
     return node is not None and not any(name.name in texts for name in node.find_all(nodes.Name))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,6 +13,7 @@ from msr_adapter.config.models import UserSummaries
 from msr_adapter.generation import Backend, Chain, CompletionCache
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts.histories import tell_histories
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table, write_table
 from msr_adapter.summarize.answers import Answers, distinctness
 
@@ -34,11 +37,11 @@ def summarize_users(
     `steps.parquet` beside it holds the text after every block, for the test examples alone: the report shows them.
     """
     examples = read_table(data_dir / "examples.parquet", EXAMPLES).sort_by("example_id")
-    histories = _read_histories(examples, data_dir, items_dir)
-    counts: dict[str, Any] = {"mode": config.mode, "examples": len(histories)}
+    counts: dict[str, Any] = {"mode": config.mode, "examples": len(examples)}
     if config.mode == "none":
-        texts = [prompts.history(history) if history else "" for history in histories]
+        texts = _list_histories(examples, data_dir, items_dir, prompts).to_list()
     else:
+        histories = _read_histories(examples, data_dir, items_dir)
         if backend is None:
             raise ValueError(f"mode {config.mode} needs a backend")
         answers = Answers(backend, cache, config.max_new_tokens)
@@ -58,6 +61,19 @@ def summarize_users(
     table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
     write_table(table, USER_SUMMARIES, out / "users.parquet")
     return counts | {"without_summary": texts.count("")}
+
+
+def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts: Prompts) -> pl.Series:
+    """Return each example's listed history: `Prompts.history` of all of them at once."""
+    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
+    known = read_table(items_dir / "items.parquet", ITEM_SUMMARIES).join(items, "item_id", join_type="inner")
+    histories = examples["history"].combine_chunks()
+    place = pc.index_in(histories.flatten(), value_set=known["item_id"].combine_chunks())
+    # An item that the item summariser skipped has no row.
+    has_row, example = place.is_valid().to_numpy(zero_copy_only=False), pc.list_parent_indices(histories).to_numpy()
+    lengths = np.bincount(example[has_row], minlength=len(examples))
+    titles, summaries = (pl.Series(known[name], dtype=pl.String) for name in ("title", "summary"))
+    return tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
 
 
 def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list[list[HistoryItem]]:
