@@ -139,6 +139,7 @@ def test_it_tells_everything(run: Run, page: _Page) -> None:
     for needed in ("Shown 7 candidates", "guessing for 71%", "what the shop's true tastes achieve", "dropped: short",
                    "Only 40 test users", "AUC by model", "HR@k by k", "ROC", "Training loss", "Learning rate", "Best",
                    "Worst", "true item", "Items 1 to 3, then the preference", "likes nothing yet", "512 MiB",
+                   "Calibration", "Are the probabilities true?", "Beyond being right", "By item popularity",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 30",
                    "kind: shop", "Rows may have up to 1,030 tokens.", "How often training took the item0.7900.780",
                    "39% on average"):  # fmt: skip

@@ -17,7 +17,7 @@ CUT = {
     "groups": [
         {"value": "1-3", "users": 1200, "models": {"trained": {"gauc": value(0.7), "hr@5": value(0.5)},
                                                    "popularity": {"gauc": value(0.6)}}},
-        {"value": "4-", "users": 8, "models": {"trained": {"gauc": value(0.8)}}},
+        {"value": "4-", "users": 8, "small": True, "models": {"trained": {"gauc": value(0.8)}}},
     ],
 }  # fmt: skip
 
@@ -33,11 +33,12 @@ def test_rows_of_a_slice_have_a_dash_where_a_model_is_not_judged() -> None:
     assert (table["name"], table["metric"], table["models"]) == ("history length", "GAUC", ["trained", "popularity"])
     first, second = table["rows"]
     assert (first["users"], first["cells"][1]) == ("1,200", {"mean": "0.600", "range": ".500 – .700"})
+    assert second["users"] == "8, few"
     assert second["cells"] == [{"mean": "0.800", "range": ".700 – .900"}, {"mean": "–", "range": ""}]
 
 
 def test_slices_compare_the_trained_model_with_popularity_and_the_best_other_one() -> None:
-    means = {"trained": 0.7, "base": 0.4, "popularity": 0.5, "sasrec": 0.8, "oracle": 0.99}
+    means = {"trained": 0.7, "base": 0.4, "popularity": 0.5, "sasrec": 0.8, "random": 0.9, "oracle": 0.99}
     metrics = {"primary": "auc", "models": {name: {"metrics": {"auc": value(mean)}} for name, mean in means.items()}}
     groups = [{"models": {name: {} for name in means}}]
     assert compared_models({"groups": groups}, metrics) == ["trained", "popularity", "sasrec"]
@@ -52,11 +53,14 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
         "rows": [{"model": "trained", "cells": ["0.123", "–"]}, {"model": "base", "cells": ["0.200", "0.500"]}],
     }
     assert calibration_table({}) is calibration_table({"calibration": {"trained": {"bins": []}}}) is None
-    table = beyond_table({"beyond": {"trained": {"coverage@10": 0.25, "popularity@10": 1234.5, "odd": 0.5}}})
-    assert table is not None
-    assert table["rows"] == [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}]
-    assert table["notes"][0] == "Coverage@10: share of the catalogue that reaches a top-10"
-    assert table["notes"][2] == ""
+    shown = {"coverage@3": 0.1, "coverage@5": 0.25, "popularity@5": 1234.5, "odd@5": 0.5}
+    table = beyond_table({"chance": {"hr@5": 0.2}, "beyond": {"trained": shown}})
+    assert table == {
+        "names": ["Coverage@5", "Popularity@5", "Odd@5"],
+        "notes": ["Coverage: share of the catalogue that reaches a top-5",
+                  "Popularity: mean number of training interactions of a top-5 item", ""],
+        "rows": [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}],
+    }  # fmt: skip
     assert beyond_table({"beyond": {}}) is None
 
 

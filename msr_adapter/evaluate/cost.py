@@ -5,12 +5,14 @@ from typing import Any
 
 _STAGES = {
     "data": "Build data",
+    "forecast": "Length forecast",
     "items": "Item summaries",
     "users": "User summaries",
     "dataset": "Training rows",
     "train": "Training",
     "score": "Scores, trained",
     "score-base": "Scores, base",
+    "baselines": "Baselines",
 }
 
 

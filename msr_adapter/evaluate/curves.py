@@ -149,15 +149,21 @@ def slice_intervals(groups: Sequence[Mapping[str, Any]], metric: str, models: Se
                 if value is None:
                     continue
                 y = row + (place - (len(models) - 1) / 2) * gap
-                axes.plot([value["low"], value["high"]], [y, y], color=color, linewidth=2.4, solid_capstyle="round")
-                axes.plot(value["mean"], y, "o", color=color, markersize=6, label=named)
+                ends, pale = [value["low"], value["high"]], 0.4 if group.get("small") else 1
+                axes.plot(ends, [y, y], color=color, linewidth=2.4, solid_capstyle="round", alpha=pale)
+                axes.plot(value["mean"], y, "o", color=color, markersize=6, label=named, alpha=pale)
                 named = "_seen"  # matplotlib's sign for: not in the legend
         names = [f"{str(group['value'])[:24]}  ({group['users']:,})" for group in groups]
         axes.set(yticks=range(len(groups)), yticklabels=names, xlabel=label(metric))
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.margins(x=0.08)
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1 + 0.5 / (0.6 + 0.5 * len(groups))), ncols=len(models))
+        legend = axes.legend(
+            loc="upper center", bbox_to_anchor=(0.4, 1 + 0.5 / (0.6 + 0.5 * len(groups))), ncols=len(models)
+        )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
 
     return draw
 

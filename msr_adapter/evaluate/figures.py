@@ -62,7 +62,8 @@ def _slices(metrics: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> 
             continue
         draw = curves.slice_intervals(cut["groups"], metric, models, looks(metrics["models"]))
         size = (5.4, 1.15 + 0.5 * len(cut["groups"]))
-        caption = f"{label(metric)} with {level} intervals; in brackets, how many users."
+        pale = "; pale: too few users to trust the interval" if any(g.get("small") for g in cut["groups"]) else ""
+        caption = f"{label(metric)} with {level} intervals; in brackets, how many users{pale}."
         yield _figure(f"slice{number}", f"By {cut['name']}", caption, draw, size)
 
 

@@ -137,11 +137,17 @@ _BEYOND = {
 
 
 def beyond_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the top-k lists hold, beyond being right: {names, notes, rows: [{model, cells}]}; None if absent."""
+    """Return what the top-k lists hold, beyond being right: {names, notes, rows: [{model, cells}]}; None if absent.
+
+    One depth is shown, the headline's where there is one; the others are in `metrics.json`.
+    """
     found = metrics.get("beyond") or {}
     names = list(dict.fromkeys(name for values in found.values() for name in values))
-    if not names:
+    depths = list(dict.fromkeys(name.partition("@")[2] for name in names))
+    if not depths:
         return None
+    depth = str(hit_depth(metrics)) if str(hit_depth(metrics)) in depths else depths[0]
+    names = [name for name in names if name.partition("@")[2] == depth]
     rows = [{"model": model, "cells": [_figure(values.get(name)) for name in names]} for model, values in found.items()]
     return {
         "names": [name.capitalize() for name in names],
@@ -152,7 +158,7 @@ def beyond_table(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _beyond_note(name: str) -> str:
     kind, _, depth = name.partition("@")
-    return f"{name.capitalize()}: {_BEYOND[kind].format(k=depth)}" if kind in _BEYOND else ""
+    return f"{kind.capitalize()}: {_BEYOND[kind].format(k=depth)}" if kind in _BEYOND else ""
 
 
 def _figure(value: float | None) -> str:

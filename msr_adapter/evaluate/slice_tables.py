@@ -21,11 +21,11 @@ def slice_metric(cut: Mapping[str, Any], primary: str) -> str | None:
 
 
 def compared_models(cut: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """Return the models worth drawing: trained, popularity, and the best other one of the whole."""
+    """Return the models worth drawing: trained, popularity, and the best other one that could be used."""
     there = {name for group in cut["groups"] for name in group["models"]}
     primary = metrics["primary"]
     ranked = sorted(metrics["models"], key=lambda name: -metrics["models"][name]["metrics"][primary]["mean"])
-    wanted = dict.fromkeys(["trained", "popularity", *(name for name in ranked if name != "oracle")])
+    wanted = dict.fromkeys(["trained", "popularity", *(name for name in ranked if name not in ("oracle", "random"))])
     return [name for name in wanted if name in there][:_PLOTTED]
 
 
@@ -35,7 +35,7 @@ def slice_rows(cut: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
     rows = [
         {
             "value": clip(str(group["value"]), 60),
-            "users": f"{group['users']:,}",
+            "users": f"{group['users']:,}{', few' if group.get('small') else ''}",
             "cells": [_cell(group["models"].get(name, {}).get(metric)) for name in models],
         }
         for group in cut["groups"]
