@@ -222,11 +222,11 @@ def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
 
 
 def microlens() -> Path:
-    named = os.environ.get("MSR_DATA")
+    named = os.environ.get("MSR_SHARED_DATA")
     folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
     folder = folder if folder.name.startswith("microlens") else folder / "microlens-50k"
     if not (folder / "MicroLens-50k_pairs.tsv").is_file():
-        pytest.skip("no MicroLens-50k here: set MSR_DATA to the folder that holds it")
+        pytest.skip("no MicroLens-50k here: set MSR_SHARED_DATA to the folder that holds it")
     return folder
 
 
