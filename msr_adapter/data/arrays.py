@@ -1,5 +1,7 @@
 """Small vectorised steps over sorted arrays and ranges of rows; none of them loops over users."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,13 @@ def ranges(start: NDArray[np.integer], length: NDArray[np.integer]) -> Rows:
     before = np.cumsum(length) - length
     rows: Rows = np.arange(int(length.sum())) + np.repeat(start - before, length)
     return rows
+
+
+def user_blocks(bounds: Rows, rows: int) -> Iterator[slice]:
+    """Yield slices of a log that hold whole users and about ``rows`` rows each (a longer user alone makes one)."""
+    cuts = bounds[np.searchsorted(bounds, np.arange(rows, int(bounds[-1]), rows))]
+    edges = np.unique(np.concatenate([[0], cuts, bounds[-1:]])).tolist()
+    yield from map(slice, edges[:-1], edges[1:])
 
 
 def contains(ordered: Rows, values: Rows) -> Mask:

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from msr_adapter.config.models import Split
 from msr_adapter.config.models.data import milliseconds
-from msr_adapter.data.arrays import first_at_least, ranges
+from msr_adapter.data.arrays import first_at_least, ranges, user_blocks
 from msr_adapter.data.corpus import Codes, Log, Mask, Rows
 from msr_adapter.data.hashing import seeded_order
 from msr_adapter.data.views import View, view_of
 
 SPLITS = ("train", "validation", "test")
 """Names of the split codes 0, 1, 2."""
+
+_BLOCK = 2**22
+"""Rows that are sorted at a time."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,9 @@ def parts_of(log: Log) -> NDArray[np.int8]:
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
     """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item."""
-    pairs = log.pair_keys()
-    pairs.sort()  # an order of magnitude faster than np.unique
-    assert bool((pairs[1:] != pairs[:-1]).all()), "a user has an item twice"
+    for block in user_blocks(log.bounds(), _BLOCK):
+        keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # far faster than unique
+        assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
     assert bool((examples.start < examples.end).all()), "a history is empty"
     first, last = examples.row(examples.start), examples.row(examples.end - 1)
     assert bool((last < examples.target).all()), "a history reaches its target"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.data.arrays import first_at_least
+from msr_adapter.data.arrays import first_at_least, user_blocks
 from msr_adapter.data.corpus import Log, Mask, Rows, degree
 
 POPULAR_ITEMS = 6
@@ -63,17 +63,10 @@ def most_popular(log: Log, number: int = POPULAR_ITEMS) -> Mask:
     O(rows log rows) in blocks of users: the memory is one block and one byte a row.
     """
     popularity = degree(log.item, len(log.items))
-    bounds = log.bounds()
     chosen = np.zeros(len(log.user), dtype=bool)
-    begin = 0
-    while begin < len(log.user):
-        stop = int(bounds[np.searchsorted(bounds, begin + _BLOCK, side="right") - 1])
-        if stop <= begin:  # one user alone is longer than a block
-            stop = int(bounds[np.searchsorted(bounds, begin, side="right")])
-        user, item = log.user[begin:stop], log.item[begin:stop]
+    for block in user_blocks(log.bounds(), _BLOCK):
+        user, item = log.user[block], log.item[block]
         order = np.lexsort((item, -popularity[item], user))
-        start = np.searchsorted(user, user)
-        rank = np.arange(len(user)) - start  # the order keeps each user's rows where they are
-        chosen[begin + order[rank < number]] = True
-        begin = stop
+        rank = np.arange(len(user)) - np.searchsorted(user, user)  # the order keeps each user's rows where they are
+        chosen[block.start + order[rank < number]] = True
     return chosen
