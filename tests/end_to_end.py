@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.pipeline import STAGE_NAMES
+
+RAN = tuple(name for name in STAGE_NAMES if name != "baselines")
+"""The stages of the small pipeline, which asks for no fitted baseline."""
 SMALL = """\
 extends: demo
 name: small

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from end_to_end import msr, msr_json, write_small_pipeline
-
-from msr_adapter.pipeline import STAGE_NAMES
+from end_to_end import RAN, msr, msr_json, write_small_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +15,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small shop")
     pipeline = write_small_pipeline(folder)
     result = msr_json("run", pipeline, "--run-dir", folder / "run")
-    assert [stage["name"] for stage in result["stages"]] == list(STAGE_NAMES)
+    assert [stage["name"] for stage in result["stages"]] == list(RAN)
     assert {stage["state"] for stage in result["stages"]} == {"done"}
     return folder / "run"
 
@@ -46,7 +44,7 @@ def test_training_really_happened(finished: Path) -> None:
 def test_the_resolved_config_is_kept_and_every_stage_has_a_manifest(finished: Path) -> None:
     resolved = json.loads((finished / "pipeline.json").read_text())
     assert resolved["data"]["source"]["users"] == 50
-    for name in STAGE_NAMES:
+    for name in RAN:
         manifest = json.loads((finished / name / "manifest.json").read_text())
         assert manifest["stage"] == name
         assert manifest["summary"]

@@ -9,9 +9,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from end_to_end import command, environment, interrupt_in, msr_json, write_small_pipeline
-
-from msr_adapter.pipeline import STAGE_NAMES
+from end_to_end import RAN, command, environment, interrupt_in, msr_json, write_small_pipeline
 
 SETS = ("--set", "data.source.users=30", "--set", "data.source.items=40", "--set", "train.max_steps=3")
 
@@ -47,7 +45,7 @@ def trainers(run_dir: Path) -> list[int]:
 
 def test_killed_in_every_stage_then_completed_equals_undisturbed(pipeline: Path, undisturbed: Path) -> None:
     run_dir = pipeline.parent / "killed"
-    for stage in STAGE_NAMES:
+    for stage in RAN:
         code, _ = interrupt_in(stage, signal.SIGKILL, "run", pipeline, *SETS, "--run-dir", run_dir)
         assert code == -signal.SIGKILL
         assert not (run_dir / stage / "manifest.json").exists()

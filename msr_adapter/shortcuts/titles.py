@@ -36,15 +36,15 @@ def title_vectors(titles: Iterable[str]) -> TitleVectors:
     """
     column = pl.Series("title", titles, dtype=pl.String)
     words = split_words(column).to_frame("word").with_row_index("item").explode("word").drop_nulls()
-    counted = words.group_by("item", "word").len("count")
-    counted = counted.with_columns(pl.len().over("word").alias("spread"), pl.col("word").rank("dense").alias("code"))
-    counted = counted.sort("item", "code")
-    item, code = counted["item"].to_numpy(), counted["code"].to_numpy().astype(np.int64) - 1
+    counted = words.group_by("item", "word", maintain_order=True).len("count")
+    vocabulary = counted.group_by("word", maintain_order=True).agg(pl.len().alias("spread")).with_row_index("code")
+    counted = counted.join(vocabulary, on="word", maintain_order="left").sort("item", "code")
+    item, code = counted["item"].to_numpy(), counted["code"].to_numpy().astype(np.int64)
     idf = np.log((1 + len(column)) / (1 + counted["spread"].to_numpy())) + 1
     weights = counted["count"].to_numpy() * idf
     norm = np.sqrt(np.bincount(item, weights**2, minlength=len(column)))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=len(column)))]).astype(np.int64)
-    return TitleVectors(offsets, code, weights / norm[item], int(code.max(initial=-1)) + 1)
+    return TitleVectors(offsets, code, weights / norm[item], vocabulary.height)
 
 
 def split_words(titles: pl.Series) -> pl.Series:

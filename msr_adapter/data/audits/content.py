@@ -13,7 +13,7 @@ from msr_adapter.data.corpus import Mask, Rows
 from msr_adapter.shortcuts import title_vectors
 from msr_adapter.shortcuts.titles import split_words
 
-NEAR_ITEMS = 200_000
+NEAR_ITEMS = 100_000
 """Most items that are searched for nearly equal titles: the most popular ones."""
 _SHOWN = 60
 
