@@ -19,8 +19,8 @@ from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines import FITTED, fit_baselines, read_fitted
 from msr_adapter.evaluate.baselines.factors import CONFIDENCE, factor_scores
 from msr_adapter.evaluate.baselines.neighbours import item_knn_scores
+from msr_adapter.evaluate.baselines.queries import Queries, TrainingLog, gather, read_queries, read_training_log
 from msr_adapter.evaluate.baselines.sequence import _alone, _fitted, sasrec_scores
-from msr_adapter.evaluate.baselines.task import Task, TrainingLog, gather, read_task, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter
@@ -36,11 +36,11 @@ def log_of(*words: str, items: int) -> TrainingLog:
     return TrainingLog(user, item, np.arange(len(user)), len(words), items)
 
 
-def task_of(history: list[str], candidates: list[str], longest: int = 3) -> Task:
+def queries_of(history: list[str], candidates: list[str], longest: int = 3) -> Queries:
     codes = [np.array([ord(letter) - ord("a") for letter in "".join(words)], np.int64)
              for words in (history, candidates)]  # fmt: skip
     bounds = [np.cumsum([0, *map(len, words)]).astype(np.int64) for words in (history, candidates)]
-    return Task(codes[0], bounds[0], codes[1], bounds[1], longest)
+    return Queries(codes[0], bounds[0], codes[1], bounds[1], longest)
 
 
 def planted(users: int = 120, seed: int = 0) -> list[Row]:
@@ -75,10 +75,10 @@ def auc(held_out: HeldOut, scores: np.ndarray) -> float:
 
 def test_item_knn_by_hand() -> None:
     log = log_of("ab", "abc", "ac", "d", items=5)
-    scores = item_knn_scores(log, task_of(["a", "bc", "d"], ["bcde", "ad", "abc"]))
+    scores = item_knn_scores(log, queries_of(["a", "bc", "d"], ["bcde", "ad", "abc"]))
     ab, ac, bc = 2 / np.sqrt(3 * 2), 2 / np.sqrt(3 * 2), 1 / np.sqrt(2 * 2)
     assert scores == pytest.approx([ab, ac, 0, 0, ab + ac, 0, 0, 0, 0])
-    assert item_knn_scores(log, task_of(["b"], ["c"])) == pytest.approx([bc])
+    assert item_knn_scores(log, queries_of(["b"], ["c"])) == pytest.approx([bc])
 
 
 def test_item_knn_is_the_brute_force() -> None:
@@ -90,8 +90,8 @@ def test_item_knn_is_the_brute_force() -> None:
     cosine = (seen.T.astype(float) @ seen) / np.outer(norm, norm)
     history, candidates = rng.permuted(np.tile(np.arange(12), (9, 1)), axis=1)[:, [0, 1, 2]], np.arange(12)
     offsets = np.arange(10)
-    task = Task(history.ravel(), 3 * offsets, np.tile(candidates, 9), 12 * offsets, 3)
-    assert item_knn_scores(log, task) == pytest.approx(cosine[history].sum(axis=1).ravel())
+    queries = Queries(history.ravel(), 3 * offsets, np.tile(candidates, 9), 12 * offsets, 3)
+    assert item_knn_scores(log, queries) == pytest.approx(cosine[history].sum(axis=1).ravel())
 
 
 def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -
     fit_model = AlternatingLeastSquares.fit
     monkeypatch.setattr(AlternatingLeastSquares, "fit", lambda m, *a, **k: (models.append(m), fit_model(m, *a, **k)))
     log = log_of("abc", "bcd", "aef", "def", "acf", items=7)
-    scores = factor_scores(log, task_of(["ab"], ["cdefg"]), seed=3)
+    scores = factor_scores(log, queries_of(["ab"], ["cdefg"]), seed=3)
     items = models[0].item_factors.astype(float)
     taken = np.isin(np.arange(7), [0, 1])
     weights = np.where(taken, CONFIDENCE, 1.0)
@@ -116,25 +116,25 @@ def test_sasrec_scores_are_those_of_rectools() -> None:
     from rectools.dataset import Dataset
 
     log = log_of("abcd", "bcde", "cdea", "deab", "ace", items=5)
-    task = task_of(["ab", "cde"], ["cde", "abcde"])
-    scores = sasrec_scores(log, task, SMALL, 5, lambda _: None)
+    queries = queries_of(["ab", "cde"], ["cde", "abcde"])
+    scores = sasrec_scores(log, queries, SMALL, 5, lambda _: None)
     with _alone(5):
         import pandas as pd
 
-        model = _fitted(log, task.longest, SMALL, lambda _: None)
-        owner = np.repeat([0, 1], np.diff(task.history_offsets))
-        rows = pd.DataFrame({Columns.User: owner, Columns.Item: task.history, Columns.Weight: 1.0})
+        model = _fitted(log, queries.longest, SMALL, lambda _: None)
+        owner = np.repeat([0, 1], np.diff(queries.history_offsets))
+        rows = pd.DataFrame({Columns.User: owner, Columns.Item: queries.history, Columns.Weight: 1.0})
         rows[Columns.Datetime] = pd.Timestamp(0)
         theirs = model.recommend([0, 1], Dataset.construct(rows), k=5, filter_viewed=False)
     known = {(user, item): score for user, item, score, _ in theirs.itertuples(index=False)}
-    users = np.repeat([0, 1], np.diff(task.offsets))
-    expected = [known[user, item] for user, item in zip(users, task.candidates, strict=True)]
+    users = np.repeat([0, 1], np.diff(queries.offsets))
+    expected = [known[user, item] for user, item in zip(users, queries.candidates, strict=True)]
     assert scores == pytest.approx(expected, abs=1e-5)
 
 
 def test_sasrec_ranks_unseen_items_last_and_ties_all_after_a_history_without_a_known_item() -> None:
     log = log_of("abc", "bca", "cab", items=5)
-    scores = sasrec_scores(log, task_of(["ab", "d", "e"], ["cde", "abd", "ab"]), SMALL, 0, lambda _: None)
+    scores = sasrec_scores(log, queries_of(["ab", "d", "e"], ["cde", "abd", "ab"]), SMALL, 0, lambda _: None)
     assert scores[1] == scores[2] < scores[0]
     assert scores[3:].tolist() == [0] * 5
 
@@ -199,13 +199,13 @@ def test_the_seed_decides_every_bit(data: Path, tmp_path: Path) -> None:
 
 
 def test_blocks_of_users_change_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = read_task(read_held_out(data), data)
-    table = np.random.default_rng(0).random((task.users, 20))
-    whole = gather(task, 20, lambda first, last: table[first:last])
-    monkeypatch.setattr("msr_adapter.evaluate.baselines.task._BLOCK", 50)
-    assert gather(task, 20, lambda first, last: table[first:last]).tolist() == whole.tolist()
-    owner = np.repeat(np.arange(task.users), np.diff(task.offsets))
-    assert whole.tolist() == table[owner, task.candidates].tolist()
+    queries = read_queries(read_held_out(data), data)
+    table = np.random.default_rng(0).random((queries.users, 20))
+    whole = gather(queries, 20, lambda first, last: table[first:last])
+    monkeypatch.setattr("msr_adapter.evaluate.baselines.queries._BLOCK", 50)
+    assert gather(queries, 20, lambda first, last: table[first:last]).tolist() == whole.tolist()
+    owner = np.repeat(np.arange(queries.users), np.diff(queries.offsets))
+    assert whole.tolist() == table[owner, queries.candidates].tolist()
 
 
 def test_scores_of_other_candidates_are_refused(data: Path, tmp_path: Path) -> None:
@@ -236,5 +236,5 @@ def test_torch_is_left_as_it_was() -> None:
         return torch.get_num_threads(), torch.random.get_rng_state().tolist()
 
     before = state()
-    sasrec_scores(log_of("abc", "bca", items=3), task_of(["a"], ["bc"]), SMALL, 0, lambda _: None)
+    sasrec_scores(log_of("abc", "bca", items=3), queries_of(["a"], ["bc"]), SMALL, 0, lambda _: None)
     assert state() == before

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from msr_adapter.evaluate.baselines.task import Floats, Task, TrainingLog, gather
+from msr_adapter.evaluate.baselines.queries import Floats, Queries, TrainingLog, gather
 
 FACTORS = 32
 CONFIDENCE = 10.0
@@ -11,7 +11,7 @@ CONFIDENCE = 10.0
 ITERATIONS = 15
 
 
-def factor_scores(log: TrainingLog, task: Task, seed: int) -> Floats:
+def factor_scores(log: TrainingLog, queries: Queries, seed: int) -> Floats:
     """Score candidates (n,) by alternating least squares; a test user is folded in from the history alone.
 
     Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008: with the item factors
@@ -24,7 +24,7 @@ def factor_scores(log: TrainingLog, task: Task, seed: int) -> Floats:
             FACTORS, alpha=CONFIDENCE, iterations=ITERATIONS, use_gpu=False, num_threads=1, random_state=seed
         )
         model.fit(log.matrix(), show_progress=False)
-        histories = task.histories(log.items).astype(np.float32)
-        users = model.recalculate_user(np.arange(task.users), histories).astype(np.float64)
+        histories = queries.histories(log.items).astype(np.float32)
+        users = model.recalculate_user(np.arange(queries.users), histories).astype(np.float64)
     items = model.item_factors.astype(np.float64)
-    return gather(task, log.items, lambda first, last: users[first:last] @ items.T)
+    return gather(queries, log.items, lambda first, last: users[first:last] @ items.T)

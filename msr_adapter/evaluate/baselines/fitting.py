@@ -14,30 +14,30 @@ import pyarrow as pa
 
 from msr_adapter.config.models import SASRec
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.task import Floats, Task, TrainingLog, read_task, read_training_log
+from msr_adapter.evaluate.baselines.queries import Floats, Queries, TrainingLog, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
 
-Fit = Callable[[TrainingLog, Task, SASRec, int, Advance], Floats]
+Fit = Callable[[TrainingLog, Queries, SASRec, int, Advance], Floats]
 
 
-def _item_knn(log: TrainingLog, task: Task, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _item_knn(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.neighbours import item_knn_scores
 
-    return item_knn_scores(log, task)
+    return item_knn_scores(log, queries)
 
 
-def _factors(log: TrainingLog, task: Task, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _factors(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.factors import factor_scores
 
-    return factor_scores(log, task, seed)
+    return factor_scores(log, queries, seed)
 
 
-def _sasrec(log: TrainingLog, task: Task, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _sasrec(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.sequence import sasrec_scores
 
-    return sasrec_scores(log, task, settings, seed, advance)
+    return sasrec_scores(log, queries, settings, seed, advance)
 
 
 FITTED: dict[str, Fit] = {"item-knn": _item_knn, "mf": _factors, "sasrec": _sasrec}
@@ -48,12 +48,12 @@ def fit_baselines(
 ) -> dict[str, Any]:
     """Fit the baselines among ``names`` that need it and write their scores; return the seconds each took."""
     held_out = read_held_out(data_dir)
-    log, task = read_training_log(data_dir), read_task(held_out, data_dir)
+    log, queries = read_training_log(data_dir), read_queries(held_out, data_dir)
     seconds = {}
     for name in (name for name in FITTED if name in names):
         started = time.monotonic()
         with reporter.track(f"fitting {name}", settings.epochs if name == "sasrec" else 1) as advance:
-            scores = FITTED[name](log, task, settings, seed, advance)
+            scores = FITTED[name](log, queries, settings, seed, advance)
         columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
         write_table(pa.table({**columns, "score": scores}), BASELINE_SCORES, out / f"{name}.parquet")
         seconds[name] = round(time.monotonic() - started, 2)

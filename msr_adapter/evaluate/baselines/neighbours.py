@@ -3,13 +3,13 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from msr_adapter.evaluate.baselines.task import Floats, Task, TrainingLog, gather
+from msr_adapter.evaluate.baselines.queries import Floats, Queries, TrainingLog, gather
 
 NEIGHBOURS = 200
 """Nearest items that an item keeps."""
 
 
-def item_knn_scores(log: TrainingLog, task: Task) -> Floats:
+def item_knn_scores(log: TrainingLog, queries: Queries) -> Floats:
     """Score candidates (n,) by the sum of their cosines with the history's items.
 
     The cosine of two items is over training users: common users / sqrt(users x users) (Sarwar et al., "Item-Based
@@ -24,5 +24,5 @@ def item_knn_scores(log: TrainingLog, task: Task) -> Floats:
     ones.data = 1 / lengths[ones.indices]
     with threadpool_limits(1):
         model.fit(ones, show_progress=False)
-    seen = task.histories(log.items)
-    return gather(task, log.items, lambda first, last: (seen[first:last] @ model.similarity).toarray())
+    seen = queries.histories(log.items)
+    return gather(queries, log.items, lambda first, last: (seen[first:last] @ model.similarity).toarray())

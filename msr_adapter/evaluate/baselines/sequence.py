@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from msr_adapter.config.models import SASRec
-from msr_adapter.evaluate.baselines.task import Codes, Floats, Task, TrainingLog, gather
+from msr_adapter.evaluate.baselines.queries import Codes, Floats, Queries, TrainingLog, gather
 from msr_adapter.progress import Advance
 
 _HEADS = 1
@@ -25,21 +25,21 @@ _FULL_SOFTMAX = 4000
 _NEGATIVES = 256
 
 
-def sasrec_scores(log: TrainingLog, task: Task, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def sasrec_scores(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
     """Score candidates (n,) by a transformer that reads the history; ``advance(1)`` is called after every epoch.
 
     Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, with a softmax over items as loss. An item
     that training never saw ranks below all others; a history without a known item leaves its candidates tied.
     """
     with _alone(seed):
-        model = _fitted(log, task.longest, settings, advance)
-        users, items, known = _embed(model, task, log.items)
-    scores = gather(task, log.items, lambda first, last: users[first:last] @ items.T)
-    unseen = ~known[task.candidates]
+        model = _fitted(log, queries.longest, settings, advance)
+        users, items, known = _embed(model, queries, log.items)
+    scores = gather(queries, log.items, lambda first, last: users[first:last] @ items.T)
+    unseen = ~known[queries.candidates]
     if unseen.any() and not unseen.all():
         scores[unseen] = scores[~unseen].min() - 1
-    lost = np.add.reduceat(np.append(known[task.history], False), task.history_offsets[:-1]) == 0
-    scores[np.repeat(lost, np.diff(task.offsets))] = 0
+    lost = np.add.reduceat(np.append(known[queries.history], False), queries.history_offsets[:-1]) == 0
+    scores[np.repeat(lost, np.diff(queries.offsets))] = 0
     return scores
 
 
@@ -90,7 +90,7 @@ def _fitted(log: TrainingLog, longest: int, settings: SASRec, advance: Advance) 
     return model.fit(Dataset.construct(rows))
 
 
-def _embed(model: Any, task: Task, items: int) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+def _embed(model: Any, queries: Queries, items: int) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
     """Return user vectors (users, dim), item vectors (items, dim), and which items the model knows (items,)."""
     known, place = np.zeros(items, dtype=bool), np.zeros(items, np.int64)
     external = model.data_preparator.get_known_item_ids().astype(np.int64)
@@ -99,18 +99,18 @@ def _embed(model: Any, task: Task, items: int) -> tuple[Floats, Floats, npt.NDAr
     network = model.torch_model.eval()
     with torch.no_grad():
         vectors = network.item_model.get_all_embeddings()
-        sessions = torch.split(torch.from_numpy(_sessions(task, known, place)), 1024)
+        sessions = torch.split(torch.from_numpy(_sessions(queries, known, place)), 1024)
         users = torch.cat([network.encode_sessions({"x": some}, vectors)[:, -1, :] for some in sessions])
         users = network.similarity_module.session_tower_forward(users)
         towers = network.similarity_module.item_tower_forward(vectors)
     return users.double().numpy(), towers.double().numpy()[place], known
 
 
-def _sessions(task: Task, known: npt.NDArray[np.bool_], place: Codes) -> Codes:
+def _sessions(queries: Queries, known: npt.NDArray[np.bool_], place: Codes) -> Codes:
     """Return the known items of each history in the model's numbers, right-aligned, 0 before them: (users, longest)."""
-    sessions = np.zeros((task.users, task.longest), np.int64)
-    for row, (first, last) in enumerate(zip(task.history_offsets[:-1], task.history_offsets[1:], strict=True)):
-        items = task.history[first:last]
+    sessions = np.zeros((queries.users, queries.longest), np.int64)
+    for row, (first, last) in enumerate(zip(queries.history_offsets[:-1], queries.history_offsets[1:], strict=True)):
+        items = queries.history[first:last]
         items = place[items[known[items]]]
-        sessions[row, task.longest - len(items) :] = items
+        sessions[row, queries.longest - len(items) :] = items
     return sessions

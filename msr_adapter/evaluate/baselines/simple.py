@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import shortcuts
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.task import Floats, item_codes, read_items, read_task, read_training_log
+from msr_adapter.evaluate.baselines.queries import Floats, item_codes, read_items, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
@@ -37,15 +37,17 @@ def recency_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats | Non
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
     times = np.repeat(test["timestamp"].to_numpy(), np.diff(held_out.offsets))
-    codes = read_task(held_out, data_dir).candidates
+    codes = read_queries(held_out, data_dir).candidates
     return shortcuts.recency(codes, times, log.item, log.time, log.items)
 
 
 def title_overlap_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
     """Score candidates (n,) by the cosine of the title with the titles of the history."""
-    task = read_task(held_out, data_dir)
+    queries = read_queries(held_out, data_dir)
     titles = shortcuts.title_vectors(read_items(data_dir)["title"].to_pylist())
-    return shortcuts.title_overlap(titles, task.candidates, task.offsets, task.history, task.history_offsets)
+    return shortcuts.title_overlap(
+        titles, queries.candidates, queries.offsets, queries.history, queries.history_offsets
+    )
 
 
 SIMPLE: dict[str, Callable[[HeldOut, Path, int], Floats | None]] = {

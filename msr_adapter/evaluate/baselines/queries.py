@@ -43,7 +43,7 @@ class TrainingLog:
 
 
 @dataclass(frozen=True)
-class Task:
+class Queries:
     """The test users' histories and candidates as rows of ITEMS."""
 
     history: Codes
@@ -87,7 +87,7 @@ def read_training_log(data_dir: Path) -> TrainingLog:
     )
 
 
-def read_task(held_out: HeldOut, data_dir: Path) -> Task:
+def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
     """Read the histories of ``held_out``'s users. The target is no part of them: it is known by its label alone."""
     items = flat(read_items(data_dir)["item_id"])
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
@@ -95,7 +95,7 @@ def read_task(held_out: HeldOut, data_dir: Path) -> Task:
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
     histories = flat(test["history"])
     lengths = pc.list_value_length(histories).to_numpy()
-    return Task(
+    return Queries(
         history=item_codes(histories.flatten(), items),
         history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         candidates=item_codes(held_out.items, items),
@@ -117,17 +117,17 @@ def item_codes(ids: pa.Array, items: pa.Array) -> Codes:
     return np.asarray(rows.to_numpy(), dtype=np.int64)
 
 
-def gather(task: Task, items: int, score: Callable[[int, int], Floats]) -> Floats:
+def gather(queries: Queries, items: int, score: Callable[[int, int], Floats]) -> Floats:
     """Return the candidates' scores (n,): ``score(first, last)`` ranks the whole catalogue for some of the users.
 
     Memory is a block of (users, items); a user costs one row of it, however many candidates there are.
     """
     step = max(1, _BLOCK // items)
-    found = np.empty(len(task.candidates))
-    for first in range(0, task.users, step):
-        last = min(first + step, task.users)
-        bounds = task.offsets[first : last + 1]
+    found = np.empty(len(queries.candidates))
+    for first in range(0, queries.users, step):
+        last = min(first + step, queries.users)
+        bounds = queries.offsets[first : last + 1]
         owner = np.repeat(np.arange(last - first), np.diff(bounds))
         rows = slice(bounds[0], bounds[-1])
-        found[rows] = score(first, last)[owner, task.candidates[rows]]
+        found[rows] = score(first, last)[owner, queries.candidates[rows]]
     return found
