@@ -1,5 +1,8 @@
 """Bootstrap over users: against explicit resampling, its determinism, and its coverage."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -85,3 +88,28 @@ def test_pooled_interval_is_as_wide_as_the_spread_of_repeated_experiments() -> N
     repeats = [evaluate_groups(*_groups(150, seed), ("auc",)).pooled["auc"] for seed in range(100, 220)]
     draws = bootstrap(evaluate_groups(*_groups(150, 99), ("auc",)), 400, seed=0)["auc"]
     assert np.std(draws) == pytest.approx(np.std(repeats), rel=0.35)
+
+
+def _coverage(sets: int) -> dict[str, float]:
+    """Run the simulation of the benchmark: 300 users per data set, 95% intervals."""
+    path = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dict(module.covered(module.truth(), sets, users=300, samples=1000 if sets >= 500 else 300))
+
+
+def test_intervals_of_means_and_of_the_pooled_auc_cover_the_truth() -> None:
+    found = _coverage(60)
+    assert set(found) == {"auc", "gauc", "hr@5", "mrr@5", "ndcg@5"}
+    assert min(found.values()) >= 0.85  # 57 of 60 expected; 3.6 standard deviations
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """The numbers of docs/results.md."""
+    found = _coverage(500)
+    assert min(found.values()) >= 0.93
+    assert max(found.values()) <= 0.97

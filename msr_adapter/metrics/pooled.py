@@ -42,8 +42,10 @@ def pooled_auc(groups: Groups, threads: int | None = None) -> float:
 def _twice_below(block: Scores, positives: Scores) -> int:
     """Return, summed over positives, 2 x scores below + scores equal; each search starts where the last one ended."""
     ordered = np.sort(block)
-    below = np.searchsorted(ordered, positives, side="left").sum()
-    return int(below + np.searchsorted(ordered, positives, side="right").sum())
+    below = np.searchsorted(ordered, positives, side="left")
+    tied = ordered.take(below, mode="clip") == positives  # few, as a rule: only they need the second search
+    equal = np.searchsorted(ordered, positives[tied], side="right") - below[tied]
+    return int(2 * below.sum() + equal.sum())
 
 
 def _share(twice: int, positives: int, negatives: int) -> float:
