@@ -234,7 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = (options.users,) if options.users else FULL_USERS if options.full else (DEFAULT_USERS,)
     for users in sizes:
-        result = measure(users, repeats=3 if users > FULL_USERS[0] else 5, with_ranx=options.full)
+        result = measure(users, repeats=3 if users >= FULL_USERS[0] else 5, with_ranx=options.full)
         show(result)
     if options.json:
         print(json.dumps(result))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from msr_adapter.metrics import METRICS, evaluate_groups, expected_rank, groups, pooled, pooled_auc
+from msr_adapter.metrics import METRICS, evaluate_groups, expected_rank, groups, keys, pooled, pooled_auc
 from msr_adapter.metrics.groups import make_groups
 
 # A group: the negatives' scores around one positive. Few distinct values, so that most groups have ties.
@@ -200,3 +200,44 @@ def test_unknown_metric_and_bad_k_are_refused() -> None:
         evaluate_groups([1, 0], [1, 0], [0, 2], ("brier",))
     with pytest.raises(ValueError, match="at least 1"):
         evaluate_groups([1, 0], [1, 0], [0, 2], k=(0,))
+
+
+@given(st.lists(_GROUP, min_size=2, max_size=30), st.integers(1, 40), st.floats(0.01, 1e6), st.floats(-1e3, 1e3))
+def test_counting_by_crowded_keys_changes_nothing(
+    drawn: list[tuple[list[int], int, int]], cells: int, scale: float, shift: float
+) -> None:
+    """A handful of cells, so that nearly every positive shares its own with others, tied or not."""
+    scores, labels, offsets = _flatten(drawn)
+    made = make_groups(scores * scale + shift + np.sin(np.arange(len(scores))) // 0.5, labels, offsets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pooled, "make_keys", lambda *_: None)
+        expected = pooled_auc(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "_CELLS", float(cells))
+        patch.setattr(keys, "_ALONE", -1.0)
+        patch.setattr(pooled, "_SMALLEST_BLOCK", 8)
+        patch.setattr(pooled, "_LARGEST_BLOCK", 8)
+        assert pooled_auc(made, threads=1) == expected
+    assert pooled_auc(made) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_counting_by_keys_equals_scikit_learn(dtype: type, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, labels, offsets = _random_groups(3000, distinct=None)
+    scores = scores.astype(dtype)
+    monkeypatch.setattr(pooled, "_LARGEST_BLOCK", 5000)
+    monkeypatch.setattr(pooled, "_SMALLEST_BLOCK", 5000)
+    made = make_groups(scores, labels, offsets)
+    assert keys.make_keys(scores, np.sort(scores[made.positives])) is not None
+    assert pooled_auc(made, threads) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("odd", [[np.inf, 1.0], [1e300, -1e300], [1e-300, 0.0], [1e30, 0.0], [5.0, 5.0]])
+def test_scores_that_keys_do_not_suit(odd: list[float]) -> None:
+    scores, labels, offsets = _random_groups(200, distinct=2)
+    scores[:2] = odd
+    made = make_groups(scores, labels, offsets)
+    assert keys.make_keys(scores, np.sort(scores[made.positives])) is None
+    finite = np.clip(scores, -1e200, 1e200)
+    assert pooled_auc(made) == pytest.approx(roc_auc_score(labels, finite), abs=1e-12)

@@ -1,13 +1,15 @@
 """Pooled AUC: the probability that a random positive of any user scores above a random negative of any user."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from msr_adapter.metrics.groups import Floats, Groups, Integers, Scores
+from msr_adapter.metrics.keys import Keys, make_keys, twice_below_by_keys
 
 _SMALLEST_BLOCK = 2**19
 _LARGEST_BLOCK = 2**21
@@ -31,12 +33,20 @@ def pooled_auc(groups: Groups, threads: int | None = None) -> float:
         return float("nan")
     size = min(max(-(-total // workers), _SMALLEST_BLOCK), _LARGEST_BLOCK)
     blocks = [groups.scores[start : start + size] for start in range(0, total, size)]
+    keys = make_keys(groups.scores, positives)
     if min(workers, len(blocks)) == 1:
-        twice = sum(_twice_below(block, positives) for block in blocks)
+        twice = _twice(map, blocks, positives, keys)
     else:
         with ThreadPoolExecutor(workers) as pool:
-            twice = sum(pool.map(lambda block: _twice_below(block, positives), blocks))
+            twice = _twice(pool.map, blocks, positives, keys)
     return _share(twice, count, total - count)
+
+
+def _twice(run: Callable[..., Iterable[Any]], blocks: list[Scores], positives: Scores, keys: Keys | None) -> int:
+    """Return, summed over positives, 2 x scores below + scores equal; ``run`` maps over the blocks."""
+    if keys is None:
+        return sum(run(lambda block: _twice_below(block, positives), blocks))
+    return twice_below_by_keys(run, blocks, positives, keys)
 
 
 def _twice_below(block: Scores, positives: Scores) -> int:
