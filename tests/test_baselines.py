@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from data_builders import Row, build_in, table_data
+from judged_run import make_run
 from test_pipeline_run import load, states
 
 from msr_adapter import schema
 from msr_adapter.config.models import Split
-from msr_adapter.errors import UserError
+from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.baselines import SIMPLE
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.pipeline import RunResult, check, libraries, run
@@ -136,3 +138,23 @@ def test_simple_baselines_score_every_candidate(tmp_path: Path) -> None:
         assert scores is not None
         assert scores.shape == (held_out.table.num_rows,), name
         assert np.isfinite(scores).all(), name
+
+
+def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
+    made = make_run(tmp_path)
+    held_out = read_held_out(made.data)
+    fitted_dir = tmp_path / "baselines"
+    fitted_dir.mkdir()
+    better = held_out.labels * 1.0
+    columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
+    schema.write_table(pa.table({**columns, "score": better}), schema.BASELINE_SCORES, fitted_dir / "mf.parquet")
+    result = made.evaluate(baselines=("mf", "popularity"), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)
+    assert list(result["metrics"]) == ["trained", "mf", "popularity", "oracle"]
+    assert result["metrics"]["mf"]["auc"] == 1
+    assert any(
+        one["severity"] == "warning" and one["text"].startswith("Matrix factorisation gives AUC 1.000")
+        for one in result["findings"]
+    )
+    assert "matrix factorisation of the training log" in made.report()
+    with pytest.raises(StageError, match="no scores of item-knn"):
+        made.evaluate(baselines=("item-knn",), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)

@@ -32,6 +32,11 @@ _COVER_BYTES = 11_000_000
 _DESCRIBED = {
     "base": "the recommender before fine-tuning.",
     "popularity": "the number of times training users took the item.",
+    "recency": "how shortly before the target's time training last saw the item.",
+    "title-overlap": "how much the title repeats the titles of the history.",
+    "item-knn": "cosines of the item with those of the history, over training users; ids alone.",
+    "mf": "matrix factorisation of the training log; the user is folded in from the history.",
+    "sasrec": "a small transformer over item ids, trained on the training log.",
     "random": "a seeded coin.",
     "oracle": "the generated shop's true tastes; tastes are noisy, so even it is not perfect.",
 }
