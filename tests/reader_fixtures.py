@@ -63,10 +63,10 @@ def table_jsonl_gz(folder: Path) -> Source:
         {
             "itemID": 1,
             "title": "[Used] Lamp",
-            "features": ["bright", None, 'a "desk" lamp'],
+            "description": ["bright", None, 'a "desk" lamp'],
             "genres": ["Home", "Light"],
         },
-        {"itemID": "02", "title": ["Two", "titles"], "features": [], "image": ["a.jpg", "b.jpg"]},
+        {"itemID": "02", "title": ["Two", "titles"], "description": [], "image": ["a.jpg", "b.jpg"]},
     )
     return TableSource(
         kind="table", interactions=put(folder / "log.jsonl.gz", log), items=put(folder / "items.jsonl.gz", items)

@@ -13,7 +13,7 @@ ALIASES = {
     "split": ("split", "x_label", "subset"),
     "rating": ("rating", "overall", "stars", "score", "watch_ratio"),
     "title": ("title", "name", "item_title", "item_name", "prod_name", "movie_title", "caption"),
-    "text": ("text", "description", "item_description", "detail_desc", "abstract", "features"),
+    "text": ("text", "description", "item_description", "detail_desc", "abstract"),
     "category": ("category", "categories", "genres", "genre", "tag", "class", "product_type_name", "main_category",
                  "first_level_category_name"),
     "image": ("image", "image_path", "image_url", "image_file", "img", "img_url", "im_url", "cover", "cover_url",
