@@ -261,6 +261,18 @@ def test_plots_take_their_colours_and_fonts_from_the_page() -> None:
     assert not re.findall(r'id="(?!one-)', svg)
 
 
+@pytest.mark.parametrize("chunk", [3, 1000])
+def test_the_area_under_the_roc_points_is_the_auc(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msr_adapter.evaluate.curves._CHUNK", chunk)
+    generator = np.random.default_rng(chunk)
+    for size in (2, 5, 50):
+        labels = np.append([0, 1], generator.integers(0, 2, size)).astype(np.int8)
+        scores = generator.integers(0, 6, len(labels)).astype(np.float64)  # many ties
+        false, true = roc_points(scores, labels)
+        area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
+        assert area == pytest.approx(evaluate_groups(scores, labels, [0, len(labels)], ["auc"]).pooled["auc"])
+
+
 def test_roc_points_by_hand_and_thinned() -> None:
     false, true = roc_points(np.array([0.9, 0.8, 0.8, 0.1]), np.array([1, 1, 0, 0], np.int8))
     assert (false.tolist(), true.tolist()) == ([0, 0, 0.5, 1], [0, 0.5, 1, 1])  # the tie is one step
@@ -268,7 +280,12 @@ def test_roc_points_by_hand_and_thinned() -> None:
     labels = (generator.random(20_000) < 0.1).astype(np.int8)
     scores = generator.standard_normal(20_000) + labels
     false, true = roc_points(scores, labels)
-    assert len(false) <= 200
+    assert len(false) <= 202
+    assert np.all(np.diff(false) >= 0)
+    assert np.all(np.diff(true) >= 0)
+    for place in (20, 100, 180):  # thinned, but each point is on the curve
+        cut = np.quantile(scores[labels == 1], 1 - true[place])
+        assert np.mean(scores[labels == 0] >= cut) == pytest.approx(false[place], abs=0.005)
     assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
     area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
     assert area == pytest.approx(evaluate_groups(scores, labels, [0, 20_000], ["auc"]).pooled["auc"], abs=0.003)

@@ -185,6 +185,8 @@ def test_it_fits_a_phone_and_its_text_can_be_read(browser: Any, report: Path, sc
         assert made.page.evaluate("document.documentElement.scrollWidth") == 360
         assert made.page.evaluate(_FAINT) == []
         assert made.page.evaluate(_UNNAMED) == []
+        made.page.evaluate("document.documentElement.style.setProperty('--muted', '#808080')")
+        assert "Find a user by id" in made.page.evaluate(_FAINT)  # grey that would be too faint is noticed
 
 
 def test_on_paper_the_cases_replace_the_explorer(view: Opened) -> None:
