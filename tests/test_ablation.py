@@ -28,7 +28,7 @@ summarize:
   items: {model: &model {path: nobody, backend: scripted}}
   users: {model: *model}
 train: {model: *model}
-evaluate: {protocol: next-item, baselines: [popularity]}
+evaluate: {protocol: {name: quick, confidence: {samples: 100}, slices: []}, baselines: [popularity]}
 """
 QUIET = Reporter(quiet=True)
 
