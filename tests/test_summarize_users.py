@@ -208,7 +208,7 @@ run(Path(sys.argv[2]), Slow(log=Path(sys.argv[3])), config(block=2))
 
 
 def test_twenty_kills_in_a_row_change_nothing_and_repeat_nothing_committed(tmp_path: Path) -> None:
-    histories = ["".join(letters) for letters in product("abcdefgh", repeat=4)][:2_700]
+    histories = ["".join(letters) for letters in product("abcdefgh", repeat=4)]
     for name in ("undisturbed", "killed"):
         write(tmp_path / name, histories)
     undisturbed = Recording()
@@ -218,7 +218,7 @@ def test_twenty_kills_in_a_row_change_nothing_and_repeat_nothing_committed(tmp_p
     for attempt in range(20):
         before = committed(tmp_path / "killed", waves)
         log = tmp_path / f"{attempt}.log"
-        kill_at(tmp_path / "killed", log, moments.randint(1, 2), moments.uniform(0, 0.03))
+        kill_at(tmp_path / "killed", log, moments.randint(1, 3), moments.uniform(0, 0.03))
         assert not before & set(log.read_text().split()), "a committed request was computed again"
     assert not (tmp_path / "killed" / "out").exists()
     before = committed(tmp_path / "killed", waves)
