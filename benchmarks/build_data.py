@@ -181,7 +181,7 @@ def draw(log: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
     catalogue, touched = set(log["item"]), log.groupby("user")["item"].apply(set)
     rows = []
     for _, example in examples.iterrows():
-        free = sorted(catalogue - touched[example["user"]])
+        free = list(catalogue - touched[example["user"]])
         drawn = np.random.choice(free, NEGATIVES[example["split"]], replace=False)
         for item, label in [(example["target"], 1), *((item, 0) for item in drawn)]:
             rows.append({"user": example["user"], "split": example["split"], "item": item, "label": label})
