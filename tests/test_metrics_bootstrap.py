@@ -92,7 +92,7 @@ def test_pooled_interval_is_as_wide_as_the_spread_of_repeated_experiments() -> N
 
 def _coverage(sets: int) -> dict[str, float]:
     """Run the simulation of the benchmark: 300 users per data set, 95% intervals."""
-    path = Path(__file__).parent.parent / "benchmarks" / "coverage.py"
+    path = Path(__file__).parent.parent / "benchmarks" / "intervals.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     assert spec is not None
     assert spec.loader is not None

@@ -3,7 +3,7 @@
 Each simulated data set has users of unlike difficulty with 1 positive and 20 negatives; the truth is taken from 400,000
 such users. The intervals are those of the evaluate stage: percentile bootstrap over users, 1,000 samples.
 
-    python benchmarks/coverage.py [--sets 100] [--users 300] [--json]
+    python benchmarks/intervals.py [--sets 100] [--users 300] [--json]
 """
 
 # ruff: noqa: E402 - threads are pinned before NumPy is imported
