@@ -21,6 +21,8 @@ HEADER = f"""\
 `data/audit.json`, and in the report. Nothing in it stops a run; what cannot be used at all is an error before that.
 
 - **counts**: users, items, interactions and images read, kept and dropped, by reason. Nothing is dropped silently.
+- **named**: for counts of what lacks (`images_missing_broken`, `titles_empty`, `items_with_nothing_to_show`,
+  `items_dropped_unknown_item`, `users_without_example`), the first 20 ids, so that the item or user can be looked up.
 - **statistics**: density, interactions per user and item, history lengths, leakage in time, cold items, the shortcuts'
   AUC and GAUC, titles, pictures, labels. The layout is in `msr_adapter/data/audits/__init__.py`.
 - **findings**: what to know and what to do, each with a severity and a topic.

@@ -196,7 +196,9 @@ def test_the_audit_says_what_to_do(tmp_path: Path) -> None:
     named = corpus(a="http://shop.example/a.png", b="/etc/passwd", c="c.png")
     _, audit = stored(tmp_path, named, Images())
     text = audit.findings[-1]["text"]
-    assert text.startswith("3 of 3 items have no usable image (no_folder: 2, not_fetched: 1) and are text only.")
+    assert text.startswith(
+        "3 of 3 items have no usable image (no_folder: 2 (such as 'b'), not_fetched: 1 ('a')) and are text only."
+    )
     assert "run `msr fetch-images` with this pipeline" in text
     _, audit = stored(tmp_path, named, Images(folder=tmp_path))
     assert "outside: they name or link to a file outside data.images.folder" in audit.findings[-1]["text"]

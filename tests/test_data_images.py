@@ -232,7 +232,9 @@ def test_policy_text_only(tmp_path: Path) -> None:
     assert built.counts["images_missing_not_an_image"] == 1
     assert built.counts["items_text_only"] == 11
     said = " ".join(finding["text"] for finding in built.audit["findings"])
-    assert "11 of 12 items have no usable image (absent: 10, not_an_image: 1)" in said
+    assert "11 of 12 items have no usable image (absent: 10 (such as 'i002'), not_an_image: 1 ('i001'))" in said
+    assert built.audit["named"]["images_missing_not_an_image"] == ["i001"]
+    assert built.audit["named"]["images_missing_absent"] == [f"i{number:03}" for number in range(2, 12)]
 
 
 def test_policy_placeholder(tmp_path: Path) -> None:
@@ -252,3 +254,27 @@ def test_policy_error_lists_each_item(tmp_path: Path) -> None:
         f"{tmp_path / 'covers'} i001: image not an image; data.images.missing: error wants an image for every item. "
         "Add the file, or set data.images.missing to text-only or placeholder"
     )
+
+
+def test_the_audit_names_the_one_damaged_picture_and_the_one_empty_title(tmp_path: Path) -> None:
+    covers, rows = tmp_path / "covers", random_rows(60, 40, 4)
+    covers.mkdir()
+    for number in range(40):
+        Image.new("RGB", (8, 8), (number, 40, 90)).save(covers / f"i{number:03}.png")
+    (covers / "i007.png").write_bytes((covers / "i008.png").read_bytes()[:-30])
+    titles = {f"i{number:03}": "" if number in (7, 9) else f"Title {number}" for number in range(40)}
+    data = table_data(tmp_path, [*rows, ("u000", "gone", 1), ("new", "i001", 1)], titles, images=Images(folder=covers))
+    audit = build_in(tmp_path, data).audit
+    assert audit["named"] == {
+        "images_missing_broken": ["i007"],
+        "items_dropped_unknown_item": ["gone"],
+        "items_with_nothing_to_show": ["i007"],
+        "titles_empty": ["i007", "i009"],
+        "users_without_example": ["new"],
+    }
+    said = " ".join(finding["text"] for finding in audit["findings"])
+    assert (
+        "1 of 40 items have no usable image (broken: 1 ('i007')) and are text only. broken: the file does not" in said
+    )
+    assert "1 of 40 items have a picture but no title ('i009')." in said
+    assert "1 of 40 items have neither a title nor a picture ('i007'):" in said

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 from msr_adapter.errors import Problem, UserError
@@ -18,10 +19,17 @@ class Audit:
 
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
+    """Name of a count -> the first ids that it counts, at most `LISTED`."""
 
     def count(self, name: str, number: int) -> None:
         """Add ``number`` to the count ``name``."""
         self.counts[name] = self.counts.get(name, 0) + int(number)
+
+    def name(self, count: str, ids: Iterable[str]) -> None:
+        """Say which users or items the count is about: the first of ``ids``, so that they can be looked up."""
+        if shown := list(islice(ids, LISTED)):
+            self.named[count] = shown
 
     def find(self, severity: Severity, text: str, topic: str = "source") -> None:
         """Note one thing a reader should know; ``text`` says what to do about it. Topics: `audits.thresholds.RULES`."""
@@ -29,7 +37,7 @@ class Audit:
 
     def as_json(self, **more: Any) -> dict[str, Any]:
         """Return the content of `audit.json`."""
-        return {"counts": self.counts, "findings": self.findings, **more}
+        return {"counts": self.counts, "named": self.named, "findings": self.findings, **more}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.config.models import Data, Negatives, Protocol, Split
-from msr_adapter.data.audit import Audit, raise_if_any
+from msr_adapter.data.audit import LISTED, Audit, raise_if_any
 from msr_adapter.data.audits import Evidence, inspect, tell
 from msr_adapter.data.candidates import draw_candidates
 from msr_adapter.data.check import check, check_protocol, packed_problems
@@ -99,7 +99,9 @@ def _examples(log: Log, split: Split, protocol: Protocol, seed: int, audit: Audi
         audit.find("warning", "The target is the latest of each user's 6 most popular items, as in the published "
                    "MicroLens code: popularity alone nearly finds it. Use evaluate.protocol.target: last to learn how "
                    "good a model is.")  # fmt: skip
-    audit.count("users_without_example", len(log.users) - len(np.unique(examples.user)))
+    without = np.setdiff1d(np.arange(len(log.users)), examples.user)
+    audit.count("users_without_example", len(without))
+    audit.name("users_without_example", log.users.gather(without[:LISTED]).to_list())
     raise_if_any(_empty_splits(log, split, examples, audit))
     return examples
 
@@ -145,6 +147,7 @@ def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
     written = _column(items, "title")
     titles = [neutralise(title or "") for title in written]
     audit.count("titles_empty", sum(not title for title in titles))
+    audit.name("titles_empty", (item for item, title in zip(log.items, titles, strict=True) if not title))
     audit.count("titles_shortened", sum(_is_cut(title, TITLE_LIMIT) for title in written if title))
     described = _column(items, "text")
     texts = [neutralise(text or "", TEXT_LIMIT) for text in described]

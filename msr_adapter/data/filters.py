@@ -58,6 +58,7 @@ def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
         raise UserError(_all_unknown(log.items, corpus.items["item_id"]))
     kept = _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
     rows = len(log.user) - len(kept.user)
+    audit.name("items_dropped_unknown_item", unknown)
     audit.find("warning", f"{rows:,} interactions with {len(unknown):,} items that are not in the table of items were "
                f"dropped (such as {_some(unknown)}). Add those items to the table to keep them.")  # fmt: skip
     return kept

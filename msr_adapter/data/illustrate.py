@@ -11,10 +11,12 @@ from msr_adapter.data.images import Stored, image_counts, store_all, store_place
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.progress import Reporter
 
+_MISSING = "images_missing_"
 _ADVICE = {
     "not_fetched": "they name a URL: run `msr fetch-images` with this pipeline to download the pictures",
     "no_folder": "they name a file: set data.images.folder to the folder that the paths start from",
     "outside": "they name or link to a file outside data.images.folder, which is never read: move the files into it",
+    "broken": "the file does not decode to its end: replace it",
     "too_large": "the file is above data.images.max_file_mb or max_file_pixels: shrink it, or raise the limit",
 }
 """What to do about a fault, where adding the file is not the answer."""
@@ -35,15 +37,21 @@ def illustrate(
     results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter, memory=memory)
     for name, number in image_counts(results).items():
         audit.count(name, number)
+    _name_missing(ids, results, audit)
     missing = [index for index, one in enumerate(results) if one.fault]
     if missing and config.missing == "error":
         raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config))
     if missing:
-        audit.find("warning", f"{len(missing):,} of {len(ids):,} items have no usable image ({_reasons(results)}) and "
+        audit.find("warning", f"{len(missing):,} of {len(ids):,} items have no usable image ({_reasons(audit)}) and "
                    f"are {_treated(config)}. {_advice(results)}")  # fmt: skip
     if several := sum(one.animated for one in results):
         audit.find("info", f"{several:,} images have several frames; the first one is used.")
     return _with_policy(results, config, out, audit)
+
+
+def _name_missing(ids: Sequence[str], results: Sequence[Stored], audit: Audit) -> None:
+    for fault in sorted({one.fault for one in results if one.fault}):
+        audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
 
 
 def _names_images(corpus: Corpus) -> bool:
@@ -73,10 +81,15 @@ def _treated(config: Images) -> str:
     return "text only" if config.missing == "text-only" else "shown as a grey picture"
 
 
-def _reasons(results: Sequence[Stored]) -> str:
-    counts = image_counts(results)
-    prefix = "images_missing_"
-    return ", ".join(f"{name.removeprefix(prefix)}: {n:,}" for name, n in counts.items() if name.startswith(prefix))
+def _reasons(audit: Audit) -> str:
+    """Return how many images are missing for each reason, and an item of each: one damaged file is to be found."""
+    reasons = []
+    for name, (first, *_) in audit.named.items():
+        if name.startswith(_MISSING):
+            number = audit.counts[name]
+            example = f"such as {first!r}" if number > 1 else repr(first)
+            reasons.append(f"{name.removeprefix(_MISSING)}: {number:,} ({example})")
+    return ", ".join(reasons)
 
 
 def _advice(results: Sequence[Stored]) -> str:

@@ -16,6 +16,7 @@ from msr_adapter.shortcuts.titles import split_words
 NEAR_ITEMS = 100_000
 """Most items that are searched for nearly equal titles: the most popular ones."""
 _SHOWN = 60
+_NAMED = 3
 
 
 def check_titles(e: Evidence, audit: Audit) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def check_titles(e: Evidence, audit: Audit) -> dict[str, Any]:
     empty = (titles == "").to_numpy()
     pictured = empty & np.array([image.path is not None for image in e.images], dtype=bool)
     note(audit, "empty-titles", float(pictured.mean()),
-         f"{_of(pictured)} have a picture but no title. Complete the table of items.")  # fmt: skip
+         f"{_of(pictured)} have a picture but no title ({_such(e, pictured)}). Complete the table "
+         "of items.")  # fmt: skip
     if empty.all():
         return {"empty": 1.0}
     same = (size > 1) & ~empty
@@ -43,9 +45,10 @@ def check_images(e: Evidence, audit: Audit) -> dict[str, Any]:
     """Find pictures that several items share, one that many share, and items with nothing to show. O(items)."""
     digests = pl.Series("image", [image.digest for image in e.images], dtype=pl.String)
     bare = digests.is_null().to_numpy() & (pl.Series(e.catalogue.titles, dtype=pl.String) == "").to_numpy()
+    audit.name("items_with_nothing_to_show", (e.catalogue.ids[row] for row in np.flatnonzero(bare).tolist()))
     note(audit, "nothing-to-show", float(bare.mean()),
-         f"{_of(bare)} have neither a title nor a picture: the model is asked about nothing. Give one, or leave these "
-         "items out of the log.")  # fmt: skip
+         f"{_of(bare)} have neither a title nor a picture ({_such(e, bare)}): the model is asked about nothing. Give "
+         "one, or leave these items out of the log.")  # fmt: skip
     has = digests.is_not_null().to_numpy()
     if audit.counts.get("items_placeholder"):  # our own grey picture stands for what the audit counts as missing
         has &= np.array([image.fault is None for image in e.images])
@@ -99,6 +102,11 @@ def _groups(values: pl.Series) -> tuple[Rows, Rows]:
 
 def _of(mask: Mask) -> str:
     return f"{int(mask.sum()):,} of {len(mask):,} items"
+
+
+def _such(e: Evidence, mask: Mask) -> str:
+    shown = [repr(e.catalogue.ids[row]) for row in np.flatnonzero(mask)[:_NAMED].tolist()]
+    return ", ".join(shown) if len(shown) == mask.sum() else f"such as {', '.join(shown)}"
 
 
 def _clip(title: str) -> str:
