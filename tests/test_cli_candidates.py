@@ -45,6 +45,13 @@ def test_an_exported_file_gives_another_run_the_same_lists(kind: str, name: str)
     assert digest_of("other") == digest_of("run")
 
 
+def test_the_suffix_says_the_format() -> None:
+    for kind, name in (("parquet", "c.parquet"), ("recbole", "c.inter"), ("elliot", "c.tsv")):
+        assert json.loads(msr("--out", name, "--json").stdout)["format"] == kind
+        assert msr("--format", kind, "--out", f"named-{name}").exit_code == 0
+        assert Path(name).read_bytes() == Path(f"named-{name}").read_bytes()
+
+
 def test_a_changed_file_makes_the_data_stage_out_of_date() -> None:
     assert msr("--out", "c.parquet").exit_code == 0
     use = ("--set", "evaluate.protocol.candidates=c.inter", "--out", "again.parquet")
@@ -60,7 +67,7 @@ def test_a_changed_file_makes_the_data_stage_out_of_date() -> None:
 def test_wrong_files_and_names_are_exit_code_2() -> None:
     wrong = msr("--format", "elliot", "--out", "c.parquet")
     assert (wrong.exit_code, wrong.stdout) == (2, "")
-    assert "c.parquet --out: the name of a parquet file for elliot. Name it .tsv" in wrong.stderr
+    assert "c.parquet --out: the name of a file of the format parquet, not elliot. Name it .tsv" in wrong.stderr
     gone = msr("--out", "c.parquet", "--set", "evaluate.protocol.candidates=gone.inter", "--json")
     assert gone.exit_code == 2
     problem = json.loads(gone.stdout)["error"]["problems"][0]

@@ -30,7 +30,7 @@ def test_lists_that_leave_and_come_back_are_the_same(tmp_path: Path, kind: str) 
     rows = random_rows(users=30, items=25, length=5)
     drawn = built_with(tmp_path / "1", rows)
     path = tmp_path / NAMES[kind]
-    assert export_candidates(drawn.out, "test", kind, path) == {"users": 30, "rows": 150}
+    assert export_candidates(drawn.out, "test", kind, path) == {"format": kind, "users": 30, "rows": 150}
     again = built_with(tmp_path / "2", rows, path)
     assert again.result["candidates_digest"] == drawn.result["candidates_digest"]
     assert again.rows("candidates") == drawn.rows("candidates")
@@ -88,7 +88,7 @@ def test_what_a_text_cannot_hold_and_a_name_that_misleads_are_refused(tmp_path: 
     with pytest.raises(UserError, match="item_id: 1 ids hold a tab or a line break, such as 'a\\\\tb'"):
         write_lists(lists, "recbole", tmp_path / "x.inter")
     built = built_with(tmp_path, random_rows(users=9, items=20, length=5))
-    with pytest.raises(UserError, match=r"x.parquet --out: the name of a parquet file for elliot. Name it .tsv"):
+    with pytest.raises(UserError, match=r"x.parquet --out: the name of a file of the format parquet, not elliot. Name"):
         export_candidates(built.out, "test", "elliot", tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"--out: cannot be written"):
         export_candidates(built.out, "test", "elliot", tmp_path / "log.csv" / "x.tsv")

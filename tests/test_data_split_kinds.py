@@ -1,5 +1,6 @@
 """Splits by date and by column, popular targets, ties in time: by hand, and against a brute force row by row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -259,8 +260,9 @@ def test_a_column_is_read_from_the_log_and_wanted_by_name(tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         build_in(tmp_path / "none", table_data(tmp_path / "none", [row[:3] for row in rows]), Split(kind="column"))
     assert str(caught.value) == (
-        "split.kind: column, but the log has no column of splits; a column that says train, validation or test in "
-        "every row. Name the column in data.source.columns.split, add one, or choose another split.kind"
+        "split.kind: column, but no column of splits says train, validation or test in every row; a column `split`, "
+        "`x_label` or `subset` that does. Add one, name it in data.source.columns.split (its other values are then "
+        "told), or choose another split.kind"
     )
 
 
@@ -296,3 +298,52 @@ def test_without_validation_it_is_said_and_nothing_else_changes(tmp_path: Path) 
 def test_moments_that_make_no_sense_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Split(kind="temporal", **settings)
+
+
+LATE = "2024-01-08"
+
+
+def refused(folder: Path, split: Split, rows: Sequence[Row] = DAILY, titles: dict[str, str] | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        build_in(folder, table_data(folder, rows, titles), split)
+    return str(caught.value)
+
+
+def test_dates_outside_the_log_are_told_with_the_dates_of_the_log(tmp_path: Path) -> None:
+    message = refused(tmp_path, Split(kind="temporal", test_from="2030-01-01"))
+    assert "no test example from 20 users with 180 interactions; temporal takes one from" in message
+    assert "the log is of 2024-01-01T00:00:00 to 2024-01-09T00:00:00. Move the dates, or keep longer logs" in message
+
+
+def test_dates_for_a_log_without_a_clock_are_told_so(tmp_path: Path) -> None:
+    rows = [(user, item, place) for place, (user, item, _) in enumerate(DAILY)]
+    assert refused(tmp_path, Split(kind="temporal", test_from=LATE), rows) == (
+        "split.kind: temporal, but the log has no clock: its times are positions or row numbers; times of a clock that "
+        "all users share. Name a column of times in data.source.columns.timestamp, or choose another split.kind"
+    )
+
+
+def test_a_split_without_validation_says_what_this_split_would_need(tmp_path: Path) -> None:
+    split = Split(kind="temporal", validation_from="2024-01-07T12:00:00", test_from="2024-01-07T13:00:00")
+    built = build_in(tmp_path, table_data(tmp_path, DAILY), split)
+    assert (
+        "No validation example: temporal takes one from an interaction from 2024-01-07T12:00:00 and before "
+        "2024-01-07T13:00:00 with 1 before it; the log is of"
+    ) in str(built.audit["findings"])
+
+
+def test_a_column_without_validation_says_so_in_its_own_words(tmp_path: Path) -> None:
+    rows = [(*row, "test" if place % 9 == 8 else "train") for place, row in enumerate(DAILY)]
+    log = write_csv(tmp_path / "log.csv", ["user", "item", "timestamp", "split"], rows)
+    built = build_in(tmp_path, Data(source=TableSource(kind="table", interactions=log)), Split(kind="column"))
+    assert (
+        "No validation example: column takes one from a row that says validation with 1 before it; 0 rows say so. "
+        "Say so in more rows, or keep longer logs to have one."
+    ) in [finding["text"] for finding in built.audit["findings"]]
+
+
+def test_what_was_dropped_before_is_told_with_the_split_that_got_nothing(tmp_path: Path) -> None:
+    message = refused(tmp_path, Split(min_history=3), DAILY, titles={"i01": "A"})
+    assert "interactions (of 180; dropped: unknown item " in message
+    assert "user-holdout gives test 10% of the users and takes one from a log of at least 4 interactions" in message
+    assert message.endswith("Keep more users, change split.fractions, or keep longer logs, or lower split.min_history")

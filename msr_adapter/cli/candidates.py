@@ -43,9 +43,10 @@ def export(
                            help="The file; its suffix (.parquet, .inter, any other) says its format."),
     ],
     kind: Annotated[
-        Format, typer.Option("--format", help="parquet: user_id, item_id, label. recbole: the same as .inter text. "
-                             "elliot: a line of negatives for each user."),
-    ] = Format.PARQUET,
+        Format | None, typer.Option("--format", show_default="as the file's suffix says",
+                                    help="parquet: user_id, item_id, label. recbole: the same as .inter text. "
+                                    "elliot: a line of negatives for each user."),
+    ] = None,
     split: Annotated[Held, typer.Option("--split", help="Whose lists.")] = Held.TEST,
     sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -62,7 +63,7 @@ def export(
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         with interruptible(loaded.run_dir):
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
-        counts = export_candidates(loaded.run_dir / "data", split.value, kind.value, out)
+        counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)
         use = "" if split is Held.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
         text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates{use}"
-        emit({"file": str(out), "format": kind.value, "split": split.value, **counts}, text, as_json)
+        emit({"file": str(out), "split": split.value, **counts}, text, as_json)

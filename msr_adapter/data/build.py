@@ -21,6 +21,7 @@ from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.readers import read
 from msr_adapter.data.recipes import Draw, make_recipes
 from msr_adapter.data.shortage import Tally
+from msr_adapter.data.shortfall import empty_splits
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
@@ -30,7 +31,6 @@ from msr_adapter.data.tables import (
     write_items,
     write_truth,
 )
-from msr_adapter.errors import Problem
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import neutralise
@@ -102,39 +102,8 @@ def _examples(log: Log, split: Split, protocol: Protocol, seed: int, audit: Audi
     without = np.setdiff1d(np.arange(len(log.users)), examples.user)
     audit.count("users_without_example", len(without))
     audit.name("users_without_example", log.users.gather(without[:LISTED]).to_list())
-    raise_if_any(_empty_splits(log, split, examples, audit))
+    raise_if_any(empty_splits(log, split, examples, audit))
     return examples
-
-
-def _empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> list[Problem]:
-    """Return a problem for an empty training or test split that was not asked to be empty; note the others."""
-    problems = []
-    for code, name in enumerate(SPLITS):
-        if (examples.split == code).any():
-            continue
-        if split.kind == "user-holdout" and split.fractions[code] == 0:
-            audit.find("info", f"split.fractions leaves no user to {name}, as configured.")
-        elif split.kind == "temporal" and name == "validation" and split.validation_from is None:
-            audit.find("info", "Without split.validation_from there is no validation, as configured.")
-        elif name == "validation" and len(examples):
-            audit.find("warning", "No validation example: keep more users or longer logs to have one.")
-        else:
-            found = f"no {name} example from {len(log.users):,} users with {len(log.user):,} interactions"
-            step = "Keep more or longer logs, or lower split.min_history"
-            problems.append(Problem("", "split", found, _needs(split, code), step))
-    return problems
-
-
-def _needs(split: Split, code: int) -> str:
-    if split.kind == "temporal":
-        bounds = ((None, split.validation_from or split.test_from), (split.validation_from, split.test_from),
-                  (split.test_from, split.until))[code]  # fmt: skip
-        words = [f"{word} {moment}" for word, moment in zip(("from", "before"), bounds, strict=True) if moment]
-        return f"temporal takes one from an interaction {' and '.join(words)} with {split.min_history} before it"
-    if split.kind == "column":
-        return f"column takes one from a row that says {SPLITS[code]} with {split.min_history} before it"
-    least = split.min_history + (3 - code if split.kind == "leave-last-out" else 1)
-    return f"{split.kind} takes one from a log of at least {least} interactions"
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:

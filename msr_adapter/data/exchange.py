@@ -49,17 +49,20 @@ def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
         _WRITERS[kind](lists.select("user_id", "item_id", "label"), temporary)
 
 
-def export_candidates(data_dir: Path, split: str, kind: str, path: Path) -> dict[str, int]:
-    """Write a split's lists in the format ``kind``; return how many. `UserError` where nothing can be written."""
+def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) -> dict[str, Any]:
+    """Write a split's lists in the format ``kind`` (None: the name's); return it and how many. `UserError` on faults."""
+    kind = kind or format_of(path)
     lists = lists_of(data_dir, split)
     if kind != format_of(path):
         step = {"parquet": "Name it .parquet", "recbole": "Name it .inter"}.get(kind, "Name it .tsv")
-        raise UserError(Problem(str(path), "--out", f"the name of a {format_of(path)} file for {kind}", "", step))
+        raise UserError(
+            Problem(str(path), "--out", f"the name of a file of the format {format_of(path)}, not {kind}", "", step)
+        )
     try:
         write_lists(lists, kind, path)
     except OSError as error:
         raise UserError(Problem(str(path), "--out", f"cannot be written ({error.strerror})")) from error
-    return {"users": lists["user_id"].n_unique(), "rows": lists.height}
+    return {"format": kind, "users": lists["user_id"].n_unique(), "rows": lists.height}
 
 
 def read_lists(path: Path) -> pl.DataFrame:

@@ -21,6 +21,8 @@ def part_problems(interactions: pl.LazyFrame) -> list[Problem]:
     """Return a problem when there is no split column for `split.kind: column`; its values are the reader's care."""
     if "split" in interactions.collect_schema().names():
         return []
-    step = "Name the column in data.source.columns.split, add one, or choose another split.kind"
-    allowed = "a column that says train, validation or test in every row"
-    return [Problem("", "split.kind", "column, but the log has no column of splits", allowed, step)]
+    step = (
+        "Add one, name it in data.source.columns.split (its other values are then told), or choose another split.kind"
+    )
+    found = "column, but no column of splits says train, validation or test in every row"
+    return [Problem("", "split.kind", found, "a column `split`, `x_label` or `subset` that does", step)]

@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _CLOCK_FROM = 10**11
-"""Milliseconds since 1970 of March 1973. Below it, times are positions or row numbers: no log is that old."""
+"""Milliseconds from 1970 to March 1973. Nearer to 1970, times are positions or row numbers: no log is that old."""
 _LARGEST = 2**62
 _CHUNK = 2**22
 """Rows of the log per chunk: sets the memory, never the scores."""
@@ -19,7 +19,7 @@ _CHUNK = 2**22
 
 def has_clock(times: Rows) -> bool:
     """Tell whether times (rows,) are moments that two users share, not positions in a list. O(rows)."""
-    return bool(len(times)) and int(times.max()) >= _CLOCK_FROM
+    return bool(len(times)) and max(int(times.max()), -int(times.min())) >= _CLOCK_FROM
 
 
 def popularity(items: Codes, counts: Rows) -> Floats:
