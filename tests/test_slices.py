@@ -33,7 +33,7 @@ from msr_adapter.evaluate.grouping import (
 )
 from msr_adapter.evaluate.judging import protocol_digest
 from msr_adapter.evaluate.slices import say_slices, sliced_metrics
-from msr_adapter.evaluate.user_tables import check_tables, table_slices
+from msr_adapter.evaluate.user_tables import check_tables, table_findings, table_slices
 from msr_adapter.pipeline import check
 from msr_adapter.pipeline.stages import STAGES
 
@@ -106,6 +106,19 @@ def test_bins_are_ordered_whole_and_keep_equal_numbers_together(numbers: list[in
         for other, theirs in known:
             assert group <= theirs if value < other else True
             assert group == theirs if value == other else True
+
+
+def test_long_whole_numbers_keep_their_digits() -> None:
+    one = by_number("joined", np.array([20240100.0 + day for day in range(1, 9)]))
+    assert one.values == ("20240101-20240102", "20240103-20240104", "20240105-20240106", "20240107-20240108")
+
+
+def test_names_are_no_groups_and_no_value_is_mistaken_for_the_rest() -> None:
+    names = by_text("name", [*(f"name {user}" for user in range(VALUES)), "twice", "twice", None])
+    assert names.values == ("twice", OTHER, NONE)
+    assert by_text("few", ["a", "b", None]).values == ("a", "b", NONE)
+    clash = by_text("t", ["other", "none", *(f"v{number}" for number in range(VALUES)), None] * 2)
+    assert len(set(clash.values)) == len(clash.values) == VALUES + 2
 
 
 def test_rare_texts_are_pooled() -> None:
@@ -218,6 +231,38 @@ def test_a_parquet_table_with_numbers_as_ids(tmp_path: Path) -> None:
     facts = facts_of([1], [0, 0], user_ids=pa.array(["0", "1"]))
     [age] = table_slices(SliceTables(users=tmp_path / "users.parquet"), facts)
     assert named(age) == ["20", "30"]
+
+
+def test_dates_are_cut_into_periods_and_nan_is_no_text(tmp_path: Path) -> None:
+    rows = "".join(f"u{user},2024-01-0{user + 1},{'nan' if user == 0 else user}\n" for user in range(8))
+    facts = facts_of([1], [0] * 9)
+    joined, score = table_slices(tables_in(tmp_path, users=f"user_id,joined,score\n{rows}"), facts)
+    assert joined.values[:2] == ("2024-01-01 to 2024-01-02", "2024-01-03 to 2024-01-04")
+    assert (len(joined.values), named(joined)[8]) == (BINS + 1, NONE)
+    assert score.values == ("1-2", "3-4", "5", "6-7", NONE)
+    assert named(score)[0] == NONE
+
+
+def test_what_a_table_cannot_be_used_for_is_said(tmp_path: Path) -> None:
+    vectors = {"item_id": ["000"], "price": [1.5], "vector": [[0.1, 0.2]], "raw": [b"\xff"]}
+    pl.DataFrame(vectors).write_parquet(tmp_path / "items.parquet")
+    tables = tables_in(tmp_path, users="user_id,age\n7,30\n").model_copy(update={"items": tmp_path / "items.parquet"})
+    facts = facts_of([1], [0, 0])
+    assert [one.name for one in table_slices(tables, facts)] == ["items: price", "users: age"]
+    odd, unknown = table_findings(tables, facts)
+    assert odd == {
+        "severity": "info", "text": "No slice by vector, raw of items.parquet: neither numbers nor dates nor texts."
+    }  # fmt: skip
+    assert unknown["severity"] == "warning"
+    assert unknown["text"] == (
+        "users.csv has no row of any test user, so it gives no slices: its user_id is 7, the data's u0 ..."
+    )
+    assert table_findings(tables_in(tmp_path, users="user_id,age\nu1,30\n"), facts) == []
+
+
+def test_a_table_of_other_users_is_a_finding_of_the_run(run: Run, tmp_path: Path) -> None:
+    keys = run.evaluate(slice_tables=tables_in(tmp_path, users="user_id,age\n7,30\n"), out=tmp_path)
+    assert [finding["text"].partition(" has no row")[0] for finding in keys["findings"]][-1] == "users.csv"
 
 
 def test_an_id_with_two_rows_is_refused(tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from msr_adapter.config.models import Protocol
-from msr_adapter.errors import StageError
+from msr_adapter.evaluate.baselines.queries import item_codes, read_items
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.metrics import calibrate, expose
-from msr_adapter.schema import ITEMS, read_table
 
 _CALIBRATION = ("log_loss", "brier", "ece")
 _EXPOSURE = ("coverage", "gini", "popularity", "novelty")
@@ -44,11 +42,8 @@ def beyond_accuracy(
     wanted = [name for name in _EXPOSURE if name in protocol.metrics]
     if not wanted:
         return {}
-    items = read_table(data_dir / "items.parquet", ITEMS)
-    codes = pc.index_in(held_out.items, value_set=flat(items["item_id"]))
-    if codes.null_count:
-        raise StageError(f"{codes.null_count} candidates are no known item", next_step="run again with `--force data`")
-    places, popularity = codes.to_numpy(), items["popularity"].to_numpy()
+    items = read_items(data_dir)
+    places, popularity = item_codes(held_out.items, flat(items["item_id"])), items["popularity"].to_numpy()
     found: dict[str, dict[str, float]] = {}
     for model, values in scores.items():
         shown = {k: expose(values, held_out.offsets, places, popularity, k) for k in protocol.k}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.evaluate.baselines.queries import item_codes
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 from msr_adapter.shortcuts import has_clock
@@ -20,7 +21,10 @@ BINS = 4
 """Groups that a number is cut into, at its quantiles."""
 VALUES = 10
 """Values of a text that are groups of their own; the rest is pooled."""
-OTHER, NONE = "other", "none"
+OTHER, NONE = "(other)", "(none)"
+"""Groups that are no value of the data, in brackets because `other` may be one."""
+
+_WHOLE = 10**15
 
 Numbers = npt.NDArray[Any]
 
@@ -57,17 +61,17 @@ class Facts:
 
 
 def read_facts(held_out: HeldOut, data_dir: Path) -> Facts:
-    """Read what is known of the test users and their targets."""
+    """Read what is known of the test users and their targets. Raises StageError on a target that is no item."""
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
     items = read_table(data_dir / "items.parquet", ITEMS)
     positives = np.flatnonzero(held_out.labels)
     first = positives[np.searchsorted(positives, held_out.offsets[:-1])]
-    target = pc.index_in(held_out.items.take(pa.array(first)), value_set=flat(items["item_id"]))
+    target = item_codes(held_out.items.take(pa.array(first)), flat(items["item_id"]))
     return Facts(
         history=pc.list_value_length(flat(test["history"])).to_numpy().astype(np.int64),
         time=test["timestamp"].to_numpy(),
-        target=target.to_numpy(zero_copy_only=False).astype(np.int64),
+        target=target,
         items=items,
         user_ids=held_out.user_ids,
     )
@@ -110,8 +114,7 @@ def by_time(facts: Facts) -> Slice:
     """Return the users by the period of their target; one group where times are positions."""
     if not has_clock(facts.time):
         return used("time", ("no time",), np.zeros(len(facts.time), np.int64))
-    days = facts.time // 86_400_000
-    return by_number("time", days, write=lambda day: datetime.fromtimestamp(day * 86_400, UTC).date().isoformat())
+    return by_day("time", facts.time // 86_400_000)
 
 
 GROUPINGS: dict[str, Callable[[Facts], Slice]] = {
@@ -124,7 +127,12 @@ GROUPINGS: dict[str, Callable[[Facts], Slice]] = {
 }
 
 
-def by_number(name: str, values: Numbers, write: Callable[[float], str] = lambda value: f"{value:g}") -> Slice:
+def _plain(value: float) -> str:
+    """Write whole numbers in full, whatever their length: 20240115 is no 2.02401e+07, which three days would share."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < _WHOLE else f"{value:g}"
+
+
+def by_number(name: str, values: Numbers, write: Callable[[float], str] = _plain) -> Slice:
     """Cut numbers (users,) at their quartiles into groups ``low-high``; NaN is a group of its own at the end.
 
     Equal numbers stay together, so that there may be fewer groups than `BINS`, of unequal size.
@@ -141,10 +149,19 @@ def by_number(name: str, values: Numbers, write: Callable[[float], str] = lambda
     return used(name, [*names, NONE], group)
 
 
+def by_day(name: str, days: Numbers) -> Slice:
+    """Cut days since 1970 (users,) at their quartiles into periods; NaN is a group of its own."""
+    return by_number(name, days, write=lambda day: datetime.fromtimestamp(day * 86_400, UTC).date().isoformat())
+
+
 def by_text(name: str, values: Sequence[str | None]) -> Slice:
-    """Group users by a text (users,): the most frequent `VALUES` by name, the others pooled, null as ``none``."""
+    """Group users by a text (users,): the most frequent `VALUES` by name, the others pooled, null as `NONE`.
+
+    Where there are more, a value that one user has is pooled too: names and ids are no groups.
+    """
     counts = Counter(value for value in values if value is not None)
     kept = sorted(counts, key=lambda value: (-counts[value], value))[:VALUES]
+    kept = [value for value in kept if counts[value] > 1 or len(counts) <= VALUES]
     rows = {value: row for row, value in enumerate(kept)}
     group = [len(kept) + 1 if value is None else rows.get(value, len(kept)) for value in values]
     return used(name, [*kept, OTHER, NONE], np.array(group, np.int64))

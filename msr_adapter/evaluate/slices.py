@@ -1,7 +1,6 @@
 """The metrics of parts of the users: each model in each group, with its own interval."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 
 from msr_adapter.config.models import Protocol, SliceTables
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.grouping import GROUPINGS, read_facts
+from msr_adapter.evaluate.grouping import GROUPINGS, Facts
 from msr_adapter.evaluate.judging import Floats, primary_metric
 from msr_adapter.evaluate.user_tables import table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
@@ -20,14 +19,13 @@ _DEPTH = 5
 
 
 def slice_metrics(
-    protocol: Protocol, tables: SliceTables, held_out: HeldOut, scores: Mapping[str, Floats], data_dir: Path, seed: int
+    protocol: Protocol, tables: SliceTables, held_out: HeldOut, scores: Mapping[str, Floats], facts: Facts, seed: int
 ) -> list[dict[str, Any]]:
     """Return, per slice, its groups with users and every model's metrics in them: mean, low, high.
 
     A slice that puts all users into one group says nothing new and is left out. The bootstrap is over the group's
     users; AUC is pooled within the group. O(slices x models x a bootstrap of all users).
     """
-    facts = read_facts(held_out, data_dir)
     slices = [GROUPINGS[name](facts) for name in protocol.slices] + table_slices(tables, facts)
     metrics, depths = sliced_metrics(protocol)
     found = []

@@ -39,10 +39,12 @@ from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_f
 from msr_adapter.evaluate.beyond import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.context import ReportContext
+from msr_adapter.evaluate.grouping import read_facts
 from msr_adapter.evaluate.report import write_report
 from msr_adapter.evaluate.sections import headline
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, console_table, per_user_table
+from msr_adapter.evaluate.user_tables import table_findings
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
@@ -75,7 +77,9 @@ def evaluate(
             advance(1)
     metrics = _metrics(protocol, baselines, seed, held_out, models, tables, context)
     metrics["calibration"] = calibration(protocol, held_out, tables)
-    metrics["slices"] = slice_metrics(protocol, slice_tables, held_out, scores, data_dir, seed)
+    facts = read_facts(held_out, data_dir)
+    metrics["slices"] = slice_metrics(protocol, slice_tables, held_out, scores, facts, seed)
+    metrics["findings"] += table_findings(slice_tables, facts)
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, data_dir)
     write_json(out / "metrics.json", metrics)
     per_user = per_user_table(held_out, models)

@@ -1,18 +1,20 @@
 """Slices by the columns of the user's own tables of items and users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from msr_adapter.config.models import SliceTables
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.evaluate.grouping import Facts, Slice, by_number, by_text
+from msr_adapter.evaluate.grouping import Facts, Slice, by_day, by_number, by_text
 
 _ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
+_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
 _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
-    ".csv": lambda path: pl.scan_csv(path, infer_schema_length=None),
-    ".tsv": lambda path: pl.scan_csv(path, separator="\t", infer_schema_length=None),
+    ".csv": lambda path: pl.scan_csv(path, **_TEXT),
+    ".tsv": lambda path: pl.scan_csv(path, separator="\t", **_TEXT),
     ".parquet": pl.scan_parquet,
 }
 
@@ -23,19 +25,47 @@ def check_tables(tables: SliceTables, where: str) -> list[Problem]:
 
 
 def table_slices(tables: SliceTables, facts: Facts) -> list[Slice]:
-    """Return one slice per column: numbers cut at quartiles, texts by value; an id without a row is ``none``.
+    """Return one slice per column: numbers and dates cut at quartiles, texts by value; an id without a row is `NONE`.
 
-    Raises UserError when an id has two rows.
+    Columns of lists, bytes and the like give none. Raises UserError when an id has two rows.
     """
-    targets = facts.items["item_id"].take(facts.target).to_pylist()
-    ids = {"items": targets, "users": facts.user_ids.to_pylist()}
     found = []
     for kind, path in _given(tables):
         frame, key = _read(kind, path)
-        asked = pl.DataFrame({key: pl.Series(ids[kind], dtype=pl.String)})
-        joined = asked.join(frame, on=key, how="left", maintain_order="left")
-        found += [_slice(f"{kind}: {name}", joined[name]) for name in frame.columns if name != key]
+        joined = _ids(kind, key, facts).join(frame, on=key, how="left", maintain_order="left")
+        names = [name for name in frame.columns if name != key and _can_group(frame[name])]
+        found += [_slice(f"{kind}: {name}", joined[name]) for name in names]
     return found
+
+
+def table_findings(tables: SliceTables, facts: Facts) -> list[dict[str, str]]:
+    """Return what the tables could not be used for, as {severity, text}: ids that are not theirs, odd columns."""
+    found = []
+    for kind, path in _given(tables):
+        frame, key = _read(kind, path)
+        asked, known = _ids(kind, key, facts)[key].to_list(), frame[key].drop_nulls().to_list()
+        if not set(asked) & set(known):
+            whose = "any test user" if kind == "users" else "any test user's target"
+            text = f"{path.name} has no row of {whose}, so it gives no slices: its {key} is {_first(known)}, "
+            found.append({"severity": "warning", "text": f"{text}the data's {_first(asked)}."})
+        if odd := [name for name in frame.columns if not _can_group(frame[name])]:
+            text = f"No slice by {', '.join(odd)} of {path.name}: neither numbers nor dates nor texts."
+            found.append({"severity": "info", "text": text})
+    return found
+
+
+def _ids(kind: str, key: str, facts: Facts) -> pl.DataFrame:
+    """Return each test user's id in the table: the target's, or the user's own (users,)."""
+    ids = facts.items["item_id"].take(facts.target) if kind == "items" else facts.user_ids
+    return pl.DataFrame({key: pl.Series(ids.to_pylist(), dtype=pl.String)})
+
+
+def _first(ids: Sequence[str]) -> str:
+    return f"{ids[0]} .." if len(ids) > 1 else "".join(ids) or "empty"
+
+
+def _can_group(column: pl.Series) -> bool:
+    return not (column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object))
 
 
 def _given(tables: SliceTables) -> list[tuple[str, Path]]:
@@ -63,7 +93,7 @@ def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
     key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
     if path.suffix != ".parquet":
         separator = "\t" if path.suffix == ".tsv" else ","
-        lazy = pl.scan_csv(path, separator=separator, infer_schema_length=None, schema_overrides={key: pl.String})
+        lazy = pl.scan_csv(path, separator=separator, schema_overrides={key: pl.String}, **_TEXT)
     frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
     twice = frame.filter(pl.col(key).is_duplicated())
     if len(twice):
@@ -74,6 +104,8 @@ def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
 
 
 def _slice(name: str, column: pl.Series) -> Slice:
+    if column.dtype in (pl.Date, pl.Datetime):
+        return by_day(name, column.dt.epoch("d").cast(pl.Float64).to_numpy())
     if column.dtype.is_numeric():
         return by_number(name, column.cast(pl.Float64).to_numpy())
     return by_text(name, column.cast(pl.String).to_list())

@@ -228,7 +228,7 @@ STAGES: tuple[Stage, ...] = (
         lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
     ),
     Stage(
-        "evaluate", 4, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
+        "evaluate", 5, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         _evaluate_config, _evaluate_sources, _run_evaluate,
     ),

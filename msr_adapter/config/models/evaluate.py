@@ -107,4 +107,4 @@ class Evaluate(Model):
     sasrec: SASRec = SASRec()
     """Read when `baselines` names `sasrec`."""
     tables: SliceTables = SliceTables()
-    """Numbers are cut at their quartiles, texts grouped by value."""
+    """Numbers and dates are cut at their quartiles, texts grouped by value."""
