@@ -111,7 +111,7 @@ def test_text_markdown_and_latex(runs: Path) -> None:
     text = msr("compare", *pair).stdout
     for word in ("60 test users, 95% intervals", "AUC", "HR@5", "better", "minus good", "p (Holm, 11)", "smallest"):
         assert word in text, word
-    assert "RECALL" not in text
+    assert "Recall" not in text
     markdown = msr("compare", *pair, "--markdown", "--metric", "auc").stdout
     assert "| metric | good | better | chance |\n|---|---:|---:|---:|\n| AUC | " in markdown
     latex = msr("compare", *pair, "--latex", "--metric", "auc").stdout
@@ -193,12 +193,36 @@ def test_a_damaged_run_is_one_problem(copy: Path, damage: str) -> None:
         expected = "metrics.json: no object"
     else:
         for name in ("good", "better"):
-            _edit(copy / name / "evaluate" / "metrics.json", {"protocol": {"name": "x", "shape": 1}})
+            _edit(
+                copy / name / "evaluate" / "metrics.json",
+                {"protocol": {"name": "x", "confidence": {"level": 0.95}, "shape": 1}},
+            )
         expected = "protocol: shape: Extra inputs are not permitted; the settings of this version"
     done = msr("compare", copy / "good", copy / "better")
     assert done.exit_code == 2
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("candidates", {"digest": "x"}, "candidates.rows: Field required"),
+        ("models", {}, "models: Dictionary should have at least 1 item"),
+        ("models", {"trained": {"metrics": {}}}, "models.trained has no auc, gauc, hr@3"),
+        ("models", [], "models: Input should be a valid dictionary"),
+        ("chance", None, "chance: Input should be a valid dictionary"),
+        ("users", "60", "users: Input should be a valid integer"),
+        ("seed", -1, "seed: Input should be greater than or equal to 0"),
+        ("protocol", None, "protocol: Input should be"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_problem(copy: Path, key: str, value: object, expected: str) -> None:
+    _edit(copy / "good" / "evaluate" / "metrics.json", {key: value})
+    for done in (msr("compare", copy / "good", copy / "better"), msr("results", copy / "good")):
+        assert done.exit_code == 2
+        assert f"metrics.json: {expected}" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

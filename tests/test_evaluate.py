@@ -240,7 +240,7 @@ def test_the_console_shows_every_model_and_the_findings(tmp_path: Path) -> None:
         "guessing for 71%",
     ):
         assert word in text
-    assert "RECALL@5" not in text
+    assert "Recall@5" not in text
 
 
 def test_context_with_a_name_only_is_enough(tmp_path: Path) -> None:

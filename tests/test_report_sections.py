@@ -4,7 +4,7 @@ import pytest
 
 from msr_adapter.evaluate.cost import cost_rows, duration
 from msr_adapter.evaluate.palette import looks
-from msr_adapter.evaluate.sections import beyond_table, calibration_table, run_line, smallest_line
+from msr_adapter.evaluate.sections import beyond_table, calibration_table, headline, run_line, smallest_line
 from msr_adapter.evaluate.slice_tables import compared_models, slice_metric, slice_rows
 
 
@@ -62,6 +62,21 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
         "rows": [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}],
     }  # fmt: skip
     assert beyond_table({"beyond": {}}) is None
+
+
+def test_the_headline_says_what_the_target_is() -> None:
+    metrics = {"users": 50, "protocol": {"target": "last"}, "candidates": {"targets": 50, "smallest": 7, "largest": 7},
+               "models": {"trained": {"metrics": {"hr@5": value(0.5)}}}, "chance": {"hr@5": 0.25}}  # fmt: skip
+    ending = "first 5 for 50% of 50 held-out users; guessing for 25%."
+    assert headline(metrics) == (
+        "Shown 7 candidates, one of them the item the user really took next, the trained model puts that item among "
+        f"its {ending}"
+    )
+    published = headline(metrics | {"protocol": {"target": "most-popular-last"}})
+    assert "one of them the latest of the user's most popular items, the trained" in published
+    several = headline(metrics | {"candidates": {"targets": 51, "smallest": 7, "largest": 9}})
+    assert several.startswith("Shown 7 to 9 candidates, one or more of them items the user really took, the trained")
+    assert several.endswith(f"puts one of these among its {ending}")
 
 
 def test_the_smallest_difference_is_a_sentence() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from msr_adapter.config.models import Protocol
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -16,8 +16,45 @@ from msr_adapter.evaluate.candidates import HeldOut, content_digest
 from msr_adapter.evaluate.judging import Floats
 from msr_adapter.schema import CANDIDATES
 
-_NEEDED = ("pipeline", "users", "seed", "primary", "protocol", "protocol_digest", "candidates", "models", "chance")
 _AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"
+
+
+class _Interval(BaseModel):
+    mean: float
+    low: float
+    high: float
+
+
+class _Model(BaseModel):
+    metrics: dict[str, _Interval]
+
+
+class _Candidates(BaseModel):
+    rows: int
+    targets: int
+    digest: str
+
+
+class _Level(BaseModel):
+    level: float
+
+
+class _Settings(BaseModel):
+    confidence: _Level
+
+
+class _Shape(BaseModel):
+    """What the commands that read a finished run need of `metrics.json`."""
+
+    pipeline: str
+    users: int
+    seed: int = Field(ge=0)
+    primary: str
+    protocol: _Settings
+    protocol_digest: str
+    candidates: _Candidates
+    models: dict[str, _Model] = Field(min_length=1)
+    chance: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -61,7 +98,7 @@ class FinishedRun:
         try:
             return Protocol.model_validate(self.metrics["protocol"])
         except ValidationError as error:
-            found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            found = _said(error)
             raise UserError(
                 Problem(str(self.folder), "protocol", found, "the settings of this version of msr", _AGAIN)
             ) from error
@@ -76,9 +113,26 @@ def read_finished(folder: Path) -> FinishedRun:
         raise _problem(folder, "no finished evaluation in this folder", "Run `msr evaluate` first") from None
     except (OSError, ValueError) as error:
         raise _problem(where / "metrics.json", f"cannot be read ({error})") from error
-    if not isinstance(metrics, dict) or (missing := [key for key in _NEEDED if key not in metrics]):
-        raise _problem(where / "metrics.json", f"no {', '.join(missing)}" if isinstance(metrics, dict) else "no object")
+    _check_shape(metrics, where / "metrics.json")
     return FinishedRun(folder, metrics, _read_scores(where / "candidate_scores.parquet", metrics))
+
+
+def _check_shape(metrics: Any, path: Path) -> None:
+    if not isinstance(metrics, dict):
+        raise _problem(path, "no object")
+    if missing := [key for key in _Shape.model_fields if key not in metrics]:
+        raise _problem(path, f"no {', '.join(missing)}")
+    try:
+        _Shape.model_validate(metrics, strict=True)
+    except ValidationError as error:
+        raise _problem(path, _said(error)) from error
+    for name, model in metrics["models"].items():
+        if missing := [metric for metric in metrics["chance"] if metric not in model["metrics"]]:
+            raise _problem(path, f"models.{name} has no {', '.join(missing)}")
+
+
+def _said(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
 
 
 def _read_scores(path: Path, metrics: dict[str, Any]) -> pa.Table:

@@ -137,7 +137,8 @@ def find(
             found.append(finding)
     users = len(models["trained"].result.greater)
     if users < 100:
-        found.append(_finding("info", f"only {users} test users: read the intervals, not the means"))
+        size = "one test user: an interval over one user means nothing" if users == 1 else f"{users} test users"
+        found.append(_finding("info", f"only {size}" + (": read the intervals, not the means" if users > 1 else "")))
     if (tied := tied_share(models["trained"].result)) > 0.01:
         found.append(_finding("info", f"the true item ties with another candidate for {tied:.1%} of users"))
     for name, value in mass.items():
@@ -166,5 +167,6 @@ def _finding(severity: str, text: str) -> dict[str, str]:
 
 
 def label(metric: str) -> str:
-    """Return a metric's name as papers write it: ``hr@5`` -> ``HR@5``."""
-    return metric.upper()
+    """Return a metric's name as papers write it: ``hr@5`` -> ``HR@5``, ``recall@5`` -> ``Recall@5``."""
+    name, at, depth = metric.partition("@")
+    return f"{name.title() if name in ('recall', 'precision') else name.upper()}{at}{depth}"
