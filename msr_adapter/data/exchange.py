@@ -50,7 +50,7 @@ def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
 
 
 def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) -> dict[str, Any]:
-    """Write a split's lists in the format ``kind`` (None: the name's); return it and how many. `UserError` on faults."""
+    """Write a split's lists in the format ``kind`` (None: the name's); return it and counts. `UserError` on faults."""
     kind = kind or format_of(path)
     lists = lists_of(data_dir, split)
     if kind != format_of(path):
