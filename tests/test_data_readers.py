@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from data_builders import write_csv
 
-from msr_adapter.config.models import Columns, MicroLensSource, ShopSource, TableSource
+from msr_adapter.config.models import Columns, HMSource, MicroLensSource, ShopSource, TableSource
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.corpus import Corpus
 from msr_adapter.data.readers import check_source, read
@@ -171,8 +171,8 @@ def test_all_bad_rows_are_told_with_line_field_value_and_remedy(tmp_path: Path) 
     assert problems_of(table(path)) == [
         f"{path}:3: 2 columns; 3 expected. Complete or remove the row",
         f"{path}:5 user: empty; an id. Correct the row",
-        f"{path}:6 timestamp: 'soon'; seconds or milliseconds since 1970, or an ISO date (2024-01-31, "
-        "2024-01-31T12:00:00Z). Correct the row",
+        f"{path}:6 timestamp: 'soon'; seconds or milliseconds since 1970 (all the same), or an ISO date "
+        "(2024-01-31, 2024-01-31T12:00:00Z). Correct the row",
     ]
 
 
@@ -334,3 +334,59 @@ def test_a_very_long_field_does_not_break_the_explanation(tmp_path: Path) -> Non
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps({"user": "a", "item": "1"}))
     assert problems_of(table(log, path)) == [f"{path}:3 item: empty; an id. Correct the row"]
+
+
+def units_of_times(folder: Path, times: list[int]) -> tuple[list[str], list[str]]:
+    """Read a log of these times; return the problems and the findings."""
+    audit, path = Audit(), write_csv(folder / "log.csv", ["user", "item", "time"], [("a", "b", time) for time in times])
+    try:
+        read(table(path), 0, audit)
+    except UserError as error:
+        return [str(problem) for problem in error.problems], []
+    return [], [finding["text"] for finding in audit.findings if "table of items" not in finding["text"]]
+
+
+def test_milliseconds_among_seconds_are_told_by_their_line(tmp_path: Path) -> None:
+    problems, _ = units_of_times(tmp_path, [1_600_000_000, 1_600_000_001, 1_600_000_002_000])
+    [problem] = problems
+    assert problem.startswith(
+        f"{tmp_path / 'log.csv'}:4 time: '1600000002000'; seconds or milliseconds since 1970 (all"
+    )
+
+
+def test_seconds_among_milliseconds_are_a_finding(tmp_path: Path) -> None:
+    assert units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000]) == ([], [])
+    _, [finding] = units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000, 1_600_000_002])
+    assert finding.startswith("1 times of log.csv are before March 1973 in the unit of the others")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"user;item;time", "the header is one column, 'user;item;time': it is separated by ';'; ',' in a .csv"),
+        (b"user\titem\ttime", "the header is one column, 'user\\titem\\ttime': it is separated by tabs; ',' in a"),
+        ("user,item,time".encode("utf-16"), "the header holds zero bytes; text in UTF-8. Save the file as UTF-8"),
+        (b"user,item,time,user", "user: two columns have this name. Rename or remove one of them"),
+    ],
+)
+def test_a_header_that_is_none_is_told_for_what_it_is(tmp_path: Path, header: bytes, expected: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(header + b"\na,b,1,c\n")
+    for problems in ([str(problem) for problem in check_source(table(path))], problems_of(table(path))):
+        [problem] = problems
+        assert problem.startswith(f"{path} {expected}" if expected.startswith("user:") else f"{path}: {expected}")
+
+
+def test_columns_found_are_listed_as_far_as_one_reads() -> None:
+    with pytest.raises(UserError, match=r"columns found: c0, .*, c29 and 70 more\. Set"):
+        find_columns("log.csv", [f"c{number}" for number in range(100)], ("user",), {})
+
+
+def test_a_kind_whose_columns_have_fixed_names_does_not_ask_to_name_them(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "transactions_train.csv", ["user", "item", "time"], [["a", "b", 1]])
+    source = HMSource(kind="hm", transactions=path)
+    with pytest.raises(UserError) as caught:
+        read(source, 0, Audit())
+    for problems in (check_source(source), caught.value.problems):
+        steps = {problem.next_step for problem in problems}
+        assert steps == {"Give the file as `hm` publishes it, or read a file of your own as kind: table"}

@@ -29,7 +29,10 @@ from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.log import Wanted, read_log
 from msr_adapter.errors import UserError
 
-TIME = "seconds or milliseconds since 1970, or an ISO date (2024-01-31, 2024-01-31T12:00:00Z). Correct the row"
+TIME = (
+    "seconds or milliseconds since 1970 (all the same), or an ISO date (2024-01-31, 2024-01-31T12:00:00Z). "
+    "Correct the row"
+)
 
 
 def faults(source: Source, folder: Path) -> list[str]:

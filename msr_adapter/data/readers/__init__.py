@@ -1,12 +1,14 @@
 """Readers: one module per kind of source, each returns a `Corpus` in the order of its files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import Source
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.corpus import Corpus
+from msr_adapter.data.readers.aliases import NAME_IT
 from msr_adapter.data.readers.amazon import check_amazon, read_amazon
 from msr_adapter.data.readers.hm import check_hm, read_hm
 from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_stamps, read_huggingface
@@ -18,7 +20,7 @@ from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
 from msr_adapter.data.readers.shop import read_shop
 from msr_adapter.data.readers.table import check_table, read_table
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, UserError
 
 _READERS: dict[str, tuple[Callable[[Any, Audit], Corpus], Callable[[Any], list[Problem]]]] = {
     "table": (read_table, check_table),
@@ -55,12 +57,25 @@ _FOLDERS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def read(source: Source, seed: int, audit: Audit) -> Corpus:
     """Read a source; `UserError` with every problem of its files."""
-    return read_shop(source, seed) if source.kind == "shop" else _READERS[source.kind][0](source, audit)
+    if source.kind == "shop":
+        return read_shop(source, seed)
+    try:
+        return _READERS[source.kind][0](source, audit)
+    except UserError as error:
+        raise UserError([_fitting(problem, source) for problem in error.problems]) from error
 
 
 def check_source(source: Source) -> list[Problem]:
     """Return what can be known to be wrong with a source without reading its rows."""
-    return [] if source.kind == "shop" else _READERS[source.kind][1](source)
+    return [] if source.kind == "shop" else [_fitting(one, source) for one in _READERS[source.kind][1](source)]
+
+
+def _fitting(problem: Problem, source: Source) -> Problem:
+    """Return a problem whose next step can be taken: only some kinds let columns be named."""
+    if "columns" in type(source).model_fields or not problem.next_step.startswith(NAME_IT):
+        return problem
+    step = f"Give the file as `{source.kind}` publishes it, or read a file of your own as kind: table"
+    return replace(problem, next_step=step)
 
 
 def may_hold_images(source: Source) -> bool:

@@ -21,6 +21,11 @@ ALIASES = {
 }  # fmt: skip
 """Field -> names in order of preference; case, `_`, `-` and blanks do not count (`userID`, `movieId`)."""
 
+NAME_IT = "Set data.source.columns."
+"""How the next step begins where a column is not found."""
+
+_MOST, _SHOWN = 30, 60
+
 
 def canonical(name: str) -> str:
     """Return a column name without case, blanks, `_`, `-` and a `:type` suffix."""
@@ -41,7 +46,11 @@ def find_columns(
     found = {field: _match(header, field, configured.get(field)) for field in (*required, *optional)}
     lacking = [f for f in found if found[f] is None and (f in required or configured.get(f))]
     if lacking:
-        raise UserError([_lacking(where, header, field, configured.get(field)) for field in lacking])
+        misread = _misread(where, header)
+        raise UserError(misread or [_lacking(where, header, field, configured.get(field)) for field in lacking])
+    if twice := [column for column in found.values() if f"{column}_duplicated_0" in header]:
+        step = "Rename or remove one of them"
+        raise UserError([Problem(where, str(column), "two columns have this name", "", step) for column in twice])
     return {field: column for field, column in found.items() if column is not None}
 
 
@@ -50,6 +59,18 @@ def _match(header: Sequence[str], field: str, configured: str | None) -> str | N
         return configured if configured in header else None
     by_name = {canonical(column): column for column in reversed(header)}
     return next((by_name[canonical(alias)] for alias in ALIASES[field] if canonical(alias) in by_name), None)
+
+
+def _misread(where: str, header: Sequence[str]) -> list[Problem]:
+    """Return why a header is no header: it was written with another separator, or is no UTF-8 text at all."""
+    line = header[0] if len(header) == 1 else ""
+    if any("\0" in name for name in header):
+        return [Problem(where, "", "the header holds zero bytes", "text in UTF-8", "Save the file as UTF-8")]
+    for separator, name in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
+        if separator in line:
+            found = f"the header is one column, {line[:_SHOWN]!r}: it is separated by {name}"
+            return [Problem(where, "", found, "',' in a .csv, tabs in a .tsv", "Save it so, or rename it")]
+    return []
 
 
 def _lacking(where: str, header: Sequence[str], field: str, configured: str | None) -> Problem:
@@ -62,9 +83,14 @@ def _lacking(where: str, header: Sequence[str], field: str, configured: str | No
         where,
         field,
         found,
-        f"{hint}{tried}columns found: {', '.join(header) or 'none'}",
-        f"Set data.source.columns.{field} to the name of the column",
+        f"{hint}{tried}columns found: {_listed(header)}",
+        f"{NAME_IT}{field} to the name of the column",
     )
+
+
+def _listed(header: Sequence[str]) -> str:
+    more = f" and {len(header) - _MOST:,} more" if len(header) > _MOST else ""
+    return ", ".join(name[:_SHOWN] for name in header[:_MOST]) + more if header else "none"
 
 
 def _near(header: Sequence[str], names: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from msr_adapter.data.audit import Audit, raise_if_any
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.rows import AN_ID, Rule, check_rows, is_empty
 from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
-from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, survey
+from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, strays, survey
 from msr_adapter.errors import Problem, UserError
 
 SPLIT_NAMES = {
@@ -63,6 +63,9 @@ def read_log(table: Table, wanted: Wanted, audit: Audit) -> pl.LazyFrame:
     raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
     facts = collect(table, source.select(**_survey(names, schema), **whole_lines(table))).row(0, named=True)
     clock = clock_of(schema[names["timestamp"]], _time_facts(facts)) if "timestamp" in names else None
+    if clock is not None and (few := strays(_time_facts(facts), clock)):
+        audit.find("warning", f"{few:,} times of {table.path.name} are before March 1973 in the unit of the others: "
+                   "were they written in another unit, or are they missing? Correct or remove those rows.")  # fmt: skip
     if facts.get("split_unknown") and wanted.split == "found":
         audit.find("info", f"The column {names.pop('split')} of {table.path.name} is passed over: it holds more "
                    "than train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-ALLOWED = "seconds or milliseconds since 1970, or an ISO date (2024-01-31, 2024-01-31T12:00:00Z)"
+ALLOWED = "seconds or milliseconds since 1970 (all the same), or an ISO date (2024-01-31, 2024-01-31T12:00:00Z)"
 
 _ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _PER_MILLISECOND = (1e6, 1e3, 1.0, 1e-3)
@@ -15,7 +15,8 @@ _FROM = (1e17, 1e14, 1e11)
 
 1e11 seconds is the year 5138, 1e11 milliseconds is 1973: no log mixes them up.
 """
-_LARGEST = 2.0**62
+_LARGEST = 1e14
+"""Milliseconds of the year 5138: what is later was written in another unit than the rest of the file, or is no time."""
 _DAY = 86_400_000
 
 
@@ -50,6 +51,12 @@ def clock_of(dtype: pl.DataType, facts: Mapping[str, Any]) -> Clock:
     names = [f"from_{least:.0e}" for least in _FROM]
     place = next((i for i, name in enumerate(names) if half and facts[name] >= half), len(names))
     return Clock("number", _PER_MILLISECOND[place])
+
+
+def strays(facts: Mapping[str, Any], clock: Clock) -> int:
+    """Return how many numbers are too small for the clock's unit: they would be times before March 1973."""
+    unit = _PER_MILLISECOND.index(clock.unit) if clock.form == "number" else len(_FROM)
+    return int(facts["sizes"] - facts[f"from_{_FROM[unit]:.0e}"]) if unit < len(_FROM) else 0
 
 
 def milliseconds(column: pl.Expr, dtype: pl.DataType, clock: Clock) -> pl.Expr:
