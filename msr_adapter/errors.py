@@ -61,6 +61,7 @@ class StageError(MsrError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``Did you mean `x`?`` for the closest choice, or nothing when none is close."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.65)
-    return f"Did you mean `{close[0]}`?" if close else ""
+    """Return ``Did you mean `x`?`` for the closest choice in any case, or nothing when none is close."""
+    known = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.65)
+    return f"Did you mean `{known[close[0]]}`?" if close else ""

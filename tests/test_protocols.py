@@ -38,6 +38,21 @@ def built(pipeline: Path, name: str) -> tuple[Protocol, Path]:
     return loaded.pipeline.evaluate.protocol, loaded.run_dir / "data"
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluate.protocol.k=[]", "evaluate.protocol.k: no cut-off; at least one is needed"),
+        ("evaluate.protocol.metrics=[log_loss]", "no metric that ranks"),
+        ("evaluate.protocol=nextitem", "Did you mean `next-item`?"),
+        ("evaluate.baselines=[SASRec]", "Did you mean `sasrec`?"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_runs(pipeline: Path, setting: str, message: str) -> None:
+    done = CliRunner().invoke(app, ["check", str(pipeline), "--set", setting])
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
 def test_there_are_five_and_their_digests_differ(pipeline: Path) -> None:
     assert set(NAMES) >= {"next-item", "paper", "released-code", "popularity-matched", "full-ranking"}
     protocols = [

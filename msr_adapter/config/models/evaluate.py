@@ -67,6 +67,13 @@ class Protocol(Model):
             raise ValueError(f"no metric that ranks; at least one of {', '.join(RANKING)} is needed")
         return metrics
 
+    @field_validator("k")
+    @classmethod
+    def _there_is_a_cut_off(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if not k:
+            raise ValueError("no cut-off; at least one is needed, such as [5]")
+        return k
+
     @property
     def ranking(self) -> tuple[str, ...]:
         """The ranking metrics among `metrics`, in their order."""
