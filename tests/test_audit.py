@@ -79,6 +79,8 @@ def test_positions_are_no_clock() -> None:
 def test_dates_are_told_whatever_their_time_zone(zone_ms: int) -> None:
     days = [NEW_YEAR + zone_ms + DAY_MS * day for day in range(3)]
     assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=days)])) == {"whole-days": "info"}
+    one_moment = evidence([User(TEST, [0, 1, 2], times=[days[0]] * 3)])
+    assert topics(check_clock, one_moment) == {"tied-times": "warning"}
     hours = [NEW_YEAR + zone_ms + (DAY_MS + 3_600_000) * day for day in range(3)]
     assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=hours)])) == {}
 

@@ -42,6 +42,18 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert list(folder.begin("data").iterdir()) == []
 
 
+def test_a_file_in_the_place_of_a_stage_is_replaced_as_often_as_needed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        (tmp_path / "data").write_text("put here by somebody")
+        folder.begin("data")
+        folder.publish(a_manifest())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+        folder.stage("data").rename(tmp_path / "away")
+        (tmp_path / "away" / "manifest.json").unlink()
+        (tmp_path / "away").rmdir()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "data"}'])
 def test_an_unreadable_manifest_means_not_done(tmp_path: Path, text: str) -> None:
     folder = RunFolder(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, UserError
 from msr_adapter.pipeline import RunResult, plan, run
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
@@ -103,6 +103,14 @@ def test_a_failed_stage_keeps_what_was_finished(folder: Path, monkeypatch: pytes
     assert not (folder / "run" / "users").exists()
     monkeypatch.undo()
     assert states(summaries(load(folder))) == {"data": "up to date", "items": "up to date", "users": "done"}
+
+
+def test_wrong_input_leaves_the_finished_stage_and_no_half_of_another(folder: Path) -> None:
+    summaries(load(folder))
+    with pytest.raises(UserError, match="leaves nothing of"):
+        summaries(load(folder, "data.k_core.users=1000"))
+    assert not list((folder / "run").glob(".*.partial"))
+    assert set(states(summaries(load(folder))).values()) == {"up to date"}
 
 
 def test_the_log_file_has_plain_lines(folder: Path) -> None:

@@ -90,9 +90,13 @@ class RunFolder:
     def begin(self, name: str) -> Path:
         """Return an empty folder in which stage ``name`` is written."""
         partial = self._partial(name)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         partial.mkdir(parents=True)
         return partial
+
+    def discard(self, name: str) -> None:
+        """Remove what was written of stage ``name`` since `begin`."""
+        _remove(self._partial(name))
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest into the partial folder, then put it in the stage's place by rename."""
@@ -115,11 +119,11 @@ class RunFolder:
 
     def _put_in_place(self, name: str) -> None:
         partial, final, outdated = self._partial(name), self.stage(name), self.root / f".{name}.outdated"
-        shutil.rmtree(outdated, ignore_errors=True)
+        _remove(outdated)
         if final.exists():
             final.rename(outdated)
         partial.rename(final)
-        shutil.rmtree(outdated, ignore_errors=True)
+        _remove(outdated)
 
     def _partial(self, name: str) -> Path:
         return self.root / f".{name}.partial"
@@ -129,6 +133,13 @@ def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
     """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
     return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a file that somebody put in its place."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import Pipeline
+from msr_adapter.errors import UserError
 from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.check import require
 from msr_adapter.pipeline.context import Context
@@ -121,7 +122,11 @@ def _bring_up_to_date(
     out = folder.begin(stage.name)
     context = Context(loaded.pipeline, loaded.resolved, folder, prompts, out, reporter)
     started, peak, gpu = time.monotonic(), watch_memory(), watch_gpu()
-    summary = stage.run(context)
+    try:
+        summary = stage.run(context)
+    except UserError:  # after any other failure it stays, to be looked at; the next attempt begins anew anyway
+        folder.discard(stage.name)
+        raise
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     output = output_digest(out, stage.outputs)

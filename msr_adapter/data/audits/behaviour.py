@@ -100,8 +100,8 @@ def _tied_targets(e: Evidence) -> float:
 
 
 def _same_time_of_day(times: Rows, seed: int) -> float:
-    """Return the share of times at the commonest time of day: 1 for dates, whatever their time zone."""
+    """Return the share of times at the commonest time of day: 1 for dates, of whatever zone; 0 for a single moment."""
     if len(times) > _SAMPLED:
         times = times[np.random.default_rng([seed, 6]).integers(0, len(times), _SAMPLED)]
     _, counts = np.unique(times % DAY_MS, return_counts=True)
-    return float(counts.max() / len(times)) if len(times) > 1 else 0.0
+    return float(counts.max() / len(times)) if len(times) > 1 and times.min() < times.max() else 0.0
