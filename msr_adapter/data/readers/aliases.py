@@ -69,7 +69,7 @@ def _misread(where: str, header: Sequence[str]) -> list[Problem]:
     for separator, name in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
         if separator in line:
             found = f"the header is one column, {line[:_SHOWN]!r}: it is separated by {name}"
-            return [Problem(where, "", found, "',' in a .csv, tabs in a .tsv", "Save it so, or rename it")]
+            return [Problem(where, "", found, "',' in a .csv, tabs in .tsv, .inter and .item", "Save it so")]
     return []
 
 
