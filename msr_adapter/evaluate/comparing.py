@@ -36,7 +36,7 @@ class Difference:
     p_holm: float
     """Adjusted for the number of comparisons in the same call."""
     smallest: float | None
-    """Smallest true difference that this many users can show; None with one user."""
+    """Smallest true difference that this many users can show; None with one user and where no user differs."""
 
 
 def compare(
@@ -74,7 +74,7 @@ def _errors(one: Judged, base: Judged, metrics: Sequence[str]) -> dict[str, floa
     if one.result.groups.users < 2:
         return {}
     errors = standard_errors(one.result, base.result, one.draws, base.draws, metrics)
-    return {metric: smallest_difference(error) for metric, error in errors.items()}
+    return {metric: smallest_difference(error) for metric, error in errors.items() if error > 0}
 
 
 def require_comparable(runs: Mapping[str, FinishedRun]) -> None:

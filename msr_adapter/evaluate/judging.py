@@ -88,18 +88,17 @@ def differences(models: Mapping[str, Judged], primary: str, level: float) -> dic
 def smallest_differences(models: Mapping[str, Judged], primary: str) -> dict[str, float]:
     """Return, for every other model, the smallest true difference to it that this many users can show.
 
-    In the primary metric (see `metrics.smallest_difference`). Nothing with a single user.
+    In the primary metric (see `metrics.smallest_difference`). Nothing with a single user, nor of a model that no user
+    tells from the trained one: without any spread there is no size to plan for.
     """
-    trained = models["trained"]
+    trained, others = models["trained"], {name: model for name, model in models.items() if name != "trained"}
     if trained.result.groups.users < 2:
         return {}
-    return {
-        name: smallest_difference(
-            standard_errors(trained.result, other.result, trained.draws, other.draws, [primary])[primary]
-        )
-        for name, other in models.items()
-        if name != "trained"
+    errors = {
+        name: standard_errors(trained.result, other.result, trained.draws, other.draws, [primary])[primary]
+        for name, other in others.items()
     }
+    return {name: smallest_difference(error) for name, error in errors.items() if error > 0}
 
 
 def oracle_lift_share(models: Mapping[str, Judged], chances: Mapping[str, float], primary: str) -> float | None:

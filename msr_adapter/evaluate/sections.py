@@ -16,7 +16,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     size = " to ".join(dict.fromkeys(str(metrics["candidates"][bound]) for bound in ("smallest", "largest")))
     ours, chance = metrics["models"]["trained"]["metrics"][name]["mean"], metrics["chance"][name]
     rival = metrics["models"].get("popularity")
-    users = f"{metrics['users']:,} held-out users"
+    users = f"{metrics['users']:,} held-out user{'' if metrics['users'] == 1 else 's'}"
     shown = f"Shown {size} candidates, {_what_is_sought(metrics)}, the trained model"
     if name.startswith("hr@"):
         found = "one of these" if _several(metrics) else "that item"
