@@ -1,6 +1,7 @@
 """Slices: groups by hand, metrics against a brute force, tables of the user's own, and what is wrong with them."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,15 +245,14 @@ def test_dates_are_cut_into_periods_and_nan_is_no_text(tmp_path: Path) -> None:
 
 
 def test_what_a_table_cannot_be_used_for_is_said(tmp_path: Path) -> None:
-    vectors = {"item_id": ["000"], "price": [1.5], "vector": [[0.1, 0.2]], "raw": [b"\xff"]}
+    vectors = {"item_id": ["000"], "price": [1.5], "vector": [[0.1, 0.2]], "raw": [b"\xff"], "kept": [timedelta(1)]}
     pl.DataFrame(vectors).write_parquet(tmp_path / "items.parquet")
     tables = tables_in(tmp_path, users="user_id,age\n7,30\n").model_copy(update={"items": tmp_path / "items.parquet"})
     facts = facts_of([1], [0, 0])
     assert [one.name for one in table_slices(tables, facts)] == ["items: price", "users: age"]
     odd, unknown = table_findings(tables, facts)
-    assert odd == {
-        "severity": "info", "text": "No slice by vector, raw of items.parquet: neither numbers nor dates nor texts."
-    }  # fmt: skip
+    text = "No slice by vector, raw, kept of items.parquet: neither numbers nor dates nor texts."
+    assert odd == {"severity": "info", "text": text}
     assert unknown["severity"] == "warning"
     assert unknown["text"] == (
         "users.csv has no row of any test user, so it gives no slices: its user_id is 7, the data's u0 ..."

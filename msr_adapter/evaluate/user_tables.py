@@ -11,6 +11,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.grouping import Facts, Slice, by_day, by_number, by_text
 
 _ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
+_GROUPED = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 _TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
 _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".csv": lambda path: pl.scan_csv(path, **_TEXT),
@@ -65,7 +66,7 @@ def _first(ids: Sequence[str]) -> str:
 
 
 def _can_group(column: pl.Series) -> bool:
-    return not (column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object))
+    return column.dtype.is_numeric() or column.dtype in _GROUPED
 
 
 def _given(tables: SliceTables) -> list[tuple[str, Path]]:
