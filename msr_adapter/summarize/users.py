@@ -1,6 +1,6 @@
 """Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,22 @@ from msr_adapter.generation import Backend, Chain, CompletionCache
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.histories import tell_histories
-from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table, write_table
+from msr_adapter.schema import (
+    EXAMPLES,
+    ITEM_SUMMARIES,
+    ITEMS,
+    USER_STEPS,
+    USER_SUMMARIES,
+    read_chunks,
+    read_table,
+    write_chunks,
+    write_table,
+)
 from msr_adapter.summarize.answers import Answers, distinctness
 
 _LABEL = "user summaries"
+_LISTED = 32_768
+"""Histories that are listed and written at a time."""
 
 History = Sequence[HistoryItem]
 
@@ -39,41 +51,46 @@ def summarize_users(
     examples = read_table(data_dir / "examples.parquet", EXAMPLES).sort_by("example_id")
     counts: dict[str, Any] = {"mode": config.mode, "examples": len(examples)}
     if config.mode == "none":
-        texts = _list_histories(examples, data_dir, items_dir, prompts).to_list()
-    else:
-        histories = _read_histories(examples, data_dir, items_dir)
-        if backend is None:
-            raise ValueError(f"mode {config.mode} needs a backend")
-        answers = Answers(backend, cache, config.max_new_tokens)
-        size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
-        tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
-        recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories], tested)
-        texts = recurrence.run(ids, config.on_failure == "skip", reporter)
-        answers.settle(config.on_failure, out, reporter, _LABEL)
-        if config.on_failure == "title":
-            texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
-        _write_steps(recurrence, ids, out)
-        counts |= answers.counts() | {
-            "steps": recurrence.steps,
-            "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
-        }
-        answers.warn(reporter, _LABEL)
+        path = out / "users.parquet"
+        write_chunks(_list_histories(examples, data_dir, items_dir, prompts), USER_SUMMARIES, path)
+        empty = sum(chunk["summary"].to_pylist().count("") for chunk in read_chunks(path, USER_SUMMARIES))
+        return counts | {"without_summary": empty}
+    histories = _read_histories(examples, data_dir, items_dir)
+    if backend is None:
+        raise ValueError(f"mode {config.mode} needs a backend")
+    answers = Answers(backend, cache, config.max_new_tokens)
+    size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
+    tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
+    recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories], tested)
+    texts = recurrence.run(ids, config.on_failure == "skip", reporter)
+    answers.settle(config.on_failure, out, reporter, _LABEL)
+    if config.on_failure == "title":
+        texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
+    _write_steps(recurrence, ids, out)
+    counts |= answers.counts() | {
+        "steps": recurrence.steps,
+        "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
+    }
+    answers.warn(reporter, _LABEL)
     table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
     write_table(table, USER_SUMMARIES, out / "users.parquet")
     return counts | {"without_summary": texts.count("")}
 
 
-def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts: Prompts) -> pl.Series:
-    """Return each example's listed history: `Prompts.history` of all of them at once."""
+def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts: Prompts) -> Iterator[pa.Table]:
+    """Yield USER_SUMMARIES of listed histories, `_LISTED` examples at a time: their number sets the memory."""
     items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
     known = read_table(items_dir / "items.parquet", ITEM_SUMMARIES).join(items, "item_id", join_type="inner")
-    histories = examples["history"].combine_chunks()
-    place = pc.index_in(histories.flatten(), value_set=known["item_id"].combine_chunks())
-    # An item that the item summariser skipped has no row.
-    has_row, example = place.is_valid().to_numpy(zero_copy_only=False), pc.list_parent_indices(histories).to_numpy()
-    lengths = np.bincount(example[has_row], minlength=len(examples))
     titles, summaries = (pl.Series(known[name], dtype=pl.String) for name in ("title", "summary"))
-    return tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
+    for start in range(0, len(examples), _LISTED):
+        part = examples.slice(start, _LISTED)
+        histories = part["history"].combine_chunks()
+        place = pc.index_in(histories.flatten(), value_set=known["item_id"].combine_chunks())
+        # An item that the item summariser skipped has no row.
+        has_row, example = place.is_valid().to_numpy(zero_copy_only=False), pc.list_parent_indices(histories).to_numpy()
+        lengths = np.bincount(example[has_row], minlength=len(part))
+        texts = tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
+        yield pa.table({"example_id": part["example_id"], "summary": texts.to_arrow().cast(pa.string())})
 
 
 def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list[list[HistoryItem]]:
