@@ -309,7 +309,6 @@ def test_a_field_of_two_megabytes_is_cut_and_counted(tmp_path: Path, suffix: str
     large_field(tmp_path, suffix, 2 * 10**6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_a_field_of_a_hundred_megabytes_is_cut_and_counted(tmp_path: Path, suffix: str) -> None:
     large_field(tmp_path, suffix, 10**8)

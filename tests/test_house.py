@@ -130,7 +130,6 @@ def test_the_wheel_lists_its_pipelines_in_an_empty_folder(wheel: Path, tmp_path:
             assert f"  {path.stem} " in shown
 
 
-@pytest.mark.slow
 def test_the_wheel_runs_a_whole_pipeline_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     pipeline = write_small_pipeline(tmp_path)
     assert "report: " in msr_from(wheel, tmp_path, "run", str(pipeline))
