@@ -140,11 +140,20 @@ def test_a_server_that_is_not_there_stops_with_its_address() -> None:
             backend.complete(asks(backend, "a", "b"))
 
 
+@pytest.mark.parametrize("behaviour", ["400", "500", "drop", "finish content_filter"])
+def test_a_failure_that_stands_alone_is_still_the_failure_of_one_request(behaviour: str) -> None:
+    with serving(lambda prompt, attempt: behaviour) as served:
+        backend = ServerBackend(model(served, retries=1))
+        [answer] = backend.complete(asks(backend, "a"))
+    assert isinstance(answer, Failure)
+
+
 def test_redirects_are_not_followed_with_the_key() -> None:
     with serving(lambda prompt, attempt: "302") as served:
         backend = ServerBackend(model(served))
-        with pytest.raises(StageError, match="status 302"):
-            backend.complete(asks(backend, "a"))
+        [answer] = backend.complete(asks(backend, "a"))
+    assert isinstance(answer, Failure)
+    assert answer.reason == "status 302: no"
     assert served.attempts == {"a": 1}
 
 

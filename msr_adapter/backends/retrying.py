@@ -27,6 +27,11 @@ T = TypeVar("T")
 class GaveUpError(Exception):
     """This request has no answer and will not get one now."""
 
+    def __init__(self, text: str, *, unreached: bool = False) -> None:
+        """``unreached``: no attempt even got a connection."""
+        super().__init__(text)
+        self.unreached = unreached
+
 
 class BrokenAnswerError(Exception):
     """What came back is damaged; another try may do better."""
@@ -63,6 +68,7 @@ class Attempts:
     async def run(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Await ``ask`` until it answers. Raises `GaveUpError` after the last attempt or on a refusal of this request,
         `UnusableServerError` on a refusal that meets every request."""
+        unreached = True
         for attempt in range(self._server.retries + 1):
             try:
                 return await ask()
@@ -71,12 +77,13 @@ class Attempts:
                     raise UnusableServerError(str(error), _HINTS[error.status]) from None
                 if error.status not in _PASSING:
                     raise GaveUpError(str(error)) from None
-                last, wait = str(error), error.wait
+                last, wait, unreached = str(error), error.wait, False
             except (httpx.TransportError, TimeoutError, BrokenAnswerError) as error:
                 last, wait = _named(error), None
+                unreached = unreached and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if attempt < self._server.retries:
                 await asyncio.sleep(self._pause(attempt, wait))
-        raise GaveUpError(f"{last} ({self._server.retries + 1} attempts)")
+        raise GaveUpError(f"{last} ({self._server.retries + 1} attempts)", unreached=unreached)
 
     def _pause(self, attempt: int, asked: float | None) -> float:
         """Seconds until the next attempt: what the server asked for, or full jitter (Brooker, 2015), capped."""

@@ -28,6 +28,7 @@ class ServerBackend:
             raise ValueError("backend server needs model.server")
         self.model, self._server = model, model.server
         self.label = f"{model.path} at {self._server.url}"
+        self._unreached = 0
 
     @property
     def identity(self) -> str:
@@ -38,18 +39,19 @@ class ServerBackend:
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
         """Answer all requests, and those that ``follow`` adds, in the order asked. What keeps failing is a `Failure`.
 
-        Raises `StageError` for what no retry mends (a refused key, an unknown model) and when nothing was answered.
+        Raises `StageError` for what no retry mends (a refused key, an unknown model) and when nobody answers there.
         """
         if any(request.choices for request in requests):
             raise StageError(
                 f"{self.label} was asked to score answers", "a server answers with text, not with probabilities",
                 "use a server for the summarisers and a local model for train.model",
             )  # fmt: skip
+        self._unreached = 0
         answers = asyncio.run(self._all(requests, follow))
-        if requests and all(isinstance(answer, Failure) for answer in answers):
+        if answers and self._unreached == len(answers):
             raise StageError(
                 f"{self.label}: none of {len(requests)} requests was answered, first: {_reason(answers)}",
-                "the server is down, overloaded, or not where model.server.url says",
+                "the server is down, or not where model.server.url says",
                 "start it or correct the URL, then run again: what was answered is kept",
             )
         return answers
@@ -82,6 +84,7 @@ class ServerBackend:
             try:
                 return await Attempts(self._server).run(lambda: self._ask(client, request))
             except GaveUpError as error:
+                self._unreached += error.unreached
                 return Failure(request.key, _without(key, str(error)))
             except UnusableServerError as error:
                 cause, step = error.hint
