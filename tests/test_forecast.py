@@ -13,11 +13,11 @@ from tiny_run import QUIET, model_ref, train_config, write_upstream
 from msr_adapter import schema
 from msr_adapter.config.models import ItemSummaries, ModelRef, Summarize, UserSummaries
 from msr_adapter.llamafactory.encode import Encoder
+from msr_adapter.llamafactory.lengths import image_tokens, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
 from msr_adapter.rows import CandidateRows
 from msr_adapter.train import forecast
-from msr_adapter.train.lengths import image_tokens, token_counter
 
 UNKNOWN = ModelRef(path="No/Such-Model", template="qwen2_vl")
 

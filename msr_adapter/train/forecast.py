@@ -23,18 +23,15 @@ from numpy.typing import NDArray
 
 from msr_adapter.config.models import Summarize, Train
 from msr_adapter.files import write_json
+from msr_adapter.llamafactory.lengths import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.train.lengths import Count, image_tokens, token_counter
 
 Tokens = NDArray[np.int64]
 
 _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
 """Items drawn by seed, items with the longest titles beside them, and histories among the first examples
 read, where they are the preference."""
-_ROLES = 24
-"""Tokens of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
-_SYSTEM = "You are a helpful assistant."
 
 
 def forecast(
@@ -46,11 +43,10 @@ def forecast(
     texts = _text_tokens(items, prompts, count, train.images)
     images = _image_tokens(items, data_dir, train)
     preference = _preference_tokens(summarize, data_dir, items["title"].to_pylist()[drawn], prompts, count)
-    system = _SYSTEM if train.model.default_system is None else train.model.default_system
-    overhead = _ROLES + count(system)
-    alone = overhead + texts + (0 if images is None else images)
+    around = overhead(train.model, count)
+    alone = around + texts + (0 if images is None else images)
     found = {
-        "cutoff_len": train.cutoff_len, "tokens": how, "items_looked_at": len(texts), "overhead": overhead,
+        "cutoff_len": train.cutoff_len, "tokens": how, "items_looked_at": len(texts), "overhead": around,
         "text": _ends(texts), "image": None if images is None else _ends(images), "preference": _ends(preference),
         "row": {"median": float(np.median(alone) + np.median(preference)), "max": int(alone.max() + preference.max())},
         "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),

@@ -11,6 +11,9 @@ from msr_adapter.files import bundled_model
 
 Count = Callable[[str], int]
 
+_ROLES = 24
+"""Tokens of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
+_SYSTEM = "You are a helpful assistant."
 _BYTES_PER_TOKEN = 3
 """UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
 _SIDES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32, "glm4v": 28}
@@ -29,6 +32,11 @@ def token_counter(model: ModelRef) -> tuple[Count, str]:
 
     tokenizer = Tokenizer.from_file(str(path))
     return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
+
+
+def overhead(model: ModelRef, count: Count) -> int:
+    """Return the tokens of a prompt beside its text and pictures, at most: roles, system text, the answer's end."""
+    return _ROLES + count(_SYSTEM if model.default_system is None else model.default_system)
 
 
 def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
