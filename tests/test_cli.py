@@ -30,6 +30,7 @@ COMMANDS = (
     "results",
     "fetch-images",
     "check",
+    "doctor",
     "ls",
     "cp",
     "demo-model",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import ablate, cache, candidates, compare, export, fetch_images, library, results
+from msr_adapter.cli import ablate, cache, candidates, compare, doctor, export, fetch_images, library, results
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -165,6 +165,9 @@ def check(pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None,
         text = "\n".join([f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:", *lines])
         result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": known}
         emit(result, text, as_json)
+
+
+app.command()(doctor.doctor)
 
 
 @app.command("ls")

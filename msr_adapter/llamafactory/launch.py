@@ -26,7 +26,7 @@ WEIGHTS = {"lora": "adapter_model*.safetensors", "full": "model*.safetensors"}
 _POLL_S = 0.2
 _GRACE_S = 10.0
 _NOTES = 10
-_UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
+UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
           "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY")  # fmt: skip
 """Variables that would change what LLaMA-Factory trains or how it talks."""
 
@@ -62,7 +62,7 @@ def launch(yaml: Path, output_dir: Path, *, method: str, small: bool, reporter: 
 
 def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) -> dict[str, str]:
     """Return the trainer's environment: this one, without what would change the training, with a private cache."""
-    environment = {key: value for key, value in parent.items() if key not in _UNSET}
+    environment = {key: value for key, value in parent.items() if key not in UNSET}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), parent.get("PATH", os.defpath)])
     environment["HF_DATASETS_CACHE"] = str(cache)
     environment["PYTHONUNBUFFERED"] = "1"

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from msr_adapter.errors import Problem
+from msr_adapter.machine.optional import BASELINES, RECTOOLS
 
 _NEEDED = {"item-knn": ("implicit",), "mf": ("implicit",), "sasrec": ("implicit", "pytorch_lightning", "rectools")}
-_EXTRA = "pip install 'msr-adapter[baselines]'"
-# RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
-RECTOOLS = "pip install --no-deps RecTools==0.19.0"
 
 
 def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
@@ -18,7 +16,7 @@ def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     if not short:
         return []
     libraries = sorted({each for name in short for each in absent[name]})
-    commands = [_EXTRA] if set(libraries) - {"rectools"} else []
+    commands = [BASELINES] if set(libraries) - {"rectools"} else []
     commands += [RECTOOLS] if "rectools" in libraries else []
     found = f"{', '.join(short)} cannot be fitted: {', '.join(libraries)} not installed"
     step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"

@@ -1,0 +1,75 @@
+"""`msr doctor`: is this machine able to train and score?"""
+
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msr_adapter.cli.options import Json
+from msr_adapter.cli.outcome import emit, exit_codes
+
+if TYPE_CHECKING:
+    from msr_adapter.machine import Examined, Finding
+
+_SIGNS = {"ok": ("ok", "green"), "absent": ("-", "dim"), "warning": ("!", "yellow"), "error": ("X", "bold red")}
+_PIPE_WIDTH = 160
+
+
+def doctor(
+    run_dir: Annotated[
+        Path, typer.Option("--run-dir", metavar="FOLDER", help="Where runs are meant to be kept.")
+    ] = Path("runs"),
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Tell whether this machine can train and score: versions, devices, memory, disk, and what absences disable.
+
+    Exit code 1 when training cannot work here. Example: [bold]msr doctor[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.machine import examine
+
+        examined = examine(run_dir)
+        if as_json:
+            emit(_as_dict(examined), "", as_json)
+        else:
+            _show(examined)
+        if examined.errors:
+            raise typer.Exit(1)
+
+
+def _as_dict(examined: "Examined") -> dict[str, object]:
+    return {
+        "ok": not examined.errors, "verdict": examined.verdict, "devices": list(examined.devices),
+        "findings": [asdict(finding) for finding in examined.findings],
+    }  # fmt: skip
+
+
+def _show(examined: "Examined") -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    for section, findings in groupby(examined.findings, lambda finding: finding.section):
+        console.print(Text(section, style="bold"))
+        console.print(_table(list(findings)))
+    style = "bold red" if examined.errors else "bold green"
+    console.print(Text(examined.verdict, style=style))
+
+
+def _table(findings: "list[Finding]") -> Table:
+    table = Table.grid(padding=(0, 1))
+    for width in (3, 20, None):
+        table.add_column(min_width=width, no_wrap=width is not None)
+    for finding in findings:
+        sign, style = _SIGNS[finding.state]
+        said = Text(finding.found)
+        if finding.means:
+            said.append(f": {finding.means}" if finding.found else finding.means)
+        if finding.mend:
+            said.append(f"\n{finding.mend}", style="cyan")
+        table.add_row(Text(f" {sign}", style=style), Text(finding.name), said)
+    return table
