@@ -104,7 +104,7 @@ def summarize(
 def train(
     pipeline: PipelineArgument,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Stop after writing the YAML for `llamafactory-cli train`.")
+        bool, typer.Option("--dry-run", help="Stop after writing the YAML; show the commands that train it.")
     ] = False,
     sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -116,12 +116,12 @@ def train(
         _bring_up_to_date(pipeline, ("train",), sets, run_dir, force, quiet, as_json)
         return
     with exit_codes(as_json):
-        from msr_adapter.pipeline import write_training_yaml
+        from msr_adapter.cli.dry_run import dry_run as describe
 
         loaded = _load(pipeline, sets, run_dir, force)
         with interruptible(loaded.run_dir):
-            path = write_training_yaml(loaded, _reporter(quiet))
-        emit({"yaml": str(path)}, f"{path}\nTrain with it: llamafactory-cli train {path}", as_json)
+            result, text = describe(pipeline, sets or (), loaded, _reporter(quiet))
+        emit(result, text, as_json)
 
 
 @app.command()
@@ -225,10 +225,15 @@ def _bring_up_to_date(
     force: Sequence[str] | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     with exit_codes(as_json):
+        from msr_adapter.pipeline import join
         from msr_adapter.pipeline import run as run_stages
 
         loaded = _load(pipeline, sets, run_dir, force)
         with interruptible(loaded.run_dir):
+            if join(loaded, _reporter(quiet)):
+                joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
+                emit(joined, f"trained with the first machine: {loaded.run_dir}", as_json)
+                return
             result = run_stages(loaded, targets, force=tuple(force or ()), reporter=_reporter(quiet))
         if not as_json:
             results.print_metrics(result, quiet)

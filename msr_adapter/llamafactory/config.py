@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.models import is_small, resolve_model
+from msr_adapter.llamafactory.strategies import parallel_arguments
 
 _LOG_LINES = 50
 _FOREVER_S = 180_000_000
@@ -30,6 +31,9 @@ REFUSED = {
          "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "cutoff_len",
          "train_on_prompt"), "the field of the same meaning under train sets it"),
     "seed": "the pipeline's seed sets it",
+    **dict.fromkeys(
+        ("deepspeed", "fsdp", "fsdp_config", "ddp_backend", "ray_num_workers", "master_addr", "master_port"),
+        "set it under train.launch"),
     **dict.fromkeys(
         ("stage", "do_train", "dataset", "dataset_dir", "media_dir", "eval_dataset", "output_dir",
          "overwrite_output_dir", "resume_from_checkpoint"), "msr names these files itself"),
@@ -74,16 +78,17 @@ def unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
 
 
 def training_config(
-    train: Train, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool
+    train: Train, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool, world: int = 1
 ) -> dict[str, Any]:
-    """Return the LLaMA-Factory arguments of this training; every path absolute.
+    """Return the LLaMA-Factory arguments of this training in ``world`` processes; every path absolute.
 
     Raises `UserError` for overrides and paths that LLaMA-Factory would misread.
     """
     rows = count_rows(dataset_dir / TRAIN)
     config = {**_model(train, cuda=cuda), **_method(train), **_schedule(train, seed)}
     config |= _files(data_dir, dataset_dir, output_dir, batch_size=train.batch_size)
-    config |= _defaults(train, expected_steps(train, rows)) | dict(train.overrides)
+    config |= parallel_arguments(train.launch.strategy, world, cuda=cuda)
+    config |= _defaults(train, expected_steps(train, rows, world)) | dict(train.overrides)
     problems = check_overrides(train.overrides)
     problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
                  for key, value in config.items() if key not in train.overrides and _interpolates(value)]  # fmt: skip
@@ -92,11 +97,11 @@ def training_config(
     return config
 
 
-def expected_steps(train: Train, rows: int) -> int:
-    """Return the optimizer steps a single device takes over ``rows`` rows."""
+def expected_steps(train: Train, rows: int, world: int = 1) -> int:
+    """Return the optimizer steps that ``world`` processes take together over ``rows`` rows."""
     if train.max_steps is not None:
         return train.max_steps
-    per_epoch = math.ceil(math.ceil(rows / train.batch_size) / train.gradient_accumulation)
+    per_epoch = math.ceil(math.ceil(rows / (train.batch_size * world)) / train.gradient_accumulation)
     return math.ceil(train.epochs * max(per_epoch, 1))
 
 

@@ -1,6 +1,10 @@
-"""Runs LLaMA-Factory's command line in this process, and dies with the process that started it.
+"""Runs LLaMA-Factory in this process or under torchrun, and dies with the process that started it.
 
-Called by path: ``python -P guard.py <parent's pid> train file.yaml``. Nothing of ours is imported.
+Called by path, one of:
+    python -P guard.py <parent's pid> train file.yaml
+    python -P guard.py <parent's pid> torchrun <torchrun's options> file.yaml
+    python -P guard.py <parent's pid> ray <arguments of raynodes.main>
+torchrun's processes run this file again and die with torchrun's own. Nothing of ours is imported but for Ray.
 """
 
 import ctypes
@@ -10,6 +14,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_AGENT = "MSR_TORCHRUN_PID"
+"""Tells torchrun's processes whose children they are."""
 
 
 def die_with(parent: int) -> None:
@@ -21,6 +27,24 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _torchrun(options: list[str], yaml: str) -> None:
+    # By a list: LLaMA-Factory's own launcher splits a string, and paths with blanks with it.
+    from torch.distributed.run import main
+
+    os.environ[_AGENT] = str(os.getpid())
+    main([*options, __file__, yaml])
+
+
 if __name__ == "__main__":
-    die_with(int(sys.argv.pop(1)))
-    runpy.run_module("llamafactory.cli", run_name="__main__", alter_sys=True)
+    if _AGENT in os.environ:
+        die_with(int(os.environ[_AGENT]))
+        runpy.run_module("llamafactory.launcher", run_name="__main__", alter_sys=True)
+    else:
+        die_with(int(sys.argv.pop(1)))
+        if sys.argv[1] == "torchrun":
+            _torchrun(sys.argv[2:-1], sys.argv[-1])
+        elif sys.argv[1] == "ray":
+            del sys.argv[1]
+            runpy.run_module("msr_adapter.llamafactory.raynodes", run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_module("llamafactory.cli", run_name="__main__", alter_sys=True)

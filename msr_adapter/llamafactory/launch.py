@@ -18,6 +18,7 @@ from typing import Any
 from msr_adapter.errors import StageError
 from msr_adapter.llamafactory import guard
 from msr_adapter.llamafactory.failures import explain
+from msr_adapter.llamafactory.nodes import Place, trainer_arguments, trainer_variables
 from msr_adapter.progress import Reporter
 
 TRAINER_LOG = "trainer_log.jsonl"
@@ -26,8 +27,10 @@ WEIGHTS = {"lora": "adapter_model*.safetensors", "full": "model*.safetensors"}
 _POLL_S = 0.2
 _GRACE_S = 10.0
 _NOTES = 10
+_HERE = Place()
 UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
-          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY")  # fmt: skip
+         "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY", "FORCE_TORCHRUN",
+         "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID")  # fmt: skip
 """Variables that would change what LLaMA-Factory trains or how it talks."""
 
 
@@ -42,8 +45,12 @@ class Trained:
     eval_loss: float | None
 
 
-def launch(yaml: Path, output_dir: Path, *, method: str, small: bool, reporter: Reporter) -> Trained:
+def launch(
+    yaml: Path, output_dir: Path, *, method: str, small: bool, place: Place = _HERE, reporter: Reporter
+) -> Trained:
     """Run LLaMA-Factory on ``yaml``, which writes ``output_dir``; its output goes to `train.log` beside the YAML.
+
+    ``place`` says how many processes train here, and with how many other machines.
 
     ``small`` models are given one CPU thread unless OMP_NUM_THREADS says otherwise. Raises `StageError` with the end
     of the log, the likely cause and the next step; a KeyboardInterrupt ends the trainer first.
@@ -51,7 +58,8 @@ def launch(yaml: Path, output_dir: Path, *, method: str, small: bool, reporter: 
     log = yaml.with_name("train.log")
     cache = yaml.with_name(".datasets-cache")
     reporter.note(f"LLaMA-Factory starts; its output goes to {log}")
-    with log.open("wb") as sink, _process(yaml, child_environment(os.environ, cache, small=small), sink) as process:
+    environment = child_environment(os.environ, cache, small=small)
+    with log.open("wb") as sink, trainer_process(place, yaml, environment, sink) as process:
         steps = _show(_events(output_dir / TRAINER_LOG, process), reporter)
         returncode = process.wait()
     shutil.rmtree(cache, ignore_errors=True)
@@ -101,12 +109,15 @@ def prune(output_dir: Path) -> int:
 
 
 @contextlib.contextmanager
-def _process(yaml: Path, environment: Mapping[str, str], sink: Any) -> Iterator[subprocess.Popen[bytes]]:
+def trainer_process(
+    place: Place, yaml: Path, environment: Mapping[str, str], sink: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start this machine's trainers on ``yaml``; they are stopped when the context ends before they do."""
     # -P: no folder of the caller's shadows a library. A session of its own: Ctrl-C reaches us, and we end it.
-    command = [sys.executable, "-P", guard.__file__, str(os.getpid()), "train", str(yaml)]
+    command = [sys.executable, "-P", guard.__file__, str(os.getpid()), *trainer_arguments(place, yaml)]
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=dict(environment),
-        cwd=yaml.parent, start_new_session=True,
+        command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+        env={**environment, **trainer_variables(place, environment)}, cwd=yaml.parent, start_new_session=True,
     )  # fmt: skip
     try:
         yield process

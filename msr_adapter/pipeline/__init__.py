@@ -1,7 +1,18 @@
 """The order of the stages, their fingerprints, and the run folder."""
 
 from msr_adapter.pipeline.check import check, notes
-from msr_adapter.pipeline.running import RunResult, StageOutcome, State, plan, run, write_training_yaml
+from msr_adapter.pipeline.running import RunResult, StageOutcome, State, join, plan, run, write_training_yaml
 from msr_adapter.pipeline.stages import STAGE_NAMES
 
-__all__ = ["STAGE_NAMES", "RunResult", "StageOutcome", "State", "check", "notes", "plan", "run", "write_training_yaml"]
+__all__ = [
+    "STAGE_NAMES",
+    "RunResult",
+    "StageOutcome",
+    "State",
+    "check",
+    "join",
+    "notes",
+    "plan",
+    "run",
+    "write_training_yaml",
+]

@@ -21,6 +21,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
     from msr_adapter.data import check as check_data
     from msr_adapter.data import check_protocol
     from msr_adapter.llamafactory.config import check_overrides
+    from msr_adapter.llamafactory.strategies import check_launch
     from msr_adapter.llamafactory.versions import check_versions
 
     pipeline = loaded.pipeline
@@ -31,6 +32,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_models(loaded),
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
+        *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *check_versions(),
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),

@@ -91,6 +91,16 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
         return write(p.train, folder.stage("data"), folder.stage("dataset"), p.seed, out)
 
 
+def join(loaded: LoadedPipeline, reporter: Reporter) -> bool:
+    """Where this is not the first of several machines: train beside the first, return True when that has ended."""
+    if loaded.pipeline.train.launch.nodes == 1 or loaded.pipeline.train.launch.engine == "ray":
+        return False
+    from msr_adapter.train import join_training
+
+    require(loaded)
+    return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
+
+
 def _wanted(pipeline: Pipeline, targets: set[str]) -> list[Stage]:
     """Return the needed stages among ``targets`` and everything upstream of them, in order."""
     wanted = set(targets)

@@ -133,7 +133,12 @@ def _run_dataset(c: Context) -> dict[str, Any]:
 
 
 def _train_config(p: Pipeline) -> Any:
-    return [p.train.model_dump(mode="json", exclude={"negatives": True, "model": _CANNOT_MATTER}), p.seed]
+    left_out: dict[str, Any] = {
+        "negatives": True,
+        "model": _CANNOT_MATTER,
+        "launch": {"engine", "address", "port", "wait"},
+    }
+    return [p.train.model_dump(mode="json", exclude=left_out), p.seed]
 
 
 def _train_sources(p: Pipeline) -> Any:

@@ -3,6 +3,15 @@
 from msr_adapter.train.dataset import build_dataset
 from msr_adapter.train.forecast import forecast
 from msr_adapter.train.preflight import preflight
-from msr_adapter.train.training import train, write_training_yaml
+from msr_adapter.train.training import commands_by_hand, first_place, join_training, train, write_training_yaml
 
-__all__ = ["build_dataset", "forecast", "preflight", "train", "write_training_yaml"]
+__all__ = [
+    "build_dataset",
+    "commands_by_hand",
+    "first_place",
+    "forecast",
+    "join_training",
+    "preflight",
+    "train",
+    "write_training_yaml",
+]

@@ -15,6 +15,7 @@ from msr_adapter.config.models.evaluate import (
     SASRec,
     SliceTables,
 )
+from msr_adapter.config.models.launch import Launch
 from msr_adapter.config.models.model import ModelRef, Server
 from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
 from msr_adapter.config.models.pipeline import Pipeline
@@ -53,6 +54,7 @@ __all__ = [
     "ItemSummaries",
     "KCore",
     "KuaiRecSource",
+    "Launch",
     "Limit",
     "Lora",
     "MMRecSource",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from msr_adapter.config.models.base import Model, allowed
+from msr_adapter.config.models.launch import Launch
 from msr_adapter.config.models.model import ModelRef
 from msr_adapter.config.models.negatives import TrainNegatives
 
@@ -59,5 +60,7 @@ class Train(Model):
     """Longest prompt plus answer in tokens; longer rows stop the stage before training starts."""
     train_on_prompt: bool = False
     """True: the loss covers the prompt too (the paper's Eq. 2)."""
+    launch: Launch = Launch()
+    """On how many devices it trains."""
     overrides: dict[str, Any] = Field({})
     """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
