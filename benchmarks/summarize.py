@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +54,19 @@ def make_histories() -> list[History]:
 
 def together(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequence[History]) -> list[str]:
     """Return each user's last summary, written as the users stage writes it."""
-    texts = [""] * len(histories)
 
-    def chain(user: int) -> Chain:
+    def chain(user: int) -> Chain[str]:
+        text = ""
         for start in range(0, ITEMS, BLOCK):
-            prompt = prompts.user_preference(texts[user], histories[user][start : start + BLOCK])
+            prompt = prompts.user_preference(text, histories[user][start : start + BLOCK])
             answer: Answer = yield Request(backend.identity, prompt, max_new_tokens=BUDGET)
             assert isinstance(answer, Completion)
-            texts[user] = answer.text
+            text = answer.text
+        return text
 
     with tempfile.TemporaryDirectory() as folder, CompletionCache(Path(folder) / "cache.sqlite") as cache:
-        cache.converse(backend, [chain(user) for user in range(len(histories))])
-    return texts
+        ended = dict(cache.converse(backend, [partial(chain, user) for user in range(len(histories))]))
+    return [ended[user] for user in range(len(histories))]
 
 
 def one_at_a_time(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequence[History]) -> list[str]:

@@ -1,14 +1,19 @@
-"""Completions kept by request key, so that neither a second run nor a killed one computes anything twice."""
+"""Completions kept by request key, so that neither a second run nor a killed one computes anything twice.
 
-import math
+The file stays with the process that opened it: it looks up, hands out shards of what is missing, and commits each
+shard's answers in one transaction when they arrive, in whatever order.
+"""
+
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.chains import Chain, Chains, Known
-from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request
+from msr_adapter.generation.chains import Chains, Start, shards
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
+from msr_adapter.generation.shards import Bar, Conversation, Job, Questions, spread
 from msr_adapter.generation.store import CompletionStore
 from msr_adapter.progress import Advance
 
@@ -16,6 +21,8 @@ SHARD = 256
 """Requests that are computed and committed together."""
 CHAINS = 128
 """Chains that are computed and committed together."""
+
+R = TypeVar("R")
 
 
 class CacheStats(NamedTuple):
@@ -81,34 +88,64 @@ class CompletionCache:
         """Answer ``requests`` in their order, each distinct one at most once ever; failures are tried again next time.
 
         Shards are consecutive slices of the distinct requests, whatever is cached; the missing ones of a shard go to
-        the backend in one call and are committed in one transaction. Hence a killed run loses at most one shard, and
-        its rerun hands the backend the very batches that an undisturbed run would have. ``advance`` sums to
-        ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a finite number.
+        the backend in one call and are committed in one transaction. Hence a killed run loses at most the shards under
+        way (one for each worker), and its rerun hands the backend the very batches that an undisturbed run would have.
+        ``advance`` sums to ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a
+        finite number.
         """
         return self._run(backend, requests, shard, advance, lambda _: None)
 
     def converse(
-        self, backend: Backend, chains: Sequence[Chain], *, shard: int = CHAINS, advance: Advance | None = None
-    ) -> None:
-        """Move ``chains`` to their ends: a chain's next request enters as soon as its answer is there.
+        self,
+        backend: Backend,
+        starts: Sequence[Start[R]],
+        *,
+        families: Sequence[object] | None = None,
+        shard: int = CHAINS,
+        advance: Advance | None = None,
+    ) -> Iterator[tuple[int, R]]:
+        """Move chains to their ends; yield each one's place and what it returned, shard by shard, in any order.
 
-        A shard is a slice of ``chains``, whatever is cached, run in one call and committed in one transaction: a killed
-        run loses at most one, and its rerun hands the backend what an undisturbed run would have. ``advance`` sums to
-        the number of requests.
+        A chain's next request enters as soon as its answer is there. A shard is about ``shard`` chains, whatever is
+        cached, run in one call and committed in one transaction: a killed run loses at most those under way, and its
+        rerun hands the backend what an undisturbed run would have. ``families``, by place, says which chains begin with
+        the same request: they share a shard, because shards may be computed at the same time. ``advance`` sums to the
+        number of requests.
         """
-        for start in range(0, len(chains), shard):
-            known = Known(self._store.lookup)
-            moving = Chains(chains[start : start + shard], known, advance or (lambda _: None))
-            first = moving.first()
-            if first:
-                asked = _Asked(moving.follow, first)
-                answers = backend.complete(first, asked.follow)
-                self._commit(backend, asked.requests, answers)
-            self.stats = self.stats._replace(hits=self.stats.hits + len(known.found))
+        parts, cut = shards(range(len(starts)) if families is None else families, shard)
+        # What several shards begin with is answered before them.
+        begun = [next(starts[place](), None) for place in cut]
+        self.attempt(backend, [request for request in begun if request])
+        jobs = (self._talk(starts, places, advance) for places in parts)
+        for job, answers in spread(backend, jobs):
+            talk = job.owner
+            self._commit(backend, answers)
+            talk.end({answer.key: answer for answer in answers}, self._store.lookup)
+            yield from talk.results()
 
-    def _commit(self, backend: Backend, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-        """Check and store what a backend gave in one transaction."""
-        _check_answers(requests, answers)
+    def _talk(self, starts: Sequence[Start[R]], places: Sequence[int], advance: Advance | None) -> "Job[_Talk[R]]":
+        """Return what is left of a shard of chains once the file has answered what it can."""
+        chains = Chains([starts[place] for place in places])
+        chains.feed(self._store.lookup)
+        self.stats = self.stats._replace(hits=self.stats.hits + len(chains.answers))
+        bar = Bar(advance)
+        bar.to(done := chains.sent)
+        stuck = [starts[places[at]] for at in chains.stuck()]
+        shard = Conversation(tuple(stuck), self._foreseen(stuck, chains)) if stuck else None
+        return Job(shard, _Talk(places, chains, bar), lambda count: bar.to(done + count))
+
+    def _foreseen(self, stuck: Sequence[Start[R]], chains: Chains[R]) -> tuple[Answer, ...]:
+        """Return the answers that ``stuck`` chains have met, and those they will meet if what failed before fails."""
+        ahead = chains
+        if self._store.failures([request.key for request in chains.waiting()]):
+            ahead = Chains(stuck, chains.answers.values())
+            ahead.feed(lambda keys: {**self._store.failures(keys), **self._store.lookup(keys)})
+        return tuple(answer for answer in ahead.answers.values() if isinstance(answer, Completion))
+
+    def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
+        """Store what a backend gave in one transaction."""
+        if not answers:
+            return
         completions = [answer for answer in answers if isinstance(answer, Completion)]
         failures = [answer for answer in answers if isinstance(answer, Failure)]
         self._store.add(backend.identity, backend.label, completions, failures)
@@ -128,55 +165,47 @@ class CompletionCache:
         copies = Counter(request.key for request in requests)
         distinct = list({request.key: request for request in requests}.values())
         found: dict[str, Answer] = {}
-        for start in range(0, len(distinct), shard):
-            part = distinct[start : start + shard]
-            answers = self._shard(backend, part)
-            if failures := [answer for answer in answers.values() if isinstance(answer, Failure)]:
+        parts = (distinct[start : start + shard] for start in range(0, len(distinct), shard))
+        for job, answers in spread(backend, (self._questions(part) for part in parts)):
+            self._commit(backend, answers)
+            found.update((answer.key, answer) for answer in answers)
+            # Read back: if another process stored an answer meanwhile, the first one stands for both.
+            found.update(self._store.lookup([request.key for request in job.owner]))
+            if failures := [answer for answer in answers if isinstance(answer, Failure)]:
                 on_failures(failures)
-            found.update(answers)
             if advance is not None:
-                advance(sum(copies[request.key] for request in part))
+                advance(sum(copies[request.key] for request in job.owner))
         return [found[request.key] for request in requests]
 
-    def _shard(self, backend: Backend, shard: Sequence[Request]) -> dict[str, Answer]:
-        found: dict[str, Answer] = dict(self._store.lookup([request.key for request in shard]))
-        missing = [request for request in shard if request.key not in found]
-        if missing:
-            answers = backend.complete(missing)
-            self._commit(backend, missing, answers)
-            # Read back: if another process stored an answer meanwhile, the first one stands for both.
-            found.update((answer.key, answer) for answer in answers if isinstance(answer, Failure))
-            found.update(self._store.lookup([request.key for request in missing]))
-        self.stats = self.stats._replace(hits=self.stats.hits + len(shard) - len(missing))
-        return found
+    def _questions(self, part: list[Request]) -> Job[list[Request]]:
+        """Return the requests of a shard that the file does not answer."""
+        known = self._store.lookup([request.key for request in part])
+        missing = tuple(request for request in part if request.key not in known)
+        self.stats = self.stats._replace(hits=self.stats.hits + len(known))
+        return Job(Questions(missing) if missing else None, part)
 
 
-class _Asked:
-    """Keeps every request that a conversation put to the backend, in order."""
+@dataclass(frozen=True)
+class _Talk(Generic[R]):
+    """A shard of chains as this process sees it."""
 
-    def __init__(self, follow: Follow, first: Sequence[Request]) -> None:
-        self._follow, self.requests = follow, list(first)
+    places: Sequence[int]
+    chains: Chains[R]
+    bar: Bar
 
-    def follow(self, answer: Answer) -> Sequence[Request]:
-        more = self._follow(answer)
-        self.requests += more
-        return more
-
-
-def _check_answers(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-    """Refuse answers that would poison the cache: wrong ones are a bug, non-finite ones a sick model."""
-    if [request.key for request in requests] != [answer.key for answer in answers]:
-        raise ValueError(f"the backend gave {len(answers)} answers to {len(requests)} requests, or in another order")
-    sick = 0
-    for request, answer in zip(requests, answers, strict=True):
-        if isinstance(answer, Failure):
-            continue
-        if len(answer.choice_logprobs) != len(request.choices):
-            raise ValueError(f"{len(answer.choice_logprobs)} log-probabilities for choices {request.choices}")
-        sick += not all(map(math.isfinite, answer.choice_logprobs))
-    if sick:
-        raise StageError(
-            f"the model gave no finite log-probability for {sick} of {len(answers)} prompts",
-            "training diverged, or its numbers overflow in float16",
-            "look at the training loss; lower the learning rate, or set dtype to bfloat16 or float32",
+    def end(self, answers: Mapping[str, Answer], lookup: Callable[[Sequence[str]], Mapping[str, Answer]]) -> None:
+        """Move the chains to their ends with the answers that were computed, and those that were there."""
+        self.chains.feed(
+            lambda keys: {
+                **lookup([key for key in keys if key not in answers]),
+                **{key: answers[key] for key in keys if key in answers},
+            }
         )
+        if left := len(self.chains.waiting()):
+            raise ValueError(f"{left} requests were not asked: these chains do not depend on their answers alone")
+        self.bar.to(self.chains.sent)
+
+    def results(self) -> Iterator[tuple[int, R]]:
+        """Yield what the chains returned, by their place among all."""
+        for at, result in sorted(self.chains.results.items()):
+            yield self.places[at], result

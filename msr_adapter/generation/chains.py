@@ -1,79 +1,91 @@
-"""Chains of requests, each of which depends on the answer before it: many chains move at once."""
+"""Chains of requests, each of which depends on the answer before it: many chains move at once.
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+A chain is told once where it is computed and once more, from the answers, where its result is wanted: so nothing but
+the answers travels back from another process, and one process works no differently.
+"""
 
-from msr_adapter.generation.request import Answer, Completion, Request
-from msr_adapter.progress import Advance
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
-Chain = Generator[Request, Answer, None]
-"""Yields a request, is sent its answer, and so on; it keeps what it learned itself."""
-Lookup = Callable[[Sequence[str]], Mapping[str, Completion]]
+from msr_adapter.generation.request import Answer, Request
+
+R = TypeVar("R")
+
+Chain = Generator[Request, Answer, R]
+"""Yields a request, is sent its answer, and so on; returns what it learned. It depends on nothing but its answers."""
+Start = Callable[[], Chain[R]]
+"""Begins a chain anew. It may travel to another process: a frozen dataclass with ``__call__``, say."""
+Lookup = Callable[[Sequence[str]], Mapping[str, Answer]]
+"""Finds the answers of some keys."""
 
 
-class Chains:
-    """The chains of one shard on their way: who waits for which answer, and what can be asked next.
+class Chains(Generic[R]):
+    """Some chains on their way: who waits for which answer, and what can be asked next."""
 
-    ``known`` looks answers up that need no asking. Equal requests of several chains are asked once.
-    """
+    def __init__(self, starts: Sequence[Start[R]], known: Iterable[Answer] = ()) -> None:
+        """Begin all chains; those whose answers are ``known`` move on at once."""
+        self.answers: dict[str, Answer] = {answer.key: answer for answer in known}
+        self.results: dict[int, R] = {}
+        """What the chains that ended returned, by their place."""
+        self.sent = 0
+        """Answers handed to a chain so far."""
+        self._waiting: dict[str, tuple[Request, list[int]]] = {}
+        self._chains = [start() for start in starts]
+        for place in range(len(starts)):
+            self._move(place, None)
 
-    def __init__(self, chains: Sequence[Chain], known: "Known", advance: Advance) -> None:
-        self._known, self._advance = known, advance
-        self._waiting: dict[str, list[Chain]] = {}
-        self._starts: list[tuple[Chain, Request]] = []
-        for chain in chains:
-            if (request := next(chain, None)) is not None:
-                self._starts.append((chain, request))
-        known.load([request.key for _, request in self._starts])
+    def waiting(self) -> list[Request]:
+        """Return the distinct requests that chains wait for: equal ones of several chains are asked once."""
+        return [request for request, _ in self._waiting.values()]
 
-    def first(self) -> list[Request]:
-        """Return the distinct requests that must be asked to begin with."""
-        return [new for chain, request in self._starts for new in self._ask(chain, request)]
+    def stuck(self) -> list[int]:
+        """Return the places of the chains that wait, ascending."""
+        return sorted(place for _, places in self._waiting.values() for place in places)
 
-    def follow(self, answer: Answer) -> list[Request]:
+    def settle(self, answer: Answer) -> list[Request]:
         """Hand ``answer`` to the chains that wait for it; return what must be asked next."""
-        self._known.learn(answer)
-        return [new for chain in self._waiting.pop(answer.key) for new in self._send(chain, answer)]
+        self.answers[answer.key] = answer
+        _, places = self._waiting.pop(answer.key)
+        return [new for place in places for new in self._move(place, answer)]
 
-    def _send(self, chain: Chain, answer: Answer) -> list[Request]:
-        self._advance(1)
-        try:
-            request = chain.send(answer)
-        except StopIteration:
-            return []
-        return self._ask(chain, request)
+    def feed(self, lookup: Lookup) -> None:
+        """Move the chains as far as the answers that ``lookup`` finds will take them."""
+        fresh = list(self._waiting)
+        while fresh:
+            found = lookup(fresh)
+            fresh = [request.key for key in fresh if key in found for request in self.settle(found[key])]
 
-    def _ask(self, chain: Chain, request: Request) -> list[Request]:
-        """Return ``request`` if nobody knows or asked it yet; a known answer moves the chain on at once."""
-        if (answer := self._known.get(request.key)) is not None:
-            return self._send(chain, answer)
+    def _move(self, place: int, answer: Answer | None) -> list[Request]:
+        """Send ``answer`` (None: begin), then all that is known; return the request that nobody has asked yet."""
+        chain = self._chains[place]
+        while True:
+            try:
+                request = next(chain) if answer is None else chain.send(answer)
+            except StopIteration as end:
+                self.sent += answer is not None
+                self.results[place] = end.value
+                return []
+            self.sent += answer is not None
+            if (answer := self.answers.get(request.key)) is None:
+                break
         new = request.key not in self._waiting
-        self._waiting.setdefault(request.key, []).append(chain)
+        self._waiting.setdefault(request.key, (request, []))[1].append(place)
         return [request] if new else []
 
 
-class Known:
-    """Answers of this shard and of the store."""
+def shards(families: Sequence[object], size: int) -> tuple[list[list[int]], list[int]]:
+    """Group places by ``families`` and cut them into shards of about ``size``.
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
-        self._answers: dict[str, Answer] = {}
-        self.found: set[str] = set()
-        """Keys that were in the store."""
-        self._absent: set[str] = set()
-
-    def load(self, keys: Sequence[str]) -> None:
-        """Look many keys up at once."""
-        stored = self._lookup(keys)
-        self._answers.update(stored)
-        self.found.update(stored)
-        self._absent.update(key for key in keys if key not in stored)
-
-    def get(self, key: str) -> Answer | None:
-        """Return the answer, if there is one."""
-        if key not in self._answers and key not in self._absent:
-            self.load([key])
-        return self._answers.get(key)
-
-    def learn(self, answer: Answer) -> None:
-        """Remember an answer that a backend gave."""
-        self._answers[answer.key] = answer
+    Chains of one family begin with the same request; they stay together, so that shards may run at the same time and
+    ask it once. Returns the shards, and one place of each family that is larger than a shard and had to be cut.
+    """
+    members: dict[object, list[int]] = {}
+    for place, family in enumerate(families):
+        members.setdefault(family, []).append(place)
+    cut: list[list[int]] = [[]]
+    for places in members.values():
+        if cut[-1] and len(cut[-1]) + len(places) > size:
+            cut.append([])
+        cut[-1] += places[:size]
+        cut += [places[start : start + size] for start in range(size, len(places), size)]
+    return [shard for shard in cut if shard], [places[0] for places in members.values() if len(places) > size]

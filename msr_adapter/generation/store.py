@@ -90,6 +90,17 @@ class CompletionStore:
                 found.update((completion.key, completion) for completion in map(_from_row, rows))
         return found
 
+    def failures(self, keys: Sequence[str]) -> dict[str, Failure]:
+        """Return those of ``keys`` that were asked in vain, by key."""
+        found: dict[str, Failure] = {}
+        for start in range(0, len(keys), _LOOKUP_CHUNK):
+            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
+            marks = ",".join("?" * len(chunk))
+            with self._explained():
+                rows = self._db.execute(f"SELECT key, reason FROM failures_2 WHERE key IN ({marks})", chunk)
+                found.update((key.hex(), Failure(key.hex(), reason)) for key, reason in rows)
+        return found
+
     def add(self, identity: str, label: str, completions: Sequence[Completion], failures: Sequence[Failure]) -> None:
         """Store completions (the first one of a key stands) and failures (the latest stands) in one transaction."""
         now = int(time.time())

@@ -1,6 +1,6 @@
 """Prompts from templates: the user's folder first, then the bundled one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,24 +16,34 @@ from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutral import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
 from msr_adapter.prompts.sources import parse, read_source, sources
-from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, VARIABLES, HistoryItem
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem
 
 
 class Prompts:
-    """Renders the templates. Every value is neutralised first, so only a template can place an image."""
+    """Renders the templates. Every value is neutralised first, so only a template can place an image.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    Pickled with the text of its templates: they are the same wherever it travels.
+    """
+
+    def __init__(self, folder: Path | None = None, texts: Mapping[str, str] | None = None) -> None:
+        """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name."""
         self.folder = folder
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
         self.environment = ImmutableSandboxedEnvironment(
-            loader=jinja2.FileSystemLoader(folders),
+            loader=jinja2.FileSystemLoader(folders) if texts is None else jinja2.DictLoader(texts),
             undefined=jinja2.StrictUndefined,
             autoescape=False,
             keep_trailing_newline=False,
             auto_reload=False,
         )
         self._compiled: dict[str, jinja2.Template] = {}
+
+    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, dict[str, str]]]":
+        texts: dict[str, str] = {}
+        for name in TEMPLATE_NAMES:
+            texts |= sources(self.environment, name)
+        return Prompts, (self.folder, texts)
 
     def item_summary(self, title: str, image: bool, text: str = "") -> str:
         """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.

@@ -1,24 +1,39 @@
 """Model answers on their way into a table: cleaned, and everything odd about them counted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msr_adapter.config.models.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
-from msr_adapter.generation import Answer, Backend, Chain, Completion, CompletionCache, Failure, Image, Request
+from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Failure, Image, Request, Start
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
-from msr_adapter.summarize.cleaning import clean
+from msr_adapter.summarize.cleaning import Cleaned, clean
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
 _NAMED = 5
 _TREATED = {"skip": "they are skipped", "title": "titles stand in for them"}
 _FEW = 20  # too few summaries to speak of a share
+
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a stage asks its model; small enough to travel with every chain."""
+
+    model: str
+    max_new_tokens: int
+
+    def request(self, prompt: str, images: tuple[Image, ...] = ()) -> Request:
+        """Return the request for free text that puts ``prompt`` to the model."""
+        return Request(self.model, prompt, images, max_new_tokens=self.max_new_tokens)
 
 
 @dataclass
@@ -48,21 +63,24 @@ class Answers:
         self._computed_before = self.cache.stats.computed
 
     @cached_property
-    def _model(self) -> str:
-        return self.backend.identity
+    def asking(self) -> Asking:
+        """What chains need to make their requests."""
+        return Asking(self.backend.identity, self.max_new_tokens)
 
     def request(self, prompt: str, images: tuple[Image, ...] = ()) -> Request:
         """Return the request for free text that puts ``prompt`` to this stage's model."""
-        return Request(self._model, prompt, images, max_new_tokens=self.max_new_tokens)
+        return self.asking.request(prompt, images)
 
     def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
         """Answer ``requests`` in their order; ``owners`` name them in the list of failures."""
         answers = self.cache.attempt(self.backend, requests, advance=advance)
         return [self.take(*taken) for taken in zip(owners, requests, answers, strict=True)]
 
-    def converse(self, chains: Sequence[Chain], advance: Advance) -> None:
-        """Move ``chains`` to their ends; each puts what it is sent through `take`."""
-        self.cache.converse(self.backend, chains, advance=advance)
+    def converse(
+        self, starts: Sequence[Start[R]], families: Sequence[object], advance: Advance
+    ) -> Iterator[tuple[int, R]]:
+        """Move chains to their ends (`CompletionCache.converse`); what they were answered goes through `take`."""
+        return self.cache.converse(self.backend, starts, families=families, advance=advance)
 
     def take(self, owner: str, request: Request, answer: Answer) -> str | None:
         """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""
@@ -70,7 +88,7 @@ class Answers:
         if isinstance(answer, Failure):
             self.failures.append({"id": owner, "reason": answer.reason})
             return None
-        cleaned = clean(" ".join(answer.text.split()), request.prompt)
+        cleaned = _cleaned(request, answer)
         text = neutralise(cleaned.text, TEXT_LIMIT)
         self.refused += cleaned.refused
         self.echoed += cleaned.echoed
@@ -79,6 +97,11 @@ class Answers:
         self.cut += answer.finish_reason == "length"
         self._distinct[answer.key] = answer
         return text
+
+    def sort_failures(self, owners: Sequence[str]) -> None:
+        """Bring the failures into the order of their ``owners``: shards may have ended in any."""
+        place = {owner: at for at, owner in enumerate(owners)}
+        self.failures.sort(key=lambda failure: place[failure["id"]])
 
     def counts(self) -> dict[str, Any]:
         """Counts for the manifest; tokens are those of the distinct requests, computed now or before."""
@@ -129,6 +152,16 @@ class Answers:
                 f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens; "
                 "raise max_new_tokens if they matter"
             )
+
+
+def read(request: Request, answer: Answer) -> str | None:
+    """Return the text of ``answer`` on one clean line, possibly empty; None for a failure. What `Answers.take` does,
+    uncounted: for chains, which any process may run."""
+    return None if isinstance(answer, Failure) else neutralise(_cleaned(request, answer).text, TEXT_LIMIT)
+
+
+def _cleaned(request: Request, answer: Completion) -> Cleaned:
+    return clean(" ".join(answer.text.split()), request.prompt)
 
 
 def distinctness(reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> float:

@@ -1,8 +1,9 @@
 """Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.models import UserSummaries
-from msr_adapter.generation import Backend, Chain, CompletionCache
+from msr_adapter.generation import Answer, Backend, Chain, CompletionCache, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.histories import tell_histories
@@ -25,7 +26,7 @@ from msr_adapter.schema import (
     write_chunks,
     write_table,
 )
-from msr_adapter.summarize.answers import Answers, distinctness
+from msr_adapter.summarize.answers import Answers, Asking, distinctness, read
 
 _LABEL = "user summaries"
 _LISTED = 32_768
@@ -122,6 +123,38 @@ def _blocks(history: History, size: int) -> list[History]:
     return [history[start : start + size] for start in range(0, len(history), size)]
 
 
+class _Step(NamedTuple):
+    """One block of a history, read."""
+
+    request: Request
+    answer: Answer
+    text: str
+    """The preference after it."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The chain that reads one history; it keeps nothing, so that any process can run it."""
+
+    prompts: Prompts
+    asking: Asking
+    blocks: Sequence[History]
+    past_failures: bool
+
+    def __call__(self) -> Chain[list[_Step]]:
+        text, steps = "", list[_Step]()
+        for block in self.blocks:
+            request = self.asking.request(self.prompts.user_preference(text, block))
+            answer = yield request
+            told = read(request, answer)
+            # An empty answer must not wipe out what earlier blocks said.
+            text = told or text
+            steps.append(_Step(request, answer, text))
+            if told is None and not self.past_failures:
+                break
+        return steps
+
+
 class _Recurrence:
     """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
 
@@ -142,28 +175,26 @@ class _Recurrence:
         A failed step leaves the text as it was and puts its example into ``failed``; only with ``past_failures`` do its
         later steps follow. ``ids`` name the examples in the list of failures.
         """
-        chains = [self._chain(index, f"example {number}", past_failures) for index, number in enumerate(ids)]
+        starts = [_Reading(self.prompts, self.answers.asking, blocks, past_failures) for blocks in self.blocks]
+        families = [tuple(blocks[0]) if blocks else () for blocks in self.blocks]
         with reporter.track(_LABEL, sum(map(len, self.blocks))) as advance:
-            self.answers.converse(chains, advance)
+            for index, steps in self.answers.converse(starts, families, advance):
+                self._take(index, f"example {ids[index]}", steps)
+        self.answers.sort_failures([f"example {number}" for number in ids])
         return self._texts
 
     def last_keys(self) -> list[str]:
         """Return the key of each example's last request; examples without history have none."""
         return [key for key in self._keys if key]
 
-    def _chain(self, index: int, owner: str, past_failures: bool) -> Chain:
-        read = 0
-        for block in self.blocks[index]:
-            request = self.answers.request(self.prompts.user_preference(self._texts[index], block))
-            text = self.answers.take(owner, request, (yield request))
-            read += len(block)
-            if text is None:
+    def _take(self, index: int, owner: str, steps: Sequence[_Step]) -> None:
+        items = 0
+        for block, step in zip(self.blocks[index], steps, strict=False):
+            items += len(block)
+            self._texts[index] = step.text
+            if self.answers.take(owner, step.request, step.answer) is None:
                 self.failed.add(index)
-                if past_failures:
-                    continue
-                return
-            self._keys[index] = request.key
-            # An empty answer must not wipe out what earlier blocks said.
-            self._texts[index] = text or self._texts[index]
+                continue
+            self._keys[index] = step.request.key
             if index in self.paths:
-                self.paths[index].append((read, self._texts[index]))
+                self.paths[index].append((items, step.text))
