@@ -17,6 +17,7 @@ from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Backend, Failure, Image, Request
 from msr_adapter.llamafactory.encode import collate
 from msr_adapter.llamafactory.models import is_small, resolve_model, trained_stamp
+from msr_adapter.llamafactory.weights import Weights
 
 FAMILIES = ("qwen2_vl", "llava")
 CHOICES = ("Yes", "No")
@@ -205,13 +206,13 @@ def test_identity_covers_what_can_change_an_answer_and_loads_nothing(tmp_path: P
             {"image_max_pixels": 784}, {"image_min_pixels": 800}, {"path": model_ref("llava").path},
         )
     ]  # fmt: skip
-    adapters = [tmp_path / "a", tmp_path / "b"]
-    for number, folder in enumerate(adapters):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for number, folder in enumerate((a, b)):
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(bytes([number]))
         (folder / "adapter_config.json").write_text("{}")
     backends: list[Backend] = [plain, *map(HuggingFaceBackend, others)]
-    backends += [HuggingFaceBackend(base, adapter=folder) for folder in adapters]
+    backends += [HuggingFaceBackend(base, Weights(adapters=chain)) for chain in ((a,), (b,), (a, b), (b, a))]
     assert len({each.identity for each in backends}) == len(backends)
     assert HuggingFaceBackend(base.model_copy(update={"batch_size": 3})).identity == plain.identity
     assert plain._loaded is None
@@ -243,10 +244,8 @@ def test_model_paths(tmp_path: Path) -> None:
     assert not is_small(ModelRef(path="Org/Name"))
 
 
-def test_a_backend_has_one_kind_of_weights(tmp_path: Path) -> None:
+def test_the_backends() -> None:
     assert set(BACKENDS) == {"huggingface", "server", "scripted"}
-    with pytest.raises(ValueError, match="exclude each other"):
-        make_backend(model_ref(), adapter=tmp_path, full_model=tmp_path)
 
 
 # LLaMA-Factory leaves a file open that Pillow cannot read.

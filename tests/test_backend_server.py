@@ -21,6 +21,7 @@ from msr_adapter.backends.server import ServerBackend
 from msr_adapter.config.models import ModelRef, Server
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Image, Request
+from msr_adapter.llamafactory.weights import Weights
 
 
 def model(served: Served, **server: object) -> ModelRef:
@@ -218,7 +219,7 @@ def test_a_server_needs_an_address_and_takes_no_weights(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         Server(url="localhost:8000")
     with pytest.raises(ValueError, match="trained weights"):
-        make_backend(model(Served(url="http://one.example/v1")), adapter=tmp_path)
+        make_backend(model(Served(url="http://one.example/v1")), Weights(tmp_path))
 
 
 @given(st.integers(0, 40), st.none() | st.floats(0, 1e9))

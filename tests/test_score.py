@@ -15,6 +15,7 @@ from msr_adapter.backends import make_backend
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
 from msr_adapter.score import scoring as scoring_module
@@ -142,9 +143,9 @@ def test_training_changes_the_scores_and_reloading_does_not(tmp_path: Path) -> N
     made, model = stages(), model_ref()
     backends = {
         "base": make_backend(model),
-        "lora": make_backend(model, adapter=trained("lora").out / "model"),
-        "full": make_backend(model, full_model=trained("full").out / "model"),
-        "lora-again": make_backend(model, adapter=trained("lora").out / "model"),
+        "lora": make_backend(model, trained_weights(trained("lora").out)),
+        "full": make_backend(model, trained_weights(trained("full").out)),
+        "lora-again": make_backend(model, trained_weights(trained("lora").out)),
     }
     for name, backend in backends.items():
         run(made, tmp_path / name / "score", backend)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import NoReturn
 
 from msr_adapter.backends.decoding import Row
@@ -12,7 +11,8 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.llamafactory.encode import Encoder
-from msr_adapter.llamafactory.models import model_stamp, trained_stamp
+from msr_adapter.llamafactory.models import model_stamp, own_adapters
+from msr_adapter.llamafactory.weights import BASE, Weights
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
 _CPU_TOKENS = 2_048
@@ -25,9 +25,9 @@ class HuggingFaceBackend:
     Memory on the device: the weights and `batch_size` rows, fewer once they did not fit.
     """
 
-    def __init__(self, model: ModelRef, adapter: Path | None = None, full_model: Path | None = None) -> None:
+    def __init__(self, model: ModelRef, weights: Weights = BASE) -> None:
         self.model = model
-        self._adapter, self._full_model = adapter, full_model
+        self._weights = weights
         self._identity = ""
         self._loaded: LoadedModel | None = None
         self._batch_size = model.batch_size
@@ -35,18 +35,22 @@ class HuggingFaceBackend:
     @property
     def label(self) -> str:
         """The model as configured, and whether it was trained."""
-        trained = " + adapter" if self._adapter else ", fine-tuned" if self._full_model else ""
-        return f"{self.model.path} ({self.model.template}, {self.model.dtype}){trained}"
+        tuned = ", fine-tuned" if self._weights.full else ""
+        adapters = " + adapter" * len(own_adapters(self.model) + self._weights.adapters)
+        return f"{self.model.path} ({self.model.template}, {self.model.dtype}){tuned}{adapters}"
 
     @property
     def identity(self) -> str:
-        """Digest of weights, adapter, template, system text, pixel limits, dtype and versions; loads no model."""
+        """Digest of all weights in order, template, system text, pixel limits, dtype and versions; loads no model."""
         if not self._identity:
-            trained = [trained_stamp(folder) if folder else None for folder in (self._adapter, self._full_model)]
+            trained = self._weights.stamps()
             settings = self.model.model_dump(include={
                 "template", "default_system", "image_max_pixels", "image_min_pixels", "dtype",
             })  # fmt: skip
             versions = [metadata.version(name) for name in _LIBRARIES]
+            if self.model.quantization != "none":
+                settings["quantization"] = self.model.quantization
+                versions.append(metadata.version("bitsandbytes"))
             self._identity = digest([model_stamp(self.model), trained, settings, versions])
         return self._identity
 
@@ -71,7 +75,7 @@ class HuggingFaceBackend:
 
     def _load(self) -> LoadedModel:
         if self._loaded is None:
-            self._loaded = LoadedModel(self.model, self._adapter, self._full_model)
+            self._loaded = LoadedModel(self.model, self._weights)
         return self._loaded
 
     def _write(self, work: "_Workload") -> None:

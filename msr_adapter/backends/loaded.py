@@ -11,6 +11,7 @@ from msr_adapter.config.models import ModelRef
 from msr_adapter.generation.request import Completion, Request
 from msr_adapter.llamafactory.encode import Encoder, collate
 from msr_adapter.llamafactory.models import is_small
+from msr_adapter.llamafactory.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +23,11 @@ Work = tuple[Request, list[int]]
 class LoadedModel:
     """A model in memory and how to ask it."""
 
-    def __init__(self, model: ModelRef, adapter: Path | None, full_model: Path | None) -> None:
+    def __init__(self, model: ModelRef, weights: Weights) -> None:
         import torch
         from transformers import GenerationConfig
 
-        self.encoder = Encoder(model, adapter, full_model)
+        self.encoder = Encoder(model, weights)
         if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
         self.network = self.encoder.load_model()

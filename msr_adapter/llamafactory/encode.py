@@ -13,8 +13,9 @@ from typing import Any
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
-from msr_adapter.llamafactory.models import resolve_model, unknown_template
+from msr_adapter.llamafactory.models import own_adapters, resolve_model, unknown_template
 from msr_adapter.llamafactory.versions import require_versions
+from msr_adapter.llamafactory.weights import BASE, Weights
 
 _SEQUENCE_KEYS = ("input_ids", "attention_mask", "position_ids")
 _KNOWN_EXPANSIONS = 65_536
@@ -23,18 +24,16 @@ _KNOWN_EXPANSIONS = 65_536
 class Encoder:
     """Tokenizer, image processor and template of one model, set up as LLaMA-Factory does for training."""
 
-    def __init__(
-        self, model: ModelRef, adapter: Path | None = None, full_model: Path | None = None, *, device: str = "auto"
-    ) -> None:
+    def __init__(self, model: ModelRef, weights: Weights = BASE, *, device: str = "auto") -> None:
         """Load tokenizer and processor of the base model (seconds; no weights).
 
         Raises `UserError` for a missing or different LLaMA-Factory, an unknown template, or one that thinks aloud.
         """
         require_versions()
         self.model = model
-        self._weights = {"adapter": adapter, "full": full_model}
+        self._weights = weights
         self._device = device
-        self._arguments, self.template, module = _load(model, adapter)
+        self._arguments, self.template, module = _load(model)
         self.tokenizer, self.processor = module["tokenizer"], module["processor"]
         self._expansions: dict[str, str] = {}
         _refuse_thinking(self.template, model.template)
@@ -74,16 +73,26 @@ class Encoder:
         return tokens
 
     def load_model(self) -> Any:
-        """Load the weights for inference, adapter merged, in the model's dtype."""
+        """Load the weights for inference, adapters merged in order, in the model's dtype.
+
+        A reward model comes with its value head, as `v_head`. Adapters of a quantised model stay beside it.
+        """
         import torch
         from llamafactory.model import load_model
 
         model_args, finetuning_args = (copy.copy(part) for part in self._arguments)
-        if self._weights["full"] is not None:
-            model_args.model_name_or_path = str(self._weights["full"].resolve())
+        if self._weights.full is not None:
+            model_args.model_name_or_path = str(self._weights.full.resolve())
             model_args.model_revision = "main"
+        adapters = [str(folder.resolve()) for folder in own_adapters(self.model) + self._weights.adapters]
+        # Not among the arguments that are parsed: a comma in a path would split it.
+        model_args.adapter_name_or_path = adapters or None
         model_args.device_map = self._device
-        network = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+        network = load_model(
+            self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
+        )
+        if self.model.quantization != "none":
+            return network
         # LLaMA-Factory loads the dtype of the checkpoint, whatever `infer_dtype` says.
         return network.to(getattr(torch, self.model.dtype))
 
@@ -143,7 +152,7 @@ def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
 
 
-def _load(model: ModelRef, adapter: Path | None) -> tuple[tuple[Any, Any], Any, Any]:
+def _load(model: ModelRef) -> tuple[tuple[Any, Any], Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
         from llamafactory.data.template import TEMPLATES
@@ -157,7 +166,7 @@ def _load(model: ModelRef, adapter: Path | None) -> tuple[tuple[Any, Any], Any, 
         raise unknown_template(model.template, sorted(TEMPLATES))
     # LLaMA-Factory logs to standard output, which belongs to our results.
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
-    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model, adapter))
+    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
     _quiet_transformers()
     try:
         module = load_tokenizer(model_args)
@@ -170,13 +179,14 @@ def _load(model: ModelRef, adapter: Path | None) -> tuple[tuple[Any, Any], Any, 
     return (model_args, finetuning_args), _private_template(module["tokenizer"], data_args), module
 
 
-def _arguments(model: ModelRef, adapter: Path | None) -> dict[str, Any]:
+def _arguments(model: ModelRef) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
         "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
         "finetuning_type": "lora", "default_system": model.default_system,
     }  # fmt: skip
-    optional = {"model_revision": model.revision, "adapter_name_or_path": adapter and str(adapter.resolve())}
+    bits = None if model.quantization == "none" else model.quantization
+    optional = {"model_revision": model.revision, "quantization_bit": bits}
     return arguments | {key: value for key, value in optional.items() if value is not None}
 
 

@@ -28,9 +28,16 @@ def resolve_model(path: str) -> str:
 
 
 def model_stamp(model: ModelRef) -> Any:
-    """Identify base weights, tokenizer and processor: content of a local folder, or hub id and revision."""
+    """Identify weights, tokenizer, processor and adapter: content of local folders, or hub id and revision."""
     resolved = resolve_model(model.path)
-    return path_stamp(Path(resolved)) if Path(resolved).is_dir() else [resolved, model.revision]
+    base = path_stamp(Path(resolved)) if Path(resolved).is_dir() else [resolved, model.revision]
+    adapters = [trained_stamp(folder) for folder in own_adapters(model)]
+    return [base, adapters] if adapters else base
+
+
+def own_adapters(model: ModelRef) -> tuple[Path, ...]:
+    """Return the adapter that is part of the model itself, before anything is trained here."""
+    return () if model.adapter is None else (model.adapter,)
 
 
 def trained_stamp(folder: Path) -> str:

@@ -5,19 +5,20 @@ This is the one file that knows the order. Stage packages are imported when a st
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.files import path_stamp
 from msr_adapter.llamafactory.models import model_stamp
+from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights
 from msr_adapter.pipeline.context import Context
 
 _CANNOT_MATTER: dict[str, Any] = {
     "batch_size": True,
+    "adapter": True,
     "server": {"key_variable", "concurrency", "timeout", "retries", "first_wait", "longest_wait"},
 }
-"""Fields of a model reference that change speed and memory, never what is asked for."""
+"""Fields of a model reference that never change what is asked for; an adapter counts by content, not by path."""
 
 
 @dataclass(frozen=True)
@@ -157,20 +158,19 @@ def _score_config(p: Pipeline) -> Any:
 
 
 def _run_score(c: Context) -> dict[str, Any]:
-    return _score(c, c.dir("train") / "model")
+    return _score(c, trained_weights(c.dir("train")))
 
 
 def _run_score_base(c: Context) -> dict[str, Any]:
-    return _score(c, None)
+    return _score(c, BASE)
 
 
-def _score(c: Context, trained: Path | None) -> dict[str, Any]:
+def _score(c: Context, weights: Weights) -> dict[str, Any]:
     from msr_adapter.backends import make_backend
     from msr_adapter.score import score
 
     p = c.pipeline
-    kind = "adapter" if p.train.method == "lora" else "full_model"
-    backend = make_backend(p.train.model, **({kind: trained} if trained else {}))
+    backend = make_backend(p.train.model, weights)
     with c.cache() as cache:
         return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
 

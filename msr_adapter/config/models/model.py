@@ -1,5 +1,6 @@
 """A model in one of its roles."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -43,6 +44,11 @@ class ModelRef(Model):
     """Smaller images are enlarged to this many pixels."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights in training and scoring."""
+    adapter: Path | None = None
+    """Folder of a LoRA adapter that PEFT or LLaMA-Factory saved: part of the model from the start."""
+    quantization: Literal["none", 4, 8] = "none"
+    """Bits of a weight once loaded, by bitsandbytes (extra `quantization`); 4 bits take a quarter of bfloat16's memory.
+    Training (see `train.method: qlora`) and scoring use the same bits."""
     batch_size: int = Field(32, ge=1)
     """Prompts per forward pass."""
     backend: Literal["huggingface", "server", "scripted"] = "huggingface"
@@ -55,4 +61,12 @@ class ModelRef(Model):
     def _server_has_an_address(self) -> "ModelRef":
         if self.backend == "server" and self.server is None:
             raise ValueError("backend server needs server.url")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_ours(self) -> "ModelRef":
+        if self.backend != "huggingface" and (self.adapter is not None or self.quantization != "none"):
+            raise ValueError(
+                f"adapter and quantization are for backend huggingface; {self.backend} loads no weights here"
+            )
         return self

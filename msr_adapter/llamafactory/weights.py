@@ -1,0 +1,82 @@
+"""What was trained on top of a base model: all of its weights, adapters, or adapters one after the other.
+
+`origin.json`, beside the model of a training that did not start from the base model alone::
+
+    {"full": folder or null, "adapters": [folder, ...], "stamps": [stamp of each, the full model first]}
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import write_json
+from msr_adapter.llamafactory.models import trained_stamp
+
+MODEL = "model"
+"""Folder of a train stage that holds what LLaMA-Factory saved."""
+ORIGIN = "origin.json"
+VALUE_HEAD = "value_head.safetensors"
+_ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights, in the order in which they were trained and are loaded."""
+
+    full: Path | None = None
+    """Folder whose weights stand in for all of the base model's."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA folders; each was trained with those before it merged into the model."""
+
+    def then(self, folder: Path) -> "Weights":
+        """Return these with what a training saved in ``folder`` on top; a full model replaces them all."""
+        adds = (folder / _ADAPTER).is_file()
+        return Weights(self.full, (*self.adapters, folder)) if adds else Weights(folder)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders, the full model first."""
+        return ((self.full,) if self.full else ()) + self.adapters
+
+    @property
+    def reward(self) -> bool:
+        """Tell whether the last training made a reward model: it has a value head."""
+        return bool(self.folders) and (self.folders[-1] / VALUE_HEAD).is_file()
+
+    def stamps(self) -> list[str]:
+        """Identify the weights, in order. Raises `UserError` for a folder without any."""
+        return [trained_stamp(folder) for folder in self.folders]
+
+
+BASE = Weights()
+"""The base model as it is."""
+
+
+def write_origin(train_dir: Path, weights: Weights) -> None:
+    """Write down what a training starts from; nothing for the base model as it is."""
+    if weights != BASE:
+        values = {"full": weights.full and str(weights.full), "adapters": [str(each) for each in weights.adapters]}
+        write_json(train_dir / ORIGIN, {**values, "stamps": weights.stamps()})
+
+
+def trained_weights(train_dir: Path) -> Weights:
+    """Return what the finished training in ``train_dir`` made, with all it was trained on top of.
+
+    Raises `UserError` if that is gone or is not what it was: the result would be another model than the trained one.
+    """
+    path = train_dir / ORIGIN
+    if not path.is_file():
+        return BASE.then(train_dir / MODEL)
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    full, adapters = known["full"], tuple(Path(each) for each in known["adapters"])
+    origin = Weights(Path(full) if full else None, adapters)
+    step = "Train both again, the earlier one first"
+    for folder, stamp in zip(origin.folders, known["stamps"], strict=True):
+        if not folder.is_dir():
+            raise UserError(Problem(str(folder), "", f"gone, but {train_dir} was trained on top of it", "", step))
+        if trained_stamp(folder) != stamp:
+            found = f"not what it was when {train_dir} was trained on top of it"
+            raise UserError(Problem(str(folder), "", found, "", step))
+    return origin.then(train_dir / MODEL)
