@@ -11,6 +11,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_libraries
+from msr_adapter.pipeline.weights import check_weights, roles
 from msr_adapter.prompts import Prompts
 
 _LEAST_FREE = 2**30
@@ -30,6 +31,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
         *Prompts(pipeline.templates).check(),
         *_check_models(loaded),
+        *check_weights(loaded),
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
@@ -70,13 +72,7 @@ def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _check_models(loaded: LoadedPipeline) -> list[Problem]:
-    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
-    roles: dict[str, ModelRef] = {"train.model": train.model}
-    if summarize.items.mode != "none":
-        roles["summarize.items.model"] = summarize.items.model
-    if summarize.users.mode != "none":
-        roles["summarize.users.model"] = summarize.users.model
-    found = [_check_model(loaded.where(f"{role}.path"), role, model) for role, model in roles.items()]
+    found = [_check_model(loaded.where(f"{role}.path"), role, model) for role, model in roles(loaded).items()]
     return [problem for problem in found if problem]
 
 

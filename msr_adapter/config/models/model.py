@@ -47,7 +47,7 @@ class ModelRef(Model):
     adapter: Path | None = None
     """Folder of a LoRA adapter that PEFT or LLaMA-Factory saved: part of the model from the start."""
     quantization: Literal["none", 4, 8] = "none"
-    """Bits of a weight once loaded, by bitsandbytes (extra `quantization`); 4 bits take a quarter of bfloat16's memory.
+    """Bits of a weight once loaded, by bitsandbytes (not installed with msr); 4 take a quarter of bfloat16's memory.
     Training (see `train.method: qlora`) and scoring use the same bits."""
     batch_size: int = Field(32, ge=1)
     """Prompts per forward pass."""
@@ -66,7 +66,5 @@ class ModelRef(Model):
     @model_validator(mode="after")
     def _weights_are_ours(self) -> "ModelRef":
         if self.backend != "huggingface" and (self.adapter is not None or self.quantization != "none"):
-            raise ValueError(
-                f"adapter and quantization are for backend huggingface; {self.backend} loads no weights here"
-            )
+            raise ValueError(f"adapter and quantization need backend huggingface; {self.backend} loads no weights here")
         return self
