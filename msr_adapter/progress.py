@@ -1,6 +1,7 @@
 """Progress of long work: a bar with an ETA on a terminal, plain lines in a log file, silence with ``--quiet``."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -55,6 +56,13 @@ class Reporter:
             yield advance
         self._write(f"{label}: {done}/{total} in {time.monotonic() - started:.1f} s")
 
+    def within(self, advance: Advance) -> "Reporter":
+        """Return a reporter for work in parts under one bar: what a part tracks goes to ``advance``.
+
+        What every part notes is shown once, with the first one's numbers; the log has all of it.
+        """
+        return _Within(self, advance)
+
     def _bar(self) -> Progress:
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TextColumn("eta"), TimeRemainingColumn())  # fmt: skip
@@ -64,3 +72,22 @@ class Reporter:
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+class _Within(Reporter):
+    def __init__(self, outer: Reporter, advance: Advance) -> None:
+        super().__init__(console=outer.console, log=outer._log)
+        self._advance = advance
+        self._said: set[str] = set()
+
+    def note(self, text: str) -> None:
+        kind = re.sub(r"\d[\d.,]*", "#", text)
+        if kind in self._said:
+            self._write(text)
+        else:
+            self._said.add(kind)
+            super().note(text)
+
+    @contextlib.contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        yield self._advance

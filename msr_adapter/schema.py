@@ -105,6 +105,23 @@ BASELINE_SCORES = pa.schema(
 """One row per test candidate, in the order of CANDIDATES."""
 
 
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field("user_id", _id, nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),  # 1, 2, ... within the user
+        pa.field("item_id", _id, nullable=False),
+        pa.field("title", pa.string(), nullable=False),  # neutralised text, may be empty
+        pa.field("score", pa.float64()),  # p(yes) / (p(yes) + p(no)); null where the model was not asked
+        pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above
+        pa.field("ranked_by", pa.string(), nullable=False),  # model | popularity: the fallback without a history
+        pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file
+        pa.field("retrieval_rank", pa.int64(), nullable=False),  # 1, 2, ... among the user's candidates; breaks ties
+        pa.field("history_items", pa.int64(), nullable=False),  # items that the user had
+    ]
+)
+"""Ranked lists, grouped by user in the order asked for, by rank."""
+
+
 def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Write ``table`` as Parquet under ``schema``; the file appears whole or not at all."""
     with atomic_path(path) as temporary:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter import __version__
-from msr_adapter.cli import ablate, cache, candidates, compare, doctor, export, fetch_images, library, results
+from msr_adapter.cli import (
+    ablate,
+    cache,
+    candidates,
+    compare,
+    doctor,
+    export,
+    fetch_images,
+    library,
+    recommend,
+    results,
+)
 from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -139,6 +150,7 @@ def evaluate(
 app.command()(ablate.ablate)
 app.command()(compare.compare)
 app.command()(export.results)
+app.command()(recommend.recommend)
 app.add_typer(candidates.app, name="candidates")
 app.command("fetch-images")(fetch_images.fetch_images)
 

@@ -30,6 +30,11 @@ class Context:
         """Folder of an upstream stage."""
         return self.folder.stage(stage)
 
+    @property
+    def cache_path(self) -> Path:
+        """File of the completion cache: the pipeline's, or the run's own."""
+        return self.pipeline.cache or self.folder.root / OWN_CACHE
+
     def cache(self) -> CompletionCache:
-        """Open the completion cache: the pipeline's, or the run's own."""
-        return CompletionCache(self.pipeline.cache or self.folder.root / OWN_CACHE)
+        """Open the completion cache."""
+        return CompletionCache(self.cache_path)

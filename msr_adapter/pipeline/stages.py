@@ -9,6 +9,7 @@ from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.files import path_stamp
+from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights
 from msr_adapter.pipeline.context import Context
@@ -166,13 +167,19 @@ def _run_score_base(c: Context) -> dict[str, Any]:
 
 
 def _score(c: Context, weights: Weights) -> dict[str, Any]:
-    from msr_adapter.backends import make_backend
     from msr_adapter.score import score
 
     p = c.pipeline
-    backend = make_backend(p.train.model, weights)
     with c.cache() as cache:
+        backend = make_scorer(p, weights)
         return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
+
+
+def make_scorer(p: Pipeline, weights: Weights) -> Backend:
+    """Return what scores: the recommender with these weights."""
+    from msr_adapter.backends import make_backend
+
+    return make_backend(p.train.model, weights)
 
 
 def _baselines_config(p: Pipeline) -> Any:

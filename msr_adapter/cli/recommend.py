@@ -1,0 +1,63 @@
+"""`msr recommend`: ranked lists for users."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msr_adapter.cli.options import Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+
+
+class Unknown(StrEnum):
+    """What `msr recommend --unknown-users` takes."""
+
+    ERROR = "error"
+    FALLBACK = "fallback"
+
+
+def recommend(
+    pipeline: PipelineArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", show_default=False, help="Ends in .parquet, .csv or .jsonl.")
+    ],
+    users: Annotated[
+        str, typer.Option("--users", metavar="FILE|all", help="Ids in a column or one a line; `all` of the log.")
+    ] = "all",
+    candidates: Annotated[
+        str,
+        typer.Option("--candidates", metavar="FILE|popular:N|item-knn:N|all",
+                     help="What is reranked: so many popular or near items, the catalogue, or a file of items (for "
+                     "everybody) or of user,item pairs."),
+    ] = "popular:200",
+    top: Annotated[int, typer.Option("--top", min=1, help="Items per user.")] = 10,
+    interactions: Annotated[
+        Path | None,
+        typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what came later."),
+    ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Recommend what a user already has, too.")
+    ] = False,
+    unknown_users: Annotated[
+        Unknown, typer.Option("--unknown-users", help="Of ids in no log: stop, or give them popular items.")
+    ] = Unknown.ERROR,
+    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write top-k lists: candidates are retrieved, then reranked by the trained model.
+
+    Example: [bold]msr recommend demo --users all --candidates item-knn:50 --top 10 --out recs.parquet[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.pipeline.recommending import recommend as carry_out
+        from msr_adapter.progress import Reporter
+        from msr_adapter.recommend import Wanted
+
+        loaded = load_pipeline(pipeline, sets or (), run_dir)
+        path = None if users == "all" and not Path(users).exists() else Path(users)
+        wanted = Wanted(path, candidates, top, out, include_seen, unknown_users.value, interactions)
+        with interruptible(loaded.run_dir):
+            result = carry_out(loaded, wanted, Reporter(quiet=quiet))
+        text = f"{out}: {result['rows']:,} rows for {result['users'] - result['users_without_candidates']:,} users"
+        emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), **result}, text, as_json)

@@ -1,0 +1,51 @@
+"""The same work without asking: how many answers there are already, and how many would have to be asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msr_adapter.generation.cache import SHARD, CacheStats, CompletionCache
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.progress import Advance
+
+
+class Rehearsal(CompletionCache):
+    """A completion cache that stores nothing: ``stats.hits`` are there, ``stats.failed`` would be asked for.
+
+    A chain ends at its first request without an answer, so what would follow is not counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+
+    def complete(
+        self, backend: Backend, requests: Sequence[Request], *, shard: int = SHARD, advance: Advance | None = None
+    ) -> list[Completion]:
+        """Return a completion for every request; those that nobody gave have equal log-probabilities."""
+        answers = self.attempt(Unasked(backend.identity), requests, shard=shard, advance=advance)
+        return [one if isinstance(one, Completion) else _blank(request)
+                for request, one in zip(requests, answers, strict=True)]  # fmt: skip
+
+    def _commit(self, backend: Backend, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        hits, computed, failed = self.stats
+        self.stats = CacheStats(hits, computed, failed + len(answers))
+
+
+class Unasked:
+    """Stands for a backend that is not to be asked: it has no answer to anything."""
+
+    label = "unasked"
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Failure]:
+        """Return a failure for every request."""
+        asked, answers = list(requests), list[Failure]()
+        while len(answers) < len(asked):
+            answers.append(Failure(asked[len(answers)].key, "not asked"))
+            asked += follow(answers[-1])
+        return answers
+
+
+def _blank(request: Request) -> Completion:
+    return Completion(request.key, "", (-1.0,) * len(request.choices), "choice", 0, 0)

@@ -1,0 +1,229 @@
+"""`msr recommend`: the model brought up to date, candidates retrieved, reranked by it, and written as ranked lists."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from msr_adapter import schema
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.models import TableSource
+from msr_adapter.errors import UserError
+from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.generation.rehearsal import Rehearsal, Unasked
+from msr_adapter.pipeline.check import check
+from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.pipeline.preferences import Calls, Preferences
+from msr_adapter.pipeline.running import run
+from msr_adapter.pipeline.stages import make_scorer
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+from msr_adapter.recommend import (
+    Given,
+    Order,
+    Wanted,
+    make_retriever,
+    order_problems,
+    rank_shard,
+    settle_order,
+    writing,
+)
+from msr_adapter.recommend.shards import cut_shards, write_shard
+
+_WORK = ".recommend.partial"
+_LABEL = "scoring candidates"
+_COSTLY = 100_000
+"""Model calls from which on ranking the whole catalogue deserves a warning."""
+
+
+def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dict[str, Any]:
+    """Write the ranked lists that are ``wanted``; return counts.
+
+    Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
+    killed command resumes. `UserError` with every problem of the order before a model is loaded or trained.
+    """
+    from msr_adapter.data.lists import list_problems
+
+    if problems := [*order_problems(wanted, list_problems), *check(loaded)]:
+        raise UserError(problems)
+    started = time.monotonic()
+    given = _read(loaded, wanted, reporter)
+    run(loaded, ("data",), reporter=reporter)
+    folder = RunFolder(loaded.run_dir)
+    order = settle_order(wanted, given, folder.stage("data"))
+    run(loaded, ("train",), reporter=reporter)
+    with folder.locked():
+        reporter = reporter.with_log(folder.root / "run.log")
+        work = folder.root / _WORK
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        prompts = Prompts(loaded.pipeline.templates)
+        context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
+        try:
+            counts = _carry_out(context, wanted, order)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return counts | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def _read(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> Given:
+    """Read the files of the order. `UserError` with the problems of all of them."""
+    from msr_adapter.data.audit import collecting, raise_if_any
+    from msr_adapter.data.lists import read_items, read_later, read_users
+
+    problems: list[Any] = []
+    users = candidates = later = None
+    with collecting(problems):
+        users = read_users(wanted.users, "--users") if wanted.users else None
+    with collecting(problems):
+        candidates = read_items(wanted.retrieval.path, "--candidates") if wanted.retrieval.path else None
+    with collecting(problems):
+        if wanted.interactions:
+            source = loaded.pipeline.data.source
+            columns = source.columns.model_dump() if isinstance(source, TableSource) else {}
+            later, audit = read_later(wanted.interactions, "--interactions", columns)
+            for finding in audit.findings:
+                reporter.note(finding["text"])
+    raise_if_any(problems)
+    return Given(users, candidates, later)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Users whose candidates are scored together."""
+
+    group: int
+    folder: Path
+    scored: int
+    """Candidates that the model is asked about."""
+
+
+def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]:
+    items = schema.read_table(context.dir("data") / "items.parquet", schema.ITEMS)
+    shards, counts = _retrieve(context, wanted, order, items)
+    preferences = Preferences(context, order, context.out)
+    calls = preferences.rehearse()
+    _tell_order(context.reporter, wanted, order, counts)
+    _tell_calls(context.reporter, wanted, calls, counts["scored"])
+    summaries = preferences.write()
+    scorer = make_scorer(context.pipeline, context.dir("train") / "model")
+    cached = _rehearse_scores(context, preferences, shards, scorer.identity)
+    context.reporter.note(f"recommend: {counts['scored'] - cached:,} of {counts['scored']:,} scores are not cached yet")
+    scores = _rank_all(context, wanted, preferences, shards, scorer, items)
+    return {
+        "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, **counts,
+        "item_summaries": summaries["items"], "user_summaries": summaries["users"], **scores,
+    }  # fmt: skip
+
+
+def _retrieve(context: Context, wanted: Wanted, order: Order, items: pa.Table) -> tuple[list[_Shard], dict[str, int]]:
+    """Retrieve everybody's candidates and write them as shards; return these and counts."""
+    histories, asked = order.histories, order.asked
+    retrieve = make_retriever(wanted.retrieval, histories, order.candidates, wanted.include_seen)
+    shards: list[_Shard] = []
+    counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
+    counts |= {"unknown_users": order.unknown_users, "scored": 0}
+    with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
+        for group, numbers in enumerate(asked.groups()):
+            taken = [histories.of(asked.places[number]) for number in numbers]
+            found = retrieve([asked.ids[number] for number in numbers], taken)
+            lengths = np.array([len(one.items) for one in found])
+            counts["users_without_history"] += sum(not len(history) for history in taken)
+            counts["users_without_candidates"] += int((lengths == 0).sum())
+            counts["short_lists"] += int((lengths < wanted.top).sum())
+            for part in cut_shards(numbers, found):
+                folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
+                data = context.dir("data")
+                scored = write_shard(folder, data, items, asked, numbers[part], found[part], histories)
+                shards.append(_Shard(group, folder, scored))
+                counts["scored"] += scored
+            advance(len(numbers))
+    return shards, counts
+
+
+def _tell_order(reporter: Reporter, wanted: Wanted, order: Order, counts: dict[str, int]) -> None:
+    if order.later is not None:
+        later = order.later
+        reporter.note(
+            f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
+            f"{later.new_users:,} of them new; {later.repeated:,} were known, {later.unknown_rows:,} left out"
+            + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
+        )
+        if later.before:
+            reporter.note(
+                f"  {later.before:,} of them are older than what their users had already; they are sorted in, so these "
+                "users' summaries are written anew from there"
+            )
+    if counts["users_without_history"]:
+        reporter.note(
+            f"{counts['users_without_history']:,} users have no history: they get the most popular candidates"
+        )
+    if order.ignored_pairs:
+        reporter.note(f"{order.ignored_pairs:,} candidate pairs are of users who were not asked for")
+    if counts["short_lists"]:
+        reporter.note(
+            f"{counts['short_lists']:,} users have fewer than {wanted.top} candidates left, "
+            f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
+        )
+
+
+def _tell_calls(reporter: Reporter, wanted: Wanted, calls: tuple[Calls, Calls], scored: int) -> None:
+    items, users = calls
+    reporter.note(
+        f"recommend: model calls at most: {items.requests:,} item summaries ({items.cached:,} cached), "
+        f"{users.requests:,} steps of user summaries ({users.cached:,} cached), {scored:,} scores"
+    )
+    if wanted.retrieval.kind == "all" and scored >= _COSTLY:
+        reporter.note("  the whole catalogue is ranked for every user; --candidates item-knn:200 asks far less")
+
+
+def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_Shard], identity: str) -> int:
+    """Return how many scores are cached."""
+    silent, unasked = Reporter(quiet=True), Unasked(identity)
+    missing = 0
+    with Rehearsal(context.cache_path) as cache:
+        for shard in shards:
+            if shard.scored:
+                _score(context, preferences, shard, unasked, cache, silent)
+        missing = cache.stats.failed
+    return sum(shard.scored for shard in shards) - missing
+
+
+def _rank_all(
+    context: Context, wanted: Wanted, preferences: Preferences, shards: list[_Shard], scorer: Backend, items: pa.Table
+) -> dict[str, Any]:
+    totals = {"rows": 0, "computed": 0, "cached": 0, "tokens_in": 0, "prompts_over_cutoff": 0}
+    kind = wanted.retrieval.kind
+    with (
+        context.cache() as cache,
+        context.reporter.track(_LABEL, sum(shard.scored for shard in shards)) as advance,
+        writing(wanted.out) as write,
+    ):
+        reporter = context.reporter.within(advance)
+        for shard in shards:
+            scores_dir = None
+            if shard.scored:
+                found = _score(context, preferences, shard, scorer, cache, reporter)
+                totals |= {name: totals[name] + found.get(name, 0) for name in totals if name != "rows"}
+                scores_dir = shard.folder
+            lists = rank_shard(shard.folder, scores_dir, items, kind, wanted.top)
+            write(lists)
+            totals["rows"] += len(lists)
+            shutil.rmtree(shard.folder)
+    return totals
+
+
+def _score(
+    context: Context, preferences: Preferences, shard: _Shard, scorer: Backend, cache: CompletionCache,
+    reporter: Reporter,
+) -> dict[str, Any]:  # fmt: skip
+    """Score a shard by the stage's own function; its scores are written beside its candidates."""
+    from msr_adapter.score import score
+
+    users = preferences.users_dir(shard.group)
+    return score(context.pipeline.train, shard.folder, users, context.prompts, scorer, cache, shard.folder, reporter)

@@ -1,0 +1,49 @@
+"""The ranked lists as a file: Parquet, CSV or JSON lines, whole or not at all."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from msr_adapter.files import atomic_path
+from msr_adapter.schema import RECOMMENDATIONS
+
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+Write = Callable[[pa.Table], None]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Write]:
+    """Yield what writes tables of RECOMMENDATIONS one after the other; ``path`` appears when the block ends well.
+
+    Its suffix says the format. Memory: one table.
+    """
+    with atomic_path(path) as temporary, _WRITERS[path.suffix.lower()](temporary) as write:
+        yield lambda table: write(table.select(RECOMMENDATIONS.names).cast(RECOMMENDATIONS))
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[Write]:
+    with pq.ParquetWriter(path, RECOMMENDATIONS, compression="zstd") as writer:
+        yield writer.write_table
+
+
+@contextlib.contextmanager
+def _csv(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(RECOMMENDATIONS.names) + "\n")
+        yield lambda table: pl.DataFrame(table).write_csv(file, include_header=False)
+
+
+@contextlib.contextmanager
+def _jsonl(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda table: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+
+
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
