@@ -20,6 +20,7 @@ from msr_adapter.recommend.shards import write_histories, write_items_to_describ
 from msr_adapter.summarize import summarize_items, summarize_users
 
 _LABEL = "user summaries"
+_SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")
 _LENIENT = {"on_failure": "title"}
 """A rehearsal ends a chain at its first request without an answer."""
 
@@ -96,9 +97,8 @@ class Preferences:
             counts = summarize_users(
                 config, folder, self._work / "items", self._context.prompts, backend, cache, out, reporter
             )
-            for name, value in counts.items():
-                if isinstance(value, int):
-                    totals[name] = totals.get(name, 0) + value
+            for name in _SUMMED:
+                totals[name] = totals.get(name, 0) + counts.get(name, 0)
         return totals
 
     def _longest(self) -> int | None:

@@ -15,10 +15,11 @@ from msr_adapter.config.models import TableSource
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
+from msr_adapter.pipeline.announcing import tell_calls, tell_order
 from msr_adapter.pipeline.check import check
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.folder import RunFolder
-from msr_adapter.pipeline.preferences import Calls, Preferences
+from msr_adapter.pipeline.preferences import Preferences
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.stages import make_scorer
 from msr_adapter.progress import Reporter
@@ -37,8 +38,6 @@ from msr_adapter.recommend.shards import cut_shards, write_shard
 
 _WORK = ".recommend.partial"
 _LABEL = "scoring candidates"
-_COSTLY = 100_000
-"""Model calls from which on ranking the whole catalogue deserves a warning."""
 
 
 def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dict[str, Any]:
@@ -53,10 +52,10 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
         raise UserError(problems)
     started = time.monotonic()
     given = _read(loaded, wanted, reporter)
-    run(loaded, ("data",), reporter=reporter)
+    run(loaded, ("data",), reporter=reporter, checked=True)
     folder = RunFolder(loaded.run_dir)
     order = settle_order(wanted, given, folder.stage("data"))
-    run(loaded, ("train",), reporter=reporter)
+    run(loaded, ("train",), reporter=reporter, checked=True)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
         work = folder.root / _WORK
@@ -108,16 +107,16 @@ def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]
     shards, counts = _retrieve(context, wanted, order, items)
     preferences = Preferences(context, order, context.out)
     calls = preferences.rehearse()
-    _tell_order(context.reporter, wanted, order, counts)
-    _tell_calls(context.reporter, wanted, calls, counts["scored"])
+    tell_order(context.reporter, wanted, order, counts)
+    tell_calls(context.reporter, wanted, calls, counts["scored"])
     summaries = preferences.write()
     scorer = make_scorer(context.pipeline, context.dir("train") / "model")
     cached = _rehearse_scores(context, preferences, shards, scorer.identity)
     context.reporter.note(f"recommend: {counts['scored'] - cached:,} of {counts['scored']:,} scores are not cached yet")
-    scores = _rank_all(context, wanted, preferences, shards, scorer, items)
+    rows, scores = _rank_all(context, wanted, preferences, shards, scorer, items)
     return {
-        "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, **counts,
-        "item_summaries": summaries["items"], "user_summaries": summaries["users"], **scores,
+        "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, "rows": rows, **counts,
+        "item_summaries": summaries["items"], "user_summaries": summaries["users"], "scores": scores,
     }  # fmt: skip
 
 
@@ -146,42 +145,6 @@ def _retrieve(context: Context, wanted: Wanted, order: Order, items: pa.Table) -
     return shards, counts
 
 
-def _tell_order(reporter: Reporter, wanted: Wanted, order: Order, counts: dict[str, int]) -> None:
-    if order.later is not None:
-        later = order.later
-        reporter.note(
-            f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
-            f"{later.new_users:,} of them new; {later.repeated:,} were known, {later.unknown_rows:,} left out"
-            + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
-        )
-        if later.before:
-            reporter.note(
-                f"  {later.before:,} of them are older than what their users had already; they are sorted in, so these "
-                "users' summaries are written anew from there"
-            )
-    if counts["users_without_history"]:
-        reporter.note(
-            f"{counts['users_without_history']:,} users have no history: they get the most popular candidates"
-        )
-    if order.ignored_pairs:
-        reporter.note(f"{order.ignored_pairs:,} candidate pairs are of users who were not asked for")
-    if counts["short_lists"]:
-        reporter.note(
-            f"{counts['short_lists']:,} users have fewer than {wanted.top} candidates left, "
-            f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
-        )
-
-
-def _tell_calls(reporter: Reporter, wanted: Wanted, calls: tuple[Calls, Calls], scored: int) -> None:
-    items, users = calls
-    reporter.note(
-        f"recommend: model calls at most: {items.requests:,} item summaries ({items.cached:,} cached), "
-        f"{users.requests:,} steps of user summaries ({users.cached:,} cached), {scored:,} scores"
-    )
-    if wanted.retrieval.kind == "all" and scored >= _COSTLY:
-        reporter.note("  the whole catalogue is ranked for every user; --candidates item-knn:200 asks far less")
-
-
 def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_Shard], identity: str) -> int:
     """Return how many scores are cached."""
     silent, unasked = Reporter(quiet=True), Unasked(identity)
@@ -196,9 +159,9 @@ def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_S
 
 def _rank_all(
     context: Context, wanted: Wanted, preferences: Preferences, shards: list[_Shard], scorer: Backend, items: pa.Table
-) -> dict[str, Any]:
-    totals = {"rows": 0, "computed": 0, "cached": 0, "tokens_in": 0, "prompts_over_cutoff": 0}
-    kind = wanted.retrieval.kind
+) -> tuple[int, dict[str, int]]:
+    """Score every shard and write its lists; return the number of rows and counts of the scoring."""
+    rows, totals = 0, dict.fromkeys(("computed", "cached", "tokens_in", "prompts_over_cutoff"), 0)
     with (
         context.cache() as cache,
         context.reporter.track(_LABEL, sum(shard.scored for shard in shards)) as advance,
@@ -206,16 +169,14 @@ def _rank_all(
     ):
         reporter = context.reporter.within(advance)
         for shard in shards:
-            scores_dir = None
             if shard.scored:
                 found = _score(context, preferences, shard, scorer, cache, reporter)
-                totals |= {name: totals[name] + found.get(name, 0) for name in totals if name != "rows"}
-                scores_dir = shard.folder
-            lists = rank_shard(shard.folder, scores_dir, items, kind, wanted.top)
+                totals = {name: total + found.get(name, 0) for name, total in totals.items()}
+            lists = rank_shard(shard.folder, shard.folder if shard.scored else None, items, wanted)
             write(lists)
-            totals["rows"] += len(lists)
+            rows += len(lists)
             shutil.rmtree(shard.folder)
-    return totals
+    return rows, totals
 
 
 def _score(

@@ -46,13 +46,15 @@ def run(
     force: Iterable[str] = (),
     reporter: Reporter,
     donors: Sequence[Path] = (),
+    checked: bool = False,
 ) -> RunResult:
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
-    A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
+    With ``checked``, the caller has looked for problems already. A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
-    require(loaded)
+    if not checked:
+        require(loaded)
     folder = RunFolder(loaded.run_dir)
     others = [RunFolder(donor) for donor in donors]
     forced = set(force)

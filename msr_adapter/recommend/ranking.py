@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from msr_adapter import schema
 from msr_adapter.errors import StageError
 from msr_adapter.recommend.shards import LISTS
+from msr_adapter.recommend.wanted import Wanted
 
 
-def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, kind: str, top: int) -> pa.Table:
-    """Return RECOMMENDATIONS of a shard's users: the first ``top`` of each.
+def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: Wanted) -> pa.Table:
+    """Return RECOMMENDATIONS of a shard's users: the first ``wanted.top`` of each.
 
     The order is the model's log-odds, falling; of equal ones, what was retrieved sooner comes first. Users without a
     history keep the order of retrieval, which is by popularity, and have no score. ``scores_dir`` holds the SCORES of
@@ -28,7 +29,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, kind: str
     order = np.lexsort((retrieval, np.where(scored, -logit, 0.0), number))
     first = np.flatnonzero(np.diff(number[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1
-    kept, rank = order[rank <= top], rank[rank <= top]
+    kept, rank = order[rank <= wanted.top], rank[rank <= wanted.top]
     rows, known = lists.take(pa.array(kept)), pa.array(scored[kept])
     columns = {
         "user_id": rows["user_id"],
@@ -38,7 +39,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, kind: str
         "score": pc.if_else(known, pa.array(score[kept]), None),
         "logit": pc.if_else(known, pa.array(logit[kept]), None),
         "ranked_by": pc.if_else(known, "model", "popularity"),
-        "retrieved_by": pc.if_else(rows["filled"], "popular", kind),
+        "retrieved_by": pc.if_else(rows["filled"], "popular", wanted.retrieval.kind),
         "retrieval_rank": rows["retrieval_rank"],
         "history_items": rows["history_items"],
     }
