@@ -25,7 +25,7 @@ class Rehearsal(CompletionCache):
         return [one if isinstance(one, Completion) else _blank(request)
                 for request, one in zip(requests, answers, strict=True)]  # fmt: skip
 
-    def _commit(self, backend: Backend, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+    def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
         hits, computed, failed = self.stats
         self.stats = CacheStats(hits, computed, failed + len(answers))
 

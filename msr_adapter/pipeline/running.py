@@ -50,7 +50,8 @@ def run(
 ) -> RunResult:
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
-    With ``checked``, the caller has looked for problems already. A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
+    A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
+    With ``checked``, the caller has looked for problems already.
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
     if not checked:
