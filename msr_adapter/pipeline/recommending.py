@@ -15,6 +15,7 @@ from msr_adapter.config.models import TableSource
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
+from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.pipeline.announcing import tell_calls, tell_order
 from msr_adapter.pipeline.check import check
 from msr_adapter.pipeline.context import Context
@@ -110,7 +111,7 @@ def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]
     tell_order(context.reporter, wanted, order, counts)
     tell_calls(context.reporter, wanted, calls, counts["scored"])
     summaries = preferences.write()
-    scorer = make_scorer(context.pipeline, context.dir("train") / "model")
+    scorer = make_scorer(context.pipeline, trained_weights(context.dir("train")))
     cached = _rehearse_scores(context, preferences, shards, scorer.identity)
     context.reporter.note(f"recommend: {counts['scored'] - cached:,} of {counts['scored']:,} scores are not cached yet")
     rows, scores = _rank_all(context, wanted, preferences, shards, scorer, items)
