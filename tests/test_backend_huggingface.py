@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_run import model_ref, stages
 
 from msr_adapter.backends import BACKENDS, make_backend
-from msr_adapter.backends.huggingface import HuggingFaceBackend, split
+from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Backend, Failure, Image, Request
@@ -19,7 +17,7 @@ from msr_adapter.llamafactory.encode import collate
 from msr_adapter.llamafactory.models import is_small, resolve_model, trained_stamp
 from msr_adapter.llamafactory.weights import Weights
 
-FAMILIES = ("qwen2_vl", "llava")
+FAMILIES = ("qwen2_vl", "qwen3_vl_nothink", "llava")
 CHOICES = ("Yes", "No")
 
 
@@ -140,9 +138,35 @@ def test_text_after_text_without_images_is_unaffected() -> None:
     assert model.complete(texts) == before
 
 
-def test_batches_are_sorted_by_length_and_read_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("template", FAMILIES)
+@pytest.mark.parametrize("kind", ["choices", "max_new_tokens"])
+def test_logits_do_not_depend_on_the_batch(template: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours of unlike length and with unlike pictures change no row's logits, in scoring and in writing."""
+    model = backend(template, 8)
+    network = model._load().network
+    asked = requests(**{kind: CHOICES if kind == "choices" else 1})
+    model.complete(asked)  # the first prompts are put to the test, which takes passes of its own
+    seen: list[torch.Tensor] = []
+    forward = network.forward
+
+    def spy(**inputs: Any) -> Any:
+        output = forward(**inputs)
+        seen.append(output.logits[:, -1])
+        return output
+
+    monkeypatch.setattr(network, "forward", spy)
+    model.complete(asked)
+    together = torch.cat(seen)
+    for request in asked:
+        alone = forward_last(model, request)
+        assert (together - alone).abs().amax(-1).min() < 1e-5
+
+
+def test_a_pass_is_sorted_by_length_and_reads_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend("qwen2_vl", 2)
     network = model._load().network
+    asked = requests(choices=CHOICES)
+    model.complete(asked)
     seen: list[tuple[int, ...]] = []
     forward = network.forward
 
@@ -152,46 +176,41 @@ def test_batches_are_sorted_by_length_and_read_one_position(monkeypatch: pytest.
         return output
 
     monkeypatch.setattr(network, "forward", spy)
-    answers = model.complete(requests(choices=CHOICES))
-    lengths = sorted((answer.tokens_in for answer in answers), reverse=True)
-    assert seen == [(2, lengths[0], 2, 1), (2, lengths[2], 2, 1), (1, lengths[4], 1, 1)]
-
-
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 9), st.none() | st.integers(1, 200))
-def test_batches_keep_all_rows_within_both_limits(lengths: list[int], size: int, cap: int | None) -> None:
-    lengths.sort(reverse=True)
-    batches = list(split(range(len(lengths)), lengths, size, cap))
-    assert [row for batch in batches for row in batch] == list(range(len(lengths)))
-    for batch in batches:
-        assert 1 <= len(batch) <= size
-        assert cap is None or len(batch) == 1 or len(batch) * lengths[batch[0]] <= cap
+    answers = model.complete(asked)
+    head = seen[0][1]
+    lengths = sorted((answer.tokens_in - head for answer in answers), reverse=True)
+    assert seen == [(1, head, 1, 1), (2, lengths[0], 2, 1), (2, lengths[2], 2, 1), (1, lengths[4], 1, 1)]
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend("qwen2_vl", 8)
     asked = requests(choices=CHOICES)
     expected = model.complete(asked)
-    score, sizes = model._load().score, []
+    network = model._load().network
+    forward, sizes = network.forward, []
 
-    def small_gpu(work: list[Any]) -> Any:
-        sizes.append(len(work))
-        if len(work) > 2:
+    def small_gpu(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 2:
             raise torch.OutOfMemoryError
-        return score(work)
+        return forward(**inputs)
 
-    monkeypatch.setattr(model._load(), "score", small_gpu)
+    monkeypatch.setattr(network, "forward", small_gpu)
     for got, wanted in zip(model.complete(asked), expected, strict=True):
         assert got.choice_logprobs == pytest.approx(wanted.choice_logprobs, abs=1e-5)
-    assert sizes == [5, 2, 2, 1]
+    assert sizes == [1, 5, 2, 2, 1]
+    sizes.clear()
+    model.complete(asked)
+    assert sizes == [1, 2, 2, 1], "what was learned is kept"
 
 
 def test_a_prompt_that_never_fits_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend("qwen2_vl", 8)
 
-    def no_gpu(work: list[Any]) -> Any:
+    def no_gpu(**_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(model._load(), "score", no_gpu)
+    monkeypatch.setattr(model._load().network, "forward", no_gpu)
     with pytest.raises(StageError, match="does not fit"):
         model.complete(requests(choices=CHOICES)[:1])
 

@@ -1,4 +1,4 @@
-"""Builders of tiny random models: a Qwen2-VL-like and a LLaVA-like folder, each saved in a second, offline.
+"""Builders of tiny random models: Qwen2-VL-, Qwen3-VL- and LLaVA-like folders, each saved in a second, offline.
 
 The weights are noise; architecture, tokenizer kind, image processor and special tokens are those of the families.
 """
@@ -24,10 +24,10 @@ _CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<
 
 @functools.cache
 def tiny_model(template: str) -> Path:
-    """Return the folder of the tiny model for ``template`` (`qwen2_vl` or `llava`), built once per process."""
+    """Return the folder of the tiny model for ``template``, built once per process."""
     folder = Path(tempfile.mkdtemp(prefix=f"tiny-{template}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return {"qwen2_vl": build_qwen2_vl, "llava": build_llava}[template](folder)
+    return BUILDERS[template](folder)
 
 
 def build_qwen2_vl(folder: Path, seed: int = 0) -> Path:
@@ -58,6 +58,40 @@ def build_qwen2_vl(folder: Path, seed: int = 0) -> Path:
     Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(**pixels), video_processor=Qwen2VLVideoProcessor(**pixels),
         tokenizer=tokenizer, chat_template=_CHAT,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def build_qwen3_vl(folder: Path, seed: int = 0) -> Path:
+    """Save a random Qwen3-VL of about 0.1M parameters: interleaved M-RoPE, two layers that get deeper features."""
+    import torch
+    from transformers import Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+    tokenizer = _byte_level_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True,
+                                "rope_theta": 10000.0},
+            "bos_token_id": None, "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>"),
+            "initializer_range": 0.3,
+        },
+        vision_config={"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 14,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 32,
+                       "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "initializer_range": 0.3},
+        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    size = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+    Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=14),
+        video_processor=Qwen3VLVideoProcessor(size=size, patch_size=14), tokenizer=tokenizer, chat_template=_CHAT,
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
@@ -119,3 +153,7 @@ def _metaspace_tokenizer():
         tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
         additional_special_tokens=["<image>"],
     )  # fmt: skip
+
+
+BUILDERS = {"qwen2_vl": build_qwen2_vl, "qwen3_vl_nothink": build_qwen3_vl, "llava": build_llava}
+"""Template -> its builder."""

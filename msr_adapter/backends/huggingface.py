@@ -1,11 +1,13 @@
 """A local model through transformers, with prompts encoded by LLaMA-Factory's own template and image plug-in."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import NoReturn
 
 from msr_adapter.backends.decoding import Row
 from msr_adapter.backends.loaded import LoadedModel, Work
+from msr_adapter.backends.sharing.room import Room
+from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
@@ -15,14 +17,18 @@ from msr_adapter.llamafactory.models import model_stamp, own_adapters
 from msr_adapter.llamafactory.weights import BASE, Weights
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
-_CPU_TOKENS = 2_048
-"""Tokens of one scoring pass on a CPU: larger ones leave its caches (1.6x slower at 11,000; `benchmarks/score.py`)."""
+_CPU_TOKENS, _GPU_TOKENS = 2_048, 32_768
+"""Tokens of one scoring pass: larger ones leave a CPU's caches (1.6x slower at 11,000; `benchmarks/score.py`) and only
+fill a GPU's memory."""
+_SCORED, _WRITTEN = 256, 64
+"""Rows of a pass, and texts at a time, to begin with where `batch_size` is auto."""
 
 
 class HuggingFaceBackend:
-    """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches.
+    """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches; what prompts share is computed
+    once.
 
-    Memory on the device: the weights and `batch_size` rows, fewer once they did not fit.
+    Memory on the device: the weights, `batch_size` rows, fewer once they did not fit, and what `Sharing` keeps.
     """
 
     def __init__(self, model: ModelRef, weights: Weights = BASE) -> None:
@@ -30,7 +36,7 @@ class HuggingFaceBackend:
         self._weights = weights
         self._identity = ""
         self._loaded: LoadedModel | None = None
-        self._batch_size = model.batch_size
+        self._slots = _WRITTEN if model.batch_size == "auto" else model.batch_size
 
     @property
     def label(self) -> str:
@@ -62,43 +68,56 @@ class HuggingFaceBackend:
         if not requests:
             return []
         work = _Workload(self._load().encoder, requests, follow)
-        for rows in _scoring(work):
-            cap = _CPU_TOKENS if self._load().network.device.type == "cpu" else None
-            # Longest first: what does not fit the memory shows at once.
-            rows.sort(key=lambda row: -len(work.prompts[row]))
-            for batch in split(rows, [len(work.prompts[row]) for row in rows], self.model.batch_size, cap):
-                asked = [(work.requests[row], work.prompts[row]) for row in batch]
-                for row, answer in zip(batch, self._within_memory(self._load().score, asked), strict=True):
-                    work.settle(row, answer)
+        self._score(work)
         self._write(work)
         return [work.answers[row] for row in range(len(work.requests))]
 
+    @property
+    def spent(self) -> Spent:
+        """What scoring has taken so far."""
+        return self._loaded.sharing.spent if self._loaded else Spent()
+
     def _load(self) -> LoadedModel:
         if self._loaded is None:
-            self._loaded = LoadedModel(self.model, self._weights)
+            rows = _SCORED if self.model.batch_size == "auto" else self.model.batch_size
+            self._loaded = LoadedModel(self.model, self._weights, Room(rows))
+            on_cpu = self._loaded.network.device.type == "cpu"
+            self._loaded.room.tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
         return self._loaded
+
+    def _score(self, work: "_Workload") -> None:
+        import torch
+
+        while groups := _scoring(work):
+            for rows in groups:
+                asked = [(work.requests[row], work.prompts[row]) for row in rows]
+                try:
+                    for place, answer in self._load().scores(asked):
+                        work.settle(rows[place], answer)
+                except torch.OutOfMemoryError as error:
+                    _never_fits(max(len(work.prompts[row]) for row in rows if row not in work.answers), error)
 
     def _write(self, work: "_Workload") -> None:
         """Write the texts; each answer may bring new prompts. Halves the rows under way when memory runs out."""
         import torch
 
         loaded = self._load()
-        decoder = loaded.decoder(lambda row: [image.path for image in work.requests[row].images])
+        decoder = loaded.decoder(lambda row: work.requests[row].images)
         while waiting := work.waiting():
             if decoder is None:
-                asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._batch_size]]
+                asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._slots]]
                 for row, answer in zip(waiting, self._within_memory(loaded.write, asked), strict=False):
                     work.settle(row.number, answer)
                 continue
             try:
                 decoder.run(
-                    waiting, self._batch_size,
+                    waiting, self._slots,
                     lambda row: work.settle(row.number, loaded.completion(work.requests[row.number], row)),
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
-                if self._batch_size == 1:
+                if self._slots == 1:
                     _never_fits(max(len(row.prompt) for row in waiting), error)
-                self._batch_size = min(self._batch_size, len(waiting)) // 2 or 1
+                self._slots = min(self._slots, len(waiting)) // 2 or 1
                 torch.cuda.empty_cache()
 
     def _within_memory(self, answer: "_Ask", work: list[Work]) -> list[Completion]:
@@ -107,14 +126,14 @@ class HuggingFaceBackend:
 
         done: list[Completion] = []
         while len(done) < len(work):
-            piece = work[len(done) : len(done) + self._batch_size]
+            piece = work[len(done) : len(done) + self._slots]
             try:
                 done += answer(piece)
             except torch.OutOfMemoryError as error:
                 if len(piece) == 1:
                     _never_fits(len(piece[0][1]), error)
                 torch.cuda.empty_cache()
-                self._batch_size = len(piece) // 2
+                self._slots = len(piece) // 2
         return done
 
 
@@ -155,15 +174,6 @@ class _Workload:
 _Ask = Callable[[list[Work]], list[Completion]]
 
 
-def split(rows: Sequence[int], lengths: Sequence[int], size: int, cap: int | None) -> Iterator[Sequence[int]]:
-    """Cut ``rows``, longest first, into batches of at most ``size`` rows and, padded, about ``cap`` tokens."""
-    start = 0
-    while start < len(rows):
-        fitting = size if cap is None else min(size, max(1, cap // lengths[start]))
-        yield rows[start : start + fitting]
-        start += fitting
-
-
 def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
     try:
         return encoder.encode(request.prompt, [image.path for image in request.images])
@@ -174,10 +184,10 @@ def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
 
 def _scoring(work: _Workload) -> list[list[int]]:
     """Group the rows to be scored by their choices: those may share a batch."""
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[tuple[str, ...], ...], list[int]] = {}
     for row, request in enumerate(work.requests):
         if request.choices and row not in work.answers:
-            groups.setdefault(request.choices, []).append(row)
+            groups.setdefault(request.sides, []).append(row)
     return list(groups.values())
 
 

@@ -1,14 +1,18 @@
-"""A model in memory and how to ask it: the odds of fixed answers in one pass, or greedy text."""
+"""A model in memory and how to ask it: the odds of fixed answers, or greedy text."""
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.decoding import Decoder, Row, rows_alike
+from msr_adapter.backends.sharing.batches import Piece, Prompt
+from msr_adapter.backends.sharing.room import Room
+from msr_adapter.backends.sharing.sharing import Sharing
 from msr_adapter.config.models import ModelRef
-from msr_adapter.generation.request import Completion, Request
+from msr_adapter.generation.request import Completion, Image, Request
 from msr_adapter.llamafactory.encode import Encoder, collate
 from msr_adapter.llamafactory.models import is_small
 from msr_adapter.llamafactory.weights import Weights
@@ -18,12 +22,15 @@ if TYPE_CHECKING:
 
 Work = tuple[Request, list[int]]
 """A request and the tokens of its prompt."""
+Sides = tuple[tuple[int, ...], ...]
+"""First tokens of each choice's spellings."""
 
 
 class LoadedModel:
     """A model in memory and how to ask it."""
 
-    def __init__(self, model: ModelRef, weights: Weights) -> None:
+    def __init__(self, model: ModelRef, weights: Weights, room: Room) -> None:
+        """Load it (seconds to minutes); ``room`` bounds and learns what one scoring pass holds."""
         import torch
         from transformers import GenerationConfig
 
@@ -33,24 +40,58 @@ class LoadedModel:
         self.network = self.encoder.load_model()
         # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
         self.network.generation_config = GenerationConfig()
-        self._parameters = inspect.signature(self.network.forward).parameters
+        # Adapters of a quantised model stay beside it, and hide what it takes.
+        bare = self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
+        self._parameters = inspect.signature(bare.forward).parameters
         # The few architectures without this argument compute the logits of all positions, at a price in memory.
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
         self._collator = self.encoder.collator(self.network)
-        self._choice_tokens: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._side_tokens: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}
+        self.room = room
+        self.sharing = self._open_sharing()
 
-    def score(self, work: list[Work]) -> list[Completion]:
-        """One forward pass; log-probability of each choice's first token over the whole vocabulary."""
+    def scores(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
+        """Yield each prompt's place in ``work``, all with the same choices, and its answer, in any order.
+
+        What prompts begin with in common is computed once where the model allows that. Raises
+        `torch.OutOfMemoryError` if a prompt does not fit alone.
+        """
+        sides = work[0][0].sides
+        tokens = self._tokens(sides)
+        prompts = [self._prompt(ids, request.images) for request, ids in work]
+        refusal = self.sharing.refusal(prompts)
+        found = self._one_by_one(work, tokens) if refusal else self.sharing.score(prompts, partial(_odds, tokens))
+        if refusal:
+            self.sharing.spent.reasons.add(refusal)
+        for place, odds in found:
+            request, ids = work[place]
+            yield place, Completion(request.key, "", odds, "choice", len(ids), 0)
+
+    def score(self, work: Sequence[Work]) -> list[Completion]:
+        """One plain forward pass over whole prompts with the same choices; `scores` equals it but for rounding."""
+        odds = self._plain(work, self._tokens(work[0][0].sides))
+        return [
+            Completion(request.key, "", row, "choice", len(ids), 0)
+            for (request, ids), row in zip(work, odds, strict=True)
+        ]
+
+    def _one_by_one(self, work: Sequence[Work], tokens: Sides) -> Iterator[tuple[int, tuple[float, ...]]]:
+        places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
+        spent = self.sharing.spent
+        spent.unshared([len(ids) for _, ids in work], [image.digest for request, _ in work for image in request.images])
+        passes = self.room.each(
+            places, lambda place: len(work[place][1]), lambda part: self._plain([work[place] for place in part], tokens)
+        )
+        for part, odds in passes:
+            spent.passed(len(part), len(work[part[0]][1]))
+            yield from zip(part, odds, strict=True)
+
+    def _plain(self, work: Sequence[Work], tokens: Sides) -> list[tuple[float, ...]]:
         import torch
 
-        choices = work[0][0].choices
         with torch.inference_mode():
             logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
-            logprobs = logits.float().log_softmax(-1)[:, self._tokens(choices)].tolist()
-        return [
-            Completion(request.key, "", tuple(row), "choice", len(ids), 0)
-            for (request, ids), row in zip(work, logprobs, strict=True)
-        ]
+        return _odds(tokens, logits)
 
     def write(self, work: list[Work]) -> list[Completion]:
         """Greedy text up to a stop token or the budget, for models whose rows cannot share a cache: see `Decoder`."""
@@ -70,13 +111,17 @@ class LoadedModel:
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._cut(request, ids, row) for (request, ids), row in zip(work, answers, strict=True)]
 
-    def decoder(self, images: Callable[[int], Sequence[Path]]) -> Decoder | None:
+    def decoder(self, images: Callable[[int], Sequence[Image]]) -> Decoder | None:
         """Return what decodes a stream of rows, whose pictures ``images`` finds by number; None: use `write`."""
         if not rows_alike(self.network):
             return None
 
-        def inputs(rows: Sequence[Row]) -> "dict[str, torch.Tensor]":
-            return self._collated([row.prompt for row in rows], [images(row.number) for row in rows])
+        def inputs(rows: Sequence[Row]) -> dict[str, Any]:
+            prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
+            if self.sharing.refusal(prompts):
+                return self._collated(prompts)
+            self.sharing.batches.prepare(prompts)
+            return self.sharing.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
 
         image_token = getattr(self.network.config, "image_token_id", None)
         return Decoder(self.network, inputs, self.encoder.stop_ids, image_token)
@@ -94,14 +139,35 @@ class LoadedModel:
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Completion(request.key, text, (), "stop" if stopped else "length", len(prompt), len(answer))
 
-    def _inputs(self, work: list[Work]) -> "dict[str, torch.Tensor]":
-        return self._collated([ids for _, ids in work], [[image.path for image in r.images] for r, _ in work])
+    def _open_sharing(self) -> Sharing:
+        pad = self.encoder.tokenizer.pad_token_id
+        refused = "" if rows_alike(self.network) else "its layers do not all attend to everything before"
+        refused = refused or ("" if self._last_only else "it computes the logits of every position")
+        return Sharing(
+            self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.room, refused
+        )
 
-    def _collated(self, prompts: Sequence[list[int]], images: Sequence[Sequence[Path]]) -> "dict[str, torch.Tensor]":
-        batch = collate(self._collator, prompts, images)
+    def _prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
+        return self.sharing.batches.prompt(ids, images)
+
+    def _inputs(self, work: Sequence[Work]) -> "dict[str, torch.Tensor]":
+        return self._collated([self._prompt(ids, request.images) for request, ids in work])
+
+    def _collated(self, prompts: Sequence[Prompt]) -> "dict[str, torch.Tensor]":
+        ids = [prompt.ids.tolist() for prompt in prompts]
+        batch = collate(self._collator, ids, [[image.path for image in prompt.images] for prompt in prompts])
         return {name: value.to(self.network.device) for name, value in batch.items()}
 
-    def _tokens(self, choices: tuple[str, ...]) -> list[int]:
-        if choices not in self._choice_tokens:
-            self._choice_tokens[choices] = self.encoder.answer_tokens(choices)
-        return list(self._choice_tokens[choices])
+    def _tokens(self, sides: tuple[tuple[str, ...], ...]) -> Sides:
+        if sides not in self._side_tokens:
+            self._side_tokens[sides] = self.encoder.side_tokens(sides)
+        return self._side_tokens[sides]
+
+
+def _odds(sides: Sides, logits: "torch.Tensor") -> list[tuple[float, ...]]:
+    """Return of each row the log-probability of each side's tokens together, over the whole vocabulary."""
+    import torch
+
+    logprobs = logits.float().log_softmax(-1)
+    columns = [logprobs[:, list(side)].logsumexp(-1) for side in sides]
+    return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]

@@ -32,13 +32,20 @@ class Request:
     """Answers to score by their first token, e.g. ``("Yes", "No")``; nothing is generated."""
     max_new_tokens: int = 0
     """Budget of the greedy answer when ``choices`` is empty."""
+    also: tuple[tuple[str, ...], ...] = ()
+    """Per choice, further spellings whose probability counts to it; empty = none has any."""
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of everything that can change the answer."""
-        return digest(
-            [self.model, self.prompt, [i.digest for i in self.images], list(self.choices), self.max_new_tokens]
-        )
+        asked = [self.model, self.prompt, [i.digest for i in self.images], list(self.choices), self.max_new_tokens]
+        return digest([*asked, [list(more) for more in self.also]] if any(self.also) else asked)
+
+    @property
+    def sides(self) -> tuple[tuple[str, ...], ...]:
+        """All spellings of each choice, the choice itself first."""
+        also = self.also or ((),) * len(self.choices)
+        return tuple((choice, *more) for choice, more in zip(self.choices, also, strict=True))
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Completion:
     key: str
     text: str
     choice_logprobs: tuple[float, ...]
-    """Log-probability of each choice's first token over the whole vocabulary; empty for free text."""
+    """Log-probability of each choice, by the first tokens of its spellings, over the vocabulary; empty for text."""
     finish_reason: str
     """``stop``, ``length`` or ``choice``."""
     tokens_in: int

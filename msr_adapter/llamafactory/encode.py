@@ -62,15 +62,32 @@ class Encoder:
 
         Raises `StageError` when two choices begin with the same token: their odds cannot be read at one position.
         """
-        tokens = tuple(self._pair("?", (), choice)[1][0] for choice in choices)
-        if len(set(tokens)) < len(tokens):
-            pairs = ", ".join(f"{choice!r} -> {token}" for choice, token in zip(choices, tokens, strict=True))
+        return tuple(tokens[0] for tokens in self.side_tokens([[choice] for choice in choices]))
+
+    def side_tokens(self, sides: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+        """Return the distinct first tokens of each side's spellings, those of the first spelling first.
+
+        Raises `StageError` when spellings of two sides begin with the same token.
+        """
+        first = [{word: self._pair("?", (), word)[1][0] for word in side} for side in sides]
+        tokens = tuple(tuple(dict.fromkeys(side.values())) for side in first)
+        if len(set().union(*tokens)) < sum(map(len, tokens)):
+            pairs = ", ".join(f"{word!r} -> {token}" for side in first for word, token in side.items())
             raise StageError(
                 f"The answers begin with the same token under template {self.model.template}: {pairs}",
                 "this tokenizer splits the answers into pieces, or the template puts fixed text before them",
                 "choose a template without fixed text before the answer, or a model whose tokenizer knows both words",
             )
         return tokens
+
+    def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
+        """Return the model inputs of some pictures alone, as the image plug-in makes them: pixels, grids, sizes."""
+        plugin, count = self.template.mm_plugin, len(images)
+        paths = [str(path) for path in images]
+        found = plugin.get_mm_inputs(
+            paths, [], [], [1] * count, [0] * count, [0] * count, [[] for _ in paths], self.processor
+        )
+        return dict(found)
 
     def load_model(self) -> Any:
         """Load the weights for inference, adapters merged in order, in the model's dtype.

@@ -1,7 +1,7 @@
 """A model in one of its roles."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,8 +49,8 @@ class ModelRef(Model):
     quantization: Literal["none", 4, 8] = "none"
     """Bits of a weight once loaded, by bitsandbytes (not installed with msr); 4 take a quarter of bfloat16's memory.
     Training (see `train.method: qlora`) and scoring use the same bits."""
-    batch_size: int = Field(32, ge=1)
-    """Prompts per forward pass."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Prompts of a forward pass, at most. auto: as many as fit. Halved whenever memory runs out."""
     backend: Literal["huggingface", "server", "scripted"] = "huggingface"
     """huggingface: loaded here. server: asked over HTTP, for the summarisers; `path` is the served model's name.
     `scripted` answers by rule, for tests of the machinery only."""

@@ -1,0 +1,1 @@
+"""Scoring many prompts that begin alike: what they share is computed once."""

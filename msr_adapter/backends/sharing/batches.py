@@ -1,0 +1,148 @@
+"""Pieces of encoded prompts as model inputs: left-padded, every position explicit, pictures as ready features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_adapter.backends.sharing.features import Features, FeatureStore, Ready
+from msr_adapter.generation.request import Image
+
+if TYPE_CHECKING:
+    import torch
+
+Inputs = dict[str, Any]
+Tokens = NDArray[np.int64]
+
+
+@dataclass
+class Prompt:
+    """An encoded prompt."""
+
+    ids: Tokens
+    images: tuple[Image, ...]
+    positions: Tokens = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    """(axes, tokens): filled by `Batches.prepare`."""
+    features: tuple[Features, ...] = ()
+    """Of its images: filled by `Batches.prepare`."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens ``start`` to ``stop`` of a prompt."""
+
+    prompt: Prompt
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Batches:
+    """Makes model inputs from pieces of prompts. Positions are the model's own, computed over the whole prompt."""
+
+    def __init__(self, network: Any, store: FeatureStore, pad_token: int) -> None:
+        self._network, self._store, self._pad = network, store, pad_token
+        self._image_token: Any = getattr(network.config, "image_token_id", None)
+        bare = network.get_base_model() if hasattr(network, "get_base_model") else network
+        holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
+        self._rope: Any = getattr(holder, "get_rope_index", None)
+        self._known: dict[tuple[Any, ...], Tokens] = {}
+
+    def prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
+        """Return a prompt that is not prepared yet."""
+        return Prompt(np.asarray(ids, np.int64), tuple(images))
+
+    def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
+        """Return the tokens of a prompt with those of its pictures made their own; ``numbers`` counts the pictures."""
+        ids: list[int] = prompt.ids.tolist()
+        if not prompt.images:
+            return ids
+        number = numbers.setdefault(tuple(image.digest for image in prompt.images), len(numbers))
+        return [-1 - number if token == self._image_token else token for token in ids]
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Find the features and the positions of ``prompts``, each distinct picture's once.
+
+        Raises what `FeatureStore.find` raises.
+        """
+        found = self._store.find(image for prompt in prompts for image in prompt.images)
+        for prompt in prompts:
+            prompt.features = tuple(found[image.digest] for image in prompt.images)
+            prompt.positions = self._positions(prompt)
+
+    def inputs(self, pieces: Sequence[Piece]) -> Inputs:
+        """Return the left-padded inputs of ``pieces``: (rows, longest) and, of positions, (rows, longest) or, for
+        M-RoPE, (4, rows, longest)."""
+        import torch
+
+        width = max(map(len, pieces))
+        ids = np.full((len(pieces), width), self._pad, np.int64)
+        mask = np.zeros((len(pieces), width), np.int64)
+        positions = np.zeros((len(pieces[0].prompt.positions), len(pieces), width), np.int64)
+        for row, piece in enumerate(pieces):
+            begin = width - len(piece)
+            ids[row, begin:] = piece.prompt.ids[piece.start : piece.stop]
+            mask[row, begin:] = 1
+            positions[:, row, begin:] = piece.prompt.positions[:, piece.start : piece.stop]
+        if len(positions) == 1:
+            positions = positions[0]
+        device = self._network.device
+        named = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        made: Inputs = {name: torch.from_numpy(array).to(device) for name, array in named.items()}
+        return made | self._shown(pieces)
+
+    def _shown(self, pieces: Sequence[Piece]) -> Inputs:
+        """Return the features of the picture tokens in ``pieces``, in order, as the model's pixels."""
+        parts: list[Features] = []
+        slices: list[slice] = []
+        for piece in pieces:
+            if not piece.prompt.features:
+                continue
+            places = np.flatnonzero(piece.prompt.ids == self._image_token)
+            first, last = np.searchsorted(places, (piece.start, piece.stop)).tolist()
+            begin = 0
+            for features in piece.prompt.features:
+                end = begin + len(features.main)
+                if first < end and begin < last:
+                    parts.append(features)
+                    slices.append(slice(max(first, begin) - begin, min(last, end) - begin))
+                begin = end
+        return {"pixel_values": Ready(parts, slices)} if parts else {}
+
+    def _positions(self, prompt: Prompt) -> Tokens:
+        """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
+        if self._rope is None:
+            return np.arange(len(prompt), dtype=np.int64)[None]
+        grids = [features.grid for features in prompt.features if features.grid is not None]
+        shown = np.flatnonzero(prompt.ids == self._image_token) if grids else np.empty(0, np.int64)
+        starts = shown[np.diff(shown, prepend=-2) > 1]
+        key = (tuple(starts.tolist()), len(shown), *(tuple(grid[0].tolist()) for grid in grids))
+        known = self._known.get(key)
+        if known is None or known.shape[1] < len(prompt):
+            if len(self._known) >= _KNOWN_POSITIONS:
+                self._known.clear()
+            known = self._known[key] = self._ask_positions(prompt, grids)
+        return known[:, : len(prompt)]
+
+    def _ask_positions(self, prompt: Prompt, grids: "list[torch.Tensor]") -> Tokens:
+        import torch
+
+        if not grids:
+            return np.tile(np.arange(len(prompt), dtype=np.int64), (4, 1))
+        ids = torch.from_numpy(prompt.ids)[None]
+        asked = {"image_grid_thw": torch.cat(grids), "attention_mask": torch.ones_like(ids)}
+        types = torch.eq(ids, self._image_token).int()
+        axes = self._rope(ids, mm_token_type_ids=types, **asked)[0][:, 0].numpy()
+        # As LLaMA-Factory's collator: the positions of the text come first, then time, height and width.
+        return np.concatenate([axes[:1], axes])
+
+
+_KNOWN_POSITIONS = 512
+"""Arrangements of pictures in prompts whose positions are remembered."""

@@ -1,0 +1,127 @@
+"""One model's sharing: what it owns, whether the model can be trusted with it, and how prompts are scored by it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.sharing.batches import Batches, Inputs, Piece, Prompt
+from msr_adapter.backends.sharing.execution import Execution, Found, Read
+from msr_adapter.backends.sharing.features import FeatureStore, Pixels, UnsharableError
+from msr_adapter.backends.sharing.lending import Beginnings
+from msr_adapter.backends.sharing.plan import make_plan
+from msr_adapter.backends.sharing.room import Room
+from msr_adapter.backends.sharing.spent import Spent
+
+if TYPE_CHECKING:
+    import torch
+
+Collate = Callable[[Prompt], Inputs]
+"""Returns a prompt's inputs as training makes them: the reference."""
+
+_IMAGES_PER_PASS = 16
+_CPU_BEGINNINGS, _CPU_FEATURES = 2**30, 2**28
+"""Bytes of keys and values, and of pictures' features, on a CPU."""
+_GPU_BEGINNINGS, _GPU_FEATURES = 0.3, 0.1
+"""The same as shares of the memory that the weights leave free."""
+_TOP = 20
+"""Likeliest next tokens that are compared."""
+
+
+class Sharing:
+    """Shares beginnings and pictures among prompts of one model, once it has proved on a first prompt, and on a first
+    one with a picture, that the model's answers stay what they are."""
+
+    def __init__(
+        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, room: Room, refused: str = ""
+    ) -> None:
+        """``refused`` says why the network cannot share at all, if that is known."""
+        self.spent = Spent()
+        self._network, self._collate = network, collate
+        memory = _memory(network)
+        self._store = FeatureStore(network, pixels, Room(_IMAGES_PER_PASS), memory[1], self.spent)
+        self.batches = Batches(network, self._store, pad_token)
+        self._execution = Execution(network, self.batches, room, memory[0], self.spent)
+        self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
+        if not refused:
+            self._store.install()
+
+    def refusal(self, prompts: Sequence[Prompt]) -> str:
+        """Return why these prompts cannot be computed in pieces, with pictures lent; "" = they can.
+
+        Raises `torch.OutOfMemoryError` if one prompt alone does not fit.
+        """
+        for shown in (False, True):
+            found = next((prompt for prompt in prompts if bool(prompt.images) == shown), None)
+            if found is not None and shown not in self._trusted:
+                self._trusted[shown] = self._try(found)
+            if found is not None and self._trusted[shown]:
+                return self._trusted[shown]
+        return ""
+
+    def score(self, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        """Yield each prompt's number with what ``read`` takes from the logits after it, in any order.
+
+        Raises `torch.OutOfMemoryError` if a prompt does not fit alone. Use only where there is no `refusal`.
+        """
+        numbers: dict[tuple[str, ...], int] = {}
+        plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts])
+        shown = [image.digest for prompt in prompts for image in prompt.images]
+        answered: dict[int, tuple[float, ...]] = {}
+        for row, values in self._execution.run(plan, prompts, read):
+            answered[row] = values
+            yield row, values
+        yield from ((row, answered[twin]) for row, twin in plan.twins.items())
+        spent = self.spent
+        spent.rows += len(prompts)
+        spent.tokens_flat += plan.flat
+        spent.tokens_planned += plan.planned
+        spent.tokens_least += plan.least
+        spent.images_shown += len(shown)
+        spent.images_distinct += len(set(shown))
+
+    def _try(self, prompt: Prompt) -> str:
+        """Compare a forward pass as training makes it with one in two pieces; return what is wrong."""
+        import torch
+
+        try:
+            self.batches.prepare([prompt])
+            found = self._in_pieces(prompt)
+        except (torch.OutOfMemoryError, OSError):
+            raise
+        except UnsharableError as error:
+            return str(error)
+        except Exception as error:  # whatever an unknown family does with inputs that it does not expect
+            return f"it does not take prompts in pieces ({type(error).__name__})"
+        with torch.inference_mode():
+            expected = _logprobs(self._network(**self._collate(prompt), use_cache=False).logits)
+        top = expected.topk(min(_TOP, len(expected))).indices
+        worst = float((found[top] - expected[top]).abs().max())
+        allowed = 1e-3 if self._network.dtype == torch.float32 else 0.25
+        return "" if worst <= allowed else f"prompts in pieces get other answers (by {worst:.3g})"
+
+    def _in_pieces(self, prompt: Prompt) -> "torch.Tensor":
+        import torch
+        from transformers import DynamicCache
+
+        cut = max(1, len(prompt) - 4)
+        cache = DynamicCache()
+        first = self.batches.inputs([Piece(prompt, 0, cut)])
+        rest = self.batches.inputs([Piece(prompt, cut, len(prompt))])
+        with torch.inference_mode():
+            self._network(**first, past_key_values=cache, use_cache=True)
+            lent, mask = Beginnings.of(cache, first["attention_mask"]).lend([0])
+            rest["attention_mask"] = torch.cat([mask, rest["attention_mask"]], dim=1)
+            return _logprobs(self._network(**rest, past_key_values=lent, use_cache=True).logits)
+
+
+def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":
+    return logits[0, -1].float().log_softmax(-1)
+
+
+def _memory(network: Any) -> tuple[int, int]:
+    """Return the bytes for beginnings and for pictures' features."""
+    import torch
+
+    if network.device.type != "cuda":
+        return _CPU_BEGINNINGS, _CPU_FEATURES
+    free = torch.cuda.mem_get_info(network.device)[0]
+    return int(_GPU_BEGINNINGS * free), int(_GPU_FEATURES * free)
