@@ -4,7 +4,6 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.decoding import Decoder, Row, rows_alike
