@@ -70,6 +70,27 @@ def test_an_edited_template_makes_its_stage_out_of_date(folder: Path) -> None:
     assert again == {"data": "up to date", "items": "done", "users": "done"}
 
 
+def test_only_the_templates_of_the_chosen_mode_count(folder: Path) -> None:
+    mine = folder / "mine"
+    mine.mkdir()
+    sets = (f"templates={mine}", "summarize.items.mode=fusion")
+    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}{{ title }}")
+    summaries(load(folder, *sets))
+    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}{{ title }}?")
+    assert states(summaries(load(folder, *sets)))["items"] == "up to date"
+    (mine / "item_fusion.j2").write_text("{{ text_summary }} and {{ image_summary }}")
+    assert states(summaries(load(folder, *sets)))["items"] == "done"
+
+
+def test_another_noun_is_another_prompt(folder: Path) -> None:
+    summaries(load(folder))
+    assert plan(load(folder, "summarize.noun=film"))["items"] == "templates changed"
+    demo = load(folder, "summarize.noun=film", "templates=demo")  # whose templates do not say the noun
+    assert plan(demo) == plan(load(folder, "templates=demo"))
+    with pytest.raises(UserError, match=r"summarize.noun: .* expected a word or two"):
+        load(folder, "summarize.noun='<image>'")
+
+
 def test_a_forced_stage_that_comes_out_equal_leaves_later_ones_alone(folder: Path) -> None:
     summaries(load(folder))
     assert states(summaries(load(folder), "data")) == {"data": "done", "items": "up to date", "users": "up to date"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.errors import UserError
 from msr_adapter.files import bundled
-from msr_adapter.prompts import Prompts, neutralise
+from msr_adapter.prompts import Prompts, Wording, neutralise
 from msr_adapter.prompts import batch as module
 from msr_adapter.prompts.batch import PromptTable
 from msr_adapter.prompts.parts import Part, cut
@@ -21,6 +21,7 @@ USER, ITEM = frozenset({"preference"}), frozenset({"title", "image"})
 TEXTS = frozenset({"preference", "title"})
 
 FRAGMENTS = (
+    "{{ noun }} {{ language }}", "{{ title if noun == title else noun }}",
     "{{ preference }}", "{{ title }}", "{{ preference or '(none)' }}", "{{ title or image }}", "{{ image }}",
     "{% if image -%}\n<image>\n{% endif -%}", "{% if title %}T: {{ title }}{% else %}-{% endif %}", "{{ title|upper }}",
     "{{ preference|truncate(5, True) }}", "{% for w in title.split() %}{{ loop.index }}{{ w }}{% endfor %}",
@@ -60,7 +61,7 @@ def prompts_of(folder: Path, template: str) -> Prompts:
     for name, text in (("recommend", template), ("part", "<{{ title }}/{{ preference }}>"),
                        ("macros", "{% macro wrap(t) %}({{ t }}){% endmacro %}")):  # fmt: skip
         (folder / f"{name}.j2").write_text(text, encoding="utf-8")
-    return Prompts(folder)
+    return Prompts(folder, Wording("film", "Thai"))
 
 
 def one_by_one(prompts: Prompts, preferences: list[str], titles: list[str], images: list[bool]) -> list[str] | None:
@@ -101,7 +102,8 @@ def test_any_template_gives_the_rows_of_the_single_renderer(
 @given(preferences=texts, titles=texts)
 @pytest.mark.parametrize("folder", [None, *sorted(p for p in bundled("templates").iterdir() if p.is_dir())])
 def test_bundled_templates_escaped_or_not(folder: Path | None, preferences: list[str], titles: list[str]) -> None:
-    prompts, images = Prompts(folder), [place % 2 == 0 for place in range(len(titles))]
+    prompts = Prompts(folder, Wording("film", "Thai"))
+    images = [place % 2 == 0 for place in range(len(titles))]
     expected = one_by_one(prompts, preferences, titles, images)
     assert expected == at_once(prompts, preferences, titles, images)
     escaped = at_once(prompts, preferences, titles, images, lambda text: json.dumps(text)[1:-1])

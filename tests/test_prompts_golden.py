@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts import HistoryItem, Prompts, Wording
 
 FOLDER = Path(__file__).parent / "goldens" / "prompts"
 
@@ -30,13 +30,28 @@ CASES: dict[str, Callable[[Prompts], str]] = {
     "recommend": lambda p: p.recommend("likes dragons", "Red Dragons", image=True),
     "recommend-no-image": lambda p: p.recommend("likes dragons", "Red Dragons", image=False),
     "recommend-nothing-known": lambda p: p.recommend("", "", image=True),
+    "item_text": lambda p: p.item_text("Red Dragons", "A heist in the sky."),
+    "item_text-no-title": lambda p: p.item_text("", "A heist in the sky."),
+    "item_text-no-text": lambda p: p.item_text("Red Dragons", ""),
+    "item_image": lambda p: p.item_image("Red Dragons"),
+    "item_fusion": lambda p: p.item_fusion("Red Dragons", "A heist.", "A bold <image> cover."),
 }
+WORDED = Prompts(
+    wording=Wording("video", "German", {"item_summary": 64, "item_text": 48, "item_fusion": 32, "user_preference": 128})
+)
+WORDED_CASES: dict[str, Callable[[Prompts], str]] = {
+    f"{name}-worded": CASES[name]
+    for name in (
+        "item_summary", "user_preference-first", "user_preference-update", "recommend", "item_text", "item_image",
+        "item_fusion",
+    )
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *WORDED_CASES])
 def test_golden(name: str) -> None:
     path = FOLDER / f"{name}.txt"
-    prompt = CASES[name](Prompts())
+    prompt = CASES[name](Prompts()) if name in CASES else WORDED_CASES[name](WORDED)
     if os.environ.get("UPDATE_GOLDENS") == "1":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(prompt, encoding="utf-8")
@@ -44,4 +59,4 @@ def test_golden(name: str) -> None:
 
 
 def test_every_golden_is_read() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.txt" for name in CASES}
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.txt" for name in (*CASES, *WORDED_CASES)}

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.errors import UserError
-from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts import HistoryItem, Prompts, Wording
 from msr_adapter.prompts import histories as module
 from msr_adapter.prompts.histories import tell_histories
 
 BODIES = (
+    "{{ noun }}", "{{ language if loop.first }}",
     "{{ item.title }}", "{{ item.title or '(none)' }}", "{% if item.summary %} ({{ item.summary }}){% endif %}",
     "{% if not loop.last %}; {% endif %}", "{{ loop.index }}. ", "{{ loop.first }}", "{{ loop.index0 * 2 }}", "\n- ",
     "{{ item.title|upper }}", "{{ loop.length }}", "{{ item }}", "{{ loop.previtem.title }}", "{{ items|length }}",
@@ -25,6 +26,7 @@ BODIES = (
 AROUND = (
     "",
     "seen: ",
+    "{{ noun }} in {{ language }}: ",
     "{{ items|length }} ",
     "{{ items[0].title }}",
     "\n",
@@ -46,7 +48,7 @@ items = st.lists(st.builds(HistoryItem, texts, texts), min_size=1, max_size=5)
 def prompts_of(folder: Path, template: str) -> Prompts:
     folder.mkdir(exist_ok=True)
     (folder / "history.j2").write_text(template, encoding="utf-8")
-    return Prompts(folder)
+    return Prompts(folder, Wording("film", "Thai"))
 
 
 def at_once(prompts: Prompts, known: list[HistoryItem], histories: list[list[int]]) -> list[str]:

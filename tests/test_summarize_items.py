@@ -42,8 +42,8 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
     assert {request.max_new_tokens for request in backend.calls[0]} == {7}
     assert counts == {
         "mode": "image", "items": 4, "items_in_histories": 3, "requests": 3, "distinct_requests": 3, "computed": 3,
-        "cached": 0, "empty_answers": 0, "refused": 0, "echoed": 0, "wrapped": 0, "cut_by_budget": 0, "failed": 0,
-        "with_image": 2, "nothing_to_describe": 0,
+        "cached": 0, "empty_answers": 0, "refused": 0, "echoed": 0, "wrapped": 0, "cut_by_budget": 0, "trimmed": 0,
+        "failed": 0, "with_image": 2, "nothing_to_describe": 0,
         "distinctness": pytest.approx(2 / 3), "without_summary": 1,
         "tokens_in": sum(len(prompt) for prompt in backend.prompts), "tokens_out": 15 + 15 + 21,
     }  # fmt: skip

@@ -9,10 +9,10 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
+from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_libraries
 from msr_adapter.pipeline.weights import check_weights, roles
-from msr_adapter.prompts import Prompts
 
 _LEAST_FREE = 2**30
 
@@ -29,7 +29,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
     return [
         *check_data(pipeline.data),
         *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
-        *Prompts(pipeline.templates).check(),
+        *prompts_of(pipeline).check(),
         *_check_models(loaded),
         *check_weights(loaded),
         *_check_servers(loaded),

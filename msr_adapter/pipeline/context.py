@@ -9,10 +9,18 @@ from msr_adapter.config.models import Pipeline
 from msr_adapter.generation import CompletionCache
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import Prompts
+from msr_adapter.prompts import Prompts, Wording
 
 OWN_CACHE = Path("cache", "completions.sqlite")
 """Where a run folder keeps its completions."""
+
+
+def prompts_of(pipeline: Pipeline) -> Prompts:
+    """Return the pipeline's prompts, with what it says of its items and of how long a summary may be."""
+    summaries = pipeline.summarize
+    budgets = dict.fromkeys(("item_summary", "item_text", "item_image", "item_fusion"), summaries.items.max_new_tokens)
+    budgets["user_preference"] = summaries.users.max_new_tokens
+    return Prompts(pipeline.templates, Wording(summaries.noun, summaries.language or "", budgets))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from msr_adapter.config.models import Pipeline
 from msr_adapter.errors import UserError
 from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.check import require
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.stages import STAGES, Stage
@@ -72,7 +72,7 @@ def run(
 def plan(loaded: LoadedPipeline) -> dict[str, str]:
     """Stage -> ``up to date`` or the reason it would run; reads only, takes no lock."""
     folder = RunFolder(loaded.run_dir)
-    prompts = Prompts(loaded.pipeline.templates)
+    prompts = prompts_of(loaded.pipeline)
     reasons: dict[str, str] = {}
     for stage in _wanted(loaded.pipeline, {stage.name for stage in STAGES}):
         waiting = [name for name in stage.inputs if reasons.get(name, "up to date") != "up to date"]
@@ -121,7 +121,7 @@ def _bring_up_to_date(
     reporter: Reporter,
     donors: Sequence[RunFolder],
 ) -> StageOutcome:
-    prompts = Prompts(loaded.pipeline.templates)
+    prompts = prompts_of(loaded.pipeline)
     current = _fingerprint(stage, loaded.pipeline, folder, prompts)
     reason = "forced" if forced else _reason(stage, folder, current)
     donor = None if forced else next((one for one in donors if _reason(stage, one, current) is None), None)
@@ -154,7 +154,7 @@ def _fingerprint(stage: Stage, pipeline: Pipeline, folder: RunFolder, prompts: P
         "version": str(stage.version),
         "config": digest(stage.config(pipeline)),
         "sources": digest(stage.sources(pipeline)),
-        "templates": digest([prompts.digest(name) for name in stage.templates]),
+        "templates": digest([prompts.digest(name) for name in stage.templates_of(pipeline)]),
         **{f"{name} stage": manifest.output if manifest else "absent" for name, manifest in upstream.items()},
     }
 

@@ -29,13 +29,17 @@ class Stage:
     name: str
     version: int
     inputs: tuple[str, ...]
-    templates: tuple[str, ...]
+    templates: tuple[str, ...] | Callable[[Pipeline], tuple[str, ...]]
     outputs: tuple[str, ...]
     """What later stages depend on; equal outputs leave them up to date."""
     config: Callable[[Pipeline], Any]
     sources: Callable[[Pipeline], Any]
     run: Callable[[Context], dict[str, Any]]
     needed: Callable[[Pipeline], bool] = lambda _: True
+
+    def templates_of(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """Return the templates that the stage renders under this pipeline."""
+        return self.templates(pipeline) if callable(self.templates) else self.templates
 
 
 def _model(model: ModelRef) -> dict[str, Any]:
@@ -87,6 +91,12 @@ def _run_forecast(c: Context) -> dict[str, Any]:
 def _items_config(p: Pipeline) -> Any:
     items = p.summarize.items
     return ["none"] if items.mode == "none" else [items.mode, items.max_new_tokens, _model(items.model)]
+
+
+def _items_templates(p: Pipeline) -> tuple[str, ...]:
+    if p.summarize.items.mode == "fusion":
+        return ("item_text", "item_image", "item_fusion")
+    return ("item_summary",) if p.summarize.items.mode == "image" else ()
 
 
 def _items_sources(p: Pipeline) -> Any:
@@ -217,9 +227,9 @@ STAGES: tuple[Stage, ...] = (
         "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
         _forecast_config, _train_sources, _run_forecast,
     ),
-    Stage("items", 2, ("data",), ("item_summary",), ("items.parquet",), _items_config, _items_sources, _run_items),
+    Stage("items", 3, ("data",), _items_templates, ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
-        "users", 3, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
+        "users", 4, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
         _users_config, _users_sources, _run_users,
     ),
     Stage(

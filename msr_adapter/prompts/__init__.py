@@ -2,6 +2,6 @@
 
 from msr_adapter.prompts.neutral import neutralise
 from msr_adapter.prompts.render import Prompts
-from msr_adapter.prompts.variables import TEMPLATE_NAMES, HistoryItem
+from msr_adapter.prompts.variables import TEMPLATE_NAMES, HistoryItem, Wording
 
-__all__ = ["TEMPLATE_NAMES", "HistoryItem", "Prompts", "neutralise"]
+__all__ = ["TEMPLATE_NAMES", "HistoryItem", "Prompts", "Wording", "neutralise"]

@@ -16,7 +16,9 @@ from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutral import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
 from msr_adapter.prompts.sources import parse, read_source, sources
-from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
+
+_PLAIN = Wording()
 
 
 class Prompts:
@@ -25,9 +27,11 @@ class Prompts:
     Pickled with the text of its templates: they are the same wherever it travels.
     """
 
-    def __init__(self, folder: Path | None = None, texts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, wording: Wording = _PLAIN, texts: Mapping[str, str] | None = None
+    ) -> None:
         """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name."""
-        self.folder = folder
+        self.folder, self.wording = folder, wording
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
         self.environment = ImmutableSandboxedEnvironment(
@@ -37,13 +41,16 @@ class Prompts:
             keep_trailing_newline=False,
             auto_reload=False,
         )
+        # The same in every prompt of a run, hence no variables: whatever renders parts of a template knows them too.
+        self._said = {"noun": neutralise(wording.noun), "language": neutralise(wording.language)}
+        self.environment.globals |= self._said
         self._compiled: dict[str, jinja2.Template] = {}
 
-    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, dict[str, str]]]":
+    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, Wording, dict[str, str]]]":
         texts: dict[str, str] = {}
         for name in TEMPLATE_NAMES:
             texts |= sources(self.environment, name)
-        return Prompts, (self.folder, texts)
+        return Prompts, (self.folder, self.wording, texts)
 
     def item_summary(self, title: str, image: bool, text: str = "") -> str:
         """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.
@@ -51,12 +58,26 @@ class Prompts:
         ``text`` is what the source says of the item, cut to `DESCRIPTION_LIMIT` characters.
         """
         values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), "image": image}
-        return self._render("item_summary", values, images=int(image))
+        return self._ask("item_summary", values, images=int(image))
+
+    def item_text(self, title: str, text: str) -> str:
+        """Mode `fusion`, first: ask for a summary of what the source says of one item."""
+        return self._ask("item_text", {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)})
+
+    def item_image(self, title: str) -> str:
+        """Mode `fusion`, second: ask what an item's picture shows; exactly one placeholder."""
+        return self._ask("item_image", {"title": neutralise(title)}, images=1)
+
+    def item_fusion(self, title: str, text_summary: str, image_summary: str) -> str:
+        """Mode `fusion`, third: ask for one summary out of the answers to `item_text` and `item_image`."""
+        told = {"text_summary": text_summary, "image_summary": image_summary}
+        values = {name: neutralise(value, TEXT_LIMIT) for name, value in told.items()}
+        return self._ask("item_fusion", {"title": neutralise(title), **values})
 
     def user_preference(self, previous: str, items: Sequence[HistoryItem]) -> str:
         """Ask for a preference summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
         values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items)}
-        return self._render("user_preference", values)
+        return self._ask("user_preference", values)
 
     def history(self, items: Sequence[HistoryItem]) -> str:
         """Tell a history (oldest first) without any model: the preference text of mode `none`."""
@@ -68,8 +89,15 @@ class Prompts:
         return self._render("recommend", values, images=int(image))
 
     def digest(self, name: str) -> str:
-        """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules."""
-        return digest([RULES_VERSION, sources(self.environment, name)])
+        """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules.
+
+        Noun and language count where one of these says them; lengths are settings of the stage.
+        """
+        found = sources(self.environment, name)
+        trees = [self.environment.parse(source) for source in found.values()]
+        used = {node.name for tree in trees for node in tree.find_all(nodes.Name)}
+        said = {variable: value for variable, value in self._said.items() if variable in used}
+        return digest([RULES_VERSION, found, *([said] if said else [])])
 
     def check(self) -> list[Problem]:
         """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
@@ -77,11 +105,18 @@ class Prompts:
         texts, flags = ("Some text", ""), (True, False)
         cases = {
             "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags, texts)],
+            "item_text": [partial(self.item_text, *case) for case in product(texts, texts)],
+            "item_image": [partial(self.item_image, title) for title in texts],
+            "item_fusion": [partial(self.item_fusion, title, "Some text", "Some text") for title in texts],
             "user_preference": [partial(self.user_preference, previous, items) for previous in texts],
             "history": [partial(self.history, items)],
             "recommend": [partial(self.recommend, *case) for case in product(texts, texts, flags)],
         }
         return check(self.environment, self.folder, cases)
+
+    def _ask(self, name: str, values: dict[str, Any], images: int = 0) -> str:
+        """Render a template whose answer has a length."""
+        return self._render(name, values | self.wording.length(name), images)
 
     def _render(self, name: str, values: dict[str, Any], images: int = 0) -> str:
         """Render ``name``; any failure is the template's, hence the user's: `UserError` with its line."""

@@ -54,6 +54,8 @@ class Answers:
     """Answers that lost a label, a pleasantry or quotes."""
     cut: int = 0
     """Requests whose answer ended at the token budget."""
+    trimmed: int = 0
+    """Those of them that lost the beginning of a sentence which the budget left unfinished."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """The id and the reason of every request without an answer."""
     _distinct: dict[str, Completion] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Answers:
         self.wrapped += cleaned.wrapped
         self.empty += not text and not cleaned.refused
         self.cut += answer.finish_reason == "length"
+        self.trimmed += cleaned.trimmed
         self._distinct[answer.key] = answer
         return text
 
@@ -116,6 +119,7 @@ class Answers:
             "echoed": self.echoed,
             "wrapped": self.wrapped,
             "cut_by_budget": self.cut,
+            "trimmed": self.trimmed,
             "failed": len(self.failures),
             "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
             "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
@@ -149,8 +153,8 @@ class Answers:
             )
         if self.cut:
             reporter.note(
-                f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens; "
-                "raise max_new_tokens if they matter"
+                f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens, "
+                f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if they matter"
             )
 
 
@@ -161,7 +165,7 @@ def read(request: Request, answer: Answer) -> str | None:
 
 
 def _cleaned(request: Request, answer: Completion) -> Cleaned:
-    return clean(" ".join(answer.text.split()), request.prompt)
+    return clean(" ".join(answer.text.split()), request.prompt, cut=answer.finish_reason == "length")
 
 
 def distinctness(reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""What models say around a summary: labels, pleasantries, the question once more, refusals."""
+"""What models say around a summary: labels, pleasantries, the question once more, refusals, half a last sentence."""
 
 import re
 from typing import NamedTuple
@@ -18,6 +18,17 @@ _REFUSAL = re.compile(
 )
 _LEAST_ECHO = 24
 """Characters of the prompt's last line that an answer must repeat to count as an echo."""
+_SENTENCE_END = re.compile(
+    r"(?:[.!?…]+|[।؟۔])[\"'”’)\]»]*(?=\s|$)"
+    r"|[。！？｡]+[」』”’）]*"
+)
+_NO_END = re.compile(
+    r"(?:^|[\s(])(?:[A-Z]|\d{1,2}|[A-Za-z](?:\.[A-Za-z])+|mr|mrs|ms|dr|st|vs|etc|no|vol|ca|bzw|ggf|nr|inkl)$", re.I
+)
+"""What a full stop follows without ending a sentence: initials, the numbers of a list, abbreviations."""
+_LEAST_KEPT = 0.25
+"""Share of a cut answer that its whole sentences must hold, or the cut answer is worth more than they are."""
+_HALF_A_CHARACTER = "\ufffd"
 _QUOTES = {'"': '"', "“": "”", "'": "'", "`": "`"}
 
 
@@ -31,15 +42,30 @@ class Cleaned(NamedTuple):
     """A label, a pleasantry or quotes are gone."""
     refused: bool
     """The model declined; the text is empty."""
+    trimmed: bool = False
+    """What the budget left of the last sentence is gone."""
 
 
-def clean(text: str, prompt: str) -> Cleaned:
-    """Return the summary in a model's answer (one line) to ``prompt``. O(length); idempotent on clean text."""
+def clean(text: str, prompt: str, *, cut: bool = False) -> Cleaned:
+    """Return the summary in a model's answer (one line) to ``prompt``. O(length); idempotent on clean text.
+
+    An answer that was ``cut`` at its budget ends with its last whole sentence, if there is one that is worth it, and
+    never inside a character.
+    """
+    if cut:  # a tokenizer writes bytes that are no character yet as replacement characters
+        text = text.rstrip(_HALF_A_CHARACTER)
     rest, echoed = _without_echo(text.strip(), prompt)
     bare = _unwrapped(rest)
     if _REFUSAL.match(bare):
         return Cleaned("", echoed, bare != rest, True)
-    return Cleaned(bare, echoed, bare != rest, False)
+    kept = whole_sentences(bare) if cut else bare
+    return Cleaned(kept, echoed, bare != rest, False, kept != bare)
+
+
+def whole_sentences(text: str) -> str:
+    """Return ``text`` up to the end of its last whole sentence; all of it where that would leave next to nothing."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text) if not _NO_END.search(text[: match.start()])]
+    return text[: ends[-1]] if ends and ends[-1] >= _LEAST_KEPT * len(text) else text
 
 
 def _without_echo(text: str, prompt: str) -> tuple[str, bool]:

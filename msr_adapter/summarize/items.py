@@ -7,11 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from msr_adapter.config.models import ItemSummaries
-from msr_adapter.generation import Backend, CompletionCache, Image, Request
+from msr_adapter.generation import Backend, CompletionCache, Image
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
 from msr_adapter.summarize.answers import Answers, distinctness
+from msr_adapter.summarize.fusion import Fusing
 
 _LABEL = "item summaries"
 
@@ -36,12 +37,12 @@ def summarize_items(
     wanted = _history_items(data_dir)
     summaries: dict[str, str | None] = {}
     counts: dict[str, Any] = {"mode": config.mode, "items": len(items), "items_in_histories": len(wanted)}
-    if config.mode == "image":
+    if config.mode != "none":
         if backend is None:
-            raise ValueError("mode image needs a backend")
+            raise ValueError(f"mode {config.mode} needs a backend")
         shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
         answers = Answers(backend, cache, config.max_new_tokens)
-        summaries, described = _describe(shown, answers, prompts, data_dir, reporter)
+        summaries, described = _describe(config.mode, shown, answers, prompts, data_dir, reporter)
         answers.settle(config.on_failure, out, reporter, _LABEL)
         counts |= described | {"nothing_to_describe": len(wanted) - len(shown)}
     known = [(item["item_id"], summaries.get(item["item_id"], "")) for item in items]
@@ -53,31 +54,59 @@ def summarize_items(
 
 
 def _describe(
-    items: Sequence[dict[str, Any]], answers: Answers, prompts: Prompts, data_dir: Path, reporter: Reporter
+    mode: str,
+    items: Sequence[dict[str, Any]],
+    answers: Answers,
+    prompts: Prompts,
+    data_dir: Path,
+    reporter: Reporter,
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
-    requests = []
-    for item in items:
-        images = (Image(data_dir / item["image"], item["image_digest"]),) if item["image"] else ()
-        prompt = prompts.item_summary(item["title"], image=bool(images), text=item["text"])
-        requests.append(answers.request(prompt, images))
-    with reporter.track(_LABEL, len(requests)) as advance:
-        texts = answers.texts([item["item_id"] for item in items], requests, advance)
+    ask = _fuse if mode == "fusion" else _ask_once
+    texts, keys = ask(items, answers, prompts, data_dir, reporter)
     answers.warn(reporter, _LABEL)
+    answered = [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
     counts = answers.counts() | {
-        "with_image": sum(bool(request.images) for request in requests),
-        "distinctness": distinctness(reporter, _LABEL, *_answered(requests, texts)),
+        "with_image": sum(item["image"] is not None for item in items),
+        "distinctness": distinctness(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
     }
     return dict(zip((item["item_id"] for item in items), texts, strict=True)), counts
 
 
+def _ask_once(
+    items: Sequence[dict[str, Any]], answers: Answers, prompts: Prompts, data_dir: Path, reporter: Reporter
+) -> tuple[list[str | None], list[str]]:
+    """One request for each item; return the texts and the keys of the requests."""
+    requests = []
+    for item in items:
+        image = _image(item, data_dir)
+        prompt = prompts.item_summary(item["title"], image=image is not None, text=item["text"])
+        requests.append(answers.request(prompt, (image,) if image else ()))
+    with reporter.track(_LABEL, len(requests)) as advance:
+        texts = answers.texts([item["item_id"] for item in items], requests, advance)
+    return texts, [request.key for request in requests]
+
+
+def _fuse(
+    items: Sequence[dict[str, Any]], answers: Answers, prompts: Prompts, data_dir: Path, reporter: Reporter
+) -> tuple[list[str | None], list[str]]:
+    """One chain of requests for each item; return the texts and the keys of the requests that gave them."""
+    starts = [Fusing(prompts, answers.asking, item["title"], item["text"], _image(item, data_dir)) for item in items]
+    with reporter.track(_LABEL, sum(start.most for start in starts)) as advance:
+        fused = dict(answers.converse(starts, [start.family for start in starts], advance))
+    described = [fused[place] for place in range(len(items))]
+    for item, one in zip(items, described, strict=True):
+        for request, answer in one.steps:
+            answers.take(item["item_id"], request, answer)
+    return [one.summary for one in described], [one.steps[-1][0].key for one in described]
+
+
+def _image(item: dict[str, Any], data_dir: Path) -> Image | None:
+    return Image(data_dir / item["image"], item["image_digest"]) if item["image"] else None
+
+
 def _is_known(item: dict[str, Any]) -> bool:
     return bool(item["image"] or item["title"] or item["text"])
-
-
-def _answered(requests: Sequence[Request], texts: Sequence[str | None]) -> tuple[list[str], list[str]]:
-    pairs = [(request.key, text) for request, text in zip(requests, texts, strict=True) if text is not None]
-    return [key for key, _ in pairs], [text for _, text in pairs]
 
 
 def _history_items(data_dir: Path) -> set[str]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from msr_adapter.config.models.base import Model
+from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.model import ModelRef
 
 OnFailure = Literal["error", "skip", "title"]
@@ -12,14 +12,17 @@ OnFailure = Literal["error", "skip", "title"]
 
 
 class ItemSummaries(Model):
-    """Move 1: image and title -> text."""
+    """Move 1: image, title and description -> text."""
 
     model: ModelRef
     """Writes the item summaries."""
-    mode: Literal["image", "none"] = "image"
-    """`none`: an item is its title."""
+    mode: Literal["image", "fusion", "none"] = "image"
+    """image: one request shows the picture, the title and the description. fusion: the paper's three, one for the
+    words, one for the picture, and one that joins both answers (an item with only one of the two is asked about once).
+    none: an item is its title."""
     max_new_tokens: int = Field(64, ge=1)
-    """Longest summary."""
+    """Longest answer; the bundled prompts name about as many words. One that is cut here ends with its last whole
+    sentence."""
     on_failure: OnFailure = "error"
     """An item that cannot be described (a damaged image, a server that keeps failing). error: stop, once everything
     else is done and kept. skip: leave it out of the histories. title: its title must do. Always counted and named."""
@@ -35,15 +38,25 @@ class UserSummaries(Model):
     block: int = Field(3, ge=1)
     """Items per recurrent step; 3 in the paper."""
     max_new_tokens: int = Field(128, ge=1)
-    """Longest summary."""
+    """Longest answer; the bundled prompts name about as many words. One that is cut here ends with its last whole
+    sentence."""
     on_failure: OnFailure = "error"
     """A step that fails for good. error: stop, once everything else is done and kept. skip: the summary stays what it
     was before the step. title: the listed history itself stands in for the summary. Always counted and named."""
 
 
+_WORDS = r"^[^\s<>{}\[\]|$]+( [^\s<>{}\[\]|$]+)*$"
+
+
 class Summarize(Model):
     """The two summarisers."""
 
+    noun: str = Field("item", pattern=_WORDS, max_length=40, json_schema_extra=allowed("a word or two"))
+    """What is recommended, in the singular (video, movie, product), for the prompts."""
+    language: str | None = Field(
+        None, pattern=_WORDS, max_length=40, json_schema_extra=allowed("a word or two, or null")
+    )
+    """What the summaries are written in (English, German), for the prompts; null = they name none."""
     items: ItemSummaries
     """The item summariser."""
     users: UserSummaries
