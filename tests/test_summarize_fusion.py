@@ -114,7 +114,7 @@ def test_the_policy_decides_what_becomes_of_an_item_that_failed(tmp_path: Path, 
     assert json.loads((tmp_path / "out" / "failures.json").read_text()) == [{"id": "b", "reason": "no luck"}]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=6), st.data())
 def test_items_together_are_described_as_each_alone(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[bool, bool, bool]], data: st.DataObject

@@ -52,14 +52,15 @@ def clean(text: str, prompt: str, *, cut: bool = False) -> Cleaned:
     An answer that was ``cut`` at its budget ends with its last whole sentence, if there is one that is worth it, and
     never inside a character.
     """
-    if cut:  # a tokenizer writes bytes that are no character yet as replacement characters
-        text = text.rstrip(_HALF_A_CHARACTER)
     rest, echoed = _without_echo(text.strip(), prompt)
     bare = _unwrapped(rest)
     if _REFUSAL.match(bare):
         return Cleaned("", echoed, bare != rest, True)
-    kept = whole_sentences(bare) if cut else bare
-    return Cleaned(kept, echoed, bare != rest, False, kept != bare)
+    if not cut:
+        return Cleaned(bare, echoed, bare != rest, False)
+    whole = bare.rstrip(_HALF_A_CHARACTER + " ")  # what a tokenizer writes for bytes that are no character yet
+    kept = whole_sentences(whole)
+    return Cleaned(kept, echoed, bare != rest, False, kept != whole)
 
 
 def whole_sentences(text: str) -> str:
