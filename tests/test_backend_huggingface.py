@@ -221,7 +221,7 @@ def test_identity_covers_what_can_change_an_answer_and_loads_nothing(tmp_path: P
     others = [
         base.model_copy(update=change)
         for change in (
-            {"template": "llava"}, {"default_system": ""}, {"default_system": "x"}, {"dtype": "bfloat16"},
+            {"default_system": ""}, {"default_system": "x"}, {"dtype": "bfloat16"},
             {"image_max_pixels": 784}, {"image_min_pixels": 800}, {"path": model_ref("llava").path},
         )
     ]  # fmt: skip

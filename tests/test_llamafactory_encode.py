@@ -1,6 +1,8 @@
 """The prompt scored is, token for token, the prompt that LLaMA-Factory trains."""
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,9 +68,22 @@ def test_answers_are_resolved_through_the_template() -> None:
     assert llava.tokenizer.convert_ids_to_tokens(list(llava.answer_tokens(ANSWERS))) == ["▁Yes", "▁No"]
 
 
-def test_answers_with_the_same_first_token_are_refused(encoder: Encoder) -> None:
+def test_what_answers_begin_with_in_common_belongs_to_the_question(encoder: Encoder) -> None:
+    plain = encoder.encode("Well?")
+    assert encoder.encode("Well?", (), [[answer] for answer in ANSWERS]) == plain
+    answers = ("Yes no", "Yes yes")
+    longer = encoder.encode("Well?", (), [[answer] for answer in answers])
+    shared = longer[len(plain) :]
+    assert longer[: len(plain)] == plain
+    assert encoder.tokenizer.decode(shared).strip() == "Yes"
+    for answer, token in zip(answers, encoder.answer_tokens(answers), strict=True):
+        assert encoder._pair("Well?", (), answer)[1][: len(shared) + 1] == [*shared, token]
+
+
+@pytest.mark.parametrize("choices", [("Yes", "Yes"), ("Yes", "Yes", "No"), ("Yes", "Yes no", "No")])
+def test_answers_that_no_one_position_tells_apart_are_refused(encoder: Encoder, choices: tuple[str, ...]) -> None:
     with pytest.raises(StageError, match="begin with the same token"):
-        encoder.answer_tokens(("Yes", "Yes indeed"))
+        encoder.answer_tokens(choices)
 
 
 def test_a_remembered_image_expands_as_the_plugin_would(encoder: Encoder) -> None:
@@ -131,15 +146,23 @@ def test_a_batch_pads_on_the_left_and_drops_the_dummy_image() -> None:
 
 def test_reasoning_templates_are_refused_with_the_plain_one_named() -> None:
     with pytest.raises(UserError, match="qwen3_vl_nothink"):
-        Encoder(ModelRef(path=str(tiny_model("qwen2_vl")), template="qwen3_vl"))
+        Encoder(ModelRef(path=str(tiny_model("qwen3-vl")), template="qwen3_vl"))
 
 
-def test_unknown_template_names_the_nearest() -> None:
+def nameless(tmp_path: Path) -> Path:
+    """Return a Qwen2-VL under another architecture's name: of no family that msr knows."""
+    folder = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen2_vl_of_ours"}))
+    return folder
+
+
+def test_unknown_template_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean qwen2_vl"):
-        Encoder(ModelRef(path=str(tiny_model("qwen2_vl")), template="qwen2vl"))
+        Encoder(ModelRef(path=str(nameless(tmp_path)), template="qwen2vl"))
 
 
 def test_incomplete_model_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises((StageError, UserError), match=r"[Tt]okenizer"):
-        Encoder(ModelRef(path=str(tmp_path)))
+        Encoder(ModelRef(path=str(tmp_path), template="qwen2_vl"))

@@ -4,6 +4,7 @@ import atexit
 import functools
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,11 @@ def train_config(template: str = "qwen2_vl", **settings: Any) -> Train:
     return Train(**{"model": model_ref(template), **values})
 
 
-def write_upstream(folder: Path, *, candidates: int = 4) -> Stages:
-    """Write data and users stages: hostile titles, every fourth item without an image, `EXAMPLES` per split."""
+def write_upstream(folder: Path, *, candidates: int = 4, counts: Mapping[str, int] = EXAMPLES) -> Stages:
+    """Write data and users stages: hostile titles, every fourth item without an image, ``counts`` per split."""
     data, users = folder / "data", folder / "users"
     items = _write_items(data)
-    rows = [(number, split) for number, split in enumerate(s for s, count in EXAMPLES.items() for _ in range(count))]
+    rows = [(number, split) for number, split in enumerate(s for s, count in counts.items() for _ in range(count))]
     examples = [{"example_id": n, "split": s, "user_id": f"u{n}", "history": [items[n % len(items)]],
                  "timestamp": n} for n, s in rows]  # fmt: skip
     rng = np.random.default_rng(3)

@@ -14,6 +14,7 @@ from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.llamafactory.encode import Encoder
 from msr_adapter.llamafactory.models import model_stamp, own_adapters
+from msr_adapter.llamafactory.recognise import settled
 from msr_adapter.llamafactory.weights import BASE, Weights
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
@@ -32,7 +33,7 @@ class HuggingFaceBackend:
     """
 
     def __init__(self, model: ModelRef, weights: Weights = BASE) -> None:
-        self.model = model
+        self.model = settled(model)
         self._weights = weights
         self._identity = ""
         self._loaded: LoadedModel | None = None
@@ -176,7 +177,7 @@ _Ask = Callable[[list[Work]], list[Completion]]
 
 def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
     try:
-        return encoder.encode(request.prompt, [image.path for image in request.images])
+        return encoder.encode(request.prompt, [image.path for image in request.images], request.sides)
     except OSError as error:  # Pillow's errors on damaged files are among them
         names = ", ".join(image.path.name for image in request.images)
         return Failure(request.key, f"image {names} cannot be read ({type(error).__name__})")

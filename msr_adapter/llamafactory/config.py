@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.models import is_small, resolve_model
+from msr_adapter.llamafactory.recognise import settled
 from msr_adapter.llamafactory.strategies import parallel_arguments
 
 _LOG_LINES = 50
@@ -112,7 +113,7 @@ def write_yaml(path: Path, config: Mapping[str, Any], comment: str) -> None:
 
 
 def _model(train: Train, *, cuda: bool) -> dict[str, Any]:
-    model = train.model
+    model = settled(train.model)
     config = {
         "model_name_or_path": resolve_model(model.path), "model_revision": model.revision, "template": model.template,
         "default_system": model.default_system, "image_max_pixels": model.image_max_pixels,

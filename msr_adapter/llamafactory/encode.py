@@ -14,6 +14,7 @@ from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.llamafactory.models import own_adapters, resolve_model, unknown_template
+from msr_adapter.llamafactory.recognise import settled
 from msr_adapter.llamafactory.versions import require_versions
 from msr_adapter.llamafactory.weights import BASE, Weights
 
@@ -27,15 +28,17 @@ class Encoder:
     def __init__(self, model: ModelRef, weights: Weights = BASE, *, device: str = "auto") -> None:
         """Load tokenizer and processor of the base model (seconds; no weights).
 
-        Raises `UserError` for a missing or different LLaMA-Factory, an unknown template, or one that thinks aloud.
+        Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
+        model's own, or thinks aloud.
         """
         require_versions()
-        self.model = model
+        model = self.model = settled(model)
         self._weights = weights
         self._device = device
         self._arguments, self.template, module = _load(model)
         self.tokenizer, self.processor = module["tokenizer"], module["processor"]
         self._expansions: dict[str, str] = {}
+        self._answers: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
         _refuse_thinking(self.template, model.template)
 
     @property
@@ -48,9 +51,12 @@ class Encoder:
         """Return the tokens that end an answer under this template, ascending."""
         return sorted(token for token in self.template.get_stop_token_ids(self.tokenizer) if token is not None)
 
-    def encode(self, prompt: str, images: Sequence[Path] = ()) -> list[int]:
-        """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image."""
-        return self._pair(prompt, images, "")[0]
+    def encode(self, prompt: str, images: Sequence[Path] = (), sides: Sequence[Sequence[str]] = ()) -> list[int]:
+        """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image.
+
+        With the ``sides`` of a choice, up to where they differ: what all begin with belongs to the question.
+        """
+        return self._pair(prompt, images, "")[0] + (self._told_apart(sides)[0] if sides else [])
 
     def row_length(self, prompt: str, images: Sequence[Path], answer: str) -> int:
         """Return the number of tokens of a training row: prompt, answer and end of sequence, before any cut."""
@@ -58,27 +64,43 @@ class Encoder:
         return len(source) + len(target) + int(self.template.efficient_eos)
 
     def answer_tokens(self, choices: Sequence[str]) -> tuple[int, ...]:
-        """Return the first token that training teaches for each choice, resolved through the template.
+        """Return the token that training teaches for each choice where they first differ, resolved by the template.
 
-        Raises `StageError` when two choices begin with the same token: their odds cannot be read at one position.
+        Raises `StageError` when no single position tells all choices apart.
         """
         return tuple(tokens[0] for tokens in self.side_tokens([[choice] for choice in choices]))
 
     def side_tokens(self, sides: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
-        """Return the distinct first tokens of each side's spellings, those of the first spelling first.
+        """Return the distinct tokens of each side's spellings where all first differ, the first spelling's first.
 
-        Raises `StageError` when spellings of two sides begin with the same token.
+        Raises `StageError` when spellings of two sides have the same token there.
         """
-        first = [{word: self._pair("?", (), word)[1][0] for word in side} for side in sides]
-        tokens = tuple(tuple(dict.fromkeys(side.values())) for side in first)
+        return self._told_apart(sides)[1]
+
+    def _told_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        """Return the tokens that all spellings begin with, mostly none, and those of each side right after them.
+
+        A tokenizer that writes every blank apart has the answers ` Yes` and ` No` begin with the same `▁`.
+        """
+        known = tuple(tuple(side) for side in sides)
+        if known not in self._answers:
+            self._answers[known] = self._tell_apart(known)
+        return self._answers[known]
+
+    def _tell_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        written = [{word: self._pair("?", (), word)[1] for word in side} for side in sides]
+        rows = [row for side in written for row in side.values()]
+        places = range(min(map(len, rows)))
+        shared = next((place for place in places if len({row[place] for row in rows}) > 1), len(places) - 1)
+        tokens = tuple(tuple(dict.fromkeys(row[shared] for row in side.values())) for side in written)
         if len(set().union(*tokens)) < sum(map(len, tokens)):
-            pairs = ", ".join(f"{word!r} -> {token}" for side in first for word, token in side.items())
+            pairs = ", ".join(f"{word!r} -> {row}" for side in written for word, row in side.items())
             raise StageError(
                 f"The answers begin with the same token under template {self.model.template}: {pairs}",
                 "this tokenizer splits the answers into pieces, or the template puts fixed text before them",
                 "choose a template without fixed text before the answer, or a model whose tokenizer knows both words",
             )
-        return tokens
+        return rows[0][:shared], tokens
 
     def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
         """Return the model inputs of some pictures alone, as the image plug-in makes them: pixels, grids, sizes."""

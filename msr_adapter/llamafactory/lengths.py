@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import ModelRef
-from msr_adapter.files import bundled_model
+from msr_adapter.llamafactory.families import of_template
+from msr_adapter.llamafactory.recognise import model_file
 
 Count = Callable[[str], int]
 
@@ -16,15 +16,11 @@ _ROLES = 24
 _SYSTEM = "You are a helpful assistant."
 _BYTES_PER_TOKEN = 3
 """UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
-_SIDES = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32, "glm4v": 28}
-"""Template -> pixels along one side of an image token (patch x merge), for models whose processor file is not here."""
-_MOST = {"llava_next": 2_928, "llava": 576}
-"""Template -> image tokens, whatever the size: at most five tiles of 576 and their line ends, or one tile."""
 
 
 def token_counter(model: ModelRef) -> tuple[Count, str]:
     """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
-    path = _local_file(model, "tokenizer.json")
+    path = model_file(model, "tokenizer.json")
     if path is None:
         return (lambda text: math.ceil(len(text.encode()) / _BYTES_PER_TOKEN),
                 f"estimated: the tokenizer of {model.path} is not on this machine yet")  # fmt: skip
@@ -47,7 +43,7 @@ def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
     """
     squares = _squares(model)
     if squares is None:
-        return next((most for name, most in _MOST.items() if model.template.startswith(name)), None)
+        return family.image_tokens or None if (family := of_template(model.template)) else None
     side, least, most = squares
     budget = min(max(width * height, model.image_min_pixels), model.image_max_pixels)
     scale = math.sqrt(budget / (width * height)) / side
@@ -62,7 +58,7 @@ def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
 
 def _squares(model: ModelRef) -> tuple[int, float, float] | None:
     """Return the side of a square in pixels, and the fewest and most squares that the model's own processor makes."""
-    path = _local_file(model, "processor_config.json") or _local_file(model, "preprocessor_config.json")
+    path = model_file(model, "processor_config.json") or model_file(model, "preprocessor_config.json")
     settings: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     settings = settings.get("image_processor", settings)
     if {"patch_size", "merge_size"} <= settings.keys():
@@ -71,20 +67,5 @@ def _squares(model: ModelRef) -> tuple[int, float, float] | None:
         least = settings.get("min_pixels") or size.get("shortest_edge") or 4 * side**2
         most = settings.get("max_pixels") or size.get("longest_edge") or math.inf
         return side, least / side**2, most / side**2
-    known = next((side for name, side in _SIDES.items() if model.template.startswith(name)), None)
-    return None if known is None else (known, 4.0, math.inf)
-
-
-def _local_file(model: ModelRef, name: str) -> Path | None:
-    """Find a file of the model in its folder or in the cache of the hub, without asking the network."""
-    folder = bundled_model(model.path) or Path(model.path).expanduser()
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(model.path, name, revision=model.revision or "main")
-    except HFValidationError:  # no hub id either: a path that does not exist is reported by `msr check`
-        return None
-    return Path(cached) if isinstance(cached, str) else None
+    family = of_template(model.template)
+    return (family.token_side, 4.0, math.inf) if family and family.token_side else None

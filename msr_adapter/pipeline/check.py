@@ -12,6 +12,7 @@ from msr_adapter.files import bundled_model
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_libraries
+from msr_adapter.pipeline.settled import check_templates, template_notes
 from msr_adapter.pipeline.weights import check_weights, roles
 
 _LEAST_FREE = 2**30
@@ -32,6 +33,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *prompts_of(pipeline).check(),
         *_check_models(loaded),
         *check_weights(loaded),
+        *check_templates(loaded),
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
@@ -44,15 +46,19 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
 
 def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
+    return template_notes(loaded) + _asked_often(loaded, stages)
+
+
+def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     protocol = loaded.pipeline.evaluate.protocol
     if protocol.negatives.kind != "all":
         return []
-    models = 2 if "base" in loaded.pipeline.evaluate.baselines else 1
+    scored = 2 if "base" in loaded.pipeline.evaluate.baselines else 1
     manifest = RunFolder(loaded.run_dir).manifest("data") if stages["data"] == "up to date" else None
     if manifest is None:
         number = "once per test user and item; `msr build-data` counts them"
     else:
-        number = f"{manifest.summary['splits']['test']['candidates'] * models:,} times ({models} scored)"
+        number = f"{manifest.summary['splits']['test']['candidates'] * scored:,} times ({scored} scored)"
     return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
 
 

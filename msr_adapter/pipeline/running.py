@@ -1,5 +1,6 @@
 """Bring stages up to date, in order."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from msr_adapter.pipeline.check import require
 from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.memory import watch_gpu, watch_memory
+from msr_adapter.pipeline.settled import settle
 from msr_adapter.pipeline.stages import STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -56,6 +58,7 @@ def run(
     """
     if not checked:
         require(loaded)
+    loaded = settle(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
     others = [RunFolder(donor) for donor in donors]
     forced = set(force)
@@ -72,6 +75,8 @@ def run(
 def plan(loaded: LoadedPipeline) -> dict[str, str]:
     """Stage -> ``up to date`` or the reason it would run; reads only, takes no lock."""
     folder = RunFolder(loaded.run_dir)
+    with contextlib.suppress(UserError):  # which `check` tells
+        loaded = settle(loaded, download=False)
     prompts = prompts_of(loaded.pipeline)
     reasons: dict[str, str] = {}
     for stage in _wanted(loaded.pipeline, {stage.name for stage in STAGES}):
@@ -86,6 +91,7 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
     from msr_adapter.train import write_training_yaml as write
 
     run(loaded, ("dataset",), reporter=reporter)
+    loaded = settle(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
     with folder.locked():
         out = folder.root / "train-dry-run"

@@ -16,7 +16,7 @@ from msr_adapter.config.models.evaluate import (
     SliceTables,
 )
 from msr_adapter.config.models.launch import Launch
-from msr_adapter.config.models.model import ModelRef, Server
+from msr_adapter.config.models.model import AUTO, ModelRef, Server
 from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
 from msr_adapter.config.models.pipeline import Pipeline
 from msr_adapter.config.models.sources import (
@@ -40,6 +40,7 @@ from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSu
 from msr_adapter.config.models.train import Lora, Train
 
 __all__ = [
+    "AUTO",
     "FITTED_BASELINES",
     "AmazonSource",
     "BaselineName",

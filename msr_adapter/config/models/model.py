@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from msr_adapter.config.models.base import Model, allowed
 
+AUTO = "auto"
+"""The template is found from the model's own files."""
+
 
 class Server(Model):
     """An OpenAI-compatible endpoint."""
@@ -34,8 +37,9 @@ class ModelRef(Model):
     """`tiny` (bundled, 1M parameters), a local folder, or a hub id."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
-    template: str = "qwen2_vl"
-    """LLaMA-Factory template name; it must be the model's own."""
+    template: str = AUTO
+    """LLaMA-Factory template name. auto: the model's own, read from its files, for the families of docs/models.md;
+    another model needs the name, and a name that is not the model's own is refused."""
     default_system: str | None = None
     """Replaces the template's system text; an empty string removes it."""
     image_max_pixels: int = Field(262_144, ge=784)
