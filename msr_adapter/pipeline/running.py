@@ -107,6 +107,7 @@ def join(loaded: LoadedPipeline, reporter: Reporter) -> bool:
     from msr_adapter.train import join_training
 
     require(loaded)
+    loaded = settle(loaded, download=True)
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
 
