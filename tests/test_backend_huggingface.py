@@ -222,7 +222,8 @@ def test_identity_covers_what_can_change_an_answer_and_loads_nothing(tmp_path: P
         base.model_copy(update=change)
         for change in (
             {"default_system": ""}, {"default_system": "x"}, {"dtype": "bfloat16"},
-            {"image_max_pixels": 784}, {"image_min_pixels": 800}, {"path": model_ref("llava").path, "template": "llava"},
+            {"image_max_pixels": 784}, {"image_min_pixels": 800},
+            {"path": model_ref("llava").path, "template": "llava"},
         )
     ]  # fmt: skip
     a, b = tmp_path / "a", tmp_path / "b"
