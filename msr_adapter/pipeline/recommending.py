@@ -22,6 +22,7 @@ from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.preferences import Preferences
 from msr_adapter.pipeline.running import run
+from msr_adapter.pipeline.settled import settle
 from msr_adapter.pipeline.stages import make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -51,6 +52,7 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
 
     if problems := [*order_problems(wanted, list_problems), *check(loaded)]:
         raise UserError(problems)
+    loaded = settle(loaded, download=True)
     started = time.monotonic()
     given = _read(loaded, wanted, reporter)
     run(loaded, ("data",), reporter=reporter, checked=True)
