@@ -15,6 +15,7 @@ from msr_adapter.cli import (
     compare,
     doctor,
     export,
+    export_model,
     fetch_images,
     library,
     recommend,
@@ -151,6 +152,7 @@ app.command()(ablate.ablate)
 app.command()(compare.compare)
 app.command()(export.results)
 app.command()(recommend.recommend)
+app.command()(export_model.export)
 app.add_typer(candidates.app, name="candidates")
 app.command("fetch-images")(fetch_images.fetch_images)
 

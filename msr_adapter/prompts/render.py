@@ -99,6 +99,10 @@ class Prompts:
         said = {variable: value for variable, value in self._said.items() if variable in used}
         return digest([RULES_VERSION, found, *([said] if said else [])])
 
+    def sources(self, name: str) -> dict[str, str]:
+        """Return file name -> text of a template and of everything that it includes, extends or imports."""
+        return sources(self.environment, name)
+
     def check(self) -> list[Problem]:
         """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
         items = [HistoryItem("A title", "A summary"), HistoryItem("", "")]

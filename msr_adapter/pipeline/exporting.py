@@ -1,0 +1,126 @@
+"""`msr export`: the trained recommender as a folder for others, checked against the scores of the run."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msr_adapter import schema
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.models import ModelRef
+from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.pipeline.describing import describe, stated_licence
+from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.pipeline.running import run
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+
+CHECKED = 64
+"""Test candidates that the exported model scores again."""
+_EXACT = 1e-3
+"""Largest difference in log-odds that rounding explains in float32."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written and how near its scores are to the run's."""
+
+    folder: Path
+    parameters: int
+    checked: int
+    """Candidates scored again."""
+    largest_difference: float
+    """In log-odds of yes against no, over them."""
+
+
+def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter) -> Exported:
+    """Bring the run up to date, write its merged model with a card into ``out``, score some candidates with it.
+
+    ``out`` appears whole or not at all. Raises `UserError` for one that is not empty, `StageError` if the exported
+    model does not score as the trained one did.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
+    run(loaded, ("evaluate",), reporter=reporter)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        exported = _write(loaded, partial, dtype, licence, reporter)
+        partial.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Exported(out, *exported)
+
+
+def push(folder: Path, repository: str, *, private: bool) -> str:
+    """Upload an exported ``folder`` to the hub; return its address. The token is the environment's or the login's."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of msr")
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise StageError(
+            f"{repository} was not uploaded: {type(error).__name__}: {said}",
+            "no network, no token with write access, or a name that is taken",
+            f"the export is in {folder}; set HF_TOKEN, or run `hf auth login`, and push again",
+        ) from None
+    return str(address)
+
+
+def _write(
+    loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter
+) -> tuple[int, int, float]:
+    from msr_adapter.llamafactory.merging import merge
+    from msr_adapter.llamafactory.weights import trained_weights
+
+    folder, train = RunFolder(loaded.run_dir), loaded.pipeline.train
+    reporter.note(f"merging {train.model.path} into {dtype}")
+    parameters = merge(train.model, trained_weights(folder.stage("train")), out, dtype)
+    exported = train.model.model_copy(
+        update={"path": str(out), "dtype": dtype, "revision": None, "adapter": None, "quantization": "none"}
+    )
+    checked, difference = _check(loaded, folder, exported, reporter)
+    describe(loaded, folder, out, dtype, licence if licence is not None else stated_licence(train.model))
+    return parameters, checked, difference
+
+
+def _check(loaded: LoadedPipeline, folder: RunFolder, exported: ModelRef, reporter: Reporter) -> tuple[int, float]:
+    """Score the first candidates with the exported model; return how many, and the largest difference in log-odds."""
+    from msr_adapter.backends import make_backend
+    from msr_adapter.generation import Completion, Request
+    from msr_adapter.rows import ANSWERS, CandidateRows
+
+    train = loaded.pipeline.train
+    prompts = Prompts(loaded.pipeline.templates)
+    rows = CandidateRows(folder.stage("data"), folder.stage("users"), prompts, "test", images=train.images)
+    some = rows.take(np.arange(min(CHECKED, len(rows))))
+    before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
+    backend = make_backend(exported)
+    asked = [Request(backend.identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in some]
+    answers = [answer for answer in backend.complete(asked) if isinstance(answer, Completion)]
+    after = np.array([answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers])
+    if len(after) != len(some) or not np.isfinite(after).all():
+        raise StageError(
+            "the exported model gives no finite score",
+            f"its numbers overflow in {exported.dtype}",
+            "export in bfloat16 or float32",
+        )
+    difference = float(np.abs(after - before).max())
+    if exported.dtype == train.model.dtype == "float32" and train.model.quantization == "none" and difference > _EXACT:
+        raise StageError(
+            f"the exported model scores differently: log-odds of {len(some)} candidates are up to {difference:.3g} off",
+            "the run's scores are another model's, or saving changed the weights",
+            "run `msr evaluate --force score` and export again",
+        )
+    reporter.note(f"checked: log-odds of {len(some)} test candidates differ by {difference:.2g} at most")
+    return len(some), difference
