@@ -108,3 +108,26 @@ def test_a_run_folder_that_cannot_be_written_is_the_users_fault(tmp_path: Path) 
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_export_scores_as_the_run_did_and_needs_nothing_of_ours(finished: Path, tmp_path: Path) -> None:
+    pipeline, out = finished.parent / "small.yaml", tmp_path / "my model"
+    options = ["--run-dir", finished, "--out", out]
+    made = msr_json("export", pipeline, *options, "--dtype", "float32", "--licence", "cc0-1.0")
+    assert made["checked"] == 64
+    assert made["largest_difference"] < 1e-4
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    network = AutoModelForImageTextToText.from_pretrained(out)
+    assert sum(parameter.numel() for parameter in network.parameters()) == made["parameters"]
+    assert AutoProcessor.from_pretrained(out).tokenizer("Yes").input_ids
+    card = (out / "README.md").read_text()
+    metrics = json.loads((finished / "evaluate" / "metrics.json").read_text())
+    assert metrics["candidates"]["digest"][:16] in card
+    assert 'license: "cc0-1.0"' in card
+    assert str(finished) not in card
+    assert (out / "templates" / "recommend.j2").is_file()
+    assert json.loads((out / "msr.json").read_text())["template"] == "qwen2_vl"
+    again = msr("export", pipeline, *options)
+    assert again.returncode == 2
+    assert "not an empty folder" in again.stderr

@@ -14,7 +14,7 @@ from msr_adapter.prompts import Prompts
 
 def stated_licence(model: ModelRef) -> str:
     """Return the licence that the base model's own card states, or nothing; looks at local files alone."""
-    from msr_adapter.llamafactory.models import model_file
+    from msr_adapter.llamafactory.recognise import model_file
 
     card = model_file(model, "README.md")
     if card is None:

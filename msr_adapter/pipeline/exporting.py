@@ -68,9 +68,9 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of msr")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        said = next(iter(str(error).splitlines()), "")
+        # The message itself may repeat what was sent: it is not shown.
         raise StageError(
-            f"{repository} was not uploaded: {type(error).__name__}: {said}",
+            f"{repository} was not uploaded ({type(error).__name__})",
             "no network, no token with write access, or a name that is taken",
             f"the export is in {folder}; set HF_TOKEN, or run `hf auth login`, and push again",
         ) from None
@@ -84,8 +84,12 @@ def _write(
     from msr_adapter.llamafactory.weights import trained_weights
 
     folder, train = RunFolder(loaded.run_dir), loaded.pipeline.train
+    weights = trained_weights(folder.stage("train"))
+    if weights.reward:
+        found = "a reward model: its value head has no place in a model folder"
+        raise UserError(Problem("", "train.objective", found, "sft, dpo or kto"))
     reporter.note(f"merging {train.model.path} into {dtype}")
-    parameters = merge(train.model, trained_weights(folder.stage("train")), out, dtype)
+    parameters = merge(train.model, weights, out, dtype)
     exported = train.model.model_copy(
         update={"path": str(out), "dtype": dtype, "revision": None, "adapter": None, "quantization": "none"}
     )
