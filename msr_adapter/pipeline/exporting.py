@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline.describing import describe, stated_licence
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.running import run
+from msr_adapter.pipeline.settled import settle
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
@@ -44,6 +45,7 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
     run(loaded, ("evaluate",), reporter=reporter)
+    loaded = settle(loaded, download=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
