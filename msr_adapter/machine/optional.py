@@ -10,6 +10,7 @@ from msr_adapter.machine.finding import Finding
 # RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
 RECTOOLS = "pip install --no-deps RecTools==0.19.0"
 BASELINES = "pip install 'msr-adapter[baselines]'"
+RAY = "pip install 'msr-adapter[ray]'"
 
 _SECTION = "Optional libraries"
 
@@ -35,7 +36,7 @@ LIBRARIES = (
             "pip install liger-kernel", on_cuda=True),
     Library("deepspeed", "deepspeed", "no ZeRO: weights and optimizer states are not spread over GPUs by it",
             "pip install deepspeed", on_cuda=True),
-    Library("ray", "ray", "no clusters through Ray", "pip install 'ray[default]'"),
+    Library("ray", "ray", "no clusters through Ray", RAY),
     Library("vllm", "vllm", "no vLLM here; a vLLM server elsewhere can still write the summaries (backend: server)",
             "install it in an environment of its own: it asks for another torch", on_cuda=True),
     Library("implicit", "implicit", "no item-knn, mf and sasrec baselines", BASELINES),

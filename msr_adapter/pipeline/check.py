@@ -11,7 +11,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
-from msr_adapter.pipeline.libraries import check_libraries
+from msr_adapter.pipeline.libraries import check_engine, check_libraries
 from msr_adapter.pipeline.settled import check_templates, template_notes
 from msr_adapter.pipeline.weights import check_weights, roles
 
@@ -40,6 +40,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_versions(),
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
+        *check_engine(pipeline.execution, loaded.where("execution.engine")),
         *_check_disk(loaded.run_dir),
     ]
 

@@ -1,12 +1,14 @@
 """What a stage function is handed."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import Pipeline
-from msr_adapter.generation import CompletionCache
+from msr_adapter.config.models import ModelRef, Pipeline
+from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, Wording
@@ -46,3 +48,13 @@ class Context:
     def cache(self) -> CompletionCache:
         """Open the completion cache."""
         return CompletionCache(self.cache_path)
+
+    def backend(self, model: ModelRef, weights: Weights = BASE) -> AbstractContextManager[Backend]:
+        """Return the backend of ``model`` with the trained ``weights``, where `execution` says.
+
+        What a stage asks it through `cache` is spread over the workers; they end with the block.
+        """
+        from msr_adapter.execution import open_backend
+
+        logs = self.folder.root / "logs"
+        return open_backend(self.pipeline.execution, model, logs, self.reporter.note, weights)

@@ -1,10 +1,11 @@
-"""Whether the libraries of the fitted baselines are installed."""
+"""Whether the libraries of the fitted baselines and of the workers are installed."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from msr_adapter.config.models import Execution
 from msr_adapter.errors import Problem
-from msr_adapter.machine.optional import BASELINES, RECTOOLS
+from msr_adapter.machine.optional import BASELINES, RAY, RECTOOLS, is_there
 
 _NEEDED = {"item-knn": ("implicit",), "mf": ("implicit",), "sasrec": ("implicit", "pytorch_lightning", "rectools")}
 
@@ -21,3 +22,11 @@ def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     found = f"{', '.join(short)} cannot be fitted: {', '.join(libraries)} not installed"
     step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"
     return [Problem(where, "evaluate.baselines", found, next_step=step)]
+
+
+def check_engine(execution: Execution, where: str) -> list[Problem]:
+    """Return a problem if the workers are Ray's and Ray is absent."""
+    if execution.engine != "ray" or is_there("ray"):
+        return []
+    step = f"Run `{RAY}`, or set execution.engine=local"
+    return [Problem(where, "execution.engine", "Ray is not installed", next_step=step)]

@@ -1,6 +1,7 @@
 """The preference text of every user who gets a list: the summarisers' own functions, over all that a user ever took."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
+from msr_adapter.config.models import ItemSummaries, UserSummaries
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
 from msr_adapter.pipeline.context import Context
@@ -23,6 +25,8 @@ _LABEL = "user summaries"
 _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")
 _LENIENT = {"on_failure": "title"}
 """A rehearsal ends a chain at its first request without an answer."""
+
+_Role = ItemSummaries | UserSummaries
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Preferences:
             out.mkdir(exist_ok=True)
             write_items_to_describe(folder, data, self._new)
             config = self._items.model_copy(update=_LENIENT) if rehearsing else self._items
-            backend = _backend(self._items, rehearsing)
-            counts = summarize_items(config, folder, self._context.prompts, backend, cache, out, reporter)
+            with self._backend(self._items, rehearsing) as backend:
+                counts = summarize_items(config, folder, self._context.prompts, backend, cache, out, reporter)
             found = schema.read_table(out / "items.parquet", schema.ITEM_SUMMARIES)
             known = _merged(known, found, self._new)
         schema.write_table(known, schema.ITEM_SUMMARIES, described / "items.parquet")
@@ -86,20 +90,30 @@ class Preferences:
 
     def _summarise(self, cache: CompletionCache, reporter: Reporter, *, rehearsing: bool) -> dict[str, Any]:
         totals: dict[str, Any] = {}
-        backend = None if self._users.mode == "none" else _backend(self._users, rehearsing)
         config = self._users.model_copy(update=_LENIENT) if rehearsing else self._users
-        for group, numbers in enumerate(self._order.asked.groups()):
-            folder, out = self._work / f"group-{group:05}" / "histories", self.users_dir(group)
-            out.mkdir(parents=True, exist_ok=True)
-            histories, longest = self._order.histories, self._longest()
-            if not write_histories(folder, self._context.dir("data"), self._order.asked, numbers, histories, longest):
-                continue
-            counts = summarize_users(
-                config, folder, self._work / "items", self._context.prompts, backend, cache, out, reporter
-            )
-            for name in _SUMMED:
-                totals[name] = totals.get(name, 0) + counts.get(name, 0)
+        with self._backend(self._users, rehearsing) as backend:
+            for group, numbers in enumerate(self._order.asked.groups()):
+                folder, out = self._work / f"group-{group:05}" / "histories", self.users_dir(group)
+                out.mkdir(parents=True, exist_ok=True)
+                histories, longest, data = self._order.histories, self._longest(), self._context.dir("data")
+                if not write_histories(folder, data, self._order.asked, numbers, histories, longest):
+                    continue
+                counts = summarize_users(
+                    config, folder, self._work / "items", self._context.prompts, backend, cache, out, reporter
+                )
+                for name in _SUMMED:
+                    totals[name] = totals.get(name, 0) + counts.get(name, 0)
         return totals
+
+    def _backend(
+        self, config: ItemSummaries | UserSummaries, rehearsing: bool
+    ) -> AbstractContextManager[Backend | None]:
+        """Return what is asked for ``config``, where `execution` says; nothing where no model is."""
+        if config.mode == "none":
+            return nullcontext()
+        if rehearsing:
+            return nullcontext(Unasked(make_backend(config.model).identity))
+        return self._context.backend(config.model)
 
     def _longest(self) -> int | None:
         """Latest items that are read: all where they are read in blocks, else what one prompt may hold."""
@@ -123,11 +137,6 @@ class Preferences:
         told = taken.unique().collect()["history"].drop_nulls()
         ids = pl.Series(histories.items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(told.to_list())).to_list())
-
-
-def _backend(config: Any, rehearsing: bool) -> Backend:
-    backend = make_backend(config.model)
-    return Unasked(backend.identity) if rehearsing else backend
 
 
 def _answered(counts: Mapping[str, Any]) -> int:

@@ -23,7 +23,6 @@ from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.preferences import Preferences
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.settled import settle
-from msr_adapter.pipeline.stages import make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.recommend import (
@@ -113,10 +112,11 @@ def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]
     tell_order(context.reporter, wanted, order, counts)
     tell_calls(context.reporter, wanted, calls, counts["scored"])
     summaries = preferences.write()
-    scorer = make_scorer(context.pipeline, trained_weights(context.dir("train")))
-    cached = _rehearse_scores(context, preferences, shards, scorer.identity)
-    context.reporter.note(f"recommend: {counts['scored'] - cached:,} of {counts['scored']:,} scores are not cached yet")
-    rows, scores = _rank_all(context, wanted, preferences, shards, scorer, items)
+    with context.backend(context.pipeline.train.model, trained_weights(context.dir("train"))) as scorer:
+        cached = _rehearse_scores(context, preferences, shards, scorer.identity)
+        left = counts["scored"] - cached
+        context.reporter.note(f"recommend: {left:,} of {counts['scored']:,} scores are not cached yet")
+        rows, scores = _rank_all(context, wanted, preferences, shards, scorer, items)
     return {
         "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, "rows": rows, **counts,
         "item_summaries": summaries["items"], "user_summaries": summaries["users"], "scores": scores,

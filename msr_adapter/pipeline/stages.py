@@ -4,12 +4,12 @@ This is the one file that knows the order. Stage packages are imported when a st
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.files import path_stamp
-from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights
 from msr_adapter.pipeline.context import Context
@@ -104,12 +104,10 @@ def _items_sources(p: Pipeline) -> Any:
 
 
 def _run_items(c: Context) -> dict[str, Any]:
-    from msr_adapter.backends import make_backend
     from msr_adapter.summarize import summarize_items
 
     config = c.pipeline.summarize.items
-    backend = None if config.mode == "none" else make_backend(config.model)
-    with c.cache() as cache:
+    with c.cache() as cache, nullcontext() if config.mode == "none" else c.backend(config.model) as backend:
         return summarize_items(config, c.dir("data"), c.prompts, backend, cache, c.out, c.reporter)
 
 
@@ -124,12 +122,10 @@ def _users_sources(p: Pipeline) -> Any:
 
 
 def _run_users(c: Context) -> dict[str, Any]:
-    from msr_adapter.backends import make_backend
     from msr_adapter.summarize import summarize_users
 
     config = c.pipeline.summarize.users
-    backend = None if config.mode == "none" else make_backend(config.model)
-    with c.cache() as cache:
+    with c.cache() as cache, nullcontext() if config.mode == "none" else c.backend(config.model) as backend:
         return summarize_users(config, c.dir("data"), c.dir("items"), c.prompts, backend, cache, c.out, c.reporter)
 
 
@@ -180,16 +176,8 @@ def _score(c: Context, weights: Weights) -> dict[str, Any]:
     from msr_adapter.score import score
 
     p = c.pipeline
-    with c.cache() as cache:
-        backend = make_scorer(p, weights)
+    with c.cache() as cache, c.backend(p.train.model, weights) as backend:
         return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
-
-
-def make_scorer(p: Pipeline, weights: Weights) -> Backend:
-    """Return what scores: the recommender with these weights."""
-    from msr_adapter.backends import make_backend
-
-    return make_backend(p.train.model, weights)
 
 
 def _baselines_config(p: Pipeline) -> Any:

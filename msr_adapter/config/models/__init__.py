@@ -15,6 +15,7 @@ from msr_adapter.config.models.evaluate import (
     SASRec,
     SliceTables,
 )
+from msr_adapter.config.models.execution import Execution
 from msr_adapter.config.models.launch import Launch
 from msr_adapter.config.models.model import AUTO, ModelRef, Server
 from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
@@ -48,6 +49,7 @@ __all__ = [
     "Confidence",
     "Data",
     "Evaluate",
+    "Execution",
     "HMSource",
     "HubTable",
     "HuggingFaceSource",

@@ -7,6 +7,7 @@ from pydantic import Field
 from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.data import Data, Split
 from msr_adapter.config.models.evaluate import Evaluate
+from msr_adapter.config.models.execution import Execution
 from msr_adapter.config.models.summarize import Summarize
 from msr_adapter.config.models.train import Train
 
@@ -37,3 +38,5 @@ class Pipeline(Model):
     """Move 3: fine-tuning the recommender."""
     evaluate: Evaluate
     """How the trained model is judged."""
+    execution: Execution = Execution()
+    """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""
