@@ -7,63 +7,27 @@ import subprocess
 import sys
 import time
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import psutil
-import pyarrow as pa
 import pytest
 from crews import Elsewhere, Worked, crew
-from summaries import Lines, write_shop, write_summaries
-from tiny_run import QUIET, model_ref, train_config, write_upstream
+from spread_stages import scores, users
+from tiny_run import QUIET
 
 from msr_adapter.backends.server import ServerBackend
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.models import Execution, ModelRef, Server, UserSummaries
+from msr_adapter.config.models import Execution, ModelRef, Server
 from msr_adapter.errors import StageError
 from msr_adapter.execution import open_backend
 from msr_adapter.execution import process as worker_process
 from msr_adapter.execution.messages import Raised, Recipe, WorkerTracebackError
 from msr_adapter.execution.worker import Worker
 from msr_adapter.execution.workers import Workers
-from msr_adapter.generation import Backend, CompletionCache, Image, Request
+from msr_adapter.generation import CompletionCache, Image, Request
 from msr_adapter.generation.shards import Questions
 from msr_adapter.pipeline import run as run_pipeline
-from msr_adapter.prompts import Prompts
-from msr_adapter.schema import SCORES, USER_SUMMARIES, read_table
-from msr_adapter.score import score
-from msr_adapter.summarize import summarize_users
-
-HISTORIES = ["".join(pair) + tail for pair in product("abc", "de") for tail in ("", "f", "fgh", "g")]
-"""Families of four begin with the same block of two."""
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of four chains or requests."""
-    for method in (CompletionCache.attempt, CompletionCache.complete, CompletionCache.converse):
-        assert method.__kwdefaults__ is not None
-        monkeypatch.setitem(method.__kwdefaults__, "shard", 4)
-
-
-def users(folder: Path, backend: Backend) -> tuple[pa.Table, dict[str, Any]]:
-    """Run the user summaries of `HISTORIES`."""
-    write_shop(folder, {letter: f"Title {letter}" for letter in "abcdefgh"}, HISTORIES, tested=6)
-    write_summaries(folder / "items", dict.fromkeys("abcdefgh", "a book"))
-    config = UserSummaries(model=ModelRef(path="tiny"), block=2, max_new_tokens=12)
-    with CompletionCache(folder / "c.sqlite") as cache:
-        counts = summarize_users(config, folder, folder / "items", Prompts(), backend, cache, folder / "users", Lines())
-    return read_table(folder / "users" / "users.parquet", USER_SUMMARIES), counts
-
-
-def scores(folder: Path, backend: Backend) -> tuple[pa.Table, dict[str, Any]]:
-    """Score the sixteen candidates of a tiny run, which is made once."""
-    made = write_upstream(folder / "upstream")
-    (folder / "score").mkdir()
-    with CompletionCache(folder / "s.sqlite") as cache:
-        counts = score(train_config(), made.data, made.users, Prompts(), backend, cache, folder / "score", QUIET)
-    return read_table(folder / "score" / "scores.parquet", SCORES), counts
+from msr_adapter.schema import USER_SUMMARIES, read_table
 
 
 def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path: Path, small_shards: None) -> None:
@@ -194,7 +158,7 @@ def workers_of(driver: int) -> list[int]:
 
 
 def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
-    model = model_ref(batch_size=4)
+    model = ModelRef(path="tiny", batch_size=4)
     found = {}
     for name, count in (("alone", 1), ("crew", 2)):
         execution = Execution(workers=count)

@@ -36,7 +36,7 @@ class Cluster:
         Raises `StageError` if there is none, `UserError` if a cluster of our own has too few GPUs.
         """
         with contextlib.ExitStack() as undo:
-            _join(execution, undo)
+            join(execution, undo)
             self._leave = undo.pop_all()
         import ray
 
@@ -124,7 +124,7 @@ class _Actor:
         return self._worker.work(number, payload, lambda _: None)
 
 
-def _join(execution: Execution, leave: contextlib.ExitStack) -> None:
+def join(execution: Execution, leave: contextlib.ExitStack) -> None:
     """Join or start a cluster, without statistics, dashboard or noise; ``leave`` is told what undoes it."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
