@@ -146,7 +146,7 @@ def test_wrong_input_is_exit_code_2_with_every_problem(calls: list[dict[str, Any
         "2 problems:",
         "--set seed: the text 'x'; expected a whole number, at least 0",
         "--set nmae: unknown key; known here: name, seed, run_dir, cache, templates, data, split, summarize, train, "
-        "evaluate. Did you mean `name`?",
+        "evaluate, execution. Did you mean `name`?",
     ]
     assert done.stdout == ""
     assert not calls

@@ -17,7 +17,7 @@ KINDS = (
 )
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
-TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate"
+TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, execution"
 
 
 @pytest.fixture(autouse=True)
