@@ -1,8 +1,15 @@
-"""Candidate scoring: one forward pass with one position's logits, against generating the answer.
+"""Candidate scoring: what prompts share computed once, against plain forward passes and against generating the answer.
 
-Workload: users x 21 candidates with an image each, preference text about 120 tokens, prompts through LLaMA-Factory's
-template in both ways, image processing included. Baselines generate in batches of 6 in the given order and read the
-first step's probabilities: exactly 30 new tokens, as published scripts do, and 2, which is where a tuned model stops.
+Workload: users x 21 candidates with a picture each, preference text about 120 tokens, prompts through LLaMA-Factory's
+template in every way, image processing included. With users first, a user's candidates share the preference; with
+items first, all users who meet an item share its picture and title; reuse 1 gives every user items of their own.
+
+- generate(30): batches of 6 in the given order, exactly 30 new tokens, as published scripts do.
+- generate(2): the same, 2 new tokens: where a tuned model stops by itself.
+- plain: one forward pass per prompt, one position's logits, sorted by length, in batches.
+- ours: what the score stage does.
+
+Scores of all ways agree within 1e-4, and AUC, HR, MRR and NDCG are identical, before any ratio is printed.
 
     python benchmarks/score.py [--full] [--json] [--model FOLDER --template NAME]
 """
@@ -19,7 +26,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +35,55 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
+from msr_adapter.backends.sharing.room import Room
 from msr_adapter.config.models import ModelRef
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.llamafactory.encode import collate
+from msr_adapter.metrics import evaluate_groups
 from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS
 
 SIZE = 21
-BASELINE_BATCH, OUR_BATCH = 6, 64
-FLOOR, GOAL = 2.5, 3.0
-FLOOR_2, GOAL_2 = 1.1, 1.25
-DEFAULT_USERS, FULL_USERS = 2, 5
+BASELINE_BATCH, OUR_BATCH, CPU_TOKENS = 6, 64, 2_048
+FLOOR, GOAL = 7.0, 12.0
+FLOOR_2, GOAL_2 = 3.0, 4.8
+FLOOR_PLAIN, GOAL_PLAIN = 2.8, 3.5
+MOST_TOKENS = 1.1
+"""Tokens processed, padding included, over those of the prefix tree."""
+DEFAULT_USERS, FULL_USERS = 3, 5
 TEXT = "bold quiet red comic covers with dogs, ships and night scenes in short funny stories about old friends"
+METRICS = ("auc", "gauc", "hr", "mrr", "ndcg")
 
 
-def make_workload(folder: Path, users: int, side: int, count: Callable[[str], int]) -> list[Request]:
-    """Return every user's requests over the same 21 items; texts vary by 30% in length; ``count`` counts tokens."""
+@dataclass(frozen=True)
+class Case:
+    """One workload."""
+
+    order: str
+    side: int
+    """Of the pictures, in pixels: 56 make 4 image tokens, 224 make 64."""
+    reuse: bool
+    """Whether all users meet the same items."""
+
+    @property
+    def name(self) -> str:
+        tokens = (self.side // 28) ** 2
+        return f"{self.order} first, {tokens} image tokens, {'items shared by all users' if self.reuse else 'reuse 1'}"
+
+
+HEADLINE = Case("users", 56, True)
+
+
+def make_workload(folder: Path, case: Case, users: int, count: Callable[[str], int]) -> list[Request]:
+    """Return every user's requests, user by user; texts vary by 30% in length; ``count`` counts tokens."""
     generator = np.random.default_rng(0)
-    prompts, images = Prompts(), []
-    for number in range(SIZE):
-        path = folder / f"{number}.png"
-        PillowImage.fromarray(generator.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(path)
+    prompts = Prompts(recommend="recommend" if case.order == "users" else "recommend-image-first")
+    images = []
+    for number in range(SIZE if case.reuse else SIZE * users):
+        path = folder / f"{case.side}-{number}.png"
+        pixels = generator.integers(0, 255, (case.side, case.side, 3), dtype=np.uint8)
+        PillowImage.fromarray(pixels).save(path)
         images.append(Image(path, file_digest(path)))
 
     def say(tokens: int) -> str:
@@ -59,59 +94,100 @@ def make_workload(folder: Path, users: int, side: int, count: Callable[[str], in
 
     titles = [say(15) for _ in images]
     preferences = [say(120) for _ in range(users)]
+    met = [range(SIZE) if case.reuse else range(SIZE * user, SIZE * (user + 1)) for user in range(users)]
     return [
-        Request("benchmark", prompts.recommend(preference=preference, title=title, image=True), (image,), ANSWERS)
-        for preference in preferences
-        for title, image in zip(titles, images, strict=True)
+        Request("benchmark", prompts.recommend(preferences[user], titles[item], image=True), (images[item],), ANSWERS)
+        for user in range(users)
+        for item in met[user]
     ]
 
 
-def generate(backend: HuggingFaceBackend, requests: list[Request], new_tokens: int) -> list[float]:
-    """Return log p(yes) - log p(no) of each request from the first step of a generation of ``new_tokens`` tokens."""
-    import torch
+class Ways:
+    """The ways of scoring the same requests with the same model; each call starts with nothing remembered."""
 
-    loaded = backend._load()
-    tokens = list(loaded.encoder.answer_tokens(ANSWERS))
-    logits: list[float] = []
-    for start in range(0, len(requests), BASELINE_BATCH):
-        part = requests[start : start + BASELINE_BATCH]
-        files = [[image.path for image in request.images] for request in part]
-        prompts = [loaded.encoder.encode(request.prompt, paths) for request, paths in zip(part, files, strict=True)]
-        batch = collate(loaded._collator, prompts, files)
-        batch.pop("position_ids", None)
-        if "image_grid_thw" in batch:
-            batch["mm_token_type_ids"] = (batch["input_ids"] == loaded.network.config.image_token_id).int()
-        with torch.inference_mode():
-            output = loaded.network.generate(
-                **batch, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens, output_logits=True,
-                return_dict_in_generate=True, eos_token_id=loaded.encoder.stop_ids,
-                pad_token_id=loaded.encoder.tokenizer.pad_token_id,
-            )  # fmt: skip
-        odds = output.logits[0].float().log_softmax(-1)[:, tokens]
-        logits += (odds[:, 0] - odds[:, 1]).tolist()
-    return logits
+    def __init__(self, model: ModelRef) -> None:
+        self.backend = HuggingFaceBackend(model)
+        self.loaded = self.backend._load()
+        self.requests: list[Request] = []
+
+    def generate(self, new_tokens: int) -> list[float]:
+        """Return log p(yes) - log p(no) from the first step of a generation of ``new_tokens`` tokens."""
+        import torch
+
+        self._forget()
+        loaded = self.loaded
+        tokens = list(loaded.encoder.answer_tokens(ANSWERS))
+        logits: list[float] = []
+        for start in range(0, len(self.requests), BASELINE_BATCH):
+            part = self.requests[start : start + BASELINE_BATCH]
+            files = [[image.path for image in request.images] for request in part]
+            prompts = [loaded.encoder.encode(request.prompt, paths) for request, paths in zip(part, files, strict=True)]
+            batch = collate(loaded._collator, prompts, files)
+            batch.pop("position_ids", None)
+            if "image_grid_thw" in batch:
+                batch["mm_token_type_ids"] = (batch["input_ids"] == loaded.network.config.image_token_id).int()
+            with torch.inference_mode():
+                output = loaded.network.generate(
+                    **batch, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens, output_logits=True,
+                    return_dict_in_generate=True, eos_token_id=loaded.encoder.stop_ids,
+                    pad_token_id=loaded.encoder.tokenizer.pad_token_id,
+                )  # fmt: skip
+            odds = output.logits[0].float().log_softmax(-1)[:, tokens]
+            logits += (odds[:, 0] - odds[:, 1]).tolist()
+        return logits
+
+    def plain(self) -> list[float]:
+        """Return the same from one forward pass per prompt, sorted by length, in batches."""
+        self._forget()
+        encode = self.loaded.encoder.encode
+        work = [(request, encode(request.prompt, [image.path for image in request.images])) for request in self.requests]
+        order = sorted(range(len(work)), key=lambda at: -len(work[at][1]))
+        logits = np.empty(len(work))
+        passes = Room(OUR_BATCH, CPU_TOKENS).each(
+            order, lambda at: len(work[at][1]), lambda part: self.loaded.score([work[at] for at in part])
+        )
+        for part, answers in passes:
+            logits[list(part)] = [answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers]
+        return list(logits.tolist())
+
+    def ours(self) -> list[float]:
+        """Return the same as the score stage does."""
+        self._forget()
+        answers = self.backend.complete(self.requests)
+        return [answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers]
+
+    def counts(self) -> dict[str, int]:
+        """Return what one call of ours takes."""
+        before = dict(vars(self.backend.spent))
+        self.ours()
+        return {
+            name: value - before[name] for name, value in vars(self.backend.spent).items() if isinstance(value, int)
+        }
+
+    def _forget(self) -> None:
+        self.loaded.sharing.forget()
+        self.loaded.encoder._expansions.clear()
 
 
-def ours(backend: HuggingFaceBackend, requests: list[Request]) -> list[float]:
-    """Return the same numbers from the backend that the score stage uses."""
-    return [answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in backend.complete(requests)]
+def check(case: Case, ways: Ways, counts: Mapping[str, int], users: int) -> float:
+    """Assert equal scores and metrics, and the counts; return the largest difference of a score."""
+    expected = ways.generate(2)
+    worst = 0.0
+    for found in (ways.plain(), ways.ours()):
+        worst = max(worst, float(np.abs(np.subtract(found, expected)).max()))
+        assert judge(found, users) == judge(expected, users), f"{case.name}: the metrics differ"
+    assert worst < 1e-4, f"{case.name}: scores differ by {worst}"
+    shown = SIZE if case.reuse else SIZE * users
+    assert counts["images_encoded"] == shown, f"{case.name}: {counts['images_encoded']} pictures encoded of {shown}"
+    return worst
 
 
-def count(backend: HuggingFaceBackend, requests: list[Request]) -> dict[str, int]:
-    """Return prompt tokens, tokens put through the language model with padding, images and forward passes of ours."""
-    network = backend._load().network
-    shapes: list[tuple[int, int]] = []
-
-    def note(_: Any, __: Any, inputs: Mapping[str, Any]) -> None:
-        shapes.append(tuple(inputs["input_ids"].shape))
-
-    with network.register_forward_pre_hook(note, with_kwargs=True):
-        answers = backend.complete(requests)
-    return {
-        "pairs": len(requests), "prompt_tokens": sum(answer.tokens_in for answer in answers),
-        "model_tokens": sum(rows * length for rows, length in shapes), "forward_passes": len(shapes),
-        "images": sum(len(request.images) for request in requests),
-    }  # fmt: skip
+def judge(logits: Sequence[float], users: int) -> dict[str, float]:
+    """Return ranking metrics of the scores, the true item of each user drawn by seed."""
+    labels = np.zeros((users, SIZE), np.int8)
+    labels[np.arange(users), np.random.default_rng(1).integers(SIZE, size=users)] = 1
+    found = evaluate_groups(np.asarray(logits), labels.ravel(), np.arange(0, users * SIZE + 1, SIZE), METRICS, (1, 5, 10))
+    return {**found.pooled, **{name: float(values.mean()) for name, values in found.per_user.items()}}
 
 
 def interleave(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -125,67 +201,97 @@ def interleave(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def measure(model: ModelRef, users: int, side: int, repeats: int = 5) -> dict[str, Any]:
-    """Assert equal scores, then time."""
-    backend = HuggingFaceBackend(model)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = backend._load().encoder.tokenizer
-        requests = make_workload(Path(folder), users, side, lambda text: len(tokenizer.encode(text)))
-        counts = count(backend, requests)
-        expected = generate(backend, requests, 2)
-        worst = float(np.abs(np.subtract(ours(backend, requests), expected)).max())
-        assert worst < 1e-4, f"scores differ by {worst}"
-        seconds = interleave(
-            {
-                "ours": lambda: ours(backend, requests),
-                "generate(2)": lambda: generate(backend, requests, 2),
-                "generate(30)": lambda: generate(backend, requests, 30),
-            },
-            repeats,
-        )
-    return _result(counts, seconds, users, worst)
-
-
-def _result(counts: dict[str, int], seconds: dict[str, float], users: int, worst: float) -> dict[str, Any]:
+def measure(case: Case, ways: Ways, users: int, folder: Path, timed: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Check one case, then time the ways ``timed`` beside ours."""
+    tokenizer = ways.loaded.encoder.tokenizer
+    ways.requests = make_workload(folder, case, users, lambda text: len(tokenizer.encode(text)))
+    counts = ways.counts()
+    worst = check(case, ways, counts, users)
+    known: dict[str, Callable[[], object]] = {
+        "plain": ways.plain, "generate(2)": lambda: ways.generate(2), "generate(30)": lambda: ways.generate(30),
+    }  # fmt: skip
+    seconds = interleave({"ours": ways.ours, **{name: known[name] for name in timed}}, repeats)
     return {
-        "workload": f"score: {users} users x {SIZE} candidates, {counts['prompt_tokens'] // counts['pairs']} tokens",
-        "ratio": seconds["generate(30)"] / seconds["ours"],
+        "case": case.name, "counts": counts, "worst_difference": worst, "seconds": seconds,
+        "ratios": {name: seconds[name] / seconds["ours"] for name in timed},
+        "tokens_over_tree": counts["tokens_processed"] / counts["tokens_least"],
+        "tokens_over_flat": counts["tokens_processed"] / counts["tokens_flat"],
+    }  # fmt: skip
+
+
+def run(model: ModelRef, users: int, *, full: bool) -> list[dict[str, Any]]:
+    """Measure the headline case in all ways, and the others: against a plain pass, or with ``full`` in all ways too."""
+    ways = Ways(model)
+    every = [Case(order, side, reuse) for reuse in (True, False) for side in (56, 224) for order in ("users", "items")]
+    others = [case for case in every if case != HEADLINE and (full or case.reuse)]
+    all_ways = ("plain", "generate(2)", "generate(30)")
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure(HEADLINE, ways, users, Path(folder), all_ways, 5)]
+        for case in others:
+            found.append(measure(case, ways, users, Path(folder), all_ways if full else ("plain",), 3 if full else 1))
+    return found
+
+
+def result(found: Sequence[Mapping[str, Any]], users: int) -> dict[str, Any]:
+    """Return the JSON object; its headline is the first case."""
+    first = found[0]
+    return {
+        "workload": f"score: {users} users x {SIZE} candidates, {first['case']}",
+        "ratio": first["ratios"]["generate(30)"],
         "floor": FLOOR,
         "goal": GOAL,
-        "ratio_2": seconds["generate(2)"] / seconds["ours"],
+        "ratio_2": first["ratios"]["generate(2)"],
         "floor_2": FLOOR_2,
         "goal_2": GOAL_2,
-        "ours_s": seconds["ours"],
-        "baseline_s": seconds["generate(30)"],
-        "limit_ratio": counts["model_tokens"] / counts["prompt_tokens"],
-        "counts": counts,
-        "worst_difference": worst,
+        "ratio_plain": first["ratios"]["plain"],
+        "floor_plain": FLOOR_PLAIN,
+        "goal_plain": GOAL_PLAIN,
+        "ours_s": first["seconds"]["ours"],
+        "baseline_s": first["seconds"]["generate(30)"],
+        "limit_ratio": first["tokens_over_tree"],
+        "limit_ratio_most": MOST_TOKENS,
+        "counts": first["counts"],
+        "worst_difference": max(case["worst_difference"] for case in found),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "seconds": seconds,
+        "cases": list(found),
     }
+
+
+def tell(made: Mapping[str, Any]) -> None:
+    """Print a table."""
+    print(made["workload"])
+    for name, seconds in made["cases"][0]["seconds"].items():
+        print(f"  {name:14} {seconds:8.3f} s")
+    print(f"  ours is {made['ratio']:.1f}x faster than generate(30) (floor {FLOOR}, goal {GOAL}), {made['ratio_2']:.1f}x "
+          f"than generate(2) (floor {FLOOR_2}, goal {GOAL_2}), {made['ratio_plain']:.1f}x than a plain pass (floor "
+          f"{FLOOR_PLAIN}, goal {GOAL_PLAIN})")  # fmt: skip
+    print(f"  {'case':58} {'tokens':>8} {'of flat':>8} {'of tree':>8} {'images':>11}   faster than")
+    for case in made["cases"]:
+        counts = case["counts"]
+        ratios = ", ".join(f"{name} {ratio:.1f}x" for name, ratio in case["ratios"].items())
+        print(f"  {case['case']:58} {counts['tokens_processed']:>8,} {case['tokens_over_flat']:>7.0%} "
+              f"{case['tokens_over_tree']:>8.3f} {counts['images_encoded']:>5}/{counts['images_shown']:<5}   {ratios}")  # fmt: skip
+    print(f"  scores within {made['worst_difference']:.0e}, ranking metrics identical; peak {made['peak_rss_mb']:.0f} MB")
 
 
 def main() -> None:
     """Print a table, and with ``--json`` one JSON object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help=f"{FULL_USERS} users instead of {DEFAULT_USERS}")
+    parser.add_argument("--full", action="store_true", help=f"{FULL_USERS} users instead of {DEFAULT_USERS}, all ways")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--model", default="tiny", help="model folder; default: the bundled tiny model")
     parser.add_argument("--template", default="qwen2_vl", help="LLaMA-Factory template of the model")
-    parser.add_argument("--side", type=int, default=56, help="image side in pixels")
     options = parser.parse_args()
-    limits = {"image_max_pixels": options.side**2, "image_min_pixels": 784}
+    limits = {"image_max_pixels": 224**2, "image_min_pixels": 784}
     model = ModelRef(path=options.model, template=options.template, batch_size=OUR_BATCH, default_system="", **limits)
-    result = measure(model, FULL_USERS if options.full else DEFAULT_USERS, options.side)
-    print(result["workload"])
-    for name, seconds in result["seconds"].items():
-        print(f"  {name:14} {seconds:8.3f} s")
-    print(f"  ours is {result['ratio']:.1f}x faster than generate(30) (floor {FLOOR}, goal {GOAL}), "
-          f"{result['ratio_2']:.2f}x than generate(2) (floor {FLOOR_2}, goal {GOAL_2}); "
-          f"{result['limit_ratio']:.2f} of the prompt tokens with padding; scores within "
-          f"{result['worst_difference']:.0e}; peak {result['peak_rss_mb']:.0f} MB")  # fmt: skip
+    users = FULL_USERS if options.full else DEFAULT_USERS
+    made = result(run(model, users, full=options.full), users)
+    tell(made)
+    over = [case["case"] for case in made["cases"] if case["tokens_over_tree"] > MOST_TOKENS]
+    if over:
+        print(f"  more than {MOST_TOKENS} of the prefix tree: {'; '.join(over)}")
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(made))
 
 
 if __name__ == "__main__":

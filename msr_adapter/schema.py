@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from msr_adapter.files import atomic_path
@@ -146,6 +147,12 @@ def read_chunks(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         _require(path, file.schema_arrow, schema)
         yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_ROWS))
+
+
+def read_between(path: Path, schema: pa.Schema, column: str, low: int, high: int) -> pa.Table:
+    """Read the rows of a table whose ``column`` is from ``low`` to ``high``. Memory: those rows and one chunk."""
+    chunks = [part.filter((pc.field(column) >= low) & (pc.field(column) <= high)) for part in read_chunks(path, schema)]
+    return pa.concat_tables([schema.empty_table(), *chunks])
 
 
 def _require(path: Path, found: pa.Schema, schema: pa.Schema) -> None:

@@ -17,6 +17,7 @@ from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
+from msr_adapter.rows import CandidateRows, candidate_blocks, count_rows
 from msr_adapter.score import score
 from msr_adapter.score import scoring as scoring_module
 
@@ -99,11 +100,73 @@ def test_a_second_run_asks_nothing_again(tmp_path: Path) -> None:
     assert read(tmp_path / "a").equals(read(tmp_path / "b"))
 
 
-def test_chunks_do_not_change_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(stages(), tmp_path / "a" / "score", ScriptedBackend())
-    monkeypatch.setattr(scoring_module, "_CHUNK", 5)
-    run(stages(), tmp_path / "b" / "score", ScriptedBackend())
+@pytest.mark.parametrize("block", [1, 4, 5, 9, 100])
+def test_chunks_and_blocks_do_not_change_the_scores(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend())
+    monkeypatch.setattr(scoring_module, "_CHUNK", 3)
+    monkeypatch.setattr(scoring_module, "_BLOCK", block)
+    assert run(stages(), tmp_path / "b" / "score", ScriptedBackend()) == pytest.approx(counts)
     assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
+
+
+ITEM_FIRST = "{% if image %}<image>{% endif %}{{ title }} / {{ preference }}"
+
+
+def test_items_first_are_asked_item_by_item_and_written_in_the_order_of_the_candidates(tmp_path: Path) -> None:
+    (tmp_path / "recommend.j2").write_text(ITEM_FIRST)
+    made, backend = write_upstream(tmp_path, candidates=12), ScriptedBackend()
+    (tmp_path / "score").mkdir()
+    with CompletionCache(tmp_path / "completions.sqlite") as cache:
+        counts = score(
+            train_config(), made.data, made.users, Prompts(tmp_path), backend, cache, tmp_path / "score", QUIET
+        )
+    assert counts["order"] == "items"
+    rows = list(CandidateRows(made.data, made.users, Prompts(tmp_path), "test", images=True))
+    requests = [Request(backend.identity, row.prompt, (row.image,) if row.image else (), ("Yes", "No")) for row in rows]
+    item_of = {request.key: row.item_id for request, row in zip(requests, rows, strict=True)}
+    asked = [item_of[key] for key in backend.answered]
+    assert asked == sorted(asked)
+    table = read(tmp_path / "score")
+    assert table["example_id"].to_pylist() == [row.example_id for row in rows]
+    assert table["item_id"].to_pylist() == [row.item_id for row in rows]
+    expected = [np.subtract(*answer.choice_logprobs) for answer in backend.complete(requests)]
+    assert table["logit"].to_pylist() == pytest.approx(expected)
+
+
+def test_users_first_stay_as_they_are(tmp_path: Path) -> None:
+    assert run(stages(), tmp_path / "score", ScriptedBackend())["order"] == "users"
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 11, 100])
+def test_blocks_are_whole_examples_and_lose_no_row(size: int) -> None:
+    made = stages()
+    whole = CandidateRows(made.data, made.users, Prompts(), "test", images=True)
+    blocks = list(candidate_blocks(made.data, made.users, Prompts(), "test", images=True, size=size))
+    assert [row for block in blocks for row in block] == list(whole)
+    assert all(len(block) % 4 == 0 and len(block) <= max(4, size) for block in blocks)
+    assert count_rows(made.data, "test") == len(whole)
+
+
+def test_what_was_processed_is_counted_and_said(tmp_path: Path) -> None:
+    made, log = stages(), tmp_path / "log"
+    counts = run(made, tmp_path / "score", make_backend(model_ref()), QUIET.with_log(log))
+    assert counts["tokens_least"] <= counts["tokens_planned"] < counts["tokens_flat"] == counts["tokens_in"]
+    assert counts["images_encoded"] == counts["images_distinct"] <= counts["images_shown"]
+    assert (
+        f"{counts['tokens_processed']:,} tokens processed for {counts['tokens_flat']:,} of prompts" in log.read_text()
+    )
+    again = run(made, tmp_path / "again", make_backend(model_ref()))
+    assert again["computed"] == again.get("tokens_processed", 0) == 0
+
+
+def test_a_model_that_would_rather_say_something_else_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    logprobs = [(math.log(0.2), math.log(0.1))] * 3 + [(math.log(0.5), math.log(0.4))] * 13
+    counts = run(stages(), tmp_path / "score", FixedBackend(logprobs), QUIET.with_log(log))
+    assert counts["rather_something_else"] == 3
+    assert "for 3 of 16 candidates the model would rather say something else than Yes and No" in log.read_text()
 
 
 def test_a_missing_answer_is_an_error_with_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
-from msr_adapter.progress import Reporter
+from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import ANSWERS, CandidateRows
+from msr_adapter.rows import ANSWERS, CandidateRows, candidate_blocks, count_rows
+from msr_adapter.score.counts import Counts, reasons_of, spent_by, tell
+from msr_adapter.score.order import Leading, choose_order
 
 _CHUNK = 8_192
 """Requests in memory at a time: a multiple of the cache's shard, so that chunks do not change the shards."""
-_LEAST_MASS = 0.1
+_BLOCK = 65_536
+"""Candidates that are put in order, and whose scores are written, together."""
 
 
 def score(
@@ -32,71 +36,75 @@ def score(
 ) -> dict[str, Any]:
     """Write `scores.parquet` (SCORES) for all test candidates, in the order of CANDIDATES; return counts.
 
-    Answers come through ``cache``, shard by shard, so that a killed run resumes. Raises `StageError` if any candidate
-    has no answer, `UserError` if there is nothing to score.
+    They are asked about in the order in which neighbours share most. Answers come through ``cache``, shard by shard, so
+    that a killed run resumes. Raises `StageError` if any candidate has no answer, `UserError` if there is nothing to
+    score. Memory does not grow with the number of users.
     """
-    rows = CandidateRows(data_dir, users_dir, prompts, "test", images=train.images)
-    if not len(rows):
+    total = count_rows(data_dir, "test")
+    if not total:
         step = "Give more users or a larger test share"
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
-    answers: list[Completion] = []
-    items: list[str] = []
-    before = cache.stats
-    with reporter.track("scoring", len(rows)) as advance:
-        for ids, requests in _chunks(rows, backend.identity):
-            items += ids
-            answers += cache.complete(backend, requests, advance=advance)
-    table, counts = _table(rows, items, answers)
-    schema.write_table(table, schema.SCORES, out / "scores.parquet")
+    before, spent = cache.stats, spent_by(backend)
+    with reporter.track("scoring", total) as advance:
+        scoring = _Scoring(train, backend, cache, advance)
+        blocks = candidate_blocks(data_dir, users_dir, prompts, "test", images=train.images, size=_BLOCK)
+        schema.write_chunks(map(scoring.block, blocks), schema.SCORES, out / "scores.parquet")
+    counts = scoring.counts.summary() | {"order": scoring.leading}
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
-    counts |= _lengths(answers, train.cutoff_len)
-    _warn(counts, train.cutoff_len, reporter)
+    counts |= {name: value - spent.get(name, 0) for name, value in spent_by(backend).items()}
+    counts |= {"unshared_because": "; ".join(why)} if (why := reasons_of(backend)) else {}
+    tell(counts, " and ".join(ANSWERS), train.cutoff_len, reporter)
     return counts
 
 
-def _chunks(rows: CandidateRows, identity: str) -> Iterator[tuple[list[str], list[Request]]]:
-    for start in range(0, len(rows), _CHUNK):
-        part = rows.take(np.arange(start, min(start + _CHUNK, len(rows))))
-        yield (
-            [row.item_id for row in part],
-            [Request(identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in part],
-        )
+class _Scoring:
+    """Scores block after block."""
+
+    def __init__(self, train: Train, backend: Backend, cache: CompletionCache, advance: Advance) -> None:
+        self.counts = Counts()
+        self.leading: Leading | None = None
+        self._train, self._backend, self._cache, self._advance = train, backend, cache, advance
+
+    def block(self, rows: CandidateRows) -> pa.Table:
+        """Return SCORES of a block, in the order of its rows."""
+        order = choose_order(rows, self.leading)
+        self.leading = order.leading
+        logprobs, lengths = np.full((len(rows), len(ANSWERS)), np.nan), np.zeros(len(rows), np.int64)
+        items = np.empty(len(rows), object)
+        missing = len(rows)
+        for places, ids, answers in self._answers(rows, order.places):
+            answered = [len(answer.choice_logprobs) == len(ANSWERS) for answer in answers]
+            missing -= sum(answered)
+            if all(answered):
+                logprobs[places] = [answer.choice_logprobs for answer in answers]
+            lengths[places] = [answer.tokens_in for answer in answers]
+            items[places] = ids
+        _refuse(missing, logprobs)
+        logit = logprobs[:, 0] - logprobs[:, 1]
+        mass = np.exp(logprobs).sum(axis=1)
+        self.counts.add(len(np.unique(rows.examples)), mass, lengths, self._train.cutoff_len)
+        # sigmoid(x) = (1 + tanh(x/2)) / 2 cannot overflow
+        columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass]
+        return pa.table(dict(zip(schema.SCORES.names, columns, strict=True)), schema=schema.SCORES)
+
+    def _answers(
+        self, rows: CandidateRows, places: NDArray[np.integer]
+    ) -> Iterator[tuple[NDArray[np.integer], list[str], list[Completion]]]:
+        for start in range(0, len(places), _CHUNK):
+            chosen = places[start : start + _CHUNK]
+            part = rows.take(chosen)
+            asked = [
+                Request(self._backend.identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in part
+            ]
+            answers = self._cache.complete(self._backend, asked, advance=self._advance)
+            yield chosen[: len(answers)], [row.item_id for row in part[: len(answers)]], answers
 
 
-def _table(rows: CandidateRows, items: list[str], answers: list[Completion]) -> tuple[pa.Table, dict[str, Any]]:
-    missing = sum(len(answer.choice_logprobs) != len(ANSWERS) for answer in answers) + len(rows) - len(answers)
+def _refuse(missing: int, logprobs: NDArray[np.float64]) -> None:
     if missing:
-        raise StageError(f"{missing} of {len(rows)} candidates were not answered", "the backend is at fault")
-    logprobs = np.array([answer.choice_logprobs for answer in answers])
+        raise StageError(f"{missing} of {len(logprobs)} candidates were not answered", "the backend is at fault")
     if sick := int((~np.isfinite(logprobs)).any(axis=1).sum()):
         raise StageError(
-            f"{sick} of {len(rows)} candidates have no finite score", "training diverged, or float16 overflows",
+            f"{sick} of {len(logprobs)} candidates have no finite score", "training diverged, or float16 overflows",
             "look at the training loss; lower train.learning_rate or set train.model.dtype",
         )  # fmt: skip
-    logit = logprobs[:, 0] - logprobs[:, 1]
-    mass = np.exp(logprobs).sum(axis=1)
-    # sigmoid(x) = (1 + tanh(x/2)) / 2 cannot overflow
-    columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass]
-    counts = {
-        "candidates": len(rows), "examples": len(np.unique(rows.examples)), "answer_mass": float(mass.mean()),
-    }  # fmt: skip
-    return pa.table(dict(zip(schema.SCORES.names, columns, strict=True)), schema=schema.SCORES), counts
-
-
-def _lengths(answers: list[Completion], cutoff_len: int) -> dict[str, int]:
-    lengths = np.array([answer.tokens_in for answer in answers])
-    over = int((lengths >= cutoff_len).sum())
-    return {"tokens_in": int(lengths.sum()), "longest_prompt": int(lengths.max()), "prompts_over_cutoff": over}
-
-
-def _warn(counts: dict[str, Any], cutoff_len: int, reporter: Reporter) -> None:
-    if counts["prompts_over_cutoff"]:
-        reporter.note(
-            f"  {counts['prompts_over_cutoff']} of {counts['candidates']} prompts have {cutoff_len} tokens or more, "
-            "longer than any training row; they were scored whole"
-        )
-    if counts["answer_mass"] < _LEAST_MASS:
-        reporter.note(
-            f"  Yes and No together get {counts['answer_mass']:.1%} of the probability on average: "
-            "this model was not trained to answer with them"
-        )

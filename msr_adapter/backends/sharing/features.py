@@ -97,6 +97,11 @@ class FeatureStore:
             self._keep(image.digest, found[image.digest])
         return found
 
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._kept.clear()
+        self._held = 0
+
     def _encode(self, images: Sequence[Image]) -> list[Features]:
         import torch
 

@@ -78,6 +78,10 @@ class Sharing:
         spent.images_shown += len(shown)
         spent.images_distinct += len(set(shown))
 
+    def forget(self) -> None:
+        """Drop the pictures' features that are kept from call to call."""
+        self._store.forget()
+
     def _try(self, prompt: Prompt) -> str:
         """Compare a forward pass as training makes it with one in two pieces; return what is wrong."""
         import torch
