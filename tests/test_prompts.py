@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,26 @@ def test_a_candidates_of_one_user_share_the_longest_possible_prefix() -> None:
     one, two = (Prompts().recommend("likes dragons", title, image=True) for title in ("A", "B"))
     shared = one[: next(place for place, (a, b) in enumerate(zip(one, two, strict=True)) if a != b)]
     assert shared.endswith("Title: ")
+
+
+def test_items_first_share_picture_and_title() -> None:
+    first = Prompts(question="recommend-image-first")
+    one, two = (first.recommend(preference, "T", image=True) for preference in ("likes dragons", "dislikes them"))
+    shared = one[: next(place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)]
+    assert shared == "Candidate:\n<image>\nTitle: T\nA user's preferences: "
+    assert sorted(one) == sorted(Prompts().recommend("likes dragons", "T", image=True)), "the same words"
+
+
+def test_the_question_in_use_is_the_one_that_is_checked_digested_and_carried_along(tmp_path: Path) -> None:
+    plain, first = (Prompts(tmp_path, question=name) for name in ("recommend", "recommend-image-first"))
+    assert plain.digest("recommend") != first.digest("recommend")
+    assert plain.digest("history") == first.digest("history")
+    (tmp_path / "recommend-image-first.j2").write_text("{{ titel }}")
+    assert plain.check() == []
+    assert "titel: unknown variable" in str(Prompts(tmp_path, question="recommend-image-first").check()[0])
+    (tmp_path / "recommend-image-first.j2").write_text("{% if image %}<image>{% endif %}{{ title }}!")
+    carried = pickle.loads(pickle.dumps(Prompts(tmp_path, question="recommend-image-first")))
+    assert carried.recommend("", "T", image=True) == "<image>T!"
 
 
 def test_check_names_file_line_variable_and_the_likely_one(tmp_path: Path) -> None:

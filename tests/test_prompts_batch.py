@@ -100,9 +100,12 @@ def test_any_template_gives_the_rows_of_the_single_renderer(
 
 @settings(deadline=None, max_examples=30)
 @given(preferences=texts, titles=texts)
+@pytest.mark.parametrize("question", ["recommend", "recommend-image-first"])
 @pytest.mark.parametrize("folder", [None, *sorted(p for p in bundled("templates").iterdir() if p.is_dir())])
-def test_bundled_templates_escaped_or_not(folder: Path | None, preferences: list[str], titles: list[str]) -> None:
-    prompts = Prompts(folder, Wording("film", "Thai"))
+def test_bundled_templates_escaped_or_not(
+    folder: Path | None, question: str, preferences: list[str], titles: list[str]
+) -> None:
+    prompts = Prompts(folder, Wording("film", "Thai"), question=question)
     images = [place % 2 == 0 for place in range(len(titles))]
     expected = one_by_one(prompts, preferences, titles, images)
     assert expected == at_once(prompts, preferences, titles, images)

@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parent / "goldens" / "prompts"
 
 ITEMS = [HistoryItem("Red Dragons", "a bold red cover"), HistoryItem("", "a quiet sea"), HistoryItem("Just a <title>")]
 
+FIRST = Prompts(question="recommend-image-first")
+
 CASES: dict[str, Callable[[Prompts], str]] = {
     "item_summary": lambda p: p.item_summary("Red Dragons", image=True),
     "item_summary-no-image": lambda p: p.item_summary("Red Dragons", image=False),
@@ -30,6 +32,9 @@ CASES: dict[str, Callable[[Prompts], str]] = {
     "recommend": lambda p: p.recommend("likes dragons", "Red Dragons", image=True),
     "recommend-no-image": lambda p: p.recommend("likes dragons", "Red Dragons", image=False),
     "recommend-nothing-known": lambda p: p.recommend("", "", image=True),
+    "recommend-image-first": lambda _: FIRST.recommend("likes dragons", "Red Dragons", image=True),
+    "recommend-image-first-no-image": lambda _: FIRST.recommend("likes dragons", "Red Dragons", image=False),
+    "recommend-image-first-nothing-known": lambda _: FIRST.recommend("", "", image=True),
     "item_text": lambda p: p.item_text("Red Dragons", "A heist in the sky."),
     "item_text-no-title": lambda p: p.item_text("", "A heist in the sky."),
     "item_text-no-text": lambda p: p.item_text("Red Dragons", ""),

@@ -47,7 +47,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
 
 def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
-    return template_notes(loaded) + _asked_often(loaded, stages)
+    return template_notes(loaded) + _asked_often(loaded, stages) + _orders(loaded, stages)
 
 
 def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
@@ -61,6 +61,14 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
     else:
         number = f"{manifest.summary['splits']['test']['candidates'] * scored:,} times ({scored} scored)"
     return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
+
+
+def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    if stages["data"] != "up to date" or stages["forecast"] != "up to date":
+        return []
+    from msr_adapter.pipeline.orders import compare_orders
+
+    return compare_orders(loaded.pipeline, RunFolder(loaded.run_dir))
 
 
 def require(loaded: LoadedPipeline) -> None:

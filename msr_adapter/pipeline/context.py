@@ -17,12 +17,13 @@ OWN_CACHE = Path("cache", "completions.sqlite")
 """Where a run folder keeps its completions."""
 
 
-def prompts_of(pipeline: Pipeline) -> Prompts:
+def prompts_of(pipeline: Pipeline, question: str | None = None) -> Prompts:
     """Return the pipeline's prompts, with what it says of its items and of how long a summary may be."""
     summaries = pipeline.summarize
     budgets = dict.fromkeys(("item_summary", "item_text", "item_image", "item_fusion"), summaries.items.max_new_tokens)
     budgets["user_preference"] = summaries.users.max_new_tokens
-    return Prompts(pipeline.templates, Wording(summaries.noun, summaries.language or "", budgets))
+    wording = Wording(summaries.noun, summaries.language or "", budgets)
+    return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from msr_adapter.generation.rehearsal import Rehearsal, Unasked
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.pipeline.announcing import tell_calls, tell_order
 from msr_adapter.pipeline.check import check
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.preferences import Preferences
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.settled import settle
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import Prompts
 from msr_adapter.recommend import (
     Given,
     Order,
@@ -63,7 +62,7 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
         work = folder.root / _WORK
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        prompts = Prompts(loaded.pipeline.templates)
+        prompts = prompts_of(loaded.pipeline)
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
             counts = _carry_out(context, wanted, order)

@@ -143,6 +143,7 @@ def _run_dataset(c: Context) -> dict[str, Any]:
 def _train_config(p: Pipeline) -> Any:
     left_out: dict[str, Any] = {
         "negatives": True,
+        "prompt": True,
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
     }

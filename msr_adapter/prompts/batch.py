@@ -20,7 +20,6 @@ Columns = dict[str, pl.Series]
 Patterns = dict[tuple[bool, ...], Pattern]
 """Which variables are not empty -> the pattern of the text."""
 
-_NAME = "recommend"
 _USER, _ITEM = frozenset({"preference"}), frozenset({"title", "image"})
 _TEXTS = frozenset({"preference", "title"})
 _HALF_PLACEHOLDER = rf"(?:{'|'.join(IMAGE_PLACEHOLDER[:end] for end in range(1, len(IMAGE_PLACEHOLDER)))})$"
@@ -46,7 +45,9 @@ class PromptTable:
             "preference": _neutral(preferences, TEXT_LIMIT), "title": _neutral(titles, TITLE_LIMIT),
             "image": pl.Series(images),
         }  # fmt: skip
-        self._parts = [_Renderer(prompts, part, quote) for part in cut(prompts.tree(_NAME), (_USER, _ITEM), _TEXTS)]
+        self._parts = [
+            _Renderer(prompts, part, quote) for part in cut(prompts.tree(prompts.question), (_USER, _ITEM), _TEXTS)
+        ]
         self._texts = [None if part.is_pair else part.render(self._columns(part)) for part in self._parts]
         self._found = self._placeholders()
         if not any(part.is_pair for part in self._parts):
@@ -85,7 +86,7 @@ class PromptTable:
         found = _count_placeholders(rows) if known is None else known[0][users] + known[1][items]
         wanted = self._values["image"].to_numpy()[items].astype(np.int64)
         if (wrong := np.flatnonzero(found != wanted)).size:
-            raise self._prompts.image_error(_NAME, int(found[wrong[0]]), int(wanted[wrong[0]]))
+            raise self._prompts.image_error(self._prompts.question, int(found[wrong[0]]), int(wanted[wrong[0]]))
 
 
 class _Renderer:
@@ -96,10 +97,10 @@ class _Renderer:
         self.names = sorted(part.names or _ITEM)
         self.is_user = bool(part.names) and part.names <= _USER
         self.is_pair = not (part.names <= _USER or part.names <= _ITEM)
-        tree = prompts.tree(_NAME)
+        tree = prompts.tree(prompts.question)
         found = pieces(tree)
         tree.body = [found[place] for place in part.places]
-        self._template = prompts.compile(_NAME, tree)
+        self._template = prompts.compile(prompts.question, tree)
         self._patterns = self._find_patterns() if part.plain else None
 
     def render(self, columns: Columns) -> pl.Series:
@@ -137,7 +138,7 @@ class _Renderer:
         try:
             return self._template.render(values)
         except Exception as error:
-            raise UserError(self._prompts.problem(_NAME, error)) from error
+            raise UserError(self._prompts.problem(self._prompts.question, error)) from error
 
     def _quoted(self, text: str) -> str:
         return self._quote(text) if self._quote else text

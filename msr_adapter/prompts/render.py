@@ -28,10 +28,17 @@ class Prompts:
     """
 
     def __init__(
-        self, folder: Path | None = None, wording: Wording = _PLAIN, texts: Mapping[str, str] | None = None
+        self,
+        folder: Path | None = None,
+        wording: Wording = _PLAIN,
+        texts: Mapping[str, str] | None = None,
+        question: str = "recommend",
     ) -> None:
-        """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name."""
-        self.folder, self.wording = folder, wording
+        """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name.
+
+        ``question`` is the template that `recommend` renders: `recommend` itself or `recommend-image-first`.
+        """
+        self.folder, self.wording, self.question = folder, wording, question
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
         self.environment = ImmutableSandboxedEnvironment(
@@ -46,11 +53,11 @@ class Prompts:
         self.environment.globals |= self._said
         self._compiled: dict[str, jinja2.Template] = {}
 
-    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, Wording, dict[str, str]]]":
+    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, Wording, dict[str, str], str]]":
         texts: dict[str, str] = {}
         for name in TEMPLATE_NAMES:
             texts |= sources(self.environment, name)
-        return Prompts, (self.folder, self.wording, texts)
+        return Prompts, (self.folder, self.wording, texts, self.question)
 
     def item_summary(self, title: str, image: bool, text: str = "") -> str:
         """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.
@@ -86,14 +93,15 @@ class Prompts:
     def recommend(self, preference: str, title: str, image: bool) -> str:
         """Ask whether the user will choose the candidate; renders training rows and scoring requests alike."""
         values = {"preference": neutralise(preference, TEXT_LIMIT), "title": neutralise(title), "image": image}
-        return self._render("recommend", values, images=int(image))
+        return self._render(self.question, values, images=int(image))
 
     def digest(self, name: str) -> str:
         """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules.
 
-        Noun and language count where one of these says them; lengths are settings of the stage.
+        Noun and language count where one of these says them; lengths are settings of the stage. `recommend` stands for
+        the question in use.
         """
-        found = sources(self.environment, name)
+        found = sources(self.environment, self.question if name == "recommend" else name)
         trees = [self.environment.parse(source) for source in found.values()]
         used = {node.name for tree in trees for node in tree.find_all(nodes.Name)}
         said = {variable: value for variable, value in self._said.items() if variable in used}
@@ -114,7 +122,7 @@ class Prompts:
             "item_fusion": [partial(self.item_fusion, title, "Some text", "Some text") for title in texts],
             "user_preference": [partial(self.user_preference, previous, items) for previous in texts],
             "history": [partial(self.history, items)],
-            "recommend": [partial(self.recommend, *case) for case in product(texts, texts, flags)],
+            self.question: [partial(self.recommend, *case) for case in product(texts, texts, flags)],
         }
         return check(self.environment, self.folder, cases)
 

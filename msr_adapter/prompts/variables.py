@@ -16,6 +16,7 @@ VARIABLES = {
     "user_preference": ("previous", "items", *_LENGTH, *_WORDS),
     "history": ("items", *_WORDS),
     "recommend": ("preference", "title", "image", *_WORDS),
+    "recommend-image-first": ("preference", "title", "image", *_WORDS),
 }
 """Every template that msr renders, and the variables it may use."""
 

@@ -34,6 +34,10 @@ class Train(Model):
     """Read when `method` is `lora`."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    prompt: Literal["recommend", "recommend-image-first"] = "recommend"
+    """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
+    for all candidates. recommend-image-first: the candidate does, and is computed once for all users who meet it; worth
+    it for large pictures. `msr check` says which one saves more; docs/scoring.md says why."""
     rows: Literal["parquet", "jsonl"] = "parquet"
     """Format of the training rows: Parquet is about 15 times smaller and written faster."""
     negatives: TrainNegatives = Field(
