@@ -94,7 +94,9 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
         if "\0" in node.value and is_path(known):
             problems.append(Problem(node.where, ".".join(map(str, loc)), "a NUL character", "a path"))
             continue
-        if loc == ("templates",):
+        if loc == ("train", "start"):
+            tree = tree.replaced(loc, Node(str(_run(node)), node.where, node.base))
+        elif loc == ("templates",):
             tree = tree.replaced(loc, Node(_templates(node, problems), node.where, node.base))
         elif is_path(known) or (loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))):
             tree = tree.replaced(loc, Node(str(_absolute(node)), node.where, node.base))
@@ -103,6 +105,12 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
 
 def _absolute(node: Node) -> Path:
     return (node.base / Path(node.value).expanduser()).resolve()
+
+
+def _run(node: Node) -> Path:
+    """Find a run: a folder beside the YAML, else the place where a pipeline of that name leaves its run."""
+    folder = _absolute(node)
+    return folder if folder.is_dir() else (Path("runs") / node.value).expanduser().resolve()
 
 
 def _templates(node: Node, problems: list[Problem]) -> str:

@@ -13,9 +13,12 @@ from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
-from msr_adapter.llamafactory.models import is_small, resolve_model
+from msr_adapter.llamafactory.methods import check_method, check_start, method_arguments
+from msr_adapter.llamafactory.models import is_small, own_adapters, resolve_model
+from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
 from msr_adapter.llamafactory.recognise import settled
 from msr_adapter.llamafactory.strategies import parallel_arguments
+from msr_adapter.llamafactory.weights import Weights, starting_weights
 
 _LOG_LINES = 50
 _FOREVER_S = 180_000_000
@@ -25,8 +28,23 @@ REFUSED = {
         ("model_name_or_path", "model_revision", "template", "default_system", "image_max_pixels", "image_min_pixels",
          "bf16", "fp16"), "set it under train.model"),
     **dict.fromkeys(
-        ("finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
+        ("finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_dora", "use_rslora"),
         "set it under train.method and train.lora"),
+    **dict.fromkeys(("adapter_name_or_path", "create_new_adapter"), "set it under train.start or train.model.adapter"),
+    "quantization_bit": "set it under train.model.quantization",
+    **dict.fromkeys(
+        ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model", "additional_target"),
+        "set it under train.freeze"),
+    **dict.fromkeys(
+        ("pref_beta", "pref_ftx", "dpo_label_smoothing", "simpo_gamma", "kto_chosen_weight", "kto_rejected_weight"),
+        "set it under train.preference"),
+    "pref_loss": "set it under train.preference.loss; with trl 0.24, LLaMA-Factory 0.9.5 trains any other as sigmoid",
+    **dict.fromkeys(
+        ("ref_model", "ref_model_adapters", "ref_model_quantization_bit"),
+        "the reference is the model that training starts from (train.start)"),
+    **dict.fromkeys(
+        ("reward_model", "reward_model_adapters", "reward_model_quantization_bit", "reward_model_type", "ppo_epochs"),
+        "there is no objective ppo"),
     **dict.fromkeys(
         ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
          "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "cutoff_len",
@@ -46,8 +64,14 @@ REFUSED = {
          "resize_vocab", "enable_thinking", "tool_format", "image_do_pan_and_scan", "crop_to_patches", "mask_history"),
         "prompts would be encoded differently in training than in scoring"),
     **dict.fromkeys(
-        ("quantization_bit", "pure_bf16", "use_dora", "create_new_adapter", "adapter_name_or_path"),
+        ("pure_bf16", "pissa_init", "pissa_iter", "pissa_convert", "adapter_folder", "use_llama_pro",
+         "mixture_of_depths", "train_from_scratch", "rope_scaling", "quantization_method", "quantization_type",
+         "double_quantization", "quantization_device_map"),
         "the trained model would not be the one that is scored"),
+    "packing": "rows would see each other; neat_packing keeps them apart",
+    **dict.fromkeys(
+        ("hf_hub_token", "ms_hub_token", "om_hub_token", "hub_token", "swanlab_api_key"),
+        "secrets stand in no file: LLaMA-Factory's libraries read theirs from the environment (HF_TOKEN, ...)"),
 }  # fmt: skip
 """LLaMA-Factory keys that ``train.overrides`` may not set, and why."""
 
@@ -83,14 +107,16 @@ def training_config(
 ) -> dict[str, Any]:
     """Return the LLaMA-Factory arguments of this training in ``world`` processes; every path absolute.
 
-    Raises `UserError` for overrides and paths that LLaMA-Factory would misread.
+    Raises `UserError` for what this training cannot be, and for overrides and paths that LLaMA-Factory would misread.
     """
+    start = starting_weights(train)
     rows = count_rows(dataset_dir / TRAIN)
-    config = {**_model(train, cuda=cuda), **_method(train), **_schedule(train, seed)}
+    config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
     config |= _files(data_dir, dataset_dir, output_dir, batch_size=train.batch_size)
     config |= parallel_arguments(train.launch.strategy, world, cuda=cuda)
     config |= _defaults(train, expected_steps(train, rows, world)) | dict(train.overrides)
-    problems = check_overrides(train.overrides)
+    problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)
+    problems += check_start(train, start)
     problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
                  for key, value in config.items() if key not in train.overrides and _interpolates(value)]  # fmt: skip
     if problems:
@@ -112,10 +138,14 @@ def write_yaml(path: Path, config: Mapping[str, Any], comment: str) -> None:
     write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + body)
 
 
-def _model(train: Train, *, cuda: bool) -> dict[str, Any]:
+def _model(train: Train, start: Weights, *, cuda: bool) -> dict[str, Any]:
     model = settled(train.model)
+    adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
     config = {
-        "model_name_or_path": resolve_model(model.path), "model_revision": model.revision, "template": model.template,
+        "model_name_or_path": str(start.full.resolve()) if start.full else resolve_model(model.path),
+        "model_revision": None if start.full else model.revision, "template": model.template,
+        # Merged into the model, which then is the reference of DPO and KTO; without a new adapter, the base would be.
+        "adapter_name_or_path": ",".join(adapters) or None, "create_new_adapter": True if adapters else None,
         "default_system": model.default_system, "image_max_pixels": model.image_max_pixels,
         "image_min_pixels": model.image_min_pixels,
         "bf16": model.dtype == "bfloat16", "fp16": model.dtype == "float16", "use_cpu": None if cuda else True,
@@ -123,13 +153,8 @@ def _model(train: Train, *, cuda: bool) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _method(train: Train) -> dict[str, Any]:
-    config: dict[str, Any] = {"stage": "sft", "do_train": True, "finetuning_type": train.method}
-    if train.method == "lora":
-        lora = train.lora
-        config |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha or 2 * lora.rank, "lora_dropout": lora.dropout,
-                   "lora_target": lora.target}  # fmt: skip
-    return config
+def _task(train: Train) -> dict[str, Any]:
+    return {"do_train": True, **objective_arguments(train), **method_arguments(train)}
 
 
 def _schedule(train: Train, seed: int) -> dict[str, Any]:
@@ -138,7 +163,7 @@ def _schedule(train: Train, seed: int) -> dict[str, Any]:
         **length, "per_device_train_batch_size": train.batch_size,
         "gradient_accumulation_steps": train.gradient_accumulation, "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.scheduler, "warmup_ratio": train.warmup_ratio, "weight_decay": train.weight_decay,
-        "train_on_prompt": train.train_on_prompt, "cutoff_len": train.cutoff_len, "seed": seed,
+        "cutoff_len": train.cutoff_len, "seed": seed,
     }  # fmt: skip
 
 

@@ -24,38 +24,52 @@ Kind = Literal["parquet", "jsonl"]
 ROWS_PER_FILE = 50_000
 _ROWS_PER_GROUP = 1_000
 
-SCHEMA = pa.schema(
-    [
-        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        pa.field("images", pa.list_(pa.string())),  # relative to media_dir; empty = a row without image
-    ]
-)
+Shape = Literal["answers", "pairs", "judged"]
+"""What a row teaches. answers: the one right answer. pairs: the right one rather than the wrong one. judged: that one
+answer is right, or that it is wrong."""
+
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_MESSAGES = pa.field("messages", pa.list_(_MESSAGE))
+_IMAGES = pa.field("images", pa.list_(pa.string()))  # relative to media_dir; empty = a row without image
+_MORE: dict[Shape, list[pa.Field]] = {
+    "answers": [],
+    "pairs": [pa.field("chosen", _MESSAGE), pa.field("rejected", _MESSAGE)],
+    "judged": [pa.field("kto_tag", pa.bool_())],  # of another type, LLaMA-Factory drops the row
+}
+SCHEMAS: dict[Shape, pa.Schema] = {shape: pa.schema([_MESSAGES, *more, _IMAGES]) for shape, more in _MORE.items()}
 """Explicit, since LLaMA-Factory's reader infers types from the first rows, which may all lack images."""
 
 _REPEATED = ["messages.list.element.role", "images.list.element"]
 """Columns worth a dictionary; that of the texts would fill up with prompts that are all different."""
-_LINE = (
-    '{{"messages": [{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "{}"}}], "images": [{}]}}\n'
-)
-
-_ENTRY = {
-    "formatting": "sharegpt",
-    "columns": {"messages": "messages", "images": "images"},
-    "tags": {
-        "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
-        "system_tag": "system",
-    },
+_USER, _ASSISTANT = '{{"role": "user", "content": "{}"}}', '{{"role": "assistant", "content": "{}"}}'
+_LINES: dict[Shape, str] = {
+    "answers": f'{{{{"messages": [{_USER}, {_ASSISTANT}], "images": [{{}}]}}}}\n',
+    "pairs": f'{{{{"messages": [{_USER}], "chosen": {_ASSISTANT}, "rejected": {_ASSISTANT}, "images": [{{}}]}}}}\n',
+    "judged": f'{{{{"messages": [{_USER}, {_ASSISTANT}], "kto_tag": {{}}, "images": [{{}}]}}}}\n',
+}
+_TAGS = {
+    "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
+    "system_tag": "system",
 }  # fmt: skip
 # Every column and tag in use is listed: LLaMA-Factory nulls those that a partial list leaves out.
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One supervised row: a user turn, the answer to learn, at most one image (path relative to ``media_dir``)."""
+    """One row: a user turn, the answer to learn, at most one image (path relative to ``media_dir``)."""
 
     prompt: str
     answer: str
     images: tuple[str, ...] = ()
+    rejected: str | None = None
+    """Of a pair: the answer that ``answer`` is preferred to."""
+    right: bool | None = None
+    """Of a judged answer: whether it is right."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that training reads after the prompt."""
+        return (self.answer,) if self.rejected is None else (self.answer, self.rejected)
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,18 @@ class TrainingRows:
     answers: pl.Series
     images: pl.Series
     """Path or null."""
+    rejected: pl.Series | None = None
+    """Of pairs: the answers that ``answers`` are preferred to."""
+    right: pl.Series | None = None
+    """Of judged answers: whether each is right."""
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def shape(self) -> Shape:
+        """What the rows teach."""
+        return "pairs" if self.rejected is not None else "answers" if self.right is None else "judged"
 
 
 def write_rows(folder: Path, chunks: Iterable[TrainingRows], kind: Kind = "parquet") -> int:
@@ -97,9 +120,11 @@ def _numbered(chunks: Iterable[TrainingRows]) -> Iterator[tuple[int, TrainingRow
 
 
 def _write_parquet(path: Path, chunks: Iterable[TrainingRows]) -> int:
-    total = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=_REPEATED, write_statistics=False) as file:
-        for chunk in chunks:
+    chunks = iter(chunks)
+    first = next(chunks)
+    total, schema = 0, SCHEMAS[first.shape]
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_REPEATED, write_statistics=False) as file:
+        for chunk in chain([first], chunks):
             file.write_table(_table(chunk), row_group_size=_ROWS_PER_GROUP)
             total += len(chunk)
     return total
@@ -110,7 +135,8 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
     with path.open("wb") as file:
         for chunk in chunks:
             image = pl.concat_str(pl.lit('"'), chunk.images, pl.lit('"')).fill_null("")
-            lines = pl.select(pl.format(_LINE, chunk.prompts, chunk.answers, image)).to_series()
+            more = [column for column in (chunk.rejected, chunk.right) if column is not None]
+            lines = pl.select(pl.format(_LINES[chunk.shape], chunk.prompts, chunk.answers, *more, image)).to_series()
             text = lines.to_arrow().buffers()[2]  # the lines lie one after the other
             file.write(memoryview(text)[: int(lines.str.len_bytes().sum())])
             total += len(chunk)
@@ -120,8 +146,7 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
 def read_rows(folder: Path) -> Iterator[TrainingRow]:
     """Yield the rows written by `write_rows`, in order, a row group at a time."""
     for row in chain.from_iterable(map(_read_file, _files(folder))):
-        user, assistant = row["messages"]
-        yield TrainingRow(user["content"], assistant["content"], tuple(row["images"]))
+        yield _row(row)
 
 
 def count_rows(folder: Path) -> int:
@@ -149,23 +174,48 @@ def _count_lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def write_info(dataset_dir: Path, names: Iterable[str]) -> None:
+def _row(row: dict[str, Any]) -> TrainingRow:
+    prompt, images = row["messages"][0]["content"], tuple(row["images"])
+    if "chosen" in row:
+        return TrainingRow(prompt, row["chosen"]["content"], images, rejected=row["rejected"]["content"])
+    return TrainingRow(prompt, row["messages"][1]["content"], images, right=row.get("kto_tag"))
+
+
+def write_info(dataset_dir: Path, names: Iterable[str], shape: Shape = "answers") -> None:
     """Write `dataset_info.json` for the row folders ``names`` under ``dataset_dir``; ASCII, as its reader assumes."""
-    info: dict[str, Any] = {name: {"file_name": name, **_ENTRY} for name in names}
+    entry: dict[str, Any] = {
+        "formatting": "sharegpt", "columns": {name: name for name in SCHEMAS[shape].names}, "tags": _TAGS,
+        **({"ranking": True} if shape == "pairs" else {}),
+    }  # fmt: skip
+    info = {name: {"file_name": name, **entry} for name in names}
     write_text(dataset_dir / INFO_FILE, json.dumps(info, indent=2, ensure_ascii=True) + "\n")
 
 
 def _table(chunk: TrainingRows) -> pa.Table:
-    rows = len(chunk)
-    turns = np.arange(2 * rows).reshape(2, rows).T.ravel()  # prompt, answer, prompt, answer, ...
-    said = pl.concat([chunk.prompts, chunk.answers]).gather(turns).to_arrow().cast(pa.string())
-    messages, files = SCHEMA.field("messages").type, SCHEMA.field("images").type
-    roles = pa.array(("user", "assistant")).take(pa.array(np.arange(2 * rows) % 2))
-    turn = pa.StructArray.from_arrays([roles, said], fields=list(messages.value_type))
+    turns = [("user", chunk.prompts)]
+    turns += [] if chunk.shape == "pairs" else [("assistant", chunk.answers)]
+    more: list[pa.Array] = []
+    if chunk.rejected is not None:
+        more = [_said("assistant", chunk.answers), _said("assistant", chunk.rejected)]
+    elif chunk.right is not None:
+        more = [chunk.right.to_arrow()]
     shown = chunk.images.drop_nulls().to_arrow().cast(pa.string())
     ends = np.cumsum(np.concatenate([[0], chunk.images.is_not_null().to_numpy()]))
-    columns = [
-        pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * rows + 1, 2), pa.int32()), turn, type=messages),
-        pa.ListArray.from_arrays(pa.array(ends, pa.int32()), shown, type=files),
-    ]
-    return pa.table(columns, schema=SCHEMA)
+    images = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), shown, type=_IMAGES.type)
+    return pa.table([_conversations(turns), *more, images], schema=SCHEMAS[chunk.shape])
+
+
+def _conversations(turns: list[tuple[str, pl.Series]]) -> pa.ListArray:
+    """Return one conversation a row, of the same ``turns`` (role, texts)."""
+    rows, count = len(turns[0][1]), len(turns)
+    order = np.arange(count * rows).reshape(count, rows).T.ravel()  # prompt, answer, prompt, answer, ...
+    texts = pl.concat([said for _, said in turns]).gather(order).to_arrow().cast(pa.string())
+    roles = pa.array([role for role, _ in turns]).take(pa.array(np.arange(count * rows) % count))
+    messages = pa.StructArray.from_arrays([roles, texts], fields=list(_MESSAGE))
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, count * rows + 1, count), pa.int32()), messages,
+                                    type=_MESSAGES.type)  # fmt: skip
+
+
+def _said(role: str, texts: pl.Series) -> pa.StructArray:
+    roles = pa.repeat(pa.scalar(role), len(texts))
+    return pa.StructArray.from_arrays([roles, texts.to_arrow().cast(pa.string())], fields=list(_MESSAGE))

@@ -22,7 +22,8 @@ from msr_adapter.llamafactory.nodes import Place, trainer_arguments, trainer_var
 from msr_adapter.progress import Reporter
 
 TRAINER_LOG = "trainer_log.jsonl"
-WEIGHTS = {"lora": "adapter_model*.safetensors", "full": "model*.safetensors"}
+WEIGHTS = {**dict.fromkeys(("lora", "qlora", "dora", "rslora"), "adapter_model*.safetensors"),
+           "full": "model*.safetensors"}  # fmt: skip
 
 _POLL_S = 0.2
 _GRACE_S = 10.0

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_json
 from msr_adapter.llamafactory.models import trained_stamp
 
+STAGE = "train"
+"""Folder of a run that holds what its training left."""
 MODEL = "model"
 """Folder of a train stage that holds what LLaMA-Factory saved."""
 ORIGIN = "origin.json"
@@ -54,6 +57,14 @@ BASE = Weights()
 """The base model as it is."""
 
 
+def starting_weights(train: Train) -> Weights:
+    """Return what the training starts from beyond `train.model`: what the run `train.start` made.
+
+    Raises `UserError` if that is not there, or is not what it was.
+    """
+    return BASE if train.start is None else trained_weights(train.start / STAGE)
+
+
 def write_origin(train_dir: Path, weights: Weights) -> None:
     """Write down what a training starts from; nothing for the base model as it is."""
     if weights != BASE:
@@ -67,6 +78,8 @@ def trained_weights(train_dir: Path) -> Weights:
     Raises `UserError` if that is gone or is not what it was: the result would be another model than the trained one.
     """
     path = train_dir / ORIGIN
+    if not (train_dir / MODEL).is_dir():
+        raise UserError(Problem(str(train_dir), "", "no finished training here", "", "Run that pipeline first"))
     if not path.is_file():
         return BASE.then(train_dir / MODEL)
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

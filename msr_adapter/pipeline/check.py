@@ -13,7 +13,7 @@ from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_engine, check_libraries
 from msr_adapter.pipeline.settled import check_templates, template_notes
-from msr_adapter.pipeline.weights import check_weights, roles
+from msr_adapter.pipeline.weights import check_training, check_weights, roles
 
 _LEAST_FREE = 2**30
 
@@ -34,6 +34,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_models(loaded),
         *check_weights(loaded),
         *check_templates(loaded),
+        *check_training(loaded),
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),

@@ -52,15 +52,16 @@ def run(
 ) -> RunResult:
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
-    A stage that one of the run folders ``donors`` has under the very same fingerprint is taken over instead of run.
-    With ``checked``, the caller has looked for problems already.
+    A stage that one of the run folders ``donors`` (or the run that training starts from) has under the very same
+    fingerprint is taken over instead of run. With ``checked``, the caller has looked for problems already.
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
     if not checked:
         require(loaded)
     loaded = settle(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
-    others = [RunFolder(donor) for donor in donors]
+    start = loaded.pipeline.train.start
+    others = [RunFolder(donor) for donor in (*donors, *([start] if start else []))]
     forced = set(force)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")

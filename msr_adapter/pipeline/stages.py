@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
+from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
 from msr_adapter.llamafactory.models import model_stamp
-from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights
+from msr_adapter.llamafactory.objectives import SHAPES
+from msr_adapter.llamafactory.weights import Weights, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
 
 _CANNOT_MATTER: dict[str, Any] = {
@@ -130,7 +132,7 @@ def _run_users(c: Context) -> dict[str, Any]:
 
 
 def _dataset_config(p: Pipeline) -> Any:
-    return [p.train.images, p.train.rows, p.seed]
+    return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.seed]
 
 
 def _run_dataset(c: Context) -> dict[str, Any]:
@@ -144,14 +146,30 @@ def _train_config(p: Pipeline) -> Any:
     left_out: dict[str, Any] = {
         "negatives": True,
         "prompt": True,
+        "start": True,
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
     }
     return [p.train.model_dump(mode="json", exclude=left_out), p.seed]
 
 
-def _train_sources(p: Pipeline) -> Any:
+def _model_sources(p: Pipeline) -> Any:
     return model_stamp(p.train.model)
+
+
+def _train_sources(p: Pipeline) -> Any:
+    """Identify what training starts from, which is also what `score-base` scores."""
+    base, start = model_stamp(p.train.model), _start_sources(p)
+    return [base, start] if start else base
+
+
+def _start_sources(p: Pipeline) -> Any:
+    if p.train.start is None:
+        return None
+    try:
+        return starting_weights(p.train).stamps()
+    except UserError:  # `check` says what is wrong with it
+        return "absent"
 
 
 def _run_train(c: Context) -> dict[str, Any]:
@@ -170,7 +188,7 @@ def _run_score(c: Context) -> dict[str, Any]:
 
 
 def _run_score_base(c: Context) -> dict[str, Any]:
-    return _score(c, BASE)
+    return _score(c, starting_weights(c.pipeline.train))
 
 
 def _score(c: Context, weights: Weights) -> dict[str, Any]:
@@ -214,7 +232,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("data", 3, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage(
         "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
-        _forecast_config, _train_sources, _run_forecast,
+        _forecast_config, _model_sources, _run_forecast,
     ),
     Stage("items", 3, ("data",), _items_templates, ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
@@ -228,7 +246,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(
         "score", 1, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
-        _score_config, _no_sources, _run_score,
+        _score_config, _start_sources, _run_score,
     ),
     Stage(
         "score-base", 1, ("data", "users"), ("recommend",), ("scores.parquet",),

@@ -1,12 +1,16 @@
-"""The weights that a run builds on: adapters of its models."""
+"""The weights that a run builds on: adapters of its models, and the run that its training starts from."""
 
+import json
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, UserError
 
+_SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
+"""What must be the model's in a run and in the one that it goes on from."""
 _LEAST_BITSANDBYTES = (0, 46, 1)
 """What transformers 5.6 asks for."""
 
@@ -19,6 +23,44 @@ def check_weights(loaded: LoadedPipeline) -> list[Problem]:
         if model.quantization != "none":
             problems += _check_library(loaded.where(f"{role}.quantization"), f"{role}.quantization")
     return problems
+
+
+def check_training(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for what objective, method and start cannot be together, each with its place."""
+    from msr_adapter.llamafactory.methods import check_method, check_start
+    from msr_adapter.llamafactory.objectives import check_objective
+    from msr_adapter.llamafactory.weights import BASE, starting_weights
+
+    train = loaded.pipeline.train
+    problems = check_objective(train) + check_method(train)
+    weights = BASE
+    if train.start is not None:
+        try:
+            weights = starting_weights(train)
+        except UserError as error:
+            step = f"Run `msr run {train.start.name}` first, or name another run"
+            problems += [Problem("", "train.start", f"{p.where}: {p.found}", p.allowed, step) for p in error.problems]
+        else:
+            problems += _check_same_model(train.start, loaded)
+            if weights.reward:
+                found = f"{train.start} is a reward model, which has no answers to go on from"
+                problems.append(Problem("", "train.start", found, "a run with another objective"))
+    problems += check_start(train, weights)
+    return [replace(problem, where=problem.where or loaded.where(problem.field)) for problem in problems]
+
+
+def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
+    """A model trained under one template, one system text, one size of pictures is another model under others."""
+    path = start / "pipeline.json"
+    if not path.is_file():
+        return []
+    theirs = json.loads(path.read_text(encoding="utf-8"))["train"]["model"]
+    ours = loaded.pipeline.train.model.model_dump(mode="json")
+    differ = [field for field in _SAME if theirs.get(field, ours[field]) != ours[field]]
+    return [
+        Problem("", f"train.model.{field}", f"{ours[field]}", f"{theirs[field]} in {start}, where training starts")
+        for field in differ
+    ]
 
 
 def roles(loaded: LoadedPipeline) -> dict[str, ModelRef]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, json_text, write_info, write_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
+from msr_adapter.llamafactory.objectives import SHAPES
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS, CandidateRows, Codes
@@ -25,42 +26,47 @@ def build_dataset(
 ) -> dict[str, Any]:
     """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` into ``out``; return counts.
 
-    Rows are shuffled by ``seed``. Image paths are relative to ``data_dir``. Raises `UserError` without training rows.
+    A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
+    wrong one. Rows are shuffled by ``seed``. Image paths are relative to ``data_dir``. Raises `UserError` without
+    training rows.
     """
+    shape = SHAPES[train.objective]
     counts: dict[str, Any] = {}
     written = []
     quote = json_text if train.rows == "jsonl" else None
     for place, (name, split) in enumerate(_SPLITS):
         rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images, quote=quote)
-        counts |= {f"{split}_rows": len(rows), f"{split}_positives": int(rows.labels.sum())}
+        sides = 2 if shape == "judged" else 1
+        counts |= {f"{split}_rows": sides * len(rows), f"{split}_positives": sides * int(rows.labels.sum())}
         if len(rows):
             shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
-            order = _order(rows, split, np.random.default_rng([seed, place]))
-            order = _image_first(order, shown) if train.rows == "jsonl" else order
-            with reporter.track(f"{split} rows", len(rows)) as advance:
-                write_rows(out / name, _chunks(rows, order, advance), train.rows)
-            counts[f"{split}_with_image"] = int(shown.sum())
+            order = _order(rows, split, sides, np.random.default_rng([seed, place]))
+            order = _image_first(order, shown.repeat(sides)) if train.rows == "jsonl" else order
+            with reporter.track(f"{split} rows", len(order)) as advance:
+                write_rows(out / name, _chunks(rows, order, shape, advance), train.rows)
+            counts[f"{split}_with_image"] = sides * int(shown.sum())
             written.append(name)
     if TRAIN not in written:
         step = "Lower data.k_core or split.min_history, or give more interactions"
         raise UserError(Problem("", "split", "no training examples are left", "at least one", step))
-    write_info(out, written)
+    write_info(out, written, shape)
     return counts
 
 
-def _order(rows: CandidateRows, split: str, generator: np.random.Generator) -> Codes:
+def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Generator) -> Codes:
     """Shuffle training rows one by one; of other splits the examples, whose rows stay together.
 
-    Only training sees the order, and prompts of one user side by side compress 20 times better.
+    Row r asks about candidate r // ``sides``. Only training sees the order, and prompts of one user side by side
+    compress 20 times better.
     """
     if split == "train":
-        return generator.permutation(len(rows))
+        return generator.permutation(sides * len(rows))
     first = np.flatnonzero(np.diff(rows.examples, prepend=-1))
     length = np.diff(np.append(first, len(rows)))
     drawn = generator.permutation(len(first))
     begin = np.cumsum(length[drawn]) - length[drawn]
     order: Codes = np.arange(len(rows)) + np.repeat(first[drawn] - begin, length[drawn])
-    return order
+    return (sides * order[:, None] + np.arange(sides)).ravel()
 
 
 def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
@@ -69,9 +75,22 @@ def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _chunks(rows: CandidateRows, order: Codes, advance: Advance) -> Iterator[TrainingRows]:
+def _chunks(rows: CandidateRows, order: Codes, shape: Shape, advance: Advance) -> Iterator[TrainingRows]:
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        answers = pl.Series(ANSWERS).gather(1 - rows.labels[chosen])
-        yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen))
+        yield _judged(rows, chosen) if shape == "judged" else _answered(rows, chosen, pairs=shape == "pairs")
         advance(len(chosen))
+
+
+def _answered(rows: CandidateRows, chosen: Codes, *, pairs: bool) -> TrainingRows:
+    """Return rows with their right answers; as ``pairs``, with the wrong ones beside them."""
+    yes, no = 1 - rows.labels[chosen], rows.labels[chosen]
+    rejected = pl.Series(ANSWERS).gather(no) if pairs else None
+    return TrainingRows(rows.prompts(chosen), pl.Series(ANSWERS).gather(yes), rows.images(chosen), rejected)
+
+
+def _judged(rows: CandidateRows, chosen: Codes) -> TrainingRows:
+    """Return rows with one answer each: even ones have the right answer, odd ones the wrong."""
+    candidates, wrong = chosen // 2, chosen % 2
+    answers = pl.Series(ANSWERS).gather((1 - rows.labels[candidates]) ^ wrong)
+    return TrainingRows(rows.prompts(candidates), answers, rows.images(candidates), right=pl.Series(wrong == 0))

@@ -59,7 +59,8 @@ def _check_row(row: TrainingRow, encoder: Encoder, data_dir: Path, cutoff_len: i
             findings.broken[image] = error
     if findings.broken.keys() & set(row.images):
         return
-    length = encoder.row_length(row.prompt, [data_dir / image for image in row.images], row.answer)
+    images = [data_dir / image for image in row.images]
+    length = max(encoder.row_length(row.prompt, images, answer) for answer in row.answers)
     findings.longest = max(findings.longest, length)
     findings.too_long += length > cutoff_len
 

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import Train
+from msr_adapter.errors import StageError
 from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.joining import MEETING, announced, join
 from msr_adapter.llamafactory.launch import launch, prune
 from msr_adapter.llamafactory.models import is_small
 from msr_adapter.llamafactory.nodes import Place, by_hand, find_place
 from msr_adapter.llamafactory.versions import require_versions
+from msr_adapter.llamafactory.weights import MODEL, VALUE_HEAD, starting_weights, write_origin
 from msr_adapter.progress import Reporter
 from msr_adapter.train.preflight import preflight
 
 YAML = "train.yaml"
-MODEL = "model"
 
 _COMMENT = """\
 Written by msr. The same training by hand: llamafactory-cli train {path}
@@ -28,6 +29,7 @@ def train(train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path,
     Raises `UserError` before anything is trained, `StageError` when LLaMA-Factory fails or trains nothing.
     """
     require_versions()
+    write_origin(out, starting_weights(train))
     place = training_place(train)
     checked = preflight(train, data_dir, dataset_dir, reporter)
     yaml, model_dir = out / YAML, out / MODEL
@@ -35,6 +37,8 @@ def train(train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path,
     small = is_small(train.model)
     with announced(out.parent / MEETING, yaml, place):
         trained = launch(yaml, model_dir, method=train.method, small=small, place=place, reporter=reporter)
+    if train.objective == "reward" and not (model_dir / VALUE_HEAD).is_file():
+        raise StageError(f"LLaMA-Factory ended without an error, but saved no {VALUE_HEAD} ({model_dir})")
     freed = prune(model_dir)
     # ``out`` gets another name when the stage is done: the YAML that stays must not point into it.
     _write(train, place, data_dir, dataset_dir, seed, yaml, out.parent / "trained-by-hand")

@@ -38,7 +38,7 @@ from msr_adapter.config.models.sources import (
     TableSource,
 )
 from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSummaries
-from msr_adapter.config.models.train import Lora, Train
+from msr_adapter.config.models.train import Freeze, Lora, Method, Objective, Preference, Train
 
 __all__ = [
     "AUTO",
@@ -50,6 +50,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Execution",
+    "Freeze",
     "HMSource",
     "HubTable",
     "HuggingFaceSource",
@@ -61,15 +62,18 @@ __all__ = [
     "Limit",
     "Lora",
     "MMRecSource",
+    "Method",
     "MicroLensSource",
     "Mixture",
     "Model",
     "ModelRef",
     "MovieLensSource",
     "Negatives",
+    "Objective",
     "OfficialAmazonSource",
     "Pipeline",
     "PixelRecSource",
+    "Preference",
     "Protocol",
     "RecBoleSource",
     "SASRec",

@@ -1,8 +1,9 @@
 """Fine-tuning the recommender."""
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.launch import Launch
@@ -23,15 +24,71 @@ class Lora(Model):
     """Modules that get an adapter, comma-separated; `all` = every linear layer."""
 
 
+class Preference(Model):
+    """How strongly preferences pull. Read when `objective` is `dpo` or `kto`."""
+
+    beta: float = Field(0.1, gt=0)
+    """How closely the model stays at the one that training started from: the larger, the closer."""
+    loss: Literal["sigmoid", "orpo", "simpo"] = "sigmoid"
+    """Of `dpo`. sigmoid is DPO itself; orpo and simpo compare with no reference model."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of pairs taken to be the wrong way round; loss `sigmoid`."""
+    simpo_gamma: float = Field(0.5, ge=0)
+    """Margin that loss `simpo` asks for."""
+    supervised: float = Field(0.0, ge=0)
+    """Weight of the supervised loss on the right answers, added to the preference loss."""
+    right_weight: float = Field(1.0, gt=0)
+    """Weight of the right answers in `kto`."""
+    wrong_weight: float = Field(1.0, gt=0)
+    """Weight of the wrong answers in `kto`."""
+
+
+class Freeze(Model):
+    """Which parts of a model with images stay as they are."""
+
+    vision: bool = True
+    """The vision tower."""
+    projector: bool = True
+    """What turns its features into tokens. An adapter method trains all of its weights, once it is not frozen."""
+    language: bool = False
+    """The language model."""
+
+
+Objective = Literal["sft", "dpo", "kto", "reward"]
+Method = Literal["lora", "qlora", "dora", "rslora", "full"]
+
+
 class Train(Model):
-    """Move 3: LLaMA-Factory supervised fine-tuning of the recommender."""
+    """Move 3: LLaMA-Factory fine-tunes the recommender."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _qlora_quantises(cls, values: Any) -> Any:
+        """Let `method: qlora` mean 4 bits, in training and wherever the model is loaded, unless the model says 8."""
+        model = values.get("model") if isinstance(values, dict) and values.get("method") == "qlora" else None
+        if isinstance(model, ModelRef):
+            model = model.model_dump()
+        if not isinstance(model, dict) or model.get("quantization", "none") != "none":
+            return values
+        return {**values, "model": {**model, "quantization": 4}}
 
     model: ModelRef
     """The recommender before fine-tuning."""
-    method: Literal["lora", "full"] = "lora"
-    """Train adapters, or all weights."""
+    start: Path | None = Field(None, json_schema_extra=allowed("the folder of a run, a run's name, or null"))
+    """Run whose trained model training goes on from (`demo`: the folder beside this file, else `runs/demo`): DPO after
+    SFT, for one. `model` must be the model of that run."""
+    objective: Objective = "sft"
+    """sft: the right answer. dpo: the right answer rather than the wrong one. kto: each answer by itself, as right or
+    wrong. reward: a value head that prefers the right answer, and scores in place of the answers' odds."""
+    preference: Preference = Preference()
+    """Read when `objective` is `dpo` or `kto`."""
+    method: Method = "lora"
+    """lora: low-rank adapters. qlora: on weights in 4 bits. dora: with directions and lengths apart. rslora: scaled for
+    large ranks. full: all weights."""
     lora: Lora = Lora()
-    """Read when `method` is `lora`."""
+    """Read unless `method` is `full`."""
+    freeze: Freeze = Freeze()
+    """Parts that training leaves alone."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
     prompt: Literal["recommend", "recommend-image-first"] = "recommend"
@@ -63,7 +120,7 @@ class Train(Model):
     cutoff_len: int = Field(2048, ge=16)
     """Longest prompt plus answer in tokens; longer rows stop the stage before training starts."""
     train_on_prompt: bool = False
-    """True: the loss covers the prompt too (the paper's Eq. 2)."""
+    """True: the loss covers the prompt too (the paper's Eq. 2); `objective: sft`."""
     launch: Launch = Launch()
     """On how many devices it trains."""
     overrides: dict[str, Any] = Field({})
