@@ -8,6 +8,10 @@ from msr_adapter.llamafactory.weights import BASE, Weights
 
 
 def _huggingface(model: ModelRef, weights: Weights) -> Backend:
+    if weights.reward:
+        from msr_adapter.backends.reward import RewardBackend
+
+        return RewardBackend(model, weights)
     from msr_adapter.backends.huggingface import HuggingFaceBackend
 
     return HuggingFaceBackend(model, weights)

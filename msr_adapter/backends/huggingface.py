@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from msr_adapter.backends.decoding import Row
 from msr_adapter.backends.loaded import LoadedModel, Work
@@ -49,16 +49,7 @@ class HuggingFaceBackend:
     @property
     def identity(self) -> str:
         """Digest of all weights in order, template, system text, pixel limits, dtype and versions; loads no model."""
-        if not self._identity:
-            trained = self._weights.stamps()
-            settings = self.model.model_dump(include={
-                "template", "default_system", "image_max_pixels", "image_min_pixels", "dtype",
-            })  # fmt: skip
-            versions = [metadata.version(name) for name in _LIBRARIES]
-            if self.model.quantization != "none":
-                settings["quantization"] = self.model.quantization
-                versions.append(metadata.version("bitsandbytes"))
-            self._identity = digest([model_stamp(self.model), trained, settings, versions])
+        self._identity = self._identity or identity_of(self.model, self._weights)
         return self._identity
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
@@ -80,10 +71,8 @@ class HuggingFaceBackend:
 
     def _load(self) -> LoadedModel:
         if self._loaded is None:
-            rows = _SCORED if self.model.batch_size == "auto" else self.model.batch_size
-            self._loaded = LoadedModel(self.model, self._weights, Room(rows))
-            on_cpu = self._loaded.network.device.type == "cpu"
-            self._loaded.room.tokens = _CPU_TOKENS if on_cpu else _GPU_TOKENS
+            self._loaded = LoadedModel(self.model, self._weights, Room(rows_at_once(self.model)))
+            self._loaded.room.tokens = tokens_at_once(self._loaded.network)
         return self._loaded
 
     def _score(self, work: "_Workload") -> None:
@@ -96,7 +85,7 @@ class HuggingFaceBackend:
                     for place, answer in self._load().scores(asked):
                         work.settle(rows[place], answer)
                 except torch.OutOfMemoryError as error:
-                    _never_fits(max(len(work.prompts[row]) for row in rows if row not in work.answers), error)
+                    never_fits(max(len(work.prompts[row]) for row in rows if row not in work.answers), error)
 
     def _write(self, work: "_Workload") -> None:
         """Write the texts; each answer may bring new prompts. Halves the rows under way when memory runs out."""
@@ -117,7 +106,7 @@ class HuggingFaceBackend:
                 )  # fmt: skip
             except torch.OutOfMemoryError as error:
                 if self._slots == 1:
-                    _never_fits(max(len(row.prompt) for row in waiting), error)
+                    never_fits(max(len(row.prompt) for row in waiting), error)
                 self._slots = min(self._slots, len(waiting)) // 2 or 1
                 torch.cuda.empty_cache()
 
@@ -132,10 +121,32 @@ class HuggingFaceBackend:
                 done += answer(piece)
             except torch.OutOfMemoryError as error:
                 if len(piece) == 1:
-                    _never_fits(len(piece[0][1]), error)
+                    never_fits(len(piece[0][1]), error)
                 torch.cuda.empty_cache()
                 self._slots = len(piece) // 2
         return done
+
+
+def identity_of(model: ModelRef, weights: Weights) -> str:
+    """Return the digest of all weights in order, and of everything else that decides a loaded model's answers."""
+    settings = model.model_dump(include={
+        "template", "default_system", "image_max_pixels", "image_min_pixels", "dtype",
+    })  # fmt: skip
+    versions = [metadata.version(name) for name in _LIBRARIES]
+    if model.quantization != "none":
+        settings["quantization"] = model.quantization
+        versions.append(metadata.version("bitsandbytes"))
+    return digest([model_stamp(model), weights.stamps(), settings, versions])
+
+
+def rows_at_once(model: ModelRef) -> int:
+    """Return how many rows a scoring pass has to begin with."""
+    return _SCORED if model.batch_size == "auto" else model.batch_size
+
+
+def tokens_at_once(network: Any) -> int:
+    """Return how many tokens a scoring pass has to begin with."""
+    return _CPU_TOKENS if network.device.type == "cpu" else _GPU_TOKENS
 
 
 class _Workload:
@@ -165,7 +176,7 @@ class _Workload:
         rows = []
         for request in requests:
             number = len(self.requests)
-            encoded = _encode(self._encoder, request)
+            encoded = encode(self._encoder, request)
             self.requests.append(request)
             self.prompts.append(encoded if isinstance(encoded, list) else [])
             rows += self.settle(number, encoded) if isinstance(encoded, Failure) else [self._row(number)]
@@ -175,7 +186,8 @@ class _Workload:
 _Ask = Callable[[list[Work]], list[Completion]]
 
 
-def _encode(encoder: Encoder, request: Request) -> list[int] | Failure:
+def encode(encoder: Encoder, request: Request) -> list[int] | Failure:
+    """Return the tokens of a request's prompt, or its failure: an image cannot be read."""
     try:
         return encoder.encode(request.prompt, [image.path for image in request.images], request.sides)
     except OSError as error:  # Pillow's errors on damaged files are among them
@@ -192,7 +204,8 @@ def _scoring(work: _Workload) -> list[list[int]]:
     return list(groups.values())
 
 
-def _never_fits(tokens: int, error: Exception) -> NoReturn:
+def never_fits(tokens: int, error: Exception) -> NoReturn:
+    """Raise the `StageError` for a prompt that does not fit the memory alone."""
     raise StageError(
         f"A single prompt of {tokens} tokens does not fit the GPU's memory",
         "the model, the image or the preference text is too large for this device",

@@ -63,6 +63,11 @@ class Encoder:
         source, target = self._pair(prompt, images, answer)
         return len(source) + len(target) + int(self.template.efficient_eos)
 
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return all tokens that training reads after a prompt: the answer and the end of the turn."""
+        ids = self._pair("?", (), answer)[1]
+        return [*ids, self.tokenizer.eos_token_id] if self.template.efficient_eos else ids
+
     def answer_tokens(self, choices: Sequence[str]) -> tuple[int, ...]:
         """Return the token that training teaches for each choice where they first differ, resolved by the template.
 

@@ -1,0 +1,123 @@
+"""A reward model: what its value head gives each answer to a prompt, read where training read it."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from msr_adapter.backends.huggingface import encode, identity_of, never_fits, rows_at_once, tokens_at_once
+from msr_adapter.backends.sharing.room import Room
+from msr_adapter.config.models import ModelRef
+from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.llamafactory.encode import Encoder, collate
+from msr_adapter.llamafactory.models import is_small
+from msr_adapter.llamafactory.weights import Weights
+
+Spoken = tuple[int, list[int]]
+"""Number of a request, and the tokens of its prompt with one of its answers."""
+
+
+class RewardBackend:
+    """The odds of fixed answers from their rewards: p(a) = exp(r(a)) / sum of exp(r) over the choices.
+
+    Training teaches differences of rewards under one prompt, and nothing else: r(Yes) - r(No) is the log-odds that it
+    fits (Bradley and Terry), while r(Yes) alone may be shifted by any amount from prompt to prompt.
+    """
+
+    def __init__(self, model: ModelRef, weights: Weights) -> None:
+        self.model = model
+        self._weights = weights
+        self._identity = ""
+        self._loaded: _Loaded | None = None
+
+    @property
+    def label(self) -> str:
+        """The model as configured."""
+        return f"{self.model.path} ({self.model.template}, {self.model.dtype}), reward model"
+
+    @property
+    def identity(self) -> str:
+        """Digest of all weights with the value head, template, system text, pixel limits, dtype and versions."""
+        self._identity = self._identity or identity_of(self.model, self._weights)
+        return self._identity
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
+        """Answer all requests, and those that ``follow`` adds, in the order asked; each must have choices."""
+        asked, answers = list(requests), list[Answer]()
+        while len(answers) < len(asked):
+            new = self._answer(asked[len(answers) :])
+            answers += new
+            asked += [more for answer in new for more in follow(answer)]
+        return answers
+
+    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        if any(not request.choices for request in requests):
+            raise StageError("A reward model was asked for a text", "it only compares answers", "use another model")
+        self._loaded = self._loaded or _Loaded(self.model, self._weights)
+        loaded, answers = self._loaded, dict[int, Answer]()
+        prompts: dict[int, list[int]] = {}
+        for number, request in enumerate(requests):
+            encoded = encode(loaded.encoder, request)
+            if isinstance(encoded, Failure):
+                answers[number] = encoded
+            else:
+                prompts[number] = encoded
+        for number, rewards in loaded.rewards(requests, prompts).items():
+            request, odds = requests[number], _log_softmax(rewards)
+            answers[number] = Completion(request.key, "", odds, "choice", len(prompts[number]), 0)
+        return [answers[number] for number in range(len(requests))]
+
+
+class _Loaded:
+    """A model and its value head in memory."""
+
+    def __init__(self, model: ModelRef, weights: Weights) -> None:
+        import torch
+
+        self.encoder = Encoder(model, weights)
+        if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+        whole = self.encoder.load_model()
+        self._network, self._head = whole.pretrained_model, whole.v_head.float()
+        self._collator = self.encoder.collator(self._network)
+        self._room = Room(rows_at_once(model), tokens_at_once(self._network))
+
+    def rewards(self, requests: Sequence[Request], prompts: dict[int, list[int]]) -> dict[int, list[float]]:
+        """Return the reward of every choice of the requests that have a prompt; longest first, in batches that fit."""
+        import torch
+
+        spoken = [(number, ids + self.encoder.answer_ids(choice))
+                  for number, ids in prompts.items() for choice in requests[number].choices]  # fmt: skip
+        order = sorted(range(len(spoken)), key=lambda place: -len(spoken[place][1]))
+        found: dict[int, float] = {}
+        try:
+            passes = self._room.each(
+                order, lambda place: len(spoken[place][1]),
+                lambda part: self._pass([spoken[place] for place in part], requests),
+            )  # fmt: skip
+            for part, values in passes:
+                found |= zip(part, values, strict=True)
+        except torch.OutOfMemoryError as error:
+            never_fits(max(len(ids) for place, (_, ids) in enumerate(spoken) if place not in found), error)
+        rewards: dict[int, list[float]] = {number: [] for number in prompts}
+        for place, (number, _) in enumerate(spoken):
+            rewards[number].append(found[place])
+        return rewards
+
+    def _pass(self, spoken: Sequence[Spoken], requests: Sequence[Request]) -> list[float]:
+        import torch
+
+        images = [[image.path for image in requests[number].images] for number, _ in spoken]
+        batch = collate(self._collator, [ids for _, ids in spoken], images)
+        inputs: dict[str, Any] = {name: value.to(self._network.device) for name, value in batch.items()}
+        with torch.inference_mode():
+            states = self._network(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]
+            # Rows end together: the last column is the last token of each answer, where training reads the reward.
+            values = self._head(states[:, -1].float().to(self._head.summary.weight.device))
+        return [float(value) for value in values.squeeze(-1)]
+
+
+def _log_softmax(rewards: Sequence[float]) -> tuple[float, ...]:
+    import torch
+
+    return tuple(torch.tensor(rewards, dtype=torch.float64).log_softmax(0).tolist())
