@@ -20,6 +20,10 @@ data:
 split: {train_targets: 2}
 train: {max_steps: 4, batch_size: 8}
 """
+SMALL_DPO = SMALL.replace("extends: demo\nname: small\n", "extends: demo-dpo\nname: small-dpo\n").replace(
+    "train: {", "train: {start: run, "
+)
+"""What goes on from the small pipeline's run, in `run` beside it."""
 
 
 def write_small_pipeline(folder: Path) -> Path:

@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from end_to_end import RAN, msr, msr_json, write_small_pipeline
+from end_to_end import RAN, SMALL_DPO, msr, msr_json, write_small_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,23 @@ def test_an_export_scores_as_the_run_did_and_needs_nothing_of_ours(finished: Pat
     again = msr("export", pipeline, *options)
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
+
+
+def test_dpo_goes_on_from_the_finished_run_on_the_same_candidates(finished: Path, tmp_path: Path) -> None:
+    pipeline, run = finished.parent / "small-dpo.yaml", tmp_path / "dpo"
+    pipeline.write_text(SMALL_DPO)
+    result = msr_json("run", pipeline, "--run-dir", run)
+    states = {stage["name"]: stage["state"] for stage in result["stages"]}
+    taken_over = {"data", "forecast", "items", "users"}
+    assert {name for name, state in states.items() if state == "up to date"} == taken_over
+    assert json.loads((run / "train" / "origin.json").read_text())["full"] == str(finished / "train" / "model")
+    before, after, base = (
+        pq.read_table(folder / "scores.parquet")["logit"].to_numpy()
+        for folder in (finished / "score", run / "score", run / "score-base")
+    )
+    assert np.array_equal(base, before)  # what DPO starts from is what the earlier run scored
+    assert abs(after - before).max() > 1e-3
+    compared = msr_json("compare", finished, run)
+    assert {"small", "small-dpo"} <= set(json.dumps(compared).replace('"', " ").split())
+    again = msr_json("run", pipeline, "--run-dir", run)
+    assert {stage["state"] for stage in again["stages"]} == {"up to date"}
