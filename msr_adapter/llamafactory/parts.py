@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msr_adapter.config.models import ModelRef
-from msr_adapter.llamafactory.lengths import _local_file
+from msr_adapter.llamafactory.recognise import model_file
 
 _PROJECTOR = ("multi_modal_projector",)
 _MERGER = ("visual.merger",)
@@ -26,5 +26,5 @@ PROJECTORS: Mapping[str, tuple[str, ...]] = {
 
 def model_config(model: ModelRef) -> dict[str, Any] | None:
     """Return the model's `config.json`; None when it is not on this machine."""
-    path = _local_file(model, "config.json")
+    path = model_file(model, "config.json")
     return None if path is None else dict(json.loads(path.read_text(encoding="utf-8")))

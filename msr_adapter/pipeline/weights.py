@@ -6,8 +6,9 @@ from importlib import metadata
 from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.models import ModelRef
+from msr_adapter.config.models import AUTO, ModelRef
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.llamafactory.recognise import family_of
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
 """What must be the model's in a run and in the one that it goes on from."""
@@ -55,8 +56,13 @@ def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
     if not path.is_file():
         return []
     theirs = json.loads(path.read_text(encoding="utf-8"))["train"]["model"]
-    ours = loaded.pipeline.train.model.model_dump(mode="json")
-    differ = [field for field in _SAME if theirs.get(field, ours[field]) != ours[field]]
+    model = loaded.pipeline.train.model
+    ours = model.model_dump(mode="json")
+    if (family := family_of(model)) and model.template == AUTO:
+        ours["template"] = family.template
+    # A run that stopped early, and a model that is not here yet, leave `auto`.
+    differ = [field for field in _SAME if theirs.get(field, ours[field]) not in (ours[field], AUTO)
+              and ours[field] != AUTO]  # fmt: skip
     return [
         Problem("", f"train.model.{field}", f"{ours[field]}", f"{theirs[field]} in {start}, where training starts")
         for field in differ
