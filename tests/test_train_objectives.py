@@ -80,9 +80,10 @@ def variants() -> dict[str, Train]:
     vision = {"vision": False, "projector": False}
     return {
         "lora": train_config(), "dora": train_config(method="dora"), "rslora": train_config(method="rslora"),
+        "qlora": train_config(method="qlora"),
         "lora-projector": train_config(freeze={"projector": False}),
         "lora-projector-llava": train_config("llava", freeze={"projector": False}),
-        "lora-vision": train_config(freeze=vision),
+        "lora-vision": train_config(freeze=vision), "lora-vision-qwen3": train_config("qwen3_vl_nothink", freeze=vision),
         "lora-vision-alone": train_config(freeze={"vision": False, "language": True}),
         "full": train_config(method="full"), "full-all": train_config(method="full", freeze=vision),
         "full-projector": train_config(method="full", freeze={"projector": False, "language": True}),
@@ -126,9 +127,10 @@ def parts(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("lora", {"language"}), ("dora", {"language"}), ("rslora", {"language"}),
+        ("lora", {"language"}), ("dora", {"language"}), ("rslora", {"language"}), ("qlora", {"language"}),
         ("lora-projector", {"language", "projector"}), ("lora-projector-llava", {"language", "projector"}),
         ("lora-vision", {"language", "vision", "projector"}), ("lora-vision-alone", {"vision"}),
+        ("lora-vision-qwen3", {"language", "vision", "projector"}),
         ("full", {"language"}), ("full-all", {"language", "vision", "projector"}), ("full-projector", {"projector"}),
         ("reward", {"language", "value head"}), ("reward-full", {"language", "value head"}), ("orpo", {"language"}),
     ],
@@ -145,7 +147,7 @@ def test_adapters_are_of_the_kind_asked_for() -> None:
     assert any("magnitude" in name for name in trained_tensors("dora"))
 
 
-@pytest.mark.parametrize("name", ["dora", "rslora", "lora-projector", "lora-vision", "full-all"])
+@pytest.mark.parametrize("name", ["dora", "rslora", "qlora", "lora-projector", "lora-vision-qwen3", "full-all"])
 def test_each_method_is_scored_as_it_was_trained(name: str) -> None:
     config = variants()[name]
     before, after = logits(config.model, split="test"), logits(config.model, trained_weights(models()[name]), "test")
