@@ -43,11 +43,14 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
     assert counts == {
         "mode": "image", "items": 4, "items_in_histories": 3, "requests": 3, "distinct_requests": 3, "computed": 3,
         "cached": 0, "empty_answers": 0, "refused": 0, "echoed": 0, "wrapped": 0, "cut_by_budget": 0, "trimmed": 0,
-        "failed": 0, "with_image": 2, "nothing_to_describe": 0,
+        "failed": 0, "failures": [], "bare": [], "near_identical": pytest.approx(2 / 3), "forecast": counts["forecast"],
+        "lengths": {"p5": pytest.approx(15), "median": 15, "p95": pytest.approx(20.4), "max": 21},
+        "with_image": 2, "nothing_to_describe": 0,
         "distinctness": pytest.approx(2 / 3), "without_summary": 1,
         "tokens_in": sum(len(prompt) for prompt in backend.prompts), "tokens_out": 15 + 15 + 21,
     }  # fmt: skip
-    assert notes == ""
+    assert "3 requests at most, 0 answered already; to ask 3: about" in notes
+    assert "3 of 15 tokens in the middle (15 to 20 for nine in ten), 67% distinct, 67% nearly identical" in notes
 
 
 def test_what_the_source_says_of_an_item_is_in_its_prompt_and_enough_to_ask(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from msr_adapter.cli import (
     export_model,
     fetch_images,
     library,
+    previews,
     recommend,
     results,
 )
@@ -102,14 +103,30 @@ class Summary(StrEnum):
 def summarize(
     pipeline: PipelineArgument,
     only: Annotated[Summary | None, typer.Option("--only", help="Stop after this summariser.")] = None,
+    preview: Annotated[
+        int | None, typer.Option("--preview", min=1, metavar="N", help="Print the prompts of N items and of N users.")
+    ] = None,
+    ask: Annotated[bool, typer.Option("--run", help="With --preview: the answers too; they are kept.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls and tokens are left to ask.")] = False,
     sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write item summaries (image and title to text) and user summaries (history to preferences).
 
-    Example: [bold]msr summarize demo --only items[/bold]
+    Example: [bold]msr summarize demo --preview 3[/bold]
     """
     targets = (only.value,) if only else ("items", "users")
-    _bring_up_to_date(pipeline, targets, sets, run_dir, force, quiet, as_json)
+    if preview is None and not dry_run and not ask:
+        _bring_up_to_date(pipeline, targets, sets, run_dir, force, quiet, as_json)
+        return
+    with exit_codes(as_json):
+        if ask and preview is None:
+            raise UserError(Problem("--run", "", "nothing says what to ask", "", "Give --preview N too"))
+        loaded = _load(pipeline, sets, run_dir, force)
+        with interruptible(loaded.run_dir):
+            if preview is None:
+                previews.print_cost(loaded, targets, _reporter(quiet), as_json)
+            else:
+                previews.print_preview(loaded, targets, preview, ask, _reporter(quiet), as_json)
 
 
 @app.command()

@@ -58,6 +58,10 @@ class CompletionCache:
         """Return those of ``keys`` that are answered already."""
         return set(self._store.lookup(keys))
 
+    def lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """Return the answers to those of ``keys`` that are answered already; nothing is counted."""
+        return self._store.lookup(keys)
+
     def complete(
         self,
         backend: Backend,

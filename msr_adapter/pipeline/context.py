@@ -17,6 +17,11 @@ OWN_CACHE = Path("cache", "completions.sqlite")
 """Where a run folder keeps its completions."""
 
 
+def cache_path(pipeline: Pipeline, folder: RunFolder) -> Path:
+    """Return where completions are kept: in the pipeline's file, or in the run's own."""
+    return pipeline.cache or folder.root / OWN_CACHE
+
+
 def prompts_of(pipeline: Pipeline, question: str | None = None) -> Prompts:
     """Return the pipeline's prompts, with what it says of its items and of how long a summary may be."""
     summaries = pipeline.summarize
@@ -44,7 +49,7 @@ class Context:
     @property
     def cache_path(self) -> Path:
         """File of the completion cache: the pipeline's, or the run's own."""
-        return self.pipeline.cache or self.folder.root / OWN_CACHE
+        return cache_path(self.pipeline, self.folder)
 
     def cache(self) -> CompletionCache:
         """Open the completion cache."""

@@ -6,17 +6,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from msr_adapter.config.models import ModelRef
 from msr_adapter.config.models.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Failure, Image, Request, Start
-from msr_adapter.progress import Advance, Reporter
+from msr_adapter.generation.watching import watched
+from msr_adapter.progress import Advance, Meter, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
+from msr_adapter.summarize.ahead import Planned, look_ahead
+from msr_adapter.summarize.alike import near_identical
 from msr_adapter.summarize.cleaning import Cleaned, clean
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
+_ALIKE = 0.8  # share of nearly identical summaries above which the same holds
 _NAMED = 5
+NAMED = 20
+"""Items that a manifest names, at most."""
 _TREATED = {"skip": "they are skipped", "title": "titles stand in for them"}
 _FEW = 20  # too few summaries to speak of a share
 
@@ -56,6 +65,8 @@ class Answers:
     """Requests whose answer ended at the token budget."""
     trimmed: int = 0
     """Those of them that lost the beginning of a sentence which the budget left unfinished."""
+    meter: Meter = field(default_factory=Meter)
+    """Told of every answer that this process computes."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """The id and the reason of every request without an answer."""
     _distinct: dict[str, Completion] = field(default_factory=dict)
@@ -75,14 +86,14 @@ class Answers:
 
     def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
         """Answer ``requests`` in their order; ``owners`` name them in the list of failures."""
-        answers = self.cache.attempt(self.backend, requests, advance=advance)
+        answers = self.cache.attempt(watched(self.backend, self.meter.add), requests, advance=advance)
         return [self.take(*taken) for taken in zip(owners, requests, answers, strict=True)]
 
     def converse(
         self, starts: Sequence[Start[R]], families: Sequence[object], advance: Advance
     ) -> Iterator[tuple[int, R]]:
         """Move chains to their ends (`CompletionCache.converse`); what they were answered goes through `take`."""
-        return self.cache.converse(self.backend, starts, families=families, advance=advance)
+        return self.cache.converse(watched(self.backend, self.meter.add), starts, families=families, advance=advance)
 
     def take(self, owner: str, request: Request, answer: Answer) -> str | None:
         """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""
@@ -121,6 +132,7 @@ class Answers:
             "cut_by_budget": self.cut,
             "trimmed": self.trimmed,
             "failed": len(self.failures),
+            "failures": self.failures[:NAMED],
             "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
             "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
         }
@@ -156,6 +168,43 @@ class Answers:
                 f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens, "
                 f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if they matter"
             )
+
+    def looked_over(self, reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+        """Return how long the summaries are (in tokens, as written) and how much they differ; note what is odd.
+
+        ``keys`` are those of the requests that gave ``texts``; equal requests count once.
+        """
+        by_key = dict(zip(keys, texts, strict=True))
+        share = distinctness(reporter, label, list(by_key), texts)
+        alike = near_identical(list(by_key.values()))
+        if len(by_key) > _FEW and alike > _ALIKE and share >= _COLLAPSED:
+            reporter.note(
+                f"{label}: {alike:.0%} of the summaries are nearly identical to another one; read some of them"
+            )
+        lengths = _percentiles([self._distinct[key].tokens_out for key in by_key if key in self._distinct])
+        if lengths:
+            reporter.note(
+                f"{label}: {len(by_key):,} of {lengths['median']:.0f} tokens in the middle ({lengths['p5']:.0f} to "
+                f"{lengths['p95']:.0f} for nine in ten), {share:.0%} distinct, {alike:.0%} nearly identical to another"
+            )
+        return {"distinctness": share, "near_identical": alike, "lengths": lengths}
+
+
+def _percentiles(tokens: Sequence[int]) -> dict[str, float]:
+    if not tokens:
+        return {}
+    p5, median, p95 = (float(value) for value in np.percentile(tokens, (5, 50, 95)))
+    return {"p5": p5, "median": median, "p95": p95, "max": float(max(tokens))}
+
+
+def foretell(
+    starts: Sequence[Planned], cache: CompletionCache, model: ModelRef, budget: int, reporter: Reporter, label: str
+) -> dict[str, Any]:
+    """Say what is left to ask, before it is asked, and return it."""
+    outlook = look_ahead(starts, cache.lookup, model, budget)
+    if outlook.to_ask:
+        reporter.note(outlook.line(label))
+    return outlook.as_dict()
 
 
 def read(request: Request, answer: Answer) -> str | None:

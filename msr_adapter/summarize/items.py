@@ -11,8 +11,8 @@ from msr_adapter.generation import Backend, CompletionCache, Image
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
-from msr_adapter.summarize.answers import Answers, distinctness
-from msr_adapter.summarize.fusion import Fusing
+from msr_adapter.summarize.answers import NAMED, Answers, Asking, foretell
+from msr_adapter.summarize.describing import Fusing, Once
 
 _LABEL = "item summaries"
 
@@ -40,11 +40,13 @@ def summarize_items(
     if config.mode != "none":
         if backend is None:
             raise ValueError(f"mode {config.mode} needs a backend")
-        shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
+        shown, starts = plan_items(config, data_dir, prompts, backend.identity)
+        counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
         answers = Answers(backend, cache, config.max_new_tokens)
-        summaries, described = _describe(config.mode, shown, answers, prompts, data_dir, reporter)
+        summaries, described = _describe(shown, starts, answers, reporter)
         answers.settle(config.on_failure, out, reporter, _LABEL)
-        counts |= described | {"nothing_to_describe": len(wanted) - len(shown)}
+        bare = sorted(wanted - {item["item_id"] for item in shown})
+        counts |= described | {"nothing_to_describe": len(bare), "bare": bare[:NAMED]}
     known = [(item["item_id"], summaries.get(item["item_id"], "")) for item in items]
     if config.on_failure == "skip":
         known = [(item_id, text) for item_id, text in known if text is not None]
@@ -53,46 +55,49 @@ def summarize_items(
     return counts | {"without_summary": texts.count("")}
 
 
+def plan_items(
+    config: ItemSummaries, data_dir: Path, prompts: Prompts, model: str
+) -> tuple[list[dict[str, Any]], list[Once | Fusing]]:
+    """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
+    items = read_table(data_dir / "items.parquet", ITEMS).to_pylist()
+    wanted = _history_items(data_dir)
+    shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
+    kind = Fusing if config.mode == "fusion" else Once
+    asking = Asking(model, config.max_new_tokens)
+    return shown, [kind(prompts, asking, item["title"], item["text"], _image(item, data_dir)) for item in shown]
+
+
 def _describe(
-    mode: str,
-    items: Sequence[dict[str, Any]],
-    answers: Answers,
-    prompts: Prompts,
-    data_dir: Path,
-    reporter: Reporter,
+    items: Sequence[dict[str, Any]], starts: Sequence[Once | Fusing], answers: Answers, reporter: Reporter
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
-    ask = _fuse if mode == "fusion" else _ask_once
-    texts, keys = ask(items, answers, prompts, data_dir, reporter)
+    once = [start for start in starts if isinstance(start, Once)]
+    texts, keys = _ask_once(items, once, answers, reporter) if once else _fuse(items, starts, answers, reporter)
     answers.warn(reporter, _LABEL)
     answered = [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
     counts = answers.counts() | {
         "with_image": sum(item["image"] is not None for item in items),
-        "distinctness": distinctness(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
+        **answers.looked_over(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
     }
     return dict(zip((item["item_id"] for item in items), texts, strict=True)), counts
 
 
 def _ask_once(
-    items: Sequence[dict[str, Any]], answers: Answers, prompts: Prompts, data_dir: Path, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[Once], answers: Answers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
     """One request for each item; return the texts and the keys of the requests."""
-    requests = []
-    for item in items:
-        image = _image(item, data_dir)
-        prompt = prompts.item_summary(item["title"], image=image is not None, text=item["text"])
-        requests.append(answers.request(prompt, (image,) if image else ()))
-    with reporter.track(_LABEL, len(requests)) as advance:
+    requests = [start.request for start in starts]
+    with reporter.track(_LABEL, len(requests), answers.meter) as advance:
         texts = answers.texts([item["item_id"] for item in items], requests, advance)
     return texts, [request.key for request in requests]
 
 
 def _fuse(
-    items: Sequence[dict[str, Any]], answers: Answers, prompts: Prompts, data_dir: Path, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[Any], answers: Answers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
     """One chain of requests for each item; return the texts and the keys of the requests that gave them."""
-    starts = [Fusing(prompts, answers.asking, item["title"], item["text"], _image(item, data_dir)) for item in items]
-    with reporter.track(_LABEL, sum(start.most for start in starts)) as advance:
+    total = sum(1 for start in starts for _ in start.decisions())
+    with reporter.track(_LABEL, total, answers.meter) as advance:
         fused = dict(answers.converse(starts, [start.family for start in starts], advance))
     described = [fused[place] for place in range(len(items))]
     for item, one in zip(items, described, strict=True):

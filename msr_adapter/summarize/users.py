@@ -1,9 +1,8 @@
 """Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.models import UserSummaries
-from msr_adapter.generation import Answer, Backend, Chain, CompletionCache, Request
+from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.histories import tell_histories
@@ -26,13 +25,12 @@ from msr_adapter.schema import (
     write_chunks,
     write_table,
 )
-from msr_adapter.summarize.answers import Answers, Asking, distinctness, read
+from msr_adapter.summarize.answers import Answers, Asking, foretell
+from msr_adapter.summarize.reading import Reading, Step, blocks_of
 
 _LABEL = "user summaries"
 _LISTED = 32_768
 """Histories that are listed and written at a time."""
-
-History = Sequence[HistoryItem]
 
 
 def summarize_users(
@@ -56,22 +54,20 @@ def summarize_users(
         write_chunks(_list_histories(examples, data_dir, items_dir, prompts), USER_SUMMARIES, path)
         empty = sum(chunk["summary"].to_pylist().count("") for chunk in read_chunks(path, USER_SUMMARIES))
         return counts | {"without_summary": empty}
-    histories = _read_histories(examples, data_dir, items_dir)
     if backend is None:
         raise ValueError(f"mode {config.mode} needs a backend")
+    histories, starts = plan_users(config, examples, data_dir, read_summaries(items_dir), prompts, backend.identity)
+    counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
     answers = Answers(backend, cache, config.max_new_tokens)
-    size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
     tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
-    recurrence = _Recurrence(prompts, answers, [_blocks(history, size) for history in histories], tested)
-    texts = recurrence.run(ids, config.on_failure == "skip", reporter)
+    recurrence = _Recurrence(answers, starts, tested)
+    texts = recurrence.run(ids, reporter)
     answers.settle(config.on_failure, out, reporter, _LABEL)
     if config.on_failure == "title":
         texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
     _write_steps(recurrence, ids, out)
-    counts |= answers.counts() | {
-        "steps": recurrence.steps,
-        "distinctness": distinctness(reporter, _LABEL, recurrence.last_keys(), texts),
-    }
+    counts |= answers.counts() | {"steps": recurrence.steps}
+    counts |= answers.looked_over(reporter, _LABEL, *recurrence.last(texts))
     answers.warn(reporter, _LABEL)
     table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
     write_table(table, USER_SUMMARIES, out / "users.parquet")
@@ -94,17 +90,34 @@ def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts
         yield pa.table({"example_id": part["example_id"], "summary": texts.to_arrow().cast(pa.string())})
 
 
-def _read_histories(examples: pa.Table, data_dir: Path, items_dir: Path) -> list[list[HistoryItem]]:
-    """Return each example's history, oldest first, as titles with their summaries."""
-    items = read_table(data_dir / "items.parquet", ITEMS)
+def plan_users(
+    config: UserSummaries,
+    examples: pa.Table,
+    data_dir: Path,
+    described: Mapping[str, str],
+    prompts: Prompts,
+    model: str,
+    item_tokens: int = 0,
+) -> tuple[list[list[HistoryItem]], list[Reading]]:
+    """Return each example's history and the chain that reads it; ``model`` identifies what will be asked.
+
+    ``described`` has the summaries of items, `TO_COME` for one that is not written yet and may have ``item_tokens``; an
+    item without is left out, as the item summariser skipped it.
+    """
+    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
     titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
-    described = read_table(items_dir / "items.parquet", ITEM_SUMMARIES)
-    known = {
-        item_id: HistoryItem(titles[item_id], summary)
-        for item_id, summary in zip(described["item_id"].to_pylist(), described["summary"].to_pylist(), strict=True)
-    }
-    # An item that the item summariser skipped has no row.
-    return [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
+    known = {item: HistoryItem(titles[item], summary) for item, summary in described.items()}
+    histories = [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
+    size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
+    asking, past_failures = Asking(model, config.max_new_tokens), config.on_failure == "skip"
+    starts = [Reading(prompts, asking, blocks_of(history, size), past_failures, item_tokens) for history in histories]
+    return histories, starts
+
+
+def read_summaries(items_dir: Path) -> dict[str, str]:
+    """Return the summary of every item that the item summariser did not skip."""
+    table = read_table(items_dir / "items.parquet", ITEM_SUMMARIES)
+    return dict(zip(table["item_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
 
 
 def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> None:
@@ -118,76 +131,37 @@ def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> No
     write_table(pa.table(arrays, schema=USER_STEPS), USER_STEPS, out / "steps.parquet")
 
 
-def _blocks(history: History, size: int) -> list[History]:
-    """Cut ``history`` into blocks of ``size`` from the oldest item; the last block may be shorter."""
-    return [history[start : start + size] for start in range(0, len(history), size)]
-
-
-class _Step(NamedTuple):
-    """One block of a history, read."""
-
-    request: Request
-    answer: Answer
-    text: str
-    """The preference after it."""
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """The chain that reads one history; it keeps nothing, so that any process can run it."""
-
-    prompts: Prompts
-    asking: Asking
-    blocks: Sequence[History]
-    past_failures: bool
-
-    def __call__(self) -> Chain[list[_Step]]:
-        text, steps = "", list[_Step]()
-        for block in self.blocks:
-            request = self.asking.request(self.prompts.user_preference(text, block))
-            answer = yield request
-            told = read(request, answer)
-            # An empty answer must not wipe out what earlier blocks said.
-            text = told or text
-            steps.append(_Step(request, answer, text))
-            if told is None and not self.past_failures:
-                break
-        return steps
-
-
 class _Recurrence:
     """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
 
-    def __init__(
-        self, prompts: Prompts, answers: Answers, blocks: Sequence[Sequence[History]], kept: Iterable[bool]
-    ) -> None:
-        self.prompts, self.answers, self.blocks = prompts, answers, blocks
+    def __init__(self, answers: Answers, starts: Sequence[Reading], kept: Iterable[bool]) -> None:
+        self.answers, self.starts, self.blocks = answers, starts, [start.blocks for start in starts]
         self.paths: dict[int, list[tuple[int, str]]] = {index: [] for index, keep in enumerate(kept) if keep}
         """Of the examples to be ``kept``: items read and the text, after each step."""
-        self.steps = max(map(len, blocks), default=0)
+        self.steps = max(map(len, self.blocks), default=0)
         self.failed: set[int] = set()
-        self._texts = [""] * len(blocks)
-        self._keys = [""] * len(blocks)
+        self._texts = [""] * len(starts)
+        self._keys = [""] * len(starts)
 
-    def run(self, ids: Sequence[int], past_failures: bool, reporter: Reporter) -> list[str]:
+    def run(self, ids: Sequence[int], reporter: Reporter) -> list[str]:
         """Run all steps and return each example's text. Examples with equal blocks so far share their requests.
 
-        A failed step leaves the text as it was and puts its example into ``failed``; only with ``past_failures`` do its
-        later steps follow. ``ids`` name the examples in the list of failures.
+        A failed step leaves the text as it was and puts its example into ``failed``. ``ids`` name the examples in the
+        list of failures.
         """
-        starts = [_Reading(self.prompts, self.answers.asking, blocks, past_failures) for blocks in self.blocks]
         families = [tuple(blocks[0]) if blocks else () for blocks in self.blocks]
-        with reporter.track(_LABEL, sum(map(len, self.blocks))) as advance:
-            for index, steps in self.answers.converse(starts, families, advance):
+        with reporter.track(_LABEL, sum(map(len, self.blocks)), self.answers.meter) as advance:
+            for index, steps in self.answers.converse(self.starts, families, advance):
                 self._take(index, f"example {ids[index]}", steps)
         self.answers.sort_failures([f"example {number}" for number in ids])
         return self._texts
 
-    def last_keys(self) -> list[str]:
-        """Return the key of each example's last request; examples without history have none."""
-        return [key for key in self._keys if key]
+    def last(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the key of each example's last request and its text; examples without history have none."""
+        told = [(key, text) for key, text in zip(self._keys, texts, strict=True) if key]
+        return [key for key, _ in told], [text for _, text in told]
 
-    def _take(self, index: int, owner: str, steps: Sequence[_Step]) -> None:
+    def _take(self, index: int, owner: str, steps: Sequence[Step]) -> None:
         items = 0
         for block, step in zip(self.blocks[index], steps, strict=False):
             items += len(block)
