@@ -43,7 +43,8 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
     assert counts == {
         "mode": "image", "items": 4, "items_in_histories": 3, "requests": 3, "distinct_requests": 3, "computed": 3,
         "cached": 0, "empty_answers": 0, "refused": 0, "echoed": 0, "wrapped": 0, "cut_by_budget": 0, "trimmed": 0,
-        "failed": 0, "failures": [], "bare": [], "near_identical": pytest.approx(2 / 3), "forecast": counts["forecast"],
+        "failed": 0, "failures": [], "bare": [], "bare_items": 0, "untitled": ["b"], "untitled_items": 1,
+         "near_identical": pytest.approx(2 / 3), "forecast": counts["forecast"],
         "lengths": {"p5": pytest.approx(15), "median": 15, "p95": pytest.approx(20.4), "max": 21},
         "with_image": 2, "nothing_to_describe": 0,
         "distinctness": pytest.approx(2 / 3), "without_summary": 1,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from msr_adapter.evaluate import cost, explorer, figures, sections, shown, slice_tables
+from msr_adapter.evaluate import cost, explorer, figures, sections, shown, slice_tables, summaries
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.cases import make_cases
 from msr_adapter.evaluate.context import ReportContext
@@ -103,6 +103,7 @@ def _numbers(
     """Return the template's variables about all users together."""
     audit, forecast = _read_audit(data_dir / "audit.json"), context.manifests.get("forecast", {}).get("summary") or {}
     found = [*(audit or {}).get("findings", []), *forecast.get("findings", []), *metrics["findings"]]
+    found += summaries.summary_findings(context.manifests)
     cuts = metrics.get("slices") or []
     return {
         "headline": sections.headline(metrics),
@@ -128,6 +129,7 @@ def _numbers(
         ],
         "training": figures.training_figures(read_history(context.history), _last_validation(context)),
         "costs": cost.cost_rows(context.manifests),
+        "summaries": summaries.summary_rows(context.manifests),
     }
 
 

@@ -35,7 +35,7 @@ def near_identical(texts: Sequence[str]) -> float:
         if len(places) > 1:
             common[np.ix_(places, places)] += 1
     sizes = np.array([len(pairs) for pairs in sets], dtype=np.int32)
-    alike = common >= SIMILAR * (sizes[:, None] + sizes[None, :] - common)
+    alike = common >= SIMILAR * (sizes[:, None] + sizes[None, :] - common) - 1e-9
     np.fill_diagonal(alike, False)
     return float(alike.any(axis=1).mean())
 

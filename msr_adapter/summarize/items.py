@@ -46,7 +46,9 @@ def summarize_items(
         summaries, described = _describe(shown, starts, answers, reporter)
         answers.settle(config.on_failure, out, reporter, _LABEL)
         bare = sorted(wanted - {item["item_id"] for item in shown})
-        counts |= described | {"nothing_to_describe": len(bare), "bare": bare[:NAMED]}
+        untitled = [item["item_id"] for item in shown if not item["title"]]
+        counts |= described | {"nothing_to_describe": len(bare), "bare": bare[:NAMED], "bare_items": len(bare)}
+        counts |= {"untitled": untitled[:NAMED], "untitled_items": len(untitled)}
     known = [(item["item_id"], summaries.get(item["item_id"], "")) for item in items]
     if config.on_failure == "skip":
         known = [(item_id, text) for item_id, text in known if text is not None]
