@@ -35,7 +35,7 @@ def counts(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def test_a_preview_asks_nothing_and_finishes_no_stage(folder: Path) -> None:
-    shown = preview_summaries(load(folder), BOTH, 3, False, QUIET)
+    shown = preview_summaries(load(folder, "summarize.items.model.template=qwen2_vl"), BOTH, 3, False, QUIET)
     assert [len(shown[stage]) for stage in BOTH] == [3, 3]
     [request] = shown["items"][0]["requests"]
     assert request["prompt"].startswith("<image>\nTitle: ")

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Picture
 
-import msr_adapter.backends
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError
@@ -82,7 +81,7 @@ def fake_training(context: Context) -> dict[str, Any]:
 
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(msr_adapter.backends, "make_backend", lambda *_, **__: Looking())
+    monkeypatch.setattr("msr_adapter.execution.opening.make_backend", lambda *_, **__: Looking())
     stages = tuple(replace(stage, run=fake_training) if stage.name == "train" else stage for stage in STAGES)
     monkeypatch.setattr("msr_adapter.pipeline.running.STAGES", stages)
 

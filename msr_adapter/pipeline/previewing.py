@@ -14,6 +14,7 @@ from msr_adapter.generation.chains import Chains
 from msr_adapter.pipeline.context import cache_path, prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.running import plan, run
+from msr_adapter.pipeline.settled import settle
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 from msr_adapter.summarize import plan_items, plan_users, read_summaries
@@ -50,6 +51,7 @@ def preview_summaries(
 @contextmanager
 def _looking(loaded: LoadedPipeline, reporter: Reporter) -> "Iterator[_View]":
     run(loaded, ("data",), reporter=reporter)
+    loaded = settle(loaded, download=True)  # as the stages do: a request is known by its template too
     folder = RunFolder(loaded.run_dir)
     with folder.locked(), CompletionCache(cache_path(loaded.pipeline, folder)) as cache:
         yield _View(loaded, folder, cache)
