@@ -6,22 +6,36 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_models import tiny_model
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from tiny_models import MISTRAL_CHAT, build_llava_next, tiny_model
 from tiny_run import QUIET, Stages, scratch, write_upstream
+from tiny_tokenizers import blanks_apart
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.models import ModelRef, Train
+from msr_adapter.generation.request import Completion, Failure, Image, Request
 from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.dataset import TRAIN, TrainingRow, read_rows
 from msr_adapter.llamafactory.encode import Encoder
 from msr_adapter.llamafactory.families import FAMILIES, Family
+from msr_adapter.llamafactory.weights import BASE
 from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS
 from msr_adapter.train import build_dataset
 
 ROWS = 200
+SIDES = [[answer] for answer in ANSWERS]
+SHORT = {"qwen2-vl": ("Y", "No")}
+"""The answers' first tokens where the tiny vocabulary has no whole words."""
+# Two third parties disagree about an array protocol; nobody here can act on it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
@@ -78,13 +92,145 @@ def test_scored_tokens_are_trained_tokens(family: Family) -> None:
     written = rows(family)
     assert len(seen["input_ids"]) == len(written) == ROWS
     assert {bool(row.images) for row in written} == ({True, False} if family.sees_images else {False})
-    yes_no = dict(zip(ANSWERS, coder.answer_tokens(ANSWERS), strict=True))
+    tokens = coder.answer_tokens(ANSWERS)
+    assert tuple(coder.tokenizer.convert_ids_to_tokens(list(tokens))) == SHORT.get(family.name, family.answer)
+    yes_no = dict(zip(ANSWERS, tokens, strict=True))
     for row, ids, labels in zip(written, seen["input_ids"], seen["labels"], strict=True):
         images = [made.data / image for image in row.images]
         prompt = coder.encode(row.prompt, images)
-        asked = coder.encode(row.prompt, images, [[answer] for answer in ANSWERS])
-        assert ids[: len(asked)] == asked
-        assert labels[: len(prompt)] == [-100] * len(prompt)
-        assert labels[len(prompt) :] == ids[len(prompt) :]
-        assert ids[len(asked)] == yes_no[row.answer]
+        assert coder.encode(row.prompt, images, SIDES) == prompt == ids[: len(prompt)]
+        assert labels == [-100] * len(prompt) + ids[len(prompt) :]
+        assert ids[len(prompt)] == yes_no[row.answer]
         assert len(ids) == coder.row_length(row.prompt, images, row.answer)
+
+
+@each_family
+def test_adapters_are_on_every_layer_of_the_language_model_and_nowhere_else(family: Family) -> None:
+    trained(family)
+    with safe_open(trained_folder() / family.name / "adapter_model.safetensors", "pt") as file:
+        names = list(file.keys())
+    layers = AutoConfig.from_pretrained(tiny_model(family.name)).get_text_config().num_hidden_layers
+    kinds = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names}
+    assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert len(names) == len(kinds) * layers * 2
+    assert not [name for name in names if any(part in name for part in ("vision", "visual", "projector", "lm_head"))]
+
+
+@functools.cache
+def plain(name: str) -> Any:
+    """Return the trained model as transformers and PEFT alone load it: the reference."""
+    seen = AutoConfig.from_pretrained(tiny_model(name))
+    kind = AutoModelForCausalLM if "text_config" not in seen.to_dict() else AutoModelForImageTextToText
+    network = kind.from_pretrained(tiny_model(name), dtype=torch.float32, attn_implementation="eager")
+    return PeftModel.from_pretrained(network, trained_folder() / name).eval()
+
+
+def plain_inputs(family: Family, request: Request) -> dict[str, torch.Tensor]:
+    """Return the inputs of one prompt: ids of our encoder, pixels of the model's own image processor."""
+    coder, network = encoder(family.name), plain(family.name)
+    paths = [image.path for image in request.images]
+    ids = torch.tensor([coder.encode(request.prompt, paths)])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if paths:
+        resized = coder.template.mm_plugin._regularize_images(
+            [str(path) for path in paths], image_max_pixels=112 * 112, image_min_pixels=784
+        )["images"]
+        pixels = dict(coder.processor.image_processor(images=resized, return_tensors="pt"))
+        inputs |= {name: value for name, value in pixels.items() if name not in ("num_patches", "num_crops")}
+    shown = (ids == getattr(network.config, "image_token_id", -1)).int()
+    if family.mrope:
+        inputs["mm_token_type_ids"] = shown
+    if family.name == "gemma3":
+        inputs["token_type_ids"] = shown
+    return inputs
+
+
+def requests(family: Family, **settings: Any) -> list[Request]:
+    """Prompts of unlike length, with unlike pictures where the family sees any, and without."""
+    folder = data(family.sees_images).data / "images"
+    texts = ["A user's preferences: quiet landscapes. No image here.", "Short.", "Again and again " * 12]
+    asked = [Request("m", text, **settings) for text in texts]
+    if family.sees_images:
+        pictures = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5, 2)]
+        prompts = ["<image>\nWill the user choose this?", "First <image> then " + "words " * 20, "<image>"]
+        asked += [Request("m", prompt, (shown,), **settings) for prompt, shown in zip(prompts, pictures, strict=True)]
+    return asked
+
+
+@functools.cache
+def backend(name: str) -> HuggingFaceBackend:
+    model = settings(next(family for family in FAMILIES if family.name == name)).model
+    return HuggingFaceBackend(model, BASE.then(trained_folder() / name))
+
+
+@each_family
+def test_scores_equal_a_plain_forward_pass_and_training_changed_them(family: Family) -> None:
+    trained(family)
+    network, asked = plain(family.name), requests(family, choices=ANSWERS)
+    tokens = list(encoder(family.name).answer_tokens(ANSWERS))
+    for request, answer in zip(asked, backend(family.name).complete(asked), strict=True):
+        assert isinstance(answer, Completion)
+        with torch.inference_mode():
+            inputs = plain_inputs(family, request)
+            found = network(**inputs).logits[0, -1].log_softmax(-1)[tokens]
+            with network.disable_adapter():
+                before = network(**inputs).logits[0, -1].log_softmax(-1)[tokens]
+        assert torch.isfinite(found).all()
+        assert answer.choice_logprobs == pytest.approx(found.tolist(), abs=1e-4)
+        assert not torch.allclose(found, before, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family.sees_images], ids=lambda family: family.name
+)
+def test_the_picture_matters(family: Family) -> None:
+    trained(family)
+    folder = data(True).data / "images"
+    pictures = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5)]
+    asked = [Request("m", "<image>\nWill the user choose this?", (shown,), choices=ANSWERS) for shown in pictures]
+    one, other = (
+        answer.choice_logprobs for answer in backend(family.name).complete(asked) if not isinstance(answer, Failure)
+    )
+    assert one != pytest.approx(other, abs=1e-4)
+
+
+@each_family
+def test_texts_equal_plain_greedy_decoding(family: Family) -> None:
+    trained(family)
+    network, asked = plain(family.name), requests(family, max_new_tokens=6)
+    coder, answers = encoder(family.name), backend(family.name).complete(asked)
+    assert sum(isinstance(answer, Completion) and answer.tokens_out > 1 for answer in answers) > 1
+    for request, answer in zip(asked, answers, strict=True):
+        inputs = plain_inputs(family, request)
+        with torch.inference_mode():
+            output = network.generate(
+                **inputs, do_sample=False, max_new_tokens=6, eos_token_id=coder.stop_ids,
+                pad_token_id=coder.tokenizer.pad_token_id,
+            )  # fmt: skip
+        made = output[0, inputs["input_ids"].shape[1] :].tolist()
+        kept = [token for token in made if token not in coder.stop_ids]
+        assert isinstance(answer, Completion)
+        assert answer.text == coder.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        assert answer.tokens_out == len(kept)
+
+
+def test_answers_that_begin_with_a_blank_token_are_told_apart_after_it(tmp_path: Path) -> None:
+    """The paper's model by its older files: ` Yes` is `▁` and `▁Yes`, and ` No` begins alike."""
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+
+    folder = build_llava_next(tmp_path, "mistral", blanks_apart(), MISTRAL_CHAT)
+    model = settings(FAMILIES[0]).model.model_copy(update={"path": str(folder)})
+    coder, made = Encoder(model), data(True)
+    tokens = coder.answer_tokens(ANSWERS)
+    assert coder.tokenizer.convert_ids_to_tokens(list(tokens)) == ["▁Yes", "▁No"]
+    limits = SimpleNamespace(cutoff_len=2048, train_on_prompt=False, mask_history=False)
+    trainer = SupervisedDatasetProcessor(coder.template, coder.tokenizer, coder.processor, limits)
+    for row in rows(FAMILIES[0])[:20]:
+        images = [made.data / image for image in row.images]
+        turns = [[{"role": "user", "content": row.prompt}], [{"role": "assistant", "content": row.answer}]]
+        ids, labels = trainer._encode_data_example(*turns, "", "", [str(image) for image in images], [], [])
+        asked = coder.encode(row.prompt, images, SIDES)
+        assert ids[: len(asked)] == asked
+        assert coder.tokenizer.convert_ids_to_tokens(labels[len(asked) - 1 : len(asked) + 1]) == ["▁", f"▁{row.answer}"]
+        assert ids[len(asked)] == tokens[ANSWERS.index(row.answer)]
+        assert [label == -100 for label in labels].index(False) == len(asked) - 1

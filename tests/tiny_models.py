@@ -13,7 +13,7 @@ from typing import Any
 import tiny_tokenizers as tokenizers
 
 _CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-_MISTRAL_CHAT = "{% for m in messages %}[INST] {{ m['content'] }}[/INST]{% endfor %}"
+MISTRAL_CHAT = "{% for m in messages %}[INST] {{ m['content'] }}[/INST]{% endfor %}"
 _VICUNA_CHAT = "{% for m in messages %}USER: {{ m['content'] }} ASSISTANT:{% endfor %}"
 _LLAMA3_CHAT = (
     "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>{{ m['content'] }}{% endfor %}"
@@ -196,7 +196,7 @@ BUILDERS = {
     "qwen2.5-vl": build_qwen2_5_vl,
     "qwen3-vl": build_qwen3_vl,
     "llava-1.5": build_llava,
-    "llava-next": lambda folder: build_llava_next(folder, "mistral", tokenizers.llama(), _MISTRAL_CHAT),
+    "llava-next": lambda folder: build_llava_next(folder, "mistral", tokenizers.llama(), MISTRAL_CHAT),
     "llava-next-llama3": lambda folder: build_llava_next(folder, "llama", tokenizers.llama3("<image>"), _LLAMA3_CHAT),
     "llava-next-vicuna": lambda folder: build_llava_next(folder, "llama", tokenizers.llama(), _VICUNA_CHAT),
     "llava-next-qwen": lambda folder: build_llava_next(folder, "qwen2", tokenizers.qwen("<image>"), _CHAT),
@@ -213,8 +213,11 @@ def _save(folder: Path, kind: Any, config: Any, seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
-    make = getattr(kind, "from_config", kind)
-    make(config).save_pretrained(folder)
+    model = getattr(kind, "from_config", kind)(config)
+    for name, weights in model.named_parameters():
+        if name.endswith("mm_input_projection_weight"):  # Gemma 3 begins with zeros there, and sees nothing
+            torch.nn.init.normal_(weights, std=0.3)
+    model.save_pretrained(folder)
 
 
 def _qwen_text(tokenizer: Any) -> dict[str, Any]:

@@ -25,17 +25,17 @@ def _byte_level(special: tuple[str, ...], size: int, words: bool) -> Any:
 
 
 @functools.cache
-def _words(special: tuple[str, ...], size: int) -> Any:
+def _words(special: tuple[str, ...], size: int, prepend: str = "always") -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend)
     backend.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=[*special, *(f"<0x{value:02X}>" for value in range(256))],
         initial_alphabet=[*(chr(code) for code in range(33, 127)), "▁"], show_progress=False,
     )  # fmt: skip
-    backend.train_from_iterator(_CORPUS + ["Yes No Yes No"] * 40, trainer)
+    backend.train_from_iterator(_CORPUS + _WORDS, trainer)
     return backend
 
 
@@ -142,6 +142,6 @@ def gemma() -> Any:
 
     signs = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     return GemmaTokenizer(
-        **_parts(_words(GEMMA_SPECIAL, 700)), extra_special_tokens=signs,
+        **_parts(_words(GEMMA_SPECIAL, 700, "never")), extra_special_tokens=signs,
         additional_special_tokens=list(GEMMA_SPECIAL[5:7]),
     )  # fmt: skip
