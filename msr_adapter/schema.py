@@ -92,6 +92,7 @@ SCORES = pa.schema(
         pa.field("score", pa.float64(), nullable=False),  # p(yes) / (p(yes) + p(no)), in [0, 1]
         pa.field("logit", pa.float64(), nullable=False),  # log p(yes) - log p(no): ranks without saturating
         pa.field("answer_mass", pa.float64(), nullable=False),  # p(yes) + p(no) over the whole vocabulary
+        pa.field("bounded", pa.bool_(), nullable=False),  # a server kept one answer back: score and logit are bounds
     ]
 )
 """One row per test candidate, in the order of CANDIDATES."""
@@ -114,6 +115,7 @@ RECOMMENDATIONS = pa.schema(
         pa.field("title", pa.string(), nullable=False),  # neutralised text, may be empty
         pa.field("score", pa.float64()),  # p(yes) / (p(yes) + p(no)); null where the model was not asked
         pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above
+        pa.field("bounded", pa.bool_(), nullable=False),  # score and logit are bounds, as in SCORES
         pa.field("ranked_by", pa.string(), nullable=False),  # model | popularity: the fallback without a history
         pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file
         pa.field("retrieval_rank", pa.int64(), nullable=False),  # 1, 2, ... among the user's candidates; breaks ties

@@ -120,6 +120,7 @@ def write_scores(folder: Path, candidates: dict[str, Any], logit: np.ndarray, ma
     """Write SCORES for ``candidates`` (columns of CANDIDATES)."""
     columns = {key: candidates[key] for key in ("example_id", "item_id")}
     columns |= {"score": 1 / (1 + np.exp(-logit)), "logit": logit, "answer_mass": np.full(len(logit), mass)}
+    columns["bounded"] = np.zeros(len(logit), dtype=bool)
     schema.write_table(pa.table(columns, schema=schema.SCORES), schema.SCORES, folder / "scores.parquet")
 
 

@@ -32,6 +32,7 @@ def make_many(root: Path, users: int = 5_000, items: int = 2_016) -> Run:
     logit = generator.standard_normal(users * SIZE) + 1.5 * candidates["label"]
     scores = {key: candidates[key] for key in ("example_id", "item_id")}
     scores |= {"score": 1 / (1 + np.exp(-logit)), "logit": logit, "answer_mass": np.ones(len(logit))}
+    scores["bounded"] = np.zeros(len(logit), dtype=bool)
     schema.write_table(pa.table(scores, schema=schema.SCORES), schema.SCORES, run.trained / "scores.parquet")
     return run
 

@@ -38,6 +38,16 @@ BACKENDS: dict[str, Callable[[ModelRef, Weights], Backend]] = {
 }
 
 
+def make_server_scorer(served: ModelRef, taught: ModelRef, weights: Weights) -> Backend:
+    """Return what scores through a server that serves ``taught`` with these ``weights``, as far as they are here."""
+    if served.backend != "server":
+        return make_backend(served, weights)
+    from msr_adapter.backends.scoring import Scoring
+    from msr_adapter.backends.server import ServerBackend
+
+    return ServerBackend(served, Scoring(served, taught, weights.stamps()))
+
+
 def make_backend(model: ModelRef, weights: Weights = BASE) -> Backend:
     """Return the backend that ``model.backend`` names, with the trained ``weights``."""
     return BACKENDS[model.backend](model, weights)

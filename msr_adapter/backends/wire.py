@@ -18,12 +18,16 @@ _FINISHED = {"stop": "stop", "length": "length"}
 
 
 def body(model: ModelRef, request: Request) -> dict[str, Any]:
-    """Return the JSON of one request: greedy, images as data URLs where their placeholders stand."""
+    """Return the JSON of one request for text."""
+    return chat(model, request) | {"max_tokens": request.max_new_tokens}
+
+
+def chat(model: ModelRef, request: Request) -> dict[str, Any]:
+    """Return a greedy request without its length: images are data URLs where their placeholders stand."""
     system = [{"role": "system", "content": model.default_system}] if model.default_system else []
     return {
         "model": model.path,
         "messages": [*system, {"role": "user", "content": _content(request)}],
-        "max_tokens": request.max_new_tokens,
         "temperature": 0,
         "stream": False,
     }

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msr_adapter.files import digest
 
 IMAGE_PLACEHOLDER = "<image>"
+_BOUNDED = "bounded"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,20 @@ class Completion:
     choice_logprobs: tuple[float, ...]
     """Log-probability of each choice, by the first tokens of its spellings, over the vocabulary; empty for text."""
     finish_reason: str
-    """``stop``, ``length`` or ``choice``."""
+    """``stop``, ``length`` or ``choice``; ``bounded:PLACES`` when some choices are only bounded."""
     tokens_in: int
     tokens_out: int
+
+    @property
+    def bounded(self) -> tuple[int, ...]:
+        """Places of the choices that are only known to be no likelier than their log-probability says."""
+        head, _, places = self.finish_reason.partition(":")
+        return tuple(map(int, places.split(","))) if head == _BOUNDED else ()
+
+
+def reason_of(bounded: Sequence[int]) -> str:
+    """Return the finish reason of scored answers, of which the choices at the places ``bounded`` are bounds."""
+    return f"{_BOUNDED}:{','.join(map(str, bounded))}" if bounded else "choice"
 
 
 @dataclass(frozen=True)
@@ -98,4 +110,15 @@ class Backend(Protocol):
 
         ``follow`` sees each answer as soon as it is there; what it returns is answered too, after the given ones.
         A fault of one request is its `Failure`; only what concerns every request is raised, as `StageError`.
+        """
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A backend whose prompts are made elsewhere, beside `Backend`."""
+
+    def compare(self, requests: Sequence[Request]) -> str:
+        """Return one line on whether prompts have the tokens that training taught; asked once, then remembered.
+
+        Raises `StageError` with the first difference.
         """

@@ -110,14 +110,20 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
     summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
     problems = []
     if train.model.backend == "server":
-        step = "Use a server for summarize.items.model and summarize.users.model, and a local model here"
+        step = "Name a local model here, to be trained; a server that serves the result is evaluate.scorer"
         problems.append(Problem(loaded.where("train.model.backend"), "train.model.backend", "server",
-                                "the recommender is trained and scored on this machine", step))  # fmt: skip
-    for role, part in (("summarize.items", summarize.items), ("summarize.users", summarize.users)):
-        server = part.model.server if part.mode != "none" and part.model.backend == "server" else None
-        name = server.key_variable if server else None
+                                "the recommender is trained on this machine", step))  # fmt: skip
+    asked = {
+        f"summarize.{role}.model": part.model
+        for role, part in (("items", summarize.items), ("users", summarize.users))
+        if part.mode != "none"
+    }
+    if loaded.pipeline.evaluate.scorer:
+        asked["evaluate.scorer"] = loaded.pipeline.evaluate.scorer
+    for role, model in asked.items():
+        name = model.server.key_variable if model.backend == "server" and model.server else None
         if name and not os.environ.get(name):
-            setting = f"{role}.model.server.key_variable"
+            setting = f"{role}.server.key_variable"
             found = f"the environment variable {name} is not set"
             problems.append(Problem(loaded.where(setting), setting, found, "", f"export {name}=... in this shell"))
     return problems

@@ -15,7 +15,6 @@ from msr_adapter.config.models import TableSource
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
-from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.pipeline.announcing import tell_calls, tell_order
 from msr_adapter.pipeline.check import check
 from msr_adapter.pipeline.context import Context, prompts_of
@@ -23,6 +22,7 @@ from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.preferences import Preferences
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.settled import settle
+from msr_adapter.pipeline.stages import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.recommend import (
     Given,
@@ -56,7 +56,8 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     run(loaded, ("data",), reporter=reporter, checked=True)
     folder = RunFolder(loaded.run_dir)
     order = settle_order(wanted, given, folder.stage("data"))
-    run(loaded, ("train",), reporter=reporter, checked=True)
+    served = loaded.pipeline.evaluate.scorer is not None
+    run(loaded, ("users" if served else "train",), reporter=reporter, checked=True)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
         work = folder.root / _WORK
@@ -111,7 +112,7 @@ def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]
     tell_order(context.reporter, wanted, order, counts)
     tell_calls(context.reporter, wanted, calls, counts["scored"])
     summaries = preferences.write()
-    with context.backend(context.pipeline.train.model, trained_weights(context.dir("train"))) as scorer:
+    with make_scorer(context) as scorer:
         cached = _rehearse_scores(context, preferences, shards, scorer.identity)
         left = counts["scored"] - cached
         context.reporter.note(f"recommend: {left:,} of {counts['scored']:,} scores are not cached yet")
@@ -163,7 +164,7 @@ def _rank_all(
     context: Context, wanted: Wanted, preferences: Preferences, shards: list[_Shard], scorer: Backend, items: pa.Table
 ) -> tuple[int, dict[str, int]]:
     """Score every shard and write its lists; return the number of rows and counts of the scoring."""
-    rows, totals = 0, dict.fromkeys(("computed", "cached", "tokens_in", "prompts_over_cutoff"), 0)
+    rows, totals = 0, dict.fromkeys(("computed", "cached", "tokens_in", "prompts_over_cutoff", "bounded"), 0)
     with (
         context.cache() as cache,
         context.reporter.track(_LABEL, sum(shard.scored for shard in shards)) as advance,
@@ -188,5 +189,7 @@ def _score(
     """Score a shard by the stage's own function; its scores are written beside its candidates."""
     from msr_adapter.score import score
 
-    users = preferences.users_dir(shard.group)
-    return score(context.pipeline.train, shard.folder, users, context.prompts, scorer, cache, shard.folder, reporter)
+    users, share = preferences.users_dir(shard.group), bounded_share(context.pipeline)
+    return score(
+        context.pipeline.train, shard.folder, users, context.prompts, scorer, cache, shard.folder, reporter, share
+    )

@@ -117,7 +117,7 @@ def _wanted(pipeline: Pipeline, targets: set[str]) -> list[Stage]:
     wanted = set(targets)
     for stage in reversed(STAGES):
         if stage.name in wanted:
-            wanted.update(stage.inputs)
+            wanted.update(set(stage.inputs) - set(stage.spared(pipeline)))
     return [stage for stage in STAGES if stage.name in wanted and stage.needed(pipeline)]
 
 

@@ -4,6 +4,7 @@ This is the one file that knows the order. Stage packages are imported when a st
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,20 @@ from typing import Any
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
+from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.llamafactory.objectives import SHAPES
-from msr_adapter.llamafactory.weights import Weights, starting_weights, trained_weights
+from msr_adapter.llamafactory.weights import BASE, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
 
 _CANNOT_MATTER: dict[str, Any] = {
     "batch_size": True,
     "adapter": True,
-    "server": {"key_variable", "concurrency", "timeout", "retries", "first_wait", "longest_wait"},
-}
+    "server": {
+        "key_variable", "concurrency", "timeout", "retries", "first_wait", "longest_wait",
+        "top_logprobs", "bounded_share", "compare_prompts",
+    },
+}  # fmt: skip
 """Fields of a model reference that never change what is asked for; an adapter counts by content, not by path."""
 
 
@@ -38,6 +43,8 @@ class Stage:
     sources: Callable[[Pipeline], Any]
     run: Callable[[Context], dict[str, Any]]
     needed: Callable[[Pipeline], bool] = lambda _: True
+    spared: Callable[[Pipeline], tuple[str, ...]] = lambda _: ()
+    """Inputs that this pipeline can do without: they count where they are, and are not made for this stage."""
 
     def templates_of(self, pipeline: Pipeline) -> tuple[str, ...]:
         """Return the templates that the stage renders under this pipeline."""
@@ -180,23 +187,56 @@ def _run_train(c: Context) -> dict[str, Any]:
 
 
 def _score_config(p: Pipeline) -> Any:
+    scorer = p.evaluate.scorer
+    known = [p.train.images, _model(p.train.model), p.train.cutoff_len]
+    if scorer is None or scorer.server is None:
+        return known
+    return [*known, _model(scorer), [scorer.server.top_logprobs, scorer.server.bounded_share]]
+
+
+def _base_config(p: Pipeline) -> Any:
     return [p.train.images, _model(p.train.model), p.train.cutoff_len]
 
 
+def _served(p: Pipeline) -> tuple[str, ...]:
+    """Return what a served model stands in for: the training is not done here for its sake."""
+    return ("train",) if p.evaluate.scorer else ()
+
+
 def _run_score(c: Context) -> dict[str, Any]:
-    return _score(c, trained_weights(c.dir("train")))
+    return _score(c, make_scorer(c))
 
 
 def _run_score_base(c: Context) -> dict[str, Any]:
-    return _score(c, starting_weights(c.pipeline.train))
+    return _score(c, c.backend(c.pipeline.train.model, starting_weights(c.pipeline.train)))
 
 
-def _score(c: Context, weights: Weights) -> dict[str, Any]:
+def _score(c: Context, scorer: AbstractContextManager[Backend]) -> dict[str, Any]:
     from msr_adapter.score import score
 
     p = c.pipeline
-    with c.cache() as cache, c.backend(p.train.model, weights) as backend:
-        return score(p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter)
+    with c.cache() as cache, scorer as backend:
+        return score(
+            p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
+        )
+
+
+def make_scorer(c: Context) -> AbstractContextManager[Backend]:
+    """Return what scores candidates: the trained model, where `execution` says, or the server that serves it."""
+    from msr_adapter.backends import make_server_scorer
+
+    p, trained = c.pipeline, c.dir("train")
+    if p.evaluate.scorer is None:
+        return c.backend(p.train.model, trained_weights(trained))
+    # Weights that were trained here are part of what the server is taken for.
+    weights = trained_weights(trained) if trained.exists() else BASE
+    return nullcontext(make_server_scorer(p.evaluate.scorer, p.train.model, weights))
+
+
+def bounded_share(p: Pipeline) -> float:
+    """Return the largest share of candidates that may have a bound for a score; a model in memory has none."""
+    scorer = p.evaluate.scorer
+    return scorer.server.bounded_share if scorer is not None and scorer.server is not None else 0.0
 
 
 def _baselines_config(p: Pipeline) -> Any:
@@ -212,7 +252,7 @@ def _run_baselines(c: Context) -> dict[str, Any]:
 
 
 def _evaluate_config(p: Pipeline) -> Any:
-    return [p.name, p.evaluate.model_dump(mode="json"), p.seed]
+    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed]
 
 
 def _evaluate_sources(p: Pipeline) -> Any:
@@ -245,12 +285,12 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(
-        "score", 1, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
-        _score_config, _start_sources, _run_score,
+        "score", 2, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
+        _score_config, _start_sources, _run_score, spared=_served,
     ),
     Stage(
-        "score-base", 1, ("data", "users"), ("recommend",), ("scores.parquet",),
-        _score_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
+        "score-base", 2, ("data", "users"), ("recommend",), ("scores.parquet",),
+        _base_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(
         "baselines", 1, ("data",), (), ("*.parquet",), _baselines_config, _no_sources, _run_baselines,
@@ -259,7 +299,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "evaluate", 5, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
-        _evaluate_config, _evaluate_sources, _run_evaluate,
+        _evaluate_config, _evaluate_sources, _run_evaluate, spared=_served,
     ),
 )  # fmt: skip
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.errors import StageError
@@ -24,8 +23,11 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: W
     number, retrieval = lists["number"].to_numpy(), lists["retrieval_rank"].to_numpy()
     scored = lists["history_items"].to_numpy() > 0
     score, logit = np.full((2, len(lists)), np.nan)
+    bounded = np.zeros(len(lists), dtype=bool)
     if scores_dir is not None:
-        score[scored], logit[scored] = _scores(folder, scores_dir)
+        found = _scores(folder, scores_dir)
+        score[scored], logit[scored] = found["score"].to_numpy(), found["logit"].to_numpy()
+        bounded[scored] = found["bounded"].to_numpy()
     order = np.lexsort((retrieval, np.where(scored, -logit, 0.0), number))
     first = np.flatnonzero(np.diff(number[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1
@@ -38,6 +40,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: W
         "title": items["title"].take(rows["item"]),
         "score": pc.if_else(known, pa.array(score[kept]), None),
         "logit": pc.if_else(known, pa.array(logit[kept]), None),
+        "bounded": bounded[kept],
         "ranked_by": pc.if_else(known, "model", "popularity"),
         "retrieved_by": pc.if_else(rows["filled"], "popular", wanted.retrieval.kind),
         "retrieval_rank": rows["retrieval_rank"],
@@ -46,10 +49,10 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: W
     return pa.table(columns).cast(schema.RECOMMENDATIONS)
 
 
-def _scores(folder: Path, scores_dir: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _scores(folder: Path, scores_dir: Path) -> pa.Table:
     wanted = schema.read_table(folder / "candidates.parquet", schema.CANDIDATES)
     found = schema.read_table(scores_dir / "scores.parquet", schema.SCORES)
     keys = ("example_id", "item_id")
     if len(found) != len(wanted) or not all(found[key].equals(wanted[key]) for key in keys):
         raise StageError("the scores are not those of the candidates", "two commands wrote into one run folder")
-    return found["score"].to_numpy(), found["logit"].to_numpy()
+    return found

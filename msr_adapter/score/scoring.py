@@ -1,6 +1,6 @@
 """Every test candidate -> p(yes) / (p(yes) + p(no)) of the first answer token."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from msr_adapter import schema
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import ANSWERS, CandidateRows, candidate_blocks, count_rows
+from msr_adapter.rows import ANSWERS, CandidateRows, Row, candidate_blocks, count_rows
 from msr_adapter.score.counts import Counts, reasons_of, spent_by, tell
 from msr_adapter.score.order import Leading, choose_order
+from msr_adapter.score.remote import Bounds, compare_sample, sample_rows
 
 _CHUNK = 8_192
 """Requests in memory at a time: a multiple of the cache's shard, so that chunks do not change the shards."""
@@ -33,12 +35,14 @@ def score(
     cache: CompletionCache,
     out: Path,
     reporter: Reporter,
+    bounded_share: float = 0.0,
 ) -> dict[str, Any]:
     """Write `scores.parquet` (SCORES) for all test candidates, in the order of CANDIDATES; return counts.
 
     They are asked about in the order in which neighbours share most. Answers come through ``cache``, shard by shard, so
-    that a killed run resumes. Raises `StageError` if any candidate has no answer, `UserError` if there is nothing to
-    score. Memory does not grow with the number of users.
+    that a killed run resumes. Raises `StageError` if any candidate has no answer, or a server kept back one answer of
+    more than the ``bounded_share`` of candidates; `UserError` if there is nothing to score. Memory does not grow with
+    the number of users.
     """
     total = count_rows(data_dir, "test")
     if not total:
@@ -46,10 +50,11 @@ def score(
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
-        scoring = _Scoring(train, backend, cache, advance)
+        scoring = _Scoring(train, backend, cache, advance, reporter)
         blocks = candidate_blocks(data_dir, users_dir, prompts, "test", images=train.images, size=_BLOCK)
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, out / "scores.parquet")
-    counts = scoring.counts.summary() | {"order": scoring.leading}
+    counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared
+    counts |= scoring.bounds.settle(bounded_share, reporter)
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
     counts |= {name: value - spent.get(name, 0) for name, value in spent_by(backend).items()}
     counts |= {"unshared_because": "; ".join(why)} if (why := reasons_of(backend)) else {}
@@ -60,17 +65,25 @@ def score(
 class _Scoring:
     """Scores block after block."""
 
-    def __init__(self, train: Train, backend: Backend, cache: CompletionCache, advance: Advance) -> None:
-        self.counts = Counts()
+    def __init__(
+        self, train: Train, backend: Backend, cache: CompletionCache, advance: Advance, reporter: Reporter
+    ) -> None:
+        self.counts, self.bounds = Counts(), Bounds()
+        self.compared: dict[str, str] = {}
+        """What is known of a server's prompts."""
         self.leading: Leading | None = None
         self._train, self._backend, self._cache, self._advance = train, backend, cache, advance
+        self._reporter = reporter
 
     def block(self, rows: CandidateRows) -> pa.Table:
         """Return SCORES of a block, in the order of its rows."""
+        if isinstance(self._backend, Remote) and not self.compared:
+            sample = self._requests(sample_rows(rows))
+            self.compared = compare_sample(sample, self._backend, self._cache, self._reporter)
         order = choose_order(rows, self.leading)
         self.leading = order.leading
         logprobs, lengths = np.full((len(rows), len(ANSWERS)), np.nan), np.zeros(len(rows), np.int64)
-        items = np.empty(len(rows), object)
+        items, kept_back = np.empty(len(rows), object), np.zeros(len(rows), np.int64)
         missing = len(rows)
         for places, ids, answers in self._answers(rows, order.places):
             answered = [len(answer.choice_logprobs) == len(ANSWERS) for answer in answers]
@@ -79,12 +92,14 @@ class _Scoring:
                 logprobs[places] = [answer.choice_logprobs for answer in answers]
             lengths[places] = [answer.tokens_in for answer in answers]
             items[places] = ids
+            kept_back[places] = [len(answer.bounded) for answer in answers]
         _refuse(missing, logprobs)
+        self.bounds.add(kept_back)
         logit = logprobs[:, 0] - logprobs[:, 1]
         mass = np.exp(logprobs).sum(axis=1)
         self.counts.add(len(np.unique(rows.examples)), mass, lengths, self._train.cutoff_len)
         # sigmoid(x) = (1 + tanh(x/2)) / 2 cannot overflow
-        columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass]
+        columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass, kept_back > 0]
         return pa.table(dict(zip(schema.SCORES.names, columns, strict=True)), schema=schema.SCORES)
 
     def _answers(
@@ -93,11 +108,13 @@ class _Scoring:
         for start in range(0, len(places), _CHUNK):
             chosen = places[start : start + _CHUNK]
             part = rows.take(chosen)
-            asked = [
-                Request(self._backend.identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in part
-            ]
-            answers = self._cache.complete(self._backend, asked, advance=self._advance)
+            answers = self._cache.complete(self._backend, self._requests(part), advance=self._advance)
             yield chosen[: len(answers)], [row.item_id for row in part[: len(answers)]], answers
+
+
+    def _requests(self, rows: Sequence[Row]) -> list[Request]:
+        model = self._backend.identity
+        return [Request(model, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in rows]
 
 
 def _refuse(missing: int, logprobs: NDArray[np.float64]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from msr_adapter.config.models.base import Model, allowed
+from msr_adapter.config.models.model import ModelRef
 from msr_adapter.config.models.negatives import Negatives
 
 
@@ -111,7 +112,18 @@ class Evaluate(Model):
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
     """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
     the extra `baselines`. A generated shop adds the oracle by itself."""
+    scorer: ModelRef | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
+    """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
+    trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The
+    cache knows it by address, name, `revision` and this run's weights: change one when another model is served."""
     sasrec: SASRec = SASRec()
     """Read when `baselines` names `sasrec`."""
     tables: SliceTables = SliceTables()
     """Numbers and dates are cut at their quartiles, texts grouped by value."""
+
+    @field_validator("scorer")
+    @classmethod
+    def _a_scorer_is_a_server(cls, scorer: ModelRef | None) -> ModelRef | None:
+        if scorer is not None and scorer.backend == "huggingface":
+            raise ValueError("only backend: server scores for the trained model; null loads the model itself, here")
+        return scorer

@@ -28,6 +28,13 @@ class Server(Model):
     """Seconds before the first retry at most; doubles with each, drawn at random below that."""
     longest_wait: float = Field(60, ge=0)
     """Longest pause in seconds, whatever the server asks for."""
+    top_logprobs: int = Field(20, ge=2)
+    """Of `evaluate.scorer`: alternatives to the first token that are asked for; the answers must be among them."""
+    bounded_share: float = Field(0.05, ge=0, le=1)
+    """Of `evaluate.scorer`: the largest share of candidates of which one answer may be missing among the alternatives.
+    Their score is a bound, counted and marked; a candidate with neither answer ends the stage in any case."""
+    compare_prompts: bool = True
+    """Of `evaluate.scorer`: ask the server's `/tokenize` for some prompts and refuse tokens that were not trained."""
 
 
 class ModelRef(Model):
@@ -56,8 +63,8 @@ class ModelRef(Model):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Prompts of a forward pass, at most. auto: as many as fit. Halved whenever memory runs out."""
     backend: Literal["huggingface", "server", "scripted"] = "huggingface"
-    """huggingface: loaded here. server: asked over HTTP, for the summarisers; `path` is the served model's name.
-    `scripted` answers by rule, for tests of the machinery only."""
+    """huggingface: loaded here. server: asked over HTTP, for the summarisers and `evaluate.scorer`; `path` is its name
+    there. `scripted` answers by rule, for tests of the machinery only."""
     server: Server | None = None
     """Read when `backend` is `server`."""
 

@@ -1,0 +1,132 @@
+"""A chat endpoint on loopback that serves a tiny Qwen2-VL with real log-probabilities, by transformers alone.
+
+Not collected by pytest. It writes its prompts itself, so that they agree with the trained ones only if both are right.
+"""
+
+import base64
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from PIL import Image
+
+_STARTING_S = 30
+_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+@dataclass
+class Serving:
+    """What the server does and what it saw."""
+
+    model: Path
+    url: str = ""
+    system: str = "You are a helpful assistant."
+    """What its chat template says where the messages have no system text."""
+    tokenise: int = 200
+    """Status of its tokenise endpoint."""
+    top: int | None = None
+    """Alternatives it gives at most."""
+    key: str | None = None
+    numbers: bool = False
+    """Whether alternatives are called token_id:N."""
+    scored: int = 0
+    tokenised: int = 0
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+
+def app(serving: Serving) -> FastAPI:
+    """Return the endpoints."""
+    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(serving.model)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(serving.model)
+    lock = threading.Lock()
+    made = FastAPI()
+
+    def allow(request: Request) -> None:
+        given = request.headers.get("Authorization")
+        if serving.key and given != f"Bearer {serving.key}":
+            raise HTTPException(401, f"Incorrect key: {given}")
+
+    @made.post("/v1/chat/completions")
+    def complete(body: dict[str, Any], request: Request) -> dict[str, Any]:
+        allow(request)
+        serving.bodies.append(body)
+        text, pictures = _read(serving, body["messages"])
+        inputs = processor(text=[text], **({"images": pictures} if pictures else {}), return_tensors="pt")
+        with lock, torch.inference_mode():
+            logprobs = model(**inputs).logits[0, -1].log_softmax(-1)
+        serving.scored += 1
+        count = min(body["top_logprobs"], serving.top or body["top_logprobs"], len(logprobs))
+        values, ids = logprobs.topk(count)
+        alternatives = [
+            {"token": f"token_id:{i}" if serving.numbers else processor.tokenizer.decode([i]), "logprob": v}
+            for v, i in zip(values.tolist(), ids.tolist(), strict=True)
+        ]
+        first = {**alternatives[0], "top_logprobs": alternatives}
+        choice = {"index": 0, "message": {"role": "assistant", "content": alternatives[0]["token"]},
+                  "logprobs": {"content": [first]}, "finish_reason": "length"}  # fmt: skip
+        usage = {"prompt_tokens": int(inputs["input_ids"].shape[1]), "completion_tokens": 1}
+        return {"choices": [choice], "usage": usage}
+
+    @made.post("/tokenize")
+    def tokenise(body: dict[str, Any], request: Request) -> dict[str, Any]:
+        allow(request)
+        if serving.tokenise != 200:
+            raise HTTPException(serving.tokenise, "prompt: field required")
+        serving.tokenised += 1
+        assert body["add_generation_prompt"] is True
+        ids = processor.tokenizer.encode(_read(serving, body["messages"])[0], add_special_tokens=False)
+        return {"count": len(ids), "max_model_len": 2048, "tokens": ids}
+
+    return made
+
+
+def _read(serving: Serving, messages: list[dict[str, Any]]) -> tuple[str, list[Image.Image]]:
+    """Return the prompt as the chat template of Qwen2-VL writes it, one token a picture, and the pictures."""
+    pictures, parts = [], []
+    if messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": serving.system}, *messages]
+    for message in messages:
+        content = message["content"]
+        said = ""
+        for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+            if part["type"] == "text":
+                said += part["text"]
+                continue
+            said += _PICTURE
+            data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+            pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
+        parts.append(f"<|im_start|>{message['role']}\n{said}<|im_end|>\n")
+    return "".join(parts) + "<|im_start|>assistant\n", pictures
+
+
+@contextlib.contextmanager
+def serving(model: Path, **behaviour: Any) -> Iterator[Serving]:
+    """Serve on a free loopback port until the block ends."""
+    served = Serving(model, **behaviour)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app(served), host="127.0.0.1", port=port, log_level="critical"))
+    served.url = f"http://127.0.0.1:{port}/v1"
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    ends = time.monotonic() + _STARTING_S
+    while not server.started:
+        assert time.monotonic() < ends, "the server did not start"
+        time.sleep(0.01)
+    try:
+        yield served
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
