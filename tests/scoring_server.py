@@ -41,6 +41,8 @@ class Serving:
     scored: int = 0
     tokenised: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    orders: list[list[int]] = field(default_factory=list)
+    """Of every answer: the whole vocabulary, likeliest first."""
 
 
 def app(serving: Serving) -> FastAPI:
@@ -66,6 +68,7 @@ def app(serving: Serving) -> FastAPI:
         with lock, torch.inference_mode():
             logprobs = model(**inputs).logits[0, -1].log_softmax(-1)
         serving.scored += 1
+        serving.orders.append(logprobs.argsort(descending=True).tolist())
         count = min(body["top_logprobs"], serving.top or body["top_logprobs"], len(logprobs))
         values, ids = logprobs.topk(count)
         alternatives = [

@@ -38,7 +38,7 @@ def compare_prompts(
     with httpx.Client(headers=dict(headers), timeout=server.timeout, follow_redirects=False) as client:
         try:
             for request in requests:
-                theirs = _their_tokens(client, model, server, request)
+                theirs = _their_tokens(client, model, server, taught, request)
                 _require_same(taught, request, theirs)
         except NoComparisonError as error:
             return f"not verified ({error})"
@@ -47,9 +47,9 @@ def compare_prompts(
     return f"verified: {len(requests)} prompts have the tokens that training taught{around}"
 
 
-def _their_tokens(client: httpx.Client, model: ModelRef, server: Server, request: Request) -> list[int]:
+def _their_tokens(client: httpx.Client, model: ModelRef, server: Server, taught: Taught, request: Request) -> list[int]:
     url = server.url.rstrip("/")
-    said = chat(model, request)
+    said = chat(model, request, taught.url)
     body = {"model": said["model"], "messages": said["messages"], "add_generation_prompt": True}
     refusal = "no tokenise endpoint"
     for address in dict.fromkeys((f"{url.removesuffix('/v1')}/tokenize", f"{url}/tokenize")):

@@ -3,13 +3,10 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import httpx
 
 from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError
-from msr_adapter.backends.wire import chat
-from msr_adapter.config.models import ModelRef
 from msr_adapter.generation.request import Completion, Request, reason_of
 
 Names = Sequence[Sequence[frozenset[str]]]
@@ -19,11 +16,6 @@ _SLACK = 1e-6
 """Servers round to float32: the mass that is left is not known better than this."""
 _TIGHT = 1e-3
 """A log-probability that is known this well is no bound."""
-
-
-def scoring_body(model: ModelRef, request: Request, top: int) -> dict[str, Any]:
-    """Return the JSON that asks for one greedy token and the ``top`` alternatives to it."""
-    return chat(model, request) | {"max_tokens": 1, "logprobs": True, "top_logprobs": top}
 
 
 def read_odds(request: Request, response: httpx.Response, names: Names) -> Completion:

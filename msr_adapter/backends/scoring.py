@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 
 from msr_adapter.backends.comparing import compare_prompts
-from msr_adapter.backends.odds import Names, overlapping, read_odds, scoring_body
+from msr_adapter.backends.odds import Names, overlapping, read_odds
 from msr_adapter.backends.taught import Taught
+from msr_adapter.backends.wire import chat
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
@@ -47,8 +48,12 @@ class Scoring:
                 self._names[request.sides] = names
 
     def body(self, request: Request) -> dict[str, Any]:
-        """Return the JSON that asks for the odds. Raises `OSError` if an image cannot be read."""
-        return scoring_body(self._model, request, self._server.top_logprobs)
+        """Return the JSON that asks for one greedy token and the alternatives to it.
+
+        Raises `OSError` if an image cannot be read.
+        """
+        alternatives = {"max_tokens": 1, "logprobs": True, "top_logprobs": self._server.top_logprobs}
+        return chat(self._model, request, self._taught.url) | alternatives
 
     def read(self, request: Request, response: httpx.Response) -> Completion:
         """Return the odds in a response of status 200."""

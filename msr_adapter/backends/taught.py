@@ -1,12 +1,16 @@
 """What training taught a served model: its prompts as tokens, and the token with which each answer begins."""
 
+import io
 from collections.abc import Sequence
 from functools import cached_property
 
+from msr_adapter.backends.wire import as_url, data_url
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import MsrError, StageError
-from msr_adapter.generation.request import Request
+from msr_adapter.generation.request import Image, Request
 from msr_adapter.llamafactory.encode import Encoder
+
+_KNOWN_PICTURES = 256
 
 
 class Taught:
@@ -14,6 +18,7 @@ class Taught:
 
     def __init__(self, model: ModelRef) -> None:
         self.model = model
+        self._urls: dict[str, str] = {}
         self.absent = ""
         """Why the tokenizer is not at hand; empty while it is, or was not asked for."""
 
@@ -42,6 +47,21 @@ class Taught:
         if self.encoder is None:
             raise MsrError("no tokenizer")
         return self.encoder.encode(request.prompt, [image.path for image in request.images])
+
+    def url(self, image: Image) -> str:
+        """Return a picture as a data URL, shrunk as training shrinks it, without loss. `OSError` if it is unreadable.
+
+        A server would shrink a large one in its own way, and other pixels make other scores.
+        """
+        if self.encoder is None:
+            return data_url(image)
+        if image.digest not in self._urls:
+            if len(self._urls) >= _KNOWN_PICTURES:
+                self._urls.clear()
+            with io.BytesIO() as buffer:
+                self.encoder.picture(image.path).save(buffer, "PNG")
+                self._urls[image.digest] = as_url("image/png", buffer.getvalue())
+        return self._urls[image.digest]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the names of tokens."""

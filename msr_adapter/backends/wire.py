@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -22,12 +23,15 @@ def body(model: ModelRef, request: Request) -> dict[str, Any]:
     return chat(model, request) | {"max_tokens": request.max_new_tokens}
 
 
-def chat(model: ModelRef, request: Request) -> dict[str, Any]:
-    """Return a greedy request without its length: images are data URLs where their placeholders stand."""
+def chat(model: ModelRef, request: Request, url: Callable[[Image], str] | None = None) -> dict[str, Any]:
+    """Return a greedy request without its length: images are data URLs where their placeholders stand.
+
+    ``url`` makes them; the files as they are unless given.
+    """
     system = [{"role": "system", "content": model.default_system}] if model.default_system else []
     return {
         "model": model.path,
-        "messages": [*system, {"role": "user", "content": _content(request)}],
+        "messages": [*system, {"role": "user", "content": _content(request, url or data_url)}],
         "temperature": 0,
         "stream": False,
     }
@@ -53,7 +57,7 @@ def read_answer(request: Request, response: httpx.Response) -> Completion:
     return Completion(request.key, (text or "").strip(), (), _FINISHED[finish], *tokens)
 
 
-def _content(request: Request) -> str | list[dict[str, Any]]:
+def _content(request: Request, url: Callable[[Image], str]) -> str | list[dict[str, Any]]:
     """Return the prompt as text, or as parts with each image in its place."""
     if not request.images:
         return request.prompt
@@ -63,7 +67,7 @@ def _content(request: Request) -> str | list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for text, image in zip(texts, (*request.images, None), strict=True):
         parts += [{"type": "text", "text": text}] if text else []
-        parts += [{"type": "image_url", "image_url": {"url": data_url(image)}}] if image else []
+        parts += [{"type": "image_url", "image_url": {"url": url(image)}}] if image else []
     return parts
 
 
@@ -74,4 +78,9 @@ def data_url(image: Image) -> str:
         with Picture.open(io.BytesIO(data)) as picture, io.BytesIO() as buffer:
             picture.convert("RGB").save(buffer, "PNG")
             mime, data = "image/png", buffer.getvalue()
+    return as_url(mime, data)
+
+
+def as_url(mime: str, data: bytes) -> str:
+    """Return bytes as a data URL."""
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"

@@ -116,6 +116,14 @@ class Encoder:
         )
         return dict(found)
 
+    def picture(self, path: Path) -> Any:
+        """Return a picture (Pillow) as training hands it to the image processor: shrunk to the model's pixel limits."""
+        limits = {
+            "image_max_pixels": getattr(self.processor, "image_max_pixels", self.model.image_max_pixels),
+            "image_min_pixels": getattr(self.processor, "image_min_pixels", self.model.image_min_pixels),
+        }
+        return self.template.mm_plugin._regularize_images([str(path)], **limits)["images"][0]
+
     def load_model(self) -> Any:
         """Load the weights for inference, adapters merged in order, in the model's dtype.
 

@@ -5,7 +5,6 @@ This is the one file that knows the order. Stage packages are imported when a st
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
