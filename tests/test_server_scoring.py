@@ -84,7 +84,7 @@ def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp
     pictured = sum(isinstance(body["messages"][-1]["content"], list) for body in served.bodies)
     assert 0 < pictured < 16
     assert (
-        counts["prompts"] == "verified: 8 prompts have the tokens that training taught, 4 of them around their pictures"
+        counts["prompts"] == "verified: 7 prompts have the tokens that training taught, 4 of them around their pictures"
     )
     assert counts["prompts"] in lines.text
     assert counts["tokens_in"] > 0

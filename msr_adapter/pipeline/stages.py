@@ -187,10 +187,10 @@ def _run_train(c: Context) -> dict[str, Any]:
 
 def _score_config(p: Pipeline) -> Any:
     scorer = p.evaluate.scorer
-    known = [p.train.images, _model(p.train.model), p.train.cutoff_len]
-    if scorer is None or scorer.server is None:
-        return known
-    return [*known, _model(scorer), [scorer.server.top_logprobs, scorer.server.bounded_share]]
+    if scorer is None:
+        return _base_config(p)
+    server = scorer.server
+    return [*_base_config(p), _model(scorer), server and [server.top_logprobs, server.bounded_share]]
 
 
 def _base_config(p: Pipeline) -> Any:
