@@ -166,7 +166,13 @@ def test_lists_are_the_popular_unseen_items_in_the_order_of_the_models_odds(fold
 def test_a_lists_first_items_are_the_best_of_all_candidates(folder: Path) -> None:
     order(folder, top=6)
     whole = {user: items_of(folder, user) for user in TAKEN}
-    assert order(folder)["scores"] == {"computed": 0, "cached": 51, "tokens_in": 1530, "prompts_over_cutoff": 0}
+    assert order(folder)["scores"] == {
+        "computed": 0,
+        "cached": 51,
+        "tokens_in": 1530,
+        "prompts_over_cutoff": 0,
+        "bounded": 0,
+    }
     assert {user: items_of(folder, user) for user in TAKEN} == {user: items[:3] for user, items in whole.items()}
 
 

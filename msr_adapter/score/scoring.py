@@ -111,7 +111,6 @@ class _Scoring:
             answers = self._cache.complete(self._backend, self._requests(part), advance=self._advance)
             yield chosen[: len(answers)], [row.item_id for row in part[: len(answers)]], answers
 
-
     def _requests(self, rows: Sequence[Row]) -> list[Request]:
         model = self._backend.identity
         return [Request(model, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in rows]
