@@ -260,3 +260,19 @@ def test_new_interactions_cost_only_their_own_blocks(tmp_path: Path) -> None:
     anew = tmp_path / "anew"
     write(anew, ["abcd", "abcdefgh", "gh"])
     assert run(anew, Recording(letters), config())[0] == after
+
+
+@pytest.mark.parametrize(("grown", "asked"), [
+    ("abcdefg", 1),  # nothing was cut: the new block alone
+    ("abcdefgh", 1),
+    ("bcdefg", 2),  # `split.max_history` cut the oldest item: a summary cannot forget it, so all is read anew
+    ("defgh", 2),  # a whole block went: what the others say was built on it
+])  # fmt: skip
+def test_what_a_grown_history_shares_with_the_one_before(tmp_path: Path, grown: str, asked: int) -> None:
+    write(tmp_path, ["abcdef"])
+    run(tmp_path, Recording(letters), config())
+    write(tmp_path, [grown])
+    backend = Recording(letters)
+    texts, _, _ = run(tmp_path, backend, config())
+    assert len(backend.prompts) == asked
+    assert texts == [grown.upper()]
