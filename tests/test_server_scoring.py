@@ -1,5 +1,6 @@
 """Scores through a server: those of the model in memory, or bounds that say so, for the trained prompts alone."""
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from scoring_server import Serving, serving
 from summaries import Lines
 from tiny_models import tiny_model
-from tiny_run import QUIET, model_ref, stages, train_config
+from tiny_run import QUIET, model_ref, scratch, stages, train_config
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend, make_server_scorer
@@ -40,8 +41,19 @@ def served() -> Iterator[Serving]:
         yield one
 
 
+known_encoder = functools.cache(Encoder)
+
+
+@functools.cache
+def here() -> dict[str, np.ndarray]:
+    """Return the scores of the model in memory."""
+    run(make_backend(model_ref()), folder := scratch() / "here")
+    return read(folder)
+
+
 @pytest.fixture(autouse=True)
-def behave(served: Serving) -> Iterator[None]:
+def behave(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("msr_adapter.backends.taught.Encoder", known_encoder)  # half a second each
     usual = {name: getattr(served, name) for name in ("system", "tokenise", "top", "key", "numbers")}
     served.scored = served.tokenised = 0
     served.bodies.clear()
@@ -74,8 +86,7 @@ def read(out: Path) -> dict[str, np.ndarray]:
 def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp_path: Path) -> None:
     lines = Lines()
     counts = run(scorer(served), tmp_path / "server", lines)
-    run(make_backend(model_ref()), tmp_path / "here")
-    theirs, ours = read(tmp_path / "server"), read(tmp_path / "here")
+    theirs, ours = read(tmp_path / "server"), here()
     for name in ("score", "logit", "answer_mass"):
         assert theirs[name] == pytest.approx(ours[name], abs=1e-4)
     assert not theirs["bounded"].any()
@@ -94,8 +105,7 @@ def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp
 def test_numbers_of_tokens_will_do_where_a_server_gives_them(served: Serving, tmp_path: Path) -> None:
     served.numbers = True
     run(scorer(served), tmp_path / "numbers")
-    run(make_backend(model_ref()), tmp_path / "here")
-    assert read(tmp_path / "numbers")["logit"] == pytest.approx(read(tmp_path / "here")["logit"], abs=1e-4)
+    assert read(tmp_path / "numbers")["logit"] == pytest.approx(here()["logit"], abs=1e-4)
 
 
 def test_several_spellings_count_together(served: Serving) -> None:
@@ -107,10 +117,9 @@ def test_several_spellings_count_together(served: Serving) -> None:
 
 
 def test_answers_that_are_kept_back_are_bounded_counted_and_marked(served: Serving, tmp_path: Path) -> None:
-    run(make_backend(model_ref()), tmp_path / "here")
-    ours = read(tmp_path / "here")
+    ours = here()
     run(scorer(served), tmp_path / "whole")
-    tokens = Encoder(model_ref()).answer_tokens(("Yes", "No"))
+    tokens = known_encoder(model_ref()).answer_tokens(("Yes", "No"))
     # So few alternatives that some answers are kept back, and so many that no candidate lacks both.
     served.top = max(min(ids.index(token) for token in tokens) for ids in served.orders) + 1
     lines = Lines()
