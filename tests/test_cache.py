@@ -1,5 +1,6 @@
 import math
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,24 @@ def test_advance_sums_to_the_number_of_requests(tmp_path: Path) -> None:
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         cache.complete(Recording(), [ask(n) for n in (1, 1, 2, 3, 1, 3)], shard=2, advance=steps.append)
     assert steps == [4, 2]
+
+
+def test_batches_are_answered_in_their_order_and_drawn_one_by_one(tmp_path: Path) -> None:
+    backend, drawn = Recording(), list[int]()
+
+    def batches() -> Iterator[list[Request]]:
+        for start in (0, 4, 4, 2):
+            drawn.append(start)
+            yield [ask(number) for number in range(start, start + 3)] if start else []
+
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        answers = cache.stream(backend, batches(), shard=2)
+        assert next(answers) == []
+        assert [answer.text for answer in next(answers)] == [f"answer to prompt {number}" for number in (4, 5, 6)]
+        assert drawn == [0, 4]
+        assert [len(found) for found in answers] == [3, 3]
+        assert cache.stats == (4, 5, 0)
+    assert sizes(backend) == [2, 1, 2]
 
 
 def test_no_requests_no_calls(tmp_path: Path) -> None:

@@ -159,12 +159,15 @@ def workers_of(driver: int) -> list[int]:
 
 def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
     model = ModelRef(path="tiny", batch_size=4)
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for name, count in (("alone", 1), ("crew", 2)):
         execution = Execution(workers=count)
         with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
             assert isinstance(backend, Workers) == (count == 2)
             found[name] = users(tmp_path / name, backend), scores(tmp_path / name, backend)
+            spent = backend.spent  # type: ignore[attr-defined]
+            found[name] += ((spent.rows, spent.tokens_flat, spent.tokens_processed, spent.passes),)
+            assert spent.rows == 16
     assert found["crew"] == found["alone"]
     assert len(list((tmp_path / "logs").iterdir())) == 2
 

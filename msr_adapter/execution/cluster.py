@@ -4,12 +4,14 @@ import contextlib
 import logging
 import os
 import pickle
+import secrets
 import shutil
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import Execution
@@ -25,6 +27,9 @@ _START_S = 600.0
 _STORE_BYTES = 200 * 2**20
 """Of our own cluster: shards of texts are small."""
 _LINE = 300
+_FOLDER = "msr-ray-"
+_TOKEN = secrets.token_hex(32)
+"""Key of the clusters that this process starts; their processes have it from their environment, and no file has it."""
 
 
 class Cluster:
@@ -126,6 +131,7 @@ class _Actor:
 
 def join(execution: Execution, leave: contextlib.ExitStack) -> None:
     """Join or start a cluster, without statistics, dashboard or noise; ``leave`` is told what undoes it."""
+    _borrow_environment(leave)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -133,24 +139,57 @@ def join(execution: Execution, leave: contextlib.ExitStack) -> None:
         return
     try:
         if execution.address is None:
-            # Ray's sockets lie in this folder, and their paths must be short.
-            folder = tempfile.mkdtemp(prefix="msr-ray-", dir="/tmp")
-            leave.callback(shutil.rmtree, folder, ignore_errors=True)
-            os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
-            ray.init(
-                address="local", num_cpus=execution.workers, object_store_memory=_STORE_BYTES, include_dashboard=False,
-                _node_ip_address="127.0.0.1", _temp_dir=folder, log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
+            _start(execution.workers, leave)
         else:
             _reach(execution.address)
             ray.init(address=execution.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise StageError(
             f"no Ray cluster {execution.address or 'on this machine'}: {_said(error)}",
-            "it is not running, or runs another version of Ray or Python",
+            "it is not running, runs another version of Ray or Python, or asks for a token (RAY_AUTH_MODE=token)",
             "start it (`ray start --head`), correct execution.address, or set execution.engine=local",
         ) from error
     leave.callback(ray.shutdown)
+
+
+def _start(workers: int, leave: contextlib.ExitStack) -> None:
+    """Start a cluster on this machine alone: on loopback, and with a key that nobody else has."""
+    import ray
+
+    _tidy()
+    # Ray's sockets lie in this folder, and their paths must be short.
+    folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
+    leave.callback(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    if "RAY_AUTH_MODE" not in os.environ:  # without one here, Ray would write a token into the home folder
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+    ray.init(
+        address="local", num_cpus=workers, object_store_memory=_STORE_BYTES, include_dashboard=False,
+        _node_ip_address="127.0.0.1", _temp_dir=folder, log_to_driver=False, logging_level=logging.ERROR,
+    )  # fmt: skip
+
+
+def _borrow_environment(leave: contextlib.ExitStack) -> None:
+    """Have ``leave`` undo what we and Ray change in this process's variables: trainers inherit them."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+    def give_back() -> None:
+        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+    leave.callback(give_back)
+
+
+def _tidy() -> None:
+    """Remove the folders of clusters whose drivers were killed."""
+    for folder in Path("/tmp").glob(f"{_FOLDER}*"):
+        driver = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        with contextlib.suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(driver), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reach(address: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Self
 
+from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend
 
@@ -53,6 +54,8 @@ class Done:
 
     number: int
     answers: list[Answer]
+    spent: Spent
+    """What they took, beyond what this worker told before."""
 
 
 @dataclass(frozen=True)

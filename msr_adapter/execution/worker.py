@@ -1,9 +1,11 @@
 """What a worker does, wherever it runs: it makes the backend once and answers one shard after another."""
 
+import copy
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.execution.messages import Done, Raised, Recipe, node, versions
 from msr_adapter.files import file_digest
@@ -20,6 +22,7 @@ class Worker:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._backend: Backend | None = None
+        self._told = Spent()
 
     def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
         """Answer the pickled shard; ``report`` takes the number of answers so far. Raises nothing of its own."""
@@ -27,7 +30,10 @@ class Worker:
             if self._backend is None:
                 self._backend = _make(self._recipe)
             shard: Shard = pickle.loads(payload)
-            return Done(number, shard.run(self._backend, report))
+            answers = shard.run(self._backend, report)
+            spent: Spent = copy.deepcopy(getattr(self._backend, "spent", Spent()))
+            told, self._told = self._told, spent
+            return Done(number, answers, spent.since(told))
         except Exception as error:
             return Raised.of(number, error)
 
@@ -61,6 +67,12 @@ class _Checked:
         self._backend = backend
         self.identity, self.label = backend.identity, backend.label
         self._seen: set[tuple[Path, str]] = set()
+
+    @property
+    def spent(self) -> Spent:
+        """What the backend counts of its scoring, if it does."""
+        counted: Spent = getattr(self._backend, "spent", Spent())
+        return counted
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """As `Backend.complete`; raises `StageError` for an image that is not here, or another one."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.errors import StageError
 from msr_adapter.execution.messages import Died, Done, Message, Progress, Raised, WorkerTracebackError
 from msr_adapter.generation.request import Answer, Follow, Request, ends_there
@@ -49,6 +50,8 @@ class Workers:
     def __init__(self, transport: Transport, identity: str, label: str, note: Callable[[str], None]) -> None:
         """``note`` takes a line for each worker that had to be replaced."""
         self.identity, self.label = identity, label
+        self.spent = Spent()
+        """What scoring took in all workers."""
         self._transport, self._note = transport, note
         self._busy: dict[int, int] = {}
         """Seat -> the number of what its worker does; workers without one are idle."""
@@ -120,8 +123,9 @@ class Workers:
         match message:
             case Progress(number, count) if number in under_way:
                 under_way[number].job.report(count)
-            case Done(number, answers):
+            case Done(number, answers, spent):
                 del self._busy[seat]
+                self.spent.add(spent)
                 if number in under_way:
                     yield under_way.pop(number).job, answers
             case Raised(number, error, trace):

@@ -4,8 +4,8 @@ The file stays with the process that opened it: it looks up, hands out shards of
 shard's answers in one transaction when they arrive, in whatever order.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, Self, TypeVar
@@ -71,15 +71,30 @@ class CompletionCache:
         advance: Advance | None = None,
     ) -> list[Completion]:
         """As `attempt`, for callers that need every answer: the first shard with a failure raises `StageError`."""
+        [answers] = self.stream(backend, [requests], shard=shard, advance=advance)
+        return answers
 
-        def refuse(failures: Sequence[Failure]) -> None:
+    def stream(
+        self,
+        backend: Backend,
+        batches: Iterable[Sequence[Request]],
+        *,
+        shard: int = SHARD,
+        advance: Advance | None = None,
+    ) -> Iterator[list[Completion]]:
+        """Yield what `complete` would return for each of ``batches``, in their order, which bound the memory.
+
+        Batches are drawn as workers become free: with many of them, the next ones begin before the first one ends.
+        """
+
+        def refuse(asked: int, failures: Sequence[Failure]) -> None:
             raise StageError(
-                f"{len(failures)} of {len(requests)} requests failed, first: {failures[0].reason}",
+                f"{len(failures)} of {asked} requests failed, first: {failures[0].reason}",
                 next_step="run the same command again: what was answered is kept",
             )
 
-        answers = self._run(backend, requests, shard, advance, refuse)
-        return [answer for answer in answers if isinstance(answer, Completion)]
+        for answers in self._run(backend, batches, shard, advance, refuse):
+            yield [answer for answer in answers if isinstance(answer, Completion)]
 
     def attempt(
         self,
@@ -97,7 +112,8 @@ class CompletionCache:
         ``advance`` sums to ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a
         finite number.
         """
-        return self._run(backend, requests, shard, advance, lambda _: None)
+        [answers] = self._run(backend, [requests], shard, advance, lambda *_: None)
+        return answers
 
     def converse(
         self,
@@ -159,34 +175,62 @@ class CompletionCache:
     def _run(
         self,
         backend: Backend,
-        requests: Sequence[Request],
+        batches: Iterable[Sequence[Request]],
         shard: int,
         advance: Advance | None,
-        on_failures: Callable[[Sequence[Failure]], None],
-    ) -> list[Answer]:
+        on_failures: Callable[[int, Sequence[Failure]], None],
+    ) -> Iterator[list[Answer]]:
         if shard < 1:
             raise ValueError(f"shard {shard} must be at least 1")
-        copies = Counter(request.key for request in requests)
-        distinct = list({request.key: request for request in requests}.values())
-        found: dict[str, Answer] = {}
-        parts = (distinct[start : start + shard] for start in range(0, len(distinct), shard))
-        for job, answers in spread(backend, (self._questions(part) for part in parts)):
+        begun: deque[_Batch] = deque()
+        for job, answers in spread(backend, self._jobs(batches, shard, begun)):
+            part, batch = job.owner
             self._commit(backend, answers)
-            found.update((answer.key, answer) for answer in answers)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
-            found.update(self._store.lookup([request.key for request in job.owner]))
+            batch.take(answers, self._store.lookup([request.key for request in part]))
             if failures := [answer for answer in answers if isinstance(answer, Failure)]:
-                on_failures(failures)
+                on_failures(len(batch.requests), failures)
             if advance is not None:
-                advance(sum(copies[request.key] for request in job.owner))
-        return [found[request.key] for request in requests]
+                advance(sum(batch.copies[request.key] for request in part))
+            while begun and not begun[0].left:
+                yield begun.popleft().answers()
+        yield from (batch.answers() for batch in begun)
 
-    def _questions(self, part: list[Request]) -> Job[list[Request]]:
-        """Return the requests of a shard that the file does not answer."""
-        known = self._store.lookup([request.key for request in part])
-        missing = tuple(request for request in part if request.key not in known)
-        self.stats = self.stats._replace(hits=self.stats.hits + len(known))
-        return Job(Questions(missing) if missing else None, part)
+    def _jobs(
+        self, batches: Iterable[Sequence[Request]], shard: int, begun: "deque[_Batch]"
+    ) -> "Iterator[Job[tuple[list[Request], _Batch]]]":
+        """Yield the requests of each shard of each batch that the file does not answer."""
+        for requests in batches:
+            batch = _Batch(requests, shard)
+            begun.append(batch)
+            for part in batch.parts:
+                known = self._store.lookup([request.key for request in part])
+                missing = tuple(request for request in part if request.key not in known)
+                self.stats = self.stats._replace(hits=self.stats.hits + len(known))
+                yield Job(Questions(missing) if missing else None, (part, batch))
+
+
+class _Batch:
+    """Requests that are answered in one list."""
+
+    def __init__(self, requests: Sequence[Request], shard: int) -> None:
+        distinct = list({request.key: request for request in requests}.values())
+        self.requests = requests
+        self.copies = Counter(request.key for request in requests)
+        self.parts = [distinct[start : start + shard] for start in range(0, len(distinct), shard)]
+        self.left = len(self.parts)
+        """Shards under way or not begun."""
+        self._found: dict[str, Answer] = {}
+
+    def take(self, answers: Iterable[Answer], stored: Mapping[str, Completion]) -> None:
+        """Keep the answers of one shard."""
+        self._found.update((answer.key, answer) for answer in answers)
+        self._found.update(stored)
+        self.left -= 1
+
+    def answers(self) -> list[Answer]:
+        """Return the answers in the order of the requests."""
+        return [self._found[request.key] for request in self.requests]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What scoring took, in tokens, pictures and passes: counts are exact where seconds are not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -45,3 +45,13 @@ class Spent:
         self.images_shown += len(images)
         self.images_distinct += len(set(images))
         self.images_encoded += len(images)
+
+    def add(self, other: "Spent") -> None:
+        """Add the counts of another backend, or of another call."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) | value if isinstance(value, set) else getattr(self, name) + value)
+
+    def since(self, before: "Spent") -> "Spent":
+        """Return what was counted after ``before``; all reasons."""
+        counted = {name: value - getattr(before, name) for name, value in vars(self).items() if isinstance(value, int)}
+        return replace(self, **counted)
