@@ -9,6 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from crews import Elsewhere, Worked, crew
@@ -159,16 +160,23 @@ def workers_of(driver: int) -> list[int]:
 
 def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
     model = ModelRef(path="tiny", batch_size=4)
-    found: dict[str, tuple[object, ...]] = {}
+    summaries, tables, spent = {}, {}, {}
     for name, count in (("alone", 1), ("crew", 2)):
         execution = Execution(workers=count)
         with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
             assert isinstance(backend, Workers) == (count == 2)
-            found[name] = users(tmp_path / name, backend), scores(tmp_path / name, backend)
-            spent = backend.spent  # type: ignore[attr-defined]
-            found[name] += ((spent.rows, spent.tokens_flat, spent.tokens_processed, spent.passes),)
-            assert spent.rows == 16
-    assert found["crew"] == found["alone"]
+            summaries[name] = users(tmp_path / name, backend)
+            tables[name], _ = scores(tmp_path / name, backend)
+            counted = backend.spent  # type: ignore[attr-defined]
+            spent[name] = counted.rows, counted.tokens_flat, counted.tokens_processed
+    assert summaries["crew"] == summaries["alone"]
+    assert spent["crew"] == spent["alone"]
+    assert spent["crew"][0] == 16
+    one, two = tables["alone"], tables["crew"]
+    assert two.select(["example_id", "item_id"]) == one.select(["example_id", "item_id"])
+    # A worker that has seen other pictures encodes them in other batches, which rounds differently.
+    for column in ("logit", "score", "answer_mass"):
+        np.testing.assert_allclose(two[column], one[column], atol=1e-5)
     assert len(list((tmp_path / "logs").iterdir())) == 2
 
 

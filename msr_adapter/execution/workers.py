@@ -50,13 +50,17 @@ class Workers:
     def __init__(self, transport: Transport, identity: str, label: str, note: Callable[[str], None]) -> None:
         """``note`` takes a line for each worker that had to be replaced."""
         self.identity, self.label = identity, label
-        self.spent = Spent()
-        """What scoring took in all workers."""
+        self._spent = Spent()
         self._transport, self._note = transport, note
         self._busy: dict[int, int] = {}
         """Seat -> the number of what its worker does; workers without one are idle."""
         self._alive: set[int] = set()
         self._numbers = itertools.count()
+
+    @property
+    def spent(self) -> Spent | None:
+        """What scoring took in all workers; None where nothing was scored by a backend that counts it."""
+        return self._spent if self._spent.rows else None
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
         """As `Backend.complete`, wave by wave; shards, which `spread` takes, keep workers busier."""
@@ -125,7 +129,7 @@ class Workers:
                 under_way[number].job.report(count)
             case Done(number, answers, spent):
                 del self._busy[seat]
-                self.spent.add(spent)
+                self._spent.add(spent)
                 if number in under_way:
                     yield under_way.pop(number).job, answers
             case Raised(number, error, trace):

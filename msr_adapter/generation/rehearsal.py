@@ -1,6 +1,6 @@
 """The same work without asking: how many answers there are already, and how many would have to be asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msr_adapter.generation.cache import SHARD, CacheStats, CompletionCache
@@ -24,6 +24,17 @@ class Rehearsal(CompletionCache):
         answers = self.attempt(Unasked(backend.identity), requests, shard=shard, advance=advance)
         return [one if isinstance(one, Completion) else _blank(request)
                 for request, one in zip(requests, answers, strict=True)]  # fmt: skip
+
+    def stream(
+        self,
+        backend: Backend,
+        batches: Iterable[Sequence[Request]],
+        *,
+        shard: int = SHARD,
+        advance: Advance | None = None,
+    ) -> Iterator[list[Completion]]:
+        """Yield what `complete` returns for each batch."""
+        return (self.complete(backend, requests, shard=shard, advance=advance) for requests in batches)
 
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
         hits, computed, failed = self.stats
