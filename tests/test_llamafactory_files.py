@@ -149,6 +149,7 @@ def test_every_own_key_is_refused_with_its_reason(tmp_path: Path) -> None:
     free = {"use_cpu", "do_eval", "per_device_eval_batch_size", "logging_steps", "save_strategy", "plot_loss",
             "report_to", "ddp_timeout", "disable_gradient_checkpointing"}  # fmt: skip
     assert set(own) - free <= set(REFUSED)
+    assert not unknown_overrides(REFUSED)  # no name is misspelt
     problems = check_overrides(
         {"learning_rate": 1, "optim": "sgd", "resize_vocab": True, "run_name": "${oops}"}, "p.yaml"
     )

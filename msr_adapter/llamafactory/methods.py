@@ -8,7 +8,7 @@ from msr_adapter.llamafactory.objectives import compares
 from msr_adapter.llamafactory.parts import PROJECTORS, model_config
 from msr_adapter.llamafactory.weights import Weights
 
-_MERGE = "merge it into a model folder of its own and name that as train.model.path"
+_MERGE = "make it a model of its own with `msr export`, and name that folder as train.model.path"
 
 
 def method_arguments(train: Train) -> dict[str, Any]:
