@@ -291,6 +291,13 @@ def test_a_start_with_another_model_is_refused(tmp_path: Path) -> None:
     assert found[1].allowed.startswith("3136 in ")
 
 
+def test_a_run_does_not_start_from_itself(tmp_path: Path) -> None:
+    run_folder(tmp_path, load_pipeline("demo").pipeline.train.model, full=True)
+    own = load_pipeline("demo", [f"train.start={tmp_path}"], tmp_path)
+    (problem,) = [problem for problem in check(own) if problem.field.startswith("train")]
+    assert "go on from itself" in problem.found
+
+
 def test_a_reward_model_is_no_start(tmp_path: Path) -> None:
     run_folder(tmp_path, load_pipeline("demo").pipeline.train.model, full=True)
     (tmp_path / "train" / "model" / "value_head.safetensors").write_bytes(b"v")

@@ -43,6 +43,10 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
             problems += [Problem("", "train.start", f"{p.where}: {p.found}", p.allowed, step) for p in error.problems]
         else:
             problems += _check_same_model(train.start, loaded)
+            if train.start == loaded.run_dir:
+                found = f"{train.start} is the run's own folder: training would go on from itself, again and again"
+                step = "Give this pipeline another name or --run-dir"
+                problems.append(Problem("", "train.start", found, "another run", step))
             if weights.reward:
                 found = f"{train.start} is a reward model, which has no answers to go on from"
                 problems.append(Problem("", "train.start", found, "a run with another objective"))
