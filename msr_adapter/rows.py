@@ -71,8 +71,8 @@ class CandidateRows(Sequence[Row]):
         used = None if candidates is None else np.unique(item)
         self.items: Codes = item if used is None else np.searchsorted(used, item)
         """A number for each row's item, equal for equal items."""
-        self._ids, titles, self._files, self._digests = catalogue.take(used)
-        self._table = PromptTable(prompts, preferences, titles, self._files.is_not_null().to_numpy(), quote)
+        self._ids, self._titles, self._files, self._digests = catalogue.take(used)
+        self._table = PromptTable(prompts, preferences, self._titles, self._files.is_not_null().to_numpy(), quote)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -97,6 +97,10 @@ class CandidateRows(Sequence[Row]):
     def prompts(self, rows: Codes) -> pl.Series:
         """Return the prompts of the given rows."""
         return self._table.take(self._user[rows], self.items[rows])
+
+    def titles(self, rows: Codes) -> pl.Series:
+        """Return the title of each of the given rows."""
+        return self._titles.gather(self.items[rows])
 
     def images(self, rows: Codes) -> pl.Series:
         """Return the image of each of the given rows, relative to the data stage's folder; null = none."""

@@ -171,7 +171,7 @@ def test_all_damaged_images_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_a_template_without_images_is_refused_for_rows_with_images() -> None:
     made = stages()
-    model = ModelRef(path=str(tiny_model("qwen2_vl")), template="qwen")
+    model = ModelRef(path=str(tiny_model("qwen2.5")))
     with pytest.raises(UserError, match="takes no images"):
         preflight(train_config(model=model), made.data, made.dataset, QUIET)
 

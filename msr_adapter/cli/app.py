@@ -175,26 +175,36 @@ app.command("fetch-images")(fetch_images.fetch_images)
 
 
 @app.command()
-def check(pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, as_json: Json = False) -> None:
+def check(
+    pipeline: PipelineArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Measure every row and read every image too, as before a training.")
+    ] = False,
+    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
     """Find every problem that can be known before a model is loaded; say what would run.
 
-    Example: [bold]msr check my.yaml[/bold]
+    Example: [bold]msr check my.yaml --deep[/bold]
     """
     with exit_codes(as_json):
         from msr_adapter.pipeline import check as find_problems
-        from msr_adapter.pipeline import notes, plan
+        from msr_adapter.pipeline import look_deep, notes, plan
 
         loaded = _load(pipeline, sets, run_dir)
         if problems := find_problems(loaded):
             raise UserError(problems)
         stages = plan(loaded)
         known = notes(loaded, stages)
+        looked = look_deep(loaded, stages, _reporter(quiet)) if deep else {}
         lines = [
             *(f"  {name:<11} {_would(state)}" for name, state in stages.items()),
             *(f"note: {one}" for one in known),
         ]
         text = "\n".join([f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:", *lines])
         result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": known}
+        if deep:
+            result["rows"] = looked
+            text += "\n" + looked["said"]
         emit(result, text, as_json)
 
 

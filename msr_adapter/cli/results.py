@@ -16,6 +16,7 @@ _MADE = {
     "forecast": ("forecast of the rows' length", "forecast.json"),
     "items": ("item summaries", "items.parquet"),
     "users": ("user summaries", "users.parquet"),
+    "fit": ("shortened preferences", "shortened.parquet"),
     "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
     "train": ("trained model", "model"),
     "score": ("scores", "scores.parquet"),

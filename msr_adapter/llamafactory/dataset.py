@@ -145,8 +145,24 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
 
 def read_rows(folder: Path) -> Iterator[TrainingRow]:
     """Yield the rows written by `write_rows`, in order, a row group at a time."""
-    for row in chain.from_iterable(map(_read_file, _files(folder))):
+    for row in read_raw(folder):
         yield _row(row)
+
+
+def read_raw(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows under ``folder`` with all their columns, a row group at a time."""
+    return chain.from_iterable(map(_read_file, _files(folder)))
+
+
+def read_images(folder: Path) -> Iterator[str]:
+    """Yield the image of every row that has one, without its texts where the format allows."""
+    for path in _files(folder):
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=["images"]):
+                    yield from batch["images"].flatten().to_pylist()
+        else:
+            yield from chain.from_iterable(row["images"] for row in _read_file(path))
 
 
 def count_rows(folder: Path) -> int:

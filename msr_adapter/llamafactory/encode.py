@@ -68,6 +68,16 @@ class Encoder:
         ids = self._pair("?", (), answer)[1]
         return [*ids, self.tokenizer.eos_token_id] if self.template.efficient_eos else ids
 
+    def expansion(self, image: Path) -> str:
+        """Return the text that stands for an image in a prompt: its tokens, by name. Processes the image."""
+        return self._plugin_expand(IMAGE_PLACEHOLDER, [str(image)])
+
+    def remember(self, expansions: Mapping[Path, str]) -> None:
+        """Take over what `expansion` returned, here or in another process: these images are not processed again."""
+        if len(self._expansions) + len(expansions) > _KNOWN_EXPANSIONS:
+            self._expansions.clear()
+        self._expansions |= {str(path): expansion for path, expansion in expansions.items()}
+
     def answer_tokens(self, choices: Sequence[str]) -> tuple[int, ...]:
         """Return the token that training teaches for each choice where they first differ, resolved by the template.
 

@@ -1,6 +1,6 @@
 """The order of the stages, their fingerprints, and the run folder."""
 
-from msr_adapter.pipeline.check import check, notes
+from msr_adapter.pipeline.check import check, look_deep, notes
 from msr_adapter.pipeline.running import RunResult, StageOutcome, State, join, plan, run, write_training_yaml
 from msr_adapter.pipeline.stages import STAGE_NAMES
 
@@ -11,6 +11,7 @@ __all__ = [
     "State",
     "check",
     "join",
+    "look_deep",
     "notes",
     "plan",
     "run",

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
@@ -14,6 +15,7 @@ from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_engine, check_libraries
 from msr_adapter.pipeline.settled import check_templates, template_notes
 from msr_adapter.pipeline.weights import check_training, check_weights, roles
+from msr_adapter.progress import Reporter
 
 _LEAST_FREE = 2**30
 
@@ -48,7 +50,27 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
 
 def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
-    return template_notes(loaded) + _asked_often(loaded, stages) + _orders(loaded, stages)
+    return [
+        *template_notes(loaded),
+        *_asked_often(loaded, stages),
+        *_orders(loaded, stages),
+        *_note_memory(loaded, stages),
+    ]
+
+
+def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Estimate what training takes, with the longest row as forecast, else as long as rows may be."""
+    from msr_adapter.llamafactory.footprint import estimate, model_shape
+
+    train = loaded.pipeline.train
+    if train.model.backend != "huggingface" or (shape := model_shape(train.model)) is None:
+        return []
+    forecast = RunFolder(loaded.run_dir).manifest("forecast") if stages.get("forecast") == "up to date" else None
+    tokens = min(train.cutoff_len, forecast.summary["row"]["max"] if forecast else train.cutoff_len)
+    processes = train.launch.processes
+    world = train.launch.nodes * (1 if processes == "auto" else processes)
+    needed = estimate(train, shape, tokens, 0, world)
+    return [f"training will take {needed} with {train.batch_size} x {tokens:,} tokens: an estimate"]
 
 
 def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
@@ -65,11 +87,28 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
 
 
 def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
-    if stages["data"] != "up to date" or stages["forecast"] != "up to date":
+    if stages["data"] != "up to date" or stages.get("forecast") != "up to date":
         return []
     from msr_adapter.pipeline.orders import compare_orders
 
     return compare_orders(loaded.pipeline, RunFolder(loaded.run_dir))
+
+
+def look_deep(loaded: LoadedPipeline, stages: Mapping[str, str], reporter: Reporter) -> dict[str, Any]:
+    """Check the written rows as before a training, and return what was found with a sentence, ``said``; imports torch.
+
+    ``stages`` is `plan`'s answer. Raises `UserError` with everything that is wrong, and if there are no rows yet.
+    """
+    from msr_adapter.train import preflight
+
+    if stages["dataset"] != "up to date":
+        found = f"the rows are not there or not up to date ({stages['dataset']})"
+        raise UserError(Problem(loaded.run_dir.as_posix(), "", found, "", "Run `msr build-data` first"))
+    folder = RunFolder(loaded.run_dir)
+    found_in = preflight(loaded.pipeline.train, folder.stage("data"), folder.stage("dataset"), reporter)
+    said = (f"{found_in['rows']:,} rows of at most {found_in['longest_row']:,} tokens and {found_in['images']:,} "
+            "images are as the training needs them")  # fmt: skip
+    return {**found_in, "said": said}
 
 
 def require(loaded: LoadedPipeline) -> None:

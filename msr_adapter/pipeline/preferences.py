@@ -1,6 +1,6 @@
 """The preference text of every user who gets a list: the summarisers' own functions, over all that a user ever took."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.config.models import ItemSummaries, UserSummaries
+from msr_adapter.fit import fit_preferences
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
+from msr_adapter.llamafactory.encode import Encoder
 from msr_adapter.pipeline.context import Context
 from msr_adapter.progress import Reporter
+from msr_adapter.prompts import HistoryItem
 from msr_adapter.recommend.order import Order
 from msr_adapter.recommend.shards import write_histories, write_items_to_describe
-from msr_adapter.summarize import summarize_items, summarize_users
+from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
 
 _LABEL = "user summaries"
 _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")
@@ -51,10 +55,35 @@ class Preferences:
         self._items, self._users = context.pipeline.summarize.items, context.pipeline.summarize.users
         self._new = self._undescribed()
         self._steps = self._count_steps()
+        self._encoder: Encoder | None = None
 
     def users_dir(self, group: int) -> Path:
         """Folder with the USER_SUMMARIES of a group; an example is the number of a user in the order."""
         return self._work / f"group-{group:05}" / "users"
+
+    def shown(self, group: int, shard: Path) -> Path:
+        """Folder with the USER_SUMMARIES that a shard's prompts show: shortened like those of the training rows."""
+        if self._context.pipeline.train.too_long != "shorten":
+            return self.users_dir(group)
+        out = shard / "fit"
+        if not (out / "users.parquet").exists():
+            out.mkdir(exist_ok=True)
+            self._encoder = self._encoder or Encoder(self._context.pipeline.train.model)
+            fit_preferences(
+                self._context.pipeline.train, shard, self.users_dir(group), self._histories(group),
+                self._context.prompts, out, self._context.reporter, splits=("test",), encoder=self._encoder,
+            )  # fmt: skip
+        return out
+
+    def _histories(self, group: int) -> Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]:
+        folder = self._work / f"group-{group:05}" / "histories"
+
+        def read(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
+            known = schema.read_table(folder / "examples.parquet", schema.EXAMPLES)
+            place = pc.index_in(examples["example_id"], value_set=known["example_id"].combine_chunks())
+            return read_histories(known.take(place), folder, read_summaries(self._work / "items"))
+
+        return read
 
     def rehearse(self) -> tuple[Calls, Calls]:
         """Count the calls for items and for users without asking a model; as far as earlier answers reach."""

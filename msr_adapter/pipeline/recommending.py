@@ -189,7 +189,7 @@ def _score(
     """Score a shard by the stage's own function; its scores are written beside its candidates."""
     from msr_adapter.score import score
 
-    users, share = preferences.users_dir(shard.group), bounded_share(context.pipeline)
+    users, share = preferences.shown(shard.group, shard.folder), bounded_share(context.pipeline)
     return score(
         context.pipeline.train, shard.folder, users, context.prompts, scorer, cache, shard.folder, reporter, share
     )

@@ -6,6 +6,7 @@ This is the one file that knows the order. Stage packages are imported when a st
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
@@ -86,7 +87,7 @@ def _run_data(c: Context) -> dict[str, Any]:
 def _forecast_config(p: Pipeline) -> Any:
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [p.train.images, p.train.cutoff_len, _model(p.train.model), texts, p.seed]
+    return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p.train.model), texts, p.seed]
 
 
 def _run_forecast(c: Context) -> dict[str, Any]:
@@ -137,6 +138,29 @@ def _run_users(c: Context) -> dict[str, Any]:
         return summarize_users(config, c.dir("data"), c.dir("items"), c.prompts, backend, cache, c.out, c.reporter)
 
 
+def _shortens(p: Pipeline) -> bool:
+    return p.train.too_long == "shorten"
+
+
+def _fit_config(p: Pipeline) -> Any:
+    return [p.train.images, p.train.cutoff_len, _model(p.train.model)]
+
+
+def _run_fit(c: Context) -> dict[str, Any]:
+    from msr_adapter.fit import fit_preferences
+    from msr_adapter.summarize import read_histories, read_summaries
+
+    def histories(examples: Any) -> Any:
+        return read_histories(examples, c.dir("data"), read_summaries(c.dir("items")))
+
+    return fit_preferences(c.pipeline.train, c.dir("data"), c.dir("users"), histories, c.prompts, c.out, c.reporter)
+
+
+def _preferences(c: Context) -> Path:
+    """Folder of the preference texts that prompts show: training and scoring read the same."""
+    return c.dir("fit" if _shortens(c.pipeline) else "users")
+
+
 def _dataset_config(p: Pipeline) -> Any:
     return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.seed]
 
@@ -145,7 +169,7 @@ def _run_dataset(c: Context) -> dict[str, Any]:
     from msr_adapter.train import build_dataset
 
     p = c.pipeline
-    return build_dataset(p.train, c.dir("data"), c.dir("users"), c.prompts, p.seed, c.out, c.reporter)
+    return build_dataset(p.train, c.dir("data"), _preferences(c), c.prompts, p.seed, c.out, c.reporter)
 
 
 def _train_config(p: Pipeline) -> Any:
@@ -153,6 +177,7 @@ def _train_config(p: Pipeline) -> Any:
         "negatives": True,
         "prompt": True,
         "start": True,
+        "too_long": True,  # the rows say it
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
     }
@@ -216,7 +241,7 @@ def _score(c: Context, scorer: AbstractContextManager[Backend]) -> dict[str, Any
     p = c.pipeline
     with c.cache() as cache, scorer as backend:
         return score(
-            p.train, c.dir("data"), c.dir("users"), c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
+            p.train, c.dir("data"), _preferences(c), c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
         )
 
 
@@ -279,16 +304,20 @@ STAGES: tuple[Stage, ...] = (
         _users_config, _users_sources, _run_users,
     ),
     Stage(
-        "dataset", 2, ("data", "forecast", "users"), ("recommend",),
+        "fit", 1, ("data", "items", "users"), ("recommend", "history"), ("users.parquet",),
+        _fit_config, _train_sources, _run_fit, _shortens,
+    ),
+    Stage(
+        "dataset", 2, ("data", "forecast", "users", "fit"), ("recommend",),
         ("dataset_info.json", "msr_train", "msr_validation"), _dataset_config, _no_sources, _run_dataset,
     ),
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(
-        "score", 2, ("data", "users", "train"), ("recommend",), ("scores.parquet",),
+        "score", 2, ("data", "users", "fit", "train"), ("recommend",), ("scores.parquet",),
         _score_config, _start_sources, _run_score, spared=_served,
     ),
     Stage(
-        "score-base", 2, ("data", "users"), ("recommend",), ("scores.parquet",),
+        "score-base", 2, ("data", "users", "fit"), ("recommend",), ("scores.parquet",),
         _base_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(

@@ -104,14 +104,19 @@ def plan_users(
     ``described`` has the summaries of items, `TO_COME` for one that is not written yet and may have ``item_tokens``; an
     item without is left out, as the item summariser skipped it.
     """
-    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
-    titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
-    known = {item: HistoryItem(titles[item], summary) for item, summary in described.items()}
-    histories = [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
+    histories = read_histories(examples, data_dir, described)
     size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
     asking, past_failures = Asking(model, config.max_new_tokens), config.on_failure == "skip"
     starts = [Reading(prompts, asking, blocks_of(history, size), past_failures, item_tokens) for history in histories]
     return histories, starts
+
+
+def read_histories(examples: pa.Table, data_dir: Path, described: Mapping[str, str]) -> list[list[HistoryItem]]:
+    """Return each example's history, oldest first, as titles with their summaries; items without one are left out."""
+    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
+    titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
+    known = {item: HistoryItem(titles[item], summary) for item, summary in described.items()}
+    return [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
 
 
 def read_summaries(items_dir: Path) -> dict[str, str]:

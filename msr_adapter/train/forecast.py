@@ -51,7 +51,7 @@ def forecast(
         "row": {"median": float(np.median(alone) + np.median(preference)), "max": int(alone.max() + preference.max())},
         "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),
     }  # fmt: skip
-    found["findings"] = _findings(found, bool(np.median(alone) > train.cutoff_len))
+    found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
     write_json(out / "forecast.json", found)
     _tell(found, reporter)
     return found
@@ -109,12 +109,14 @@ def _ends(tokens: Tokens) -> dict[str, float]:
     return {"median": float(np.median(tokens)), "max": int(tokens.max())}
 
 
-def _findings(found: dict[str, Any], certain: bool) -> list[dict[str, str]]:
+def _findings(found: dict[str, Any], too_long: str, certain: bool) -> list[dict[str, str]]:
     longest, cutoff = found["row"]["max"], found["cutoff_len"]
     if longest <= cutoff:
         return []
+    then = ("the preferences of their users will be shortened" if too_long == "shorten" and not certain
+            else "one is enough to stop before training")  # fmt: skip
     text = (f"Rows may have up to {longest:,} tokens, but train.cutoff_len is {cutoff:,}: too few for the longest rows "
-            f"of {found['share_too_long']:.0%} of the items, and one is enough to stop before training. Set "
+            f"of {found['share_too_long']:.0%} of the items, and {then}. Set "
             f"train.cutoff_len: {longest}, or lower summarize.users.max_new_tokens, train.model.image_max_pixels or "
             "split.max_history.")  # fmt: skip
     return [{"severity": "error" if certain else "warning", "topic": "row-length", "text": text}]

@@ -1,90 +1,178 @@
 """Everything that would end a training hours later, or spoil it silently, found before it starts."""
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
+import numpy as np
 
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.config import unknown_overrides
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, count_rows, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
 from msr_adapter.llamafactory.encode import Encoder
-from msr_adapter.progress import Reporter
+from msr_adapter.llamafactory.footprint import Estimate, estimate, model_shape
+from msr_adapter.llamafactory.measuring import UNREADABLE, Asked, Tokens, measuring
+from msr_adapter.llamafactory.reading_back import compare
+from msr_adapter.progress import Advance, Reporter
 from msr_adapter.rows import ANSWERS
+from msr_adapter.train.balance import Balance, asked_of, tell_balance
 
 _SHOWN = 5
+_WORK = ".read-back"
 
 
 @dataclass
-class _Findings:
+class _Lengths:
+    """Lengths of all rows so far."""
+
     rows: int = 0
+    tokens: int = 0
     longest: int = 0
     too_long: int = 0
-    images: set[str] = field(default_factory=set)
-    broken: dict[str, str] = field(default_factory=dict)
+    named: list[str] = field(default_factory=list)
+
+    def add(self, name: str, begin: int, lengths: Tokens, cutoff_len: int) -> None:
+        """Take in the lengths of the rows from ``begin`` of a data set."""
+        self.rows += len(lengths)
+        self.tokens += int(lengths[lengths != UNREADABLE].sum())
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+        over = np.flatnonzero(lengths > cutoff_len)
+        self.too_long += len(over)
+        self.named += [f"{name} {begin + row + 1}" for row in over[: _SHOWN - len(self.named)].tolist()]
 
 
-def preflight(train: Train, data_dir: Path, dataset_dir: Path, reporter: Reporter) -> dict[str, Any]:
-    """Encode every row as LLaMA-Factory will; return rows, distinct images and the longest row in tokens.
+def preflight(
+    train: Train, data_dir: Path, dataset_dir: Path, reporter: Reporter, *, workers: int | None = None
+) -> dict[str, Any]:
+    """Measure every row as LLaMA-Factory will encode it, and have its loader read all of them; return what was found.
 
-    Raises `UserError` when a row is longer than ``cutoff_len`` (it would be cut without a word, right before the
-    answer), an image cannot be read, an override is unknown, or the template cannot take images. Seconds per 10,000
-    rows; each distinct image is processed once.
+    Raises `UserError` with everything that is wrong: rows longer than ``cutoff_len`` (they would be cut without a
+    word, right before the answer), images that cannot be read, rows that do not come back as written, unknown
+    overrides, a template without images, too little disk. The result does not depend on ``workers``, the number of
+    processes. Memory: a path for each distinct image, and some thousand rows a process.
     """
     encoder = Encoder(train.model)
     encoder.answer_tokens(ANSWERS)
-    findings = _Findings()
-    folders = [dataset_dir / name for name in (TRAIN, VALIDATION)]
-    with reporter.track("checking rows", sum(map(count_rows, folders))) as advance:
-        for folder in folders:
-            for row in read_rows(folder):
-                _check_row(row, encoder, data_dir, train.cutoff_len, findings)
-                advance(1)
-    if problems := unknown_overrides(train.overrides) + _problems(train, findings, data_dir):
+    names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
+    images = _distinct_images(data_dir, dataset_dir, names)
+    _refuse_images(encoder, len(images))
+    rows = sum(count_rows(dataset_dir / name) for name in names)
+    lengths, balance = _Lengths(), Balance()
+    with measuring(encoder, rows, len(images), workers) as measurer:
+        with reporter.track("checking images", len(images)) as advance:
+            measurer.learn(images, advance)
+        with reporter.track("measuring rows", rows) as advance:
+            for name in names:
+                asked = _asked(dataset_dir / name, data_dir, balance if name == TRAIN else Balance())
+                _measure(name, measurer.lengths(asked), lengths, train.cutoff_len, advance)
+    needed = _estimate(train, lengths)
+    problems = [
+        *unknown_overrides(train.overrides), *_length_problems(train, lengths),
+        *_image_problems(measurer.faults, data_dir), *_disk_problems(dataset_dir, needed),
+    ]  # fmt: skip
+    # A missing image does not come back either: one problem at a time.
+    problems += [] if measurer.faults else _read_back_problems(dataset_dir, data_dir, names)
+    if problems:
         raise UserError(problems)
-    return {"rows": findings.rows, "images": len(findings.images), "longest_row": findings.longest}
+    tell_balance(balance, train, reporter)
+    _tell_memory(train, needed, lengths, reporter)
+    return {
+        "rows": lengths.rows, "images": len(images), "longest_row": lengths.longest, "tokens": lengths.tokens,
+        "yes_share": balance.share, "memory_estimate": needed.memory if needed else None,
+        "disk_estimate": needed.disk if needed else None,
+    }  # fmt: skip
 
 
-def _check_row(row: TrainingRow, encoder: Encoder, data_dir: Path, cutoff_len: int, findings: _Findings) -> None:
-    findings.rows += 1
-    if row.images and not encoder.sees_images:
+def _distinct_images(data_dir: Path, dataset_dir: Path, names: list[str]) -> dict[Path, None]:
+    return {data_dir / image: None for name in names for image in read_images(dataset_dir / name)}
+
+
+def _refuse_images(encoder: Encoder, images: int) -> None:
+    if images and not encoder.sees_images:
         found = f"template {encoder.model.template} takes no images, but rows have one"
         step = "Set train.images: false, or use a template with images"
         raise UserError(Problem("", "train.images", found, "", step))
-    for image in set(row.images) - findings.images:
-        findings.images.add(image)
-        if error := _fault(data_dir / image):
-            findings.broken[image] = error
-    if findings.broken.keys() & set(row.images):
-        return
-    images = [data_dir / image for image in row.images]
-    length = max(encoder.row_length(row.prompt, images, answer) for answer in row.answers)
-    findings.longest = max(findings.longest, length)
-    findings.too_long += length > cutoff_len
 
 
-def _fault(path: Path) -> str:
-    """Say why ``path`` cannot be decoded to its last pixel; empty when it can."""
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # all that Pillow raises
-        return str(error) or type(error).__name__
-    return ""
+def _asked(folder: Path, data_dir: Path, balance: Balance) -> Iterator[Asked]:
+    for row in read_raw(folder):
+        balance.add(row)
+        yield asked_of(row, data_dir)
 
 
-def _problems(train: Train, findings: _Findings, data_dir: Path) -> list[Problem]:
-    problems = []
-    if findings.too_long:
-        found = f"{findings.too_long} of {findings.rows} rows are longer than {train.cutoff_len} tokens"
-        step = (f"Set train.cutoff_len: {findings.longest}, or lower split.max_history, "
-                "summarize.users.max_new_tokens or train.model.image_max_pixels")  # fmt: skip
-        problems.append(Problem("", "train.cutoff_len", found, f"the longest has {findings.longest}", step))
-    for path, error in list(findings.broken.items())[:_SHOWN]:
-        step = "Rebuild the data stage (--force data), which checks every image"
-        problems.append(Problem(str(data_dir / path), "", f"cannot be read as an image: {error}", "", step))
-    if (hidden := len(findings.broken) - _SHOWN) > 0:
+def _measure(name: str, parts: Iterator[Tokens], lengths: _Lengths, cutoff_len: int, advance: Advance) -> None:
+    begin = 0
+    for part in parts:
+        lengths.add(name, begin, part, cutoff_len)
+        begin += len(part)
+        advance(len(part))
+
+
+def _length_problems(train: Train, lengths: _Lengths) -> list[Problem]:
+    if not lengths.too_long:
+        return []
+    found = (f"{lengths.too_long:,} of {lengths.rows:,} rows are longer than {train.cutoff_len} tokens "
+             f"({', '.join(lengths.named)}{', ...' if lengths.too_long > len(lengths.named) else ''})")  # fmt: skip
+    step = (f"Set train.cutoff_len: {lengths.longest}, or train.too_long: shorten, or lower split.max_history, "
+            "summarize.users.max_new_tokens or train.model.image_max_pixels")  # fmt: skip
+    return [Problem("", "train.cutoff_len", found, f"the longest has {lengths.longest}", step)]
+
+
+def _image_problems(faults: dict[Path, str], data_dir: Path) -> list[Problem]:
+    step = "Rebuild the data stage (--force data), which checks every image"
+    shown = list(faults.items())[:_SHOWN]
+    problems = [Problem(str(path), "", f"cannot be read as an image: {why}", "", step) for path, why in shown]
+    if (hidden := len(faults) - _SHOWN) > 0:
         problems.append(Problem(str(data_dir), "", f"{hidden} more images cannot be read"))
     return problems
+
+
+def _read_back_problems(dataset_dir: Path, data_dir: Path, names: list[str]) -> list[Problem]:
+    step = "Rebuild it (--force dataset); leave nothing else in its folder"
+    return [
+        Problem(str(dataset_dir / one.name), "", f"LLaMA-Factory does not read it as it was written: {one.reason}", "",
+                step)
+        for one in compare(dataset_dir, data_dir, names, dataset_dir.parent / _WORK)
+    ]  # fmt: skip
+
+
+def _estimate(train: Train, lengths: _Lengths) -> Estimate | None:
+    shape = model_shape(train.model)
+    if shape is None:
+        return None
+    return estimate(train, shape, lengths.longest, lengths.tokens, _world(train))
+
+
+def _world(train: Train) -> int:
+    import torch
+
+    processes = train.launch.processes
+    return train.launch.nodes * (max(1, torch.cuda.device_count()) if processes == "auto" else processes)
+
+
+def _disk_problems(dataset_dir: Path, needed: Estimate | None) -> list[Problem]:
+    free = shutil.disk_usage(dataset_dir).free
+    if needed is None or needed.disk <= free:
+        return []
+    found = f"{free / 1e9:.1f} GB free on its disk"
+    allowed = f"checkpoints, the model and the trainer's caches take about {needed.disk / 1e9:.1f} GB"
+    return [Problem(str(dataset_dir.parent), "run_dir", found, allowed, "Free some space or choose another --run-dir")]
+
+
+def _tell_memory(train: Train, needed: Estimate | None, lengths: _Lengths, reporter: Reporter) -> None:
+    if needed is None:
+        return
+    import torch
+
+    what = f"{train.batch_size} x {lengths.longest:,} tokens"
+    if not torch.cuda.is_available():
+        reporter.note(f"  training will take {needed} with {what}: an estimate, to plan with")
+        return
+    total = torch.cuda.mem_get_info()[1]
+    verdict = f"this one has {total / 1e9:.1f} GB"
+    if needed.memory > total:
+        verdict += ": warning: too little. Lower train.batch_size or image_max_pixels, or share (train.launch.strategy)"
+    reporter.note(f"  training will take {needed} with {what}, an estimate; {verdict}")

@@ -118,7 +118,12 @@ class Train(Model):
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
     cutoff_len: int = Field(2048, ge=16)
-    """Longest prompt plus answer in tokens; longer rows stop the stage before training starts."""
+    """Longest prompt plus answer in tokens, counted exactly before training starts."""
+    too_long: Literal["error", "shorten"] = "error"
+    """What becomes of longer rows. error: stop before training, with the length to set. shorten: cut the preference of
+    their users, the tail of a summary or the oldest entries of a listed history, alike for training and scoring; never
+    the question, the image, the title or the answer. Each cut is counted and named. Not the default: a wrong
+    `cutoff_len` would cost most of the histories, and what was summarised at length deserves a second look."""
     train_on_prompt: bool = False
     """True: the loss covers the prompt too (the paper's Eq. 2); `objective: sft`."""
     launch: Launch = Launch()

@@ -1,0 +1,215 @@
+"""The preference text of every example, cut where one of its prompts would be longer than `train.cutoff_len`.
+
+All candidates of an example are asked with the same text: were each cut on its own, the length of a title would decide
+what the model knows of the user. Question, picture and title stay whole. Lengths are those of the trained template,
+measured after every cut, since tokens shift at a cut.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from msr_adapter import schema
+from msr_adapter.config.models import Train
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.fit.shorten import Listed, Shortened, summary
+from msr_adapter.llamafactory.encode import Encoder
+from msr_adapter.llamafactory.measuring import UNREADABLE, Asked, Measurer, measuring
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import HistoryItem, Prompts, neutralise
+from msr_adapter.prompts.neutral import TEXT_LIMIT
+from msr_adapter.rows import ANSWERS, CandidateRows, Codes
+
+Histories = Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]
+"""Takes a part of EXAMPLES and returns each one's history, oldest item first."""
+
+SPLITS = ("train", "validation", "test")
+_CHUNK = 4_096
+_SHOWN = 5
+
+
+@dataclass
+class _Example:
+    """An example that has too long a prompt."""
+
+    rows: Codes
+    """Its rows within its split."""
+    text: Shortened
+    before: int
+    """Tokens of its longest prompt as it was."""
+    over: int
+    """Tokens of its longest prompt beyond the limit, now."""
+
+
+def fit_preferences(
+    train: Train, data_dir: Path, users_dir: Path, histories: Histories, prompts: Prompts, out: Path,
+    reporter: Reporter, *, splits: Sequence[str] = SPLITS, workers: int | None = None,
+    encoder: Encoder | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write ``out/users.parquet``: USER_SUMMARIES in which no example of ``splits`` has too long a prompt; counts.
+
+    A summary loses its tail, a listed history its oldest items; `shortened.parquet` beside it names every cut. The
+    result does not depend on ``workers``. Raises `UserError` with the rows that stay too long without any preference to
+    speak of. Memory: the longest length of every example, and some thousand prompts.
+    """
+    encoder = encoder or Encoder(train.model)
+    texts = schema.read_table(users_dir / "users.parquet", schema.USER_SUMMARIES)
+    found: list[tuple[int, str, int, int, int, str]] = []
+    longest, failed = 0, dict[int, int]()
+    for split in splits:
+        rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images)
+        if len(rows):
+            fitting = _Fitting(train, rows, encoder, prompts, histories, data_dir, texts)
+            most, fitted = fitting.run(reporter, workers)
+            longest = max(longest, most)
+            failed |= fitting.failed
+            found += [(number, split, one.before, train.cutoff_len + one.over, fitting.count(one.text.now()),
+                       one.text.now())
+                      for number, one in fitted.items()]  # fmt: skip
+    if failed:
+        raise UserError(_too_long(failed, data_dir, train.cutoff_len, longest))
+    _write(texts, found, out)
+    counts = {
+        "longest_row": longest, "shortened": len(found), "examples": len(texts),
+        "shortened_by_split": {split: sum(one[1] == split for one in found) for split in splits},
+        "shortest_left": min((one[4] for one in found), default=None),
+    }  # fmt: skip
+    if found:
+        reporter.note(f"  {len(found):,} of {len(texts):,} preferences shortened: their rows had up to {longest:,} "
+                      f"tokens, train.cutoff_len is {train.cutoff_len:,}. The shortest keeps {counts['shortest_left']} "
+                      "tokens; shortened.parquet names them all")  # fmt: skip
+    return counts
+
+
+class _Fitting:
+    """One split: measured, then cut in rounds until all is short enough."""
+
+    def __init__(
+        self, train: Train, rows: CandidateRows, encoder: Encoder, prompts: Prompts, histories: Histories,
+        data_dir: Path, texts: pa.Table,
+    ) -> None:  # fmt: skip
+        self._limit, self._rows, self._encoder, self._prompts = train.cutoff_len, rows, encoder, prompts
+        self._histories, self._data_dir, self._texts = histories, data_dir, texts
+        self.failed: dict[int, int] = {}
+        """Examples that stay too long, and their longest row in tokens."""
+
+    def run(self, reporter: Reporter, workers: int | None) -> tuple[int, dict[int, _Example]]:
+        """Return the longest row in tokens as it was, and the shortened examples by id."""
+        number = len(self._rows)
+        images = self._rows.images(np.arange(number)).n_unique()
+        with (
+            measuring(self._encoder, number, images, workers) as measurer,
+            reporter.track("measuring prompts", number) as advance,
+        ):
+            longest = self._measure_all(measurer, advance)
+            fitted = self._too_long(longest)
+            waiting = dict(fitted)
+            while waiting:
+                waiting = {key: one for key, one in waiting.items() if self._cut(key, one)}
+                self._measure_again(measurer, waiting)
+                waiting = {key: one for key, one in waiting.items() if one.over > 0}
+        return int(longest.max()), fitted
+
+    def _measure_all(self, measurer: Measurer, advance: Callable[[int], None]) -> Codes:
+        """Return the longest row of each run of rows that share an example, in tokens."""
+        lengths = np.empty(len(self._rows), dtype=np.int32)
+        begin = 0
+        for part in measurer.lengths(self._asked()):
+            lengths[begin : begin + len(part)] = part
+            begin += len(part)
+            advance(len(part))
+        _refuse_unreadable(measurer, lengths)
+        return np.maximum.reduceat(lengths, self._firsts())
+
+    def _asked(self) -> Iterator[Asked]:
+        for begin in range(0, len(self._rows), _CHUNK):
+            taken = self._rows.take(np.arange(begin, min(begin + _CHUNK, len(self._rows))))
+            yield from (Asked(row.prompt, ANSWERS, (row.image.path,) if row.image else ()) for row in taken)
+
+    def _firsts(self) -> Codes:
+        return np.flatnonzero(np.diff(self._rows.examples, prepend=-1))
+
+    def _too_long(self, longest: Codes) -> dict[int, _Example]:
+        firsts = self._firsts()
+        ends = np.append(firsts[1:], len(self._rows))
+        long = np.flatnonzero(longest > self._limit)
+        ids = self._rows.examples[firsts[long]]
+        texts = self._shortenable(ids)
+        return {
+            int(key): _Example(np.arange(firsts[place], ends[place]), text, int(longest[place]),
+                               int(longest[place]) - self._limit)
+            for key, place, text in zip(ids, long, texts, strict=True)
+        }  # fmt: skip
+
+    def _shortenable(self, ids: Codes) -> list[Shortened]:
+        """Return the preference of each example: as its listed history if it is that, else as a text."""
+        examples = schema.read_table(self._data_dir / "examples.parquet", schema.EXAMPLES)
+        place = np.searchsorted(examples["example_id"].to_numpy(), ids)
+        histories = self._histories(examples.take(pa.array(place)))
+        known = pl.DataFrame(self._texts).filter(pl.col("example_id").is_in(ids.tolist()))
+        texts = dict(known.select("example_id", "summary").iter_rows())
+        return [self._one(texts[key], items) for key, items in zip(ids.tolist(), histories, strict=True)]
+
+    def _one(self, text: str, items: Sequence[HistoryItem]) -> Shortened:
+        if items and self._prompts.history(items) == text:
+            return Listed(items, self._prompts.history, self.count)
+        return summary(neutralise(text, TEXT_LIMIT), self._encoder.tokenizer)
+
+    def count(self, text: str) -> int:
+        """Return the tokens of ``text`` by itself."""
+        return len(self._encoder.tokenizer.encode(text, add_special_tokens=False))
+
+    def _cut(self, key: int, one: _Example) -> bool:
+        """Cut what is too much; False, and the example is noted, if nothing more may go."""
+        if one.text.cut(one.over):
+            return True
+        self.failed[key] = self._limit + one.over
+        return False
+
+    def _measure_again(self, measurer: Measurer, examples: dict[int, _Example]) -> None:
+        asked = (again for one in examples.values() for again in self._again(one))
+        lengths = np.concatenate([np.empty(0, np.int64), *measurer.lengths(asked)])
+        begin = 0
+        for one in examples.values():
+            one.over = int(lengths[begin : begin + len(one.rows)].max()) - self._limit
+            begin += len(one.rows)
+
+    def _again(self, one: _Example) -> Iterator[Asked]:
+        text = one.text.now()
+        for row, title in zip(self._rows.take(one.rows), self._rows.titles(one.rows), strict=True):
+            prompt = self._prompts.recommend(text, title, row.image is not None)
+            yield Asked(prompt, ANSWERS, (row.image.path,) if row.image else ())
+
+
+def _refuse_unreadable(measurer: Measurer, lengths: Codes) -> None:
+    if not (lengths == UNREADABLE).any():
+        return
+    step = "Rebuild the data stage (--force data), which checks every image"
+    shown = list(measurer.faults.items())[:_SHOWN]
+    raise UserError([Problem(str(path), "", f"cannot be read as an image: {why}", "", step) for path, why in shown])
+
+
+def _too_long(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -> Problem:
+    examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES, ["example_id", "user_id"])
+    users = dict(pl.DataFrame(examples).filter(pl.col("example_id").is_in(list(failed)[:_SHOWN])).iter_rows())
+    named = [f"example {key} of user {user}: {failed[key]} tokens" for key, user in users.items()]
+    more = f" and {len(failed) - _SHOWN:,} more" if len(failed) > _SHOWN else ""
+    found = f"{len(failed):,} examples stay too long with their preference cut: {', '.join(named)}{more}"
+    step = f"Raise it (the longest row has {longest} tokens whole), or lower train.model.image_max_pixels"
+    return Problem("", "train.cutoff_len", found, f"at most {limit}", step)
+
+
+def _write(texts: pa.Table, found: list[tuple[int, str, int, int, int, str]], out: Path) -> None:
+    columns = list(zip(*found, strict=True)) if found else [()] * len(schema.SHORTENED)
+    cuts = pa.table([pa.array(column, field.type) for column, field in zip(columns, schema.SHORTENED, strict=True)],
+                    schema=schema.SHORTENED)  # fmt: skip
+    schema.write_table(cuts, schema.SHORTENED, out / "shortened.parquet")
+    new = pl.DataFrame(cuts).select("example_id", pl.col("text").alias("new"))
+    merged = pl.DataFrame(texts).join(new, on="example_id", how="left", maintain_order="left")
+    merged = merged.select("example_id", pl.coalesce("new", "summary").alias("summary"))
+    schema.write_table(merged.to_arrow(), schema.USER_SUMMARIES, out / "users.parquet")
