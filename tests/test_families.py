@@ -64,17 +64,19 @@ def trained_folder() -> Path:
         made = data(family.sees_images)
         config = training_config(settings(family), made.data, made.dataset, folder / family.name, 0, cuda=False)
         write_yaml(folder / f"{family.name}.yaml", config, "a tiny model")
-    script = Path(__file__).with_name("train_families.py")
+    script = Path(__file__).with_name("train_yamls.py")
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(script), str(folder)], env=environment, capture_output=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), "--tokens"], env=environment, capture_output=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr.decode()[-5000:]
     return folder
 
 
 def trained(family: Family) -> dict[str, Any]:
-    seen = json.loads((trained_folder() / f"{family.name}.json").read_text(encoding="utf-8"))
-    assert "error" not in seen, seen["error"]
-    return seen
+    error = trained_folder() / f"{family.name}.error"
+    assert not error.exists(), error.read_text(encoding="utf-8")
+    return dict(json.loads((trained_folder() / f"{family.name}.json").read_text(encoding="utf-8")))
 
 
 def rows(family: Family) -> list[TrainingRow]:

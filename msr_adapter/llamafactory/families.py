@@ -80,7 +80,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "llava-next-vicuna", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next", "llava_next", ("▁Yes", "▁No"),
-        text_type="llama", mark="USER", image_tokens=2_928, exact=False,
+        text_type="llama", mark="ASSISTANT:", image_tokens=2_928, exact=False,
     ),
     Family(
         "llava-next-qwen", "llava-hf/llava-next-72b-hf", "llava_next", "llava_next_qwen", ("Yes", "No"),

@@ -29,12 +29,29 @@ def settle(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
 
 
 def check_templates(loaded: LoadedPipeline) -> list[Problem]:
-    """Return what is wrong with the models' templates, as far as the files on this machine tell."""
-    return [
+    """Return what is wrong with the templates, and who is shown pictures and sees none, as far as the files here tell."""
+    found = [
         problem
         for role, model in roles(loaded).items()
         for problem in template_problems(model, _where(loaded, role), role)
     ]
+    return found + _blind(loaded)
+
+
+def _blind(loaded: LoadedPipeline) -> list[Problem]:
+    pipeline = loaded.pipeline
+    if pipeline.data.images.folder is None and pipeline.data.source.kind != "shop":
+        return []
+    shown = {"train.model": ("train.images", "false") if pipeline.train.images else None,
+             "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip
+    problems = []
+    for role, model in roles(loaded).items():
+        family = family_of(model) if model.backend == "huggingface" else None
+        if family and not family.sees_images and (setting := shown.get(role)):
+            words = f"{model.path}, a {family.name}, sees no pictures"
+            step = "Or name a model that sees them"
+            problems.append(Problem(loaded.where(setting[0]), setting[0], words, setting[1], step))
+    return problems
 
 
 def template_notes(loaded: LoadedPipeline) -> list[str]:
