@@ -29,7 +29,7 @@ def settle(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
 
 
 def check_templates(loaded: LoadedPipeline) -> list[Problem]:
-    """Return what is wrong with the templates, and who is shown pictures and sees none, as far as the files here tell."""
+    """Return what is wrong with the templates, and who is shown pictures and sees none, as far as files tell."""
     found = [
         problem
         for role, model in roles(loaded).items()
