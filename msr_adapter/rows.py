@@ -11,15 +11,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from msr_adapter import schema
+from msr_adapter.config.models import Answers
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Image
+from msr_adapter.generation.request import Image, Request
 from msr_adapter.prompts import Prompts
 from msr_adapter.prompts.batch import PromptTable
 
 Codes = NDArray[np.integer]
 
-ANSWERS = ("Yes", "No")
-"""What the recommender is trained to answer, and what is scored."""
+ANSWERS = Answers().trained
+"""What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""
 _CHUNK = 4_096
 """Rows whose prompts are in memory at a time when all are walked through."""
 
@@ -34,6 +35,11 @@ class Row:
     prompt: str
     image: Image | None
     """The file that the prompt's placeholder stands for; its path starts with the data stage's folder."""
+
+
+def ask(row: Row, answers: Answers, identity: str) -> Request:
+    """Return the request to the model ``identity`` that scores a row by the odds of ``answers``."""
+    return Request(identity, row.prompt, (row.image,) if row.image else (), answers.trained, also=answers.also)
 
 
 class CandidateRows(Sequence[Row]):

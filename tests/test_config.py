@@ -253,3 +253,23 @@ def test_an_unreadable_file_is_a_user_error() -> None:
     Path(write("a.yaml", MINIMAL)).chmod(0)
     with pytest.raises(UserError, match="cannot be read"):
         load_pipeline("a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("{yes: [], no: [No]}", "each side needs a spelling"),
+        ("{yes: [' '], no: [No]}", "none may be blank"),
+        ("{yes: [Yes, yes], no: [No, yes]}", "a spelling may stand only once"),
+    ],
+)
+def test_answers_that_cannot_be_told_apart_are_refused(answers: str, message: str) -> None:
+    text = MINIMAL.replace("train:\n", f"train:\n  answers: {answers}\n")
+    with pytest.raises(UserError, match=message):
+        load_pipeline(write("p.yaml", text))
+
+
+def test_answers_are_words_however_yaml_reads_them_elsewhere() -> None:
+    text = MINIMAL.replace("train:\n", "train:\n  answers: {yes: [Yes, yes, ' Yes'], no: [No]}\n")
+    answers = load_pipeline(write("p.yaml", text)).pipeline.train.answers
+    assert (answers.trained, answers.also) == (("Yes", "No"), (("yes", " Yes"), ()))

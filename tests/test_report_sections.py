@@ -2,7 +2,7 @@
 
 import pytest
 
-from msr_adapter.evaluate.cost import cost_rows, duration
+from msr_adapter.evaluate.cost import cost_rows, duration, sharing_lines
 from msr_adapter.evaluate.palette import looks
 from msr_adapter.evaluate.sections import beyond_table, calibration_table, headline, run_line, smallest_line
 from msr_adapter.evaluate.slice_tables import compared_models, slice_metric, slice_rows
@@ -127,3 +127,20 @@ def test_unknown_models_look_unlike_each_other() -> None:
     found = looks(["trained", "mf", "sasrec", "popularity"])
     assert [found[name].variable for name in found] == ["trained", "other1", "other2", "popularity"]
     assert len({str(look.dash) for look in found.values()}) == 4
+
+
+def test_what_sharing_saved_and_what_the_model_would_rather_say() -> None:
+    summary = {
+        "tokens_flat": 1_000, "tokens_processed": 300, "tokens_least": 280, "images_shown": 40, "images_encoded": 8,
+        "unshared_rows": 0, "answer_mass": 0.75, "rather_something_else": 3,
+    }  # fmt: skip
+    assert sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
+        "Scores, trained: 300 tokens processed for prompts of 1,000 (30%, where 28% is the least); 8 pictures encoded "
+        "for 40 shown; 25.0% of the probability is outside the answers, and for 3 candidates most of it.",
+        "Scores, base: 0.0% of the probability is outside the answers.",
+    ]
+    alone = {"tokens_flat": 10, "tokens_processed": 10, "tokens_least": 0, "unshared_rows": 2, "unshared_because": "so"}
+    assert sharing_lines({"score": {"summary": alone}}) == [
+        "Scores, trained: 10 tokens processed for prompts of 10 (100%); 2 prompts one by one, because so."
+    ]
+    assert sharing_lines({}) == []

@@ -86,10 +86,45 @@ def test_requests_carry_prompt_image_and_choices(tmp_path: Path) -> None:
     assert {len(request.images) for request in backend.asked} == {0, 1}
 
 
+def test_spellings_reach_the_model_and_the_words_of_the_log(tmp_path: Path) -> None:
+    log, answers = tmp_path / "log", {"yes": ["Ja", "ja", " Ja"], "no": ["Nein"]}
+    backend = FixedBackend([(-9.0, -9.0)] * 16)
+    run(stages(), tmp_path / "score", backend, QUIET.with_log(log), answers=answers)
+    assert {(request.choices, request.also) for request in backend.asked} == {(("Ja", "Nein"), (("ja", " Ja"), ()))}
+    assert "Ja and Nein together get" in log.read_text()
+
+
 def test_without_images_none_is_sent(tmp_path: Path) -> None:
     backend = FixedBackend([(-1.0, -2.0)] * 16)
     run(stages(), tmp_path / "score", backend, images=False)
     assert all(not request.images and "<image>" not in request.prompt for request in backend.asked)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in its third shard: what two shards committed is not asked again, and the scores are the same."""
+    (tmp_path / "recommend.j2").write_text(ITEM_FIRST)
+    made, prompts = write_upstream(tmp_path, candidates=12), Prompts(tmp_path)
+    monkeypatch.setattr(scoring_module, "_CHUNK", 8)
+
+    def go(name: str, backend: Backend) -> dict[str, Any]:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        with CompletionCache(tmp_path / f"{name.split('-')[0]}.sqlite") as cache:
+            return score(train_config(), made.data, made.users, prompts, backend, cache, tmp_path / name, QUIET)
+
+    class Dying(ScriptedBackend):
+        def complete(self, requests: Sequence[Request], *rest: Any) -> list[Completion]:
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().complete(requests, *rest)
+
+    with pytest.raises(KeyboardInterrupt):
+        go("killed", Dying())
+    assert not (tmp_path / "killed" / "scores.parquet").exists()
+    backend = ScriptedBackend()
+    counts = go("killed-again", backend)
+    assert (counts["cached"], counts["computed"], len(backend.answered)) == (16, 32, 32)
+    go("whole", ScriptedBackend())
+    assert read(tmp_path / "killed-again").equals(read(tmp_path / "whole"))
 
 
 def test_a_second_run_asks_nothing_again(tmp_path: Path) -> None:

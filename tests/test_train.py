@@ -215,3 +215,17 @@ def test_training_twice_gives_the_same_weights(tmp_path: Path) -> None:
     weights = "model/adapter_model.safetensors"
     assert (tmp_path / weights).read_bytes() == (first.out / weights).read_bytes()
     assert summary == first.summary
+
+
+def test_the_first_spellings_are_what_is_trained(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path)
+    made.dataset.mkdir()
+    build(made, answers={"yes": ["Ja", "ja"], "no": ["Nein"]})
+    told = {row.answer for row in read_rows(made.dataset / TRAIN)}
+    assert told == {"Ja", "Nein"}
+
+
+def test_spellings_of_both_sides_that_begin_alike_stop_before_training(tmp_path: Path) -> None:
+    made = stages()
+    with pytest.raises(StageError, match="begin with the same token"):
+        preflight(train_config(answers={"yes": ["Yes"], "no": ["No", "Yes, but no"]}), made.data, made.dataset, QUIET)

@@ -34,6 +34,38 @@ def cost_rows(manifests: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]
     return rows
 
 
+def sharing_lines(manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say of each scoring stage what sharing left of its tokens and pictures, and where the model had other words."""
+    lines = []
+    for name in ("score", "score-base"):
+        summary = (manifests.get(name) or {}).get("summary") or {}
+        parts = [*_shared(summary), *_elsewhere(summary)]
+        if parts:
+            lines.append(f"{_STAGES[name]}: {'; '.join(parts)}.")
+    return lines
+
+
+def _shared(summary: Mapping[str, Any]) -> list[str]:
+    flat, done, least = (summary.get(f"tokens_{kind}") for kind in ("flat", "processed", "least"))
+    if not flat or done is None:
+        return []
+    limit = f", where {least / flat:.0%} is the least" if least else ""
+    told = [f"{done:,} tokens processed for prompts of {flat:,} ({done / flat:.0%}{limit})"]
+    if summary.get("images_shown"):
+        told.append(f"{summary['images_encoded']:,} pictures encoded for {summary['images_shown']:,} shown")
+    if summary.get("unshared_rows"):
+        told.append(f"{summary['unshared_rows']:,} prompts one by one, because {summary.get('unshared_because', '?')}")
+    return told
+
+
+def _elsewhere(summary: Mapping[str, Any]) -> list[str]:
+    if not isinstance(summary.get("answer_mass"), float):
+        return []
+    told = f"{1 - summary['answer_mass']:.1%} of the probability is outside the answers"
+    rather = summary.get("rather_something_else")
+    return [f"{told}, and for {rather:,} candidates most of it" if rather else told]
+
+
 def _row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
     summary = manifest.get("summary") or {}
     calls = summary.get("distinct_requests", _sum(summary, "computed", "cached"))

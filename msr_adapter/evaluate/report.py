@@ -130,6 +130,7 @@ def _numbers(
         "training": figures.training_figures(read_history(context.history), _last_validation(context)),
         "costs": cost.cost_rows(context.manifests),
         "summaries": summaries.summary_rows(context.manifests),
+        "sharing": cost.sharing_lines(context.manifests),
     }
 
 

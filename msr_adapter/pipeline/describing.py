@@ -8,8 +8,8 @@ from typing import Any
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.files import write_json, write_text
+from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
-from msr_adapter.prompts import Prompts
 
 
 def stated_licence(model: ModelRef) -> str:
@@ -28,10 +28,9 @@ def stated_licence(model: ModelRef) -> str:
 def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, licence: str) -> None:
     """Write the card, the settings and the templates beside the weights."""
     from msr_adapter.evaluate.card import CardFacts, model_card
-    from msr_adapter.rows import ANSWERS
 
     pipeline = loaded.pipeline
-    train, prompts = pipeline.train, Prompts(pipeline.templates)
+    train, prompts = pipeline.train, prompts_of(pipeline)
     metrics = json.loads((folder.stage("evaluate") / "metrics.json").read_text(encoding="utf-8"))
     local = Path(train.model.path).expanduser().is_dir() or train.model.path == "tiny"
     facts = CardFacts(
@@ -39,11 +38,14 @@ def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, l
         base_is_public=not local, licence=licence, images=train.images, method=train.method, dtype=dtype,
         template=train.model.template,
         prompt=prompts.recommend("likes quiet landscapes and red covers", "The Blue Harbour", train.images),
-        answers=ANSWERS, data=_about_data(loaded, folder), training=_about_training(loaded, folder, dtype),
+        answers=train.answers.trained, data=_about_data(loaded, folder),
+        training=_about_training(loaded, folder, dtype),
     )  # fmt: skip
     write_text(out / "README.md", model_card(facts, metrics))
     settings = train.model.model_dump(include={"template", "default_system", "image_max_pixels", "image_min_pixels"})
-    write_json(out / "msr.json", {**settings, "answers": list(ANSWERS), "images": train.images, "dtype": dtype})
+    write_json(
+        out / "msr.json", {**settings, "answers": list(train.answers.trained), "images": train.images, "dtype": dtype}
+    )
     for name, text in prompts.sources("recommend").items():
         write_text(out / "templates" / name, text)
 

@@ -11,12 +11,12 @@ from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.describing import describe, stated_licence
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.settled import settle
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import Prompts
 
 CHECKED = 64
 """Test candidates that the exported model scores again."""
@@ -103,16 +103,16 @@ def _write(
 def _check(loaded: LoadedPipeline, folder: RunFolder, exported: ModelRef, reporter: Reporter) -> tuple[int, float]:
     """Score the first candidates with the exported model; return how many, and the largest difference in log-odds."""
     from msr_adapter.backends import make_backend
-    from msr_adapter.generation import Completion, Request
-    from msr_adapter.rows import ANSWERS, CandidateRows
+    from msr_adapter.generation import Completion
+    from msr_adapter.rows import CandidateRows, ask
 
     train = loaded.pipeline.train
-    prompts = Prompts(loaded.pipeline.templates)
+    prompts = prompts_of(loaded.pipeline)
     rows = CandidateRows(folder.stage("data"), folder.stage("users"), prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
     backend = make_backend(exported)
-    asked = [Request(backend.identity, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in some]
+    asked = [ask(row, train.answers, backend.identity) for row in some]
     answers = [answer for answer in backend.complete(asked) if isinstance(answer, Completion)]
     after = np.array([answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers])
     if len(after) != len(some) or not np.isfinite(after).all():

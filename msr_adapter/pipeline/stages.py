@@ -162,7 +162,7 @@ def _preferences(c: Context) -> Path:
 
 
 def _dataset_config(p: Pipeline) -> Any:
-    return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.seed]
+    return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.train.answers.trained, p.seed]
 
 
 def _run_dataset(c: Context) -> dict[str, Any]:
@@ -178,6 +178,7 @@ def _train_config(p: Pipeline) -> Any:
         "prompt": True,
         "start": True,
         "too_long": True,  # the rows say it
+        "answers": True,
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
     }
@@ -219,7 +220,7 @@ def _score_config(p: Pipeline) -> Any:
 
 
 def _base_config(p: Pipeline) -> Any:
-    return [p.train.images, _model(p.train.model), p.train.cutoff_len]
+    return [p.train.images, _model(p.train.model), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
 
 
 def _served(p: Pipeline) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class Prompts:
         Noun and language count where one of these says them; lengths are settings of the stage. `recommend` stands for
         the question in use.
         """
-        found = sources(self.environment, self.question if name == "recommend" else name)
+        found = sources(self.environment, self._file(name))
         trees = [self.environment.parse(source) for source in found.values()]
         used = {node.name for tree in trees for node in tree.find_all(nodes.Name)}
         said = {variable: value for variable, value in self._said.items() if variable in used}
@@ -109,7 +109,10 @@ class Prompts:
 
     def sources(self, name: str) -> dict[str, str]:
         """Return file name -> text of a template and of everything that it includes, extends or imports."""
-        return sources(self.environment, name)
+        return sources(self.environment, self._file(name))
+
+    def _file(self, name: str) -> str:
+        return self.question if name == "recommend" else name
 
     def check(self) -> list[Problem]:
         """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""

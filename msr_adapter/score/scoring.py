@@ -15,7 +15,7 @@ from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import ANSWERS, CandidateRows, Row, candidate_blocks, count_rows
+from msr_adapter.rows import CandidateRows, Row, ask, candidate_blocks, count_rows
 from msr_adapter.score.counts import Counts, reasons_of, spent_by, tell
 from msr_adapter.score.order import Leading, choose_order
 from msr_adapter.score.remote import Bounds, compare_sample, sample_rows
@@ -58,7 +58,7 @@ def score(
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
     counts |= {name: value - spent.get(name, 0) for name, value in spent_by(backend).items()}
     counts |= {"unshared_because": "; ".join(why)} if (why := reasons_of(backend)) else {}
-    tell(counts, " and ".join(ANSWERS), train.cutoff_len, reporter)
+    tell(counts, " and ".join(train.answers.trained), train.cutoff_len, reporter)
     return counts
 
 
@@ -82,11 +82,11 @@ class _Scoring:
             self.compared = compare_sample(sample, self._backend, self._cache, self._reporter)
         order = choose_order(rows, self.leading)
         self.leading = order.leading
-        logprobs, lengths = np.full((len(rows), len(ANSWERS)), np.nan), np.zeros(len(rows), np.int64)
+        logprobs, lengths = np.full((len(rows), 2), np.nan), np.zeros(len(rows), np.int64)
         items, kept_back = np.empty(len(rows), object), np.zeros(len(rows), np.int64)
         missing = len(rows)
         for places, ids, answers in self._answers(rows, order.places):
-            answered = [len(answer.choice_logprobs) == len(ANSWERS) for answer in answers]
+            answered = [len(answer.choice_logprobs) == 2 for answer in answers]
             missing -= sum(answered)
             if all(answered):
                 logprobs[places] = [answer.choice_logprobs for answer in answers]
@@ -112,8 +112,7 @@ class _Scoring:
             yield chosen[: len(answers)], [row.item_id for row in part[: len(answers)]], answers
 
     def _requests(self, rows: Sequence[Row]) -> list[Request]:
-        model = self._backend.identity
-        return [Request(model, row.prompt, (row.image,) if row.image else (), ANSWERS) for row in rows]
+        return [ask(row, self._train.answers, self._backend.identity) for row in rows]
 
 
 def _refuse(missing: int, logprobs: NDArray[np.float64]) -> None:

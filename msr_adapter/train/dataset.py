@@ -14,7 +14,10 @@ from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingR
 from msr_adapter.llamafactory.objectives import SHAPES
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import ANSWERS, CandidateRows, Codes
+from msr_adapter.rows import CandidateRows, Codes
+
+Said = tuple[str, str]
+"""The two answers: yes, no."""
 
 _SPLITS = ((TRAIN, "train"), (VALIDATION, "validation"))
 _CHUNK = 10_000
@@ -43,7 +46,7 @@ def build_dataset(
             order = _order(rows, split, sides, np.random.default_rng([seed, place]))
             order = _image_first(order, shown.repeat(sides)) if train.rows == "jsonl" else order
             with reporter.track(f"{split} rows", len(order)) as advance:
-                write_rows(out / name, _chunks(rows, order, shape, advance), train.rows)
+                write_rows(out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
             counts[f"{split}_with_image"] = sides * int(shown.sum())
             written.append(name)
     if TRAIN not in written:
@@ -75,22 +78,24 @@ def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _chunks(rows: CandidateRows, order: Codes, shape: Shape, advance: Advance) -> Iterator[TrainingRows]:
+def _chunks(
+    rows: CandidateRows, order: Codes, shape: Shape, said: Said, advance: Advance
+) -> Iterator[TrainingRows]:
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        yield _judged(rows, chosen) if shape == "judged" else _answered(rows, chosen, pairs=shape == "pairs")
+        yield _judged(rows, chosen, said) if shape == "judged" else _answered(rows, chosen, said, pairs=shape == "pairs")
         advance(len(chosen))
 
 
-def _answered(rows: CandidateRows, chosen: Codes, *, pairs: bool) -> TrainingRows:
+def _answered(rows: CandidateRows, chosen: Codes, said: Said, *, pairs: bool) -> TrainingRows:
     """Return rows with their right answers; as ``pairs``, with the wrong ones beside them."""
     yes, no = 1 - rows.labels[chosen], rows.labels[chosen]
-    rejected = pl.Series(ANSWERS).gather(no) if pairs else None
-    return TrainingRows(rows.prompts(chosen), pl.Series(ANSWERS).gather(yes), rows.images(chosen), rejected)
+    rejected = pl.Series(said).gather(no) if pairs else None
+    return TrainingRows(rows.prompts(chosen), pl.Series(said).gather(yes), rows.images(chosen), rejected)
 
 
-def _judged(rows: CandidateRows, chosen: Codes) -> TrainingRows:
+def _judged(rows: CandidateRows, chosen: Codes, said: Said) -> TrainingRows:
     """Return rows with one answer each: even ones have the right answer, odd ones the wrong."""
     candidates, wrong = chosen // 2, chosen % 2
-    answers = pl.Series(ANSWERS).gather((1 - rows.labels[candidates]) ^ wrong)
+    answers = pl.Series(said).gather((1 - rows.labels[candidates]) ^ wrong)
     return TrainingRows(rows.prompts(candidates), answers, rows.images(candidates), right=pl.Series(wrong == 0))

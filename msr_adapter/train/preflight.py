@@ -17,7 +17,6 @@ from msr_adapter.llamafactory.footprint import Estimate, estimate, model_shape
 from msr_adapter.llamafactory.measuring import UNREADABLE, Asked, Tokens, measuring
 from msr_adapter.llamafactory.reading_back import compare
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.rows import ANSWERS
 from msr_adapter.train.balance import Balance, asked_of, tell_balance
 
 _SHOWN = 5
@@ -55,7 +54,7 @@ def preflight(
     processes. Memory: a path for each distinct image, and some thousand rows a process.
     """
     encoder = Encoder(train.model)
-    encoder.answer_tokens(ANSWERS)
+    encoder.side_tokens([train.answers.yes, train.answers.no])
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
     images = _distinct_images(data_dir, dataset_dir, names)
     _refuse_images(encoder, len(images))

@@ -38,12 +38,13 @@ from msr_adapter.config.models.sources import (
     TableSource,
 )
 from msr_adapter.config.models.summarize import ItemSummaries, Summarize, UserSummaries
-from msr_adapter.config.models.train import Freeze, Lora, Method, Objective, Preference, Train
+from msr_adapter.config.models.train import Answers, Freeze, Lora, Method, Objective, Preference, Train
 
 __all__ = [
     "AUTO",
     "FITTED_BASELINES",
     "AmazonSource",
+    "Answers",
     "BaselineName",
     "Columns",
     "Confidence",

@@ -58,6 +58,35 @@ Objective = Literal["sft", "dpo", "kto", "reward"]
 Method = Literal["lora", "qlora", "dora", "rslora", "full"]
 
 
+class Answers(Model):
+    """What the recommender may answer, and how that may be spelt."""
+
+    yes: tuple[str, ...] = ("Yes",)
+    """The first is trained; the probabilities of the first tokens of all count together, equal ones once."""
+    no: tuple[str, ...] = ("No",)
+    """The same for the other answer. No spelling of one side may begin with the token of one of the other."""
+
+    @model_validator(mode="after")
+    def _are_words_of_one_side(self) -> "Answers":
+        every = [*self.yes, *self.no]
+        if not (self.yes and self.no) or not all(word.strip() for word in every):
+            raise ValueError("each side needs a spelling, and none may be blank")
+        if len(set(every)) < len(every):
+            raise ValueError("a spelling may stand only once")
+        return self
+
+    @property
+    def trained(self) -> tuple[str, str]:
+        """Return the answers that are trained: yes, no."""
+        return self.yes[0], self.no[0]
+
+    @property
+    def also(self) -> tuple[tuple[str, ...], ...]:
+        """Return the other spellings of each; empty if there are none."""
+        more = (self.yes[1:], self.no[1:])
+        return more if any(more) else ()
+
+
 class Train(Model):
     """Move 3: LLaMA-Factory fine-tunes the recommender."""
 
@@ -95,6 +124,8 @@ class Train(Model):
     """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
     for all candidates. recommend-image-first: the candidate does, and is computed once for all users who meet it; worth
     it for large pictures. `msr check` says which one saves more; docs/scoring.md says why."""
+    answers: Answers = Answers()
+    """The two answers. Another first spelling needs a template that asks for it."""
     rows: Literal["parquet", "jsonl"] = "parquet"
     """Format of the training rows: Parquet is about 15 times smaller and written faster."""
     negatives: TrainNegatives = Field(
