@@ -81,8 +81,9 @@ def _llava(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Any:
 
     pinpoints = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
     config = LlavaNextConfig(
-        vision_config=vision, text_config=text, image_token_index=5, image_grid_pinpoints=pinpoints
-    )
+        vision_config=CLIPVisionConfig(image_size=336, patch_size=14, **vision),
+        text_config=MistralConfig(sliding_window=None, **text), image_token_index=5, image_grid_pinpoints=pinpoints,
+    )  # fmt: skip
     return LlavaNextForConditionalGeneration(config)
 
 
