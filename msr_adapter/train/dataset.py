@@ -78,12 +78,12 @@ def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _chunks(
-    rows: CandidateRows, order: Codes, shape: Shape, said: Said, advance: Advance
-) -> Iterator[TrainingRows]:
+def _chunks(rows: CandidateRows, order: Codes, shape: Shape, said: Said, advance: Advance) -> Iterator[TrainingRows]:
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        yield _judged(rows, chosen, said) if shape == "judged" else _answered(rows, chosen, said, pairs=shape == "pairs")
+        yield (
+            _judged(rows, chosen, said) if shape == "judged" else _answered(rows, chosen, said, pairs=shape == "pairs")
+        )
         advance(len(chosen))
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.launch import Launch
@@ -65,6 +65,12 @@ class Answers(Model):
     """The first is trained; the probabilities of the first tokens of all count together, equal ones once."""
     no: tuple[str, ...] = ("No",)
     """The same for the other answer. No spelling of one side may begin with the token of one of the other."""
+
+    @field_validator("yes", "no", mode="before")
+    @classmethod
+    def _a_list_will_do(cls, words: Any) -> Any:
+        # Below a model that looks at its values first, a list of JSON comes as a list, which strictly is no tuple.
+        return tuple(words) if isinstance(words, list) else words
 
     @model_validator(mode="after")
     def _are_words_of_one_side(self) -> "Answers":
