@@ -23,7 +23,7 @@ from msr_adapter.llamafactory.measuring import UNREADABLE, Asked, Measurer, meas
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts, neutralise
 from msr_adapter.prompts.neutral import TEXT_LIMIT
-from msr_adapter.rows import ANSWERS, CandidateRows, Codes
+from msr_adapter.rows import CandidateRows, Codes
 
 Histories = Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]
 """Takes a part of EXAMPLES and returns each one's history, oldest item first."""
@@ -95,6 +95,7 @@ class _Fitting:
     ) -> None:  # fmt: skip
         self._limit, self._rows, self._encoder, self._prompts = train.cutoff_len, rows, encoder, prompts
         self._histories, self._data_dir, self._texts = histories, data_dir, texts
+        self._said = train.answers.trained
         self.failed: dict[int, int] = {}
         """Examples that stay too long, and their longest row in tokens."""
 
@@ -129,7 +130,7 @@ class _Fitting:
     def _asked(self) -> Iterator[Asked]:
         for begin in range(0, len(self._rows), _CHUNK):
             taken = self._rows.take(np.arange(begin, min(begin + _CHUNK, len(self._rows))))
-            yield from (Asked(row.prompt, ANSWERS, (row.image.path,) if row.image else ()) for row in taken)
+            yield from (Asked(row.prompt, self._said, (row.image.path,) if row.image else ()) for row in taken)
 
     def _firsts(self) -> Codes:
         return np.flatnonzero(np.diff(self._rows.examples, prepend=-1))
@@ -183,7 +184,7 @@ class _Fitting:
         text = one.text.now()
         for row, title in zip(self._rows.take(one.rows), self._rows.titles(one.rows), strict=True):
             prompt = self._prompts.recommend(text, title, row.image is not None)
-            yield Asked(prompt, ANSWERS, (row.image.path,) if row.image else ())
+            yield Asked(prompt, self._said, (row.image.path,) if row.image else ())
 
 
 def _refuse_unreadable(measurer: Measurer, lengths: Codes) -> None:

@@ -143,7 +143,7 @@ def _shortens(p: Pipeline) -> bool:
 
 
 def _fit_config(p: Pipeline) -> Any:
-    return [p.train.images, p.train.cutoff_len, _model(p.train.model)]
+    return [p.train.images, p.train.cutoff_len, _model(p.train.model), p.train.answers.trained]
 
 
 def _run_fit(c: Context) -> dict[str, Any]:

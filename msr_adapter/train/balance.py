@@ -18,13 +18,15 @@ _FAR = 1.5
 class Balance:
     """How many rows teach Yes."""
 
+    said: tuple[str, str] = ANSWERS
+    """The two answers: yes, no."""
     rows: int = 0
     yes: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in one row."""
         self.rows += 1
-        self.yes += _teaches_yes(row)
+        self.yes += _teaches_yes(row, self.said[0])
 
     @property
     def share(self) -> float | None:
@@ -47,14 +49,14 @@ def tell_balance(balance: Balance, train: Train, reporter: Reporter) -> None:
         return
     expected = 1 / (1 + train.negatives.count)
     if balance.share in (0.0, 1.0):
-        only = ANSWERS[0] if balance.share else ANSWERS[1]
+        only = balance.said[0] if balance.share else balance.said[1]
         reporter.note(f"warning: every training row answers {only}: nothing can be learned from that [label-balance]")
     elif not expected / _FAR <= balance.share <= min(1.0, expected * _FAR):
-        reporter.note(f"warning: {balance.share:.1%} of the training rows answer {ANSWERS[0]}; "
+        reporter.note(f"warning: {balance.share:.1%} of the training rows answer {balance.said[0]}; "
                       f"train.negatives ask for {expected:.1%} [label-balance]")  # fmt: skip
 
 
-def _teaches_yes(row: Mapping[str, Any]) -> bool:
+def _teaches_yes(row: Mapping[str, Any], yes: str) -> bool:
     if "chosen" in row:
-        return bool(row["chosen"]["content"] == ANSWERS[0])
-    return bool((row["messages"][-1]["content"] == ANSWERS[0]) == row.get("kto_tag", True))
+        return bool(row["chosen"]["content"] == yes)
+    return bool((row["messages"][-1]["content"] == yes) == row.get("kto_tag", True))

@@ -59,7 +59,7 @@ def preflight(
     images = _distinct_images(data_dir, dataset_dir, names)
     _refuse_images(encoder, len(images))
     rows = sum(count_rows(dataset_dir / name) for name in names)
-    lengths, balance = _Lengths(), Balance()
+    lengths, balance = _Lengths(), Balance(train.answers.trained)
     with measuring(encoder, rows, len(images), workers) as measurer:
         with reporter.track("checking images", len(images)) as advance:
             measurer.learn(images, advance)
