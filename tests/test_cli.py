@@ -137,7 +137,8 @@ def test_the_metrics_are_shown_once(
 
 def test_train_dry_run_prints_the_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msr_adapter.pipeline, "write_training_yaml", lambda loaded, reporter: Path("x/train.yaml"))
-    assert json.loads(msr("train", "p.yaml", "--dry-run", "--json").stdout)["yaml"] == "x/train.yaml"
+    said = json.loads(msr("train", "p.yaml", "--dry-run", "--json").stdout)
+    assert said == {"yaml": "x/train.yaml", "commands": ["llamafactory-cli train x/train.yaml"]}
     assert "llamafactory-cli train x/train.yaml" in msr("train", "p.yaml", "--dry-run").stdout
 
 
