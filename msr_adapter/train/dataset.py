@@ -19,6 +19,9 @@ from msr_adapter.rows import CandidateRows, Codes
 Said = tuple[str, str]
 """The two answers: yes, no."""
 
+_IMAGE_WITHIN = {"parquet": 1_000, "jsonl": 1}
+"""Rows by which an image must have come, if any has one: readers of JSONL infer types from the first rows, and
+LLaMA-Factory's converter infers its own, of whatever it reads, from the first 1,000."""
 _SPLITS = ((TRAIN, "train"), (VALIDATION, "validation"))
 _CHUNK = 10_000
 """Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
@@ -44,7 +47,7 @@ def build_dataset(
         if len(rows):
             shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
             order = _order(rows, split, sides, np.random.default_rng([seed, place]))
-            order = _image_first(order, shown.repeat(sides)) if train.rows == "jsonl" else order
+            order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
             with reporter.track(f"{split} rows", len(order)) as advance:
                 write_rows(out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
             counts[f"{split}_with_image"] = sides * int(shown.sum())
@@ -72,9 +75,11 @@ def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Gen
     return (sides * order[:, None] + np.arange(sides)).ravel()
 
 
-def _image_first(order: Codes, shown: NDArray[np.bool_]) -> Codes:
-    """Put the first row that has an image in front: readers of JSONL infer types from the first rows."""
+def _image_early(order: Codes, shown: NDArray[np.bool_], within: int) -> Codes:
+    """Put the first row that has an image in front, unless one is among the first ``within`` rows."""
     place = int(np.argmax(shown[order]))
+    if place < within:
+        return order
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
