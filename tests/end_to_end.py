@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ name: small
 data:
   source: {kind: shop, users: 50, items: 60}
 split: {train_targets: 2}
-train: {max_steps: 4, batch_size: 8}
+train: {max_steps: 4, batch_size: 8, checkpoint_steps: 2}
 """
 SMALL_DPO = SMALL.replace("extends: demo\nname: small\n", "extends: demo-dpo\nname: small-dpo\n").replace(
     "train: {", "train: {start: run, "
@@ -58,8 +60,13 @@ def msr_json(*arguments: str | Path, cwd: Path | None = None) -> dict[str, Any]:
     return result
 
 
-def interrupt_in(stage: str, how: signal.Signals, *arguments: str | Path) -> tuple[int, str]:
-    """Start ``msr``, send ``how`` as soon as ``stage`` says it runs; return the exit code and standard error."""
+def interrupt_in(
+    stage: str, how: signal.Signals, *arguments: str | Path, when: Callable[[], bool] = lambda: True
+) -> tuple[int, str]:
+    """Start ``msr``, send ``how`` as soon as ``stage`` says it runs and ``when`` is true.
+
+    Returns the exit code and standard error.
+    """
     with subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
@@ -68,6 +75,8 @@ def interrupt_in(stage: str, how: signal.Signals, *arguments: str | Path) -> tup
         for line in process.stderr:
             said.append(line)
             if line.split()[:2] == [stage, "running"]:
+                while not when() and process.poll() is None:
+                    time.sleep(0.02)
                 process.send_signal(how)
                 break
         else:

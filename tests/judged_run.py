@@ -48,6 +48,26 @@ FORECAST = {
     "findings": [{"severity": "error", "topic": "row-length", "text": "Rows may have up to 1,030 tokens."}],
 }
 
+SELECTION = {
+    "metric": "auc", "users": 30, "candidates": 630, "chosen": 30, "loss": 0.52, "stopped": 50, "findings": [],
+    "reason": "highest auc of 5 checkpoints; training stopped at step 50 of 60, after 2 without a better one",
+    "points": [
+        {"step": 10 * n, "value": value, "low": value - 0.06, "high": value + 0.05, "loss": loss}
+        for n, (value, loss) in enumerate(
+            [(0.51, 0.9), (0.61, 0.7), (0.7, 0.6), (0.78, 0.52), (0.77, 0.55), (0.74, 0.61)]
+        )
+    ],
+}  # fmt: skip
+"""As the train stage writes it."""
+TRAINED = {
+    "steps": 50, "planned_steps": 60, "first_loss": 0.693, "last_loss": 0.412, "validation_loss": 0.52,
+    "measured": {
+        "seconds": 83.4, "from_step": 20, "rows_per_second": 85.2, "tokens_per_second": 9_412.0,
+        "trainable_parameters": 41_312, "parameters": 1_116_736, "peak_bytes": 2**30, "peak_gpu_bytes": 3 * 2**29,
+    },
+    "selection": SELECTION,
+}  # fmt: skip
+
 
 @dataclass
 class Run:
@@ -82,7 +102,7 @@ class Run:
             config={"data": {"source": {"kind": "shop"}}, "note": "</pre><script>x</script>"},
             versions={"torch": "0", "llamafactory": "0"},
             manifests={
-                "train": {"stage": "train", "summary": {"steps": 30}, "seconds": 125.0, "peak_bytes": 2**29},
+                "train": {"stage": "train", "summary": TRAINED, "seconds": 125.0, "peak_bytes": 2**29},
                 "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
                 "forecast": {"stage": "forecast", "summary": FORECAST},
             },

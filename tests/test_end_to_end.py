@@ -35,11 +35,26 @@ def test_a_run_leaves_metrics_scores_and_a_report(finished: Path) -> None:
 
 
 def test_training_really_happened(finished: Path) -> None:
-    state = json.loads((finished / "train" / "model" / "trainer_state.json").read_text())
-    assert state["global_step"] == 4
+    assert json.loads((finished / "train" / "manifest.json").read_text())["summary"]["steps"] == 4
     trained = pq.read_table(finished / "score" / "scores.parquet")["logit"].to_numpy()
     base = pq.read_table(finished / "score-base" / "scores.parquet")["logit"].to_numpy()
     assert abs(trained - base).max() > 1e-3
+
+
+def test_the_best_checkpoint_by_validation_auc_is_kept_and_scored(finished: Path) -> None:
+    selected = json.loads((finished / "train" / "selection.json").read_text())
+    points = {point["step"]: point["value"] for point in selected["points"]}
+    assert list(points) == [0, 2, 4]
+    trained = {step: value for step, value in points.items() if step}
+    assert selected["chosen"] == max(trained, key=lambda step: (trained[step], -step))
+    assert (selected["metric"], selected["users"], selected["candidates"]) == ("auc", 2, 42)
+    state = json.loads((finished / "train" / "model" / "trainer_state.json").read_text())
+    assert state["global_step"] == selected["chosen"]
+    log = (finished / "train" / "model" / "trainer_log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["current_steps"] for line in log if "loss" in json.loads(line)] == [1, 2, 3, 4]
+    weights = {path.name for path in (finished / "train" / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "processor_config.json"} <= weights
+    assert not (finished / "cache" / "training").exists()
 
 
 def test_the_resolved_config_is_kept_and_every_stage_has_a_manifest(finished: Path) -> None:

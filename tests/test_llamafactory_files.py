@@ -113,7 +113,8 @@ def test_llamafactory_accepts_the_yaml_as_it_is(tmp_path: Path, settings: dict[s
     assert training_args.learning_rate == train.learning_rate
     assert training_args.seed == 7
     assert data_args.default_system == train.model.default_system
-    assert data_args.eval_dataset == [dataset.VALIDATION]
+    assert data_args.eval_dataset is None
+    assert not training_args.do_eval
     assert model_args.image_max_pixels == train.model.image_max_pixels
     assert finetuning_args.finetuning_type == train.method
     assert training_args.bf16 == (train.model.dtype == "bfloat16")
@@ -146,7 +147,7 @@ def test_small_learning_rates_have_a_point(tmp_path: Path) -> None:
 
 def test_every_own_key_is_refused_with_its_reason(tmp_path: Path) -> None:
     own = config(tmp_path)
-    free = {"use_cpu", "do_eval", "per_device_eval_batch_size", "logging_steps", "save_strategy", "plot_loss",
+    free = {"use_cpu", "logging_steps", "plot_loss",
             "report_to", "ddp_timeout", "disable_gradient_checkpointing"}  # fmt: skip
     assert set(own) - free <= set(REFUSED)
     assert not unknown_overrides(REFUSED)  # no name is misspelt
@@ -160,11 +161,47 @@ def test_every_own_key_is_refused_with_its_reason(tmp_path: Path) -> None:
         config(tmp_path, overrides={"template": "llava"})
 
 
+def test_validation_rows_are_read_where_an_override_asks_for_their_loss(tmp_path: Path) -> None:
+    from llamafactory.hparams import get_train_args
+
+    asked = config(tmp_path, overrides={"eval_strategy": "steps", "eval_steps": 2})
+    assert get_train_args(asked)[1].eval_dataset == [dataset.VALIDATION]
+    assert config(tmp_path, overrides={"do_eval": True})["eval_dataset"] == dataset.VALIDATION
+    assert "eval_dataset" not in config(tmp_path, overrides={"eval_strategy": "no"})
+
+
+def test_all_weights_stay_where_the_best_are_chosen(tmp_path: Path) -> None:
+    assert config(tmp_path)["save_total_limit"] == 2
+    assert config(tmp_path, keep="best")["save_total_limit"] is None
+
+
 def test_overrides_replace_defaults(tmp_path: Path) -> None:
     assert (
         config(tmp_path, overrides={"logging_steps": 9, "optim": "sgd"}).items()
         >= {"logging_steps": 9, "optim": "sgd"}.items()
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged", "saved"),
+    [
+        ({"max_steps": 300, "checkpoints": 5}, 6, 60),
+        ({"max_steps": 299, "checkpoints": 10}, 5, 30),  # never more often than asked
+        ({"max_steps": 3}, 1, 1),
+        ({"max_steps": 300, "checkpoint_steps": 50}, 5, 50),  # a log line falls on every checkpoint
+        ({"max_steps": 300, "checkpoint_steps": 7}, 1, 7),
+        ({"max_steps": 300, "checkpoints": 10, "overrides": {"logging_steps": 20}}, 20, 40),
+    ],
+)
+def test_states_are_saved_with_a_line_of_the_log(
+    tmp_path: Path, settings: dict[str, Any], logged: int, saved: int
+) -> None:
+    made = config(tmp_path, **settings)
+    assert (made["logging_steps"], made["save_strategy"], made["save_steps"]) == (logged, "steps", saved)
+
+
+def test_no_state_is_saved_where_none_is_wanted(tmp_path: Path) -> None:
+    assert config(tmp_path, checkpoints=0)["save_strategy"] == "no"
 
 
 def test_misspelt_overrides_name_the_nearest() -> None:

@@ -29,7 +29,7 @@ def write_finished(folder: Path, steps: int = 3, planned: int = 3, loss: float =
     folder.mkdir(exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "train_results.json").write_text(json.dumps({"train_loss": loss}))
-    history = [{"loss": 0.9}, {"loss": 0.4}, {"train_loss": loss}]
+    history = [{"step": 1, "loss": 0.9}, {"step": 3, "loss": 0.3}, {"step": 3, "train_loss": loss}]
     state = {"global_step": steps, "max_steps": planned, "log_history": history}
     (folder / "trainer_state.json").write_text(json.dumps(state))
 
@@ -52,7 +52,7 @@ def run(yaml: Path, **settings: Any) -> Trained:
 def test_a_finished_training_is_believed(tmp_path: Path) -> None:
     write_finished(tmp_path / "model")
     (tmp_path / "model" / "eval_results.json").write_text('{"eval_loss": 0.6}')
-    assert verify(tmp_path / "model", "lora") == Trained(3, 0.9, 0.4, 0.5, 0.6)
+    assert verify(tmp_path / "model", "lora") == Trained(3, 0.9, 0.3, 0.5, 0.6, 3)
 
 
 @pytest.mark.parametrize(

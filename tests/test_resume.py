@@ -11,15 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 from end_to_end import RAN, command, environment, interrupt_in, msr_json, write_small_pipeline
 
-SETS = ("--set", "data.source.users=30", "--set", "data.source.items=40", "--set", "train.max_steps=3")
+from msr_adapter.llamafactory.checkpoints import whole
+
+SETS = ("--set", "data.source.users=30", "--set", "data.source.items=40", "--set", "train.max_steps=40",
+        "--set", "train.checkpoint_steps=4")  # fmt: skip
 
 
-def results(run_dir: Path) -> tuple[object, list[float], list[float]]:
-    """Return what a run found out: its metrics and both models' scores."""
+def results(run_dir: Path) -> tuple[object, ...]:
+    """Return what a run found out: its metrics, both models' scores, and how the training went, but for its times."""
     scores = [
         pq.read_table(run_dir / stage / "scores.parquet")["logit"].to_pylist() for stage in ("score", "score-base")
     ]
-    return json.loads((run_dir / "evaluate" / "metrics.json").read_text())["models"], scores[0], scores[1]
+    lines = [json.loads(line) for line in (run_dir / "train" / "model" / "trainer_log.jsonl").read_text().splitlines()]
+    log = [(line["current_steps"], line.get("loss"), line.get("lr")) for line in lines]
+    log.append(json.loads((run_dir / "train" / "selection.json").read_text()))
+    return json.loads((run_dir / "evaluate" / "metrics.json").read_text())["models"], scores[0], scores[1], log
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +40,12 @@ def undisturbed(pipeline: Path) -> Path:
     return run_dir
 
 
+def checkpoint(run_dir: Path) -> int:
+    """Return the step of the last whole checkpoint of a training under way; 0 = none."""
+    found = [step for model in run_dir.glob("cache/training/*/model") for step in whole(model)]
+    return max(found, default=0)
+
+
 def trainers(run_dir: Path) -> list[int]:
     """Return the processes whose command line names ``run_dir``."""
     return [
@@ -46,15 +58,20 @@ def trainers(run_dir: Path) -> list[int]:
 def test_killed_in_every_stage_then_completed_equals_undisturbed(pipeline: Path, undisturbed: Path) -> None:
     run_dir = pipeline.parent / "killed"
     for stage in RAN:
-        code, _ = interrupt_in(stage, signal.SIGKILL, "run", pipeline, *SETS, "--run-dir", run_dir)
+        ready = (lambda: checkpoint(run_dir) >= 8) if stage == "train" else lambda: True
+        code, _ = interrupt_in(stage, signal.SIGKILL, "run", pipeline, *SETS, "--run-dir", run_dir, when=ready)
         assert code == -signal.SIGKILL
+        if stage == "train":
+            assert 8 <= (reached := checkpoint(run_dir)) < 40
         assert not (run_dir / stage / "manifest.json").exists()
     deadline = time.monotonic() + 20
     while trainers(run_dir) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not trainers(run_dir)
     msr_json("run", pipeline, *SETS, "--run-dir", run_dir)
+    assert f"goes on from the checkpoint of step {reached}\n" in (run_dir / "run.log").read_text()
     assert results(run_dir) == results(undisturbed)
+    assert not (run_dir / "cache" / "training").exists()
     assert not list(run_dir.glob(".*.partial"))
 
 
@@ -65,7 +82,7 @@ def test_ctrl_c_in_training_says_what_is_kept_and_leaves_no_trainer(pipeline: Pa
     assert code == 130
     assert "Traceback" not in said
     assert "The same command goes on" in said
-    assert not trainers(undisturbed / ".train.partial")
+    assert not trainers(undisturbed / "cache" / "training")
     assert (undisturbed / "train" / "manifest.json").exists()
 
 

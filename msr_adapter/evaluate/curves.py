@@ -18,6 +18,8 @@ Looks = Mapping[str, Look]
 _CUTS = 100
 """Cuts of a ROC curve: more cannot be seen."""
 _CHUNK = 2**21
+_TICKS = 8
+"""Checkpoints that are named one by one on the axis."""
 
 
 def intervals(models: Mapping[str, Judged], metric: str, chance: float, looks: Looks) -> Draw:
@@ -173,8 +175,8 @@ def slice_intervals(groups: Sequence[Mapping[str, Any]], metric: str, models: Se
     return draw
 
 
-def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float]) -> Draw:
-    """Training loss by step, smoothed, with the validation loss where there is one."""
+def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float], kept: int | None = None) -> Draw:
+    """Training loss by step, smoothed, with LLaMA-Factory's validation loss where there is one, and the step kept."""
 
     def draw(axes: Axes) -> None:
         steps, values = np.array(list(loss)), np.array(list(loss.values()))
@@ -184,9 +186,41 @@ def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float]) -> Dr
         if validation:
             points = (list(validation), list(validation.values()))
             axes.plot(*points, "o--", color=COLOR["popularity"], markersize=4, label="validation")
+        if kept is not None:
+            axes.axvline(kept, color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)), label="kept")
         axes.set(xlabel="step", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="upper right")
+
+    return draw
+
+
+def checkpoint_curve(points: Sequence[Mapping[str, Any]], key: str, chosen: int, name: str) -> Draw:
+    """One number of every checkpoint (``value``, with its interval, or ``loss``), the kept one ringed.
+
+    The model before training, step 0, is a level to compare with.
+    """
+
+    def draw(axes: Axes) -> None:
+        trained = [point for point in points if point["step"]]
+        steps, values = [point["step"] for point in trained], [point[key] for point in trained]
+        if key == "value":
+            low, high = ([point[end] for point in trained] for end in ("low", "high"))
+            axes.vlines(steps, low, high, color=COLOR["trained"], linewidth=3, alpha=0.3)
+        axes.plot(steps, values, "o-", color=COLOR["trained"], linewidth=2, markersize=5, label="checkpoints")
+        best = next(point for point in trained if point["step"] == chosen)
+        axes.plot(chosen, best[key], "o", color=COLOR["trained"], fillstyle="none", markersize=13, markeredgewidth=2,
+                  linestyle="none", label=f"kept: step {chosen:,}")  # fmt: skip
+        for point in points:
+            if not point["step"]:
+                axes.axhline(point[key], color=COLOR["base"], linewidth=1.6, linestyle=(0, (5, 2)), label="untrained")
+        axes.set(xlabel="step", ylabel=name)
+        axes.margins(x=0.08, y=0.14)
+        if len(steps) <= _TICKS:
+            axes.set_xticks(steps)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.47, 1.16), ncols=3, columnspacing=1.2)
 
     return draw
 

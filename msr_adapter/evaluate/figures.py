@@ -67,15 +67,25 @@ def _slices(metrics: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> 
         yield _figure(f"slice{number}", f"By {cut['name']}", caption, draw, size)
 
 
-def training_figures(history: History, last_validation: float | None) -> list[Figure]:
-    """Return the curves that the training left; the last validation may be known without having been logged."""
+def training_figures(history: History, summary: Mapping[str, Any]) -> list[Figure]:
+    """Return the curves that the training left; ``summary`` is what the train stage said of itself."""
+    selection, last = summary.get("selection"), summary.get("validation_loss")
     drawn: list[tuple[str, str, Draw, tuple[float, float]]] = []
     validation = history.validation
-    if not validation and history.loss and last_validation is not None:
-        validation = {max(history.loss): last_validation}
+    if not validation and history.loss and isinstance(last, int | float) and not selection:
+        validation = {max(history.loss): float(last)}
     if history.loss or validation:
-        draw = curves.loss_curve(history.loss, validation)
+        draw = curves.loss_curve(history.loss, validation, selection["chosen"] if selection else None)
         drawn.append(("Training loss", "As LLaMA-Factory logged it; the strong line is smoothed.", draw, _SIZE))
+    if selection:
+        points, chosen = selection["points"], selection["chosen"]
+        name = label(selection["metric"])
+        value = curves.checkpoint_curve(points, "value", chosen, name)
+        drawn.append((f"{name} on validation users", "Bars: 95% intervals over the users.", value, _SIZE))
+        loss = curves.checkpoint_curve(points, "loss", chosen, "−log p(right answer)")
+        drawn.append(
+            ("Validation loss", "Of the first answer token; true items and others weigh the same.", loss, _SIZE)
+        )
     if history.rate:
         drawn.append(("Learning rate", "As LLaMA-Factory logged it.", curves.rate_curve(history.rate), _SIZE))
     return [_figure(f"training{number}", *each) for number, each in enumerate(drawn)]

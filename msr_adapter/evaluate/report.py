@@ -21,6 +21,7 @@ from msr_adapter.evaluate.history import read_history
 from msr_adapter.evaluate.judging import Judged
 from msr_adapter.evaluate.palette import looks
 from msr_adapter.evaluate.readings import read_readings
+from msr_adapter.evaluate.training import selection_table, training_findings, training_tiles
 from msr_adapter.evaluate.worth import shortcut_rows, worth_facts
 from msr_adapter.files import bundled, write_text
 
@@ -103,7 +104,7 @@ def _numbers(
     """Return the template's variables about all users together."""
     audit, forecast = _read_audit(data_dir / "audit.json"), context.manifests.get("forecast", {}).get("summary") or {}
     found = [*(audit or {}).get("findings", []), *forecast.get("findings", []), *metrics["findings"]]
-    found += summaries.summary_findings(context.manifests)
+    found += [*training_findings(_trained(context)), *summaries.summary_findings(context.manifests)]
     cuts = metrics.get("slices") or []
     return {
         "headline": sections.headline(metrics),
@@ -127,16 +128,18 @@ def _numbers(
             slice_tables.slice_rows(cut, slice_tables.slice_metric(cut, metrics["primary"])) | {"plot": plot}
             for cut, plot in zip(cuts, figures.slice_figures(metrics), strict=True)
         ],
-        "training": figures.training_figures(read_history(context.history), _last_validation(context)),
+        "training": figures.training_figures(read_history(context.history), _trained(context)),
+        "training_tiles": training_tiles(_trained(context)),
+        "selection": selection_table(_trained(context)),
         "costs": cost.cost_rows(context.manifests),
         "summaries": summaries.summary_rows(context.manifests),
         "sharing": cost.sharing_lines(context.manifests),
     }
 
 
-def _last_validation(context: ReportContext) -> float | None:
-    loss = (context.manifests.get("train", {}).get("summary") or {}).get("validation_loss")
-    return float(loss) if isinstance(loss, int | float) else None
+def _trained(context: ReportContext) -> Mapping[str, Any]:
+    """Return what the train stage said of itself."""
+    return context.manifests.get("train", {}).get("summary") or {}
 
 
 def _read_audit(path: Path) -> dict[str, Any] | None:

@@ -57,6 +57,9 @@ REFUSED = {
         ("stage", "do_train", "dataset", "dataset_dir", "media_dir", "eval_dataset", "output_dir",
          "overwrite_output_dir", "resume_from_checkpoint"), "msr names these files itself"),
     **dict.fromkeys(
+        ("save_strategy", "save_steps", "save_total_limit", "save_only_model", "load_best_model_at_end",
+         "ignore_data_skip", "early_stopping_steps"), "train.checkpoints, train.keep and train.selection decide it"),
+    **dict.fromkeys(
         ("tokenized_path", "overwrite_cache", "streaming", "max_samples", "val_size", "mix_strategy",
          "interleave_probs"), "it would train on other rows than the written data set"),
     **dict.fromkeys(
@@ -112,9 +115,11 @@ def training_config(
     start = starting_weights(train)
     rows = count_rows(dataset_dir / TRAIN)
     config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
-    config |= _files(data_dir, dataset_dir, output_dir, batch_size=train.batch_size)
+    config |= _files(data_dir, dataset_dir, output_dir)
+    steps = expected_steps(train, rows, world)
     config |= parallel_arguments(train.launch.strategy, world, cuda=cuda)
-    config |= _defaults(train, expected_steps(train, rows, world)) | dict(train.overrides)
+    config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
+    config |= _checkpoints(train, steps, config["logging_steps"])
     problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)
     problems += check_start(train, start)
     problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
@@ -167,26 +172,49 @@ def _schedule(train: Train, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _files(data_dir: Path, dataset_dir: Path, output_dir: Path, *, batch_size: int) -> dict[str, Any]:
-    config: dict[str, Any] = {
+def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+    return {
         "dataset": TRAIN, "dataset_dir": str(dataset_dir.resolve()), "media_dir": str(data_dir.resolve()),
         "output_dir": str(output_dir.resolve()),
         # A map cache is keyed by paths, not by the images' content: never reuse one.
         "overwrite_cache": True,
     }  # fmt: skip
-    if (dataset_dir / VALIDATION).is_dir():
-        config |= {"eval_dataset": VALIDATION, "do_eval": True, "per_device_eval_batch_size": batch_size}
-    return config
+
+
+def _evaluation(train: Train, dataset_dir: Path) -> dict[str, Any]:
+    """Return the validation rows if the overrides ask LLaMA-Factory for a loss on them: encoding them costs time."""
+    overrides = train.overrides
+    asked = overrides.get("do_eval") or overrides.get("eval_strategy") not in (None, False, "no")
+    if not asked or not (dataset_dir / VALIDATION).is_dir():
+        return {}
+    return {"eval_dataset": VALIDATION, "per_device_eval_batch_size": train.batch_size}
 
 
 def _defaults(train: Train, steps: int) -> dict[str, Any]:
     """Return keys that ``train.overrides`` may replace."""
     return {
-        "logging_steps": max(1, steps // _LOG_LINES), "save_strategy": "no", "plot_loss": True, "report_to": "none",
+        "logging_steps": _log_interval(train, steps), "plot_loss": True, "report_to": "none",
+        "include_num_input_tokens_seen": "non_padding",
         # Ranks wait for the first one's tokenising; the default of half an hour ends long runs.
         "ddp_timeout": _FOREVER_S,
         "disable_gradient_checkpointing": is_small(train.model),
     }  # fmt: skip
+
+
+def _log_interval(train: Train, steps: int) -> int:
+    """Return about a fiftieth of the steps; it divides an interval of checkpoints that was asked for."""
+    wanted, saved = max(1, steps // _LOG_LINES), train.checkpoint_steps
+    return wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
+
+
+def _checkpoints(train: Train, steps: int, logging_steps: Any) -> dict[str, Any]:
+    """Return when states are saved: always with a line of the log, whose mean a resumed training continues exactly."""
+    if not train.checkpoints and train.checkpoint_steps is None:
+        return {"save_strategy": "no"}
+    line = logging_steps if isinstance(logging_steps, int) and logging_steps > 0 else 1
+    every = train.checkpoint_steps or line * math.ceil(steps / max(train.checkpoints, 1) / line)
+    # The one before the last stays: several processes do not end their parts of a checkpoint at the same time.
+    return {"save_strategy": "steps", "save_steps": every, "save_total_limit": 2 if train.keep == "last" else None}
 
 
 def _interpolates(value: Any) -> bool:

@@ -9,6 +9,7 @@ torchrun's processes run this file again and die with torchrun's own. Nothing of
 
 import ctypes
 import os
+import pathlib
 import runpy
 import signal
 import sys
@@ -35,9 +36,19 @@ def _torchrun(options: list[str], yaml: str) -> None:
     main([*options, __file__, yaml])
 
 
+def _equip() -> None:
+    """Give the trainers of this process what they lack."""
+    here = pathlib.Path(__file__)
+    runpy.run_path(str(here.with_name("restoring.py")))["install"]()
+    asked = pathlib.Path(sys.argv[-1]).with_name("handshake")
+    if asked.is_dir():
+        runpy.run_path(str(here.with_name("handshake.py")))["install"](asked)
+
+
 if __name__ == "__main__":
     if _AGENT in os.environ:
         die_with(int(os.environ[_AGENT]))
+        _equip()
         runpy.run_module("llamafactory.launcher", run_name="__main__", alter_sys=True)
     else:
         die_with(int(sys.argv.pop(1)))
@@ -47,4 +58,5 @@ if __name__ == "__main__":
             del sys.argv[1]
             runpy.run_module("msr_adapter.llamafactory.raynodes", run_name="__main__", alter_sys=True)
         else:
+            _equip()
             runpy.run_module("llamafactory.cli", run_name="__main__", alter_sys=True)

@@ -7,6 +7,7 @@ slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 from msr_adapter.metrics.calibration import Calibration, calibrate
 from msr_adapter.metrics.evaluation import METRICS, GroupMetrics, evaluate_groups
 from msr_adapter.metrics.exposure import Exposure, expose
+from msr_adapter.metrics.judgement import Judgement
 from msr_adapter.metrics.paired import (
     ALPHA,
     POWER,
@@ -27,6 +28,7 @@ __all__ = [
     "Calibration",
     "Exposure",
     "GroupMetrics",
+    "Judgement",
     "bootstrap",
     "calibrate",
     "evaluate_groups",

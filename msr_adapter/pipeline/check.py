@@ -13,6 +13,7 @@ from msr_adapter.files import bundled_model
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_engine, check_libraries
+from msr_adapter.pipeline.selecting import check_selection
 from msr_adapter.pipeline.settled import check_templates, template_notes
 from msr_adapter.pipeline.weights import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
@@ -40,6 +41,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
+        *check_selection(loaded),
         *check_versions(),
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),

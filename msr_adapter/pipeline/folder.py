@@ -5,6 +5,7 @@ run_dir/
   run.log                 what was said, with times
   cache/completions.sqlite
   cache/images/           images shrunk by this or an earlier build of the data stage
+  cache/training/         trainings under way, by content: where the next attempt goes on
   <stage>/manifest.json   written last: a manifest means done
   .<stage>.partial/       a stage being written, or what a killed process left
 """

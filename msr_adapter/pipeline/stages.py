@@ -181,6 +181,7 @@ def _train_config(p: Pipeline) -> Any:
         "answers": True,
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
+        **({} if p.train.keep == "best" else dict.fromkeys(("checkpoints", "checkpoint_steps", "selection"), True)),
     }
     return [p.train.model_dump(mode="json", exclude=left_out), p.seed]
 
@@ -205,10 +206,13 @@ def _start_sources(p: Pipeline) -> Any:
 
 
 def _run_train(c: Context) -> dict[str, Any]:
+    from msr_adapter.pipeline.selecting import checkpoint_judge
     from msr_adapter.train import train
 
     p = c.pipeline
-    return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter)
+    unfinished = c.folder.root / "cache" / "training"
+    judge = checkpoint_judge(c, _preferences(c)) if p.train.keep == "best" else None
+    return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter, unfinished, judge)
 
 
 def _score_config(p: Pipeline) -> Any:

@@ -1,5 +1,6 @@
-"""Move 3, second half: how likely is Yes, for every test candidate."""
+"""Candidates -> p(yes): one forward pass each; the test split's for the record, the validation split's to choose by."""
 
 from msr_adapter.score.scoring import score
+from msr_adapter.score.validation import Validation
 
-__all__ = ["score"]
+__all__ = ["Validation", "score"]

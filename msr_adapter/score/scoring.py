@@ -50,7 +50,7 @@ def score(
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
-        scoring = _Scoring(train, backend, cache, advance, reporter)
+        scoring = Scoring(train, backend, cache, advance, reporter)
         blocks = candidate_blocks(data_dir, users_dir, prompts, "test", images=train.images, size=_BLOCK)
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared
@@ -62,7 +62,7 @@ def score(
     return counts
 
 
-class _Scoring:
+class Scoring:
     """Scores block after block."""
 
     def __init__(

@@ -6,15 +6,19 @@ from typing import Any
 
 from msr_adapter.config.models import Train
 from msr_adapter.errors import StageError
+from msr_adapter.files import path_stamp, write_json
 from msr_adapter.llamafactory.config import training_config, write_yaml
-from msr_adapter.llamafactory.joining import MEETING, announced, join
-from msr_adapter.llamafactory.launch import launch, prune
-from msr_adapter.llamafactory.models import is_small
+from msr_adapter.llamafactory.joining import join
+from msr_adapter.llamafactory.launch import Trained
+from msr_adapter.llamafactory.models import is_small, model_stamp
 from msr_adapter.llamafactory.nodes import Place, by_hand, find_place
 from msr_adapter.llamafactory.versions import require_versions
-from msr_adapter.llamafactory.weights import MODEL, VALUE_HEAD, starting_weights, write_origin
+from msr_adapter.llamafactory.weights import MODEL, VALUE_HEAD, Weights, starting_weights, write_origin
 from msr_adapter.progress import Reporter
+from msr_adapter.train.course import bring_to_end
 from msr_adapter.train.preflight import preflight
+from msr_adapter.train.selection import Chooser, Judge
+from msr_adapter.train.working import Working, working
 
 YAML = "train.yaml"
 
@@ -23,29 +27,62 @@ Written by msr. The same training by hand: llamafactory-cli train {path}
 Its result goes to output_dir, which must not hold a model yet."""
 
 
-def train(train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter) -> dict[str, Any]:
+def train(
+    train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter,
+    unfinished: Path | None = None, judge: Judge | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train the recommender into ``out/model`` and return counts and losses; `train.log` and `train.yaml` beside it.
 
-    Raises `UserError` before anything is trained, `StageError` when LLaMA-Factory fails or trains nothing.
+    ``unfinished`` is a folder on the same disk that outlives a kill: the same training called again goes on from its
+    last checkpoint there. With ``judge``, the checkpoint that it values most is kept, and ``out/selection.json`` says
+    why. Raises `UserError` before anything is trained, `StageError` when LLaMA-Factory fails or trains nothing; the
+    checkpoints stay for the next attempt then.
     """
     require_versions()
-    write_origin(out, starting_weights(train))
+    write_origin(out, origin := starting_weights(train))
     place = training_place(train)
     checked = preflight(train, data_dir, dataset_dir, reporter)
-    yaml, model_dir = out / YAML, out / MODEL
-    _write(train, place, data_dir, dataset_dir, seed, yaml, model_dir)
-    small = is_small(train.model)
-    with announced(out.parent / MEETING, yaml, place):
-        trained = launch(yaml, model_dir, method=train.method, small=small, place=place, reporter=reporter)
-    if train.objective == "reward" and not (model_dir / VALUE_HEAD).is_file():
-        raise StageError(f"LLaMA-Factory ended without an error, but saved no {VALUE_HEAD} ({model_dir})")
-    freed = prune(model_dir)
+    config = _config(train, place, data_dir, dataset_dir, seed, out / MODEL)
+    known = content(train, data_dir, dataset_dir, origin)
+    work = working(unfinished or out / ".unfinished", config, place.world, known)
+    chooser = Chooser(train.selection, judge, reporter) if judge else None
+    if chooser:  # first of all: a judge that fails, fails before hours of training
+        chooser.look_at({0: None})
+    trained = work.done()
+    if trained is None:
+        _write(work.yaml, config | {"output_dir": str(work.model.resolve())})
+        trained = bring_to_end(train, place, work, out.parent, chooser, reporter)
+        work.finish(trained)
+    selected = _select(chooser, work, trained, out)
+    chosen = work.candidates(trained.steps)[selected.get("chosen", trained.steps)]
+    if train.objective == "reward" and not (chosen / VALUE_HEAD).is_file():
+        raise StageError(f"LLaMA-Factory ended without an error, but saved no {VALUE_HEAD} ({chosen})")
+    freed = work.hand_over(out, chosen)
     # ``out`` gets another name when the stage is done: the YAML that stays must not point into it.
-    _write(train, place, data_dir, dataset_dir, seed, yaml, out.parent / "trained-by-hand")
+    _write(out / YAML, config | {"output_dir": str(out.resolve().parent / "trained-by-hand")})
     return {
         **checked, "steps": trained.steps, "first_loss": trained.first_loss, "last_loss": trained.last_loss,
-        "mean_loss": trained.mean_loss, "validation_loss": trained.eval_loss, "pruned_bytes": freed,
+        "mean_loss": trained.mean_loss, "validation_loss": selected.get("loss", trained.eval_loss),
+        "planned_steps": trained.planned, "pruned_bytes": freed, "measured": dict(trained.measured),
+        **({"selection": selected} if selected else {}),
     }  # fmt: skip
+
+
+def _select(chooser: Chooser | None, work: Working, trained: Trained, out: Path) -> dict[str, Any]:
+    """Judge what is not judged yet and write `selection.json`; {} without a chooser."""
+    if chooser is None:
+        return {}
+    chooser.look_at(work.candidates(trained.steps))
+    selected = chooser.outcome(trained.steps, trained.planned)
+    chooser.reporter.note(f"  kept: checkpoint {selected['chosen']}, the {selected['reason']}")
+    write_json(out / "selection.json", selected)
+    return selected
+
+
+def content(train: Train, data_dir: Path, dataset_dir: Path, origin: Weights) -> list[Any]:
+    """Identify the rows, the pictures and the weights that a training starts from, wherever they lie."""
+    stamps = [path_stamp(dataset_dir), path_stamp(data_dir / "items.parquet"), model_stamp(train.model)]
+    return [*stamps, *origin.stamps()]
 
 
 def write_training_yaml(
@@ -58,7 +95,7 @@ def write_training_yaml(
     require_versions()
     place = first_place(train)
     preflight(train, data_dir, dataset_dir, reporter or Reporter(quiet=True))
-    _write(train, place, data_dir, dataset_dir, seed, out / YAML, out / MODEL)
+    _write(out / YAML, _config(train, place, data_dir, dataset_dir, seed, out / MODEL))
     return out / YAML
 
 
@@ -89,8 +126,11 @@ def training_place(train: Train) -> Place:
     return find_place(train.launch, os.environ, torch.cuda.device_count())
 
 
-def _write(
-    train: Train, place: Place, data_dir: Path, dataset_dir: Path, seed: int, yaml: Path, output_dir: Path
-) -> None:
-    config = training_config(train, data_dir, dataset_dir, output_dir, seed, cuda=place.gpus > 0, world=place.world)
+def _config(
+    train: Train, place: Place, data_dir: Path, dataset_dir: Path, seed: int, output_dir: Path
+) -> dict[str, Any]:
+    return training_config(train, data_dir, dataset_dir, output_dir, seed, cuda=place.gpus > 0, world=place.world)
+
+
+def _write(yaml: Path, config: dict[str, Any]) -> None:
     write_yaml(yaml, config, _COMMENT.format(path=yaml.name))

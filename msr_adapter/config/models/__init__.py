@@ -20,6 +20,7 @@ from msr_adapter.config.models.launch import Launch
 from msr_adapter.config.models.model import AUTO, ModelRef, Server
 from msr_adapter.config.models.negatives import Mixture, Negatives, TrainNegatives
 from msr_adapter.config.models.pipeline import Pipeline
+from msr_adapter.config.models.selection import Selection
 from msr_adapter.config.models.sources import (
     AmazonSource,
     Columns,
@@ -78,6 +79,7 @@ __all__ = [
     "Protocol",
     "RecBoleSource",
     "SASRec",
+    "Selection",
     "Server",
     "ShopSource",
     "SliceTables",

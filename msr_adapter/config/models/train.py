@@ -9,6 +9,7 @@ from msr_adapter.config.models.base import Model, allowed
 from msr_adapter.config.models.launch import Launch
 from msr_adapter.config.models.model import ModelRef
 from msr_adapter.config.models.negatives import TrainNegatives
+from msr_adapter.config.models.selection import Selection
 
 
 class Lora(Model):
@@ -163,7 +164,27 @@ class Train(Model):
     `cutoff_len` would cost most of the histories, and what was summarised at length deserves a second look."""
     train_on_prompt: bool = False
     """True: the loss covers the prompt too (the paper's Eq. 2); `objective: sft`."""
+    checkpoints: int = Field(10, ge=0)
+    """How many times the state of the training is saved, evenly spread: a killed training goes on from the last one,
+    and `keep: best` has these to choose from. 0: never."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """Overrides `checkpoints`: saved every so many steps."""
+    keep: Literal["last", "best"] = "last"
+    """The model that is kept: that of the last step, or of the checkpoint that ranks validation users' candidates best
+    (it needs a validation split)."""
+    selection: Selection = Selection()
+    """Read when `keep` is `best`."""
     launch: Launch = Launch()
     """On how many devices it trains."""
     overrides: dict[str, Any] = Field({})
     """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
+
+    @model_validator(mode="after")
+    def _there_is_something_to_choose(self) -> "Train":
+        if self.keep == "best" and not self.checkpoints and self.checkpoint_steps is None:
+            raise ValueError("keep: best needs checkpoints to choose from; checkpoints is 0")
+        if self.keep == "last" and self.selection.patience is not None:
+            raise ValueError("selection.patience stops at the best checkpoint; it needs keep: best")
+        if self.objective == "reward" and self.selection.patience is not None:
+            raise ValueError("selection.patience cannot judge a reward model while it trains; leave it out")
+        return self

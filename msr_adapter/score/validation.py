@@ -1,0 +1,72 @@
+"""How well a model ranks validation users' candidates: what is chosen before the test is chosen by this."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter import schema
+from msr_adapter.config.models import Train
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import Prompts
+from msr_adapter.rows import CandidateRows, read_examples
+from msr_adapter.score.scoring import Scoring
+
+Floats = npt.NDArray[np.float64]
+
+_LEVEL, _SAMPLES = 0.95, 1000
+_DRAW = 0x5E1EC7
+"""Sets the draw of users apart from the pipeline's other draws."""
+
+
+class Validation:
+    """The candidates of some validation users, asked about as test candidates are."""
+
+    def __init__(self, train: Train, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int) -> None:
+        """Draw the users by ``seed``. Raises `UserError` without a validation split."""
+        self._train, self._seed = train, seed
+        examples, wanted = read_examples(data_dir, "validation"), train.selection.users
+        if not len(examples):
+            raise UserError(nobody("the validation split is empty"))
+        if len(examples) > wanted:
+            examples = np.sort(np.random.default_rng([seed, _DRAW]).choice(examples, wanted, replace=False))
+        drawn = pa.array(examples)
+        chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
+        candidates = pa.concat_tables(chunk.filter(pc.is_in(chunk["example_id"], value_set=drawn)) for chunk in chunks)
+        self._rows = CandidateRows(
+            data_dir, users_dir, prompts, "validation", images=train.images, candidates=candidates
+        )
+
+    def judge(self, backend: Backend, cache: CompletionCache, reporter: Reporter) -> Judgement:
+        """Ask ``backend`` about every candidate, through ``cache``; a killed judgement resumes.
+
+        Raises `StageError` if a candidate has no answer, or no finite one.
+        """
+        rows, metric = self._rows, self._train.selection.metric
+        with reporter.track("judging", len(rows)) as advance:
+            table = Scoring(self._train, backend, cache, advance, reporter).block(rows)
+        logit, mass = table["logit"].to_numpy(), table["answer_mass"].to_numpy()
+        starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
+        name, _, k = metric.partition("@")
+        result = evaluate_groups(logit, rows.labels, np.append(starts, len(rows)), [name], [int(k or 1)])
+        low, high = percentile_interval(bootstrap(result, _SAMPLES, self._seed)[metric], _LEVEL)
+        loss = _loss(logit, mass, rows.labels > 0)
+        return Judgement(result.means()[metric], low, high, loss, len(starts), len(rows))
+
+
+def nobody(found: str, where: str = "") -> Problem:
+    """Return the problem of a choice among checkpoints with nobody to choose by."""
+    step = "Give the split a validation part (split.fractions, split.validation_from), or set train.keep: last"
+    return Problem(where, "train.keep", f"best, but {found}", "checkpoints are judged on validation users", step)
+
+
+def _loss(logit: Floats, mass: Floats, wanted: npt.NDArray[np.bool_]) -> float:
+    """Return the mean of -log p(right answer), Yes where ``wanted``; both kinds of rows weigh the same."""
+    right = np.where(wanted, logit, -logit)
+    each = np.logaddexp(0, -right) - np.log(np.maximum(mass, np.finfo(np.float64).tiny))
+    return float(np.mean([each[kind].mean() for kind in (wanted, ~wanted) if kind.any()]))

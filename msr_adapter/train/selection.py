@@ -1,0 +1,98 @@
+"""Which checkpoint is kept: each is judged by how it ranks, in the order of training.
+
+`selection.json`::
+
+    {"metric", "users": validation users asked about, "candidates": theirs,
+     "points": [{"step", "value", "low", "high": interval over users, "loss": validation loss}], step 0 = untrained,
+     "chosen": step, "loss": its validation loss, "reason", "stopped": step at which training ended early, or null,
+     "findings"}
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.models import Selection
+from msr_adapter.metrics import Judgement
+from msr_adapter.progress import Reporter
+
+Judge = Callable[[Path | None, Reporter], Judgement]
+"""Judges the weights in a folder; None = the model before training."""
+Points = Mapping[int, Judgement]
+"""Step -> what its weights are worth; step 0 is the model before training."""
+
+_QUIET = Reporter(quiet=True)
+
+
+@dataclass
+class Chooser:
+    """Judges checkpoints and says which is best, and when there is no use in going on."""
+
+    selection: Selection
+    judge: Judge
+    reporter: Reporter
+    points: dict[int, Judgement] = field(default_factory=dict)
+    waited: float = 0.0
+    """Seconds for which the trainer waited."""
+
+    def look_at(self, checkpoints: Mapping[int, Path | None], *, aside: bool = False) -> None:
+        """Judge those of ``checkpoints`` that are not judged yet, up to the one at which training may stop.
+
+        ``aside``: another bar is on the screen.
+        """
+        for step, folder in sorted(checkpoints.items()):
+            if step in self.points or self.exhausted():
+                continue
+            started = time.monotonic()
+            found = self.points[step] = self.judge(folder, _QUIET if aside else self.reporter)
+            self.waited += time.monotonic() - started if aside else 0
+            what = f"checkpoint {step}" if step else "untrained"
+            self.reporter.note(
+                f"  {what}: {self.selection.metric} {found.value:.4f} ({found.low:.4f} to {found.high:.4f}) on "
+                f"{found.users} validation user{'s' * (found.users != 1)}, loss {found.loss:.4f}"
+            )
+
+    def exhausted(self) -> bool:
+        """Tell whether so many checkpoints in a row were no better than the best before them as patience allows."""
+        trained = sorted(step for step in self.points if step)
+        if self.selection.patience is None or not trained:
+            return False
+        return sum(step > best(self.points) for step in trained) >= self.selection.patience
+
+    def outcome(self, last: int, planned: int) -> dict[str, Any]:
+        """Return `selection.json`'s content after a training that ended at step ``last`` of ``planned``."""
+        chosen, some = best(self.points), next(iter(self.points.values()))
+        points = [{"step": step, "value": p.value, "low": p.low, "high": p.high, "loss": p.loss}
+                  for step, p in sorted(self.points.items())]  # fmt: skip
+        return {
+            "metric": self.selection.metric, "users": some.users, "candidates": some.candidates, "points": points,
+            "chosen": chosen, "loss": self.points[chosen].loss, "reason": self._reason(chosen, last, planned),
+            "stopped": last if last < planned else None, "findings": _findings(self.points, self.selection.metric),
+        }  # fmt: skip
+
+    def _reason(self, chosen: int, last: int, planned: int) -> str:
+        trained = sorted(step for step in self.points if step)
+        equal = [step for step in trained if self.points[step].value == self.points[chosen].value]
+        text = f"highest {self.selection.metric} of {len(trained)} checkpoint{'s' * (len(trained) > 1)}"
+        text += f"; the earliest of {len(equal)} equals" if len(equal) > 1 else ""
+        if last < planned:
+            text += (
+                f"; training stopped at step {last} of {planned}, after {self.selection.patience} without a better one"
+            )
+        return text
+
+
+def best(points: Points) -> int:
+    """Return the step of the highest value, the earliest among equals; never the untrained model."""
+    return max((step for step in points if step), key=lambda step: (points[step].value, -step))
+
+
+def _findings(points: Points, metric: str) -> list[dict[str, str]]:
+    chosen = best(points)
+    if 0 not in points or points[chosen].value > points[0].value:
+        return []
+    text = (f"Training did not help: on the validation users, no checkpoint reaches more {metric} than the untrained "
+            f"model ({points[chosen].value:.3f} against {points[0].value:.3f}).")  # fmt: skip
+    return [{"severity": "warning", "text": text}]
