@@ -28,6 +28,9 @@ Where LLaMA-Factory itself can be asked cheaply, a test here first shows the tra
    -> `test_kto_is_refused_where_positions_are_lost`, `test_a_model_whose_parts_are_unknown_is_frozen_nowhere`,
    `test_scores_equal_a_plain_forward_pass_and_training_changed_them`
 
+11. a fully trained vision-language model that is resumed is the base model again, under the old optimizer
+   -> `test_killed_in_every_stage_then_completed_equals_undisturbed`
+
 Further silent failures: environment variables (`test_the_trainer_environment`,
 `test_variables_that_change_a_run_are_named` and here), `${` in values
 (`test_paths_that_would_be_interpolated_are_refused`), 1e-4 read as text
@@ -143,7 +146,8 @@ def test_rows_are_neither_sampled_nor_split_by_llamafactory(tmp_path: Path) -> N
     }
     written = config(tmp_path)
     assert not set(sampling) & set(written)
-    assert written["eval_dataset"] == VALIDATION  # our own split: by user and time
+    asked = config(tmp_path, overrides={"eval_strategy": "steps"})
+    assert asked["eval_dataset"] == VALIDATION  # our own split: by user and time
 
 
 @pytest.mark.parametrize(
