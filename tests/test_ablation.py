@@ -90,6 +90,12 @@ def test_every_variant_is_run_on_the_same_candidates_and_nothing_equal_is_done_t
     assert len({json.dumps(each["models"]["trained"]) for each in metrics}) == len(found) - 1  # no-sft is the full run
 
 
+def test_a_served_model_stands_in_for_no_variant(pipeline: Path, ran: list[str]) -> None:
+    with pytest.raises(UserError, match=r"one served model cannot stand in(.|\n)*evaluate\.scorer=null"):
+        ablated(pipeline, "direct", sets=("evaluate.scorer={path: ours, backend: scripted}",))
+    assert ran == []
+
+
 def test_a_second_time_nothing_runs(pipeline: Path, ran: list[str]) -> None:
     first = ablated(pipeline, "direct", "no-image")
     ran.clear()

@@ -2,20 +2,27 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml as yamls
+from summaries import Lines
 from tiny_run import QUIET, model_ref, stages, trained
 
+from msr_adapter import schema
 from msr_adapter.backends import make_backend
+from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.card import CardFacts, model_card
 from msr_adapter.generation.request import Completion, Request
 from msr_adapter.llamafactory.merging import merge
 from msr_adapter.llamafactory.weights import Weights, trained_weights
-from msr_adapter.pipeline import exporting
+from msr_adapter.pipeline import exporting, run
 from msr_adapter.pipeline.describing import stated_licence
+from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS, CandidateRows
 
@@ -144,3 +151,69 @@ def test_a_folder_in_use_is_refused_before_anything_runs(tmp_path: Path) -> None
     (tmp_path / "out" / "mine.txt").touch()
     with pytest.raises(UserError, match="not an empty folder"):
         exporting.export(None, tmp_path / "out", "float32", None, QUIET)  # type: ignore[arg-type]
+
+
+EXPORTED = """\
+name: e
+data: {source: {kind: shop, users: 20, items: 40}}
+split: {fractions: [0.5, 0.1, 0.4]}
+summarize:
+  items: {model: {path: nobody, backend: scripted}, mode: none}
+  users: {model: {path: nobody, backend: scripted}, mode: none}
+train: {model: {path: tiny, template: qwen2_vl}}
+evaluate: {protocol: next-item, baselines: [popularity]}
+"""
+SERVED = "evaluate.scorer={path: ours, backend: scripted}"
+
+
+def load(folder: Path, *sets: str) -> LoadedPipeline:
+    (folder / "e.yaml").write_text(EXPORTED)
+    return load_pipeline(str(folder / "e.yaml"), sets, folder / "run")
+
+
+def test_a_reward_model_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its value head has no place"):
+        exporting.export(load(tmp_path, "train.objective=reward"), tmp_path / "out", "float32", None, QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_server_scores_is_trained_for_the_export_and_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+    monkeypatch.setattr(exporting, "run", lambda _, targets, **__: asked.append(set(targets)))
+    monkeypatch.setattr("msr_adapter.llamafactory.weights.trained_weights", lambda _: Weights())
+    monkeypatch.setattr("msr_adapter.llamafactory.merging.merge", lambda *_: 7)
+    monkeypatch.setattr(exporting, "describe", lambda *_: None)
+    lines = Lines()
+    made = exporting.export(load(tmp_path, SERVED), tmp_path / "out", "float32", "mit", lines)
+    assert (made.parameters, made.checked, made.largest_difference) == (7, 0, None)
+    assert asked == [{"train", "evaluate"}]
+    assert "not compared: a server scored" in lines.text
+
+
+def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(tmp_path, "train.too_long=shorten", "train.images=false")
+    run(loaded, ("users",), reporter=QUIET)
+    folder = RunFolder(loaded.run_dir)
+    texts = schema.read_table(folder.stage("users") / "users.parquet", schema.USER_SUMMARIES).to_pylist()
+    short = pa.Table.from_pylist([{**row, "summary": "SHORT"} for row in texts], schema.USER_SUMMARIES)
+    (folder.root / "fit").mkdir()
+    schema.write_table(short, schema.USER_SUMMARIES, folder.stage("fit") / "users.parquet")
+    prompts: list[str] = []
+
+    def complete(requests: Any) -> list[Any]:
+        prompts.extend(request.prompt for request in requests)
+        return []
+
+    backend = SimpleNamespace(identity="m", complete=complete)
+    monkeypatch.setattr("msr_adapter.backends.make_backend", lambda *_: backend)
+    scores = pa.table({"logit": np.zeros(exporting.CHECKED)})
+    real = schema.read_table
+    monkeypatch.setattr(
+        schema, "read_table", lambda path, *more: scores if path.name == "scores.parquet" else real(path, *more)
+    )
+    with pytest.raises(StageError, match="no finite score"):
+        exporting._check(loaded, folder, loaded.pipeline.train.model, QUIET)
+    assert prompts
+    assert all("SHORT" in prompt for prompt in prompts)

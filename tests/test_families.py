@@ -19,7 +19,10 @@ from tiny_tokenizers import blanks_apart
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
+from msr_adapter.backends.reward import RewardBackend
+from msr_adapter.backends.taught import Taught
 from msr_adapter.config.models import ModelRef, Train
+from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure, Image, Request
 from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.dataset import TRAIN, TrainingRow, read_rows
@@ -216,12 +219,16 @@ def test_texts_equal_plain_greedy_decoding(family: Family) -> None:
         assert answer.tokens_out == len(kept)
 
 
+def blanks_apart_model(folder: Path) -> ModelRef:
+    made = build_llava_next(folder, "mistral", blanks_apart(), MISTRAL_CHAT)
+    return settings(FAMILIES[0]).model.model_copy(update={"path": str(made)})
+
+
 def test_answers_that_begin_with_a_blank_token_are_told_apart_after_it(tmp_path: Path) -> None:
     """The paper's model by its older files: ` Yes` is `▁` and `▁Yes`, and ` No` begins alike."""
     from llamafactory.data.processor import SupervisedDatasetProcessor
 
-    folder = build_llava_next(tmp_path, "mistral", blanks_apart(), MISTRAL_CHAT)
-    model = settings(FAMILIES[0]).model.model_copy(update={"path": str(folder)})
+    model = blanks_apart_model(tmp_path)
     coder, made = Encoder(model), data(True)
     tokens = coder.answer_tokens(ANSWERS)
     assert coder.tokenizer.convert_ids_to_tokens(list(tokens)) == ["▁Yes", "▁No"]
@@ -236,3 +243,23 @@ def test_answers_that_begin_with_a_blank_token_are_told_apart_after_it(tmp_path:
         assert coder.tokenizer.convert_ids_to_tokens(labels[len(asked) - 1 : len(asked) + 1]) == ["▁", f"▁{row.answer}"]
         assert ids[len(asked)] == tokens[ANSWERS.index(row.answer)]
         assert [label == -100 for label in labels].index(False) == len(asked) - 1
+
+
+def test_answers_that_begin_alike_are_asked_of_no_server_and_read_once_by_a_reward_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = blanks_apart_model(tmp_path)
+    with pytest.raises(StageError, match="Both answers begin with the same token"):
+        Taught(model).names(SIDES)
+    coder, read = Encoder(model), dict[int, list[int]]()
+
+    def rewards(_: Any, prompts: dict[int, list[int]]) -> dict[int, list[float]]:
+        read.update(prompts)
+        return {number: [1.0, 0.0] for number in prompts}
+
+    loaded = SimpleNamespace(encoder=coder, rewards=rewards)
+    monkeypatch.setattr("msr_adapter.backends.reward._Loaded", lambda *_: loaded)
+    RewardBackend(model, BASE).complete([Request("m", "Will they?", choices=ANSWERS)])
+    row = coder.encode("Will they?", (), SIDES)
+    assert read == {0: row[:-1]}
+    assert [*read[0], *coder.answer_ids("Yes")][: len(row)] == row

@@ -201,7 +201,10 @@ def test_a_wrong_key_is_never_shown(served: Serving, tmp_path: Path, monkeypatch
     assert b"canary" not in written
 
 
-def test_a_server_that_is_handed_other_weights_is_another_scorer(served: Serving) -> None:
+def test_a_server_that_is_handed_other_weights_is_another_scorer(served: Serving, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+
     def identity(**changes: Any) -> str:
         taught = changes.pop("taught", None)
         return scorer(served, taught, **changes).identity
@@ -212,8 +215,11 @@ def test_a_server_that_is_handed_other_weights_is_another_scorer(served: Serving
         identity(top_logprobs=5),
         identity(taught=model_ref(default_system="x")),
         identity(url="http://else"),
+        identity(taught=model_ref(image_max_pixels=56 * 56)),
+        identity(taught=model_ref(image_min_pixels=28 * 28 * 4)),
+        identity(taught=model_ref(adapter=tmp_path)),
     ]
-    assert len(set(others)) == 4
+    assert len(set(others)) == 7
 
 
 def answer(*alternatives: tuple[str, float]) -> httpx.Response:

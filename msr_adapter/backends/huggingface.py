@@ -176,7 +176,7 @@ class _Workload:
         rows = []
         for request in requests:
             number = len(self.requests)
-            encoded = encode(self._encoder, request)
+            encoded = encode(self._encoder, request, request.sides)
             self.requests.append(request)
             self.prompts.append(encoded if isinstance(encoded, list) else [])
             rows += self.settle(number, encoded) if isinstance(encoded, Failure) else [self._row(number)]
@@ -186,10 +186,13 @@ class _Workload:
 _Ask = Callable[[list[Work]], list[Completion]]
 
 
-def encode(encoder: Encoder, request: Request) -> list[int] | Failure:
-    """Return the tokens of a request's prompt, or its failure: an image cannot be read."""
+def encode(encoder: Encoder, request: Request, sides: Sequence[Sequence[str]] = ()) -> list[int] | Failure:
+    """Return the tokens of a request's prompt, or its failure: an image cannot be read.
+
+    With ``sides``, what all of them begin with belongs to the prompt.
+    """
     try:
-        return encoder.encode(request.prompt, [image.path for image in request.images], request.sides)
+        return encoder.encode(request.prompt, [image.path for image in request.images], sides)
     except OSError as error:  # Pillow's errors on damaged files are among them
         names = ", ".join(image.path.name for image in request.images)
         return Failure(request.key, f"image {names} cannot be read ({type(error).__name__})")

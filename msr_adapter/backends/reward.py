@@ -57,6 +57,7 @@ class RewardBackend:
         loaded, answers = self._loaded, dict[int, Answer]()
         prompts: dict[int, list[int]] = {}
         for number, request in enumerate(requests):
+            # Without the sides: each answer is read whole after it.
             encoded = encode(loaded.encoder, request)
             if isinstance(encoded, Failure):
                 answers[number] = encoded

@@ -13,6 +13,10 @@ from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Completion, Request
+from msr_adapter.llamafactory.models import own_adapters, trained_stamp
+
+_TAUGHT = {"path", "revision", "template", "default_system", "image_max_pixels", "image_min_pixels"}
+"""Fields of the trained model that decide what is sent and how the answer is read; pictures are shrunk by them."""
 
 Sides = tuple[tuple[str, ...], ...]
 
@@ -31,8 +35,9 @@ class Scoring:
     @property
     def identity(self) -> str:
         """Digest of all that decides how an answer is found among the alternatives; loads nothing."""
-        base = self._base.model_dump(mode="json", include={"path", "revision", "template", "default_system"})
-        return digest(["odds", base, self._model.default_system, self._stamps, self._server.top_logprobs])
+        base = self._base.model_dump(mode="json", include=_TAUGHT)
+        adapters = [trained_stamp(folder) for folder in own_adapters(self._base)]
+        return digest(["odds", base, adapters, self._model.default_system, self._stamps, self._server.top_logprobs])
 
     def resolve(self, requests: Sequence[Request]) -> None:
         """Find the tokens of all answers. Raises `StageError` when two choices cannot be told apart."""

@@ -35,10 +35,16 @@ class Taught:
         """Return what a server may call the first token of each spelling: its text, its piece, its number.
 
         Without a tokenizer they are the spellings themselves, and these behind a blank. Raises `StageError` when two
-        choices begin with the same token.
+        choices begin with the same token, also where a later one tells them apart: a server is asked for the first.
         """
         if self.encoder is None:
             return [[frozenset({word, f" {word}"}) for word in side] for side in sides]
+        if self.encoder.beginning(sides):
+            raise StageError(
+                "Both answers begin with the same token, and a server tells one token alone",
+                "this tokenizer writes the blank before an answer as a token of its own",
+                "score with the model on this machine: remove evaluate.scorer",
+            )
         tokens = self.encoder.side_tokens(sides)
         return [[self._names(token) for token in side] for side in tokens]
 

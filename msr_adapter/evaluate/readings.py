@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.evaluate.candidates import flat
+from msr_adapter.evaluate.context import ReportContext
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table
 
 _PREFERENCE, _TITLE, _SUMMARY = 1500, 140, 400
@@ -46,25 +47,32 @@ class Readings:
 
 
 def read_readings(
-    examples: Sequence[int], candidates: Iterable[str], data_dir: Path, items_dir: Path | None, users_dir: Path | None
+    examples: Sequence[int], candidates: Iterable[str], data_dir: Path, context: ReportContext
 ) -> Readings:
     """Read the rows of ``examples`` and of the items in their histories or among ``candidates``."""
     histories = _lookup(data_dir / "examples.parquet", EXAMPLES, "example_id", examples, "history")
     wanted = sorted({item for history in histories.values() for item in history} | set(candidates))
-    return Readings(
-        histories, _steps(examples, histories, users_dir) if users_dir else {}, _items(wanted, data_dir, items_dir)
-    )
+    users_dir = context.users_dir
+    shown = context.preferences_dir or users_dir
+    steps = _steps(examples, histories, users_dir, shown) if users_dir and shown else {}
+    return Readings(histories, steps, _items(wanted, data_dir, context.items_dir))
 
 
-def _steps(examples: Sequence[int], histories: Mapping[int, Sequence[str]], folder: Path) -> dict[int, list[Step]]:
-    path, steps = folder / "steps.parquet", dict[int, list[Step]]()
+def _steps(
+    examples: Sequence[int], histories: Mapping[int, Sequence[str]], users_dir: Path, shown: Path
+) -> dict[int, list[Step]]:
+    """Return how each preference grew; its last text is the one that prompts show."""
+    path, steps = users_dir / "steps.parquet", dict[int, list[Step]]()
     if path.exists():
         table = read_table(path, USER_STEPS)
         rows = table.filter(pc.is_in(table["example_id"], value_set=pa.array(examples, pa.int64())))
         columns = (rows[name].to_pylist() for name in ("example_id", "items_read", "summary"))
         for example, read, text in zip(*columns, strict=True):
             steps.setdefault(example, []).append(Step(read, clip(text, _PREFERENCE)))
-    final = _lookup(folder / "users.parquet", USER_SUMMARIES, "example_id", examples, "summary")
+    final = _lookup(shown / "users.parquet", USER_SUMMARIES, "example_id", examples, "summary")
+    if shown != users_dir:
+        for example, grown in steps.items():
+            grown[-1] = Step(grown[-1].read, clip(final.get(example) or "", _PREFERENCE))
     missing = {example: text for example, text in final.items() if text and example not in steps}
     return steps | {
         example: [Step(len(histories[example]), clip(text, _PREFERENCE))] for example, text in missing.items()

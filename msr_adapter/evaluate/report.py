@@ -162,7 +162,7 @@ def _users(
     ranking = shown.rank_candidates(users, result, held_out)
     examples = held_out.example_ids[users].tolist()
     candidates = held_out.items.take(ranking.rows).unique().to_pylist()
-    readings = read_readings(examples, candidates, data_dir, context.items_dir, context.users_dir)
+    readings = read_readings(examples, candidates, data_dir, context)
     fitting = shown.within_texts(users, always, held_out, readings, seed)
     ranking = shown.rank_candidates(fitting, result, held_out) if len(fitting) < len(users) else ranking
     probabilities = np.asarray(scores["score"].to_numpy())

@@ -92,6 +92,10 @@ class Encoder:
         """
         return self._told_apart(sides)[1]
 
+    def beginning(self, sides: Sequence[Sequence[str]]) -> list[int]:
+        """Return the tokens that all spellings begin with, mostly none; raises as `side_tokens` does."""
+        return self._told_apart(sides)[0]
+
     def _told_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
         """Return the tokens that all spellings begin with, mostly none, and those of each side right after them.
 

@@ -56,10 +56,11 @@ def ablate(
     """Bring the runs of the variants ``only`` (all, if empty) up to date, the full one always; in the table's order.
 
     Summaries and scores are kept in one cache, and a stage that comes out equal in two variants is done once.
-    `UserError` for wrong input and for a variant that would be the full experiment again.
+    `UserError` for wrong input, for a variant that would be the full experiment again, and for a served model.
     """
     names = _chosen(only)
     full = load_pipeline(argument, [*sets, *_with_base(argument, sets, names)], run_dir)
+    _refuse_served(full)
     loaded = {name: _load(argument, sets, name, full.run_dir) for name in names if VARIANTS[name].sets}
     _require_different(full, loaded)
     reporter.note(f"ablation: {FULL}")
@@ -97,6 +98,12 @@ def _load(argument: str, sets: Sequence[str], name: str, root: Path) -> LoadedPi
     return load_pipeline(
         argument, [*sets, "evaluate.baselines=[popularity]", *VARIANTS[name].sets], root / "ablations" / name
     )
+
+
+def _refuse_served(full: LoadedPipeline) -> None:
+    if full.pipeline.evaluate.scorer is not None:
+        found, step = "one served model cannot stand in for every variant", "Add --set evaluate.scorer=null"
+        raise UserError(Problem(full.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
 
 
 def _require_different(full: LoadedPipeline, variants: Mapping[str, LoadedPipeline]) -> None:

@@ -31,6 +31,11 @@ def prompts_of(pipeline: Pipeline, question: str | None = None) -> Prompts:
     return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
 
 
+def preferences_dir(pipeline: Pipeline, folder: RunFolder) -> Path:
+    """Return the folder of the preference texts that prompts show: whoever shows a prompt reads the same."""
+    return folder.stage("fit" if pipeline.train.too_long == "shorten" else "users")
+
+
 @dataclass(frozen=True)
 class Context:
     """One stage of one run; it writes into ``out`` and reads the folders of upstream stages."""
@@ -45,6 +50,11 @@ class Context:
     def dir(self, stage: str) -> Path:
         """Folder of an upstream stage."""
         return self.folder.stage(stage)
+
+    @property
+    def preferences(self) -> Path:
+        """Folder of the preference texts that prompts show."""
+        return preferences_dir(self.pipeline, self.folder)
 
     @property
     def cache_path(self) -> Path:

@@ -11,7 +11,7 @@ from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, StageError, UserError
-from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.context import preferences_dir, prompts_of
 from msr_adapter.pipeline.describing import describe, stated_licence
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.running import run
@@ -31,20 +31,23 @@ class Exported:
     folder: Path
     parameters: int
     checked: int
-    """Candidates scored again."""
-    largest_difference: float
+    """Candidates scored again; none where a server scored the run's."""
+    largest_difference: float | None
     """In log-odds of yes against no, over them."""
 
 
 def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter) -> Exported:
     """Bring the run up to date, write its merged model with a card into ``out``, score some candidates with it.
 
-    ``out`` appears whole or not at all. Raises `UserError` for one that is not empty, `StageError` if the exported
-    model does not score as the trained one did.
+    ``out`` appears whole or not at all. Raises `UserError` for one that is not empty and for a reward model,
+    `StageError` if the exported model does not score as the trained one did.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
-    run(loaded, ("evaluate",), reporter=reporter)
+    if loaded.pipeline.train.objective == "reward":
+        found = "a reward model: its value head has no place in a model folder"
+        raise UserError(Problem(loaded.where("train.objective"), "train.objective", found, "sft, dpo or kto"))
+    run(loaded, ("train", "evaluate"), reporter=reporter)  # for a server's scores alone, nothing is trained
     loaded = settle(loaded, download=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -81,15 +84,12 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
 
 def _write(
     loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter
-) -> tuple[int, int, float]:
+) -> tuple[int, int, float | None]:
     from msr_adapter.llamafactory.merging import merge
     from msr_adapter.llamafactory.weights import trained_weights
 
     folder, train = RunFolder(loaded.run_dir), loaded.pipeline.train
     weights = trained_weights(folder.stage("train"))
-    if weights.reward:
-        found = "a reward model: its value head has no place in a model folder"
-        raise UserError(Problem("", "train.objective", found, "sft, dpo or kto"))
     reporter.note(f"merging {train.model.path} into {dtype}")
     parameters = merge(train.model, weights, out, dtype)
     exported = train.model.model_copy(
@@ -100,15 +100,23 @@ def _write(
     return parameters, checked, difference
 
 
-def _check(loaded: LoadedPipeline, folder: RunFolder, exported: ModelRef, reporter: Reporter) -> tuple[int, float]:
-    """Score the first candidates with the exported model; return how many, and the largest difference in log-odds."""
+def _check(
+    loaded: LoadedPipeline, folder: RunFolder, exported: ModelRef, reporter: Reporter
+) -> tuple[int, float | None]:
+    """Score the first candidates with the exported model; return how many, and the largest difference in log-odds.
+
+    A server's scores say nothing of the model that was trained here: nothing is compared with them.
+    """
     from msr_adapter.backends import make_backend
     from msr_adapter.generation import Completion
     from msr_adapter.rows import CandidateRows, ask
 
+    if loaded.pipeline.evaluate.scorer is not None:
+        reporter.note("not compared: a server scored")
+        return 0, None
     train = loaded.pipeline.train
-    prompts = prompts_of(loaded.pipeline)
-    rows = CandidateRows(folder.stage("data"), folder.stage("users"), prompts, "test", images=train.images)
+    prompts, preferences = prompts_of(loaded.pipeline), preferences_dir(loaded.pipeline, folder)
+    rows = CandidateRows(folder.stage("data"), preferences, prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
     backend = make_backend(exported)

@@ -22,6 +22,7 @@ def evaluate_run(c: Context) -> dict[str, Any]:
         history=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
         users_dir=c.dir("users"),
+        preferences_dir=c.preferences,
         templates=c.pipeline.templates,
     )
     settings = c.pipeline.evaluate

@@ -6,7 +6,6 @@ This is the one file that knows the order. Stage packages are imported when a st
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
@@ -156,11 +155,6 @@ def _run_fit(c: Context) -> dict[str, Any]:
     return fit_preferences(c.pipeline.train, c.dir("data"), c.dir("users"), histories, c.prompts, c.out, c.reporter)
 
 
-def _preferences(c: Context) -> Path:
-    """Folder of the preference texts that prompts show: training and scoring read the same."""
-    return c.dir("fit" if _shortens(c.pipeline) else "users")
-
-
 def _dataset_config(p: Pipeline) -> Any:
     return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.train.answers.trained, p.seed]
 
@@ -169,7 +163,7 @@ def _run_dataset(c: Context) -> dict[str, Any]:
     from msr_adapter.train import build_dataset
 
     p = c.pipeline
-    return build_dataset(p.train, c.dir("data"), _preferences(c), c.prompts, p.seed, c.out, c.reporter)
+    return build_dataset(p.train, c.dir("data"), c.preferences, c.prompts, p.seed, c.out, c.reporter)
 
 
 def _train_config(p: Pipeline) -> Any:
@@ -211,7 +205,7 @@ def _run_train(c: Context) -> dict[str, Any]:
 
     p = c.pipeline
     unfinished = c.folder.root / "cache" / "training"
-    judge = checkpoint_judge(c, _preferences(c)) if p.train.keep == "best" else None
+    judge = checkpoint_judge(c, c.preferences) if p.train.keep == "best" else None
     return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter, unfinished, judge)
 
 
@@ -246,7 +240,7 @@ def _score(c: Context, scorer: AbstractContextManager[Backend]) -> dict[str, Any
     p = c.pipeline
     with c.cache() as cache, scorer as backend:
         return score(
-            p.train, c.dir("data"), _preferences(c), c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
+            p.train, c.dir("data"), c.preferences, c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
         )
 
 
@@ -330,7 +324,7 @@ STAGES: tuple[Stage, ...] = (
         lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
     ),
     Stage(
-        "evaluate", 5, ("data", "items", "users", "train", "score", "score-base", "baselines"), ("report.html",),
+        "evaluate", 5, ("data", "items", "users", "fit", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         _evaluate_config, _evaluate_sources, _run_evaluate, spared=_served,
     ),
