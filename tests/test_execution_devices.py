@@ -1,11 +1,18 @@
 """Which GPUs and threads a worker gets, and what a machine that has too few says."""
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
 import pytest
+from crews import Worked, crew
 
 from msr_adapter.config.models import Execution
 from msr_adapter.errors import UserError
-from msr_adapter.execution import devices
+from msr_adapter.execution import devices, opening
 from msr_adapter.execution.devices import environments, share_gpus, threads, visible_gpus
+from msr_adapter.execution.messages import Recipe
+from msr_adapter.execution.processes import Processes
 
 
 @pytest.mark.parametrize(
@@ -44,9 +51,25 @@ def test_a_worker_sees_its_own_gpu_and_keeps_the_rest_of_the_environment() -> No
     assert made == [{"HOME": "/home/x", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("2", "5")]
 
 
-def test_a_cpu_worker_on_a_machine_with_gpus_sees_none() -> None:
-    [made] = environments(Execution(workers=1, gpus_per_worker=0), ["0"], {"OMP_NUM_THREADS": "3"}, small=False)
-    assert made == {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3"}
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+@pytest.mark.parametrize("parent", [{}, {"CUDA_VISIBLE_DEVICES": "0"}])
+def test_a_cpu_worker_on_a_machine_with_gpus_sees_none(gpus: list[str], parent: dict[str, str]) -> None:
+    parent = {"OMP_NUM_THREADS": "3", **parent}
+    made = environments(Execution(workers=2, gpus_per_worker=0), gpus, parent, small=False)
+    assert made == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3"}] * 2
+
+
+def test_workers_on_the_cpu_are_started_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+
+    class Seats(Processes):
+        def __init__(self, recipe: Recipe, seats: Sequence[dict[str, str]], logs: Path) -> None:
+            started.extend(seats)
+            super().__init__(recipe, seats, logs)
+
+    monkeypatch.setattr(opening, "Processes", Seats)
+    with crew(partial(Worked, tmp_path / "log"), gpus_per_worker=0):
+        assert [environment["CUDA_VISIBLE_DEVICES"] for environment in started] == ["", ""]
 
 
 def test_cpu_threads_are_divided_unless_the_user_or_the_backend_decides() -> None:

@@ -11,7 +11,7 @@ from spread_stages import scores, users
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.models import Execution
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, UserError
 from msr_adapter.execution.cluster import join
 from msr_adapter.generation import CompletionCache, Image, Request
 from msr_adapter.pipeline import check
@@ -57,6 +57,15 @@ def test_a_worker_that_does_not_see_the_images_says_where_it_is(tmp_path: Path) 
         with pytest.raises(StageError, match=r"absent\.png is not there(.|\n)*same path on every node") as caught:
             workers.complete([request])
         assert "in a worker" in str(caught.value.__cause__)
+
+
+def test_a_cluster_without_enough_gpus_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[str] = []
+    monkeypatch.setattr("msr_adapter.execution.cluster.join", lambda _, leave: leave.callback(left.append, "left"))
+    crewed = crew(partial(Worked, tmp_path / "log"), engine="ray", gpus_per_worker=1)
+    with pytest.raises(UserError, match="2 workers with 1 GPU each, but this machine has 0"), crewed:
+        pass
+    assert left == ["left"]
 
 
 def test_nobody_at_the_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

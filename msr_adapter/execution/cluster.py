@@ -42,14 +42,17 @@ class Cluster:
         """
         with contextlib.ExitStack() as undo:
             join(execution, undo)
-            self._leave = undo.pop_all()
-        import ray
+            import ray
 
-        self._ray: Any = ray
+            self._ray: Any = ray
+            gpus = int(self._ray.cluster_resources().get("GPU", 0))
+            if execution.address is None:
+                share_gpus(execution.workers, execution.gpus_per_worker, [str(number) for number in range(gpus)])
+            self._prepare(recipe, execution, gpus, small=small)
+            self._leave = undo.pop_all()
+
+    def _prepare(self, recipe: Recipe, execution: Execution, gpus: int, *, small: bool) -> None:
         self.seats = execution.workers
-        gpus = int(self._ray.cluster_resources().get("GPU", 0))
-        if execution.address is None:
-            share_gpus(execution.workers, execution.gpus_per_worker, [str(number) for number in range(gpus)])
         each = float(bool(gpus)) if execution.gpus_per_worker is None else execution.gpus_per_worker
         # What one process would use; on other machines Ray's own rule stands, one thread for each CPU it was given.
         own = {} if execution.address or each else {"OMP_NUM_THREADS": str(threads(execution.workers))}

@@ -29,12 +29,13 @@ def environments(
 ) -> list[dict[str, str]]:
     """Return the environment of each worker: its own GPUs, or its share of the CPU's threads.
 
-    ``small`` models run best in one thread, which the backend sees to. `UserError` when the GPUs do not suffice.
+    With ``gpus_per_worker: 0`` it sees no GPU, also where ``gpus`` is empty because nobody looked for them. ``small``
+    models run best in one thread, which the backend sees to. `UserError` when the GPUs do not suffice.
     """
     shares = share_gpus(execution.workers, execution.gpus_per_worker, gpus)
     made = [dict(parent) for _ in shares]
     for environment, share in zip(made, shares, strict=True):
-        if gpus:
+        if gpus or execution.gpus_per_worker == 0:
             environment[_DEVICES] = ",".join(share)
         if not share and not small:
             environment.setdefault(_THREADS, str(threads(execution.workers)))
