@@ -6,6 +6,7 @@ from msr_adapter.evaluate.cost import cost_rows, duration, sharing_lines
 from msr_adapter.evaluate.palette import looks
 from msr_adapter.evaluate.sections import beyond_table, calibration_table, headline, run_line, smallest_line
 from msr_adapter.evaluate.slice_tables import compared_models, slice_metric, slice_rows
+from msr_adapter.pipeline.stages import STAGES
 
 
 def value(mean: float) -> dict[str, float]:
@@ -113,6 +114,14 @@ def test_cost_adds_up_what_the_manifests_say() -> None:
     assert total == {"stage": "Whole run", "time": "1 min 2 s", "memory": "1.5 GiB, 2.0 GiB GPU", "calls": "16",
                      "cached": "3", "read": "1,234", "written": "50"}  # fmt: skip
     assert cost_rows({}) == []
+
+
+def test_every_stage_has_a_name_and_its_place_in_the_table() -> None:
+    names = [stage.name for stage in STAGES if stage.name != "evaluate"]
+    shown = [row["stage"] for row in cost_rows({name: {} for name in reversed(names)})][:-1]
+    assert len(shown) == len(set(shown)) == len(names)
+    assert not set(shown) & set(names)
+    assert shown[names.index("fit")] == "Shortened preferences"
 
 
 @pytest.mark.parametrize(

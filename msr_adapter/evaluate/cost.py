@@ -8,6 +8,7 @@ _STAGES = {
     "forecast": "Length forecast",
     "items": "Item summaries",
     "users": "User summaries",
+    "fit": "Shortened preferences",
     "dataset": "Training rows",
     "train": "Training",
     "score": "Scores, trained",
