@@ -23,6 +23,6 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of four chains or requests."""
     from msr_adapter.generation import CompletionCache
 
-    for method in (CompletionCache.attempt, CompletionCache.complete, CompletionCache.converse):
+    for method in (CompletionCache.attempt, CompletionCache.complete, CompletionCache.stream, CompletionCache.converse):
         assert method.__kwdefaults__ is not None
         monkeypatch.setitem(method.__kwdefaults__, "shard", 4)

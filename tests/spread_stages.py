@@ -1,5 +1,6 @@
 """Stages that ask a model, small enough to run on workers and alone; not collected by pytest."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ HISTORIES = ["".join(pair) + tail for pair in product("abc", "de") for tail in (
 """Families of four begin with the same block of two."""
 
 
-def users(folder: Path, backend: Backend) -> tuple[pa.Table, dict[str, Any]]:
-    """Run the user summaries of `HISTORIES`."""
-    write_shop(folder, {letter: f"Title {letter}" for letter in "abcdefgh"}, HISTORIES, tested=6)
+def users(folder: Path, backend: Backend, histories: Sequence[str] = HISTORIES) -> tuple[pa.Table, dict[str, Any]]:
+    """Run the user summaries of ``histories``."""
+    write_shop(folder, {letter: f"Title {letter}" for letter in "abcdefgh"}, histories, tested=6)
     write_summaries(folder / "items", dict.fromkeys("abcdefgh", "a book"))
     config = UserSummaries(model=ModelRef(path="tiny"), block=2, max_new_tokens=12)
     with CompletionCache(folder / "c.sqlite") as cache:

@@ -1,7 +1,8 @@
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from recording import Recording
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation import Completion, CompletionCache, Image, Request
+from msr_adapter.generation import Answer, Completion, CompletionCache, Image, Request
+from msr_adapter.generation.shards import Job
 
 
 def ask(number: int) -> Request:
@@ -93,6 +95,24 @@ def test_batches_are_answered_in_their_order_and_drawn_one_by_one(tmp_path: Path
         assert [len(found) for found in answers] == [3, 3]
         assert cache.stats == (4, 5, 0)
     assert sizes(backend) == [2, 1, 2]
+
+
+class Backwards(Recording):
+    """A crew that takes every shard before it answers any, and answers the last one first."""
+
+    def spread(self, jobs: Iterable[Job[Any]]) -> Iterator[tuple[Job[Any], list[Answer]]]:
+        return ((job, job.shard.run(self, job.report) if job.shard else []) for job in reversed(list(jobs)))
+
+
+def test_what_a_batch_under_way_asks_is_not_asked_by_the_next_ones(tmp_path: Path) -> None:
+    backend, steps = Backwards(), list[int]()
+    batches = [[ask(number) for number in numbers] for numbers in ([1, 2, 3], [3, 4, 1, 3], [1, 3], [5])]
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        answers = list(cache.stream(backend, batches, shard=2, advance=steps.append))
+        assert cache.stats == (4, 5, 0)
+    assert [[answer.key for answer in batch] for batch in answers] == [[r.key for r in batch] for batch in batches]
+    assert sorted(backend.prompts) == [f"prompt {number}" for number in range(1, 6)]
+    assert sum(steps) == 10
 
 
 def test_no_requests_no_calls(tmp_path: Path) -> None:

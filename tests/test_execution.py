@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from crews import Elsewhere, Worked, crew
-from spread_stages import scores, users
+from spread_stages import HISTORIES, scores, users
 from tiny_run import QUIET
 
 from msr_adapter.backends.server import ServerBackend
@@ -165,7 +165,7 @@ def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, sm
         execution = Execution(workers=count)
         with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
             assert isinstance(backend, Workers) == (count == 2)
-            summaries[name] = users(tmp_path / name, backend)
+            summaries[name] = users(tmp_path / name, backend, HISTORIES[:8])
             tables[name], _ = scores(tmp_path / name, backend)
             counted = backend.spent  # type: ignore[attr-defined]
             spent[name] = counted.rows, counted.tokens_flat, counted.tokens_processed

@@ -58,7 +58,7 @@ from crews import Worked, crew
 from spread_stages import scores, users
 from msr_adapter.generation import CompletionCache
 
-for method in (CompletionCache.complete, CompletionCache.converse):
+for method in (CompletionCache.stream, CompletionCache.converse):
     method.__kwdefaults__["shard"] = 4
 folder = Path(sys.argv[1])
 for name in ("one", "two"):

@@ -1,7 +1,7 @@
 """Scores: one per test candidate, from the probabilities of the two answers; the trained model's differ."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
+from msr_adapter.generation.shards import Job
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.rows import CandidateRows, candidate_blocks, count_rows
@@ -127,6 +128,28 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert read(tmp_path / "killed-again").equals(read(tmp_path / "whole"))
 
 
+class Backwards(ScriptedBackend):
+    """A crew that takes every shard before it answers any, and answers the last one first."""
+
+    shards = 0
+
+    def spread(self, jobs: Iterable[Job[Any]]) -> Iterator[tuple[Job[Any], list[Answer]]]:
+        drawn = list(jobs)
+        self.shards = max(self.shards, len(drawn))
+        return ((job, job.shard.run(self, job.report) if job.shard else []) for job in reversed(drawn))
+
+
+def test_workers_take_the_next_chunk_before_the_last_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
+) -> None:
+    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend())
+    monkeypatch.setattr(scoring_module, "_CHUNK", 8)
+    backend = Backwards()
+    assert run(stages(), tmp_path / "b" / "score", backend) == pytest.approx(counts)
+    assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
+    assert backend.shards == backend.calls == 4
+
+
 def test_a_second_run_asks_nothing_again(tmp_path: Path) -> None:
     first, second = ScriptedBackend(), ScriptedBackend()
     run(stages(), tmp_path / "a", first)
@@ -205,10 +228,14 @@ def test_a_model_that_would_rather_say_something_else_is_named(tmp_path: Path) -
 
 
 def test_a_missing_answer_is_an_error_with_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(self: CompletionCache, backend: Backend, requests: Sequence[Request], **_: Any) -> list[Completion]:
-        return [Completion(r.key, "", () if n < 2 else (-1.0, -1.0), "choice", 1, 0) for n, r in enumerate(requests)]
+    def forgetful(
+        self: CompletionCache, backend: Backend, batches: Iterable[Sequence[Request]], **_: Any
+    ) -> Iterator[list[Completion]]:
+        for requests in batches:
+            odds = [() if number < 2 else (-1.0, -1.0) for number in range(len(requests))]
+            yield [Completion(r.key, "", o, "choice", 1, 0) for r, o in zip(requests, odds, strict=True)]
 
-    monkeypatch.setattr(CompletionCache, "complete", forgetful)
+    monkeypatch.setattr(CompletionCache, "stream", forgetful)
     with pytest.raises(StageError, match="2 of 16 candidates were not answered"):
         run(stages(), tmp_path / "score", ScriptedBackend())
     assert not (tmp_path / "score" / "scores.parquet").exists()

@@ -85,6 +85,7 @@ class CompletionCache:
         """Yield what `complete` would return for each of ``batches``, in their order, which bound the memory.
 
         Batches are drawn as workers become free: with many of them, the next ones begin before the first one ends.
+        A request of several batches is asked in the first of them.
         """
 
         def refuse(asked: int, failures: Sequence[Failure]) -> None:
@@ -193,20 +194,27 @@ class CompletionCache:
             if advance is not None:
                 advance(sum(batch.copies[request.key] for request in part))
             while begun and not begun[0].left:
-                yield begun.popleft().answers()
-        yield from (batch.answers() for batch in begun)
+                yield self._end(begun.popleft())
+        yield from (self._end(batch) for batch in begun)
+
+    def _end(self, batch: "_Batch") -> list[Answer]:
+        """Return the answers of a batch when those before it have ended."""
+        return batch.answers(self._store.lookup(batch.waiting))
 
     def _jobs(
         self, batches: Iterable[Sequence[Request]], shard: int, begun: "deque[_Batch]"
     ) -> "Iterator[Job[tuple[list[Request], _Batch]]]":
         """Yield the requests of each shard of each batch that the file does not answer."""
         for requests in batches:
+            ahead = {key for batch in begun for key in batch.copies}
             batch = _Batch(requests, shard)
             begun.append(batch)
             for part in batch.parts:
                 known = self._store.lookup([request.key for request in part])
-                missing = tuple(request for request in part if request.key not in known)
-                self.stats = self.stats._replace(hits=self.stats.hits + len(known))
+                unknown = [request for request in part if request.key not in known]
+                missing = tuple(request for request in unknown if request.key not in ahead)
+                batch.waiting += [request.key for request in unknown if request.key in ahead]
+                self.stats = self.stats._replace(hits=self.stats.hits + len(part) - len(missing))
                 yield Job(Questions(missing) if missing else None, (part, batch))
 
 
@@ -220,6 +228,8 @@ class _Batch:
         self.parts = [distinct[start : start + shard] for start in range(0, len(distinct), shard)]
         self.left = len(self.parts)
         """Shards under way or not begun."""
+        self.waiting: list[str] = []
+        """Keys of what is asked in batches before this one."""
         self._found: dict[str, Answer] = {}
 
     def take(self, answers: Iterable[Answer], stored: Mapping[str, Completion]) -> None:
@@ -228,8 +238,9 @@ class _Batch:
         self._found.update(stored)
         self.left -= 1
 
-    def answers(self) -> list[Answer]:
-        """Return the answers in the order of the requests."""
+    def answers(self, waited: Mapping[str, Completion]) -> list[Answer]:
+        """Return the answers in the order of the requests; ``waited`` has those to ``waiting``."""
+        self._found.update(waited)
         return [self._found[request.key] for request in self.requests]
 
 

@@ -1,5 +1,6 @@
 """Every test candidate -> p(yes) / (p(yes) + p(no)) of the first answer token."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,19 @@ class Scoring:
     def _answers(
         self, rows: CandidateRows, places: NDArray[np.integer]
     ) -> Iterator[tuple[NDArray[np.integer], list[str], list[Completion]]]:
-        for start in range(0, len(places), _CHUNK):
-            chosen = places[start : start + _CHUNK]
-            part = rows.take(chosen)
-            answers = self._cache.complete(self._backend, self._requests(part), advance=self._advance)
-            yield chosen[: len(answers)], [row.item_id for row in part[: len(answers)]], answers
+        begun: deque[tuple[NDArray[np.integer], list[str]]] = deque()
+
+        def chunks() -> Iterator[list[Request]]:
+            for start in range(0, len(places), _CHUNK):
+                chosen = places[start : start + _CHUNK]
+                part = rows.take(chosen)
+                begun.append((chosen, [row.item_id for row in part]))
+                yield self._requests(part)
+
+        # One stream: workers go on with the next chunk while the last shards of this one are under way.
+        for answers in self._cache.stream(self._backend, chunks(), advance=self._advance):
+            chosen, ids = begun.popleft()
+            yield chosen[: len(answers)], ids[: len(answers)], answers
 
     def _requests(self, rows: Sequence[Row]) -> list[Request]:
         return [ask(row, self._train.answers, self._backend.identity) for row in rows]
