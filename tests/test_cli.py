@@ -76,7 +76,7 @@ def msr(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "targets"),
     [
-        (("run",), msr_adapter.pipeline.STAGE_NAMES),
+        (("run",), ("evaluate",)),
         (("build-data",), ("data", "items", "users", "dataset")),
         (("summarize",), ("items", "users")),
         (("summarize", "--only", "items"), ("items",)),

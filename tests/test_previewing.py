@@ -4,11 +4,13 @@ import json
 import sqlite3
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from test_pipeline_run import YAML, load, summaries
 from typer.testing import CliRunner
 
+from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.cli import app
 from msr_adapter.pipeline import plan
 from msr_adapter.pipeline.previewing import forecast_summaries, preview_summaries
@@ -60,6 +62,28 @@ def test_what_a_preview_asks_the_stages_do_not_ask_again(folder: Path) -> None:
     assert plan(load(folder))["items"] == "new"
     summaries(load(folder))
     assert counts(folder, "items")["cached"] + counts(folder, "users")["cached"] == asked
+
+
+@pytest.mark.parametrize(("users", "made"), [("nobody", 1), ("another", 2)])
+def test_never_are_two_models_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch, users: str, made: int) -> None:
+    alive, beside, count = WeakSet[Any](), list[int](), 0
+
+    class Watched(ScriptedBackend):
+        def complete(self, *asked: Any, **more: Any) -> Any:
+            alive.add(self)
+            beside.append(len(alive))
+            return super().complete(*asked, **more)
+
+    def make(_: Any) -> Watched:
+        nonlocal count
+        count += 1
+        return Watched()
+
+    monkeypatch.setattr("msr_adapter.pipeline.previewing.make_backend", make)
+    names = ("summarize.items.model.path=nobody", f"summarize.users.model.path={users}")
+    shown = preview_summaries(load(folder, *names), BOTH, 2, True, QUIET)
+    assert all(shown.values())
+    assert (count, set(beside)) == (made, {1})
 
 
 def test_the_cost_falls_to_nothing_when_all_is_answered(folder: Path) -> None:

@@ -9,9 +9,9 @@ from test_recommend import write_pipeline
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import UserError
-from msr_adapter.pipeline import check, plan, run
+from msr_adapter.pipeline import WHOLE, check, look_deep, plan, run
 from msr_adapter.pipeline.recommending import recommend
-from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.recommend import Wanted
 
@@ -37,13 +37,26 @@ def test_what_is_served_is_not_trained_here_for_its_sake(tmp_path: Path) -> None
     assert done == dict.fromkeys(("data", "items", "users", "score"), "done")
     assert set(states(run(load(tmp_path, SCRIPTED), ("score",), reporter=quiet)).values()) == {"up to date"}
     reasons = plan(load(tmp_path, SCRIPTED))
-    assert (reasons["train"], reasons["evaluate"]) == ("after dataset", "after train")
+    assert "train" not in reasons
+    assert {name for name, reason in reasons.items() if reason != "up to date"} == {"evaluate"}
+    assert plan(load(tmp_path))["evaluate"] == "after train"
     renamed = SCRIPTED.replace("ours", "another")
     again = states(run(load(tmp_path, renamed), ("score",), reporter=quiet))
     assert (again["users"], again["score"]) == ("up to date", "done")
+    run(load(tmp_path, SCRIPTED), WHOLE, reporter=quiet)
+    assert not (tmp_path / "run" / "train").exists()
+    assert set(plan(load(tmp_path, SCRIPTED)).values()) == {"up to date"}
+    with pytest.raises(UserError, match="no training to look at"):
+        look_deep(load(tmp_path, SCRIPTED), plan(load(tmp_path, SCRIPTED)), quiet)
     [evaluate] = [stage for stage in STAGES if stage.name == "evaluate"]
     assert evaluate.spared(load(tmp_path, SCRIPTED).pipeline) == ("train",)
     assert evaluate.spared(load(tmp_path).pipeline) == ()
+
+
+def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -> None:
+    write_pipeline(tmp_path)
+    needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=shorten")
+    assert tuple(plan(load(tmp_path, *needed))) == STAGE_NAMES
 
 
 def test_recommending_asks_the_scorer(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def run(
     pipeline: PipelineArgument, sets: Sets = None, run_dir: RunDir = None, force: Force = None,
     quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Bring every stage up to date, in order; end with the metrics and a report.
+    """Bring every needed stage up to date, in order; end with the metrics and a report.
 
     Example: [bold]msr run demo --set train.epochs=2 --run-dir runs/longer[/bold]
     """
-    from msr_adapter.pipeline import STAGE_NAMES
+    from msr_adapter.pipeline import WHOLE
 
-    _bring_up_to_date(pipeline, STAGE_NAMES, sets, run_dir, force, quiet, as_json)
+    _bring_up_to_date(pipeline, WHOLE, sets, run_dir, force, quiet, as_json)
 
 
 @app.command("build-data")

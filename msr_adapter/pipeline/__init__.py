@@ -2,10 +2,11 @@
 
 from msr_adapter.pipeline.check import check, look_deep, notes
 from msr_adapter.pipeline.running import RunResult, StageOutcome, State, join, plan, run, write_training_yaml
-from msr_adapter.pipeline.stages import STAGE_NAMES
+from msr_adapter.pipeline.stages import STAGE_NAMES, WHOLE
 
 __all__ = [
     "STAGE_NAMES",
+    "WHOLE",
     "RunResult",
     "StageOutcome",
     "State",

@@ -65,6 +65,8 @@ def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
     from msr_adapter.llamafactory.footprint import estimate, model_shape
 
     train = loaded.pipeline.train
+    if loaded.pipeline.evaluate.scorer is not None:  # nothing is trained
+        return []
     if train.model.backend != "huggingface" or (shape := model_shape(train.model)) is None:
         return []
     forecast = RunFolder(loaded.run_dir).manifest("forecast") if stages.get("forecast") == "up to date" else None
@@ -103,6 +105,9 @@ def look_deep(loaded: LoadedPipeline, stages: Mapping[str, str], reporter: Repor
     """
     from msr_adapter.train import preflight
 
+    if "dataset" not in stages:
+        found, step = "a server scores: this run has no training to look at", "Add --set evaluate.scorer=null"
+        raise UserError(Problem(loaded.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
     if stages["dataset"] != "up to date":
         found = f"the rows are not there or not up to date ({stages['dataset']})"
         raise UserError(Problem(loaded.run_dir.as_posix(), "", found, "", "Run `msr build-data` first"))

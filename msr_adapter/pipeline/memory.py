@@ -1,5 +1,6 @@
-"""Peak memory of one stage, as the kernel counts it."""
+"""Peak memory of one stage, as the kernel counts it, and what gives a device's memory back."""
 
+import gc
 import resource
 import sys
 from collections.abc import Callable
@@ -37,6 +38,14 @@ def watch_gpu() -> Callable[[], int | None]:
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     return _gpu_peak
+
+
+def release() -> None:
+    """Give the device's memory back once the last reference to a model is gone, before the next one needs it."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _gpu_peak() -> int | None:

@@ -13,6 +13,7 @@ from msr_adapter.generation import Answer, Backend, Completion, CompletionCache,
 from msr_adapter.generation.chains import Chains
 from msr_adapter.pipeline.context import cache_path, prompts_of
 from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.pipeline.memory import release
 from msr_adapter.pipeline.running import plan, run
 from msr_adapter.pipeline.settled import settle
 from msr_adapter.progress import Reporter
@@ -100,6 +101,7 @@ class _View:
         if self.items_config.mode != "none" and not self._items_done:
             self._describe(sorted({item for history in examples["history"].to_pylist() for item in history}))
         starts = self._readings(examples)
+        self._make_room()
         told = dict(self.cache.converse(self._users_backend, starts))
         return [
             {"id": user, "requests": _asked([(step.request, step.answer) for step in told[place]], counter)}
@@ -116,7 +118,9 @@ class _View:
 
     @cached_property
     def _users_backend(self) -> Backend:
-        return make_backend(self.users_config.model)
+        """The items' own where one model does both: it is loaded once."""
+        both = self.items_config.mode != "none" and self.items_config.model == self.users_config.model
+        return self._items_backend if both else make_backend(self.users_config.model)
 
     @cached_property
     def _items_done(self) -> bool:
@@ -141,6 +145,12 @@ class _View:
         new = [item for item in ids if item in places and item not in self._told]
         for at, result in self.cache.converse(self._items_backend, [starts[places[item]] for item in new]):
             self._told[new[at]] = result
+
+    def _make_room(self) -> None:
+        """Let the items' model go before the users' loads; what is known of items stays."""
+        if self.__dict__.get("_items_backend", self._users_backend) is not self._users_backend:
+            del self._items_backend
+            release()
 
     def _described(self) -> dict[str, str]:
         """Return the summary of every item; `TO_COME` for those that nobody wrote yet."""

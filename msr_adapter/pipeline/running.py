@@ -16,7 +16,7 @@ from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.settled import settle
-from msr_adapter.pipeline.stages import STAGES, Stage
+from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
@@ -74,13 +74,13 @@ def run(
 
 
 def plan(loaded: LoadedPipeline) -> dict[str, str]:
-    """Stage -> ``up to date`` or the reason it would run; reads only, takes no lock."""
+    """Stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock."""
     folder = RunFolder(loaded.run_dir)
     with contextlib.suppress(UserError):  # which `check` tells
         loaded = settle(loaded, download=False)
     prompts = prompts_of(loaded.pipeline)
     reasons: dict[str, str] = {}
-    for stage in _wanted(loaded.pipeline, {stage.name for stage in STAGES}):
+    for stage in _wanted(loaded.pipeline, set(WHOLE)):
         waiting = [name for name in stage.inputs if reasons.get(name, "up to date") != "up to date"]
         current = _fingerprint(stage, loaded.pipeline, folder, prompts)
         reasons[stage.name] = f"after {waiting[0]}" if waiting else _reason(stage, folder, current) or "up to date"

@@ -1,7 +1,5 @@
 """The judge of checkpoints: the scoring stage's own way of asking, lent to the training stage."""
 
-import gc
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.weights import starting_weights
 from msr_adapter.metrics import Judgement
 from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.memory import release
 from msr_adapter.progress import Reporter
 
 
@@ -29,7 +28,7 @@ def checkpoint_judge(c: Context, users_dir: Path) -> Callable[[Path | None, Repo
         with c.cache() as cache, c.backend(p.train.model, start.then(folder) if folder else start) as backend:
             found = validation.judge(backend, cache, reporter)
         del backend
-        _release()
+        release()
         return found
 
     return judge
@@ -50,11 +49,3 @@ def check_selection(loaded: LoadedPipeline) -> list[Problem]:
     from msr_adapter.score.validation import nobody
 
     return [nobody(found, loaded.where("train.keep"))]
-
-
-def _release() -> None:
-    """Give the device's memory back before a trainer or the next checkpoint needs it."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

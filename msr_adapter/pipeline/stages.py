@@ -331,3 +331,6 @@ STAGES: tuple[Stage, ...] = (
 )  # fmt: skip
 
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+
+WHOLE: tuple[str, ...] = ("evaluate",)
+"""What `msr run` asks for: all stages come before it, but those that the pipeline can do without."""
