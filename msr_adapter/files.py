@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,14 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes. O(size) time, constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``path`` where the disk allows it, else a copy; neither is written to again."""
+    try:
+        target.hardlink_to(path)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(path, target)
 
 
 def path_stamp(path: Path, *, content_limit: int = _STAMP_LIMIT) -> str:

@@ -54,7 +54,7 @@ def test_the_best_checkpoint_by_validation_auc_is_kept_and_scored(finished: Path
     assert [json.loads(line)["current_steps"] for line in log if "loss" in json.loads(line)] == [1, 2, 3, 4]
     weights = {path.name for path in (finished / "train" / "model").iterdir()}
     assert {"model.safetensors", "config.json", "processor_config.json"} <= weights
-    assert not (finished / "cache" / "training").exists()
+    assert not (finished / ".train.unfinished").exists()
 
 
 def test_the_resolved_config_is_kept_and_every_stage_has_a_manifest(finished: Path) -> None:

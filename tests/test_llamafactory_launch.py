@@ -17,7 +17,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.llamafactory import guard
 from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.failures import KNOWN, explain
-from msr_adapter.llamafactory.launch import Trained, child_environment, launch, prune, verify
+from msr_adapter.llamafactory.launch import Trained, child_environment, launch, verify
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset
 
@@ -155,14 +155,6 @@ def test_the_trainer_environment(tmp_path: Path) -> None:
     assert not {"USE_V1", "IMAGE_PLACEHOLDER"} & made.keys()
     assert child_environment({"OMP_NUM_THREADS": "6"}, tmp_path, small=True)["OMP_NUM_THREADS"] == "6"
     assert "OMP_NUM_THREADS" not in child_environment({}, tmp_path, small=False)
-
-
-def test_checkpoints_are_pruned(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint-3").mkdir()
-    (tmp_path / "checkpoint-3" / "optimizer.pt").write_bytes(b"12345")
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"w")
-    assert prune(tmp_path) == 5
-    assert [path.name for path in tmp_path.iterdir()] == ["adapter_model.safetensors"]
 
 
 SEEN = {

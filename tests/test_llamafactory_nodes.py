@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tiny_run import QUIET, stages, train_config
 
+from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.models import Launch
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory import guard, joining, strategies
@@ -22,7 +23,10 @@ from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.joining import MEETING, announced, join
 from msr_adapter.llamafactory.launch import launch, trainer_process
 from msr_adapter.llamafactory.nodes import Place, by_hand, find_place, trainer_arguments, trainer_variables
+from msr_adapter.llamafactory.slurm import slurm_script
 from msr_adapter.llamafactory.strategies import LIBRARIES, STRATEGIES, check_launch, parallel_arguments
+from msr_adapter.pipeline import running
+from msr_adapter.train import commands_by_hand, first_place
 
 YAML = Path("/runs/my shop/train.yaml")
 
@@ -59,6 +63,43 @@ def test_everything_wrong_with_a_place_is_said_at_once() -> None:
     assert "train.launch.address: nothing says where the first machine is" in said
     with pytest.raises(UserError, match="nothing says which of them this is"):
         find_place(Launch(nodes=2, address="a"), {}, 0)
+
+
+def test_a_dry_run_needs_to_know_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "SLURM_JOB_NODELIST", "NODE_RANK", "SLURM_NODEID"):
+        monkeypatch.delenv(name, raising=False)
+    train = train_config(launch=Launch(nodes=2))
+    first, second = commands_by_hand(train, YAML)
+    assert "--master-addr=FIRST_HOST" in first
+    assert "--node-rank=1" in second
+    assert "#SBATCH --nodes=2\n" in slurm_script(first_place(train), "msr-my", ["msr"])
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu[03-04]")
+    assert first_place(train).address == "gpu03"
+    monkeypatch.setenv("MASTER_ADDR", "head")
+    assert first_place(train).address == "head"
+
+
+def test_only_a_training_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("extends: demo\ntrain: {launch: {nodes: 2, wait: 0.6}}\n")
+    loaded = load_pipeline(str(path), (), tmp_path / "run")
+    for name in ("MASTER_ADDR", "SLURM_JOB_NODELIST", "NODE_RANK", "SLURM_NODEID"):
+        monkeypatch.delenv(name, raising=False)
+    assert not running.join(loaded, ("data", "users"), reporter=QUIET)  # whichever machine this is
+    with pytest.raises(UserError, match="nothing says which of them this is"):
+        running.join(loaded, ("train",), reporter=QUIET)
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(StageError, match="did not begin to train within"):
+        running.join(loaded, ("evaluate",), reporter=QUIET)
+    with pytest.raises(StageError, match="did not begin to train within"):
+        running.join(loaded, ("data",), force=("train",), reporter=QUIET)
+    monkeypatch.setattr(running, "plan", lambda _: {"train": "up to date"})
+    assert running.join(loaded, ("evaluate",), reporter=QUIET)
+    with pytest.raises(StageError, match="did not begin to train within"):
+        running.join(loaded, ("evaluate",), force=("train",), reporter=QUIET)
+    monkeypatch.setenv("NODE_RANK", "0")
+    assert not running.join(loaded, ("evaluate",), reporter=QUIET)
 
 
 def test_the_commands_of_every_machine() -> None:

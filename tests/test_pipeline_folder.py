@@ -36,6 +36,19 @@ def test_publishing_replaces_the_outdated_stage(tmp_path: Path) -> None:
     assert [path.name for path in sorted(folder.stage("data").iterdir())] == ["manifest.json", "new"]
 
 
+def test_what_a_stage_can_go_on_from_goes_when_it_is_in_its_place(tmp_path: Path) -> None:
+    folder, other = RunFolder(tmp_path), RunFolder(tmp_path / "variant")
+    for one in (folder, other):
+        (one.unfinished("train") / "key").mkdir(parents=True)
+    folder.begin("train"), folder.discard("train"), folder.begin("data")
+    folder.publish(a_manifest("data"))
+    assert folder.unfinished("train").exists()
+    folder.begin("train")
+    folder.publish(a_manifest("train"))
+    assert not folder.unfinished("train").exists()
+    assert other.unfinished("train").exists()
+
+
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (folder.begin("data") / "half").write_text("half")

@@ -42,7 +42,7 @@ def undisturbed(pipeline: Path) -> Path:
 
 def checkpoint(run_dir: Path) -> int:
     """Return the step of the last whole checkpoint of a training under way; 0 = none."""
-    found = [step for model in run_dir.glob("cache/training/*/model") for step in whole(model)]
+    found = [step for model in run_dir.glob(".train.unfinished/*/model") for step in whole(model)]
     return max(found, default=0)
 
 
@@ -71,7 +71,7 @@ def test_killed_in_every_stage_then_completed_equals_undisturbed(pipeline: Path,
     msr_json("run", pipeline, *SETS, "--run-dir", run_dir)
     assert f"goes on from the checkpoint of step {reached}\n" in (run_dir / "run.log").read_text()
     assert results(run_dir) == results(undisturbed)
-    assert not (run_dir / "cache" / "training").exists()
+    assert not (run_dir / ".train.unfinished").exists()
     assert not list(run_dir.glob(".*.partial"))
 
 
@@ -82,7 +82,7 @@ def test_ctrl_c_in_training_says_what_is_kept_and_leaves_no_trainer(pipeline: Pa
     assert code == 130
     assert "Traceback" not in said
     assert "The same command goes on" in said
-    assert not trainers(undisturbed / "cache" / "training")
+    assert not trainers(undisturbed / ".train.unfinished")
     assert (undisturbed / "train" / "manifest.json").exists()
 
 

@@ -103,7 +103,6 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, method: st
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     first, second = ((tmp_path / run / "model" / name).read_bytes() for run in ("whole", "again"))
     assert first == second  # float32 on a CPU: bit for bit
-    assert not unfinished.exists()
 
 
 def logged(output_dir: Path) -> list[int]:
@@ -213,16 +212,61 @@ def test_only_the_very_same_training_meets_its_checkpoints(tmp_path: Path) -> No
     assert len({folder(), *others}) == 7
 
 
+def finished(folder: Path) -> tuple[Working, Trained]:
+    """Return what a trainer leaves that ended after 12 steps."""
+    work = Working(folder / "unfinished" / "abc")
+    for step in (8, 12):
+        write_checkpoint(work.model, step)
+    for name in ("adapter_model.safetensors", "trainer_state.json"):
+        shutil.copy(work.model / "checkpoint-12" / name, work.model)
+    write_log(work.model, 2, 12)
+    work.log.write_text("said")
+    return work, Trained(12, 0.9, 0.4, 0.5, None, 12, {"seconds": 4.5})
+
+
 def test_a_finished_trainer_is_not_started_again(tmp_path: Path) -> None:
-    work = Working(tmp_path / "unfinished" / "abc")
-    work.model.mkdir(parents=True)
+    work, ended = finished(tmp_path)
     assert work.done() is None
-    (tmp_path / "unfinished" / "another").mkdir()
-    ended = Trained(12, 0.9, 0.4, 0.5, None, 12, {"seconds": 4.5})
     work.finish(ended)
     assert work.done() == ended
-    work.log.write_text("said")
-    (tmp_path / "out").mkdir()
-    assert work.hand_over(tmp_path / "out", work.model) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model", "train.log"]
-    assert not (tmp_path / "unfinished").exists()
+    for out in (tmp_path / "killed", tmp_path / "out"):  # the second attempt finds all that the first one did
+        out.mkdir()
+        chosen = work.candidates(12)[8 if out.name == "killed" else 12]
+        assert work.hand_over(out, chosen) > 0
+        assert sorted(path.name for path in out.iterdir()) == ["model", "train.log"]
+        assert {path.name for path in (out / "model").iterdir()} >= {
+            "adapter_model.safetensors", "trainer_state.json", "trainer_log.jsonl",
+        }  # fmt: skip
+        assert not list(out.rglob("checkpoint-*")) + list(out.rglob("optimizer*"))
+        assert (out / "model" / "adapter_model.safetensors").samefile(chosen / "adapter_model.safetensors")
+        assert work.done() == ended
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        shutil.rmtree,
+        lambda model: shutil.rmtree(model / "checkpoint-12") or (model / "adapter_model.safetensors").unlink(),
+        lambda model: shutil.rmtree(model / "checkpoint-12") or cut(model / "adapter_model.safetensors"),
+    ],
+)
+def test_a_finished_training_whose_weights_are_gone_is_not_done(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    work, ended = finished(tmp_path)
+    work.finish(ended)
+    spoil(work.model)
+    assert work.done() is None
+    assert work.settle(1) in (0, 8)  # and training can go on
+
+
+def test_killed_before_the_model_is_in_its_place_nothing_is_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, unfinished = train_config(max_steps=1), tmp_path / "unfinished"
+    first = run(config, tmp_path / "first", unfinished)
+    shutil.rmtree(tmp_path / "first")  # what was handed over, as the next attempt does
+    monkeypatch.setattr("msr_adapter.train.training.bring_to_end", lambda *_: pytest.fail("trained again"))
+    again = run(config, tmp_path / "again", unfinished)
+    assert again == first
+    assert (tmp_path / "again" / "model" / "adapter_model.safetensors").is_file()

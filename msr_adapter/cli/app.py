@@ -271,9 +271,9 @@ def _bring_up_to_date(
 
         loaded = _load(pipeline, sets, run_dir, force)
         with interruptible(loaded.run_dir):
-            if join(loaded, _reporter(quiet)):
+            if join(loaded, targets, force=force or (), reporter=_reporter(quiet)):
                 joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
-                emit(joined, f"trained with the first machine: {loaded.run_dir}", as_json)
+                emit(joined, f"the first machine has the model: {loaded.run_dir}", as_json)
                 return
             result = run_stages(loaded, targets, force=tuple(force or ()), reporter=_reporter(quiet))
         if not as_json:

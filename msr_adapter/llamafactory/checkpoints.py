@@ -35,7 +35,7 @@ def checkpoints(output_dir: Path) -> dict[int, Path]:
 
 def whole(output_dir: Path) -> dict[int, Path]:
     """Return step -> folder of the checkpoints whose weights can be loaded, by step."""
-    return {step: path for step, path in checkpoints(output_dir).items() if _is_whole(path, step)}
+    return {step: path for step, path in checkpoints(output_dir).items() if is_whole(path, step)}
 
 
 def settle(output_dir: Path, processes: int) -> int:
@@ -67,12 +67,19 @@ def strip(checkpoint: Path) -> int:
     return freed
 
 
+def lasting(folder: Path) -> list[Path]:
+    """Return the files beside the weights in ``folder`` and the weights: no checkpoints, nothing to go on with."""
+    gone = {path for pattern in ("checkpoint-*", *_RESUMING) for path in folder.glob(pattern)}
+    return sorted(path for path in folder.rglob("*") if path.is_file() and gone.isdisjoint((path, *path.parents)))
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the trainer's state beside weights: `global_step`, `max_steps`, `log_history`; {} without a whole one."""
     return _json(folder / STATE)
 
 
-def _is_whole(checkpoint: Path, step: int) -> bool:
+def is_whole(checkpoint: Path, step: int) -> bool:
+    """Tell whether the weights in ``checkpoint`` are all there, and those of ``step``."""
     weights = [path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)]
     for index in checkpoint.glob("*.safetensors.index.json"):
         weights += [checkpoint / name for name in set(_json(index).get("weight_map", {"": "(damaged)"}).values())]

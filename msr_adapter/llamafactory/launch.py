@@ -144,15 +144,6 @@ def _mean(losses: Mapping[int, float]) -> float:
     )
 
 
-def prune(output_dir: Path) -> int:
-    """Remove checkpoints with their optimizer states from a finished training; return the bytes freed."""
-    freed = 0
-    for checkpoint in output_dir.glob("checkpoint-*"):
-        freed += sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
-        shutil.rmtree(checkpoint)
-    return freed
-
-
 @contextlib.contextmanager
 def trainer_process(
     place: Place, yaml: Path, environment: Mapping[str, str], sink: Any

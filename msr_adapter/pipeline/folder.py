@@ -5,9 +5,9 @@ run_dir/
   run.log                 what was said, with times
   cache/completions.sqlite
   cache/images/           images shrunk by this or an earlier build of the data stage
-  cache/training/         trainings under way, by content: where the next attempt goes on
   <stage>/manifest.json   written last: a manifest means done
   .<stage>.partial/       a stage being written, or what a killed process left
+  .train.unfinished/      trainings under way, by content: where the next attempt goes on
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import digest, path_stamp, write_json
+from msr_adapter.files import digest, link, path_stamp, write_json
 
 MANIFEST = "manifest.json"
 
@@ -88,6 +88,10 @@ class RunFolder:
         found = [self.manifest(path.parent.name) for path in self.root.glob(f"[!.]*/{MANIFEST}")]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.finished)
 
+    def unfinished(self, name: str) -> Path:
+        """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
+        return self.root / f".{name}.unfinished"
+
     def begin(self, name: str) -> Path:
         """Return an empty folder in which stage ``name`` is written."""
         partial = self._partial(name)
@@ -115,7 +119,7 @@ class RunFolder:
             if path.is_dir():
                 target.mkdir()
             else:
-                _link(path, target)
+                link(path, target)
         self._put_in_place(name)
 
     def _put_in_place(self, name: str) -> None:
@@ -125,6 +129,7 @@ class RunFolder:
             final.rename(outdated)
         partial.rename(final)
         _remove(outdated)
+        _remove(self.unfinished(name))
 
     def _partial(self, name: str) -> Path:
         return self.root / f".{name}.partial"
@@ -141,13 +146,6 @@ def _remove(path: Path) -> None:
     if path.is_file() or path.is_symlink():
         path.unlink()
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _link(path: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(path)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(path, target)
 
 
 def _not_writable(root: Path, error: OSError) -> Problem:

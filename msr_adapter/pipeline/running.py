@@ -101,14 +101,22 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
         return write(p.train, folder.stage("data"), folder.stage("dataset"), p.seed, out)
 
 
-def join(loaded: LoadedPipeline, reporter: Reporter) -> bool:
-    """Where this is not the first of several machines: train beside the first, return True when that has ended."""
-    if loaded.pipeline.train.launch.nodes == 1 or loaded.pipeline.train.launch.engine == "ray":
+def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] = (), reporter: Reporter) -> bool:
+    """Where this is not the first of several machines: train beside the first, return True when that has ended.
+
+    Nothing is waited for where ``targets`` need no training, or the model is up to date and nothing is forced.
+    """
+    launch, forced = loaded.pipeline.train.launch, set(force)
+    wanted = [stage.name for stage in _wanted(loaded.pipeline, {*targets, *forced})]
+    if launch.nodes == 1 or launch.engine == "ray" or "train" not in wanted:
         return False
-    from msr_adapter.train import join_training
+    from msr_adapter.train import join_training, training_place
 
     require(loaded)
     loaded = settle(loaded, download=True)
+    if training_place(loaded.pipeline.train).rank > 0 and not forced and plan(loaded)["train"] == "up to date":
+        reporter.note("train       up to date; the first machine does all else")
+        return True
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
 

@@ -204,7 +204,7 @@ def _run_train(c: Context) -> dict[str, Any]:
     from msr_adapter.train import train
 
     p = c.pipeline
-    unfinished = c.folder.root / "cache" / "training"
+    unfinished = c.folder.unfinished("train")
     judge = checkpoint_judge(c, c.preferences) if p.train.keep == "best" else None
     return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter, unfinished, judge)
 

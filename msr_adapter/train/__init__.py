@@ -3,7 +3,14 @@
 from msr_adapter.train.dataset import build_dataset
 from msr_adapter.train.forecast import forecast
 from msr_adapter.train.preflight import preflight
-from msr_adapter.train.training import commands_by_hand, first_place, join_training, train, write_training_yaml
+from msr_adapter.train.training import (
+    commands_by_hand,
+    first_place,
+    join_training,
+    train,
+    training_place,
+    write_training_yaml,
+)
 
 __all__ = [
     "build_dataset",
@@ -13,5 +20,6 @@ __all__ = [
     "join_training",
     "preflight",
     "train",
+    "training_place",
     "write_training_yaml",
 ]

@@ -1,6 +1,7 @@
 """The fine-tuning itself: check, write the YAML, let LLaMA-Factory train, keep what is needed."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def train(
     """Train the recommender into ``out/model`` and return counts and losses; `train.log` and `train.yaml` beside it.
 
     ``unfinished`` is a folder on the same disk that outlives a kill: the same training called again goes on from its
-    last checkpoint there. With ``judge``, the checkpoint that it values most is kept, and ``out/selection.json`` says
-    why. Raises `UserError` before anything is trained, `StageError` when LLaMA-Factory fails or trains nothing; the
-    checkpoints stay for the next attempt then.
+    last checkpoint there; it may go when ``out`` is where it belongs. With ``judge``, the checkpoint that it values
+    most is kept, and ``out/selection.json`` says why. Raises `UserError` before anything is trained, `StageError` when
+    LLaMA-Factory fails or trains nothing; the checkpoints stay for the next attempt then.
     """
     require_versions()
     write_origin(out, origin := starting_weights(train))
@@ -58,6 +59,8 @@ def train(
     if train.objective == "reward" and not (chosen / VALUE_HEAD).is_file():
         raise StageError(f"LLaMA-Factory ended without an error, but saved no {VALUE_HEAD} ({chosen})")
     freed = work.hand_over(out, chosen)
+    if unfinished is None:
+        shutil.rmtree(work.folder.parent)
     # ``out`` gets another name when the stage is done: the YAML that stays must not point into it.
     _write(out / YAML, config | {"output_dir": str(out.resolve().parent / "trained-by-hand")})
     return {
@@ -105,10 +108,12 @@ def commands_by_hand(train: Train, yaml: Path) -> list[str]:
 
 
 def first_place(train: Train) -> Place:
-    """Return the first machine's place, on a machine that is like it."""
+    """Return the first machine's place, on a machine that is like it; where none is known, it is called FIRST_HOST."""
     import torch
 
-    return find_place(train.launch, {**os.environ, "NODE_RANK": "0"}, torch.cuda.device_count())
+    environment = {**os.environ, "NODE_RANK": "0"}
+    environment.setdefault("SLURM_JOB_NODELIST", "FIRST_HOST")  # what is asked last
+    return find_place(train.launch, environment, torch.cuda.device_count())
 
 
 def join_training(train: Train, run_dir: Path, reporter: Reporter) -> bool:

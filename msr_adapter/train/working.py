@@ -8,9 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.files import digest, write_json
-from msr_adapter.llamafactory.checkpoints import read_state, settle, strip, whole
-from msr_adapter.llamafactory.launch import Trained, prune
+from msr_adapter.files import digest, link, write_json
+from msr_adapter.llamafactory.checkpoints import is_whole, lasting, settle, whole
+from msr_adapter.llamafactory.launch import Trained
 
 _PATHS = ("model_name_or_path", "adapter_name_or_path", "dataset_dir", "media_dir", "output_dir")
 _LIBRARIES = ("llamafactory", "transformers", "torch", "peft", "trl", "accelerate", "datasets")
@@ -47,9 +47,10 @@ class Working:
         return settle(self.model, processes)
 
     def done(self) -> Trained | None:
-        """Return what was trained, if the trainer ended well; None: it must be started."""
+        """Return what was trained, if the trainer ended well and its weights are there; None: it must be started."""
         path = self.folder / "trained.json"
-        return Trained(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        trained = Trained(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return trained if trained and trained.steps in self.candidates(trained.steps) else None
 
     def finish(self, trained: Trained) -> None:
         """Note that the trainer ended well."""
@@ -57,25 +58,23 @@ class Working:
 
     def candidates(self, last: int) -> dict[int, Path]:
         """Return step -> folder of all weights there are after a training that ended at step ``last``."""
-        return whole(self.model) | ({last: self.model} if read_state(self.model) else {})
+        return whole(self.model) | ({last: self.model} if is_whole(self.model, last) else {})
 
     def hand_over(self, out: Path, chosen: Path) -> int:
-        """Move the weights in ``chosen`` and the trainer's words to ``out``; return the bytes freed.
+        """Put the weights in ``chosen`` and the trainer's words into ``out`` too; return the bytes that stay out.
 
-        What only a continued training needs goes, and so do all working folders beside this one.
+        Files are shared where the disk allows it, and this folder stays: a kill before ``out`` is in its place loses
+        nothing.
         """
-        if chosen == self.model:
-            freed = prune(self.model)
-        else:
-            freed = strip(chosen)
-            for path in self.model.iterdir():  # its log and plots
-                if path.is_file() and not (chosen / path.name).exists():
-                    shutil.copy2(path, chosen)
-        shutil.move(chosen, out / "model")
-        shutil.move(self.log, out / self.log.name)
-        freed += _size(self.model)
-        shutil.rmtree(self.folder.parent)
-        return freed
+        target = out / "model"
+        for path in lasting(chosen):
+            (kept := target / path.relative_to(chosen)).parent.mkdir(parents=True, exist_ok=True)
+            link(path, kept)
+        for path in lasting(self.model):  # its log and plots
+            if path.parent == self.model and not (target / path.name).exists():
+                link(path, target / path.name)
+        shutil.copy2(self.log, out / self.log.name)
+        return _size(self.model) - _size(target)
 
 
 def _size(folder: Path) -> int:
