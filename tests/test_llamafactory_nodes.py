@@ -1,5 +1,6 @@
 """Many processes and machines: who this is, what it starts, how the machines meet, and a real training of two."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +21,10 @@ from tiny_run import QUIET, stages, train_config
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.models import Launch
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.llamafactory import guard, joining, strategies
+from msr_adapter.llamafactory import guard, joining, raynodes, strategies
 from msr_adapter.llamafactory.config import training_config, write_yaml
 from msr_adapter.llamafactory.joining import MEETING, announced, join
-from msr_adapter.llamafactory.launch import launch, trainer_process
+from msr_adapter.llamafactory.launch import UNSET, launch, trainer_process
 from msr_adapter.llamafactory.nodes import Place, by_hand, find_place, trainer_arguments, trainer_variables
 from msr_adapter.llamafactory.slurm import slurm_script
 from msr_adapter.llamafactory.strategies import LIBRARIES, STRATEGIES, check_launch, parallel_arguments
@@ -205,6 +208,42 @@ def test_a_ray_cluster_starts_one_torchrun_on_each_machine(tmp_path: Path, monke
         assert [(yaml.parent / f"rank-{rank}").read_text() for rank in (0, 1)] == ["0 2 0 1", "1 2 1 1"]
     finally:
         cluster.shutdown()
+
+
+def test_a_machine_of_the_cluster_trains_by_the_same_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+
+    def started(_: Any, env: dict[str, str], check: bool) -> SimpleNamespace:
+        seen.append(env)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(raynodes.subprocess, "run", started)
+    for name in UNSET:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("ITS_OWN", "1")
+    assert raynodes._train(Place(1, 2, 1, "a", 1), "a.yaml", {"RECORD_VRAM": "1"}) == 0
+    assert not seen[0].keys() & set(UNSET)
+    assert (seen[0]["ITS_OWN"], seen[0]["RECORD_VRAM"]) == ("1", "1")
+    assert "RECORD_VRAM" in raynodes._PASSED
+
+
+def test_a_joined_training_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stale := tmp_path / ".datasets-cache-1").mkdir()
+    (stale / "of a killed one").touch()
+    found: list[list[Path]] = []
+
+    @contextlib.contextmanager
+    def trainer(_: Place, __: Path, environment: dict[str, str], ___: Any) -> Iterator[Any]:
+        cache = Path(environment["HF_DATASETS_CACHE"])
+        found.append(list(cache.glob("*")))
+        cache.mkdir(exist_ok=True)
+        yield SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(joining, "trainer_process", trainer)
+    monkeypatch.setattr(joining, "_meet", lambda *_: tmp_path / "a.yaml")
+    join(tmp_path, Place(1, 2, 1, "a", 1), 1, small=True, reporter=QUIET)
+    assert found == [[]]
+    assert not stale.exists()
 
 
 def alive(pid: int) -> bool:

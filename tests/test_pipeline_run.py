@@ -59,6 +59,17 @@ def test_batch_size_never_makes_a_stage_out_of_date(folder: Path) -> None:
     assert set(states(summaries(load(folder, "summarize.users.model.batch_size=2"))).values()) == {"up to date"}
 
 
+def test_the_answers_count_for_a_training_whose_best_checkpoint_they_choose(folder: Path) -> None:
+    stage = next(stage for stage in STAGES if stage.name == "train")
+
+    def configs(*sets: str) -> list[object]:
+        answers = ("", 'train.answers.yes=["Yes","Yeah"]')
+        return [stage.config(load(folder, *sets, *filter(None, [answer])).pipeline) for answer in answers]
+
+    assert len({str(one) for one in configs("train.keep=last")}) == 1
+    assert len({str(one) for one in configs("train.keep=best")}) == 2
+
+
 def test_an_edited_template_makes_its_stage_out_of_date(folder: Path) -> None:
     mine = folder / "mine"
     mine.mkdir()

@@ -138,7 +138,7 @@ def drop_tag(info: dict[str, Any]) -> None:
 def test_what_its_loader_reads_otherwise_is_refused(damage: Any, expected: str, tmp_path: Path) -> None:
     made = built(tmp_path)
     damage(made)
-    (found,) = compare(made.dataset, made.data, (TRAIN, VALIDATION), tmp_path / "work")
+    (found,) = compare(made.dataset, made.data, (TRAIN, VALIDATION), tmp_path)
     assert found.name == TRAIN
     assert any(part in found.reason for part in expected.split("|")), found.reason
 
@@ -149,7 +149,7 @@ def test_a_stray_file_ends_the_preflight(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not read it as it was written") as caught:
         preflight(train_config(), made.data, made.dataset, QUIET)
     assert [Path(problem.where).name for problem in caught.value.problems] == [TRAIN]
-    assert not (made.dataset.parent / ".read-back").exists()
+    assert not list(made.dataset.parent.glob(".read-back*"))
 
 
 def test_pairs_and_judged_rows_are_understood(tmp_path: Path) -> None:
@@ -229,6 +229,20 @@ def test_the_memory_of_a_training_by_hand() -> None:
     pairs = estimate(config(method="full", objective="dpo"), SHAPE, 50, 0)
     assert (pairs.weights, pairs.logits) == (1_000 * 2 + 8_000 * 2, 2 * lora.logits)
     assert str(lora).startswith("about 0.8 GB on each device (weights 0 MB, ")
+
+
+def test_the_disk_of_a_training_by_hand() -> None:
+    weights, states, cache = 3_200, 800 * 8, 13_000
+
+    def disk(steps: int | None = None, **settings: Any) -> int:
+        return estimate(config(**settings), SHAPE, 50, 1_000, steps=steps).disk - weights - cache
+
+    assert disk() == disk(steps=50) == 2 * (weights + states)
+    assert disk(checkpoints=0) == 0
+    assert disk(checkpoints=1) == disk(steps=1) == weights + states
+    assert disk(keep="best", checkpoints=7) == 7 * weights + 2 * states
+    assert disk(steps=101, keep="best", checkpoint_steps=20) == 6 * weights + 2 * states
+    assert disk(steps=101, checkpoint_steps=20) == disk(checkpoint_steps=20) == 2 * (weights + states)
 
 
 def test_shapes_are_counted_in_the_weights_and_computed_without_them(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ _SAVED_STATE = 8
 _SLACK, _CONTEXT = 1.1, 800 * 10**6
 _TOKENISED = 13
 """Bytes of a token in the trainer's cache: id 4, mask 1, label 8."""
-_CHECKPOINTS = 2
+_CONTINUABLE = 2
+"""Checkpoints that keep what training goes on with, and all that stay where only the last model is kept."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,13 @@ def model_shape(model: ModelRef) -> Shape | None:
     return Shape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
 
 
-def estimate(train: Train, shape: Shape, longest: int, tokens: int, world: int = 1) -> Estimate:
-    """Return what training takes: rows of ``longest`` tokens at most, ``tokens`` in all, in ``world`` processes."""
+def estimate(
+    train: Train, shape: Shape, longest: int, tokens: int, world: int = 1, steps: int | None = None
+) -> Estimate:
+    """Return what training takes: rows of ``longest`` tokens at most, ``tokens`` in all, in ``world`` processes.
+
+    ``steps`` tells how many checkpoints `checkpoint_steps` makes; without, the disk is that of the last ones.
+    """
     loaded, full, trained = _WIDTHS[train.model.dtype], train.method == "full", _trained(train, shape)
     shared = {"zero-2": (1, world), "zero-3": (world, world), "fsdp": (world, world)}.get(train.launch.strategy, (1, 1))
     frozen = (shape.parameters - trained) * loaded if full else _loaded(train, shape)
@@ -108,11 +114,21 @@ def estimate(train: Train, shape: Shape, longest: int, tokens: int, world: int =
     values = shape.blocks * shape.width + block if checkpointing else shape.blocks * block
     logits = batch * shape.vocabulary * (12 if loaded == 4 else loaded + 12)
     saved = trained * 4 + (frozen if full else 0)
-    disk = saved + _CHECKPOINTS * (saved + trained * _SAVED_STATE) + tokens * _TOKENISED
+    made = _checkpoints(train, steps)
+    continuable = min(made, _CONTINUABLE)
+    states, kept = continuable * trained * _SAVED_STATE, made if train.keep == "best" else continuable
+    disk = saved + kept * saved + states + tokens * _TOKENISED
     return Estimate(
         weights=math.ceil((frozen + reference) / shared[0]), trained=math.ceil(state),
         activations=batch * values * loaded, logits=logits, disk=disk, exact=shape.exact,
     )  # fmt: skip
+
+
+def _checkpoints(train: Train, steps: int | None) -> int:
+    """Return how many checkpoints a training of ``steps`` makes."""
+    if train.checkpoint_steps is None:
+        return train.checkpoints if steps is None else min(train.checkpoints, steps)
+    return _CONTINUABLE if steps is None else math.ceil(steps / train.checkpoint_steps)
 
 
 def _trained(train: Train, shape: Shape) -> int:

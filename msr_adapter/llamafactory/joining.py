@@ -7,6 +7,7 @@ one that a killed training left behind is not taken for a running one, whatever 
 import contextlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -56,8 +57,12 @@ def join(run_dir: Path, place: Place, wait: float, *, small: bool, reporter: Rep
     cache = run_dir / f".datasets-cache-{place.rank}"
     reporter.note(f"LLaMA-Factory starts; its output goes to {log}")
     environment = child_environment(os.environ, cache, small=small)
-    with log.open("wb") as sink, trainer_process(place, yaml, environment, sink) as process:
-        returncode = process.wait()
+    shutil.rmtree(cache, ignore_errors=True)  # of an attempt that was killed
+    try:
+        with log.open("wb") as sink, trainer_process(place, yaml, environment, sink) as process:
+            returncode = process.wait()
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
     if returncode != 0:
         raise explain(returncode, log, 0)
     reporter.note("trained; the first machine keeps the model and goes on")

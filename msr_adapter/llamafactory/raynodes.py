@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.llamafactory import guard
+from msr_adapter.llamafactory.launch import UNSET
 from msr_adapter.llamafactory.nodes import Place, trainer_arguments
 
 _ROOM_S = 600
-_PASSED = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED")
+_PASSED = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED",
+           "RECORD_VRAM")  # fmt: skip
 """Variables that go along to the machines. Tokens do not: each machine has its own."""
 
 
@@ -55,7 +57,8 @@ def _own_address() -> str:
 def _train(place: Place, yaml: str, environment: dict[str, str]) -> int:
     """Run this machine's torchrun; its output goes to the first machine's log."""
     command = [sys.executable, "-P", guard.__file__, str(os.getpid()), *trainer_arguments(place, Path(yaml))]
-    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    here = {name: value for name, value in os.environ.items() if name not in UNSET}
+    return subprocess.run(command, env=here | environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,17 +34,14 @@ class Difference(NamedTuple):
     reason: str
 
 
-def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], work: Path) -> list[Difference]:
+def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Path) -> list[Difference]:
     """Return each data set of ``names`` whose rows do not come back as written: count, messages, answers, image paths.
 
-    LLaMA-Factory's caches go to the folder ``work``, which is removed. Tokenises nothing; 10,000 rows take a second or
-    two. Memory: some thousand rows.
+    LLaMA-Factory's caches go to a new folder in ``parent``, which is removed. Tokenises nothing; 10,000 rows take a
+    second or two. Memory: some thousand rows.
     """
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        found = [(name, _difference(dataset_dir, media_dir, name, work)) for name in names]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".read-back-", dir=parent, ignore_cleanup_errors=True) as work:
+        found = [(name, _difference(dataset_dir, media_dir, name, Path(work))) for name in names]
     return [Difference(name, reason) for name, reason in found if reason]
 
 

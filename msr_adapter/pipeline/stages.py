@@ -166,16 +166,19 @@ def _run_dataset(c: Context) -> dict[str, Any]:
     return build_dataset(p.train, c.dir("data"), c.preferences, c.prompts, p.seed, c.out, c.reporter)
 
 
+_CHOOSE = ("answers", "checkpoints", "checkpoint_steps", "selection")
+"""Settings of the training that decide nothing but which checkpoint is best; the rows have the trained answer."""
+
+
 def _train_config(p: Pipeline) -> Any:
     left_out: dict[str, Any] = {
         "negatives": True,
         "prompt": True,
         "start": True,
         "too_long": True,  # the rows say it
-        "answers": True,
         "model": _CANNOT_MATTER,
         "launch": {"engine", "address", "port", "wait"},
-        **({} if p.train.keep == "best" else dict.fromkeys(("checkpoints", "checkpoint_steps", "selection"), True)),
+        **({} if p.train.keep == "best" else dict.fromkeys(_CHOOSE, True)),
     }
     return [p.train.model_dump(mode="json", exclude=left_out), p.seed]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from msr_adapter.config.models import Train
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.config import unknown_overrides
+from msr_adapter.llamafactory.config import expected_steps, unknown_overrides
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
 from msr_adapter.llamafactory.encode import Encoder
 from msr_adapter.llamafactory.footprint import Estimate, estimate, model_shape
@@ -20,7 +20,6 @@ from msr_adapter.progress import Advance, Reporter
 from msr_adapter.train.balance import Balance, asked_of, tell_balance
 
 _SHOWN = 5
-_WORK = ".read-back"
 
 
 @dataclass
@@ -58,7 +57,8 @@ def preflight(
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
     images = _distinct_images(data_dir, dataset_dir, names)
     _refuse_images(encoder, len(images))
-    rows = sum(count_rows(dataset_dir / name) for name in names)
+    counts = {name: count_rows(dataset_dir / name) for name in names}
+    rows = sum(counts.values())
     lengths, balance = _Lengths(), Balance(train.answers.trained)
     with measuring(encoder, rows, len(images), workers) as measurer:
         with reporter.track("checking images", len(images)) as advance:
@@ -67,7 +67,7 @@ def preflight(
             for name in names:
                 asked = _asked(dataset_dir / name, data_dir, balance if name == TRAIN else Balance())
                 _measure(name, measurer.lengths(asked), lengths, train.cutoff_len, advance)
-    needed = _estimate(train, lengths)
+    needed = _estimate(train, lengths, counts.get(TRAIN, 0))
     problems = [
         *unknown_overrides(train.overrides), *_length_problems(train, lengths),
         *_image_problems(measurer.faults, data_dir), *_disk_problems(dataset_dir, needed),
@@ -134,15 +134,16 @@ def _read_back_problems(dataset_dir: Path, data_dir: Path, names: list[str]) -> 
     return [
         Problem(str(dataset_dir / one.name), "", f"LLaMA-Factory does not read it as it was written: {one.reason}", "",
                 step)
-        for one in compare(dataset_dir, data_dir, names, dataset_dir.parent / _WORK)
+        for one in compare(dataset_dir, data_dir, names, dataset_dir.parent)
     ]  # fmt: skip
 
 
-def _estimate(train: Train, lengths: _Lengths) -> Estimate | None:
+def _estimate(train: Train, lengths: _Lengths, rows: int) -> Estimate | None:
     shape = model_shape(train.model)
     if shape is None:
         return None
-    return estimate(train, shape, lengths.longest, lengths.tokens, _world(train))
+    world = _world(train)
+    return estimate(train, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
 
 
 def _world(train: Train) -> int:
