@@ -114,7 +114,7 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
 
     require(loaded)
     loaded = settle(loaded, download=True)
-    if training_place(loaded.pipeline.train).rank > 0 and not forced and plan(loaded)["train"] == "up to date":
+    if training_place(loaded.pipeline.train).rank > 0 and not forced and plan(loaded).get("train") == "up to date":
         reporter.note("train       up to date; the first machine does all else")
         return True
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
