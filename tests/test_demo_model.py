@@ -121,7 +121,7 @@ def test_lessons_are_encoded_token_for_token_as_llama_factory_does(
         source, target = encode_lesson(encoder.processor, lesson, image_tokens=4)
         assert source == encoder.encode(lesson.prompt, images)
         assert len(source) + len(target) == encoder.row_length(lesson.prompt, images, lesson.answer)
-        assert target[0] == encoder.answer_tokens([lesson.answer])[0]
+        assert target[0] == encoder._pair(lesson.prompt, images, lesson.answer)[1][0]
 
 
 def test_a_batch_holds_llama_factorys_pixels_and_its_loss_covers_the_answers_only(

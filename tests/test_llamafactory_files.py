@@ -148,7 +148,7 @@ def test_small_learning_rates_have_a_point(tmp_path: Path) -> None:
 def test_every_own_key_is_refused_with_its_reason(tmp_path: Path) -> None:
     own = config(tmp_path)
     free = {"use_cpu", "logging_steps", "plot_loss",
-            "report_to", "ddp_timeout", "disable_gradient_checkpointing"}  # fmt: skip
+            "report_to", "ddp_timeout", "disable_gradient_checkpointing", "include_num_input_tokens_seen"}  # fmt: skip
     assert set(own) - free <= set(REFUSED)
     assert not unknown_overrides(REFUSED)  # no name is misspelt
     problems = check_overrides(

@@ -131,7 +131,7 @@ def test_strategies_are_written_where_there_is_somebody_to_share_with() -> None:
     assert parallel_arguments("ddp", 2, cuda=False) == {"ddp_backend": "gloo"}
     assert parallel_arguments("zero-3", 2, cuda=True)["deepspeed"]["zero_optimization"]["stage"] == 3
     assert parallel_arguments("fsdp", 2, cuda=True)["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
-    assert set(LIBRARIES) == {name for name, arguments in STRATEGIES.items() if "deepspeed" in arguments}
+    assert set(LIBRARIES) - {"ray"} == {name for name, arguments in STRATEGIES.items() if "deepspeed" in arguments}
 
 
 def test_a_killed_msr_leaves_no_trainer_behind(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_rows_come_back_through_llamafactorys_loader(rows: str, tmp_path: Path) 
     made = built(tmp_path, rows=rows)
     work = tmp_path / "work"
     assert compare(made.dataset, made.data, (TRAIN, VALIDATION), work) == []
-    assert not work.exists()
+    assert not list(work.iterdir())
 
 
 def rewrite(folder: Path, change: Any) -> None:

@@ -40,6 +40,7 @@ def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Pa
     LLaMA-Factory's caches go to a new folder in ``parent``, which is removed. Tokenises nothing; 10,000 rows take a
     second or two. Memory: some thousand rows.
     """
+    parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".read-back-", dir=parent, ignore_cleanup_errors=True) as work:
         found = [(name, _difference(dataset_dir, media_dir, name, Path(work))) for name in names]
     return [Difference(name, reason) for name, reason in found if reason]
