@@ -41,8 +41,8 @@ HISTORY = 10
 GOALS = {"parquet": (18, 30), "jsonl": (12, 20), "jinja": (4, 8)}
 """Way -> floor and goal of the ratio."""
 PROMPT = (
-    "A user's preferences: chosen so far, oldest first: {history}\nCandidate:\nTitle: {title}\n"
-    "Based on these preferences, will the user choose this candidate? Answer Yes or No."
+    "A user's preferences: chosen so far, oldest first: {history}\n"
+    "Based on the preferences, will the user choose the candidate? Answer Yes or No.\nCandidate:\nTitle: {title}"
 )
 OWN_TEMPLATE = """\
 {%- macro shown(text) %}"{{ text|replace("#", "")|trim }}"{% endmacro -%}

@@ -76,12 +76,14 @@ def test_a_candidates_of_one_user_share_the_longest_possible_prefix() -> None:
     assert shared.endswith("Title: ")
 
 
-def test_items_first_share_picture_and_title() -> None:
-    first = Prompts(question="recommend-image-first")
-    one, two = (first.recommend(preference, "T", image=True) for preference in ("likes dragons", "dislikes them"))
-    shared = one[: next(place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)]
-    assert shared == "Candidate:\n<image>\nTitle: T\nA user's preferences: "
-    assert sorted(one) == sorted(Prompts().recommend("likes dragons", "T", image=True)), "the same words"
+def test_both_orders_share_the_question_and_leave_little_after_what_differs() -> None:
+    users, items = Prompts(), Prompts(question="recommend-image-first")
+    asked = "Based on the preferences, will the user choose the candidate? Answer Yes or No.\n"
+    one = users.recommend("likes dragons", "T", image=True)
+    assert one == f"A user's preferences: likes dragons\n{asked}Candidate:\n<image>\nTitle: T"
+    other = items.recommend("likes dragons", "T", image=True)
+    assert other == f"Candidate:\n<image>\nTitle: T\n{asked}A user's preferences: likes dragons"
+    assert sorted(one) == sorted(other), "the same words"
 
 
 def test_the_question_in_use_is_the_one_that_is_checked_digested_and_carried_along(tmp_path: Path) -> None:

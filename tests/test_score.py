@@ -80,7 +80,7 @@ def test_requests_carry_prompt_image_and_choices(tmp_path: Path) -> None:
     for request, item_id in zip(backend.asked, read(tmp_path / "score")["item_id"].to_pylist(), strict=True):
         item = items[item_id]
         assert request.choices == ("Yes", "No")
-        assert f"Title: {item['title'] or '(no title)'}\n" in request.prompt
+        assert request.prompt.endswith(f"\nTitle: {item['title'] or '(no title)'}")
         assert [(image.path, image.digest) for image in request.images] == (
             [(made.data / item["image"], item["image_digest"])] if item["image"] else []
         )

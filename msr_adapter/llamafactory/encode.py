@@ -14,6 +14,7 @@ from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.llamafactory.models import own_adapters, resolve_model, unknown_template
+from msr_adapter.llamafactory.processed import Processed
 from msr_adapter.llamafactory.recognise import settled
 from msr_adapter.llamafactory.versions import require_versions
 from msr_adapter.llamafactory.weights import BASE, Weights
@@ -37,6 +38,7 @@ class Encoder:
         self._device = device
         self._arguments, self.template, module = _load(model)
         self.tokenizer, self.processor = module["tokenizer"], module["processor"]
+        self._processed: Processed | None = None
         self._expansions: dict[str, str] = {}
         self._answers: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
         _refuse_thinking(self.template, model.template)
@@ -121,8 +123,14 @@ class Encoder:
             )
         return rows[0][:shared], tokens
 
+    def keep_pictures(self) -> None:
+        """From now on keep what is made of a picture when its tokens are counted, for `pixels` to take: some memory."""
+        self._processed = self._processed or Processed(self.template.mm_plugin)
+
     def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
         """Return the model inputs of some pictures alone, as the image plug-in makes them: pixels, grids, sizes."""
+        if self._processed and (kept := self._processed.take(images)):
+            return kept
         plugin, count = self.template.mm_plugin, len(images)
         paths = [str(path) for path in images]
         found = plugin.get_mm_inputs(
@@ -158,7 +166,7 @@ class Encoder:
             self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
         )
         if self.model.quantization != "none":
-            return network
+            return _as_trained(network)
         # LLaMA-Factory loads the dtype of the checkpoint, whatever `infer_dtype` says.
         return network.to(getattr(torch, self.model.dtype))
 
@@ -254,6 +262,16 @@ def _arguments(model: ModelRef) -> dict[str, Any]:
     bits = None if model.quantization == "none" else model.quantization
     optional = {"model_revision": model.revision, "quantization_bit": bits}
     return arguments | {key: value for key, value in optional.items() if value is not None}
+
+
+def _as_trained(network: Any) -> Any:
+    """Let a quantised model read its weights as in training. On a CPU with bfloat16 instructions bitsandbytes repacks
+    them at the first forward pass that does not train: scales are rounded, and widths that are no multiple of a block's
+    64 weights end in an error."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return network
 
 
 def _private_template(tokenizer: Any, data_args: Any) -> Any:

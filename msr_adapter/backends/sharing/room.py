@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -10,9 +13,13 @@ Result = TypeVar("Result")
 class Room:
     """Rows and, padded, tokens of one pass. Memory that ran out once is remembered."""
 
-    def __init__(self, rows: int, tokens: int | None = None) -> None:
-        """Begin with at most ``rows`` rows of about ``tokens`` tokens together."""
-        self.rows, self.tokens = rows, tokens
+    def __init__(self, rows: int, tokens: int | None = None, pass_cost: int = 32) -> None:
+        """Begin with at most ``rows`` rows of about ``tokens`` tokens together.
+
+        A pass costs as much time as ``pass_cost`` tokens more than its tokens do: with more padding than that saved,
+        two passes are better than one.
+        """
+        self.rows, self.tokens, self.pass_cost = rows, tokens, pass_cost
 
     def each(
         self, work: Sequence[Work], length: Callable[[Work], int], call: Callable[[Sequence[Work]], Result]
@@ -25,19 +32,42 @@ class Room:
         import torch
 
         start = 0
+        ends: list[int] = []
         while start < len(work):
-            piece = work[start : start + self.fitting(length(work[start]))]
+            ends = ends or self.ends([length(one) for one in work[start:]])
+            piece = work[start : start + ends[0]]
             try:
                 result = call(piece)
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise
                 self.rows = len(piece) // 2
+                ends = []
             else:
                 yield piece, result
                 start += len(piece)
+                ends = [end - len(piece) for end in ends[1:]]
                 continue
             torch.cuda.empty_cache()
+
+    def ends(self, lengths: Sequence[int]) -> list[int]:
+        """Return where the passes over rows of ``lengths`` tokens (longest first) end, to take the least time together:
+        tokens, padding included, and `pass_cost` for each pass. O(rows x rows of a pass)."""
+        longest = np.asarray(lengths, np.int64)
+        fitting = np.array([self.fitting(size) for size in lengths], np.int64)
+        begin = np.zeros(len(longest), np.int64)
+        least: NDArray[np.int64] = np.zeros(len(longest) + 1, np.int64)
+        for end in range(1, len(longest) + 1):
+            starts = np.arange(max(0, end - self.rows), end)
+            cost = least[starts] + (end - starts) * longest[starts]
+            cost[end - starts > fitting[starts]] = np.iinfo(np.int64).max
+            best = int(cost.argmin())
+            begin[end - 1], least[end] = starts[best], cost[best] + self.pass_cost
+        ends, end = [], len(longest)
+        while end:
+            ends.append(end)
+            end = int(begin[end - 1])
+        return ends[::-1]
 
     def fitting(self, length: int) -> int:
         """Return how many rows of ``length`` tokens make one pass, at least 1."""
