@@ -45,7 +45,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS
 
 SIZE = 21
-BASELINE_BATCH, OUR_BATCH, CPU_TOKENS = 6, 64, 2_048
+BASELINE_BATCH, OUR_BATCH, CPU_TOKENS, CPU_PASS = 6, 64, 2_048, 32
 FLOOR, GOAL = 7.0, 12.0
 FLOOR_2, GOAL_2 = 3.0, 4.8
 FLOOR_PLAIN, GOAL_PLAIN = 2.8, 3.5
@@ -146,7 +146,7 @@ class Ways:
         ]
         order = sorted(range(len(work)), key=lambda at: -len(work[at][1]))
         logits = np.empty(len(work))
-        passes = Room(OUR_BATCH, CPU_TOKENS).each(
+        passes = Room(OUR_BATCH, CPU_TOKENS, CPU_PASS).each(
             order, lambda at: len(work[at][1]), lambda part: self.loaded.score([work[at] for at in part])
         )
         for part, answers in passes:

@@ -1,9 +1,10 @@
 """Candidate scoring with random weights of real size on a GPU: what prompts share computed once, against plain passes.
 
 Shapes: LLaVA-NeXT-7B (pictures of 672 x 672) and Qwen2.5-VL-7B (448 x 448: 256 tokens), in bfloat16. Prompts are token
-ids: 20 tokens of head, a preference of 200, a title of 30, a closing question of 60, all 21 items met by every user; no
-processor is timed. Baselines: generate(30) and generate(2) in batches of 6, one forward pass per prompt in batches that
-fit. The scores must agree within what bfloat16 leaves (0.5 in log-odds; 1e-4 in float32).
+ids: 20 tokens of head, a preference of 200, a title of 30, a question of 50 between user and item and 10 tokens that
+close the turn, all 21 items met by every user; no processor is timed. Baselines: generate(30) and generate(2) in
+batches of 6, one forward pass per prompt in batches that fit. The scores must agree within what bfloat16 leaves
+(0.5 in log-odds; 1e-4 in float32).
 
     python benchmarks/score_gpu.py [--shape NAME] [--users 5] [--json]
 
@@ -22,12 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from msr_adapter.backends.huggingface import fit_device
 from msr_adapter.backends.sharing.batches import Prompt
 from msr_adapter.backends.sharing.room import Room
 from msr_adapter.backends.sharing.sharing import Sharing
 from msr_adapter.generation.request import Image
 
-SIZE, HEAD, PREFERENCE, TITLE, END = 21, 20, 200, 30, 60
+SIZE, HEAD, PREFERENCE, TITLE, QUESTION, END = 21, 20, 200, 30, 50, 10
 BASELINE_BATCH = 6
 YES, NO, PAD = 11, 12, 10
 
@@ -123,14 +125,13 @@ class Ways:
         self.network.generation_config.pad_token_id = PAD
         self._shape, self._device = shape, device
         self._seen: dict[str, dict[str, torch.Tensor]] = {}
-        self.sharing = Sharing(
-            self.network,
-            self.pixels,
-            lambda prompt: self._inputs([prompt]),
-            PAD,
-            Room(256, 32_768 if device != "cpu" else 2_048),
-        )
+        self.sharing = Sharing(self.network, self.pixels, lambda prompt: self._inputs([prompt]), PAD, self._room())
         self.image_tokens = len(self.sharing._store.find([_image(0)])["0"].main)
+
+    def _room(self) -> Room:
+        room = Room(256)
+        fit_device(room, self.network)
+        return room
 
     def pixels(self, paths: Sequence[Path]) -> dict[str, torch.Tensor]:
         """Return the inputs of pictures, whose names are seeds."""
@@ -151,13 +152,14 @@ class Ways:
         def text(count: int) -> list[int]:
             return generator.integers(20, 400, count).tolist()
 
-        head, end = text(HEAD), text(END)
+        head, question, end = text(HEAD), text(QUESTION), text(END)
         preferences = [text(int(PREFERENCE * generator.uniform(0.7, 1.3))) for _ in range(users)]
         items = [[7, *[5] * self.image_tokens, 8, *text(int(TITLE * generator.uniform(0.7, 1.3)))] for _ in range(SIZE)]
         made = []
         for preference in preferences:
             for number, item in enumerate(items):
-                middle = preference + item if order == "users" else item + preference
+                first, second = (preference, item) if order == "users" else (item, preference)
+                middle = first + question + second
                 made.append(self.sharing.batches.prompt(head + middle + end, (_image(number),)))
         return made
 
@@ -165,8 +167,9 @@ class Ways:
         """Return log p(yes) - log p(no) from one forward pass per prompt, sorted by length, in batches that fit."""
         order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
         odds = np.empty(len(prompts))
-        room = Room(256, 32_768 if self._device != "cpu" else 2_048)
-        for part, found in room.each(order, lambda at: len(prompts[at]), lambda part: self._pass(prompts, part)):
+        for part, found in self._room().each(
+            order, lambda at: len(prompts[at]), lambda part: self._pass(prompts, part)
+        ):
             odds[list(part)] = found
         return list(odds.tolist())
 

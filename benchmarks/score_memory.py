@@ -31,7 +31,8 @@ SIZE, ITEMS, TIMES = 21, 2_000, 20
 DEFAULT_USERS, FULL_USERS = 500, 4_000
 FLOOR, GOAL = 1.5, 1.2
 """Peak at 20 times the users over the peak at once, at most."""
-_BATCH = 10_000
+_BATCH, _TEXTS = 2_000, 65_536
+"""Users written at a time: as by the data stage, and by the users stage."""
 
 
 class Instant:
@@ -66,7 +67,8 @@ def write_tables(folder: Path, users: int) -> None:
             yield pa.table([np.repeat(np.arange(begin, end), SIZE), names, labels], schema=schema.CANDIDATES)
 
     def summaries() -> Iterator[pa.Table]:
-        for begin, end in spans:
+        for begin in range(0, users, _TEXTS):
+            end = min(begin + _TEXTS, users)
             texts = [
                 f"User {n} likes quiet landscapes, bold red covers and night scenes. " * 8 for n in range(begin, end)
             ]

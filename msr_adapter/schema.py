@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from msr_adapter.files import atomic_path
 
 _id = pa.string()
-_ROWS = 1 << 18
-"""Rows read at a time."""
+_ROWS = 1 << 16
+"""Rows of a part of a file, which are read at a time."""
+_FILTERED = 1 << 13
+"""Rows read at a time where few of them are kept."""
 
 ITEMS = pa.schema(
     [
@@ -140,14 +142,14 @@ RECOMMENDATIONS = pa.schema(
 def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Write ``table`` as Parquet under ``schema``; the file appears whole or not at all."""
     with atomic_path(path) as temporary:
-        pq.write_table(table.select(schema.names).cast(schema), temporary, compression="zstd")
+        pq.write_table(table.select(schema.names).cast(schema), temporary, _ROWS, compression="zstd")
 
 
 def write_chunks(chunks: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
     """Write tables one after the other as `write_table` writes one: memory is that of the largest chunk."""
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for chunk in chunks:
-            writer.write_table(chunk.select(schema.names).cast(schema))
+            writer.write_table(chunk.select(schema.names).cast(schema), _ROWS)
 
 
 def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -160,13 +162,33 @@ def read_chunks(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield a table in parts, in order; a different schema raises `pa.ArrowInvalid`."""
     with pq.ParquetFile(path) as file:
         _require(path, file.schema_arrow, schema)
-        yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_ROWS))
+        yield from _parts(file, range(file.num_row_groups), _ROWS)
 
 
 def read_between(path: Path, schema: pa.Schema, column: str, low: int, high: int) -> pa.Table:
-    """Read the rows of a table whose ``column`` is from ``low`` to ``high``. Memory: those rows and one chunk."""
-    chunks = [part.filter((pc.field(column) >= low) & (pc.field(column) <= high)) for part in read_chunks(path, schema)]
-    return pa.concat_tables([schema.empty_table(), *chunks])
+    """Read the rows of a table whose ``column`` is from ``low`` to ``high``.
+
+    Only the parts of the file that may have such rows are read. Memory: those rows, and one part as it is compressed.
+    """
+    wanted = (pc.field(column) >= low) & (pc.field(column) <= high)
+    with pq.ParquetFile(path) as file:
+        _require(path, file.schema_arrow, schema)
+        place = schema.get_field_index(column)
+        groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, place, low, high)]
+        found = (part.filter(wanted) for part in _parts(file, groups, _FILTERED))
+        return pa.concat_tables([schema.empty_table(), *found])
+
+
+def _parts(file: pq.ParquetFile, groups: Iterable[int], rows: int) -> Iterator[pa.Table]:
+    for number in groups:
+        for batch in file.iter_batches(rows, [number]):
+            yield pa.Table.from_batches([batch])
+
+
+def _overlaps(file: pq.ParquetFile, group: int, column: int, low: int, high: int) -> bool:
+    """Tell whether a row group may have values from ``low`` to ``high``, by the statistics in the file's footer."""
+    found = file.metadata.row_group(group).column(column).statistics
+    return found is None or not found.has_min_max or (found.min <= high and found.max >= low)
 
 
 def _require(path: Path, found: pa.Schema, schema: pa.Schema) -> None:

@@ -82,3 +82,12 @@ def test_nothing_in_common_is_one_plain_group_and_equal_rows_are_computed_once()
     assert plan.twins == {2: 0, 3: 1}
     assert (plan.flat, plan.planned, plan.least) == (10, 5, 5)
     assert make_plan([]).groups == ()
+
+
+def test_a_beginning_that_saves_too_little_is_not_shared() -> None:
+    one, other = [*range(10), *range(100, 190)], [*range(10), *range(200, 290)]  # 10 of 200 tokens are saved
+    assert make_plan([one, other]).groups == (Group(10, (0, 1)),)
+    assert make_plan([one, other], least_saved=0.05).groups == (Group(10, (0, 1)),)
+    plan = make_plan([one, [7, 7], other], least_saved=0.06)
+    assert plan.groups == (Group(0, (0, 1, 2)),)
+    assert (plan.planned, plan.least) == (202, 192)

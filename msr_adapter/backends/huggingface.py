@@ -21,6 +21,8 @@ _LIBRARIES = ("llamafactory", "transformers", "torch")
 _CPU_TOKENS, _GPU_TOKENS = 2_048, 32_768
 """Tokens of one scoring pass: larger ones leave a CPU's caches (1.6x slower at 11,000; `benchmarks/score.py`) and only
 fill a GPU's memory."""
+_CPU_PASS, _GPU_PASS = 32, 256
+"""What a scoring pass costs beyond its tokens, in tokens: measured on a CPU, a guess for a GPU."""
 _SCORED, _WRITTEN = 256, 64
 """Rows of a pass, and texts at a time, to begin with where `batch_size` is auto."""
 
@@ -72,7 +74,7 @@ class HuggingFaceBackend:
     def _load(self) -> LoadedModel:
         if self._loaded is None:
             self._loaded = LoadedModel(self.model, self._weights, Room(rows_at_once(self.model)))
-            self._loaded.room.tokens = tokens_at_once(self._loaded.network)
+            fit_device(self._loaded.room, self._loaded.network)
         return self._loaded
 
     def _score(self, work: "_Workload") -> None:
@@ -144,9 +146,10 @@ def rows_at_once(model: ModelRef) -> int:
     return _SCORED if model.batch_size == "auto" else model.batch_size
 
 
-def tokens_at_once(network: Any) -> int:
-    """Return how many tokens a scoring pass has to begin with."""
-    return _CPU_TOKENS if network.device.type == "cpu" else _GPU_TOKENS
+def fit_device(room: Room, network: Any) -> None:
+    """Set how many tokens a scoring pass has to begin with, and what a pass costs beyond them."""
+    on_cpu = network.device.type == "cpu"
+    room.tokens, room.pass_cost = (_CPU_TOKENS, _CPU_PASS) if on_cpu else (_GPU_TOKENS, _GPU_PASS)
 
 
 class _Workload:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from msr_adapter.backends.huggingface import encode, identity_of, never_fits, rows_at_once, tokens_at_once
+from msr_adapter.backends.huggingface import encode, fit_device, identity_of, never_fits, rows_at_once
 from msr_adapter.backends.sharing.room import Room
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import StageError
@@ -81,7 +81,8 @@ class _Loaded:
         whole = self.encoder.load_model()
         self._network, self._head = whole.pretrained_model, whole.v_head.float()
         self._collator = self.encoder.collator(self._network)
-        self._room = Room(rows_at_once(model), tokens_at_once(self._network))
+        self._room = Room(rows_at_once(model))
+        fit_device(self._room, self._network)
 
     def rewards(self, requests: Sequence[Request], prompts: dict[int, list[int]]) -> dict[int, list[float]]:
         """Return the reward of every choice of the requests that have a prompt; longest first, in batches that fit."""

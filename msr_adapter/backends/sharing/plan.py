@@ -46,12 +46,13 @@ class _Node:
     """The same -> whether a group of its own, here, is the way to save them."""
 
 
-def make_plan(rows: Sequence[Sequence[int]], least_shared: int = 8) -> Plan:
+def make_plan(rows: Sequence[Sequence[int]], least_shared: int = 8, least_saved: float = 0.0) -> Plan:
     """Return the grouping of ``rows`` (token ids, none empty) with the fewest tokens among all that share one beginning
     per row.
 
-    A beginning of fewer than ``least_shared`` tokens is not worth a pass of its own. Every row keeps at least its last
-    token for itself. O(total tokens + rows x depth of the tree).
+    A beginning of fewer than ``least_shared`` tokens is not worth a pass of its own, nor is one that saves less than
+    ``least_saved`` of its rows' tokens. Every row keeps at least its last token for itself. O(total tokens + rows x
+    depth of the tree).
     """
     keys = [array("i", row).tobytes() for row in rows]
     first: dict[bytes, int] = {}
@@ -59,7 +60,7 @@ def make_plan(rows: Sequence[Sequence[int]], least_shared: int = 8) -> Plan:
     order = sorted(first.values(), key=keys.__getitem__)
     lengths = [len(key) // _ITEM for key in keys]
     common = [_common(keys[one], keys[other]) for one, other in pairwise(order)]
-    groups = _groups(order, lengths, common, max(1, least_shared))
+    groups = _worthwhile(_groups(order, lengths, common, max(1, least_shared)), lengths, least_saved)
     return Plan(
         tuple(groups), twins, flat=sum(lengths),
         planned=sum(group.shared + sum(lengths[row] - group.shared for row in group.rows) for group in groups),
@@ -100,6 +101,18 @@ def _groups(order: Sequence[int], lengths: Sequence[int], common: Sequence[int],
         waiting += [(child, joined) for child in reversed(node.children)]
     groups = sorted((tuple(sorted(rows)), shared) for (shared, _), rows in found.items())
     return [Group(shared, rows) for rows, shared in groups] + ([Group(0, tuple(sorted(alone)))] if alone else [])
+
+
+def _worthwhile(groups: Sequence[Group], lengths: Sequence[int], least_saved: float) -> list[Group]:
+    """Return ``groups`` with the rows of those that save too little left alone."""
+
+    def saves(group: Group) -> bool:
+        saved = group.shared * (len(group.rows) - 1)
+        return saved >= least_saved * sum(lengths[row] for row in group.rows)
+
+    kept = [group for group in groups if group.shared and saves(group)]
+    alone = sorted(row for group in groups if group not in kept for row in group.rows)
+    return kept + ([Group(0, tuple(alone))] if alone else [])
 
 
 def _tree(order: Sequence[int], common: Sequence[int]) -> tuple[_Node, list[tuple[_Node, tuple[int, ...]]]]:

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 class Room:
     """Rows and, padded, tokens of one pass. Memory that ran out once is remembered."""
 
-    def __init__(self, rows: int, tokens: int | None = None, pass_cost: int = 32) -> None:
+    def __init__(self, rows: int, tokens: int | None = None, pass_cost: int = 0) -> None:
         """Begin with at most ``rows`` rows of about ``tokens`` tokens together.
 
         A pass costs as much time as ``pass_cost`` tokens more than its tokens do: with more padding than that saved,

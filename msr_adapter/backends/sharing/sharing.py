@@ -22,6 +22,9 @@ _CPU_BEGINNINGS, _CPU_FEATURES = 2**30, 2**28
 """Bytes of keys and values, and of pictures' features, on a CPU."""
 _GPU_BEGINNINGS, _GPU_FEATURES = 0.3, 0.1
 """The same as shares of the memory that the weights leave free."""
+_LEAST_SAVED = 0.1
+"""Rows that go on from a beginning cannot use attention without a mask, which is slower for long rows: a tenth of the
+tokens is less than that."""
 _TOP = 20
 """Likeliest next tokens that are compared."""
 
@@ -63,7 +66,7 @@ class Sharing:
         Raises `torch.OutOfMemoryError` if a prompt does not fit alone. Use only where there is no `refusal`.
         """
         numbers: dict[tuple[str, ...], int] = {}
-        plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts])
+        plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts], least_saved=_LEAST_SAVED)
         shown = [image.digest for prompt in prompts for image in prompt.images]
         answered: dict[int, tuple[float, ...]] = {}
         for row, values in self._execution.run(plan, prompts, read):
