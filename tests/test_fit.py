@@ -106,11 +106,13 @@ def test_what_is_trained_is_what_is_asked(tmp_path: Path) -> None:
     asked = [row for split in ("train", "validation") for row in CandidateRows(made.data, out, Prompts(), split,
                                                                               images=True)]  # fmt: skip
     assert {row.prompt for row in asked} == written
+    items = schema.read_table(made.data / "items.parquet", schema.ITEMS).to_pylist()
+    titles = {row["item_id"]: row["title"] for row in items}
     for row in asked:  # question, title and picture are whole
-        assert row.prompt.rstrip().endswith("Answer Yes or No.")
-        assert "Title: " in row.prompt
+        assert "Answer Yes or No.\nCandidate:\n" in row.prompt
+        assert row.prompt.endswith(f"Title: {titles[row.item_id] or '(no title)'}")
         assert row.prompt.count("<image>") == (row.image is not None)
-    cut = {row.prompt.split("Candidate:")[0] for row in asked if row.example_id == 0}
+    cut = {row.prompt.split("\nBased on the preferences")[0] for row in asked if row.example_id == 0}
     assert len(cut) == 1  # all candidates of an example see the same text
     assert next(iter(cut)).rstrip().endswith("…")
 

@@ -3,7 +3,7 @@
 Where LLaMA-Factory itself can be asked cheaply, a test here first shows the trap in its own code, then the guard.
 
 1. `cutoff_len` cuts the right end of the prompt, question and assistant header, without a word
-   -> `test_llamafactory_cuts_the_question_and_msr_does_not_train_such_rows` here, tests/test_fit.py
+   -> `test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows` here, tests/test_fit.py
 2. a tokenised cache or an output folder that is used again ignores all settings, or trains no step and exits with 0
    -> `test_no_cache_and_no_output_folder_is_used_again` here, `test_exit_code_zero_proves_nothing`
 3. reasoning templates put `<think>` before the answer
@@ -81,7 +81,7 @@ def test_every_test_that_is_named_above_exists() -> None:
     assert named <= defined
 
 
-def test_llamafactory_cuts_the_question_and_msr_does_not_train_such_rows() -> None:
+def test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows() -> None:
     from llamafactory.data.processor.supervised import SupervisedDatasetProcessor
 
     made, encoder = stages(), Encoder(model_ref())
@@ -93,7 +93,8 @@ def test_llamafactory_cuts_the_question_and_msr_does_not_train_such_rows() -> No
     turns = [{"role": "user", "content": row.prompt}], [{"role": "assistant", "content": row.answers[0]}]
     ids, _ = processor._encode_data_example(*turns, None, None, [str(path) for path in row.images], [], [])
     trained = encoder.tokenizer.decode(ids)
-    assert "Answer Yes or No." not in trained  # the question is gone, the answer is still there
+    assert row.prompt.splitlines()[-1] not in trained  # the title's end is gone, the answer is still there
+    assert "<|im_start|>assistant" not in trained
     assert row.answers[0] in trained.split("\n")[-2]
     with pytest.raises(UserError, match="rows are longer than"):
         preflight(train_config(cutoff_len=limit), made.data, made.dataset, QUIET)
