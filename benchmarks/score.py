@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from msr_adapter.backends.huggingface import HuggingFaceBackend
+from msr_adapter.backends.huggingface import HuggingFaceBackend, fit_device
 from msr_adapter.backends.sharing.room import Room
 from msr_adapter.config.models import ModelRef
 from msr_adapter.files import file_digest
@@ -45,7 +45,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.rows import ANSWERS
 
 SIZE = 21
-BASELINE_BATCH, OUR_BATCH, CPU_TOKENS, CPU_PASS = 6, 64, 2_048, 32
+BASELINE_BATCH, OUR_BATCH = 6, 64
 FLOOR, GOAL = 7.0, 12.0
 FLOOR_2, GOAL_2 = 3.0, 4.8
 FLOOR_PLAIN, GOAL_PLAIN = 2.8, 3.5
@@ -146,7 +146,9 @@ class Ways:
         ]
         order = sorted(range(len(work)), key=lambda at: -len(work[at][1]))
         logits = np.empty(len(work))
-        passes = Room(OUR_BATCH, CPU_TOKENS, CPU_PASS).each(
+        room = Room(OUR_BATCH)
+        fit_device(room, self.loaded.network)
+        passes = room.each(
             order, lambda at: len(work[at][1]), lambda part: self.loaded.score([work[at] for at in part])
         )
         for part, answers in passes:

@@ -32,7 +32,7 @@ DEFAULT_USERS, FULL_USERS = 500, 4_000
 FLOOR, GOAL = 1.5, 1.2
 """Peak at 20 times the users over the peak at once, at most."""
 _BATCH, _TEXTS = 2_000, 65_536
-"""Users written at a time: as by the data stage, and by the users stage."""
+"""Users written at a time: 42,000 candidates, and texts as many as one part of a file holds."""
 
 
 class Instant:

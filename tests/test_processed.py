@@ -61,7 +61,9 @@ class Plugin:
 
     def get_mm_inputs(self) -> None: ...
 
-    def _get_mm_inputs(self, images: Sequence[str], videos: Sequence[str], audios: Sequence[str], *_: Any) -> Any:
+    def _get_mm_inputs(
+        self, images: Sequence[str], videos: Sequence[str], audios: Sequence[str], *_: Any, **__: Any
+    ) -> Any:
         return {"pixel_values": torch.zeros(len(images), 200 if images == ["wide"] else 100)}
 
 
@@ -74,7 +76,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, budget: int) -> tuple[Any, Processe
 def test_the_oldest_go_when_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin, kept = watched(monkeypatch, 1_000)
     for name in "abc":
-        plugin._get_mm_inputs([name], [], [])
+        plugin._get_mm_inputs([name], [], [], imglens=None)
     assert kept.take([Path("a")]) is None
     assert kept.take([Path("b"), Path("a")]) is None, "all or none"
     found = kept.take([Path("b"), Path("c")])

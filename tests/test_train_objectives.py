@@ -155,6 +155,15 @@ def test_each_method_is_scored_as_it_was_trained(name: str) -> None:
     assert np.abs(after - before).max() > 1e-3
 
 
+def test_a_quantised_model_repacks_no_weights_on_any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    network = Encoder(variants()["qlora"].model).load_model()
+    repacking = [part.support_avx512bf16_for_cpu for part in network.modules()
+                 if hasattr(part, "support_avx512bf16_for_cpu")]  # fmt: skip
+    assert repacking
+    assert not any(repacking)
+
+
 def test_the_prompt_is_learned_too_when_asked() -> None:
     assert not np.array_equal(*(weights_of(models()[name] / "model")[sorted(trained_tensors("lora"))[1]]
                                 for name in ("lora", "prompt")))  # fmt: skip

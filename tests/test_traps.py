@@ -2,7 +2,7 @@
 
 Where LLaMA-Factory itself can be asked cheaply, a test here first shows the trap in its own code, then the guard.
 
-1. `cutoff_len` cuts the right end of the prompt, question and assistant header, without a word
+1. `cutoff_len` cuts the right end of the prompt, title and assistant header, without a word
    -> `test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows` here, tests/test_fit.py
 2. a tokenised cache or an output folder that is used again ignores all settings, or trains no step and exits with 0
    -> `test_no_cache_and_no_output_folder_is_used_again` here, `test_exit_code_zero_proves_nothing`

@@ -19,10 +19,10 @@ class Processed:
 
         self._budget, self._size = budget, 0
         self._kept: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
-        # Some families make more of a batch than of its pictures one by one.
-        self._plain = type(plugin).get_mm_inputs is BasePlugin.get_mm_inputs
         self._process = plugin._get_mm_inputs
-        plugin._get_mm_inputs = self._watch
+        # Some families make more of a batch than of its pictures one by one: they are left alone.
+        if type(plugin).get_mm_inputs is BasePlugin.get_mm_inputs:
+            plugin._get_mm_inputs = self._watch
 
     def take(self, images: Sequence[Path]) -> dict[str, Any] | None:
         """Return the inputs of ``images`` together and forget them; None: not all are kept, or they do not stack."""
@@ -35,10 +35,12 @@ class Processed:
         alike = {tuple((key, value.dtype, value.shape[1:]) for key, value in part.items()) for part in parts}
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(alike) == 1 else None
 
-    def _watch(self, images: Sequence[Any], videos: Sequence[Any], audios: Sequence[Any], *rest: Any) -> Any:
-        made = self._process(images, videos, audios, *rest)
+    def _watch(
+        self, images: Sequence[Any], videos: Sequence[Any], audios: Sequence[Any], *rest: Any, **named: Any
+    ) -> Any:
+        made = self._process(images, videos, audios, *rest, **named)
         alone = len(images) == 1 and isinstance(images[0], str) and not videos and not audios
-        if alone and self._plain and images[0] not in self._kept:
+        if alone and images[0] not in self._kept:
             self._keep(images[0], made)
         return made
 

@@ -111,7 +111,7 @@ def _worthwhile(groups: Sequence[Group], lengths: Sequence[int], least_saved: fl
         return saved >= least_saved * sum(lengths[row] for row in group.rows)
 
     kept = [group for group in groups if group.shared and saves(group)]
-    alone = sorted(row for group in groups if group not in kept for row in group.rows)
+    alone = sorted({row for group in groups for row in group.rows} - {row for group in kept for row in group.rows})
     return kept + ([Group(0, tuple(alone))] if alone else [])
 
 
