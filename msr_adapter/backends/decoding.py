@@ -141,14 +141,6 @@ class Decoder:
         )
 
 
-def rows_alike(network: Any) -> bool:
-    """Tell whether every layer attends to all that came before: only then may rows of unlike length share a cache."""
-    config = network.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    plain = set(kinds) == {"full_attention"} if kinds else getattr(config, "sliding_window", None) is None
-    return plain and not getattr(network, "_is_stateful", False)
-
-
 def _after(inputs: Inputs, shared: States) -> Inputs:
     """Return left-padded ``inputs`` without the first tokens of each row that ``shared`` holds."""
     import torch

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.backends.decoding import Decoder, Row, rows_alike
+from msr_adapter.backends.decoding import Decoder, Row
+from msr_adapter.backends.network import rows_alike, without_adapters
 from msr_adapter.backends.sharing.batches import Piece, Prompt
 from msr_adapter.backends.sharing.room import Room
 from msr_adapter.backends.sharing.sharing import Sharing
@@ -40,9 +41,7 @@ class LoadedModel:
         self.network = self.encoder.load_model()
         # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
         self.network.generation_config = GenerationConfig()
-        # Adapters of a quantised model stay beside it, and hide what it takes.
-        bare = self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
-        self._parameters = inspect.signature(bare.forward).parameters
+        self._parameters = inspect.signature(without_adapters(self.network).forward).parameters
         # The few architectures without this argument compute the logits of all positions, at a price in memory.
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
         self._collator = self.encoder.collator(self.network)

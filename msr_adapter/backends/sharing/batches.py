@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_adapter.backends.network import without_adapters
 from msr_adapter.backends.sharing.features import Features, FeatureStore, Ready
 from msr_adapter.generation.request import Image
 
@@ -50,7 +51,7 @@ class Batches:
     def __init__(self, network: Any, store: FeatureStore, pad_token: int) -> None:
         self._network, self._store, self._pad = network, store, pad_token
         self._image_token: Any = getattr(network.config, "image_token_id", None)
-        bare = network.get_base_model() if hasattr(network, "get_base_model") else network
+        bare = without_adapters(network)
         holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
         self._rope: Any = getattr(holder, "get_rope_index", None)
         self._known: dict[tuple[Any, ...], Tokens] = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.sharing.batches import Batches, Inputs, Piece, Prompt
+from msr_adapter.backends.sharing.last_layer import LastLayer
 from msr_adapter.backends.sharing.lending import Beginnings, merge
 from msr_adapter.backends.sharing.plan import Group, Plan
 from msr_adapter.backends.sharing.room import Room
@@ -38,6 +39,7 @@ class Execution:
 
     def __init__(self, network: Any, batches: Batches, room: Room, budget: int, spent: Spent) -> None:
         self._network, self._batches, self._room = network, batches, room
+        self.last_layer = LastLayer(network)
         self._budget, self._spent = budget, spent
         self._token_bytes = _bytes_per_token(network)
 
@@ -101,38 +103,50 @@ class Execution:
             # Longest first: what does not fit the memory shows at once, and rows of a pass are alike in length.
             work.sort(key=lambda rest: -len(rest))
             for part, logits in self._room.each(work, len, lambda part: self._end(part, beginnings)):
+                self._spent.passed(len(part), len(part[0]))
                 yield from zip((rest.row for rest in part), read(logits), strict=True)
+
+    def in_two(self, prompt: Prompt, cut: int) -> "torch.Tensor":
+        """Return the logits after a prepared prompt, (1, vocabulary), computed in two pieces; counts nothing."""
+        beginnings = self._state([Piece(prompt, 0, cut)])
+        return self._end([_Rest(0, 0, Piece(prompt, cut, len(prompt)))], beginnings)
 
     def _begin(self, pieces: Sequence[Piece]) -> Beginnings | None:
         """Return the state after each of ``pieces``, longest first."""
+        parts = []
+        for part, made in self._room.each(pieces, len, self._state):
+            self._spent.passed(len(part), len(part[0]))
+            parts.append(made)
+        return merge(parts) if parts else None
+
+    def _state(self, pieces: Sequence[Piece]) -> Beginnings:
+        """Return the state after each of ``pieces``, in one pass."""
         from transformers import DynamicCache
 
-        def go(part: Sequence[Piece]) -> Beginnings:
-            inputs = self._batches.inputs(part)
-            cache = DynamicCache()
+        inputs = self._batches.inputs(pieces)
+        cache = DynamicCache()
+        with self.last_layer.only("state"):
             self._forward(inputs | {"past_key_values": cache, "use_cache": True})
-            return Beginnings.of(cache, inputs["attention_mask"])
-
-        parts = [made for _, made in self._room.each(pieces, len, go)]
-        return merge(parts) if parts else None
+        return Beginnings.of(cache, inputs["attention_mask"])
 
     def _end(self, rests: Sequence[_Rest], beginnings: Beginnings | None) -> "torch.Tensor":
         """Return the logits after the last token of each row, (rows, vocabulary)."""
         import torch
 
         inputs = self._batches.inputs([rest.piece for rest in rests])
-        if rests[0].place < 0 or beginnings is None:
-            return self._forward(inputs | {"use_cache": False})
-        cache, mask = beginnings.lend([rest.place for rest in rests])
-        inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
-        return self._forward(inputs | {"past_key_values": cache, "use_cache": True})
+        lent: Inputs = {"use_cache": False}
+        if rests[0].place >= 0 and beginnings is not None:
+            cache, mask = beginnings.lend([rest.place for rest in rests])
+            lent = {"past_key_values": cache, "use_cache": True}
+            inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
+        with self.last_layer.only("last"):
+            return self._forward(inputs | lent)
 
     def _forward(self, inputs: Inputs) -> "torch.Tensor":
         import torch
 
         with torch.inference_mode():
             logits: torch.Tensor = self._network(**inputs, logits_to_keep=1).logits[:, -1]
-        self._spent.passed(*inputs["input_ids"].shape)
         return logits
 
 

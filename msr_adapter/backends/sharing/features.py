@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msr_adapter.backends.network import without_adapters
 from msr_adapter.backends.sharing.room import Room
 from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.generation.request import Image
@@ -67,7 +68,7 @@ class FeatureStore:
     """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first."""
 
     def __init__(self, network: Any, pixels: Pixels, room: Room, budget: int, spent: Spent) -> None:
-        bare = network.get_base_model() if hasattr(network, "get_base_model") else network
+        bare = without_adapters(network)
         self._model = getattr(bare, "model", bare)
         self._device = network.device
         self._pixels, self._room, self._budget, self._spent = pixels, room, budget, spent

@@ -1,0 +1,16 @@
+"""What can be told from a loaded network without running it."""
+
+from typing import Any
+
+
+def without_adapters(network: Any) -> Any:
+    """Return the model itself: adapters of a quantised one stay beside it, and hide what it has and takes."""
+    return network.get_base_model() if hasattr(network, "get_base_model") else network
+
+
+def rows_alike(network: Any) -> bool:
+    """Tell whether every layer attends to all that came before: only then may rows of unlike length share a cache."""
+    config = network.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    plain = set(kinds) == {"full_attention"} if kinds else getattr(config, "sliding_window", None) is None
+    return plain and not getattr(network, "_is_stateful", False)

@@ -1,0 +1,110 @@
+"""The last decoder layer, made to do what a pass needs of it and no more.
+
+After it nothing looks at any token but the last of each row, whose logits are read, and after a shared beginning not
+even at that: keys and values are all that is wanted. The layer's own code does the work: it is asked for the keys and
+values of all tokens and stopped there, then once more for the last token alone, as in writing token by token.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from msr_adapter.backends.network import without_adapters
+
+if TYPE_CHECKING:
+    import torch
+
+Wanted = Literal["last", "state"]
+"""Of a pass: each row's last token, or keys and values alone."""
+
+_CACHE = "past_key_values"
+_TOKENS_AXIS = {"position_ids": -1, "cache_position": -1, "position_embeddings": -2, "attention_mask": -2}
+"""Where the layer's other arguments count the tokens that ask."""
+_HIDDEN_AXES, _MASK_AXES = 3, 4
+
+
+class LastLayer:
+    """One model's last decoder layer. Saves up to one layer's work in as many as there are: little in a deep model,
+    much in a small one. No memory but a copy of the layer's input."""
+
+    def __init__(self, network: Any) -> None:
+        """Watch the layer of ``network``; without one that is understood, nothing is saved."""
+        bare = without_adapters(network)
+        layers: Sequence[Any] = getattr(bare.get_decoder(), "layers", ()) if hasattr(bare, "get_decoder") else ()
+        self.trusted = len(layers) > 0 and not hasattr(layers[-1], "_hf_hook")  # such a hook moves weights about
+        """Whether less may be done; compare first what comes of it."""
+        self._wanted: Wanted | None = None
+        if self.trusted:
+            self._whole = layers[-1].forward
+            layers[-1].forward = self._forward
+
+    @contextmanager
+    def only(self, wanted: Wanted) -> Iterator[None]:
+        """Within, compute all keys and values and, if "last" is wanted, the last token of each row. All other tokens
+        leave the layer as they came."""
+        self._wanted = wanted if self.trusted else None
+        try:
+            yield
+        finally:
+            self._wanted = None
+
+    def _forward(self, hidden: "torch.Tensor", *rest: Any, **named: Any) -> Any:
+        last = None if self._wanted is None or rest or hidden.ndim != _HIDDEN_AXES else _of_last(named)
+        if last is None:
+            return self._whole(hidden, *rest, **named)
+        kept = _Kept(named.get(_CACHE))
+        try:
+            return self._whole(hidden, **named | {_CACHE: kept})  # it has no use for a cache
+        except _EnoughError:
+            if self._wanted == "state":
+                return hidden
+        made = hidden.clone()
+        made[:, -1:] = self._whole(hidden[:, -1:], **last | {_CACHE: kept})
+        return made
+
+
+class _EnoughError(Exception):
+    """The keys and values are known."""
+
+
+class _Kept:
+    """Stands in for a cache: takes the new keys and values once and ends the layer's work there; then has all ready."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+        self._known: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def update(
+        self, keys: "torch.Tensor", values: "torch.Tensor", *rest: Any, **named: Any
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Return the known and the new keys and values together."""
+        if self._known is not None:
+            return self._known
+        self._known = (keys, values) if self._cache is None else self._cache.update(keys, values, *rest, **named)
+        raise _EnoughError
+
+
+def _of_last(named: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a layer's arguments for the last token alone; None: something among them is not understood."""
+    import torch
+
+    if _CACHE not in named:
+        return None
+    last: dict[str, Any] = {}
+    for name, value in named.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        axis = _TOKENS_AXIS.get(name)
+        if value is None or name == _CACHE or (axis is None and not tensors):
+            last[name] = value
+        elif axis is None or len(tensors) < len(parts):
+            return None
+        elif name == "attention_mask" and tensors[0].ndim != _MASK_AXES:  # says which keys are there, no more
+            last[name] = value
+        else:
+            cut = tuple(tensor.narrow(axis, tensor.shape[axis] - 1, 1) for tensor in tensors)
+            last[name] = cut if isinstance(value, tuple) else cut[0]
+    return last
