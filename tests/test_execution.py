@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from crews import Elsewhere, Worked, crew
+from scripted_pipeline import SCRIPTED
 from spread_stages import HISTORIES, scores, users
 from tiny_run import QUIET
 
@@ -180,21 +181,8 @@ def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, sm
     assert len(list((tmp_path / "logs").iterdir())) == 2
 
 
-PIPELINE = """\
-name: scripted
-data:
-  source: {kind: shop, users: 12, items: 60}
-split: {fractions: [0.5, 0.2, 0.3]}
-summarize:
-  items: {model: &model {path: nobody, backend: scripted}}
-  users: {model: *model}
-train: {model: *model}
-evaluate: {protocol: next-item, baselines: [popularity]}
-"""
-
-
 def test_a_pipeline_says_where_and_its_stages_stay_up_to_date(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text(PIPELINE)
+    (tmp_path / "p.yaml").write_text(SCRIPTED)
     found = {}
     for name, sets in (("one", ()), ("two", ("execution.workers=2",))):
         loaded = load_pipeline(str(tmp_path / "p.yaml"), sets, tmp_path / name)

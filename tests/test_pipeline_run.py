@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripted_pipeline import SCRIPTED
 
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError, UserError
@@ -12,22 +13,10 @@ from msr_adapter.pipeline import RunResult, plan, run
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
 
-YAML = """\
-name: scripted
-data:
-  source: {kind: shop, users: 12, items: 60}
-split: {fractions: [0.5, 0.2, 0.3]}
-summarize:
-  items: {model: &model {path: nobody, backend: scripted}}
-  users: {model: *model}
-train: {model: *model}
-evaluate: {protocol: next-item, baselines: [popularity]}
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "scripted.yaml").write_text(YAML)
+    (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     return tmp_path
 
 

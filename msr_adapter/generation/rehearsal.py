@@ -1,7 +1,6 @@
 """The same work without asking: how many answers there are already, and how many would have to be asked for."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from msr_adapter.generation.cache import SHARD, CacheStats, CompletionCache
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
@@ -13,9 +12,6 @@ class Rehearsal(CompletionCache):
 
     A chain ends at its first request without an answer, so what would follow is not counted.
     """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
 
     def complete(
         self, backend: Backend, requests: Sequence[Request], *, shard: int = SHARD, advance: Advance | None = None

@@ -6,7 +6,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure
@@ -81,25 +81,13 @@ class CompletionStore:
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
         """Return the completions that are there, by key."""
-        found: dict[str, Completion] = {}
-        for start in range(0, len(keys), _LOOKUP_CHUNK):
-            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
-            marks = ",".join("?" * len(chunk))
-            with self._explained():
-                rows = self._db.execute(f"SELECT {_COLUMNS} FROM completions_2 WHERE key IN ({marks})", chunk)
-                found.update((completion.key, completion) for completion in map(_from_row, rows))
-        return found
+        rows = self._rows(f"SELECT {_COLUMNS} FROM completions_2", keys)
+        return {completion.key: completion for completion in map(_from_row, rows)}
 
     def failures(self, keys: Sequence[str]) -> dict[str, Failure]:
         """Return those of ``keys`` that were asked in vain, by key."""
-        found: dict[str, Failure] = {}
-        for start in range(0, len(keys), _LOOKUP_CHUNK):
-            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
-            marks = ",".join("?" * len(chunk))
-            with self._explained():
-                rows = self._db.execute(f"SELECT key, reason FROM failures_2 WHERE key IN ({marks})", chunk)
-                found.update((key.hex(), Failure(key.hex(), reason)) for key, reason in rows)
-        return found
+        rows = self._rows("SELECT key, reason FROM failures_2", keys)
+        return {key.hex(): Failure(key.hex(), reason) for key, reason in rows}
 
     def add(self, identity: str, label: str, completions: Sequence[Completion], failures: Sequence[Failure]) -> None:
         """Store completions (the first one of a key stands) and failures (the latest stands) in one transaction."""
@@ -152,6 +140,15 @@ class CompletionStore:
         with self._explained():
             self._db.execute("VACUUM")
         return gone
+
+    def _rows(self, select: str, keys: Sequence[str]) -> Iterator[Any]:
+        """Yield what a query finds of ``keys``, a bounded number of them at a time."""
+        for start in range(0, len(keys), _LOOKUP_CHUNK):
+            chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
+            marks = ",".join("?" * len(chunk))
+            with self._explained():
+                rows = self._db.execute(f"{select} WHERE key IN ({marks})", chunk).fetchall()
+            yield from rows
 
     def _model(self, identity: str, label: str) -> int:
         self._db.execute("INSERT OR IGNORE INTO models_2 (identity, label) VALUES (?, ?)", (identity, label))
