@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
+from PIL import Image as PillowImage
+
 from msr_adapter.backends.decoding import Row
 from msr_adapter.backends.loaded import LoadedModel, Work
 from msr_adapter.backends.sharing.room import Room
@@ -88,20 +90,23 @@ class HuggingFaceBackend:
                         work.settle(rows[place], answer)
                 except torch.OutOfMemoryError as error:
                     never_fits(max(len(work.prompts[row]) for row in rows if row not in work.answers), error)
+                except OSError:
+                    if not work.give_up_unreadable(rows):
+                        raise
 
     def _write(self, work: "_Workload") -> None:
         """Write the texts; each answer may bring new prompts. Halves the rows under way when memory runs out."""
         import torch
 
         loaded = self._load()
-        decoder = loaded.decoder(lambda row: work.requests[row].images)
         while waiting := work.waiting():
-            if decoder is None:
-                asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._slots]]
-                for row, answer in zip(waiting, self._within_memory(loaded.write, asked), strict=False):
-                    work.settle(row.number, answer)
-                continue
+            decoder = loaded.decoder(waiting[0].prompt, lambda row: work.requests[row].images)
             try:
+                if decoder is None:
+                    asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._slots]]
+                    for row, answer in zip(waiting, self._within_memory(loaded.write, asked), strict=False):
+                        work.settle(row.number, answer)
+                    continue
                 decoder.run(
                     waiting, self._slots,
                     lambda row: work.settle(row.number, loaded.completion(work.requests[row.number], row)),
@@ -111,6 +116,9 @@ class HuggingFaceBackend:
                     never_fits(max(len(row.prompt) for row in waiting), error)
                 self._slots = min(self._slots, len(waiting)) // 2 or 1
                 torch.cuda.empty_cache()
+            except OSError:
+                if not work.give_up_unreadable([row.number for row in waiting]):
+                    raise
 
     def _within_memory(self, answer: "_Ask", work: list[Work]) -> list[Completion]:
         """Answer ``work`` in pieces that fit the GPU: halves the piece when memory runs out, and stays there."""
@@ -167,6 +175,14 @@ class _Workload:
         self.answers[row] = answer
         return self._enter(self._follow(answer))
 
+    def give_up_unreadable(self, rows: Sequence[int]) -> bool:
+        """Fail those of ``rows`` whose pictures can no longer be read; tell whether there were any."""
+        asked = {row: self.requests[row] for row in rows if row not in self.answers and self.requests[row].images}
+        lost = {row: request for row, request in asked.items() if not _readable(request)}
+        for row, request in lost.items():
+            self.settle(row, _unreadable(request, "read before, gone now"))
+        return bool(lost)
+
     def waiting(self) -> list[Row]:
         """Return a fresh row for every text that is not written yet, longest prompt first."""
         rows = [self._row(number) for number in range(len(self.requests)) if number not in self.answers]
@@ -197,8 +213,22 @@ def encode(encoder: Encoder, request: Request, sides: Sequence[Sequence[str]] = 
     try:
         return encoder.encode(request.prompt, [image.path for image in request.images], sides)
     except OSError as error:  # Pillow's errors on damaged files are among them
-        names = ", ".join(image.path.name for image in request.images)
-        return Failure(request.key, f"image {names} cannot be read ({type(error).__name__})")
+        return _unreadable(request, type(error).__name__)
+
+
+def _unreadable(request: Request, why: str) -> Failure:
+    names = ", ".join(image.path.name for image in request.images)
+    return Failure(request.key, f"image {names} cannot be read ({why})")
+
+
+def _readable(request: Request) -> bool:
+    try:
+        for image in request.images:
+            with PillowImage.open(image.path) as picture:
+                picture.load()
+    except OSError:
+        return False
+    return True
 
 
 def _scoring(work: _Workload) -> list[list[int]]:

@@ -110,16 +110,18 @@ class LoadedModel:
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._cut(request, ids, row) for (request, ids), row in zip(work, answers, strict=True)]
 
-    def decoder(self, images: Callable[[int], Sequence[Image]]) -> Decoder | None:
-        """Return what decodes a stream of rows, whose pictures ``images`` finds by number; None: use `write`."""
-        if not rows_alike(self.network):
+    def decoder(self, first: Sequence[int], images: Callable[[int], Sequence[Image]]) -> Decoder | None:
+        """Return what decodes a stream of rows, whose pictures ``images`` finds by number; None: use `write`.
+
+        A model that does not take the words of the ``first`` prompt in pieces cannot be decoded in a stream.
+        """
+        if self.sharing.refuses_words(self._prompt(first, ())):
             return None
 
         def inputs(rows: Sequence[Row]) -> dict[str, Any]:
             prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
             if self.sharing.refusal(prompts):
                 return self._collated(prompts)
-            self.sharing.batches.prepare(prompts)
             return self.sharing.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
 
         image_token = getattr(self.network.config, "image_token_id", None)

@@ -14,3 +14,12 @@ def rows_alike(network: Any) -> bool:
     kinds = getattr(config, "layer_types", None)
     plain = set(kinds) == {"full_attention"} if kinds else getattr(config, "sliding_window", None) is None
     return plain and not getattr(network, "_is_stateful", False)
+
+
+def longest_alike(network: Any) -> int | None:
+    """Return up to how many tokens a prompt's beginning has the same positions in longer ones; None: however long."""
+    config = network.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("dynamic", "longrope"):
+        return None
+    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)

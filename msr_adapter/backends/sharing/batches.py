@@ -1,6 +1,6 @@
 """Pieces of encoded prompts as model inputs: left-padded, every position explicit, pictures as ready features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,7 @@ class Prompt:
     ids: Tokens
     images: tuple[Image, ...]
     positions: Tokens = field(default_factory=lambda: np.empty((0, 0), np.int64))
-    """(axes, tokens): filled by `Batches.prepare`."""
-    features: tuple[Features, ...] = ()
-    """Of its images: filled by `Batches.prepare`."""
+    """(axes, tokens): filled by `Batches.inputs`."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +55,7 @@ class Batches:
         self._known: dict[tuple[Any, ...], Tokens] = {}
 
     def prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
-        """Return a prompt that is not prepared yet."""
+        """Return a prompt without positions yet."""
         return Prompt(np.asarray(ids, np.int64), tuple(images))
 
     def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
@@ -68,21 +66,27 @@ class Batches:
         number = numbers.setdefault(tuple(image.digest for image in prompt.images), len(numbers))
         return [-1 - number if token == self._image_token else token for token in ids]
 
-    def prepare(self, prompts: Sequence[Prompt]) -> None:
-        """Find the features and the positions of ``prompts``, each distinct picture's once.
+    def without_images(self, prompt: Prompt) -> Prompt:
+        """Return a prompt of the same words alone."""
+        return Prompt(prompt.ids[prompt.ids != self._image_token], ())
 
-        Raises what `FeatureStore.find` raises.
-        """
-        found = self._store.find(image for prompt in prompts for image in prompt.images)
-        for prompt in prompts:
-            prompt.features = tuple(found[image.digest] for image in prompt.images)
-            prompt.positions = self._positions(prompt)
+    def forget(self) -> bool:
+        """Drop the features that are kept; tell whether there were any."""
+        return self._store.forget()
 
     def inputs(self, pieces: Sequence[Piece]) -> Inputs:
         """Return the left-padded inputs of ``pieces``: (rows, longest) and, of positions, (rows, longest) or, for
-        M-RoPE, (4, rows, longest)."""
+        M-RoPE, (4, rows, longest). Memory beside them: the features of their pictures.
+
+        Raises what `FeatureStore.find` raises.
+        """
         import torch
 
+        shown = [piece for piece in pieces if self._needs_images(piece)]
+        found = self._store.find(image for piece in shown for image in piece.prompt.images)
+        for prompt in (piece.prompt for piece in pieces):
+            if not prompt.positions.size:
+                prompt.positions = self._positions(prompt, found)
         width = max(map(len, pieces))
         ids = np.full((len(pieces), width), self._pad, np.int64)
         mask = np.zeros((len(pieces), width), np.int64)
@@ -97,19 +101,24 @@ class Batches:
         device = self._network.device
         named = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         made: Inputs = {name: torch.from_numpy(array).to(device) for name, array in named.items()}
-        return made | self._shown(pieces)
+        return made | self._shown(shown, found)
 
-    def _shown(self, pieces: Sequence[Piece]) -> Inputs:
+    def _needs_images(self, piece: Piece) -> bool:
+        """Tell whether a piece has picture tokens, or its prompt no positions yet where they depend on the pictures."""
+        prompt = piece.prompt
+        if not prompt.images or (self._rope is not None and not prompt.positions.size):
+            return bool(prompt.images)
+        return bool((prompt.ids[piece.start : piece.stop] == self._image_token).any())
+
+    def _shown(self, pieces: Sequence[Piece], found: Mapping[str, Features]) -> Inputs:
         """Return the features of the picture tokens in ``pieces``, in order, as the model's pixels."""
         parts: list[Features] = []
         slices: list[slice] = []
         for piece in pieces:
-            if not piece.prompt.features:
-                continue
             places = np.flatnonzero(piece.prompt.ids == self._image_token)
             first, last = np.searchsorted(places, (piece.start, piece.stop)).tolist()
             begin = 0
-            for features in piece.prompt.features:
+            for features in (found[image.digest] for image in piece.prompt.images):
                 end = begin + len(features.main)
                 if first < end and begin < last:
                     parts.append(features)
@@ -117,14 +126,14 @@ class Batches:
                 begin = end
         return {"pixel_values": Ready(parts, slices)} if parts else {}
 
-    def _positions(self, prompt: Prompt) -> Tokens:
+    def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Tokens:
         """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
         if self._rope is None:
             return np.arange(len(prompt), dtype=np.int64)[None]
-        grids = [features.grid for features in prompt.features if features.grid is not None]
-        shown = np.flatnonzero(prompt.ids == self._image_token) if grids else np.empty(0, np.int64)
-        starts = shown[np.diff(shown, prepend=-2) > 1]
-        key = (tuple(starts.tolist()), len(shown), *(tuple(grid[0].tolist()) for grid in grids))
+        grids = [grid for image in prompt.images if (grid := found[image.digest].grid) is not None]
+        places = np.flatnonzero(prompt.ids == self._image_token) if grids else np.empty(0, np.int64)
+        starts = places[np.diff(places, prepend=-2) > 1]
+        key = (tuple(starts.tolist()), len(places), *(tuple(grid[0].tolist()) for grid in grids))
         known = self._known.get(key)
         if known is None or known.shape[1] < len(prompt):
             if len(self._known) >= _KNOWN_POSITIONS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.sharing.batches import Batches, Inputs, Piece, Prompt
@@ -34,14 +35,13 @@ class _Rest:
 
 
 class Execution:
-    """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes, one
-    layer's copies of them, and one pass."""
+    """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes or of a
+    single one, one layer's copies of them, and one pass."""
 
     def __init__(self, network: Any, batches: Batches, room: Room, budget: int, spent: Spent) -> None:
         self._network, self._batches, self._room = network, batches, room
         self.last_layer = LastLayer(network)
         self._budget, self._spent = budget, spent
-        self._token_bytes = _bytes_per_token(network)
 
     def run(self, plan: Plan, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         """Yield every row that is in a group, in any order.
@@ -49,7 +49,7 @@ class Execution:
         When memory runs out, passes and waves become smaller and then do without sharing; a row that does not fit
         alone raises `torch.OutOfMemoryError`.
         """
-        for wave in self._waves(plan.groups, prompts):
+        for wave in self._waves(plan.groups):
             yield from self._surviving(wave, prompts, read)
 
     def _surviving(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
@@ -62,7 +62,7 @@ class Execution:
                 yield found
             return
         except torch.OutOfMemoryError:
-            if not any(group.shared for group in groups):
+            if not self._batches.forget() and not any(group.shared for group in groups):
                 raise
         torch.cuda.empty_cache()
         left = [Group(group.shared, tuple(row for row in group.rows if row not in done)) for group in groups]
@@ -74,23 +74,19 @@ class Execution:
             if part:
                 yield from self._surviving(part, prompts, read)
 
-    def _waves(self, groups: Iterable[Group], prompts: Sequence[Prompt]) -> Iterator[list[Group]]:
-        """Cut groups into waves whose beginnings fit the budget, at least one group each."""
+    def _waves(self, groups: Iterable[Group]) -> Iterator[list[Group]]:
+        """Cut groups into waves whose beginnings, padded, fit the budget, at least one each; the longest come first."""
         wave: list[Group] = []
-        held = 0
-        for group in groups:
-            size = group.shared * self._token_bytes
-            if wave and held + size > self._budget:
+        for group in sorted(groups, key=lambda group: -group.shared):
+            if wave and (len(wave) + 1) * wave[0].shared * self._token_bytes > self._budget:
                 yield wave
-                wave, held = [], 0
+                wave = []
             wave.append(group)
-            held += size
         if wave:
             yield wave
 
     def _wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
-        self._batches.prepare([prompts[row] for group in groups for row in group.rows])
         beginnings = self._begin([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
         rests = [
             _Rest(row, place, Piece(prompts[row], group.shared, len(prompts[row])))
@@ -106,10 +102,17 @@ class Execution:
                 self._spent.passed(len(part), len(part[0]))
                 yield from zip((rest.row for rest in part), read(logits), strict=True)
 
-    def in_two(self, prompt: Prompt, cut: int) -> "torch.Tensor":
-        """Return the logits after a prepared prompt, (1, vocabulary), computed in two pieces; counts nothing."""
-        beginnings = self._state([Piece(prompt, 0, cut)])
-        return self._end([_Rest(0, 0, Piece(prompt, cut, len(prompt)))], beginnings)
+    def on_trial(self, prompt: Prompt) -> "torch.Tensor":
+        """Return the logits after a prompt, (3, vocabulary): cut late and in the middle, as padded rows of a pass, and
+        whole. Counts nothing."""
+        import torch
+
+        size = len(prompt)
+        cuts = max(1, size - 4), max(1, size // 2)
+        beginnings = self._state([Piece(prompt, 0, cut) for cut in cuts])
+        rests = [_Rest(0, place, Piece(prompt, cuts[place], size)) for place in (1, 0)]
+        whole = [_Rest(0, -1, Piece(prompt, 0, size))]
+        return torch.cat([self._end(rests, beginnings), self._end(whole, None)])
 
     def _begin(self, pieces: Sequence[Piece]) -> Beginnings | None:
         """Return the state after each of ``pieces``, longest first."""
@@ -118,6 +121,14 @@ class Execution:
             self._spent.passed(len(part), len(part[0]))
             parts.append(made)
         return merge(parts) if parts else None
+
+    @cached_property
+    def _token_bytes(self) -> int:
+        """Memory of one token's keys and values over all layers."""
+        config = self._network.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * width * self._network.dtype.itemsize)
 
     def _state(self, pieces: Sequence[Piece]) -> Beginnings:
         """Return the state after each of ``pieces``, in one pass."""
@@ -148,11 +159,3 @@ class Execution:
         with torch.inference_mode():
             logits: torch.Tensor = self._network(**inputs, logits_to_keep=1).logits[:, -1]
         return logits
-
-
-def _bytes_per_token(network: Any) -> int:
-    """Return the memory of one token's keys and values over all layers."""
-    config = network.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * network.dtype.itemsize)

@@ -65,7 +65,8 @@ class Ready:
 
 
 class FeatureStore:
-    """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first."""
+    """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
+    `find` asks for."""
 
     def __init__(self, network: Any, pixels: Pixels, room: Room, budget: int, spent: Spent) -> None:
         bare = without_adapters(network)
@@ -98,10 +99,12 @@ class FeatureStore:
             self._keep(image.digest, found[image.digest])
         return found
 
-    def forget(self) -> None:
-        """Drop what is kept."""
+    def forget(self) -> bool:
+        """Drop what is kept; tell whether there was anything."""
+        held = bool(self._kept)
         self._kept.clear()
         self._held = 0
+        return held
 
     def _encode(self, images: Sequence[Image]) -> list[Features]:
         import torch
@@ -126,8 +129,10 @@ class FeatureStore:
         self._form = (type(output), isinstance(main, torch.Tensor))
         lengths = [len(part) for part in main]
         levels = [torch.split(level, lengths) for level in deeper]
+        # Copies: a view would keep the pictures of the whole batch alive.
+        deep = [tuple(level[at].clone() for level in levels) for at in range(count)]
         return [
-            Features(part, tuple(level[at] for level in levels), None if grids is None else grids[at : at + 1])
+            Features(part.clone(), deep[at], None if grids is None else grids[at : at + 1])
             for at, part in enumerate(main)
         ]
 
@@ -143,5 +148,8 @@ class FeatureStore:
             return self._original(pixel_values, *args, **kwargs)
         assert self._form is not None
         kind, stacked = self._form
-        deeper = {"deepstack_features": pixel_values.deeper} if pixel_values.deeper else {}
-        return kind(pooler_output=pixel_values.main[None] if stacked else [pixel_values.main], **deeper)
+        made = kind()  # some families add what is not among its fields afterwards
+        made.pooler_output = pixel_values.main[None] if stacked else [pixel_values.main]
+        if pixel_values.deeper:
+            made.deepstack_features = pixel_values.deeper
+        return made

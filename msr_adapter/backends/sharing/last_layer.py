@@ -25,14 +25,14 @@ _HIDDEN_AXES, _MASK_AXES = 3, 4
 
 class LastLayer:
     """One model's last decoder layer. Saves up to one layer's work in as many as there are: little in a deep model,
-    much in a small one. No memory but a copy of the layer's input."""
+    much in a small one. Memory: a copy of the layer's input, and its keys and values while a pass lasts."""
 
     def __init__(self, network: Any) -> None:
         """Watch the layer of ``network``; without one that is understood, nothing is saved."""
         bare = without_adapters(network)
         layers: Sequence[Any] = getattr(bare.get_decoder(), "layers", ()) if hasattr(bare, "get_decoder") else ()
         self.trusted = len(layers) > 0 and not hasattr(layers[-1], "_hf_hook")  # such a hook moves weights about
-        """Whether less may be done; compare first what comes of it."""
+        """Whether less may be done: to be set to False where that changes the answers."""
         self._wanted: Wanted | None = None
         if self.trusted:
             self._whole = layers[-1].forward
@@ -48,10 +48,12 @@ class LastLayer:
         finally:
             self._wanted = None
 
-    def _forward(self, hidden: "torch.Tensor", *rest: Any, **named: Any) -> Any:
-        last = None if self._wanted is None or rest or hidden.ndim != _HIDDEN_AXES else _of_last(named)
+    def _forward(self, *given: Any, **named: Any) -> Any:
+        usual = self._wanted is not None and len(given) == 1 and given[0].ndim == _HIDDEN_AXES
+        last = _of_last(named) if usual else None
         if last is None:
-            return self._whole(hidden, *rest, **named)
+            return self._whole(*given, **named)
+        hidden: torch.Tensor = given[0]
         kept = _Kept(named.get(_CACHE))
         try:
             return self._whole(hidden, **named | {_CACHE: kept})  # it has no use for a cache
@@ -98,7 +100,7 @@ def _of_last(named: Mapping[str, Any]) -> dict[str, Any] | None:
         parts = value if isinstance(value, tuple) else (value,)
         tensors = [part for part in parts if isinstance(part, torch.Tensor)]
         axis = _TOKENS_AXIS.get(name)
-        if value is None or name == _CACHE or (axis is None and not tensors):
+        if value is None or name == _CACHE or (axis is None and isinstance(value, bool | int | float | str)):
             last[name] = value
         elif axis is None or len(tensors) < len(parts):
             return None

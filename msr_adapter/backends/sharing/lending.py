@@ -45,7 +45,10 @@ class Beginnings:
 
 
 def merge(parts: Sequence[Beginnings]) -> Beginnings:
-    """Return the beginnings of all parts, the shorter ones padded on the left. O(size of all)."""
+    """Return the beginnings of all parts, the shorter ones padded on the left. O(size of all).
+
+    Several parts are used up layer by layer: at no time are all of them held twice.
+    """
     import torch
     from torch.nn.functional import pad
 
@@ -57,9 +60,9 @@ def merge(parts: Sequence[Beginnings]) -> Beginnings:
     def joined(tensors: "Sequence[torch.Tensor]") -> "torch.Tensor":
         return torch.cat([pad(each, (0, 0, lack, 0)) for each, lack in zip(tensors, lacks, strict=True)])
 
-    layers = [
-        (joined([keys for keys, _ in layer]), joined([values for _, values in layer]))
-        for layer in zip(*(part.layers for part in parts), strict=True)
-    ]
+    layers = []
+    while parts[0].layers:
+        layer = [part.layers.pop(0) for part in parts]
+        layers.append((joined([keys for keys, _ in layer]), joined([values for _, values in layer])))
     masks = [pad(part.mask, (lack, 0)) for part, lack in zip(parts, lacks, strict=True)]
     return Beginnings(layers, torch.cat(masks))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msr_adapter.backends.network import longest_alike
 from msr_adapter.backends.sharing.batches import Batches, Inputs, Prompt
 from msr_adapter.backends.sharing.execution import Execution, Found, Read
 from msr_adapter.backends.sharing.features import FeatureStore, Pixels, UnsharableError
@@ -43,6 +44,7 @@ class Sharing:
         self.batches = Batches(network, self._store, pad_token)
         self._execution = Execution(network, self.batches, room, memory[0], self.spent)
         self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
+        self._alike_up_to = longest_alike(network)
         if not refused:
             self._store.install()
 
@@ -51,13 +53,17 @@ class Sharing:
 
         Raises `torch.OutOfMemoryError` if one prompt alone does not fit.
         """
+        if self._alike_up_to is not None and (longest := max(map(len, prompts))) > self._alike_up_to:
+            return f"its positions change with prompts of more than {self._alike_up_to} tokens, and one has {longest}"
         for shown in (False, True):
             found = next((prompt for prompt in prompts if bool(prompt.images) == shown), None)
-            if found is not None and shown not in self._trusted:
-                self._trusted[shown] = self._try(found)
-            if found is not None and self._trusted[shown]:
-                return self._trusted[shown]
+            if found is not None and (wrong := self._tried(found)):
+                return wrong
         return ""
+
+    def refuses_words(self, prompt: Prompt) -> str:
+        """Return why prompts cannot be computed in pieces even where no picture is in them; "" = they can."""
+        return self._tried(self.batches.without_images(prompt))
 
     def score(self, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         """Yield each prompt's number with what ``read`` takes from the logits after it, in any order.
@@ -84,41 +90,53 @@ class Sharing:
         """Drop the pictures' features that are kept from call to call."""
         self._store.forget()
 
-    def _try(self, prompt: Prompt) -> str:
-        """Compare a forward pass as training makes it with one in two pieces; return what is wrong.
+    def _tried(self, prompt: Prompt) -> str:
+        """Return what was wrong with the first such prompt, with or without pictures."""
+        shown = bool(prompt.images)
+        if shown not in self._trusted:
+            self._trusted[shown] = self._try(prompt)
+        return self._trusted[shown]
 
-        A last layer that must not do less than the others does as much as they do from then on.
+    def _try(self, prompt: Prompt) -> str:
+        """Compare a forward pass as training makes it with what the execution makes of a prompt; return what is wrong.
+
+        A last layer that alone is to blame does as much as the others from then on.
         """
         import torch
 
         with torch.inference_mode():
-            expected = _logprobs(self._network(**self._collate(prompt), use_cache=False).logits[:, -1])
-        wrong = self._compare(prompt, expected)
-        if wrong and self._execution.last_layer.trusted:
-            self._execution.last_layer.trusted = False
+            inputs = self._collate(prompt)
+            expected = _logprobs(self._network(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1])[0]
+        last = self._execution.last_layer
+        try:
             wrong = self._compare(prompt, expected)
+            if wrong and last.trusted:
+                last.trusted = False
+                wrong = self._compare(prompt, expected)
+                last.trusted = bool(wrong)
+        except UnsharableError as error:
+            return str(error)
         return wrong
 
     def _compare(self, prompt: Prompt, expected: "torch.Tensor") -> str:
         import torch
 
         try:
-            self.batches.prepare([prompt])
-            found = _logprobs(self._execution.in_two(prompt, max(1, len(prompt) - 4)))
-        except (torch.OutOfMemoryError, OSError):
+            found = _logprobs(self._execution.on_trial(prompt))
+        except torch.OutOfMemoryError:
+            return "pieces of one prompt do not fit the memory together"
+        except (OSError, UnsharableError):
             raise
-        except UnsharableError as error:
-            return str(error)
         except Exception as error:  # whatever an unknown family does with inputs that it does not expect
-            return f"it does not take prompts in pieces ({type(error).__name__})"
+            return f"it does not take prompts in pieces ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         top = expected.topk(min(_TOP, len(expected))).indices
-        worst = float((found[top] - expected[top]).abs().max())
+        worst = float((found[:, top] - expected[top]).abs().max())
         allowed = 1e-3 if self._network.dtype == torch.float32 else 0.25
         return "" if worst <= allowed else f"prompts in pieces get other answers (by {worst:.3g})"
 
 
 def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":
-    return logits[0].float().log_softmax(-1)
+    return logits.float().log_softmax(-1)
 
 
 def _memory(network: Any) -> tuple[int, int]:
