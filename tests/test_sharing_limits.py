@@ -173,4 +173,15 @@ def test_features_are_handed_over_in_the_form_that_the_family_uses(deeper: tuple
     handed = tower.get_image_features(pixel_values=Ready([features], [slice(1, 3)]))
     assert isinstance(handed, BaseModelOutput)
     assert torch.equal(handed.pooler_output[0], torch.ones(2, 4))
+    assert Ready([features] * 2, [slice(0, 3)] * 2).stacked().shape == (2, 3, 4)
     assert [level.shape for level in getattr(handed, "deepstack_features", [])] == [(2, 4)] * len(deeper)
+
+
+@pytest.mark.parametrize(
+    ("ids", "cuts"),
+    [("wwwwwwwwww", (6, 5)), ("wwwPPPwwww", (6, 3)), ("wwPPPPPPPw", (9, 2)), ("wwwwwPPPPP", (5, 5)), ("PPww", (2, 1)),
+     ("ww", (1, 1))],
+)  # fmt: skip
+def test_a_trial_cuts_no_picture_in_two(ids: str, cuts: tuple[int, int]) -> None:
+    batches = backend()._load().sharing.batches
+    assert batches.cuts(Prompt(np.array([batches._image_token if one == "P" else 99 for one in ids]), ())) == cuts

@@ -70,6 +70,14 @@ class Batches:
         """Return a prompt of the same words alone."""
         return Prompt(prompt.ids[prompt.ids != self._image_token], ())
 
+    def cuts(self, prompt: Prompt) -> tuple[int, int]:
+        """Return two places to cut a prompt of more than a token, no picture in two: near its end, and before its first
+        picture or in its middle."""
+        shown = np.flatnonzero(prompt.ids == self._image_token)
+        early = max(1, int(shown[0]) if shown.size else len(prompt) // 2)
+        late = max(early, len(prompt) - 4, int(shown[-1]) + 1 if shown.size else 0)
+        return (late if late < len(prompt) else early), early
+
     def forget(self) -> bool:
         """Drop the features that are kept; tell whether there were any."""
         return self._store.forget()

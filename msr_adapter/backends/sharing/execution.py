@@ -103,14 +103,13 @@ class Execution:
                 yield from zip((rest.row for rest in part), read(logits), strict=True)
 
     def on_trial(self, prompt: Prompt) -> "torch.Tensor":
-        """Return the logits after a prompt, (3, vocabulary): cut late and in the middle, as padded rows of a pass, and
-        whole. Counts nothing."""
+        """Return the logits after a prompt, (4, vocabulary): cut in two at two places, as padded rows of a pass, of
+        which two show its pictures, and whole. Counts nothing."""
         import torch
 
-        size = len(prompt)
-        cuts = max(1, size - 4), max(1, size // 2)
+        size, cuts = len(prompt), self._batches.cuts(prompt)
         beginnings = self._state([Piece(prompt, 0, cut) for cut in cuts])
-        rests = [_Rest(0, place, Piece(prompt, cuts[place], size)) for place in (1, 0)]
+        rests = [_Rest(0, place, Piece(prompt, cuts[place], size)) for place in (1, 1, 0)]
         whole = [_Rest(0, -1, Piece(prompt, 0, size))]
         return torch.cat([self._end(rests, beginnings), self._end(whole, None)])
 

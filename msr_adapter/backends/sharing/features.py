@@ -54,10 +54,16 @@ class Ready:
         import torch
 
         self.main = torch.cat([part.main[piece] for part, piece in zip(parts, pieces, strict=True)])
+        self.pictures = len(parts)
         self.deeper = [
             torch.cat([part.deeper[level][piece] for part, piece in zip(parts, pieces, strict=True)])
             for level in range(len(parts[0].deeper))
         ]
+
+    def stacked(self) -> "torch.Tensor":
+        """Return the features as (pictures, tokens, width), as families have them whose pictures are of one size."""
+        alike = len(self.main) % self.pictures == 0
+        return self.main.unflatten(0, (self.pictures if alike else 1, -1))
 
     def size(self, _: int = 0) -> int:
         """Return the number of tokens: some families test that pixels are not empty."""
@@ -149,7 +155,7 @@ class FeatureStore:
         assert self._form is not None
         kind, stacked = self._form
         made = kind()  # some families add what is not among its fields afterwards
-        made.pooler_output = pixel_values.main[None] if stacked else [pixel_values.main]
+        made.pooler_output = pixel_values.stacked() if stacked else [pixel_values.main]
         if pixel_values.deeper:
             made.deepstack_features = pixel_values.deeper
         return made
