@@ -63,7 +63,7 @@ class Ready:
     def stacked(self) -> "torch.Tensor":
         """Return the features as (pictures, tokens, width), as families have them whose pictures are of one size."""
         alike = len(self.main) % self.pictures == 0
-        return self.main.unflatten(0, (self.pictures if alike else 1, -1))
+        return self.main.reshape(self.pictures if alike else 1, -1, self.main.shape[-1])
 
     def size(self, _: int = 0) -> int:
         """Return the number of tokens: some families test that pixels are not empty."""
