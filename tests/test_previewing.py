@@ -7,7 +7,8 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
-from test_pipeline_run import YAML, load, summaries
+from scripted_pipeline import SCRIPTED
+from test_pipeline_run import load, summaries
 from typer.testing import CliRunner
 
 from msr_adapter.backends.scripted import ScriptedBackend
@@ -22,7 +23,7 @@ BOTH = ("items", "users")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "scripted.yaml").write_text(YAML)
+    (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 from judged_run import make_run
-from test_pipeline_run import YAML
+from scripted_pipeline import SCRIPTED
 from typer.testing import CliRunner
 
 from msr_adapter import schema
@@ -27,7 +27,7 @@ NAMES = [file.name for file in bundled_files("eval")]
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    (tmp_path / "scripted.yaml").write_text(YAML)
+    (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     return tmp_path / "scripted.yaml"
 
 
@@ -110,7 +110,9 @@ def test_popularity_is_worth_nothing_against_negatives_as_popular(tmp_path: Path
     found = {}
     for name in ("next-item", "popularity-matched"):
         pipeline = tmp_path / "popular.yaml"
-        pipeline.write_text(YAML.replace("{kind: shop, users: 12, items: 60}", "{kind: table, interactions: log.csv}"))
+        pipeline.write_text(
+            SCRIPTED.replace("{kind: shop, users: 12, items: 60}", "{kind: table, interactions: log.csv}")
+        )
         write_popular_log(tmp_path / "log.csv")
         sets = (
             f"evaluate.protocol={name}",

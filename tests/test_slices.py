@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged_run import PROTOCOL, Run, make_run
+from scripted_pipeline import SCRIPTED
 from sklearn.metrics import roc_auc_score
-from test_pipeline_run import YAML, load
+from test_pipeline_run import load
 
 from msr_adapter import schema
 from msr_adapter.config.models import Confidence, Protocol, SliceTables
@@ -279,13 +280,13 @@ def test_what_is_wrong_with_a_table_is_found_by_check(tmp_path: Path) -> None:
     assert second.found.endswith("a file called *.xlsx")
     [absent] = check_tables(SliceTables(items=tmp_path / "absent.csv"), "my.yaml:3")
     assert "cannot be read" in absent.found
-    (tmp_path / "scripted.yaml").write_text(YAML)
+    (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     [problem] = check(load(tmp_path, f"evaluate.tables.items={tmp_path / 'absent.csv'}"))
     assert problem.field == "evaluate.tables.items"
 
 
 def test_a_changed_table_is_judged_anew(tmp_path: Path) -> None:
-    (tmp_path / "scripted.yaml").write_text(YAML)
+    (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     [stage] = [stage for stage in STAGES if stage.name == "evaluate"]
     (tmp_path / "users.csv").write_text("user_id,age\nu0,1\n")
     pipeline = load(tmp_path, f"evaluate.tables.users={tmp_path / 'users.csv'}").pipeline
