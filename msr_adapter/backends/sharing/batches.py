@@ -1,6 +1,6 @@
 """Pieces of encoded prompts as model inputs: left-padded, every position explicit, pictures as ready features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,10 @@ class Batches:
         late = max(early, len(prompt) - 4, int(shown[-1]) + 1 if shown.size else 0)
         return (late if late < len(prompt) else early), early
 
+    def warm(self, prompts: Iterable[Prompt]) -> None:
+        """Compute the pictures of ``prompts`` ahead where they can be kept; raises what `FeatureStore.find` raises."""
+        self._store.warm(image for prompt in prompts for image in prompt.images)
+
     def forget(self) -> bool:
         """Drop the features that are kept; tell whether there were any."""
         return self._store.forget()
@@ -92,18 +96,15 @@ class Batches:
 
         shown = [piece for piece in pieces if self._needs_images(piece)]
         found = self._store.find(image for piece in shown for image in piece.prompt.images)
-        for prompt in (piece.prompt for piece in pieces):
-            if not prompt.positions.size:
-                prompt.positions = self._positions(prompt, found)
         width = max(map(len, pieces))
         ids = np.full((len(pieces), width), self._pad, np.int64)
         mask = np.zeros((len(pieces), width), np.int64)
-        positions = np.zeros((len(pieces[0].prompt.positions), len(pieces), width), np.int64)
+        positions = np.zeros((1 if self._rope is None else 4, len(pieces), width), np.int64)
         for row, piece in enumerate(pieces):
             begin = width - len(piece)
             ids[row, begin:] = piece.prompt.ids[piece.start : piece.stop]
             mask[row, begin:] = 1
-            positions[:, row, begin:] = piece.prompt.positions[:, piece.start : piece.stop]
+            positions[:, row, begin:] = self._positions_of(piece, found)
         if len(positions) == 1:
             positions = positions[0]
         device = self._network.device
@@ -112,11 +113,12 @@ class Batches:
         return made | self._shown(shown, found)
 
     def _needs_images(self, piece: Piece) -> bool:
-        """Tell whether a piece has picture tokens, or its prompt no positions yet where they depend on the pictures."""
-        prompt = piece.prompt
-        if not prompt.images or (self._rope is not None and not prompt.positions.size):
-            return bool(prompt.images)
-        return bool((prompt.ids[piece.start : piece.stop] == self._image_token).any())
+        """Tell whether a piece has picture tokens, or positions that depend on pictures before it and are not known."""
+        if not piece.prompt.images:
+            return False
+        shown = np.flatnonzero(piece.prompt.ids[: piece.stop] == self._image_token)
+        unknown = self._rope is not None and not piece.prompt.positions.size
+        return bool(shown.size) and (unknown or bool(shown[-1] >= piece.start))
 
     def _shown(self, pieces: Sequence[Piece], found: Mapping[str, Features]) -> Inputs:
         """Return the features of the picture tokens in ``pieces``, in order, as the model's pixels."""
@@ -133,6 +135,15 @@ class Batches:
                     slices.append(slice(max(first, begin) - begin, min(last, end) - begin))
                 begin = end
         return {"pixel_values": Ready(parts, slices)} if parts else {}
+
+    def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Tokens:
+        """Return (axes, tokens of the piece)."""
+        prompt = piece.prompt
+        if not prompt.positions.size:
+            if self._rope is not None and any(image.digest not in found for image in prompt.images):
+                return _counted(piece.stop)[:, piece.start :]  # it ends before the first picture
+            prompt.positions = self._positions(prompt, found)
+        return prompt.positions[:, piece.start : piece.stop]
 
     def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Tokens:
         """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
@@ -153,13 +164,18 @@ class Batches:
         import torch
 
         if not grids:
-            return np.tile(np.arange(len(prompt), dtype=np.int64), (4, 1))
+            return _counted(len(prompt))
         ids = torch.from_numpy(prompt.ids)[None]
         asked = {"image_grid_thw": torch.cat(grids), "attention_mask": torch.ones_like(ids)}
         types = torch.eq(ids, self._image_token).int()
         axes = self._rope(ids, mm_token_type_ids=types, **asked)[0][:, 0].numpy()
         # As LLaMA-Factory's collator: the positions of the text come first, then time, height and width.
         return np.concatenate([axes[:1], axes])
+
+
+def _counted(tokens: int) -> Tokens:
+    """Return the positions of words alone, (4, tokens)."""
+    return np.tile(np.arange(tokens, dtype=np.int64), (4, 1))
 
 
 _KNOWN_POSITIONS = 512

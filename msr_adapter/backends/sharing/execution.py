@@ -87,6 +87,7 @@ class Execution:
 
     def _wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
+        self._batches.warm(prompts[row] for group in groups for row in group.rows)
         beginnings = self._begin([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
         rests = [
             _Rest(row, place, Piece(prompts[row], group.shared, len(prompts[row])))

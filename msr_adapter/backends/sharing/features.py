@@ -80,7 +80,7 @@ class FeatureStore:
         self._device = network.device
         self._pixels, self._room, self._budget, self._spent = pixels, room, budget, spent
         self._kept: OrderedDict[str, Features] = OrderedDict()
-        self._held = 0
+        self._held = self._largest = 0
         self._original: Callable[..., Any] | None = getattr(self._model, "get_image_features", None)
         self._form: tuple[type, bool] | None = None
 
@@ -88,6 +88,15 @@ class FeatureStore:
         """Let the model take `Ready` features in place of pixels."""
         if self._original is not None:
             self._model.get_image_features = self._get_image_features
+
+    def warm(self, images: Iterable[Image]) -> None:
+        """Compute ahead what is not kept, in passes as full as can be, if all of it can be expected to be kept.
+
+        Raises what `find` raises.
+        """
+        wanted = {image.digest: image for image in images}
+        if len(wanted) * self._largest <= self._budget:
+            self.find(wanted.values())
 
     def find(self, images: Iterable[Image]) -> dict[str, Features]:
         """Return the features of ``images`` by digest, computing those that are not kept.
@@ -145,6 +154,7 @@ class FeatureStore:
     def _keep(self, digest: str, features: Features) -> None:
         self._kept[digest] = features
         self._held += features.nbytes
+        self._largest = max(self._largest, features.nbytes)
         while self._held > self._budget:
             self._held -= self._kept.popitem(last=False)[1].nbytes
 
