@@ -3,7 +3,7 @@
 import datetime
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +66,7 @@ def prune(
             )
         path = cache_file(cache)
         before = None if older_than is None else int(time.time()) - older_than * _DAY_S
-        with _opened(path) as store:
+        with _nobody_using(path), _opened(path) as store:
             identity = None if model is None else _one_model(store, model)
             gone = store.prune(before=before, identity=identity)
         size = path.stat().st_size
@@ -118,6 +118,18 @@ def cache_file(argument: str) -> Path:
     if not path.is_file():
         raise UserError(Problem(str(path), "CACHE", "no such cache", "", "Run the pipeline first, or name the file"))
     return path
+
+
+@contextmanager
+def _nobody_using(path: Path) -> "Iterator[None]":
+    """Keep other commands out of the run folder that a cache belongs to; UserError while one is at work there."""
+    from msr_adapter.pipeline.context import OWN_CACHE
+    from msr_adapter.pipeline.folder import RunFolder
+
+    root = path.parents[len(OWN_CACHE.parts) - 1]
+    own = path == root / OWN_CACHE and (root / ".lock").is_file()
+    with RunFolder(root).locked() if own else nullcontext():
+        yield
 
 
 @contextmanager

@@ -22,6 +22,8 @@ _ID = {"user": "user_id", "item": "item_id"}
 
 def list_problems(path: Path, option: str, *, lines: bool = True) -> list[Problem]:
     """Return what is wrong with a file before it is read; with ``lines``, plain text with an id a line will do too."""
+    if path.is_dir():
+        return [Problem("", option, f"{path} is a folder", "a file", f"Correct {option}")]
     found = file_problems(path, option, _SUFFIXES if lines else tuple(LAYOUTS))
     return [replace(one, next_step=f"Correct {option}" if one.next_step else "") for one in found]
 

@@ -91,7 +91,8 @@ class CompletionCache:
         def refuse(asked: int, failures: Sequence[Failure]) -> None:
             raise StageError(
                 f"{len(failures)} of {asked} requests failed, first: {failures[0].reason}",
-                next_step="run the same command again: what was answered is kept",
+                next_step="run the same command again: what was answered is kept; if files of the run are gone or "
+                "damaged, make them anew with `msr build-data PIPELINE --force data`",
             )
 
         for answers in self._run(backend, batches, shard, advance, refuse):
@@ -241,6 +242,10 @@ class _Batch:
     def answers(self, waited: Mapping[str, Completion]) -> list[Answer]:
         """Return the answers in the order of the requests; ``waited`` has those to ``waiting``."""
         self._found.update(waited)
+        if any(request.key not in self._found for request in self.requests):
+            raise StageError(
+                "completions that were there have gone", "something pruned the cache", "run the same command again"
+            )
         return [self._found[request.key] for request in self.requests]
 
 

@@ -46,7 +46,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
-        *_check_disk(loaded.run_dir),
+        *_check_run_dir(loaded.run_dir),
     ]
 
 
@@ -175,8 +175,10 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
     return problems
 
 
-def _check_disk(run_dir: Path) -> list[Problem]:
+def _check_run_dir(run_dir: Path) -> list[Problem]:
     existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
+    if not existing.is_dir():
+        return [Problem(str(run_dir), "run_dir", f"{existing} is a file", "a folder", "Choose another --run-dir")]
     free = shutil.disk_usage(existing).free
     if free >= _LEAST_FREE:
         return []

@@ -80,7 +80,7 @@ class RunFolder:
         """Return the manifest of a finished stage; None when it is absent or unreadable."""
         try:
             return Manifest(**json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8")))
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
             return None
 
     def manifests(self) -> list[Manifest]:

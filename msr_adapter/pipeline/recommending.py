@@ -48,7 +48,7 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     """
     from msr_adapter.data.lists import list_problems
 
-    if problems := [*order_problems(wanted, list_problems), *check(loaded)]:
+    if problems := [*order_problems(wanted, loaded.run_dir, list_problems), *check(loaded)]:
         raise UserError(problems)
     loaded = settle(loaded, download=True)
     started = time.monotonic()

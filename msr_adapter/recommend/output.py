@@ -1,6 +1,7 @@
 """The ranked lists as a file: Parquet, CSV or JSON lines, whole or not at all."""
 
 import contextlib
+import glob
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from msr_adapter.errors import StageError
 from msr_adapter.files import atomic_path
 from msr_adapter.schema import RECOMMENDATIONS
 
@@ -21,10 +23,36 @@ Write = Callable[[pa.Table], None]
 def writing(path: Path) -> Iterator[Write]:
     """Yield what writes tables of RECOMMENDATIONS one after the other; ``path`` appears when the block ends well.
 
-    Its suffix says the format. Memory: one table.
+    Its suffix says the format. Memory: one table. What a killed command left beside it goes. Raises `StageError` if it
+    cannot be written.
     """
-    with atomic_path(path) as temporary, _WRITERS[path.suffix.lower()](temporary) as write:
-        yield lambda table: write(table.select(RECOMMENDATIONS.names).cast(RECOMMENDATIONS))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+    stack = contextlib.ExitStack()
+    with _explained(path):
+        temporary = stack.enter_context(atomic_path(path))
+        write = stack.enter_context(_WRITERS[path.suffix.lower()](temporary))
+
+    def explained(table: pa.Table) -> None:
+        with _explained(path):
+            write(table.select(RECOMMENDATIONS.names).cast(RECOMMENDATIONS))
+
+    with stack:
+        yield explained
+        with _explained(path):
+            stack.close()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StageError(
+            f"{path} cannot be written ({error.strerror or error})",
+            "the disk is full, or its folder is not this user's to write to",
+            "make room or choose another --out; the scores are kept, so that only the lists are made again",
+        ) from error
 
 
 @contextlib.contextmanager
