@@ -1,13 +1,23 @@
 """A whole pipeline whose answers follow rules: seconds to run, nothing to load."""
 
-SCRIPTED = """\
+
+def scripted(
+    users: int = 12,
+    fractions: str = "[0.5, 0.2, 0.3]",
+    evaluate: str = "{protocol: next-item, baselines: [popularity]}",
+) -> str:
+    """Return its YAML, on a generated shop of 60 items."""
+    return f"""\
 name: scripted
 data:
-  source: {kind: shop, users: 12, items: 60}
-split: {fractions: [0.5, 0.2, 0.3]}
+  source: {{kind: shop, users: {users}, items: 60}}
+split: {{fractions: {fractions}}}
 summarize:
-  items: {model: &model {path: nobody, backend: scripted}}
-  users: {model: *model}
-train: {model: *model}
-evaluate: {protocol: next-item, baselines: [popularity]}
+  items: {{model: &model {{path: nobody, backend: scripted}}}}
+  users: {{model: *model}}
+train: {{model: *model}}
+evaluate: {evaluate}
 """
+
+
+SCRIPTED = scripted()

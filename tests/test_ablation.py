@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_pipeline import scripted
 from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
@@ -19,17 +20,9 @@ from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
 
-YAML = """\
-name: scripted
-data:
-  source: {kind: shop, users: 30, items: 60}
-split: {fractions: [0.5, 0.1, 0.4]}
-summarize:
-  items: {model: &model {path: nobody, backend: scripted}}
-  users: {model: *model}
-train: {model: *model}
-evaluate: {protocol: {name: quick, confidence: {samples: 100}, slices: []}, baselines: [popularity]}
-"""
+YAML = scripted(
+    30, "[0.5, 0.1, 0.4]", "{protocol: {name: quick, confidence: {samples: 100}, slices: []}, baselines: [popularity]}"
+)
 QUIET = Reporter(quiet=True)
 
 

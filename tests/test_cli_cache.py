@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from msr_adapter.cli.app import app
 from msr_adapter.generation import CompletionCache, Failure, Request
 from msr_adapter.generation.store import CompletionStore
+from msr_adapter.pipeline.folder import RunFolder
 
 DAY_S = 86_400
 
@@ -63,6 +64,15 @@ def test_prune_by_model(run: Path) -> None:
     report = json.loads(msr("prune", run, "--model", "oth", "--json")[1])
     assert report["deleted"] == 2
     assert [model["label"] for model in json.loads(msr("ls", run, "--json")[1])["models"]] == ["a recording"]
+
+
+def test_prune_leaves_a_run_at_work_alone(run: Path) -> None:
+    with RunFolder(run).locked():
+        code, text = msr("prune", run, "--older-than", 0)
+    assert code == 2
+    assert "in use by process" in text
+    assert "a recording: 3 completions" in msr("ls", run)[1]
+    assert msr("prune", run, "--older-than", 0)[0] == 0
 
 
 def test_prune_needs_to_be_told_what(run: Path) -> None:

@@ -76,6 +76,18 @@ def test_an_unreadable_manifest_means_not_done(tmp_path: Path, text: str) -> Non
     assert folder.manifest("data") is None
 
 
+def test_a_manifest_that_is_no_text_or_a_folder_means_not_done(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin("data")
+    folder.publish(a_manifest())
+    manifest = folder.stage("data") / "manifest.json"
+    manifest.write_bytes(b"\xff\xfe")
+    assert folder.manifest("data") is None
+    manifest.unlink()
+    manifest.mkdir()
+    assert folder.manifest("data") is None
+
+
 HOLD_THE_LOCK = """
 import pathlib, sys
 from msr_adapter.pipeline.folder import RunFolder

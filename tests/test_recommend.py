@@ -1,6 +1,8 @@
 """`msr recommend` around the model: who gets a list, of what, in which order; the model answers by script."""
 
+import contextlib
 import csv
+import errno
 import json
 import shutil
 from collections import Counter
@@ -16,14 +18,14 @@ from msr_adapter import schema
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.data.lists import read_users
-from msr_adapter.errors import UserError
+from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Completion, Follow, Request, ends_there
 from msr_adapter.pipeline import run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.recommending import recommend
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.recommend import Wanted, shards
+from msr_adapter.recommend import Wanted, output, shards, writing
 
 YAML = """\
 name: scripted
@@ -382,3 +384,49 @@ def test_other_modes_read_as_much_as_training_did(folder: Path, asked: Asked, mo
     told = asked.scored if mode == "none" else [request for request in asked.texts if "chose" in request.prompt]
     last = {request.prompt.count("Title ") - (mode == "none") for request in told}
     assert last == {3}  # split.max_history
+
+
+def test_lists_never_overwrite_what_the_command_reads_or_the_run(folder: Path) -> None:
+    users = write(folder / "who.csv", ["user_id"], [["u1"]])
+    before = users.read_text()
+    (folder / "link.csv").symlink_to(users)
+    for out, option in (
+        ("who.csv", "--users"),
+        ("link.csv", "--users"),
+        ("run/data/items.parquet", "in the run folder"),
+    ):
+        with pytest.raises(UserError, match=option) as caught:
+            order(folder, users=users, out=folder / out)
+        assert [problem.field for problem in caught.value.problems] == ["--out"]
+    later = write(folder / "later.csv", ("user_id", "item_id", "timestamp"), [("u1", "a", START)])
+    items = write(folder / "some.csv", ["item_id"], [["a"], ["b"], ["c"]])
+    for option, more in (("--interactions", {"interactions": later}), ("--candidates", {"candidates": str(items)})):
+        with pytest.raises(UserError, match=option):
+            order(folder, out=Path(next(iter(more.values()))), **more)
+    assert users.read_text() == before
+
+
+def test_a_folder_or_an_empty_name_is_no_file_of_ids(folder: Path) -> None:
+    for given in (folder, Path()):
+        with pytest.raises(UserError, match="is a folder") as caught:
+            order(folder, users=given, candidates=str(folder))
+        assert [problem.field for problem in caught.value.problems] == ["--users", "--candidates"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(output._WRITERS, ".parquet", lambda path: contextlib.nullcontext(full))
+        with pytest.raises(StageError, match=r"recs\.parquet cannot be written \(No space left on device\)"):
+            order(folder)
+    assert not list(folder.glob("*recs*"))
+    with monkeypatch.context() as patch:
+        patch.setattr("msr_adapter.files.os.fsync", full)
+        with pytest.raises(StageError, match="cannot be written"), writing(folder / "recs.csv"):
+            pass
+    assert not list(folder.glob("*recs*"))
+    with pytest.raises(OSError, match="a picture"), writing(folder / "recs.csv"):
+        raise OSError("a picture")  # no matter of the disk: said as it is
+    assert not list(folder.glob("*recs*"))

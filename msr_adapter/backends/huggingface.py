@@ -100,8 +100,8 @@ class HuggingFaceBackend:
 
         loaded = self._load()
         while waiting := work.waiting():
-            decoder = loaded.decoder(waiting[0].prompt, lambda row: work.requests[row].images)
             try:
+                decoder = loaded.decoder(waiting[0].prompt, lambda row: work.requests[row].images)
                 if decoder is None:
                     asked = [(work.requests[row.number], row.prompt) for row in waiting[: self._slots]]
                     for row, answer in zip(waiting, self._within_memory(loaded.write, asked), strict=False):

@@ -1,7 +1,6 @@
 """The ranked lists as a file: Parquet, CSV or JSON lines, whole or not at all."""
 
 import contextlib
-import glob
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +22,8 @@ Write = Callable[[pa.Table], None]
 def writing(path: Path) -> Iterator[Write]:
     """Yield what writes tables of RECOMMENDATIONS one after the other; ``path`` appears when the block ends well.
 
-    Its suffix says the format. Memory: one table. What a killed command left beside it goes. Raises `StageError` if it
-    cannot be written.
+    Its suffix says the format. Memory: one table. Raises `StageError` if it cannot be written.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        left.unlink(missing_ok=True)
     stack = contextlib.ExitStack()
     with _explained(path):
         temporary = stack.enter_context(atomic_path(path))
