@@ -120,10 +120,11 @@ def test_stage_commands_stop_where_they_say(tmp_path: Path) -> None:
 
 def test_a_run_folder_that_cannot_be_written_is_the_users_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = msr("run", write_small_pipeline(tmp_path), "--run-dir", tmp_path / "file" / "run")
-    assert done.returncode == 2
-    assert "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    for command in ("run", "check"):
+        done = msr(command, write_small_pipeline(tmp_path), "--run-dir", tmp_path / "file" / "run")
+        assert done.returncode == 2
+        assert "cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_an_export_scores_as_the_run_did_and_needs_nothing_of_ours(finished: Path, tmp_path: Path) -> None:

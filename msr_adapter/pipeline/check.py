@@ -178,7 +178,8 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
 def _check_run_dir(run_dir: Path) -> list[Problem]:
     existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
     if not existing.is_dir():
-        return [Problem(str(run_dir), "run_dir", f"{existing} is a file", "a folder", "Choose another --run-dir")]
+        found = f"cannot be written ({existing} is a file)"
+        return [Problem(str(run_dir), "run_dir", found, "a folder", "Choose another with --run-dir")]
     free = shutil.disk_usage(existing).free
     if free >= _LEAST_FREE:
         return []
