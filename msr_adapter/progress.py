@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from msr_adapter.redaction import redact
+
 Advance = Callable[[int], None]
 
 _LOG_EVERY_S = 10.0
@@ -53,7 +55,8 @@ class Reporter:
         return Reporter(log=log, console=self.console)
 
     def note(self, text: str) -> None:
-        """Say one thing: to the terminal and to the log."""
+        """Say one thing: to the terminal and to the log. What looks like a secret is left out."""
+        text = redact(text)
         self.console.print(text, markup=False, soft_wrap=True)
         self._write(text)
 
@@ -110,7 +113,7 @@ class Reporter:
     def _write(self, text: str) -> None:
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
 
 
 class _Within(Reporter):

@@ -3,19 +3,20 @@
 Asked of the server's tokenise endpoint (vLLM's `/tokenize`); where there is none, nobody knows.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import httpx
 
-from msr_adapter.backends.retrying import RefusedError
+from msr_adapter.backends.bodies import post_now, read_json
+from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError, RefusedError
 from msr_adapter.backends.taught import Taught
 from msr_adapter.backends.wire import chat
 from msr_adapter.config.models import ModelRef, Server
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Request
+from msr_adapter.redaction import quoted, redact
 
 _SHOWN = 4
 _REFUSED = (401, 403)
@@ -54,14 +55,18 @@ def _their_tokens(client: httpx.Client, model: ModelRef, server: Server, taught:
     refusal = "no tokenise endpoint"
     for address in dict.fromkeys((f"{url.removesuffix('/v1')}/tokenize", f"{url}/tokenize")):
         try:
-            response = client.post(address, json=body)
+            response = post_now(client, address, body, server.timeout)
         except httpx.TransportError as error:
             raise NoComparisonError(f"/tokenize cannot be reached: {type(error).__name__}") from None
+        except (BrokenAnswerError, GaveUpError) as error:
+            raise NoComparisonError(f"/tokenize cannot be read: {quoted(error)}") from None
         if response.status_code == httpx.codes.OK:
             return _tokens(response)
         if response.status_code in _REFUSED:
             cause, step = "the key is missing or wrong", "set the environment variable that key_variable names"
-            raise StageError(f"{model.path} at {server.url}: status {response.status_code} of /tokenize", cause, step)
+            raise StageError(
+                f"{model.path} at {redact(server.url)}: status {response.status_code} of /tokenize", cause, step
+            )
         if response.status_code not in (404, 405):
             refusal = f"/tokenize takes no messages: {RefusedError.from_response(response)}"
     raise NoComparisonError(refusal)
@@ -69,9 +74,9 @@ def _their_tokens(client: httpx.Client, model: ModelRef, server: Server, taught:
 
 def _tokens(response: httpx.Response) -> list[int]:
     try:
-        found: Any = response.json()["tokens"]
+        found: Any = read_json(response)["tokens"]
         return [int(token) for token in found]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise NoComparisonError(f"/tokenize gave no list of tokens ({type(error).__name__})") from None
 
 

@@ -1,11 +1,11 @@
 """The odds of fixed answers from a chat endpoint: one token, its alternatives, and what is certain of the rest."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
 import httpx
 
+from msr_adapter.backends.bodies import read_json
 from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError
 from msr_adapter.generation.request import Completion, Request, reason_of
 
@@ -26,13 +26,13 @@ def read_odds(request: Request, response: httpx.Response, names: Names) -> Compl
     answer, `GaveUpError` if it has no alternatives.
     """
     try:
-        answer = response.json()
+        answer = read_json(response)
         choice = answer["choices"][0]
         content = (choice.get("logprobs") or {}).get("content") or []
         given = [(str(one["token"]), float(one["logprob"])) for one in content[0]["top_logprobs"]] if content else []
         usage = answer.get("usage") or {}
         tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as e:
         raise BrokenAnswerError(f"not an answer with logprobs ({type(e).__name__})") from None
     if not given:
         raise GaveUpError("the server gave no top_logprobs: it does not know them, or does not allow them")

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import json
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,10 @@ from typing import Self, TypeVar
 import httpx
 
 from msr_adapter.config.models import Server
+from msr_adapter.redaction import quoted
 
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """States that pass: overload, restarts, time-outs."""
-_QUOTED = 300
 _HINTS = {
     401: ("the key is missing or wrong", "set the environment variable that model.server.key_variable names"),
     403: ("the key may not use this model", "use a key that may"),
@@ -55,7 +56,7 @@ class RefusedError(Exception):
     @classmethod
     def from_response(cls, response: httpx.Response) -> Self:
         """Keep what the server said, on one line and short, and how long it asks to wait."""
-        text = " ".join(_said(response).split())[:_QUOTED]
+        text = quoted(_said(response), sent_secrets(response))
         return cls(response.status_code, text, retry_after(response.headers.get("Retry-After")))
 
 
@@ -64,6 +65,7 @@ class Attempts:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._secrets = [os.environ.get(server.key_variable or "", "")]
 
     async def run(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Await ``ask`` until it answers. Raises `GaveUpError` after the last attempt or on a refusal of this request,
@@ -79,7 +81,7 @@ class Attempts:
                     raise GaveUpError(str(error)) from None
                 last, wait, unreached = str(error), error.wait, False
             except (httpx.TransportError, TimeoutError, BrokenAnswerError) as error:
-                last, wait = _named(error), None
+                last, wait = self._named(error), None
                 unreached = unreached and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if attempt < self._server.retries:
                 await asyncio.sleep(self._pause(attempt, wait))
@@ -90,6 +92,11 @@ class Attempts:
         longest = self._server.longest_wait
         jitter = random.uniform(0, min(longest, self._server.first_wait * 2**attempt))
         return jitter if asked is None else min(longest, asked) + jitter / 10
+
+    def _named(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
+            return "no answer in time"
+        return quoted(error, self._secrets) or type(error).__name__
 
 
 def retry_after(value: str | None) -> float | None:
@@ -106,17 +113,20 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
 
 
+def sent_secrets(response: httpx.Response) -> list[str]:
+    """Return what the request carried and no message may repeat: the key."""
+    scheme, _, key = response.request.headers.get("Authorization", "").partition(" ")
+    return [one for one in (key, scheme if not key else "") if one]
+
+
 def _said(response: httpx.Response) -> str:
     """Return the server's own words: the message of an error object, else the text."""
     try:
-        content = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = json.loads(response.content)
+    except (ValueError, RecursionError):
         return response.text
     error = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
-
-
-def _named(error: Exception) -> str:
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return "no answer in time"
-    return str(error) or type(error).__name__
+    try:
+        return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    except RecursionError:
+        return response.text

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
+from msr_adapter.backends.bodies import post
 from msr_adapter.backends.retrying import Attempts, GaveUpError, RefusedError, UnusableServerError
 from msr_adapter.backends.scoring import Scoring
 from msr_adapter.backends.wire import body, read_answer
@@ -13,8 +14,7 @@ from msr_adapter.config.models import ModelRef, Server
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
-
-_HIDDEN = "***"
+from msr_adapter.redaction import quoted, redact
 
 
 class ServerBackend:
@@ -30,7 +30,7 @@ class ServerBackend:
         if model.server is None:
             raise ValueError("backend server needs model.server")
         self.model, self._server, self._scoring = model, model.server, scoring
-        self.label = f"{model.path} at {self._server.url}"
+        self.label = f"{model.path} at {redact(self._server.url)}"
         self._unreached = 0
         self._compared = ""
 
@@ -104,10 +104,10 @@ class ServerBackend:
                 return await Attempts(self._server).run(lambda: self._ask(client, request))
             except GaveUpError as error:
                 self._unreached += error.unreached
-                return Failure(request.key, _without(key, str(error)))
+                return Failure(request.key, quoted(error, [key]))
             except UnusableServerError as error:
                 cause, step = error.hint
-                raise StageError(f"{self.label}: {_without(key, str(error))}", cause, step) from None
+                raise StageError(f"{self.label}: {quoted(error, [key])}", cause, step) from None
 
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Completion:
         try:
@@ -115,7 +115,7 @@ class ServerBackend:
         except OSError as error:
             raise GaveUpError(f"image cannot be read: {type(error).__name__}") from None
         async with asyncio.timeout(self._server.timeout):
-            response = await client.post(endpoint(self._server), json=content)
+            response = await post(client, endpoint(self._server), content)
         if response.status_code != httpx.codes.OK:
             raise RefusedError.from_response(response)
         if self._scoring and request.choices:
@@ -142,8 +142,3 @@ def _growing(tasks: list["asyncio.Task[Answer]"]) -> Iterator["asyncio.Task[Answ
 
 def _reason(answers: Sequence[Answer]) -> str:
     return next(answer.reason for answer in answers if isinstance(answer, Failure))
-
-
-def _without(key: str, text: str) -> str:
-    """Return ``text`` without the key: some servers repeat it in their refusal."""
-    return text.replace(key, _HIDDEN) if key else text

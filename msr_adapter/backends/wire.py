@@ -2,16 +2,17 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 from PIL import Image as Picture
 
-from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError
+from msr_adapter.backends.bodies import read_json
+from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError, sent_secrets
 from msr_adapter.config.models import ModelRef
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Completion, Image, Request
+from msr_adapter.redaction import quoted, without
 
 _MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 """What every server reads; anything else is sent as PNG (LLaMA-Factory's server, for one, takes no WebP)."""
@@ -43,18 +44,22 @@ def read_answer(request: Request, response: httpx.Response) -> Completion:
     Raises `BrokenAnswerError` if it is none, `GaveUpError` if the server withholds it.
     """
     try:
-        answer = response.json()
+        answer = read_json(response)
         choice = answer["choices"][0]
         text, finish = choice["message"].get("content"), choice.get("finish_reason")
         usage = answer.get("usage") or {}
         tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as e:
         raise BrokenAnswerError(f"not an answer to a chat request ({type(e).__name__})") from None
     if not isinstance(text, str | None):
         raise BrokenAnswerError(f"the content is {type(text).__name__}, not text")
-    if finish not in _FINISHED:
-        raise GaveUpError(f"the server ended the answer with finish_reason {finish!r}")
-    return Completion(request.key, (text or "").strip(), (), _FINISHED[finish], *tokens)
+    if not isinstance(finish, str) or finish not in _FINISHED:
+        said = quoted(repr(finish), sent_secrets(response))
+        raise GaveUpError(f"the server ended the answer with finish_reason {said}")
+    text = text or ""
+    for secret in sent_secrets(response):  # an answer that repeats the key would carry it into every table
+        text = without(text, secret)
+    return Completion(request.key, text.strip(), (), _FINISHED[finish], *tokens)
 
 
 def _content(request: Request, url: Callable[[Image], str]) -> str | list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from msr_adapter.errors import MsrError, UserError
+from msr_adapter.redaction import redact
 
 
 class InterruptError(MsrError):
@@ -50,8 +51,9 @@ def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
 def _fail(error: MsrError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, UserError) else ()
     if as_json:
-        body = {"exit_code": error.exit_code, "message": str(error), "problems": [asdict(one) for one in problems]}
+        told = [{key: redact(value) for key, value in asdict(one).items()} for one in problems]
+        body = {"exit_code": error.exit_code, "message": redact(str(error)), "problems": told}
         typer.echo(json.dumps({"error": body}, indent=2, ensure_ascii=False))
     heading = f"{len(problems)} problems:\n" if len(problems) > 1 else ""
-    typer.secho(f"{heading}{error}", err=True, fg=typer.colors.RED)
+    typer.secho(f"{heading}{redact(str(error))}", err=True, fg=typer.colors.RED)
     raise typer.Exit(error.exit_code) from None

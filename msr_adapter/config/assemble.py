@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from msr_adapter.config.bundled import YamlKind, find_yaml, not_found
-from msr_adapter.config.yamltree import SET, Loc, Node, Source, dotted, parse
+from msr_adapter.config.yamltree import LARGEST, SET, Loc, Node, Source, dotted, parse
 from msr_adapter.errors import Problem
 
 PROTOCOL: Loc = ("evaluate", "protocol")
 SOURCE: Loc = ("data", "source")
+_LONGEST_CHAIN = 32
 
 
 class Assembler:
@@ -16,9 +17,15 @@ class Assembler:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._known: dict[tuple[Path, YamlKind], Node | None] = {}
 
     def read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...] = ()) -> Node | None:
         """Read a YAML file on top of what it extends; None when it or a parent cannot be read."""
+        if (path, kind) not in self._known:  # a parent of several is read once, however many ways lead to it
+            self._known[path, kind] = self._read(path, kind, chain)
+        return self._known[path, kind]
+
+    def _read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...]) -> Node | None:
         tree = self._read_alone(path)
         if tree is None or "extends" not in tree.value:
             return tree
@@ -76,7 +83,12 @@ class Assembler:
         """Read one file; without a `name` of its own it is called like the file."""
         label = shown(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            with path.open("rb") as file:
+                data = file.read(LARGEST + 1)
+            if len(data) > LARGEST:
+                self.problems.append(Problem(label, "", f"more than {LARGEST // 2**10} KiB", "a pipeline"))
+                return None
+            text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError:
             self.problems.append(Problem(label, "", "not UTF-8 text", next_step="Save the file as UTF-8"))
             return None
@@ -108,6 +120,10 @@ class Assembler:
         if path in chain:
             circle = " -> ".join(link.name for link in (*chain[chain.index(path) :], path))
             self.problems.append(Problem(name.where, "extends", f"a circle: {circle}", next_step="Cut it in one file"))
+            return None
+        if len(chain) >= _LONGEST_CHAIN:
+            found = f"more than {_LONGEST_CHAIN} files, each of which extends the next"
+            self.problems.append(Problem(name.where, "extends", found, next_step="Write some of them together"))
             return None
         return self.read(path, kind, chain)
 

@@ -16,6 +16,12 @@ from msr_adapter.errors import Problem
 Loc = tuple[str | int, ...]
 Value = Any  # dict[str, Node] | list[Node] | str | int | float | bool | None
 
+LARGEST = 512 * 2**10
+"""Bytes of a file; PyYAML reads about as many in a few seconds."""
+_MOST_VALUES = 20_000
+"""Values of a file, those counted again that aliases repeat."""
+_DEEPEST = 50
+
 SET = "--set"
 """The place of values from the command line."""
 
@@ -104,19 +110,37 @@ def parse(text: str, source: Source, problems: list[Problem]) -> Node | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
         problems.append(Problem(source.where(line), "", f"the control character U+{ord(text[error.position]):04X}"))
+    except _TooMuchError as error:
+        problems.append(Problem(source.where(error.line), "", str(error), next_step="Write less, or fewer aliases"))
+    except RecursionError:
+        problems.append(Problem(source.label, "", "nested too deeply", f"at most {_DEEPEST} levels"))
     return None
 
 
-@dataclass(frozen=True)
+class _TooMuchError(Exception):
+    """The aliases or the levels of a file are more than any pipeline has."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+@dataclass
 class _Builder:
     """Turns PyYAML's nodes into ours."""
 
     loader: _CoreLoader
     source: Source
     problems: list[Problem]
+    values: int = 0
 
     def build(self, node: yaml.Node, where: str, loc: Loc, above: tuple[yaml.Node, ...] = ()) -> Node:
         value: Value
+        self.values += 1
+        if self.values > _MOST_VALUES:
+            raise _TooMuchError(f"more than {_MOST_VALUES:,} values, repeated ones included", node.start_mark.line)
+        if len(above) > _DEEPEST:
+            raise _TooMuchError(f"nested more than {_DEEPEST} levels deep", node.start_mark.line)
         if node in above:
             self._report(node, loc, "the value contains itself", "Write it out without the alias")
             value = None

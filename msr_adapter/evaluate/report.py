@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 
+from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate import cost, explorer, figures, sections, shown, slice_tables, summaries
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.cases import make_cases
@@ -24,11 +25,14 @@ from msr_adapter.evaluate.readings import read_readings
 from msr_adapter.evaluate.training import selection_table, training_findings, training_tiles
 from msr_adapter.evaluate.worth import shortcut_rows, worth_facts
 from msr_adapter.files import bundled, write_text
+from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
 
 _EXPLORER_BYTES = 22_000_000
 """Base64 characters that the explorer may take of a page that stays under 25 MB."""
 _COVER_BYTES = 11_000_000
 """Bytes of covers in it, at most."""
+_LIMITS = Limits(work=200_000_000, value=60_000_000, seconds=30.0)
+"""A page of 25 MB takes about a third of it."""
 
 _DESCRIBED = {
     "base": "the recommender before fine-tuning.",
@@ -57,21 +61,33 @@ def write_report(
     The page makes no request; every text is escaped; its policy lets only the scripts and styles we wrote run.
     """
     environment = _environment(context)
-    page = environment.get_template("report.html.j2").render(
+    values = {
         **_numbers(metrics, models, held_out, data_dir, context),
         **_users(metrics, models, held_out, scores, data_dir, context),
-        policy=_policy(environment),
-        name=context.name,
-        metrics=metrics,
-        facts=sections.facts(metrics),
-        blocks=_blocks(metrics, context),
-    )
-    write_text(path, page)
+        "name": context.name,
+        "metrics": metrics,
+        "facts": sections.facts(metrics),
+        "blocks": _blocks(metrics, context),
+    }
+    write_text(path, _render(environment, values))
+
+
+def _render(environment: Environment, values: Mapping[str, Any]) -> str:
+    """Return the page. A template that fails is the user's: `UserError` with its line."""
+    try:
+        return environment.get_template("report.html.j2").render(**values, policy=_policy(environment))
+    except (TemplateError, LimitError, RecursionError, OverflowError) as error:
+        line = f":{error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+        where = f"{error.filename or error.name}{line}" if isinstance(error, TemplateSyntaxError) else ""
+        where = where or last_template_line(error.__traceback__) or "report.html.j2"
+        step = "Correct it, or remove it to have the bundled one"
+        raise UserError(Problem(where, "", f"cannot be rendered ({error})", "", step)) from error
 
 
 def _environment(context: ReportContext) -> Environment:
     folders = [folder for folder in (context.templates, bundled("templates")) if folder is not None]
-    return Environment(
+    return BoundedEnvironment(
+        _LIMITS,
         loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,

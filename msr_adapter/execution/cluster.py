@@ -19,6 +19,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.execution.devices import share_gpus, threads
 from msr_adapter.execution.messages import Died, Done, Message, Raised, Ready, Recipe, node
 from msr_adapter.execution.worker import Worker
+from msr_adapter.redaction import quoted
 
 _WAIT_S = 1.0
 _REACH_S = 10.0
@@ -26,7 +27,6 @@ _START_S = 600.0
 """How long the first worker may take: a cluster may have to add a machine for it."""
 _STORE_BYTES = 200 * 2**20
 """Of our own cluster: shards of texts are small."""
-_LINE = 300
 _FOLDER = "msr-ray-"
 _TOKEN = secrets.token_hex(32)
 """Key of the clusters that this process starts; their processes have it from their environment, and no file has it."""
@@ -204,4 +204,4 @@ def _reach(address: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:_LINE] or type(error).__name__
+    return quoted(error) or type(error).__name__

@@ -11,6 +11,7 @@ from typing import Self
 from msr_adapter.backends.sharing.spent import Spent
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend
+from msr_adapter.redaction import quoted, redact
 
 _LIBRARIES = ("msr-adapter", "llamafactory", "transformers", "torch", "peft")
 
@@ -69,11 +70,11 @@ class Raised:
     @classmethod
     def of(cls, number: int, error: Exception) -> Self:
         """Take an exception along: as it is where it can travel, else as what it says."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redact("".join(traceback.format_exception(error)))
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:  # whatever its own pickling raises
-            error = StageError(f"{type(error).__name__} on {node()}: {error}")
+            error = StageError(f"{type(error).__name__} on {node()}: {quoted(error)}")
         return cls(number, error, trace)
 
 

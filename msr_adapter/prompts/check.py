@@ -8,6 +8,7 @@ import jinja2
 from jinja2 import meta, nodes
 
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.prompts.sandbox import LimitError
 from msr_adapter.prompts.sources import parse, read_source, sources
 from msr_adapter.prompts.variables import VARIABLES
 
@@ -79,4 +80,6 @@ def _render_problems(cases: Sequence[Callable[[], str]]) -> list[Problem]:
             case()
         except UserError as error:
             problems += error.problems
+            if isinstance(error.__cause__, LimitError):
+                break  # the other cases would take as long
     return problems

@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutral import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
+from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, last_template_line
 from msr_adapter.prompts.sources import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
 
@@ -41,7 +40,7 @@ class Prompts:
         self.folder, self.wording, self.question = folder, wording, question
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
-        self.environment = ImmutableSandboxedEnvironment(
+        self.environment = BoundedEnvironment(
             loader=jinja2.FileSystemLoader(folders) if texts is None else jinja2.DictLoader(texts),
             undefined=jinja2.StrictUndefined,
             autoescape=False,
@@ -155,7 +154,7 @@ class Prompts:
             code = self.environment.compile(tree, f"{name}.j2", path)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(self.problem(name, error)) from error
-        return jinja2.Template.from_code(self.environment, code, self.environment.make_globals(None))
+        return self.environment.template_class.from_code(self.environment, code, self.environment.make_globals(None))
 
     def image_error(self, name: str, found: int, images: int) -> UserError:
         """Return the error of a prompt with ``found`` placeholders in place of ``images``."""
@@ -168,7 +167,12 @@ class Prompts:
         """Place a failure: a syntax error knows its line, a failure while rendering leaves it in the traceback."""
         if isinstance(error, jinja2.TemplateSyntaxError):
             return Problem(f"{error.filename or error.name}:{error.lineno}", "", error.message or "cannot be parsed")
-        where = _last_template_line(error.__traceback__) or f"{name}.j2"
+        where = last_template_line(error.__traceback__) or f"{name}.j2"
+        if isinstance(error, LimitError | RecursionError | MemoryError):
+            found = str(error) if isinstance(error, LimitError) else "it calls itself without end"
+            return Problem(
+                where, "", f"the template does not end: {found}", "", "Shorten its loops and what they make."
+            )
         known = ", ".join(VARIABLES[name])
         return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
 
@@ -189,13 +193,3 @@ def _image_problem(template: jinja2.Template, found: int, images: int) -> Proble
         f"{images} expected",
         "Write it once, inside {% if image %}." if "image" in VARIABLES.get(Path(path).stem, ()) else "Remove it.",
     )
-
-
-def _last_template_line(traceback: TracebackType | None) -> str:
-    """Find the innermost frame that lies in a template: Jinja maps its frames back to template lines."""
-    place = ""
-    while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        place = f"{path}:{traceback.tb_lineno}" if path.endswith(".j2") else place
-        traceback = traceback.tb_next
-    return place

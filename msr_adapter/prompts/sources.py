@@ -40,6 +40,8 @@ def parse(environment: jinja2.Environment, source: str, path: str) -> nodes.Temp
         return environment.parse(source)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(Problem(f"{path}:{error.lineno}", "", error.message or "cannot be parsed")) from error
+    except RecursionError:
+        raise UserError(Problem(path, "", "is nested too deeply", "", "Write it in smaller steps.")) from None
 
 
 def _references(tree: nodes.Template, path: str) -> list[tuple[str, str]]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from msr_adapter.config.models.base import Model, allowed
+from msr_adapter.redaction import redact
 
 AUTO = "auto"
 """The template is found from the model's own files."""
@@ -35,6 +36,13 @@ class Server(Model):
     Their score is a bound, counted and marked; a candidate with neither answer ends the stage in any case."""
     compare_prompts: bool = True
     """Of `evaluate.scorer`: ask the server's `/tokenize` for some prompts and refuse tokens that were not trained."""
+
+    @field_validator("url")
+    @classmethod
+    def _without_secrets(cls, url: str) -> str:
+        if redact(url) != url:
+            raise ValueError("a URL is written down with the run: name the variable of its key in key_variable")
+        return url
 
 
 class ModelRef(Model):

@@ -22,6 +22,7 @@ from msr_adapter.data.pictures import quiet_pillow
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import atomic_path, digest, write_json
 from msr_adapter.progress import Reporter
+from msr_adapter.redaction import redact
 
 FAILURES = "fetch-failures.csv"
 REPORT = "fetch-report.json"
@@ -132,7 +133,9 @@ def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[st
         return report
     write_json(folder / REPORT, report)
     with atomic_path(folder / FAILURES) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("item_id", "url", "reason"), *((f.item_id, f.url, f.reason) for f in failed)])
+        csv.writer(file).writerows(
+            [("item_id", "url", "reason"), *((f.item_id, redact(f.url), f.reason) for f in failed)]
+        )
     return report
 
 

@@ -15,6 +15,7 @@ from msr_adapter.data.readers.aliases import ALIASES, find_columns
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import ITEM, ITEM_MORE, LOG, LOG_MORE, Configured, header_problems, read_tables
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.redaction import redact
 
 _ROWS = Layout("parquet")
 _BATCH = 65_536
@@ -173,6 +174,6 @@ def _chosen(splits: Mapping[str, Any], given: HubTable, field: str) -> dict[str,
 
 
 def _unreadable(given: HubTable, field: str, error: Exception) -> Problem:
-    found = f"cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    found = f"cannot be loaded ({redact((str(error).splitlines() or [type(error).__name__])[0])})"
     step = "A local folder begins with `./`; the hub needs a network, and a token in HF_TOKEN for what is private"
     return Problem(given.path, f"data.source.{field}", found, "a data set of Hugging Face", step)

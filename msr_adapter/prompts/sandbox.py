@@ -1,0 +1,364 @@
+"""Templates of others: they can call nothing but text, and they end, in bounded time and memory.
+
+Everything is counted while a template renders, on whatever thread: each pass of a loop, each call of a macro and each
+inclusion by the size of its body, each value that is made by its length. No value may be larger than `Limits.value`,
+so that no single step takes long; the clock is read at every step besides.
+"""
+
+import functools
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from types import TracebackType
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context, LoopContext, markup_join, str_join
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+_NODE = 16
+"""Units of work that a node of a template's tree counts for; a character that is made counts for one."""
+_OTHER = 20
+"""Characters of what is neither text nor a container: numbers, dates."""
+_LARGEST_BITS = 4096
+"""Larger integers are refused: their arithmetic takes more than a moment."""
+_TEXT_LIKE = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
+_CONTAINERS: tuple[Any, ...] = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    range,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
+_BODIES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
+_GROWING = {
+    "batch", "center", "expandtabs", "hex", "indent", "join", "ljust", "pprint", "replace", "rjust", "slice",
+    "to_bytes", "tojson", "translate", "urlize", "wordwrap", "zfill",
+}  # fmt: skip
+"""Filters and methods whose result may be as large as the product of what they are given."""
+_TAKING = {"default", "d", "first", "last", "random", "min", "max", "length", "count"}
+"""Filters that return what was there before, or a number."""
+_WIDE = re.compile(r"[:%.][^{}a-zA-Z]*\d{5}|\{[^{}]*:[^{}]*\{|%[^a-zA-Z%]*\*")
+"""In a format: a width of five digits, or one that is given as a value."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one rendering may take."""
+
+    work: int = 20_000_000
+    """Units: characters made, and nodes of the template passed in loops."""
+    value: int = 5_000_000
+    """Characters of one value, all that it holds included."""
+    seconds: float = 5.0
+    """Of the thread's processor time."""
+
+
+class LimitError(Exception):
+    """A template takes too long, or makes too much."""
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which rendering ends: `LimitError` where it would not within the `Limits`."""
+
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
+
+    def __init__(self, limits: Limits = Limits(), **options: Any) -> None:
+        super().__init__(finalize=self._print, **options)
+        self.limits = limits
+        self._local = threading.local()
+        del self.globals["lipsum"]
+        self.filters = {name: self._guard(name, function) for name, function in self.filters.items()}
+        tests: dict[str, Any] = dict(self.tests)
+        self.tests = {name: self._guard(name, function, test=True) for name, function in tests.items()}
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is rendered within, from nothing."""
+        outer = getattr(self._local, "budget", None)
+        self._local.budget = _Budget(self.limits)
+        try:
+            yield
+        finally:
+            self._local.budget = outer
+
+    def step(self, units: int) -> bool:
+        """Count work and return True; the code of every template calls it. Raises `LimitError`."""
+        self._budget.spend(units)
+        return True
+
+    def made(self, value: Any) -> Any:
+        """Count a value that was made, and return it. Raises `LimitError`."""
+        if isinstance(value, str | bytes):
+            self._fits(len(value))
+            self._budget.spend(len(value))
+        elif isinstance(value, int):
+            _require_small(value)
+        elif value is not None and not isinstance(value, float | LoopContext):
+            self._budget.spend(self._weigh(value))
+        return value
+
+    def joined(self, context: EvalContext, values: tuple[Any, ...]) -> str:
+        """Return what `~` makes."""
+        self._fits(self._weigh(values))
+        return str(self.made((markup_join if context.autoescape else str_join)(values)))
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """Return the pieces as one text; they were counted when they were printed."""
+        found, size = [], 0
+        for piece in pieces:
+            size += len(piece)
+            if size > self.limits.work:
+                raise LimitError("its text becomes too long")
+            found.append(piece)
+        self._budget.spend(size)
+        return "".join(found)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        """Call what templates may call."""
+        __self.step(_NODE)
+        owner = _owner(__obj)
+        if not isinstance(owner, _TEXT_LIKE):
+            result = super().call(__context, __obj, *args, **kwargs)
+            return __self.made(result) if isinstance(result, dict) else result
+        args = tuple(map(__self._whole, args))
+        name = getattr(__obj, "__name__", "")
+        if name in ("format", "format_map"):
+            __self._require_narrow(owner, (args, kwargs))
+        elif name in _GROWING:
+            __self._require_product(owner, *args, *kwargs.values())
+        return __self.made(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Apply an operator whose result is not too large."""
+        self.step(_NODE)
+        for side in (left, right):
+            if isinstance(side, int):
+                _require_small(side)
+        if operator == "**" and isinstance(left, int) and isinstance(right, int):
+            if abs(right) * left.bit_length() > _LARGEST_BITS:
+                raise LimitError("a number becomes too large")
+        elif operator == "*" and not (isinstance(left, int | float) and isinstance(right, int | float)):
+            number, other = (left, right) if isinstance(left, int) else (right, left)
+            self._fits(max(int(number), 0) * self._weigh(other) if isinstance(number, int) else 0)
+        elif operator == "%" and isinstance(left, str | bytes):
+            self._require_narrow(left, right)
+        return self.made(super().call_binop(context, operator, left, right))
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        """Allow Jinja's own (macros, blocks, loops, globals) and the methods of texts, numbers and containers."""
+        if not super().is_safe_callable(obj):
+            return False
+        owner = _owner(obj)
+        own = any(type(one).__module__.startswith("jinja2.") for one in (obj, owner))
+        return own or isinstance(owner, _TEXT_LIKE) or any(obj is one for one in self.globals.values())
+
+    def get_template(self, *args: Any, **kwargs: Any) -> jinja2.Template:
+        """Load a template."""
+        try:
+            return super().get_template(*args, **kwargs)
+        except RecursionError:
+            raise LimitError("it is nested too deeply") from None
+
+    @property
+    def _budget(self) -> "_Budget":
+        budget = getattr(self._local, "budget", None)
+        if budget is None:
+            raise LimitError("nothing is computed before a template is rendered")  # Jinja folds constants: not here
+        return budget  # type: ignore[no-any-return]
+
+    def _print(self, value: Any) -> Any:
+        if getattr(self._local, "budget", None) is not None:
+            self.made(value)
+        return value
+
+    def _guard(self, name: str, function: Callable[..., Any], *, test: bool = False) -> Callable[..., Any]:
+        passed = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self.step(_NODE)
+            args = (*args[:passed], *map(self._whole, args[passed:]))
+            given = args[passed:]
+            if name == "format" and given:
+                self._require_narrow(given[0], (given[1:], kwargs))
+            elif not test and name in _GROWING:
+                self._require_product(*given, *kwargs.values())
+            elif name in ("string", "sum"):
+                self.made(given)
+                adds_lists = name == "sum" and not isinstance(kwargs.get("start", given[2:] or 0), int | float)
+                self._fits(len(given[0]) ** 2 if adds_lists else 0)  # each sum copies the last one
+            result = function(*args, **kwargs)
+            return result if test or name in _TAKING else self.made(result)
+
+        return guarded
+
+    def _whole(self, value: Any) -> Any:
+        """Return an iterator as a list, so that its size is known before anything is made of it."""
+        if isinstance(value, Iterator) and not isinstance(value, LoopContext):
+            value = list(self._counted(value))
+        return value
+
+    def _counted(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            self.step(_NODE)
+            yield value
+
+    def _require_narrow(self, text: Any, values: Any) -> None:
+        """Refuse a format whose result may be far larger than format and values."""
+        if isinstance(text, bytes):
+            text = text.decode("latin-1")
+        if isinstance(text, str) and _WIDE.search(text):
+            raise LimitError("a format asks for too wide a text")
+        self._fits(max(1, len(text) // 2 if isinstance(text, str) else 1) * self._weigh(values))
+
+    def _require_product(self, first: Any, *others: Any) -> None:
+        sizes = [abs(other) if isinstance(other, int) else self._weigh(other) for other in others if other is not None]
+        if math.prod(max(1, size) for size in (self._weigh(first), *sizes)) > 20 * self.limits.value:
+            raise LimitError("a value becomes too large")
+
+    def _fits(self, size: int) -> None:
+        if size > self.limits.value:
+            raise LimitError("a value becomes too large")
+
+    def _weigh(self, value: Any) -> int:
+        """Return about how many characters a value has when it is printed. Raises `LimitError`."""
+        total, waiting = 0, [value]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str | bytes):
+                total += len(one)
+            elif isinstance(one, Mapping):
+                total += _OTHER
+                waiting += [*one.keys(), *one.values()]
+            elif isinstance(one, _CONTAINERS):
+                total += _OTHER
+                self._fits(total + len(one))
+                waiting += one
+            elif isinstance(one, Namespace):
+                waiting += object.__getattribute__(one, "_Namespace__attrs").values()
+            elif is_dataclass(one) and not isinstance(one, type):
+                waiting += [getattr(one, field.name) for field in fields(one)]
+            else:
+                total += _OTHER
+            self._fits(total + len(waiting))
+        return total
+
+
+class _Budget:
+    """What is left of the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._left, self._limits = limits.work, limits
+        self._began, self._read_at = time.thread_time(), time.monotonic() + limits.seconds
+
+    def spend(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise LimitError("it takes too long, or its text becomes too long")
+        if time.monotonic() > self._read_at:  # a machine that stood still is no fault of the template
+            self._read_at = time.monotonic() + self._limits.seconds / 8
+            if time.thread_time() - self._began > self._limits.seconds:
+                raise LimitError(f"it takes longer than {self._limits.seconds:g} s")
+
+
+class _Code(CodeGenerator):
+    """Writes the counting into a template's code."""
+
+    def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
+        """Count each body by its size."""
+        bodies: list[Any] = [node, *node.find_all(_BODIES)]
+        sizes = [_NODE * (1 + sum(1 for _ in body.find_all(nodes.Node))) for body in bodies]
+        for body, size in zip(bodies, sizes, strict=True):
+            count = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(size)], [], None, None)
+            body.body.insert(0, nodes.ExprStmt(count).set_lineno(body.lineno))
+            if isinstance(body, nodes.For) and body.test is not None:
+                body.test = nodes.And(count, body.test).set_lineno(body.lineno)
+        super().visit_Template(node, frame)
+
+    def visit_Call(self, node: nodes.Call, frame: Frame, **options: Any) -> None:  # type: ignore[override] # noqa: N802
+        """Write a call; our own is not the template's."""
+        if isinstance(node.node, nodes.EnvironmentAttribute):
+            self.write(f"environment.{node.node.name}({node.args[0].as_const()})")
+        else:
+            super().visit_Call(node, frame, **options)
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        """Write `~`."""
+        self.write("environment.joined(context.eval_ctx, (")
+        for one in node.nodes:
+            self.visit(one, frame)
+            self.write(", ")
+        self.write("))")
+
+    def _made(self, write: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
+        self.write("environment.made(")
+        write(node, frame)
+        self.write(")")
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        """Write a list."""
+        self._made(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        """Write a mapping."""
+        self._made(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        """Write a tuple; that of an assignment's names is none."""
+        if node.ctx == "load":
+            self._made(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        """Write a part of a value; a slice is a value of its own."""
+        if isinstance(node.arg, nodes.Slice):
+            self._made(super().visit_Getitem, node, frame)
+        else:
+            super().visit_Getitem(node, frame)
+
+
+class _Template(jinja2.Template):
+    """A template that is rendered within the limits of its environment."""
+
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        """Return the text."""
+        assert isinstance(self.environment, BoundedEnvironment)
+        with self.environment.counting():
+            return super().render(*args, **kwargs)
+
+
+BoundedEnvironment.code_generator_class = _Code
+BoundedEnvironment.template_class = _Template
+
+
+def last_template_line(traceback: TracebackType | None) -> str:
+    """Find the innermost frame that lies in a template: Jinja maps its frames back to template lines."""
+    place = ""
+    while traceback is not None:
+        path = traceback.tb_frame.f_code.co_filename
+        place = f"{path}:{traceback.tb_lineno}" if path.endswith(".j2") else place
+        traceback = traceback.tb_next
+    return place
+
+
+def _owner(method: Any) -> Any:
+    """Return what a method belongs to; Jinja wraps those that format."""
+    return getattr(getattr(method, "__wrapped__", method), "__self__", None)
+
+
+def _require_small(number: int) -> None:
+    if number.bit_length() > _LARGEST_BITS:
+        raise LimitError("a number becomes too large")
