@@ -17,15 +17,13 @@ from types import TracebackType
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, LoopContext, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-_NODE = 16
-"""Units of work that a node of a template's tree counts for; a character that is made counts for one."""
+from msr_adapter.prompts.counting import NODE, CountingCode
+
 _OTHER = 20
 """Characters of what is neither text nor a container: numbers, dates."""
 _LARGEST_BITS = 4096
@@ -41,7 +39,6 @@ _CONTAINERS: tuple[Any, ...] = (
     type({}.values()),
     type({}.items()),
 )
-_BODIES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
 _GROWING = {
     "batch", "center", "expandtabs", "hex", "indent", "join", "ljust", "pprint", "replace", "rjust", "slice",
     "to_bytes", "tojson", "translate", "urlize", "wordwrap", "zfill",
@@ -127,7 +124,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call what templates may call."""
-        __self.step(_NODE)
+        __self.step(NODE)
         owner = _owner(__obj)
         if not isinstance(owner, _TEXT_LIKE):
             result = super().call(__context, __obj, *args, **kwargs)
@@ -142,7 +139,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator whose result is not too large."""
-        self.step(_NODE)
+        self.step(NODE)
         for side in (left, right):
             if isinstance(side, int):
                 _require_small(side)
@@ -188,7 +185,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            self.step(_NODE)
+            self.step(NODE)
             args = (*args[:passed], *map(self._whole, args[passed:]))
             given = args[passed:]
             if name == "format" and given:
@@ -212,7 +209,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _counted(self, values: Iterator[Any]) -> Iterator[Any]:
         for value in values:
-            self.step(_NODE)
+            self.step(NODE)
             yield value
 
     def _require_narrow(self, text: Any, values: Any) -> None:
@@ -273,63 +270,6 @@ class _Budget:
                 raise LimitError(f"it takes longer than {self._limits.seconds:g} s")
 
 
-class _Code(CodeGenerator):
-    """Writes the counting into a template's code."""
-
-    def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
-        """Count each body by its size."""
-        bodies: list[Any] = [node, *node.find_all(_BODIES)]
-        sizes = [_NODE * (1 + sum(1 for _ in body.find_all(nodes.Node))) for body in bodies]
-        for body, size in zip(bodies, sizes, strict=True):
-            count = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(size)], [], None, None)
-            body.body.insert(0, nodes.ExprStmt(count).set_lineno(body.lineno))
-            if isinstance(body, nodes.For) and body.test is not None:
-                body.test = nodes.And(count, body.test).set_lineno(body.lineno)
-        super().visit_Template(node, frame)
-
-    def visit_Call(self, node: nodes.Call, frame: Frame, **options: Any) -> None:  # type: ignore[override] # noqa: N802
-        """Write a call; our own is not the template's."""
-        if isinstance(node.node, nodes.EnvironmentAttribute):
-            self.write(f"environment.{node.node.name}({node.args[0].as_const()})")
-        else:
-            super().visit_Call(node, frame, **options)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
-        """Write `~`."""
-        self.write("environment.joined(context.eval_ctx, (")
-        for one in node.nodes:
-            self.visit(one, frame)
-            self.write(", ")
-        self.write("))")
-
-    def _made(self, write: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
-        self.write("environment.made(")
-        write(node, frame)
-        self.write(")")
-
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
-        """Write a list."""
-        self._made(super().visit_List, node, frame)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
-        """Write a mapping."""
-        self._made(super().visit_Dict, node, frame)
-
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
-        """Write a tuple; that of an assignment's names is none."""
-        if node.ctx == "load":
-            self._made(super().visit_Tuple, node, frame)
-        else:
-            super().visit_Tuple(node, frame)
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
-        """Write a part of a value; a slice is a value of its own."""
-        if isinstance(node.arg, nodes.Slice):
-            self._made(super().visit_Getitem, node, frame)
-        else:
-            super().visit_Getitem(node, frame)
-
-
 class _Template(jinja2.Template):
     """A template that is rendered within the limits of its environment."""
 
@@ -340,7 +280,7 @@ class _Template(jinja2.Template):
             return super().render(*args, **kwargs)
 
 
-BoundedEnvironment.code_generator_class = _Code
+BoundedEnvironment.code_generator_class = CountingCode
 BoundedEnvironment.template_class = _Template
 
 
