@@ -295,7 +295,7 @@ def _run_evaluate(c: Context) -> dict[str, Any]:
 _TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candidates.parquet", "truth.parquet")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", 3, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
+    Stage("data", 4, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage(
         "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
         _forecast_config, _model_sources, _run_forecast,
