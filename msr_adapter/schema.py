@@ -3,9 +3,11 @@
 Ids are strings everywhere (leading zeros survive); integer codes are a stage's private matter.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -137,6 +139,34 @@ RECOMMENDATIONS = pa.schema(
     ]
 )
 """Ranked lists, grouped by user in the order asked for, by rank."""
+
+
+def candidates_digest(column: Callable[[str], Iterable[pa.Array]]) -> str:
+    """Return the SHA-256 of candidate lists: example ids, labels and item ids (CANDIDATES rows) in order.
+
+    ``column`` yields a column's values in chunks of any size, and is asked for one column after the other, so that
+    the whole need not be in memory. Equal lists have one digest, whatever file format or library version stored them.
+    """
+    content = hashlib.sha256()
+    for ids in column("example_id"):
+        content.update(ids.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+    for labels in column("label"):
+        content.update(labels.to_numpy(zero_copy_only=False).astype("<i1").tobytes())
+    # The lengths say where one id ends and the next begins.
+    for ids in column("item_id"):
+        content.update(pc.binary_length(ids).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+    for ids in column("item_id"):
+        content.update(_text(ids))
+    return content.hexdigest()
+
+
+def _text(ids: pa.StringArray) -> bytes:
+    """Return all strings of an array, joined, as the bytes that Arrow holds them in."""
+    _, offsets, text = ids.buffers()
+    if not len(ids) or text is None:
+        return b""
+    bounds = np.frombuffer(offsets, dtype=np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    return bytes(memoryview(text)[bounds[0] : bounds[-1]])
 
 
 def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:

@@ -5,22 +5,31 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from data_builders import Row, log_of
 
 from msr_adapter.config.models import Negatives, Protocol, Split, TrainNegatives
 from msr_adapter.data.audit import Audit
 from msr_adapter.data.candidates import CHUNK, draw_candidates
 from msr_adapter.data.corpus import Log, Rows, degree
-from msr_adapter.data.frozen import Candidates, candidates_digest
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.pools import Knowledge
 from msr_adapter.data.recipes import Draw, make_recipes
 from msr_adapter.data.shortage import Tally
 from msr_adapter.data.split import Examples, known_to_training, make_examples
+from msr_adapter.schema import candidates_digest
 
 LAST_OUT = Split(kind="leave-last-out")
 
 Groups = dict[tuple[str, str], list[tuple[str, int]]]
 """(user, target) -> [(item, label), ...] in order."""
+
+
+def digest_of(log: Log, drawn: Candidates) -> str:
+    """Identify the lists of all splits, training too."""
+    items = log.items.gather(drawn.item).to_arrow().cast(pa.string())
+    columns = {"example_id": pa.array(drawn.example), "label": pa.array(drawn.label), "item_id": items}
+    return candidates_digest(lambda name: [columns[name]])
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Drawn:
 
     @property
     def digest(self) -> str:
-        return candidates_digest(self.log, self.examples, self.candidates)
+        return digest_of(self.log, self.candidates)
 
     def groups(self, split: int | None = None) -> Groups:
         names, items = self.log.users.to_list(), self.log.items.to_list()

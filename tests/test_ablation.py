@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretended_training import pretend_to_train
 from scripted_pipeline import scripted
 from typer.testing import CliRunner, Result
 
@@ -13,7 +14,6 @@ from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.ablations import Row, ablation_table
-from msr_adapter.files import digest, path_stamp
 from msr_adapter.pipeline import RunResult, run
 from msr_adapter.pipeline.ablation import VARIANTS, Ablation, ablate
 from msr_adapter.pipeline.context import Context
@@ -24,13 +24,6 @@ YAML = scripted(
     30, "[0.5, 0.1, 0.4]", "{protocol: {name: quick, confidence: {samples: 100}, slices: []}, baselines: [popularity]}"
 )
 QUIET = Reporter(quiet=True)
-
-
-def pretend_to_train(c: Context) -> dict[str, Any]:
-    """Write "weights" that depend on the data set, as real ones do."""
-    (c.out / "model").mkdir()
-    (c.out / "model" / "model.safetensors").write_text(digest(path_stamp(c.dir("dataset") / "msr_train")))
-    return {}
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_only_a_training_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
         running.join(loaded, ("evaluate",), reporter=QUIET)
     with pytest.raises(StageError, match="did not begin to train within"):
         running.join(loaded, ("data",), force=("train",), reporter=QUIET)
-    monkeypatch.setattr(running, "plan", lambda _: {"train": "up to date"})
+    monkeypatch.setattr(running, "plan", lambda *_, **__: {"train": "up to date"})
     assert running.join(loaded, ("evaluate",), reporter=QUIET)
     with pytest.raises(StageError, match="did not begin to train within"):
         running.join(loaded, ("evaluate",), force=("train",), reporter=QUIET)

@@ -65,5 +65,5 @@ def export(
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
         counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)
         use = "" if split is Held.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
-        text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates{use}"
+        text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates, digest {counts['digest'][:16]}{use}"
         emit({"file": str(out), "split": split.value, **counts}, text, as_json)

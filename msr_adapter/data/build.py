@@ -13,7 +13,7 @@ from msr_adapter.data.candidates import draw_candidates
 from msr_adapter.data.check import check, check_protocol, packed_problems
 from msr_adapter.data.corpus import Corpus, Log, degree, encode
 from msr_adapter.data.filters import clean
-from msr_adapter.data.frozen import Candidates, candidates_digest
+from msr_adapter.data.frozen import Candidates
 from msr_adapter.data.illustrate import illustrate
 from msr_adapter.data.imported import read_imported
 from msr_adapter.data.parts import part_problems
@@ -25,6 +25,7 @@ from msr_adapter.data.shortfall import empty_splits
 from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
+    test_lists_digest,
     write_candidates,
     write_examples,
     write_interactions,
@@ -72,7 +73,7 @@ def build(
     facts = {
         "splits": _split_counts(examples, candidates),
         "history": _history_lengths(examples),
-        "candidates_digest": candidates_digest(log, examples, candidates),
+        "candidates_digest": test_lists_digest(log, examples, candidates),
     }
     write_json(out / "audit.json", audit.as_json(**facts, statistics=statistics))
     tell(audit, {**facts, "statistics": statistics}, reporter)

@@ -31,14 +31,14 @@ def format_of(path: Path) -> str:
 
 
 def lists_of(data_dir: Path, split: str) -> pl.DataFrame:
-    """Return a split's frozen candidates (user_id, item_id, label) in their order; its examples are one per user."""
+    """Return a split's frozen candidates (example_id, user_id, item_id, label) in their order; an example is a user."""
     examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES).select(
         ["example_id", "split", "user_id"]
     )
     rows = schema.read_table(data_dir / "candidates.parquet", schema.CANDIDATES)
     users = pl.DataFrame(examples.filter(pc.equal(examples["split"], split)).select(["example_id", "user_id"]))
     joined = pl.DataFrame(rows).join(users, on="example_id", how="inner", maintain_order="left")
-    return joined.select("user_id", "item_id", "label")
+    return joined.select("example_id", "user_id", "item_id", "label")
 
 
 def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
@@ -50,7 +50,10 @@ def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
 
 
 def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) -> dict[str, Any]:
-    """Write a split's lists in the format ``kind`` (None: the name's); return it and counts. `UserError` on faults."""
+    """Write a split's lists in the format ``kind`` (None: the name's); return it, counts and the lists' digest.
+
+    Raises `UserError` on faults.
+    """
     kind = kind or format_of(path)
     lists = lists_of(data_dir, split)
     if kind != format_of(path):
@@ -62,7 +65,9 @@ def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) 
         write_lists(lists, kind, path)
     except OSError as error:
         raise UserError(Problem(str(path), "--out", f"cannot be written ({error.strerror})")) from error
-    return {"format": kind, "users": lists["user_id"].n_unique(), "rows": lists.height}
+    rows = lists.to_arrow().select(schema.CANDIDATES.names).cast(schema.CANDIDATES)
+    digest = schema.candidates_digest(lambda name: rows[name].chunks)
+    return {"format": kind, "users": lists["user_id"].n_unique(), "rows": lists.height, "digest": digest}
 
 
 def read_lists(path: Path) -> pl.DataFrame:

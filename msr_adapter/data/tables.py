@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.data.corpus import Log, Mask, Rows
@@ -76,6 +78,21 @@ def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
         for rows in _chunks(len(candidates.item))
     )  # fmt: skip
     schema.write_chunks(chunks, schema.CANDIDATES, out / "candidates.parquet")
+
+
+def test_lists_digest(log: Log, examples: Examples, candidates: Candidates) -> str:
+    """Return the digest of the lists that models are judged on, which is also that of the rows as written."""
+    tested, items = examples.split == SPLITS.index("test"), _ids(log.items)
+    columns: dict[str, NDArray[Any]] = {
+        "example_id": candidates.example, "label": candidates.label, "item_id": candidates.item,
+    }  # fmt: skip
+
+    def column(name: str) -> Iterator[pa.Array]:
+        for rows in _chunks(len(candidates)):
+            values = pa.array(columns[name][rows][tested[candidates.example[rows]]])
+            yield items.take(values) if name == "item_id" else values
+
+    return schema.candidates_digest(column)
 
 
 def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: Shop, out: Path) -> None:

@@ -1,6 +1,5 @@
 """The frozen test candidates, and scores that fit them row by row."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.errors import StageError
-from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, read_table
+from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, read_table
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class HeldOut:
     table: pa.Table
     """CANDIDATES of the test split (n rows)."""
     digest: str
-    """SHA-256 of the rows' content, whatever file format or library version stored them."""
+    """That of the rows (`schema.candidates_digest`)."""
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -61,17 +60,8 @@ def read_held_out(data_dir: Path) -> HeldOut:
         cause = f"{missing} of {len(expected)} test examples have no candidates, or rows are not grouped in order"
         raise StageError("candidates do not fit the test examples", cause, "run again with `--force data`")
     offsets = np.append(starts, len(ids)).astype(np.int64)
-    return HeldOut(expected, flat(test["user_id"]), offsets, rows, content_digest(rows))
-
-
-def content_digest(rows: pa.Table) -> str:
-    """Return the SHA-256 of CANDIDATES rows: example ids, labels and item ids in order."""
-    items = flat(rows["item_id"])
-    content = hashlib.sha256(rows["example_id"].to_numpy().astype("<i8").tobytes())
-    content.update(rows["label"].to_numpy().astype("<i1").tobytes())
-    content.update(pc.binary_length(items).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-    content.update("".join(items.to_pylist()).encode())
-    return content.hexdigest()
+    digest = candidates_digest(lambda name: rows[name].chunks)
+    return HeldOut(expected, flat(test["user_id"]), offsets, rows, digest)
 
 
 def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from msr_adapter.config.models import Protocol
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.evaluate.candidates import HeldOut, content_digest
+from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Floats
-from msr_adapter.schema import CANDIDATES
+from msr_adapter.schema import CANDIDATES, candidates_digest
 
 _AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"
 
@@ -145,7 +145,7 @@ def _read_scores(path: Path, metrics: dict[str, Any]) -> pa.Table:
     wanted = [*CANDIDATES.names, *(f"score:{model}" for model in metrics["models"])]
     if missing := [name for name in wanted if name not in table.column_names]:
         raise _problem(path, f"no column {', '.join(missing)}")
-    if content_digest(table) != metrics["candidates"]["digest"]:
+    if candidates_digest(lambda name: table[name].chunks) != metrics["candidates"]["digest"]:
         raise _problem(path, "these are not the candidates of `metrics.json`")
     return table
 

@@ -88,6 +88,11 @@ class RunFolder:
         found = [self.manifest(path.parent.name) for path in self.root.glob(f"[!.]*/{MANIFEST}")]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.finished)
 
+    def failed(self, name: str) -> int:
+        """Return how many requests of a finished stage had no answer, so that its policy had to make do without."""
+        manifest = self.manifest(name)
+        return int(manifest.summary.get("failed", 0)) if manifest else 0
+
     def unfinished(self, name: str) -> Path:
         """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
         return self.root / f".{name}.unfinished"

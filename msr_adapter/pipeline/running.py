@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import Pipeline
-from msr_adapter.errors import UserError
+from msr_adapter.errors import StageError, UserError
 from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.check import require
 from msr_adapter.pipeline.context import Context, prompts_of
@@ -53,7 +53,8 @@ def run(
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
     A stage that one of the run folders ``donors`` (or the run that training starts from) has under the very same
-    fingerprint is taken over instead of run. With ``checked``, the caller has looked for problems already.
+    fingerprint is taken over instead of run. A finished stage of which requests failed asks these again, and no others;
+    if nobody answers, it stays as it is. With ``checked``, the caller has looked for problems already.
     Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
     """
     if not checked:
@@ -73,8 +74,11 @@ def run(
     return RunResult(folder.root, tuple(outcomes))
 
 
-def plan(loaded: LoadedPipeline) -> dict[str, str]:
-    """Stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock."""
+def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]:
+    """Stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock.
+
+    Without ``asking_again``, requests that failed in a stage's last run are no reason.
+    """
     folder = RunFolder(loaded.run_dir)
     with contextlib.suppress(UserError):  # which `check` tells
         loaded = settle(loaded, download=False)
@@ -83,7 +87,8 @@ def plan(loaded: LoadedPipeline) -> dict[str, str]:
     for stage in _wanted(loaded.pipeline, set(WHOLE)):
         waiting = [name for name in stage.inputs if reasons.get(name, "up to date") != "up to date"]
         current = _fingerprint(stage, loaded.pipeline, folder, prompts)
-        reasons[stage.name] = f"after {waiting[0]}" if waiting else _reason(stage, folder, current) or "up to date"
+        reason = _reason(stage, folder, current) or (_asked_again(folder.failed(stage.name)) if asking_again else None)
+        reasons[stage.name] = f"after {waiting[0]}" if waiting else reason or "up to date"
     return reasons
 
 
@@ -114,7 +119,9 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
 
     require(loaded)
     loaded = settle(loaded, download=True)
-    if training_place(loaded.pipeline.train).rank > 0 and not forced and plan(loaded).get("train") == "up to date":
+    # The first machine may ask failed requests again; mostly nothing comes of it, and nobody should wait for that.
+    trained = plan(loaded, asking_again=False).get("train") == "up to date"
+    if training_place(loaded.pipeline.train).rank > 0 and not forced and trained:
         reporter.note("train       up to date; the first machine does all else")
         return True
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
@@ -139,14 +146,16 @@ def _bring_up_to_date(
 ) -> StageOutcome:
     prompts = prompts_of(loaded.pipeline)
     current = _fingerprint(stage, loaded.pipeline, folder, prompts)
-    reason = "forced" if forced else _reason(stage, folder, current)
-    donor = None if forced else next((one for one in donors if _reason(stage, one, current) is None), None)
-    if reason and donor:
+    stale = "forced" if forced else _reason(stage, folder, current)
+    reason = stale or _asked_again(folder.failed(stage.name))
+    donor = None if forced or reason is None else _donor(stage, donors, current)
+    if reason is None:
+        return _leave(stage, folder, reporter, "up to date")
+    if donor:
+        # The failed requests stay the donor's: the answers to all others are in its cache.
         folder.adopt(stage.name, donor)
-    if reason is None or donor:
-        reporter.note(f"{stage.name:<11} up to date{f', as in {donor.root}' if reason and donor else ''}")
-        manifest = folder.manifest(stage.name)
-        return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
+        left = _asked_again(donor.failed(stage.name))
+        return _leave(stage, folder, reporter, f"up to date, as in {donor.root}{f', where {left}' if left else ''}")
     reporter.note(f"{stage.name:<11} running ({reason})")
     out = folder.begin(stage.name)
     context = Context(loaded.pipeline, loaded.resolved, folder, prompts, out, reporter)
@@ -156,12 +165,36 @@ def _bring_up_to_date(
     except UserError:  # after any other failure it stays, to be looked at; the next attempt begins anew anyway
         folder.discard(stage.name)
         raise
+    except StageError as error:
+        if stale:
+            raise
+        # Its policy made do without these answers, and still does when nobody is there to give them.
+        folder.discard(stage.name)
+        return _leave(stage, folder, reporter, f"stays as it is, without them: {error.what}")
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     output = output_digest(out, stage.outputs)
     folder.publish(Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu()))
     reporter.note(f"{stage.name:<11} done in {seconds:.1f} s")
     return StageOutcome(stage.name, "done", seconds, summary)
+
+
+def _leave(stage: Stage, folder: RunFolder, reporter: Reporter, said: str) -> StageOutcome:
+    """Say why the finished stage is left alone, and return it."""
+    reporter.note(f"{stage.name:<11} {said}")
+    manifest = folder.manifest(stage.name)
+    return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
+
+
+def _donor(stage: Stage, donors: Sequence[RunFolder], current: dict[str, str]) -> RunFolder | None:
+    """Return the run that has the very same stage; of several, the first of those with the fewest failed requests."""
+    same = [one for one in donors if _reason(stage, one, current) is None]
+    return min(same, key=lambda one: one.failed(stage.name), default=None)
+
+
+def _asked_again(failed: int) -> str | None:
+    """Say that ``failed`` requests of a finished stage are asked again; None if there are none."""
+    return f"{failed:,} failed request{'s are' if failed > 1 else ' is'} asked again" if failed else None
 
 
 def _fingerprint(stage: Stage, pipeline: Pipeline, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
@@ -181,7 +214,7 @@ def _is_needed(name: str, pipeline: Pipeline) -> bool:
 
 
 def _reason(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | None:
-    """Why the stage must run, or None when it is up to date."""
+    """Why the stage must run, or None when it is up to date; requests that failed in it are no reason here."""
     manifest = folder.manifest(stage.name)
     if manifest is None:
         return "new"

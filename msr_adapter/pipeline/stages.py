@@ -16,16 +16,7 @@ from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.llamafactory.objectives import SHAPES
 from msr_adapter.llamafactory.weights import BASE, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
-
-_CANNOT_MATTER: dict[str, Any] = {
-    "batch_size": True,
-    "adapter": True,
-    "server": {
-        "key_variable", "concurrency", "timeout", "retries", "first_wait", "longest_wait",
-        "top_logprobs", "bounded_share", "compare_prompts",
-    },
-}  # fmt: skip
-"""Fields of a model reference that never change what is asked for; an adapter counts by content, not by path."""
+from msr_adapter.pipeline.ignored_keys import counted
 
 
 @dataclass(frozen=True)
@@ -50,8 +41,9 @@ class Stage:
         return self.templates(pipeline) if callable(self.templates) else self.templates
 
 
-def _model(model: ModelRef) -> dict[str, Any]:
-    return model.model_dump(mode="json", exclude=_CANNOT_MATTER)
+def _model(p: Pipeline, role: str) -> Any:
+    """Return what of the model at the key ``role`` counts; its adapter does by content, in the stage's sources."""
+    return counted(p, role, "adapter")
 
 
 def _stamp(model: ModelRef) -> Any:
@@ -86,7 +78,7 @@ def _run_data(c: Context) -> dict[str, Any]:
 def _forecast_config(p: Pipeline) -> Any:
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p.train.model), texts, p.seed]
+    return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p, "train.model"), texts, p.seed]
 
 
 def _run_forecast(c: Context) -> dict[str, Any]:
@@ -97,8 +89,7 @@ def _run_forecast(c: Context) -> dict[str, Any]:
 
 
 def _items_config(p: Pipeline) -> Any:
-    items = p.summarize.items
-    return ["none"] if items.mode == "none" else [items.mode, items.max_new_tokens, _model(items.model)]
+    return ["none"] if p.summarize.items.mode == "none" else counted(p, "summarize.items", "model.adapter")
 
 
 def _items_templates(p: Pipeline) -> tuple[str, ...]:
@@ -120,9 +111,7 @@ def _run_items(c: Context) -> dict[str, Any]:
 
 
 def _users_config(p: Pipeline) -> Any:
-    users = p.summarize.users
-    block = users.block if users.mode == "recurrent" else None
-    return ["none"] if users.mode == "none" else [users.mode, block, users.max_new_tokens, _model(users.model)]
+    return ["none"] if p.summarize.users.mode == "none" else counted(p, "summarize.users", "model.adapter")
 
 
 def _users_sources(p: Pipeline) -> Any:
@@ -142,7 +131,7 @@ def _shortens(p: Pipeline) -> bool:
 
 
 def _fit_config(p: Pipeline) -> Any:
-    return [p.train.images, p.train.cutoff_len, _model(p.train.model), p.train.answers.trained]
+    return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
 
 
 def _run_fit(c: Context) -> dict[str, Any]:
@@ -166,21 +155,20 @@ def _run_dataset(c: Context) -> dict[str, Any]:
     return build_dataset(p.train, c.dir("data"), c.preferences, c.prompts, p.seed, c.out, c.reporter)
 
 
-_CHOOSE = ("answers", "checkpoints", "checkpoint_steps", "selection")
-"""Settings of the training that decide nothing but which checkpoint is best; the rows have the trained answer."""
+_ELSEWHERE = {
+    "negatives": "the data stage draws them",
+    "prompt": "the template counts",
+    "start": "its weights count, not where they lie",
+    "too_long": "the rows say it",
+    "model.adapter": "its weights count, not where they lie",
+}
+"""Settings of the training that count by what comes of them."""
 
 
 def _train_config(p: Pipeline) -> Any:
-    left_out: dict[str, Any] = {
-        "negatives": True,
-        "prompt": True,
-        "start": True,
-        "too_long": True,  # the rows say it
-        "model": _CANNOT_MATTER,
-        "launch": {"engine", "address", "port", "wait"},
-        **({} if p.train.keep == "best" else dict.fromkeys(_CHOOSE, True)),
-    }
-    return [p.train.model_dump(mode="json", exclude=left_out), p.seed]
+    # Answers choose the best checkpoint; else they are nowhere but in the rows.
+    answers = () if p.train.keep == "best" else ("answers",)
+    return [counted(p, "train", *_ELSEWHERE, *answers), p.seed]
 
 
 def _model_sources(p: Pipeline) -> Any:
@@ -213,15 +201,13 @@ def _run_train(c: Context) -> dict[str, Any]:
 
 
 def _score_config(p: Pipeline) -> Any:
-    scorer = p.evaluate.scorer
-    if scorer is None:
+    if p.evaluate.scorer is None:
         return _base_config(p)
-    server = scorer.server
-    return [*_base_config(p), _model(scorer), server and [server.top_logprobs, server.bounded_share]]
+    return [*_base_config(p), _model(p, "evaluate.scorer")]
 
 
 def _base_config(p: Pipeline) -> Any:
-    return [p.train.images, _model(p.train.model), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
+    return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
 
 
 def _served(p: Pipeline) -> tuple[str, ...]:
@@ -295,7 +281,7 @@ def _run_evaluate(c: Context) -> dict[str, Any]:
 _TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candidates.parquet", "truth.parquet")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", 3, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
+    Stage("data", 4, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage(
         "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
         _forecast_config, _model_sources, _run_forecast,
