@@ -324,8 +324,11 @@ def test_writers_leave_nothing_whether_they_end_well_or_not(tmp_path: Path) -> N
 def test_the_next_run_sweeps_what_a_kill_left_in_the_run_folder(place: Path) -> None:
     root = place / "run"
     a_run(root)
-    left = [".items.outdated/x", ".train.partial/y", ".recommend.partial/z", ".read-back-abc/c",
-            ".pipeline.json.abcdefgh.tmp", "ablations/.ablation.json.abcdefgh.tmp", ".train.unfinished/key/.trained.json.abcdefgh.tmp"]  # fmt: skip
+    left = [
+        *(".items.outdated/x", ".train.partial/y", ".recommend.partial/z", ".read-back-abc/c"),
+        *(".pipeline.json.abcdefgh.tmp", "ablations/.ablation.json.abcdefgh.tmp"),
+        ".train.unfinished/key/.trained.json.abcdefgh.tmp",
+    ]
     kept = [".pipeline.json.tmp", ".mine.outdated/x", ".notes.partial/y", "notes.txt", ".train.unfinished/key/model/w"]
     for name in (*left, *kept):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
