@@ -1,18 +1,23 @@
 """Files: atomic writes, digests, and the one function that knows where the bundled folders are."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 BundledKind = Literal["templates", "pipelines", "eval"]
 
 _STAMP_LIMIT = 64 * 2**20
+_TEMPORARY = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+"""What `tempfile` calls the files that `atomic_path` asks it for."""
 
 
 def bundled(kind: BundledKind) -> Path:
@@ -25,19 +30,92 @@ def bundled(kind: BundledKind) -> Path:
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path``; on success it is fsynced and renamed, on failure removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _temporary(path, folder=False) as temporary:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``, which is absent or empty; on success it takes its place."""
+    with _temporary(path, folder=True) as temporary:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, handle = _held(path, folder=folder)
+    try:
+        yield temporary
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise
+    finally:
+        os.close(handle)
+
+
+def _held(path: Path, *, folder: bool) -> tuple[Path, int]:
+    """Make a temporary file or folder and hold its lock, by which `sweep` knows that somebody is at work on it."""
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            handle = os.open(name, os.O_RDONLY)
+        else:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with contextlib.suppress(OSError):  # a file system without locks: `sweep` gets none either and leaves it alone
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # noqa: PTH110 - else swept by another process in between
+            return Path(name), handle
+        os.close(handle)
+
+
+def sweep(folder: Path, mine: Callable[[str], bool]) -> list[Path]:
+    """Remove what killed writers left in ``folder`` of the targets that ``mine`` accepts by name; return it.
+
+    Only temporary names of `atomic_path` and `atomic_folder` count, and only where no process holds their lock.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return []
+    named = [path for path in found if (match := _TEMPORARY.fullmatch(path.name)) and mine(match["target"])]
+    swept = [path for path in named if _is_abandoned(path)]
+    for path in swept:
+        remove(path)
+    return swept
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # nothing that we made
+            return False
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file, or a link but not what it leads to; absent is well."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ def msr(*arguments: object) -> tuple[int, str]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run folder whose cache has three old completions of one model, two new ones and a failure of another."""
+    RunFolder(tmp_path / "run").claim()
     path = tmp_path / "run" / "cache" / "completions.sqlite"
     old, new = Recording(), Recording(lambda request: f"new {request.prompt}")
     new.identity, new.label = "other", "another model"

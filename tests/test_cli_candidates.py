@@ -55,7 +55,7 @@ def test_the_suffix_says_the_format() -> None:
 
 def test_a_changed_file_makes_the_data_stage_out_of_date() -> None:
     assert msr("--out", "c.parquet").exit_code == 0
-    use = ("--set", "evaluate.protocol.candidates=c.inter", "--out", "again.parquet")
+    use = ("--set", "evaluate.protocol.candidates=c.inter", "--out", "again.parquet", "--overwrite")
     assert msr("--format", "recbole", "--out", "c.inter").exit_code == 0
     assert msr(*use).exit_code == 0
     before = digest_of("run")

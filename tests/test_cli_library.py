@@ -65,7 +65,7 @@ def test_cp_never_overwrites() -> None:
     Path("mine.yaml").write_text("precious")
     done = msr("cp", "microlens-50k", "mine.yaml")
     assert done.exit_code == 2
-    assert done.stderr == "mine.yaml: exists already. Choose another name, or delete it first\n"
+    assert done.stderr == "FILE: mine.yaml exists already; a new file. Choose another name, or add --overwrite\n"
     assert Path("mine.yaml").read_text() == "precious"
 
 
@@ -87,7 +87,7 @@ def test_cp_to_a_place_that_cannot_be_written() -> None:
     Path("file").write_text("")
     done = msr("cp", "microlens-50k", "file/x.yaml")
     assert done.exit_code == 2
-    assert "file/x.yaml: cannot be written" in done.stderr
+    assert "FILE: file/x.yaml: " in done.stderr
 
 
 def test_a_copied_pipeline_still_finds_its_bundled_names() -> None:

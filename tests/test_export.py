@@ -150,7 +150,7 @@ def test_a_folder_in_use_is_refused_before_anything_runs(tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
     with pytest.raises(UserError, match="not an empty folder"):
-        exporting.export(None, tmp_path / "out", "float32", None, QUIET)  # type: ignore[arg-type]
+        exporting.export(load_pipeline("demo"), tmp_path / "out", "float32", None, QUIET)
 
 
 EXPORTED = """\

@@ -158,7 +158,7 @@ def test_tables(run: Run, tmp_path: Path) -> None:
     [
         (("--format", "trec"), "--out: missing; a folder for the files"),
         (("--format", "ranx", "--out", "file"), "--out: file is a file"),
-        (("--format", "latex", "--out", "."), "--out: . is a folder; a file for the table"),
+        (("--format", "latex", "--out", "."), "--out: . is a folder; a file. Try table"),
     ],
 )
 def test_wrong_places(

@@ -307,3 +307,27 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         fetch(tmp_path / "file" / "x", {})
+
+
+def test_pictures_that_were_not_downloaded_are_never_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"my own picture")
+    (tmp_path / ".2.png.abcdefgh.tmp").write_bytes(b"half")
+    (tmp_path / ".mine.png.abcdefgh.tmp").write_bytes(b"not of an item")
+    with serving(x=ok) as server:
+        wanted = {"1": server.url("x/1"), "2": server.url("x/2")}
+        assert fetch(tmp_path, wanted)["reasons"] == {"own_file": 1}
+        assert fetch(tmp_path, wanted)["reasons"] == {"own_file": 1}
+        assert (tmp_path / "1.png").read_bytes() == b"my own picture"
+        assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == [".mine.png.abcdefgh.tmp"]
+        (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())  # written by a killed command, not noted
+        assert fetch(tmp_path, wanted)["failed"] == 0
+        (tmp_path / "3.png").write_bytes(b"mine")
+        assert fetch(tmp_path, {"3": server.url("x/3")}, overwrite=True)["fetched"] == 1
+    assert (tmp_path / "3.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+
+
+def test_reports_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "fetch-failures.csv").write_text("mine")
+    with pytest.raises(UserError, match="no picture was downloaded into this folder yet"):
+        fetch(tmp_path, {"1": "http://127.0.0.1/"})
+    assert (tmp_path / "fetch-failures.csv").read_text() == "mine"

@@ -11,6 +11,16 @@ from msr_adapter.errors import UserError
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 
 
+def tree(root: Path) -> dict[str, bytes | str | None]:
+    """Return all that is below a folder: files' bytes, links' targets."""
+    return {
+        path.relative_to(root).as_posix(): (
+            str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        )
+        for path in sorted(root.rglob("*"))
+    }
+
+
 def a_manifest(stage: str = "data", output: str = "o") -> Manifest:
     return Manifest(stage, {"config": "c"}, output, {"rows": 1}, 0.5, "2030-01-01T00:00:00+0000")
 
@@ -55,16 +65,37 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert list(folder.begin("data").iterdir()) == []
 
 
-def test_a_file_in_the_place_of_a_stage_is_replaced_as_often_as_needed(tmp_path: Path) -> None:
+def test_what_somebody_put_in_the_place_of_a_stage_is_never_replaced(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for _ in range(2):
-        (tmp_path / "data").write_text("put here by somebody")
-        folder.begin("data")
-        folder.publish(a_manifest())
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-        folder.stage("data").rename(tmp_path / "away")
-        (tmp_path / "away" / "manifest.json").unlink()
-        (tmp_path / "away").rmdir()
+    (tmp_path / "data").write_text("put here by somebody")
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "thesis.txt").write_text("years")
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "manifest.json").write_text('{"name": "of a web site"}')
+    before = tree(tmp_path)
+    for name in ("data", "items", "users"):
+        with pytest.raises(UserError, match=rf"{name} run_dir: was not made by msr .* Move it away"):
+            folder.begin(name)
+    assert tree(tmp_path) == before
+    folder.begin("train")
+    (tmp_path / "train").mkdir()  # while the stage ran
+    (tmp_path / "train" / "mine").write_text("x")
+    with pytest.raises(UserError, match="was not made by msr"):
+        folder.publish(a_manifest("train"))
+    assert (tmp_path / "train" / "mine").read_text() == "x"
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "\xff"])
+def test_a_stage_with_a_damaged_manifest_and_an_empty_folder_are_replaced(tmp_path: Path, left: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin("data")
+    folder.publish(a_manifest())
+    (folder.stage("data") / "manifest.json").write_text(left)
+    (tmp_path / "items").mkdir()
+    for name in ("data", "items"):
+        folder.begin(name)
+        folder.publish(a_manifest(name))
+        assert folder.manifest(name) == a_manifest(name)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "data"}'])

@@ -99,7 +99,14 @@ def load(pipeline: Path, folder: Path, *sets: str) -> LoadedPipeline:
 
 def order(folder: Path, sets: Sequence[str] = (), reporter: Reporter | None = None, **more: Any) -> dict[str, Any]:
     """Carry out an order and return its counts."""
-    values = {"users": None, "candidates": "popular:6", "top": 3, "out": folder / "recs.parquet", **more}
+    values = {
+        "users": None,
+        "candidates": "popular:6",
+        "top": 3,
+        "out": folder / "recs.parquet",
+        "overwrite": True,
+        **more,
+    }
     return recommend(load(folder / "pipeline", folder, *sets), Wanted(**values), reporter or Reporter(quiet=True))
 
 

@@ -22,9 +22,10 @@ from msr_adapter.cli import (
     recommend,
     results,
 )
-from msr_adapter.cli.options import Force, Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.options import Force, Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.files import atomic_folder
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -225,6 +226,7 @@ def list_bundled(as_json: Json = False) -> None:
 def copy_bundled(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `msr ls`.", show_default=False)],
     target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, or a folder.", show_default=False)],
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Copy a bundled pipeline, protocol or template, to make it your own.
@@ -232,7 +234,7 @@ def copy_bundled(
     Example: [bold]msr cp demo my.yaml[/bold]
     """
     with exit_codes(as_json):
-        file, written = library.copy(name, target)
+        file, written = library.copy(name, target, overwrite)
         result = {"kind": file.kind, "name": file.name, "file": str(written)}
         emit(result, library.advice(file, written), as_json)
 
@@ -252,11 +254,13 @@ def demo_model(
     Example: [bold]msr demo-model my-tiny --seed 1[/bold]
     """
     with exit_codes(as_json):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
+        from msr_adapter.config.outputs import require_folder
+
+        require_folder(out, {}, "OUT")
         from msr_adapter.demo.build import STEPS, build_base
 
-        summary = build_base(out, steps or STEPS, seed, _reporter(quiet))
+        with atomic_folder(out) as partial:
+            summary = build_base(partial, steps or STEPS, seed, _reporter(quiet))
         model = out.resolve()
         emit({"model": str(model), **summary}, f"{model}\nUse it: --set train.model.path={model}", as_json)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json
+from msr_adapter.cli.options import Json, Overwrite
 from msr_adapter.cli.outcome import emit, exit_codes
 from msr_adapter.errors import Problem, UserError
 
@@ -78,6 +78,7 @@ def prune(
 def export(
     cache: Cache,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file: .parquet or .jsonl.")],
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write every completion to a table: key, model, text, log-probabilities, tokens, time. Prompts are not in a cache.
@@ -85,13 +86,11 @@ def export(
     Example: [bold]msr cache export demo --out completions.parquet[/bold]
     """
     with exit_codes(as_json):
+        from msr_adapter.config.outputs import Output, require_outputs
         from msr_adapter.generation.exporting import SUFFIXES, write_entries
 
-        if out.suffix not in SUFFIXES:
-            raise UserError(Problem(str(out), "--out", f"the suffix {out.suffix!r}", f"one of {', '.join(SUFFIXES)}"))
-        if out.exists():
-            raise UserError(Problem(str(out), "--out", "exists already", "", "Choose another file"))
         path = cache_file(cache)
+        require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_read_beside(cache)})
         with _opened(path) as store:
             rows = write_entries(store.entries(), out)
         emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {rows:,} completions", as_json)
@@ -120,14 +119,26 @@ def cache_file(argument: str) -> Path:
     return path
 
 
+def _read_beside(argument: str) -> dict[str, Path]:
+    """Return what belongs to the run or the pipeline whose cache is meant."""
+    from msr_adapter.config.loader import load_pipeline
+    from msr_adapter.config.outputs import protected_by, protected_by_run
+
+    given = Path(argument).expanduser()
+    if given.is_dir():
+        return protected_by_run(given)
+    return {} if given.is_file() and given.suffix not in (".yaml", ".yml") else protected_by(load_pipeline(argument))
+
+
 @contextmanager
 def _nobody_using(path: Path) -> "Iterator[None]":
     """Keep other commands out of the run folder that a cache belongs to; UserError while one is at work there."""
+    from msr_adapter.ownership import is_run
     from msr_adapter.pipeline.context import OWN_CACHE
     from msr_adapter.pipeline.folder import RunFolder
 
     root = path.parents[len(OWN_CACHE.parts) - 1]
-    own = path == root / OWN_CACHE and (root / ".lock").is_file()
+    own = path == root / OWN_CACHE and is_run(root)
     with RunFolder(root).locked() if own else nullcontext():
         yield
 

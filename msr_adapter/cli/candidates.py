@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.options import Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -48,7 +48,8 @@ def export(
                                     "elliot: a line of negatives for each user."),
     ] = None,
     split: Annotated[Held, typer.Option("--split", help="Whose lists.")] = Held.TEST,
-    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+    overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the candidate lists of a run to a file, drawing them first where they are out of date.
 
@@ -56,11 +57,13 @@ def export(
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.config.outputs import Output, protected_by, require_outputs
         from msr_adapter.data import export_candidates
         from msr_adapter.pipeline import run
         from msr_adapter.progress import Reporter
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
+        require_outputs([Output(out, overwrite)], protected_by(loaded))
         with interruptible(loaded.run_dir):
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
         counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from msr_adapter.cli import runs
-from msr_adapter.cli.options import Json
+from msr_adapter.cli.options import Json, Overwrite
 from msr_adapter.cli.outcome import emit, exit_codes
 from msr_adapter.cli.typeset import render
 from msr_adapter.errors import Problem, UserError
@@ -32,6 +32,7 @@ def results(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="The folder of trec and ranx files, or a table's file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show a finished run's metrics, or write them for a paper, trec_eval or ranx.
@@ -39,16 +40,22 @@ def results(
     Example: [bold]msr results demo --format trec --out demo-trec[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.evaluate.exports import WRITERS
+        from msr_adapter.config.outputs import Output, protected_by_run, require_outputs
+        from msr_adapter.evaluate.exports import WRITERS, file_names
 
         finished = runs.read_run(run)
+        protected = protected_by_run(finished.folder) | ({"RUN": Path(run)} if Path(run).is_file() else {})
         if form in WRITERS:
             if out is None or out.is_file():
                 found = "missing" if out is None else f"{out} is a file"
                 raise UserError(Problem("--out", "", found, "a folder for the files", f"Add --out {form.value}"))
+            names = file_names(finished, form)
+            require_outputs([Output(out / name, overwrite) for name in names], protected)
             files = [str(path) for path in WRITERS[form](finished, out)]
             emit({"run": str(finished.folder), "files": files}, "\n".join(files), as_json)
             return
+        if out is not None:
+            require_outputs([Output(out, overwrite)], protected)
         _show(finished.metrics, form, out, as_json)
 
 
@@ -60,7 +67,5 @@ def _show(metrics: dict[str, object], form: Format, out: Path | None, as_json: b
     if out is None:
         emit(metrics, text, as_json)
         return
-    if out.is_dir():
-        raise UserError(Problem("--out", "", f"{out} is a folder", "a file for the table", f"Try {out / 'table.md'}"))
     write_text(out, f"{text}\n")
     emit({"files": [str(out)]}, str(out), as_json)

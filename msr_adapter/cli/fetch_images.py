@@ -10,6 +10,7 @@ from msr_adapter.cli.outcome import InterruptError, emit, exit_codes
 from msr_adapter.errors import Problem, StageError, UserError
 
 if TYPE_CHECKING:
+    from msr_adapter.config.loader import LoadedPipeline
     from msr_adapter.config.models import Pipeline
     from msr_adapter.data.fetch import Wanted
 
@@ -31,6 +32,9 @@ def fetch_images(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace pictures of the same names that were not downloaded.")
+    ] = False,
     sets: Sets = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Download the images that items name by URL; go on where it stopped, try again what failed.
@@ -42,9 +46,12 @@ def fetch_images(
         from msr_adapter.data.fetch import Policy, fetch_into, wanted_images
         from msr_adapter.progress import Reporter
 
-        config = load_pipeline(pipeline, sets or ()).pipeline
+        loaded = load_pipeline(pipeline, sets or ())
+        config = loaded.pipeline
         folder = _folder(config, out)
-        policy = Policy(config.data.images, workers, per_host, retries, total_s=timeout, allow_private=allow_private)
+        _require_place(loaded, folder)
+        policy = Policy(config.data.images, workers, per_host, retries, total_s=timeout, allow_private=allow_private,
+                        overwrite=overwrite)  # fmt: skip
         wanted = wanted_images(config.data, config.seed, every_item=every_item)
         if not wanted.urls:
             raise UserError(_no_urls(wanted))
@@ -62,6 +69,17 @@ def _folder(config: "Pipeline", out: Path | None) -> Path:
         allowed = "the folder that is filled, and that the data stage then reads"
         raise UserError(Problem("", "data.images.folder", "not given", allowed, "Set it, or give --out FOLDER"))
     return folder
+
+
+def _require_place(loaded: "LoadedPipeline", folder: Path) -> None:
+    """Raise `UserError` where no pictures may go: among other inputs, the templates, or into a run."""
+    from msr_adapter.config.outputs import place_problem, protected_by
+
+    others = {what: path for what, path in protected_by(loaded).items() if what != "data.images.folder"}
+    if problem := place_problem(folder, others, "--out"):
+        raise UserError(problem)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(Problem("", "--out", f"{folder} is a file", "a folder", "Choose another"))
 
 
 def _no_urls(wanted: "Wanted") -> Problem:

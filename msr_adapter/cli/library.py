@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msr_adapter.config.bundled import BundledFile, bundled_files
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.files import BundledKind, atomic_path
+from msr_adapter.files import BundledKind, atomic_path, bundled
 
 _TITLES: dict[BundledKind, str] = {
     "pipelines": "Pipelines (what we run): msr run NAME",
@@ -48,13 +48,15 @@ def find(name: str) -> BundledFile:
     raise UserError(Problem("", "", f"nothing bundled is called `{name}`", "", guess or "`msr ls` lists the names"))
 
 
-def copy(name: str, target: Path) -> tuple[BundledFile, Path]:
-    """Copy a bundled file to ``target``, a new file or an existing folder; nothing is overwritten."""
+def copy(name: str, target: Path, overwrite: bool = False) -> tuple[BundledFile, Path]:
+    """Copy a bundled file to ``target``, a file or an existing folder; what exists stays unless ``overwrite``."""
+    from msr_adapter.config.outputs import Output, require_outputs
+
     file = find(name)
     if target.is_dir():
         target = target / file.path.name
-    if target.exists():
-        raise UserError(Problem(str(target), "", "exists already", "", "Choose another name, or delete it first"))
+    folders: tuple[BundledKind, ...] = ("pipelines", "eval", "templates")
+    require_outputs([Output(target, overwrite, field="FILE")], {f"msr's own {kind}": bundled(kind) for kind in folders})
     try:
         with atomic_path(target) as temporary:
             temporary.write_bytes(file.path.read_bytes())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, PipelineArgument, Quiet, RunDir, Sets
+from msr_adapter.cli.options import Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
 from msr_adapter.cli.outcome import emit, exit_codes, interruptible
 
 
@@ -42,7 +42,8 @@ def recommend(
     unknown_users: Annotated[
         Unknown, typer.Option("--unknown-users", help="Of ids in no log: stop, or give them popular items.")
     ] = Unknown.ERROR,
-    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+    overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write top-k lists: candidates are retrieved, then reranked by the trained model.
 
@@ -56,7 +57,7 @@ def recommend(
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         path = None if users == "all" and not Path(users).exists() else Path(users)
-        wanted = Wanted(path, candidates, top, out, include_seen, unknown_users.value, interactions)
+        wanted = Wanted(path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite)
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, wanted, Reporter(quiet=quiet))
         text = f"{out}: {result['rows']:,} rows for {result['users'] - result['users_without_candidates']:,} users"

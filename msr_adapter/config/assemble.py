@@ -18,6 +18,8 @@ class Assembler:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._known: dict[tuple[Path, YamlKind], Node | None] = {}
+        self.files: list[Path] = []
+        """Every file that was read: the pipeline, what it extends, the protocol."""
 
     def read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...] = ()) -> Node | None:
         """Read a YAML file on top of what it extends; None when it or a parent cannot be read."""
@@ -82,6 +84,7 @@ class Assembler:
     def _read_alone(self, path: Path) -> Node | None:
         """Read one file; without a `name` of its own it is called like the file."""
         label = shown(path)
+        self.files.append(path)
         try:
             with path.open("rb") as file:
                 data = file.read(LARGEST + 1)

@@ -30,6 +30,8 @@ class LoadedPipeline:
     resolved: dict[str, Any]
     """The whole config with every default, JSON-able."""
     tree: Node = field(repr=False, compare=False)
+    files: tuple[Path, ...] = ()
+    """The YAML file, what it extends, and the protocol's."""
 
     def where(self, key: str) -> str:
         """Return the place (``file:line`` or ``--set``) that set a dotted ``key``, or the nearest key above it."""
@@ -45,15 +47,17 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
     origin = find_yaml(argument, "pipelines", Path.cwd())
     if origin is None:
         raise UserError(not_found(argument, "pipelines", Path.cwd()))
-    tree, problems = _assemble(origin, sets)
+    assembler = Assembler()
+    tree, problems = _assemble(assembler, origin, sets)
     data = _with_absolute_paths(tree, problems)
     pipeline = _validate(data, tree, problems)
     root = run_dir or pipeline.run_dir or Path("runs") / pipeline.name
-    return LoadedPipeline(pipeline, origin, root.expanduser().resolve(), pipeline.model_dump(mode="json"), tree)
+    resolved = pipeline.model_dump(mode="json")
+    files = tuple(dict.fromkeys(assembler.files))
+    return LoadedPipeline(pipeline, origin, root.expanduser().resolve(), resolved, tree, files)
 
 
-def _assemble(origin: Path, sets: Sequence[str]) -> tuple[Node, list[Problem]]:
-    assembler = Assembler()
+def _assemble(assembler: Assembler, origin: Path, sets: Sequence[str]) -> tuple[Node, list[Problem]]:
     settings = assembler.read_sets(sets)
     tree = assembler.read(origin, "pipelines")
     if tree is None:
@@ -93,6 +97,9 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
             continue
         if "\0" in node.value and is_path(known):
             problems.append(Problem(node.where, ".".join(map(str, loc)), "a NUL character", "a path"))
+            continue
+        if not node.value.strip() and is_path(known):  # else it would mean the YAML's own folder
+            problems.append(Problem(node.where, ".".join(map(str, loc)), "an empty text", "a path"))
             continue
         if loc == ("train", "start"):
             tree = tree.replaced(loc, Node(str(_run(node)), node.where, node.base))

@@ -97,3 +97,9 @@ def _by_query(run: FinishedRun, values: np.ndarray, keep: np.ndarray) -> Iterato
 
 
 WRITERS: dict[str, Callable[[FinishedRun, Path], list[Path]]] = {"trec": write_trec, "ranx": write_ranx}
+_SUFFIXES = {"trec": "txt", "ranx": "json"}
+
+
+def file_names(run: FinishedRun, form: str) -> list[str]:
+    """Return the names of the files that the writer of ``form`` makes."""
+    return [f"{name}.{_SUFFIXES[form]}" for name in ("qrels", *(f"run.{model}" for model in run.models))]

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from msr_adapter.llamafactory.dataset import read_raw
 
+READ_BACK = ".read-back-"
+"""How the names of the folders begin in which rows are read back."""
+
 _BATCH = 1_000
 _BITS = 128
 
@@ -41,7 +44,7 @@ def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Pa
     second or two. Memory: some thousand rows.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".read-back-", dir=parent, ignore_cleanup_errors=True) as work:
+    with tempfile.TemporaryDirectory(prefix=READ_BACK, dir=parent, ignore_cleanup_errors=True) as work:
         found = [(name, _difference(dataset_dir, media_dir, name, Path(work))) for name in names]
     return [Difference(name, reason) for name, reason in found if reason]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.running import run
 from msr_adapter.pipeline.stages import STAGE_NAMES
 from msr_adapter.progress import Reporter
@@ -121,7 +122,7 @@ def _require_different(full: LoadedPipeline, variants: Mapping[str, LoadedPipeli
 def _share_cache(full: Path, variant: Path) -> None:
     """Let the variant ask the full run's cache; a prompt that both need is answered once."""
     (full / "cache").mkdir(exist_ok=True)
-    variant.mkdir(parents=True, exist_ok=True)
+    RunFolder(variant).claim()
     link = variant / "cache"
     if not link.exists():
         link.symlink_to(os.path.relpath(full / "cache", variant), target_is_directory=True)

@@ -10,11 +10,13 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
+from msr_adapter.ownership import folder_problems
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.libraries import check_engine, check_libraries
 from msr_adapter.pipeline.selecting import check_selection
 from msr_adapter.pipeline.settled import check_templates, template_notes
+from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.pipeline.weights import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
 
@@ -46,7 +48,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
-        *_check_run_dir(loaded.run_dir),
+        *_check_run_dir(loaded),
     ]
 
 
@@ -175,11 +177,15 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
     return problems
 
 
-def _check_run_dir(run_dir: Path) -> list[Problem]:
+def _check_run_dir(loaded: LoadedPipeline) -> list[Problem]:
+    run_dir = loaded.run_dir
     existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
     if not existing.is_dir():
         found = f"cannot be written ({existing} is a file)"
         return [Problem(str(run_dir), "run_dir", found, "a folder", "Choose another with --run-dir")]
+    stages = [stage.name for stage in STAGES if stage.needed(loaded.pipeline)]
+    if problems := folder_problems(run_dir, stages):
+        return problems
     free = shutil.disk_usage(existing).free
     if free >= _LEAST_FREE:
         return []

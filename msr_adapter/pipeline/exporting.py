@@ -1,7 +1,5 @@
 """`msr export`: the trained recommender as a folder for others, checked against the scores of the run."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,9 @@ import numpy as np
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import ModelRef
+from msr_adapter.config.outputs import protected_by, require_folder
 from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.files import atomic_folder
 from msr_adapter.pipeline.context import preferences_dir, prompts_of
 from msr_adapter.pipeline.describing import describe, stated_licence
 from msr_adapter.pipeline.folder import RunFolder
@@ -42,24 +42,14 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
     ``out`` appears whole or not at all. Raises `UserError` for one that is not empty and for a reward model,
     `StageError` if the exported model does not score as the trained one did.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(Problem(str(out), "", "exists already and is not an empty folder", "", "Choose another"))
+    require_folder(out, protected_by(loaded))
     if loaded.pipeline.train.objective == "reward":
         found = "a reward model: its value head has no place in a model folder"
         raise UserError(Problem(loaded.where("train.objective"), "train.objective", found, "sft, dpo or kto"))
     run(loaded, ("train", "evaluate"), reporter=reporter)  # for a server's scores alone, nothing is trained
     loaded = settle(loaded, download=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with atomic_folder(out) as partial:
         exported = _write(loaded, partial, dtype, licence, reporter)
-        partial.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Exported(out, *exported)
 
 

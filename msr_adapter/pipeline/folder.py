@@ -1,6 +1,7 @@
 """The run folder: one process at a time, stages that appear whole or not at all.
 
 run_dir/
+  .msr-run                says that the folder is a run's; holds the paths of the pipeline's files
   pipeline.json           the resolved config of the latest run
   run.log                 what was said, with times
   cache/completions.sqlite
@@ -14,16 +15,15 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import digest, link, path_stamp, write_json
-
-MANIFEST = "manifest.json"
+from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
+from msr_adapter.llamafactory.reading_back import READ_BACK
+from msr_adapter.ownership import MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,29 @@ class RunFolder:
         """Folder of a finished stage."""
         return self.root / name
 
+    def claim(self) -> None:
+        """Create the folder and mark it as a run's; `UserError` where somebody else's files are."""
+        if problems := folder_problems(self.root):
+            raise UserError(problems)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / MARK).touch()
+        except OSError as error:
+            raise UserError(_not_writable(self.root, error)) from error
+
+    def remember(self, files: Iterable[Path]) -> None:
+        """Note in the mark which YAML files the run was told by: no command writes over them."""
+        write_json(self.root / MARK, {"files": [str(path) for path in files]})
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Create the folder and hold its lock; a second process gets a `UserError` that names the first.
 
-        The lock is the kernel's and goes with the process, so a killed run never leaves it behind.
+        The lock is the kernel's and goes with the process, so a killed run never leaves it behind. A folder that is
+        neither new, empty nor a run is left as it is: `UserError`.
         """
+        self.claim()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(_not_writable(self.root, error)) from error
@@ -93,20 +108,41 @@ class RunFolder:
         manifest = self.manifest(name)
         return int(manifest.summary.get("failed", 0)) if manifest else 0
 
+    def sweep(self, stages: Iterable[str]) -> None:
+        """Remove what a killed process left, of ``stages`` and of all commands; the caller holds the lock.
+
+        A stage that was whole and on its way to its place is put there. What can be gone on from stays.
+        """
+        for name in stages:
+            partial, outdated = self._partial(name), self._outdated(name)
+            if outdated.is_dir() and not os.path.lexists(self.stage(name)):  # killed between two renames
+                (partial if (partial / MANIFEST).is_file() else outdated).rename(self.stage(name))
+            remove(outdated)
+            remove(partial)
+        for path in self.root.glob(f"{READ_BACK}*"):
+            if path.is_dir() and not path.is_symlink():
+                remove(path)
+        trainings = [folder for name in stages if (folder := self.unfinished(name)).is_dir()]
+        below = [folder for training in trainings for folder in training.rglob("*/") if not folder.is_symlink()]
+        for folder in (self.root, self.root / "ablations", self.root / "train-dry-run", *trainings, *below):
+            sweep(folder, lambda target: True)
+
     def unfinished(self, name: str) -> Path:
         """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
         return self.root / f".{name}.unfinished"
 
     def begin(self, name: str) -> Path:
         """Return an empty folder in which stage ``name`` is written."""
+        if not is_own_stage(self.stage(name)):
+            raise UserError(foreign_stage(self.stage(name)))
         partial = self._partial(name)
-        _remove(partial)
+        remove(partial)
         partial.mkdir(parents=True)
         return partial
 
     def discard(self, name: str) -> None:
         """Remove what was written of stage ``name`` since `begin`."""
-        _remove(self._partial(name))
+        remove(self._partial(name))
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest into the partial folder, then put it in the stage's place by rename."""
@@ -128,29 +164,27 @@ class RunFolder:
         self._put_in_place(name)
 
     def _put_in_place(self, name: str) -> None:
-        partial, final, outdated = self._partial(name), self.stage(name), self.root / f".{name}.outdated"
-        _remove(outdated)
+        partial, final, outdated = self._partial(name), self.stage(name), self._outdated(name)
+        if not is_own_stage(final):  # put there since `begin`
+            raise UserError(foreign_stage(final))
+        remove(outdated)
         if final.exists():
             final.rename(outdated)
         partial.rename(final)
-        _remove(outdated)
-        _remove(self.unfinished(name))
+        remove(outdated)
+        remove(self.unfinished(name))
 
     def _partial(self, name: str) -> Path:
         return self.root / f".{name}.partial"
+
+    def _outdated(self, name: str) -> Path:
+        return self.root / f".{name}.outdated"
 
 
 def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
     """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
     return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, or a file that somebody put in its place."""
-    if path.is_file() or path.is_symlink():
-        path.unlink()
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _not_writable(root: Path, error: OSError) -> Problem:

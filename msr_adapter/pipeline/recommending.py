@@ -12,6 +12,7 @@ import pyarrow as pa
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.models import TableSource
+from msr_adapter.config.outputs import Output, output_problems, protected_by, sweep_beside
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.rehearsal import Rehearsal, Unasked
@@ -20,7 +21,7 @@ from msr_adapter.pipeline.check import check
 from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import RunFolder
 from msr_adapter.pipeline.preferences import Preferences
-from msr_adapter.pipeline.running import run
+from msr_adapter.pipeline.running import RECOMMENDING, run
 from msr_adapter.pipeline.settled import settle
 from msr_adapter.pipeline.stages import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
@@ -34,9 +35,9 @@ from msr_adapter.recommend import (
     settle_order,
     writing,
 )
+from msr_adapter.recommend.output import SUFFIXES
 from msr_adapter.recommend.shards import cut_shards, write_shard
 
-_WORK = ".recommend.partial"
 _LABEL = "scoring candidates"
 
 
@@ -48,8 +49,13 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     """
     from msr_adapter.data.lists import list_problems
 
-    if problems := [*order_problems(wanted, loaded.run_dir, list_problems), *check(loaded)]:
+    named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
+    read = {option: path for option, path in named.items() if path and path.is_file()}
+    output = Output(wanted.out, wanted.overwrite, SUFFIXES)
+    asked = [*output_problems(output, protected_by(loaded, read)), *order_problems(wanted, list_problems)]
+    if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
+    sweep_beside(wanted.out)
     loaded = settle(loaded, download=True)
     started = time.monotonic()
     given = _read(loaded, wanted, reporter)
@@ -60,15 +66,13 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     run(loaded, ("users" if served else "train",), reporter=reporter, checked=True)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
-        work = folder.root / _WORK
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        work = folder.begin(RECOMMENDING)
         prompts = prompts_of(loaded.pipeline)
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
             counts = _carry_out(context, wanted, order)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            folder.discard(RECOMMENDING)
     return counts | {"seconds": round(time.monotonic() - started, 2)}
 
 

@@ -16,11 +16,14 @@ from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.settled import settle
-from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
+from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES, WHOLE, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
 State = Literal["done", "up to date"]
+
+RECOMMENDING = "recommend"
+"""What `msr recommend` does in a run folder, called like a stage: its unfinished work has a name like theirs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def run(
     others = [RunFolder(donor) for donor in (*donors, *([start] if start else []))]
     forced = set(force)
     with folder.locked():
+        folder.sweep((*STAGE_NAMES, RECOMMENDING))
+        folder.remember(loaded.files)
         reporter = reporter.with_log(folder.root / "run.log")
         write_json(folder.root / "pipeline.json", loaded.resolved)
         wanted = _wanted(loaded.pipeline, {*targets, *forced})

@@ -1,6 +1,5 @@
 """What `msr recommend` is asked for: whom, among what, how many, where to; and what is wrong with it."""
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.recommend.output import SUFFIXES
 
 Kind = Literal["popular", "item-knn", "all", "file"]
 Unknown = Literal["error", "fallback"]
@@ -47,6 +45,8 @@ class Wanted:
     unknown_users: Unknown = "error"
     interactions: Path | None = None
     """A log of what came after the data stage's."""
+    overwrite: bool = False
+    """Whether ``out`` may exist."""
 
     @cached_property
     def retrieval(self) -> Retrieval:
@@ -70,9 +70,9 @@ def parse_retrieval(text: str) -> Retrieval:
     raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", _ALLOWED, step))
 
 
-def order_problems(wanted: Wanted, run_dir: Path, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
+def order_problems(wanted: Wanted, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
     """Return what is wrong with an order that can be known without reading a row; `file_problems` looks at files."""
-    problems = out_problems(wanted.out) or _overwritten(wanted, run_dir)
+    problems: list[Problem] = []
     if wanted.users is not None:
         problems += file_problems(wanted.users, "--users")
     if wanted.interactions is not None:
@@ -92,33 +92,3 @@ def _retrieval_problems(retrieval: Retrieval, top: int, file_problems: Callable[
         found = f"{retrieval}: fewer candidates than --top {top}"
         problems.append(Problem("", "--candidates", found, "", "Retrieve more of them, or lower --top"))
     return problems
-
-
-def out_problems(out: Path) -> list[Problem]:
-    """Return why nothing can be written to ``out``."""
-    if out.suffix.lower() not in SUFFIXES:
-        found = f"{out}: unknown kind of file {out.suffix!r}"
-        return [Problem("", "--out", found, f"one of {', '.join(SUFFIXES)}", "Name it recs.parquet, for one")]
-    if out.is_dir():
-        return [Problem("", "--out", f"{out} is a folder", "a file", f"Try {out / 'recs.parquet'}")]
-    parent = next((one for one in out.absolute().parents if one.exists()), None)
-    if parent is None or not parent.is_dir():
-        return [Problem("", "--out", f"{out}: {parent} is no folder", "", "Choose another place")]
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return [Problem("", "--out", f"{out}: this user may not write to {parent}", "", "Choose another place")]
-    return []
-
-
-def _overwritten(wanted: Wanted, run_dir: Path) -> list[Problem]:
-    """Return what would be lost if the lists were written to where they are to go."""
-    out = wanted.out.resolve()
-    if out.is_relative_to(run_dir.resolve()):
-        found = f"{wanted.out} is in the run folder {run_dir}, whose files are the run's own"
-        return [Problem("", "--out", found, "", "Choose a place outside")]
-    candidates = Path(wanted.candidates)
-    read = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": candidates}
-    return [
-        Problem("", "--out", f"{wanted.out} is the file that {option} names", "a file of its own", "Name another one")
-        for option, path in read.items()
-        if path is not None and path.is_file() and path.resolve() == out
-    ]

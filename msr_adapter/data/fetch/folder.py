@@ -8,6 +8,8 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,22 @@ from msr_adapter.data.fetched import INDEX, Fetched, line_of, read_index, safe_n
 from msr_adapter.data.images import cores
 from msr_adapter.data.pictures import quiet_pillow
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import atomic_path, digest, write_json
+from msr_adapter.files import atomic_path, digest, sweep, write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.redaction import redact
 
 FAILURES = "fetch-failures.csv"
 REPORT = "fetch-report.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pictures go."""
+
+    folder: Path
+    own: frozenset[str]
+    """Names of the files that earlier commands downloaded into it."""
+
 
 _Done = Callable[[Fetched], None]
 _Queue = deque[tuple[str, list[str]]]
@@ -40,7 +52,10 @@ def fetch_into(
     that a killed process loses only what it was downloading.
     """
     with _locked(folder):
+        _require_own_reports(folder)
         index = read_index(folder)
+        mine = {INDEX, REPORT, FAILURES, *map(safe_name, wanted)}
+        sweep(folder, lambda target: target in mine or target.rpartition(".")[0] in mine)
         todo = {item: url for item, url in wanted.items() if not _is_done(folder, index.get(item), url)}
         if todo:
             _fetch_and_log(folder, todo, index, policy, resolve, reporter)
@@ -55,19 +70,22 @@ def _fetch_and_log(
     with quiet_pillow(), reporter.track("Images", len(todo)) as advance, (folder / INDEX).open("a") as log:
         log.write("\n")  # a killed process may have left half a line
 
+        own = {one.file for one in index.values() if one.file}
+
         def done(one: Fetched) -> None:
             index[one.item_id] = one
             log.write(line_of(one))
             log.flush()
             advance(1)
 
-        asyncio.run(_fetch_all(folder, todo, policy, resolve, done))
+        asyncio.run(_fetch_all(Place(folder, frozenset(own)), todo, policy, resolve, done))
     write_index(folder, index)
 
 
-async def _fetch_all(folder: Path, todo: Mapping[str, str], policy: Policy, resolve: Resolve, done: _Done) -> None:
+async def _fetch_all(place: Place, todo: Mapping[str, str], policy: Policy, resolve: Resolve, done: _Done) -> None:
     slots = asyncio.Semaphore(policy.workers)
     transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
+    save = partial(_save, place, policy.overwrite)
     timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
     with ThreadPoolExecutor(cores()) as threads:
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
@@ -77,7 +95,7 @@ async def _fetch_all(folder: Path, todo: Mapping[str, str], policy: Policy, reso
                     got = await download(client, url, policy, slots, threads)
                 except FetchError as error:
                     return [Fetched(item, url, reason=error.reason) for item in items]
-                return await asyncio.get_running_loop().run_in_executor(threads, _save, folder, items, url, got)
+                return await asyncio.get_running_loop().run_in_executor(threads, save, items, url, got)
 
             async def work(queue: _Queue) -> None:
                 while queue:
@@ -109,13 +127,39 @@ def _is_done(folder: Path, one: Fetched | None, url: str) -> bool:
     return one is not None and one.url == url and one.file is not None and (folder / one.file).is_file()
 
 
-def _save(folder: Path, items: list[str], url: str, got: Download) -> list[Fetched]:
+def _save(place: Place, overwrite: bool, items: list[str], url: str, got: Download) -> list[Fetched]:
     """Write one file per item: the next run may give one of them another URL."""
-    names = {item: safe_name(item) + got.suffix for item in items}
-    for name in names.values():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(got.data)
-    return [Fetched(item, url, name, len(got.data), digest(got.data)) for item, name in names.items()]
+    return [_save_one(place, overwrite, item, url, got) for item in items]
+
+
+def _save_one(place: Place, overwrite: bool, item: str, url: str, got: Download) -> Fetched:
+    """Write an item's file, unless another one that was not downloaded has its name."""
+    name = safe_name(item) + got.suffix
+    path = place.folder / name
+    if os.path.lexists(path) and name not in place.own and not overwrite and not _holds(path, got.data):
+        return Fetched(item, url, reason="own_file")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(got.data)
+    return Fetched(item, url, name, len(got.data), digest(got.data))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Say whether a file has these bytes: one that a killed command wrote and did not come to note, for one."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _require_own_reports(folder: Path) -> None:
+    """Raise `UserError` where files of the reports' names are not those of an earlier download."""
+    if (folder / INDEX).exists():
+        return
+    found = [Problem(str(folder / name), "", "exists, and no picture was downloaded into this folder yet", "",
+                     "Move it away, or choose another folder with --out")
+             for name in (REPORT, FAILURES) if os.path.lexists(folder / name)]  # fmt: skip
+    if found:
+        raise UserError(found)
 
 
 def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[str, Any]:

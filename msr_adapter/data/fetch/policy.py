@@ -29,6 +29,8 @@ class Policy:
     redirects: int = 5
     allow_private: bool = False
     """Connect to private, loopback, link-local, multicast and reserved addresses too."""
+    overwrite: bool = False
+    """Replace a file of a picture's name that was not downloaded."""
 
     @property
     def max_bytes(self) -> int:
