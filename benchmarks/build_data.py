@@ -90,7 +90,7 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     """Run the product's stages; yields after its imports and when done."""
     from rich.console import Console
 
-    from msr_adapter.config.models import (
+    from msr_adapter.config.schema import (
         Data,
         ItemSummaries,
         KCore,
@@ -190,7 +190,7 @@ def draw(log: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
 
 def prompt(history: list[str], title: str, names: dict[str, str]) -> str:
     """Return one prompt; text from the data is cleaned by the product's rules, so that rows can be compared."""
-    from msr_adapter.prompts.neutral import TEXT_LIMIT, neutralise
+    from msr_adapter.prompts.neutralize import TEXT_LIMIT, neutralise
 
     told = "; ".join(cleaned(names[item]) or "(no title)" for item in history)
     text = PROMPT.format(history="{history}", title="{title}")

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from msr_adapter.config.models import Images
-from msr_adapter.data.covers import covers_in
-from msr_adapter.data.images import Stored, cores, store_all
+from msr_adapter.config.schema import Images
+from msr_adapter.data.images.locate import covers_in
+from msr_adapter.data.images.store import Stored, cores, store_all
 from msr_adapter.progress import Reporter
 
 DEFAULT_IMAGES, FULL_IMAGES = 48, 1_000

@@ -16,10 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from browser import launched, opened
-from many_users import make_many
-
-from msr_adapter.config.models import Confidence, Protocol
+from msr_adapter.config.schema import Confidence, Protocol
+from tests.support.browser import launched, opened
+from tests.support.many_users import make_many
 
 PROTOCOL = Protocol(name="next-item", slices=(), confidence=Confidence(samples=100))
 GOAL_MB, GOAL_S = 25, 3

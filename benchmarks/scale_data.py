@@ -22,7 +22,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from msr_adapter.config.models import Data, KCore, Negatives, Protocol, Split, TableSource, TrainNegatives
+from msr_adapter.config.schema import Data, KCore, Negatives, Protocol, Split, TableSource, TrainNegatives
 from msr_adapter.data import build
 from msr_adapter.progress import Reporter
 

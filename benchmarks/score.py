@@ -35,14 +35,14 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend, fit_device
-from msr_adapter.backends.sharing.room import Room
-from msr_adapter.config.models import ModelRef
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.candidate_rows import ANSWERS
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Image, Request
-from msr_adapter.llamafactory.encode import collate
+from msr_adapter.llamafactory.encoder import collate
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import ANSWERS
 
 SIZE = 21
 BASELINE_BATCH, OUR_BATCH = 6, 64

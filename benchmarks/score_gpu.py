@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from msr_adapter.backends.huggingface import fit_device
-from msr_adapter.backends.sharing.batches import Prompt
-from msr_adapter.backends.sharing.room import Room
-from msr_adapter.backends.sharing.sharing import Sharing
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batches import Prompt
+from msr_adapter.backends.prefix_cache.prefix_cache import Sharing
 from msr_adapter.generation.request import Image
 
 SIZE, HEAD, PREFERENCE, TITLE, QUESTION, END = 21, 20, 200, 30, 50, 10

@@ -21,7 +21,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.models import ModelRef, Train
+from msr_adapter.config.schema import ModelRef, Train
 from msr_adapter.generation import Completion, CompletionCache, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.config.models import ModelRef
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.files import bundled
 from msr_adapter.generation import Answer, Chain, Completion, CompletionCache, Request
-from msr_adapter.llamafactory.encode import Encoder, collate
+from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.shop import generate as generate_shop
+from msr_adapter.synthetic import generate as generate_shop
 
 USERS, ITEMS, BLOCK, BUDGET, SLOTS = 64, 9, 3, 48, 64
 FLOOR, GOAL = 3.0, 4.5

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import grimp
 import pytest
-from end_to_end import write_small_pipeline
 
 import msr_adapter
 from msr_adapter.files import BundledKind, bundled
+from tests.support.end_to_end import write_small_pipeline
 
 ROOT = Path(__file__).parent.parent
 DATA_FOLDERS: tuple[BundledKind, ...] = ("templates", "pipelines", "eval")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from msr_adapter.config.models import ModelRef
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.generation.request import Backend
 from msr_adapter.llamafactory.weights import BASE, Weights
 
@@ -18,7 +18,7 @@ def _huggingface(model: ModelRef, weights: Weights) -> Backend:
 
 
 def _server(model: ModelRef, weights: Weights) -> Backend:
-    from msr_adapter.backends.server import ServerBackend
+    from msr_adapter.backends.openai import ServerBackend
 
     if weights != BASE:
         raise ValueError("a server cannot be handed trained weights")
@@ -42,8 +42,8 @@ def make_server_scorer(served: ModelRef, taught: ModelRef, weights: Weights) -> 
     """Return what scores through a server that serves ``taught`` with these ``weights``, as far as they are here."""
     if served.backend != "server":
         return make_backend(served, weights)
-    from msr_adapter.backends.scoring import Scoring
-    from msr_adapter.backends.server import ServerBackend
+    from msr_adapter.backends.openai import ServerBackend
+    from msr_adapter.backends.reference_prompts import Scoring
 
     return ServerBackend(served, Scoring(served, taught, weights.stamps()))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from msr_adapter.backends.retrying import BrokenAnswerError, GaveUpError
+from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError
 
 LARGEST = 16 * 2**20
 """Bytes of an answer, as sent and unpacked: a thousand times what is asked for."""

@@ -7,17 +7,16 @@ from typing import Any, NoReturn
 from PIL import Image as PillowImage
 
 from msr_adapter.backends.decoding import Row
-from msr_adapter.backends.loaded import LoadedModel, Work
-from msr_adapter.backends.sharing.room import Room
-from msr_adapter.backends.sharing.spent import Spent
-from msr_adapter.config.models import ModelRef
+from msr_adapter.backends.loaded_model import LoadedModel, Work
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.llamafactory.encode import Encoder
-from msr_adapter.llamafactory.models import model_stamp, own_adapters
-from msr_adapter.llamafactory.recognise import settled
-from msr_adapter.llamafactory.weights import BASE, Weights
+from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.weights import BASE, Weights, model_stamp, own_adapters
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
 _CPU_TOKENS, _GPU_TOKENS = 2_048, 32_768

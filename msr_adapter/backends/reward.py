@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from msr_adapter.backends.huggingface import encode, fit_device, identity_of, never_fits, rows_at_once
-from msr_adapter.backends.sharing.room import Room
-from msr_adapter.config.models import ModelRef
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.llamafactory.encode import Encoder, collate
-from msr_adapter.llamafactory.models import is_small
-from msr_adapter.llamafactory.weights import Weights
+from msr_adapter.llamafactory.encoder import Encoder, collate
+from msr_adapter.llamafactory.weights import Weights, is_small
 
 Spoken = tuple[int, list[int]]
 """Number of a request, and the tokens of its prompt with one of its answers."""

@@ -5,13 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, PipelineArgument, Quiet, RunDir, Sets
-from msr_adapter.cli.outcome import emit, exit_codes, interruptible
-from msr_adapter.cli.typeset import MarkdownFlag, render
+from msr_adapter.cli.common import (
+    Json,
+    MarkdownFlag,
+    PipelineArgument,
+    Quiet,
+    RunDir,
+    Sets,
+    emit,
+    exit_codes,
+    interruptible,
+    render,
+)
 
 if TYPE_CHECKING:
-    from msr_adapter.evaluate.ablations import AblationTable
-    from msr_adapter.pipeline.ablation import Ablation
+    from msr_adapter.evaluate.ablation_table import AblationTable
+    from msr_adapter.workflows.ablate import Ablation
 
 
 def ablate(
@@ -33,8 +42,8 @@ def ablate(
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
         from msr_adapter.files import write_json, write_text
-        from msr_adapter.pipeline.ablation import ablate as run_variants
         from msr_adapter.progress import Reporter
+        from msr_adapter.workflows.ablate import ablate as run_variants
 
         names = [name.strip() for name in only.split(",") if name.strip()]
         folder = load_pipeline(pipeline, sets or (), run_dir).run_dir / "ablations"
@@ -47,12 +56,12 @@ def ablate(
 
 
 def _judge(found: Sequence["Ablation"]) -> "AblationTable":
-    from msr_adapter.evaluate.ablations import Row, ablation_table
+    from msr_adapter.evaluate.ablation_table import Row, ablation_table
 
     return ablation_table({one.name: Row(one.run_dir, one.model, one.what) for one in found})
 
 
 def _text(table: "AblationTable", markdown: bool) -> str:
-    from msr_adapter.evaluate.ablations import CAUTION
+    from msr_adapter.evaluate.ablation_table import CAUTION
 
     return f"{render(table.tables(), markdown)}\n\n{CAUTION}"

@@ -10,20 +10,30 @@ import typer
 from msr_adapter import __version__
 from msr_adapter.cli import (
     ablate,
+    bundled,
     cache,
     candidates,
+    common,
     compare,
     doctor,
-    export,
-    export_model,
     fetch_images,
-    library,
     previews,
     recommend,
-    results,
 )
-from msr_adapter.cli.options import Force, Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
-from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+from msr_adapter.cli import export as export_module
+from msr_adapter.cli import results as results_module
+from msr_adapter.cli.common import (
+    Force,
+    Json,
+    Overwrite,
+    PipelineArgument,
+    Quiet,
+    RunDir,
+    Sets,
+    emit,
+    exit_codes,
+    interruptible,
+)
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import atomic_folder
 
@@ -168,9 +178,9 @@ def evaluate(
 
 app.command()(ablate.ablate)
 app.command()(compare.compare)
-app.command()(export.results)
+app.command()(results_module.results)
 app.command()(recommend.recommend)
-app.command()(export_model.export)
+app.command()(export_module.export)
 app.add_typer(candidates.app, name="candidates")
 app.command("fetch-images")(fetch_images.fetch_images)
 
@@ -218,8 +228,8 @@ def list_bundled(as_json: Json = False) -> None:
 
     Example: [bold]msr ls[/bold]
     """
-    files = [{"kind": file.kind, "name": file.name, "description": file.description} for file in library.all_files()]
-    emit({"files": files}, library.listing(), as_json)
+    files = [{"kind": file.kind, "name": file.name, "description": file.description} for file in bundled.all_files()]
+    emit({"files": files}, bundled.listing(), as_json)
 
 
 @app.command("cp")
@@ -234,9 +244,9 @@ def copy_bundled(
     Example: [bold]msr cp demo my.yaml[/bold]
     """
     with exit_codes(as_json):
-        file, written = library.copy(name, target, overwrite)
+        file, written = bundled.copy(name, target, overwrite)
         result = {"kind": file.kind, "name": file.name, "file": str(written)}
-        emit(result, library.advice(file, written), as_json)
+        emit(result, bundled.advice(file, written), as_json)
 
 
 @app.command("demo-model")
@@ -281,9 +291,9 @@ def _bring_up_to_date(
                 return
             result = run_stages(loaded, targets, force=tuple(force or ()), reporter=_reporter(quiet))
         if not as_json:
-            results.print_metrics(result, quiet)
-        what, path = results.made(result)
-        emit(results.as_dict(loaded.pipeline.name, result), f"{what}: {path}", as_json)
+            common.print_metrics(result, quiet)
+        what, path = common.made(result)
+        emit(common.as_dict(loaded.pipeline.name, result), f"{what}: {path}", as_json)
 
 
 def _load(

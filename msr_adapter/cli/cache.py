@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, Overwrite
-from msr_adapter.cli.outcome import emit, exit_codes
+from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def export(
     """
     with exit_codes(as_json):
         from msr_adapter.config.outputs import Output, require_outputs
-        from msr_adapter.generation.exporting import SUFFIXES, write_entries
+        from msr_adapter.generation.store import SUFFIXES, write_entries
 
         path = cache_file(cache)
         require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_read_beside(cache)})
@@ -101,7 +100,7 @@ def cache_file(argument: str) -> Path:
 
     Raises UserError when there is none.
     """
-    from msr_adapter.cli.runs import run_folder
+    from msr_adapter.cli.common import run_folder
     from msr_adapter.config.bundled import find_yaml
     from msr_adapter.config.loader import load_pipeline
     from msr_adapter.pipeline.context import OWN_CACHE
@@ -135,7 +134,7 @@ def _nobody_using(path: Path) -> "Iterator[None]":
     """Keep other commands out of the run folder that a cache belongs to; UserError while one is at work there."""
     from msr_adapter.ownership import is_run
     from msr_adapter.pipeline.context import OWN_CACHE
-    from msr_adapter.pipeline.folder import RunFolder
+    from msr_adapter.pipeline.run_folder import RunFolder
 
     root = path.parents[len(OWN_CACHE.parts) - 1]
     own = path == root / OWN_CACHE and is_run(root)

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
-from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+from msr_adapter.cli.common import (
+    Json,
+    Overwrite,
+    PipelineArgument,
+    Quiet,
+    RunDir,
+    Sets,
+    emit,
+    exit_codes,
+    interruptible,
+)
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 

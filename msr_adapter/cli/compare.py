@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msr_adapter.cli import runs
-from msr_adapter.cli.options import Json
-from msr_adapter.cli.outcome import emit, exit_codes
-from msr_adapter.cli.typeset import LatexFlag, MarkdownFlag, render
+from msr_adapter.cli import common
+from msr_adapter.cli.common import Json, LatexFlag, MarkdownFlag, emit, exit_codes, render
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from msr_adapter.evaluate.comparing import Difference
-    from msr_adapter.evaluate.finished import FinishedRun
+    from msr_adapter.evaluate.comparison import Difference
     from msr_adapter.evaluate.judging import Judged
-    from msr_adapter.evaluate.typeset import TextTable
+    from msr_adapter.evaluate.results import FinishedRun
+    from msr_adapter.evaluate.text_tables import TextTable
 
 
 class Reference(StrEnum):
@@ -51,8 +49,8 @@ def compare(
     Example: [bold]msr compare runs/demo runs/demo-blind demo:popularity --metric auc[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.evaluate.comparing import chosen_metrics
-        from msr_adapter.evaluate.comparing import compare as test
+        from msr_adapter.evaluate.comparison import chosen_metrics
+        from msr_adapter.evaluate.comparison import compare as test
         from msr_adapter.evaluate.tables import shown_metrics
 
         chosen = _read(run)
@@ -68,14 +66,14 @@ def compare(
 
 def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
     """Return label -> (run, model); every problem with the arguments at once."""
-    from msr_adapter.evaluate.comparing import require_comparable
+    from msr_adapter.evaluate.comparison import require_comparable
 
     problems: list[Problem] = []
     found: list[tuple[str, FinishedRun, str]] = []
     for argument in arguments:
-        name, model = runs.split_model(argument)
+        name, model = common.split_model(argument)
         try:
-            run = runs.read_run(name)
+            run = common.read_run(name)
             run.scores(model)
             found.append((argument, run, model))
         except UserError as error:
@@ -92,7 +90,7 @@ def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
 
 def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
     """Call a run by its folder's name, with the model unless it is the trained one; unclear names stay as given."""
-    short = [run.folder.name + (f":{model}" if model != runs.TRAINED else "") for _, run, model in found]
+    short = [run.folder.name + (f":{model}" if model != common.TRAINED else "") for _, run, model in found]
     return [name if short.count(name) == 1 else given for name, (given, _, _) in zip(short, found, strict=True)]
 
 
@@ -112,7 +110,7 @@ def _reference(models: dict[str, "Judged"], to: Reference, metric: str) -> str:
 def _tables(
     base: "FinishedRun", models: dict[str, "Judged"], names: list[str], reference: str, rows: list["Difference"]
 ) -> list["TextTable"]:
-    from msr_adapter.evaluate.typeset import difference_table, metric_table
+    from msr_adapter.evaluate.text_tables import difference_table, metric_table
 
     compared = {name: {"metrics": judged.summary} for name, judged in models.items()}
     return [metric_table(base.metrics | {"models": compared}, names), difference_table(rows, reference)]

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msr_adapter.cli.options import Json
-from msr_adapter.cli.outcome import emit, exit_codes
+from msr_adapter.cli.common import Json, emit, exit_codes
 
 if TYPE_CHECKING:
-    from msr_adapter.machine import Examined, Finding
+    from msr_adapter.doctor import Examined, Finding
 
 _SIGNS = {"ok": ("ok", "green"), "absent": ("-", "dim"), "warning": ("!", "yellow"), "error": ("X", "bold red")}
 _PIPE_WIDTH = 160
@@ -31,7 +30,7 @@ def doctor(
     Exit code 1 when training cannot work here. Example: [bold]msr doctor[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.machine import examine
+        from msr_adapter.doctor import examine
 
         examined = examine(run_dir)
         if as_json:

@@ -16,7 +16,7 @@ def dry_run(
     argument: str, sets: Sequence[str], loaded: "LoadedPipeline", reporter: "Reporter"
 ) -> tuple[dict[str, Any], str]:
     """Write the YAML and, for several machines, a Slurm script; return the result as JSON and as text."""
-    from msr_adapter.llamafactory.slurm import slurm_script
+    from msr_adapter.llamafactory.nodes import slurm_script
     from msr_adapter.pipeline import write_training_yaml
     from msr_adapter.train import commands_by_hand, first_place
 

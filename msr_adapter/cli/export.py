@@ -1,71 +1,53 @@
-"""`msr results`: a finished run's numbers, for people, papers and other tools."""
+"""`msr export`: the trained recommender as a model folder for others."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from msr_adapter.cli import runs
-from msr_adapter.cli.options import Json, Overwrite
-from msr_adapter.cli.outcome import emit, exit_codes
-from msr_adapter.cli.typeset import render
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.cli.common import Json, PipelineArgument, Quiet, RunDir, Sets, emit, exit_codes, interruptible
 
 
-class Format(StrEnum):
-    """What `msr results --format` takes."""
+class Dtype(StrEnum):
+    """What `msr export --dtype` takes."""
 
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    TREC = "trec"
-    RANX = "ranx"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
 
 
-def results(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
-    form: Annotated[
-        Format,
-        typer.Option("--format", help="A table of the metrics, or run and qrels files of every model (trec, ranx)."),
-    ] = Format.TABLE,
+def export(
+    pipeline: PipelineArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="PATH", help="The folder of trec and ranx files, or a table's file.")
+        Path, typer.Option("--out", metavar="FOLDER", help="A folder that is new or empty.", show_default=False)
+    ],
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Precision of the written weights.")] = Dtype.BFLOAT16,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", metavar="ID", help="Licence on the card; unless given, what the base model states."),
     ] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Show a finished run's metrics, or write them for a paper, trec_eval or ranx.
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="ORG/NAME", help="Upload it to the Hugging Face hub as well.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")] = False,
+    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the trained model, adapters merged, with a model card; check that it scores as the run's model did.
 
-    Example: [bold]msr results demo --format trec --out demo-trec[/bold]
+    Example: [bold]msr export my.yaml --out my-recommender --dtype bfloat16[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.config.outputs import Output, protected_by_run, require_outputs
-        from msr_adapter.evaluate.exports import WRITERS, file_names
+        from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.progress import Reporter
+        from msr_adapter.workflows.export import export as write
+        from msr_adapter.workflows.export import push as upload
 
-        finished = runs.read_run(run)
-        protected = protected_by_run(finished.folder) | ({"RUN": Path(run)} if Path(run).is_file() else {})
-        if form in WRITERS:
-            if out is None or out.is_file():
-                found = "missing" if out is None else f"{out} is a file"
-                raise UserError(Problem("--out", "", found, "a folder for the files", f"Add --out {form.value}"))
-            names = file_names(finished, form)
-            require_outputs([Output(out / name, overwrite) for name in names], protected)
-            files = [str(path) for path in WRITERS[form](finished, out)]
-            emit({"run": str(finished.folder), "files": files}, "\n".join(files), as_json)
-            return
-        if out is not None:
-            require_outputs([Output(out, overwrite)], protected)
-        _show(finished.metrics, form, out, as_json)
-
-
-def _show(metrics: dict[str, object], form: Format, out: Path | None, as_json: bool) -> None:
-    from msr_adapter.evaluate.typeset import metric_table
-    from msr_adapter.files import write_text
-
-    text = render([metric_table(metrics)], form is Format.MARKDOWN, form is Format.LATEX)
-    if out is None:
-        emit(metrics, text, as_json)
-        return
-    write_text(out, f"{text}\n")
-    emit({"files": [str(out)]}, str(out), as_json)
+        loaded, reporter = load_pipeline(pipeline, sets or (), run_dir), Reporter(quiet=quiet)
+        with interruptible(loaded.run_dir):
+            made = write(loaded, out, dtype.value, licence, reporter)
+            address = upload(out, push, private=not public) if push else None
+        lines = [f"model: {made.folder}", f"card: {made.folder / 'README.md'}"]
+        lines += [f"uploaded: {address}"] if address else []
+        emit({**asdict(made), "folder": str(made.folder), "pushed": address}, "\n".join(lines), as_json)

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msr_adapter.cli.options import Json, PipelineArgument, Quiet, Sets
-from msr_adapter.cli.outcome import InterruptError, emit, exit_codes
+from msr_adapter.cli.common import InterruptError, Json, PipelineArgument, Quiet, Sets, emit, exit_codes
 from msr_adapter.errors import Problem, StageError, UserError
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
-    from msr_adapter.config.models import Pipeline
-    from msr_adapter.data.fetch import Wanted
+    from msr_adapter.config.schema import Pipeline
+    from msr_adapter.data.images.download import Wanted
 
 _SHOWN = 5
 
@@ -43,7 +42,7 @@ def fetch_images(
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
-        from msr_adapter.data.fetch import Policy, fetch_into, wanted_images
+        from msr_adapter.data.images.download import Policy, fetch_into, wanted_images
         from msr_adapter.progress import Reporter
 
         loaded = load_pipeline(pipeline, sets or ())

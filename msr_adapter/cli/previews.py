@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.cli.outcome import emit
+from msr_adapter.cli.common import emit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,7 +16,7 @@ _NOUNS = {"items": "item", "users": "user"}
 
 def print_cost(loaded: "LoadedPipeline", stages: Sequence[str], reporter: "Reporter", as_json: bool) -> None:
     """Say what is left to ask in each of ``stages``."""
-    from msr_adapter.pipeline.previewing import forecast_summaries
+    from msr_adapter.workflows.preview import forecast_summaries
 
     costs = forecast_summaries(loaded, stages, reporter)
     emit(costs, "\n".join(cost["line"] for cost in costs.values()), as_json)
@@ -26,7 +26,7 @@ def print_preview(
     loaded: "LoadedPipeline", stages: Sequence[str], number: int, ask: bool, reporter: "Reporter", as_json: bool
 ) -> None:
     """Print the requests of ``number`` items and users in boxes, tokens below, and with ``ask`` the answers."""
-    from msr_adapter.pipeline.previewing import preview_summaries
+    from msr_adapter.workflows.preview import preview_summaries
 
     shown = preview_summaries(loaded, stages, number, ask, reporter)
     if as_json:

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli.options import Json, Overwrite, PipelineArgument, Quiet, RunDir, Sets
-from msr_adapter.cli.outcome import emit, exit_codes, interruptible
+from msr_adapter.cli.common import (
+    Json,
+    Overwrite,
+    PipelineArgument,
+    Quiet,
+    RunDir,
+    Sets,
+    emit,
+    exit_codes,
+    interruptible,
+)
 
 
 class Unknown(StrEnum):
@@ -51,9 +60,9 @@ def recommend(
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
-        from msr_adapter.pipeline.recommending import recommend as carry_out
         from msr_adapter.progress import Reporter
-        from msr_adapter.recommend import Wanted
+        from msr_adapter.workflows.recommend import Wanted
+        from msr_adapter.workflows.recommend.workflow import recommend as carry_out
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         path = None if users == "all" and not Path(users).exists() else Path(users)

@@ -1,52 +1,69 @@
-"""What a finished command shows: the file it was run for, and the metrics when it ends with them."""
+"""`msr results`: a finished run's numbers, for people, papers and other tools."""
 
-import json
-import sys
-from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-if TYPE_CHECKING:
-    from msr_adapter.pipeline import RunResult
+import typer
 
-_PIPE_WIDTH = 160
-
-_MADE = {
-    "data": ("audit", "audit.json"),
-    "forecast": ("forecast of the rows' length", "forecast.json"),
-    "items": ("item summaries", "items.parquet"),
-    "users": ("user summaries", "users.parquet"),
-    "fit": ("shortened preferences", "shortened.parquet"),
-    "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
-    "train": ("trained model", "model"),
-    "score": ("scores", "scores.parquet"),
-    "score-base": ("scores", "scores.parquet"),
-    "baselines": ("baseline scores", "manifest.json"),
-    "evaluate": ("report", "report.html"),
-}
+from msr_adapter.cli import common
+from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes, render
+from msr_adapter.errors import Problem, UserError
 
 
-def made(result: "RunResult") -> tuple[str, Path]:
-    """Return what the last stage makes and where it is."""
-    last = result.stages[-1].name
-    what, file = _MADE[last]
-    return what, result.run_dir / last / file
+class Format(StrEnum):
+    """What `msr results --format` takes."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    TREC = "trec"
+    RANX = "ranx"
 
 
-def as_dict(name: str, result: "RunResult") -> dict[str, Any]:
-    """Return the JSON object of a finished command."""
-    stages = [asdict(stage) for stage in result.stages]
-    return {"pipeline": name, "run_dir": str(result.run_dir), "stages": stages, "result": str(made(result)[1])}
+def results(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="A table of the metrics, or run and qrels files of every model (trec, ranx)."),
+    ] = Format.TABLE,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="The folder of trec and ranx files, or a table's file.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show a finished run's metrics, or write them for a paper, trec_eval or ranx.
+
+    Example: [bold]msr results demo --format trec --out demo-trec[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.config.outputs import Output, protected_by_run, require_outputs
+        from msr_adapter.evaluate.exports import WRITERS, file_names
+
+        finished = common.read_run(run)
+        protected = protected_by_run(finished.folder) | ({"RUN": Path(run)} if Path(run).is_file() else {})
+        if form in WRITERS:
+            if out is None or out.is_file():
+                found = "missing" if out is None else f"{out} is a file"
+                raise UserError(Problem("--out", "", found, "a folder for the files", f"Add --out {form.value}"))
+            names = file_names(finished, form)
+            require_outputs([Output(out / name, overwrite) for name in names], protected)
+            files = [str(path) for path in WRITERS[form](finished, out)]
+            emit({"run": str(finished.folder), "files": files}, "\n".join(files), as_json)
+            return
+        if out is not None:
+            require_outputs([Output(out, overwrite)], protected)
+        _show(finished.metrics, form, out, as_json)
 
 
-def print_metrics(result: "RunResult", quiet: bool) -> None:
-    """Print the metrics table on standard output, unless the stage has just shown it or the run has none."""
-    last = result.stages[-1]
-    if last.name != "evaluate" or (last.state == "done" and not quiet):
+def _show(metrics: dict[str, object], form: Format, out: Path | None, as_json: bool) -> None:
+    from msr_adapter.evaluate.text_tables import metric_table
+    from msr_adapter.files import write_text
+
+    text = render([metric_table(metrics)], form is Format.MARKDOWN, form is Format.LATEX)
+    if out is None:
+        emit(metrics, text, as_json)
         return
-    from rich.console import Console
-
-    from msr_adapter.evaluate.tables import console_table
-
-    metrics = json.loads((result.run_dir / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(console_table(metrics))
+    write_text(out, f"{text}\n")
+    emit({"files": [str(out)]}, str(out), as_json)

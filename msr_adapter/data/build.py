@@ -6,23 +6,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.models import Data, Negatives, Protocol, Split
-from msr_adapter.data.audit import LISTED, Audit, raise_if_any
-from msr_adapter.data.audits import Evidence, inspect, tell
-from msr_adapter.data.candidates import draw_candidates
-from msr_adapter.data.check import check, check_protocol, packed_problems
-from msr_adapter.data.corpus import Corpus, Log, degree, encode
+from msr_adapter.config.schema import Data, Negatives, Protocol, Split
+from msr_adapter.data.audit.inspection import Evidence, inspect, tell
+from msr_adapter.data.audit.report import LISTED, Audit, raise_if_any
+from msr_adapter.data.checks import check, check_protocol, packed_problems
 from msr_adapter.data.filters import clean
-from msr_adapter.data.frozen import Candidates
-from msr_adapter.data.illustrate import illustrate
-from msr_adapter.data.imported import read_imported
-from msr_adapter.data.parts import part_problems
-from msr_adapter.data.pools import Knowledge
+from msr_adapter.data.images.attach import illustrate
+from msr_adapter.data.log import Corpus, Log, degree, encode, part_problems
+from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.draw import draw_candidates
+from msr_adapter.data.negatives.files import read_imported
+from msr_adapter.data.negatives.pools import Knowledge
+from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
 from msr_adapter.data.readers import read
-from msr_adapter.data.recipes import Draw, make_recipes
-from msr_adapter.data.shortage import Tally
-from msr_adapter.data.shortfall import empty_splits
-from msr_adapter.data.split import SPLITS, Examples, assert_no_leak, known_to_training, make_examples
+from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, empty_splits, known_to_training, make_examples
 from msr_adapter.data.tables import (
     Catalogue,
     test_lists_digest,
@@ -35,7 +32,7 @@ from msr_adapter.data.tables import (
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import neutralise
-from msr_adapter.prompts.neutral import TEXT_LIMIT, TITLE_LIMIT
+from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT
 
 
 def build(

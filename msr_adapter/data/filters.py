@@ -3,10 +3,10 @@
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.models import Data, KCore
-from msr_adapter.data.audit import Audit
-from msr_adapter.data.corpus import Codes, Corpus, Log, Mask, Rows, degree
-from msr_adapter.data.hashing import seeded_order
+from msr_adapter.config.schema import Data, KCore
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.log import Codes, Corpus, Log, Mask, Rows, degree
+from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem, UserError
 
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from msr_adapter import schema
-from msr_adapter.data.corpus import Log, Mask, Rows
-from msr_adapter.data.frozen import Candidates
-from msr_adapter.data.images import Stored
-from msr_adapter.data.split import SPLITS, Examples
-from msr_adapter.shop import Shop
+from msr_adapter.data.images.store import Stored
+from msr_adapter.data.log import Log, Mask, Rows
+from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.splits import SPLITS, Examples
+from msr_adapter.synthetic import Shop
 
 _ROWS = 1 << 19
 """Rows of a table that are ids, no longer codes, at the same time."""

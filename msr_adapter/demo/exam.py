@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.config.models import ModelRef
+from msr_adapter.config.schema import ModelRef
 from msr_adapter.demo.lessons import Lesson, Maker, cover_of, describe, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.files import file_digest
@@ -15,7 +15,7 @@ from msr_adapter.generation.request import Completion, Image, Request
 from msr_adapter.metrics import pooled_auc
 from msr_adapter.metrics.groups import make_groups
 from msr_adapter.prompts import Prompts
-from msr_adapter.shop import generate
+from msr_adapter.synthetic import generate
 
 _ANSWER_TOKENS = 48
 _YES_NO = ("Yes", "No")

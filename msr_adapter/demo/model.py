@@ -13,7 +13,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from msr_adapter.shop import COVER_SIZE
+from msr_adapter.synthetic import COVER_SIZE
 
 VOCABULARY = 704
 _INIT = 0.06

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from msr_adapter.prompts import HistoryItem
-from msr_adapter.shop import COLOURS, GENRES, MOTIFS, Goods
+from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods
 
 _LEVELS = {1: "", 2: " twice", 3: " often"}
 _OFTEN = max(_LEVELS)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.evaluate.candidates import flat
-from msr_adapter.evaluate.finished import FinishedRun
 from msr_adapter.evaluate.judging import Floats
+from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.files import atomic_path
 
 _USERS_AT_ONCE = 4096

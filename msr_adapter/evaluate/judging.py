@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.config.models import Protocol
+from msr_adapter.config.schema import Protocol
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.files import digest

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.config.models import Protocol, SliceTables
+from msr_adapter.config.schema import Protocol, SliceTables
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.grouping import GROUPINGS, Facts
 from msr_adapter.evaluate.judging import Floats, primary_metric
-from msr_adapter.evaluate.user_tables import table_slices
+from msr_adapter.evaluate.slice_groups import GROUPINGS, Facts, table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
 
 SMALL = 30

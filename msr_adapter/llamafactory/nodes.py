@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msr_adapter.config.models.launch import Launch
+from msr_adapter.config.schema.execution import Launch
 from msr_adapter.errors import Problem, UserError
 
 _RANKS = ("NODE_RANK", "SLURM_NODEID")
@@ -121,3 +121,25 @@ _NO_ADDRESS = Problem(
 def _too_few(gpus: int, processes: int) -> Problem:
     found = f"{processes} processes, but {gpus} visible GPU{'s' * (gpus > 1)}"
     return Problem("", "train.launch.processes", found, "at most one process per GPU", "Leave it at auto")
+
+
+# A Slurm batch script that starts the same msr command on every machine of a training.
+
+_SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node=1
+{gpus}#SBATCH --output=%x-%j.log
+# Your cluster may want more: --partition, --account, --time, --cpus-per-task.
+
+# msr reads its number and the first host from Slurm's variables. The first machine does everything but the training
+# alone; the others wait for it and train with it. Submit it again after a time limit: it goes on where it stopped.
+srun {command}
+"""
+
+
+def slurm_script(place: Place, name: str, command: Sequence[str]) -> str:
+    """Return the script for ``place``'s numbers of machines and GPUs; ``command`` is msr's."""
+    gpus = f"#SBATCH --gpus-per-node={place.processes}\n" if place.gpus else ""
+    return _SCRIPT.format(name=name, nodes=place.nodes, gpus=gpus, command=shlex.join(command))

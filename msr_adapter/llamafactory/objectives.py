@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msr_adapter.config.models.model import ModelRef
-from msr_adapter.config.models.train import Objective, Train
+from msr_adapter.config.schema.model import ModelRef
+from msr_adapter.config.schema.train import Objective, Train
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.dataset import Shape
-from msr_adapter.llamafactory.parts import model_config
+from msr_adapter.llamafactory.weights import model_config
 
 SHAPES: Mapping[Objective, Shape] = {"sft": "answers", "dpo": "pairs", "kto": "judged", "reward": "pairs"}
 _STAGES: Mapping[Objective, str] = {"sft": "sft", "dpo": "dpo", "kto": "kto", "reward": "rm"}

@@ -4,10 +4,10 @@ A group is one user's candidate list with one positive or several. Scores and la
 slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 """
 
+from msr_adapter.metrics.bootstrap import bootstrap, percentile_interval
 from msr_adapter.metrics.calibration import Calibration, calibrate
-from msr_adapter.metrics.evaluation import METRICS, GroupMetrics, evaluate_groups
+from msr_adapter.metrics.catalogue import METRICS, GroupMetrics, Judgement, evaluate_groups
 from msr_adapter.metrics.exposure import Exposure, expose
-from msr_adapter.metrics.judgement import Judgement
 from msr_adapter.metrics.paired import (
     ALPHA,
     POWER,
@@ -17,9 +17,8 @@ from msr_adapter.metrics.paired import (
     smallest_difference,
     standard_errors,
 )
-from msr_adapter.metrics.pooled import pooled_auc, pooled_auc_per_user
+from msr_adapter.metrics.pooled_auc import pooled_auc, pooled_auc_per_user
 from msr_adapter.metrics.ranking import expected_hit_rate, expected_rank
-from msr_adapter.metrics.resampling import bootstrap, percentile_interval
 
 __all__ = [
     "ALPHA",

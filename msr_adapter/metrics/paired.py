@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.metrics.evaluation import GroupMetrics
+from msr_adapter.metrics.catalogue import GroupMetrics
 from msr_adapter.metrics.groups import Floats
-from msr_adapter.metrics.pooled import pooled_auc_per_user
+from msr_adapter.metrics.pooled_auc import pooled_auc_per_user
 
 ALPHA, POWER = 0.05, 0.8
 """Two-sided error and power of the smallest difference that can be shown."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import ModelRef, Pipeline
+from msr_adapter.config.schema import ModelRef, Pipeline
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.llamafactory.weights import BASE, Weights
-from msr_adapter.pipeline.folder import RunFolder
+from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, Wording
 
@@ -70,7 +70,7 @@ class Context:
 
         What a stage asks it through `cache` is spread over the workers; they end with the block.
         """
-        from msr_adapter.execution import open_backend
+        from msr_adapter.distributed import open_backend
 
         logs = self.folder.root / "logs"
         return open_backend(self.pipeline.execution, model, logs, self.reporter.note, weights)

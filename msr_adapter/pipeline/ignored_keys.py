@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from msr_adapter.config.models import Model, Pipeline
+from msr_adapter.config.schema import Model, Pipeline
 from msr_adapter.pipeline.context import prompts_of
 
 _SUMMARISERS = ("summarize.items.model", "summarize.users.model")

@@ -8,7 +8,7 @@ from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.weights import starting_weights
 from msr_adapter.metrics import Judgement
 from msr_adapter.pipeline.context import Context
-from msr_adapter.pipeline.memory import release
+from msr_adapter.pipeline.resources import release
 from msr_adapter.progress import Reporter
 
 

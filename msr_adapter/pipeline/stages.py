@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from msr_adapter.config.models import FITTED_BASELINES, ModelRef, Pipeline
+from msr_adapter.config.schema import FITTED_BASELINES, ModelRef, Pipeline
 from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
 from msr_adapter.generation import Backend
-from msr_adapter.llamafactory.models import model_stamp
 from msr_adapter.llamafactory.objectives import SHAPES
-from msr_adapter.llamafactory.weights import BASE, starting_weights, trained_weights
+from msr_adapter.llamafactory.weights import BASE, model_stamp, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.ignored_keys import counted
 
@@ -135,8 +134,8 @@ def _fit_config(p: Pipeline) -> Any:
 
 
 def _run_fit(c: Context) -> dict[str, Any]:
-    from msr_adapter.fit import fit_preferences
     from msr_adapter.summarize import read_histories, read_summaries
+    from msr_adapter.train.truncation import fit_preferences
 
     def histories(examples: Any) -> Any:
         return read_histories(examples, c.dir("data"), read_summaries(c.dir("items")))

@@ -6,9 +6,9 @@ from importlib import metadata
 from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.models import AUTO, ModelRef
+from msr_adapter.config.schema import AUTO, ModelRef
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.recognise import family_of
+from msr_adapter.llamafactory.families import family_of
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
 """What must be the model's in a run and in the one that it goes on from."""
@@ -28,7 +28,7 @@ def check_weights(loaded: LoadedPipeline) -> list[Problem]:
 
 def check_training(loaded: LoadedPipeline) -> list[Problem]:
     """Return a problem for what objective, method and start cannot be together, each with its place."""
-    from msr_adapter.llamafactory.methods import check_method, check_start
+    from msr_adapter.llamafactory.finetuning_methods import check_method, check_start
     from msr_adapter.llamafactory.objectives import check_objective
     from msr_adapter.llamafactory.weights import BASE, starting_weights
 

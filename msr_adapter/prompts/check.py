@@ -9,7 +9,7 @@ from jinja2 import meta, nodes
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.prompts.sandbox import LimitError
-from msr_adapter.prompts.sources import parse, read_source, sources
+from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import VARIABLES
 
 _SIMILAR = 0.88  # "recomend.j2" is a slip of the pen, "recommend_old.j2" is a file kept beside

@@ -10,16 +10,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from msr_adapter import schema
-from msr_adapter.config.models import Train
+from msr_adapter.candidate_rows import CandidateRows, Row, ask, candidate_blocks, count_rows
+from msr_adapter.config.schema import Train
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import CandidateRows, Row, ask, candidate_blocks, count_rows
-from msr_adapter.score.counts import Counts, reasons_of, spent_by, tell
-from msr_adapter.score.order import Leading, choose_order
-from msr_adapter.score.remote import Bounds, compare_sample, sample_rows
+from msr_adapter.score.ordering import Leading, choose_order
+from msr_adapter.score.stats import Bounds, Counts, compare_sample, reasons_of, sample_rows, spent_by, tell
 
 _CHUNK = 8_192
 """Requests in memory at a time: a multiple of the cache's shard, so that chunks do not change the shards."""

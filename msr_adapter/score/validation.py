@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.config.models import Train
+from msr_adapter.candidate_rows import CandidateRows, read_examples
+from msr_adapter.config.schema import Train
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.rows import CandidateRows, read_examples
 from msr_adapter.score.scoring import Scoring
 
 Floats = npt.NDArray[np.float64]

@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from msr_adapter.config.models import ItemSummaries
+from msr_adapter.config.schema import ItemSummaries
 from msr_adapter.generation import Backend, CompletionCache, Image
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
 from msr_adapter.summarize.answers import NAMED, Answers, Asking, foretell
-from msr_adapter.summarize.describing import Fusing, Once
+from msr_adapter.summarize.chains import Fusing, Once
 
 _LABEL = "item summaries"
 

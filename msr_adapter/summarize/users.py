@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter.config.models import UserSummaries
+from msr_adapter.config.schema import UserSummaries
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.prompts.histories import tell_histories
+from msr_adapter.prompts.vectorized_history import tell_histories
 from msr_adapter.schema import (
     EXAMPLES,
     ITEM_SUMMARIES,
@@ -26,7 +26,7 @@ from msr_adapter.schema import (
     write_table,
 )
 from msr_adapter.summarize.answers import Answers, Asking, foretell
-from msr_adapter.summarize.reading import Reading, Step, blocks_of
+from msr_adapter.summarize.chains import Reading, Step, blocks_of
 
 _LABEL = "user summaries"
 _LISTED = 32_768

@@ -1,7 +1,7 @@
 """Move 3, first half: the LLaMA-Factory data set, and the fine-tuning of the recommender."""
 
 from msr_adapter.train.dataset import build_dataset
-from msr_adapter.train.forecast import forecast
+from msr_adapter.train.length_estimate import forecast
 from msr_adapter.train.preflight import preflight
 from msr_adapter.train.training import (
     commands_by_hand,

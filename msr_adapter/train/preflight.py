@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from msr_adapter.config.models import Train
+from msr_adapter.config.schema import Train
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.config import expected_steps, unknown_overrides
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
-from msr_adapter.llamafactory.encode import Encoder
-from msr_adapter.llamafactory.footprint import Estimate, estimate, model_shape
-from msr_adapter.llamafactory.measuring import UNREADABLE, Asked, Tokens, measuring
-from msr_adapter.llamafactory.reading_back import compare
+from msr_adapter.llamafactory.dataset_check import compare
+from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
+from msr_adapter.llamafactory.row_lengths import UNREADABLE, Asked, Tokens, measuring
+from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.train.balance import Balance, asked_of, tell_balance
+from msr_adapter.train.dataset import Balance, asked_of, tell_balance
 
 _SHOWN = 5
 

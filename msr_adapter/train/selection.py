@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import Selection
+from msr_adapter.config.schema import Selection
 from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 

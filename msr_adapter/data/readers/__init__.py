@@ -5,20 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.models import Source
-from msr_adapter.data.audit import Audit
-from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.readers.aliases import NAME_IT
+from msr_adapter.config.schema import Source
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.amazon import check_amazon, read_amazon
+from msr_adapter.data.readers.column_names import NAME_IT
 from msr_adapter.data.readers.hm import check_hm, read_hm
 from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_stamps, read_huggingface
 from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
 from msr_adapter.data.readers.microlens import check_microlens, read_microlens
+from msr_adapter.data.readers.mllm_msr_amazon import check_official, official_files, read_official
 from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
-from msr_adapter.data.readers.official import check_official, official_files, read_official
 from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
-from msr_adapter.data.readers.shop import read_shop
+from msr_adapter.data.readers.synthetic import read_shop
 from msr_adapter.data.readers.table import check_table, read_table
 from msr_adapter.errors import Problem, UserError
 

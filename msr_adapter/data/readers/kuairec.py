@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import polars as pl
 
-from msr_adapter.config.models import KuaiRecSource
-from msr_adapter.data.audit import Audit, collecting, raise_if_any
-from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.readers.catalogue import Fields, read_items, words
+from msr_adapter.config.schema import KuaiRecSource
+from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Table, table_at
-from msr_adapter.data.readers.log import Wanted, read_log
 from msr_adapter.data.readers.table import NO_ITEMS, check_file
 from msr_adapter.errors import Problem
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.models import MicroLensSource
-from msr_adapter.data.audit import Audit, collecting, listed, raise_if_any
-from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.readers.aliases import ALIASES, canonical
-from msr_adapter.data.readers.catalogue import first_rows
+from msr_adapter.config.schema import MicroLensSource
+from msr_adapter.data.audit.report import Audit, collecting, listed, raise_if_any
+from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.compressed import plain_suffix
-from msr_adapter.data.readers.explain import explain
+from msr_adapter.data.readers.items import first_rows
 from msr_adapter.data.readers.layout import Layout, Table, open_text, table_at
-from msr_adapter.data.readers.rows import check_rows, is_empty, not_empty
+from msr_adapter.data.readers.parse_errors import explain
 from msr_adapter.data.readers.table import LOG, LOG_MORE, check_file, read_named_log
 from msr_adapter.data.readers.tabular import collect, file_problems, scan
+from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items"))

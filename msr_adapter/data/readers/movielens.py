@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.models import MovieLensSource
-from msr_adapter.data.audit import Audit, collecting, raise_if_any
-from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.readers.catalogue import Fields, read_items, words
+from msr_adapter.config.schema import MovieLensSource
+from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Layout, Table
-from msr_adapter.data.readers.log import Wanted, read_log
 from msr_adapter.data.readers.table import ITEM, header_problems
 from msr_adapter.data.readers.tabular import file_problems, split_lines
 from msr_adapter.errors import Problem, UserError

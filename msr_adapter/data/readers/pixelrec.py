@@ -1,8 +1,8 @@
 """PixelRec as published: item_id,user_id,timestamp (the item first), and item_info.csv."""
 
-from msr_adapter.config.models import PixelRecSource
-from msr_adapter.data.audit import Audit
-from msr_adapter.data.corpus import Corpus
+from msr_adapter.config.schema import PixelRecSource
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.table import ITEM, LOG, check_file, read_tables
 from msr_adapter.errors import Problem

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from msr_adapter.config.models import MMRecSource, RecBoleSource
-from msr_adapter.data.audit import Audit
-from msr_adapter.data.corpus import Corpus
+from msr_adapter.config.schema import MMRecSource, RecBoleSource
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import Layout, Table, table_at
 from msr_adapter.data.readers.table import (
     ITEM,

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.models import TableSource
-from msr_adapter.data.audit import Audit, collecting, raise_if_any
-from msr_adapter.data.corpus import Corpus
-from msr_adapter.data.readers.aliases import find_columns
-from msr_adapter.data.readers.catalogue import Fields, read_items
+from msr_adapter.config.schema import TableSource
+from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.column_names import find_columns
+from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.items import Fields, read_items
 from msr_adapter.data.readers.layout import Table, table_at
-from msr_adapter.data.readers.log import Wanted, read_log
 from msr_adapter.data.readers.tabular import column_names, file_problems
 from msr_adapter.errors import Problem, UserError
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter.config.models import SASRec
+from msr_adapter.config.schema import SASRec
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.queries import Floats, Queries, TrainingLog, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.training_log import Floats, Queries, TrainingLog, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
@@ -23,19 +23,19 @@ Fit = Callable[[TrainingLog, Queries, SASRec, int, Advance], Floats]
 
 
 def _item_knn(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.neighbours import item_knn_scores
+    from msr_adapter.evaluate.baselines.item_knn import item_knn_scores
 
     return item_knn_scores(log, queries)
 
 
 def _factors(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.factors import factor_scores
+    from msr_adapter.evaluate.baselines.matrix_factorization import factor_scores
 
     return factor_scores(log, queries, seed)
 
 
 def _sasrec(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.sequence import sasrec_scores
+    from msr_adapter.evaluate.baselines.sasrec import sasrec_scores
 
     return sasrec_scores(log, queries, settings, seed, advance)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter import shortcuts
+from msr_adapter import heuristics
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.queries import Floats, item_codes, read_items, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.training_log import Floats, item_codes, read_items, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
@@ -23,7 +23,7 @@ def popularity_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
     """Score candidates (n,) by how often training users took the item."""
     items = read_items(data_dir)
     codes = item_codes(held_out.items, flat(items["item_id"]))
-    return shortcuts.popularity(codes, items["popularity"].to_numpy())
+    return heuristics.popularity(codes, items["popularity"].to_numpy())
 
 
 def recency_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats | None:
@@ -32,20 +32,20 @@ def recency_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats | Non
     None when the log has no times that two users share: then an item's last time says nothing.
     """
     log = read_training_log(data_dir)
-    if not shortcuts.has_clock(log.time):
+    if not heuristics.has_clock(log.time):
         return None
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
     times = np.repeat(test["timestamp"].to_numpy(), np.diff(held_out.offsets))
     codes = read_queries(held_out, data_dir).candidates
-    return shortcuts.recency(codes, times, log.item, log.time, log.items)
+    return heuristics.recency(codes, times, log.item, log.time, log.items)
 
 
 def title_overlap_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:
     """Score candidates (n,) by the cosine of the title with the titles of the history."""
     queries = read_queries(held_out, data_dir)
-    titles = shortcuts.title_vectors(read_items(data_dir)["title"].to_pylist())
-    return shortcuts.title_overlap(
+    titles = heuristics.title_vectors(read_items(data_dir)["title"].to_pylist())
+    return heuristics.title_overlap(
         titles, queries.candidates, queries.offsets, queries.history, queries.history_offsets
     )
 

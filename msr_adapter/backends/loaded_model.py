@@ -1,0 +1,173 @@
+"""A model in memory and how to ask it: the odds of fixed answers, or greedy text."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.decoding import Decoder, Row
+from msr_adapter.backends.network import rows_alike, without_adapters
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batches import Piece, Prompt
+from msr_adapter.backends.prefix_cache.prefix_cache import Sharing
+from msr_adapter.config.schema import ModelRef
+from msr_adapter.generation.request import Completion, Image, Request
+from msr_adapter.llamafactory.encoder import Encoder, collate
+from msr_adapter.llamafactory.weights import Weights, is_small
+
+if TYPE_CHECKING:
+    import torch
+
+Work = tuple[Request, list[int]]
+"""A request and the tokens of its prompt."""
+Sides = tuple[tuple[int, ...], ...]
+"""First tokens of each choice's spellings."""
+
+
+class LoadedModel:
+    """A model in memory and how to ask it."""
+
+    def __init__(self, model: ModelRef, weights: Weights, room: Room) -> None:
+        """Load it (seconds to minutes); ``room`` bounds and learns what one scoring pass holds."""
+        import torch
+        from transformers import GenerationConfig
+
+        self.encoder = Encoder(model, weights)
+        self.encoder.keep_pictures()
+        if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+        self.network = self.encoder.load_model()
+        # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
+        self.network.generation_config = GenerationConfig()
+        self._parameters = inspect.signature(without_adapters(self.network).forward).parameters
+        # The few architectures without this argument compute the logits of all positions, at a price in memory.
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
+        self._collator = self.encoder.collator(self.network)
+        self._side_tokens: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}
+        self.room = room
+        self.sharing = self._open_sharing()
+
+    def scores(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
+        """Yield each prompt's place in ``work``, all with the same choices, and its answer, in any order.
+
+        What prompts begin with in common is computed once where the model allows that. Raises
+        `torch.OutOfMemoryError` if a prompt does not fit alone.
+        """
+        sides = work[0][0].sides
+        tokens = self._tokens(sides)
+        prompts = [self._prompt(ids, request.images) for request, ids in work]
+        refusal = self.sharing.refusal(prompts)
+        found = self._one_by_one(work, tokens) if refusal else self.sharing.score(prompts, partial(_odds, tokens))
+        if refusal:
+            self.sharing.spent.reasons.add(refusal)
+        for place, odds in found:
+            request, ids = work[place]
+            yield place, Completion(request.key, "", odds, "choice", len(ids), 0)
+
+    def score(self, work: Sequence[Work]) -> list[Completion]:
+        """One plain forward pass over whole prompts with the same choices; `scores` equals it but for rounding."""
+        odds = self._plain(work, self._tokens(work[0][0].sides))
+        return [
+            Completion(request.key, "", row, "choice", len(ids), 0)
+            for (request, ids), row in zip(work, odds, strict=True)
+        ]
+
+    def _one_by_one(self, work: Sequence[Work], tokens: Sides) -> Iterator[tuple[int, tuple[float, ...]]]:
+        places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
+        spent = self.sharing.spent
+        spent.unshared([len(ids) for _, ids in work], [image.digest for request, _ in work for image in request.images])
+        passes = self.room.each(
+            places, lambda place: len(work[place][1]), lambda part: self._plain([work[place] for place in part], tokens)
+        )
+        for part, odds in passes:
+            spent.passed(len(part), len(work[part[0]][1]))
+            yield from zip(part, odds, strict=True)
+
+    def _plain(self, work: Sequence[Work], tokens: Sides) -> list[tuple[float, ...]]:
+        import torch
+
+        with torch.inference_mode():
+            logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
+        return _odds(tokens, logits)
+
+    def write(self, work: list[Work]) -> list[Completion]:
+        """Greedy text up to a stop token or the budget, for models whose rows cannot share a cache: see `Decoder`."""
+        import torch
+
+        inputs = self._inputs(work)
+        if "image_grid_thw" in inputs and "mm_token_type_ids" in self._parameters:
+            # `generate` derives M-RoPE positions, and those of the tokens to come, from the token types itself.
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.network.config.image_token_id).int()
+        inputs.pop("position_ids", None)
+        budget = max(request.max_new_tokens for request, _ in work)
+        with torch.inference_mode():
+            output = self.network.generate(
+                **inputs, do_sample=False, max_new_tokens=budget,
+                eos_token_id=self.encoder.stop_ids, pad_token_id=self.encoder.tokenizer.pad_token_id,
+            )  # fmt: skip
+        answers = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._cut(request, ids, row) for (request, ids), row in zip(work, answers, strict=True)]
+
+    def decoder(self, first: Sequence[int], images: Callable[[int], Sequence[Image]]) -> Decoder | None:
+        """Return what decodes a stream of rows, whose pictures ``images`` finds by number; None: use `write`.
+
+        A model that does not take the words of the ``first`` prompt in pieces cannot be decoded in a stream.
+        """
+        if self.sharing.refuses_words(self._prompt(first, ())):
+            return None
+
+        def inputs(rows: Sequence[Row]) -> dict[str, Any]:
+            prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
+            if self.sharing.refusal(prompts):
+                return self._collated(prompts)
+            return self.sharing.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
+
+        image_token = getattr(self.network.config, "image_token_id", None)
+        return Decoder(self.network, inputs, self.encoder.stop_ids, image_token)
+
+    def completion(self, request: Request, row: Row) -> Completion:
+        """Return the answer of a decoded row."""
+        return self._completion(request, row.prompt, row.answer, row.stopped)
+
+    def _cut(self, request: Request, prompt: list[int], answer: list[int]) -> Completion:
+        ends = [place for place, token in enumerate(answer) if token in self.encoder.stop_ids]
+        kept = answer[: min([*ends[:1], request.max_new_tokens])]
+        return self._completion(request, prompt, kept, bool(ends) and ends[0] < request.max_new_tokens)
+
+    def _completion(self, request: Request, prompt: list[int], answer: list[int], stopped: bool) -> Completion:
+        text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
+        return Completion(request.key, text, (), "stop" if stopped else "length", len(prompt), len(answer))
+
+    def _open_sharing(self) -> Sharing:
+        pad = self.encoder.tokenizer.pad_token_id
+        refused = "" if rows_alike(self.network) else "its layers do not all attend to everything before"
+        refused = refused or ("" if self._last_only else "it computes the logits of every position")
+        return Sharing(
+            self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.room, refused
+        )
+
+    def _prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
+        return self.sharing.batches.prompt(ids, images)
+
+    def _inputs(self, work: Sequence[Work]) -> "dict[str, torch.Tensor]":
+        return self._collated([self._prompt(ids, request.images) for request, ids in work])
+
+    def _collated(self, prompts: Sequence[Prompt]) -> "dict[str, torch.Tensor]":
+        ids = [prompt.ids.tolist() for prompt in prompts]
+        batch = collate(self._collator, ids, [[image.path for image in prompt.images] for prompt in prompts])
+        return {name: value.to(self.network.device) for name, value in batch.items()}
+
+    def _tokens(self, sides: tuple[tuple[str, ...], ...]) -> Sides:
+        if sides not in self._side_tokens:
+            self._side_tokens[sides] = self.encoder.side_tokens(sides)
+        return self._side_tokens[sides]
+
+
+def _odds(sides: Sides, logits: "torch.Tensor") -> list[tuple[float, ...]]:
+    """Return of each row the log-probability of each side's tokens together, over the whole vocabulary."""
+    import torch
+
+    logprobs = logits.float().log_softmax(-1)
+    columns = [logprobs[:, list(side)].logsumexp(-1) for side in sides]
+    return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]

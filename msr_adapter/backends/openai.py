@@ -1,0 +1,144 @@
+"""A model behind an OpenAI-compatible endpoint: vLLM, SGLang, LLaMA-Factory's own API server, or a hosted one."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+
+import httpx
+
+from msr_adapter.backends.bodies import post
+from msr_adapter.backends.openai_messages import body, read_answer
+from msr_adapter.backends.reference_prompts import Scoring
+from msr_adapter.backends.retry import Attempts, GaveUpError, RefusedError, UnusableServerError
+from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.errors import StageError
+from msr_adapter.files import digest
+from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.redaction import quoted, redact
+
+
+class ServerBackend:
+    """Greedy text, or the odds of fixed answers, over HTTP with bounded concurrency.
+
+    The key comes from the environment and goes nowhere else.
+
+    Memory: at most `server.concurrency` requests with their images at a time.
+    """
+
+    def __init__(self, model: ModelRef, scoring: Scoring | None = None) -> None:
+        """Take the endpoint from ``model.server``; nothing is sent yet. Only with ``scoring`` it gives odds."""
+        if model.server is None:
+            raise ValueError("backend server needs model.server")
+        self.model, self._server, self._scoring = model, model.server, scoring
+        self.label = f"{model.path} at {redact(self._server.url)}"
+        self._unreached = 0
+        self._compared = ""
+
+    @property
+    def identity(self) -> str:
+        """Digest of endpoint, served name, revision and system text: all that we know of what answers there.
+
+        For odds also what decides how an answer is found: the trained model, and how many alternatives are asked for.
+        """
+        model = self.model
+        known = ["server", self._server.url.rstrip("/"), model.path, model.revision, model.default_system]
+        return digest(known if self._scoring is None else [*known, self._scoring.identity])
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
+        """Answer all requests, and those that ``follow`` adds, in the order asked. What keeps failing is a `Failure`.
+
+        Raises `StageError` for what no retry mends (a refused key, an unknown model) and when nobody answers there.
+        """
+        if self._scoring is None and any(request.choices for request in requests):
+            raise StageError(
+                f"{self.label} was asked to score answers", "a server answers with text, not with probabilities",
+                "use a server for the summarisers, or name it as evaluate.scorer",
+            )  # fmt: skip
+        if self._scoring is not None:
+            self._scoring.resolve(requests)
+        self._unreached = 0
+        answers = asyncio.run(self._all(requests, follow))
+        if answers and self._unreached == len(answers):
+            raise StageError(
+                f"{self.label}: none of {len(requests)} requests was answered, first: {_reason(answers)}",
+                "the server is down, or not where model.server.url says",
+                "start it or correct the URL, then run again: what was answered is kept",
+            )
+        return answers
+
+    def compare(self, requests: Sequence[Request]) -> str:
+        """Say whether the server's prompts are the trained ones; see `compare_prompts`. Asked once, then remembered."""
+        if not self._compared and self._scoring is not None:
+            self._compared = self._scoring.compare(requests, _headers(self._key))
+        return self._compared
+
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self._server.key_variable or "", "")
+
+    async def _all(self, requests: Sequence[Request], follow: Follow) -> list[Answer]:
+        key, headers = self._key, _headers(self._key)
+        limit = asyncio.Semaphore(self._server.concurrency)
+        async with httpx.AsyncClient(headers=headers, timeout=self._server.timeout, follow_redirects=False) as client:
+            tasks: list[asyncio.Task[Answer]] = []
+
+            async def one(request: Request) -> Answer:
+                answer = await self._one(client, request, limit, key)
+                begin(follow(answer))
+                return answer
+
+            def begin(more: Sequence[Request]) -> None:
+                tasks.extend(asyncio.create_task(one(request)) for request in more)
+
+            begin(requests)
+            try:
+                return [await task for task in _growing(tasks)]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, client: httpx.AsyncClient, request: Request, limit: asyncio.Semaphore, key: str) -> Answer:
+        async with limit:
+            try:
+                return await Attempts(self._server).run(lambda: self._ask(client, request))
+            except GaveUpError as error:
+                self._unreached += error.unreached
+                return Failure(request.key, quoted(error, [key]))
+            except UnusableServerError as error:
+                cause, step = error.hint
+                raise StageError(f"{self.label}: {quoted(error, [key])}", cause, step) from None
+
+    async def _ask(self, client: httpx.AsyncClient, request: Request) -> Completion:
+        try:
+            content = self._scoring.body(request) if self._scoring and request.choices else body(self.model, request)
+        except OSError as error:
+            raise GaveUpError(f"image cannot be read: {type(error).__name__}") from None
+        async with asyncio.timeout(self._server.timeout):
+            response = await post(client, endpoint(self._server), content)
+        if response.status_code != httpx.codes.OK:
+            raise RefusedError.from_response(response)
+        if self._scoring and request.choices:
+            return self._scoring.read(request, response)
+        return read_answer(request, response)
+
+
+def endpoint(server: Server) -> str:
+    """Return the address that takes chat messages."""
+    return f"{server.url.rstrip('/')}/chat/completions"
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _growing(tasks: list["asyncio.Task[Answer]"]) -> Iterator["asyncio.Task[Answer]"]:
+    """Yield the tasks, those too that are added meanwhile: a task adds before it ends."""
+    place = 0
+    while place < len(tasks):
+        yield tasks[place]
+        place += 1
+
+
+def _reason(answers: Sequence[Answer]) -> str:
+    return next(answer.reason for answer in answers if isinstance(answer, Failure))

@@ -1,0 +1,182 @@
+"""Pieces of encoded prompts as model inputs: left-padded, every position explicit, pictures as ready features."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_adapter.backends.network import without_adapters
+from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, Ready
+from msr_adapter.generation.request import Image
+
+if TYPE_CHECKING:
+    import torch
+
+Inputs = dict[str, Any]
+Tokens = NDArray[np.int64]
+
+
+@dataclass
+class Prompt:
+    """An encoded prompt."""
+
+    ids: Tokens
+    images: tuple[Image, ...]
+    positions: Tokens = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    """(axes, tokens): filled by `Batches.inputs`."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens ``start`` to ``stop`` of a prompt."""
+
+    prompt: Prompt
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Batches:
+    """Makes model inputs from pieces of prompts. Positions are the model's own, computed over the whole prompt."""
+
+    def __init__(self, network: Any, store: FeatureStore, pad_token: int) -> None:
+        self._network, self._store, self._pad = network, store, pad_token
+        self._image_token: Any = getattr(network.config, "image_token_id", None)
+        bare = without_adapters(network)
+        holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
+        self._rope: Any = getattr(holder, "get_rope_index", None)
+        self._known: dict[tuple[Any, ...], Tokens] = {}
+
+    def prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
+        """Return a prompt without positions yet."""
+        return Prompt(np.asarray(ids, np.int64), tuple(images))
+
+    def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
+        """Return the tokens of a prompt with those of its pictures made their own; ``numbers`` counts the pictures."""
+        ids: list[int] = prompt.ids.tolist()
+        if not prompt.images:
+            return ids
+        number = numbers.setdefault(tuple(image.digest for image in prompt.images), len(numbers))
+        return [-1 - number if token == self._image_token else token for token in ids]
+
+    def without_images(self, prompt: Prompt) -> Prompt:
+        """Return a prompt of the same words alone."""
+        return Prompt(prompt.ids[prompt.ids != self._image_token], ())
+
+    def cuts(self, prompt: Prompt) -> tuple[int, int]:
+        """Return two places to cut a prompt of more than a token, no picture in two: near its end, and before its first
+        picture or in its middle."""
+        shown = np.flatnonzero(prompt.ids == self._image_token)
+        early = max(1, int(shown[0]) if shown.size else len(prompt) // 2)
+        late = max(early, len(prompt) - 4, int(shown[-1]) + 1 if shown.size else 0)
+        return (late if late < len(prompt) else early), early
+
+    def warm(self, prompts: Iterable[Prompt]) -> None:
+        """Compute the pictures of ``prompts`` ahead where they can be kept; raises what `FeatureStore.find` raises."""
+        self._store.warm(image for prompt in prompts for image in prompt.images)
+
+    def forget(self) -> bool:
+        """Drop the features that are kept; tell whether there were any."""
+        return self._store.forget()
+
+    def inputs(self, pieces: Sequence[Piece]) -> Inputs:
+        """Return the left-padded inputs of ``pieces``: (rows, longest) and, of positions, (rows, longest) or, for
+        M-RoPE, (4, rows, longest). Memory beside them: the features of their pictures.
+
+        Raises what `FeatureStore.find` raises.
+        """
+        import torch
+
+        shown = [piece for piece in pieces if self._needs_images(piece)]
+        found = self._store.find(image for piece in shown for image in piece.prompt.images)
+        width = max(map(len, pieces))
+        ids = np.full((len(pieces), width), self._pad, np.int64)
+        mask = np.zeros((len(pieces), width), np.int64)
+        positions = np.zeros((1 if self._rope is None else 4, len(pieces), width), np.int64)
+        for row, piece in enumerate(pieces):
+            begin = width - len(piece)
+            ids[row, begin:] = piece.prompt.ids[piece.start : piece.stop]
+            mask[row, begin:] = 1
+            positions[:, row, begin:] = self._positions_of(piece, found)
+        if len(positions) == 1:
+            positions = positions[0]
+        device = self._network.device
+        named = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        made: Inputs = {name: torch.from_numpy(array).to(device) for name, array in named.items()}
+        return made | self._shown(shown, found)
+
+    def _needs_images(self, piece: Piece) -> bool:
+        """Tell whether a piece has picture tokens, or positions that depend on pictures before it and are not known."""
+        if not piece.prompt.images:
+            return False
+        shown = np.flatnonzero(piece.prompt.ids[: piece.stop] == self._image_token)
+        unknown = self._rope is not None and not piece.prompt.positions.size
+        return bool(shown.size) and (unknown or bool(shown[-1] >= piece.start))
+
+    def _shown(self, pieces: Sequence[Piece], found: Mapping[str, Features]) -> Inputs:
+        """Return the features of the picture tokens in ``pieces``, in order, as the model's pixels."""
+        parts: list[Features] = []
+        slices: list[slice] = []
+        for piece in pieces:
+            places = np.flatnonzero(piece.prompt.ids == self._image_token)
+            first, last = np.searchsorted(places, (piece.start, piece.stop)).tolist()
+            begin = 0
+            for features in (found[image.digest] for image in piece.prompt.images):
+                end = begin + len(features.main)
+                if first < end and begin < last:
+                    parts.append(features)
+                    slices.append(slice(max(first, begin) - begin, min(last, end) - begin))
+                begin = end
+        return {"pixel_values": Ready(parts, slices)} if parts else {}
+
+    def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Tokens:
+        """Return (axes, tokens of the piece)."""
+        prompt = piece.prompt
+        if not prompt.positions.size:
+            if self._rope is not None and any(image.digest not in found for image in prompt.images):
+                return _counted(piece.stop)[:, piece.start :]  # it ends before the first picture
+            prompt.positions = self._positions(prompt, found)
+        return prompt.positions[:, piece.start : piece.stop]
+
+    def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Tokens:
+        """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
+        if self._rope is None:
+            return np.arange(len(prompt), dtype=np.int64)[None]
+        grids = [grid for image in prompt.images if (grid := found[image.digest].grid) is not None]
+        places = np.flatnonzero(prompt.ids == self._image_token) if grids else np.empty(0, np.int64)
+        starts = places[np.diff(places, prepend=-2) > 1]
+        key = (tuple(starts.tolist()), len(places), *(tuple(grid[0].tolist()) for grid in grids))
+        known = self._known.get(key)
+        if known is None or known.shape[1] < len(prompt):
+            if len(self._known) >= _KNOWN_POSITIONS:
+                self._known.clear()
+            known = self._known[key] = self._ask_positions(prompt, grids)
+        return known[:, : len(prompt)]
+
+    def _ask_positions(self, prompt: Prompt, grids: "list[torch.Tensor]") -> Tokens:
+        import torch
+
+        if not grids:
+            return _counted(len(prompt))
+        ids = torch.from_numpy(prompt.ids)[None]
+        asked = {"image_grid_thw": torch.cat(grids), "attention_mask": torch.ones_like(ids)}
+        types = torch.eq(ids, self._image_token).int()
+        axes = self._rope(ids, mm_token_type_ids=types, **asked)[0][:, 0].numpy()
+        # As LLaMA-Factory's collator: the positions of the text come first, then time, height and width.
+        return np.concatenate([axes[:1], axes])
+
+
+def _counted(tokens: int) -> Tokens:
+    """Return the positions of words alone, (4, tokens)."""
+    return np.tile(np.arange(tokens, dtype=np.int64), (4, 1))
+
+
+_KNOWN_POSITIONS = 512
+"""Arrangements of pictures in prompts whose positions are remembered."""

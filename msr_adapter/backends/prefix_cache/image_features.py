@@ -1,0 +1,171 @@
+"""What the vision tower makes of a picture, computed once per distinct picture and lent to every prompt that shows it.
+
+A model's own forward pass places the features, and those of deeper layers too (Qwen3-VL): it is handed `Ready` ones in
+place of pixels, and its `get_image_features` passes them on.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.network import without_adapters
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.generation.request import Image
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = Callable[[Sequence[Path]], "Mapping[str, torch.Tensor]"]
+"""Returns the model inputs of pictures: pixels and what describes them."""
+
+_KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "image_sizes"}
+_GRID = "image_grid_thw"
+
+
+class UnsharableError(Exception):
+    """This family's pictures reach the model in a way that is not understood here."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """One picture as the language model sees it."""
+
+    main: "torch.Tensor"
+    """(tokens, width)"""
+    deeper: "tuple[torch.Tensor, ...]"
+    """The same for each of the first decoder layers, where the family adds some."""
+    grid: "torch.Tensor | None"
+    """(1, 3): patches along time, height and width, where positions depend on them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory on the device."""
+        return sum(part.nbytes for part in (self.main, *self.deeper))
+
+
+class Ready:
+    """Features that stand in for pixels in a model's inputs; those of all pictures of a batch, in order."""
+
+    def __init__(self, parts: Sequence[Features], pieces: Sequence[slice]) -> None:
+        """Take of each of ``parts`` the tokens of its slice."""
+        import torch
+
+        self.main = torch.cat([part.main[piece] for part, piece in zip(parts, pieces, strict=True)])
+        self.pictures = len(parts)
+        self.deeper = [
+            torch.cat([part.deeper[level][piece] for part, piece in zip(parts, pieces, strict=True)])
+            for level in range(len(parts[0].deeper))
+        ]
+
+    def stacked(self) -> "torch.Tensor":
+        """Return the features as (pictures, tokens, width), as families have them whose pictures are of one size."""
+        alike = len(self.main) % self.pictures == 0
+        return self.main.reshape(self.pictures if alike else 1, -1, self.main.shape[-1])
+
+    def size(self, _: int = 0) -> int:
+        """Return the number of tokens: some families test that pixels are not empty."""
+        return len(self.main)
+
+
+class FeatureStore:
+    """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
+    `find` asks for."""
+
+    def __init__(self, network: Any, pixels: Pixels, room: Room, budget: int, spent: Spent) -> None:
+        bare = without_adapters(network)
+        self._model = getattr(bare, "model", bare)
+        self._device = network.device
+        self._pixels, self._room, self._budget, self._spent = pixels, room, budget, spent
+        self._kept: OrderedDict[str, Features] = OrderedDict()
+        self._held = self._largest = 0
+        self._original: Callable[..., Any] | None = getattr(self._model, "get_image_features", None)
+        self._form: tuple[type, bool] | None = None
+
+    def install(self) -> None:
+        """Let the model take `Ready` features in place of pixels."""
+        if self._original is not None:
+            self._model.get_image_features = self._get_image_features
+
+    def warm(self, images: Iterable[Image]) -> None:
+        """Compute ahead what is not kept, in passes as full as can be, if all of it can be expected to be kept.
+
+        Raises what `find` raises.
+        """
+        wanted = {image.digest: image for image in images}
+        if len(wanted) * self._largest <= self._budget:
+            self.find(wanted.values())
+
+    def find(self, images: Iterable[Image]) -> dict[str, Features]:
+        """Return the features of ``images`` by digest, computing those that are not kept.
+
+        Raises `UnsharableError` if the family's way is not understood, `OSError` if a file cannot be read.
+        """
+        wanted = {image.digest: image for image in images}
+        found = {digest: self._kept[digest] for digest in wanted if digest in self._kept}
+        for digest in found:
+            self._kept.move_to_end(digest)
+        missing = [image for digest, image in wanted.items() if digest not in found]
+        for piece, made in self._room.each(missing, lambda _: 1, self._encode):
+            found.update(zip((image.digest for image in piece), made, strict=True))
+        for image in missing:
+            self._keep(image.digest, found[image.digest])
+        return found
+
+    def forget(self) -> bool:
+        """Drop what is kept; tell whether there was anything."""
+        held = bool(self._kept)
+        self._kept.clear()
+        self._held = 0
+        return held
+
+    def _encode(self, images: Sequence[Image]) -> list[Features]:
+        import torch
+
+        if self._original is None:
+            raise UnsharableError("its vision tower cannot be asked alone")
+        inputs = dict(self._pixels([image.path for image in images]))
+        if unknown := set(inputs) - _KNOWN_INPUTS:
+            raise UnsharableError(f"its pictures come with {', '.join(sorted(unknown))}")
+        placed = {name: value.to(self._device) for name, value in inputs.items()}
+        with torch.inference_mode():
+            output = self._original(**placed)
+        self._spent.images_encoded += len(images)
+        return self._split(output, inputs.get(_GRID), len(images))
+
+    def _split(self, output: Any, grids: "torch.Tensor | None", count: int) -> list[Features]:
+        import torch
+
+        main, deeper = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or []
+        if main is None or len(main) != count:
+            raise UnsharableError("its vision tower does not say which features belong to which picture")
+        self._form = (type(output), isinstance(main, torch.Tensor))
+        lengths = [len(part) for part in main]
+        levels = [torch.split(level, lengths) for level in deeper]
+        # Copies: a view would keep the pictures of the whole batch alive.
+        deep = [tuple(level[at].clone() for level in levels) for at in range(count)]
+        return [
+            Features(part.clone(), deep[at], None if grids is None else grids[at : at + 1])
+            for at, part in enumerate(main)
+        ]
+
+    def _keep(self, digest: str, features: Features) -> None:
+        self._kept[digest] = features
+        self._held += features.nbytes
+        self._largest = max(self._largest, features.nbytes)
+        while self._held > self._budget:
+            self._held -= self._kept.popitem(last=False)[1].nbytes
+
+    def _get_image_features(self, pixel_values: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(pixel_values, Ready):
+            assert self._original is not None
+            return self._original(pixel_values, *args, **kwargs)
+        assert self._form is not None
+        kind, stacked = self._form
+        made = kind()  # some families add what is not among its fields afterwards
+        made.pooler_output = pixel_values.stacked() if stacked else [pixel_values.main]
+        if pixel_values.deeper:
+            made.deepstack_features = pixel_values.deeper
+        return made

@@ -1,0 +1,149 @@
+"""One model's sharing: what it owns, whether the model can be trusted with it, and how prompts are scored by it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.network import longest_alike
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
+from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels, UnsharableError
+from msr_adapter.backends.prefix_cache.plan import make_plan
+from msr_adapter.backends.prefix_cache.runner import Execution, Found, Read
+from msr_adapter.backends.prefix_cache.stats import Spent
+
+if TYPE_CHECKING:
+    import torch
+
+Collate = Callable[[Prompt], Inputs]
+"""Returns a prompt's inputs as training makes them: the reference."""
+
+_IMAGES_PER_PASS = 16
+_CPU_BEGINNINGS, _CPU_FEATURES = 2**30, 2**28
+"""Bytes of keys and values, and of pictures' features, on a CPU."""
+_GPU_BEGINNINGS, _GPU_FEATURES = 0.3, 0.1
+"""The same as shares of the memory that the weights leave free."""
+_LEAST_SAVED = 0.1
+"""Share of their tokens that rows must save to share a beginning: those that go on from one need a mask, with which
+attention over long rows is slower (`benchmarks/score_gpu.py --shape tiny-llava-next`, 8% saved: 0.4x a plain pass)."""
+_TOP = 20
+"""Likeliest next tokens that are compared."""
+
+
+class Sharing:
+    """Shares beginnings and pictures among prompts of one model, once it has proved on a first prompt, and on a first
+    one with a picture, that the model's answers stay what they are."""
+
+    def __init__(
+        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, room: Room, refused: str = ""
+    ) -> None:
+        """``refused`` says why the network cannot share at all, if that is known."""
+        self.spent = Spent()
+        self._network, self._collate = network, collate
+        memory = _memory(network)
+        self._store = FeatureStore(network, pixels, Room(_IMAGES_PER_PASS), memory[1], self.spent)
+        self.batches = Batches(network, self._store, pad_token)
+        self._execution = Execution(network, self.batches, room, memory[0], self.spent)
+        self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
+        self._alike_up_to = longest_alike(network)
+        if not refused:
+            self._store.install()
+
+    def refusal(self, prompts: Sequence[Prompt]) -> str:
+        """Return why these prompts cannot be computed in pieces, with pictures lent; "" = they can.
+
+        Raises `torch.OutOfMemoryError` if one prompt alone does not fit.
+        """
+        if self._alike_up_to is not None and (longest := max(map(len, prompts))) > self._alike_up_to:
+            return f"its positions change with prompts of more than {self._alike_up_to} tokens, and one has {longest}"
+        for shown in (False, True):
+            found = next((prompt for prompt in prompts if bool(prompt.images) == shown), None)
+            if found is not None and (wrong := self._tried(found)):
+                return wrong
+        return ""
+
+    def refuses_words(self, prompt: Prompt) -> str:
+        """Return why prompts cannot be computed in pieces even where no picture is in them; "" = they can."""
+        return self._tried(self.batches.without_images(prompt))
+
+    def score(self, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        """Yield each prompt's number with what ``read`` takes from the logits after it, in any order.
+
+        Raises `torch.OutOfMemoryError` if a prompt does not fit alone. Use only where there is no `refusal`.
+        """
+        numbers: dict[tuple[str, ...], int] = {}
+        plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts], least_saved=_LEAST_SAVED)
+        shown = [image.digest for prompt in prompts for image in prompt.images]
+        answered: dict[int, tuple[float, ...]] = {}
+        for row, values in self._execution.run(plan, prompts, read):
+            answered[row] = values
+            yield row, values
+        yield from ((row, answered[twin]) for row, twin in plan.twins.items())
+        spent = self.spent
+        spent.rows += len(prompts)
+        spent.tokens_flat += plan.flat
+        spent.tokens_planned += plan.planned
+        spent.tokens_least += plan.least
+        spent.images_shown += len(shown)
+        spent.images_distinct += len(set(shown))
+
+    def forget(self) -> None:
+        """Drop the pictures' features that are kept from call to call."""
+        self._store.forget()
+
+    def _tried(self, prompt: Prompt) -> str:
+        """Return what was wrong with the first such prompt, with or without pictures."""
+        shown = bool(prompt.images)
+        if shown not in self._trusted:
+            self._trusted[shown] = self._try(prompt)
+        return self._trusted[shown]
+
+    def _try(self, prompt: Prompt) -> str:
+        """Compare a forward pass as training makes it with what the execution makes of a prompt; return what is wrong.
+
+        A last layer that alone is to blame does as much as the others from then on.
+        """
+        import torch
+
+        with torch.inference_mode():
+            inputs = self._collate(prompt)
+            expected = _logprobs(self._network(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1])[0]
+        last = self._execution.last_layer
+        try:
+            wrong = self._compare(prompt, expected)
+            if wrong and last.trusted:
+                last.trusted = False
+                wrong = self._compare(prompt, expected)
+                last.trusted = bool(wrong)
+        except UnsharableError as error:
+            return str(error)
+        return wrong
+
+    def _compare(self, prompt: Prompt, expected: "torch.Tensor") -> str:
+        import torch
+
+        try:
+            found = _logprobs(self._execution.on_trial(prompt))
+        except torch.OutOfMemoryError:
+            return "pieces of one prompt do not fit the memory together"
+        except (OSError, UnsharableError):
+            raise
+        except Exception as error:  # whatever an unknown family does with inputs that it does not expect
+            return f"it does not take prompts in pieces ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        top = expected.topk(min(_TOP, len(expected))).indices
+        worst = float((found[:, top] - expected[top]).abs().max())
+        allowed = 1e-3 if self._network.dtype == torch.float32 else 0.25
+        return "" if worst <= allowed else f"prompts in pieces get other answers (by {worst:.3g})"
+
+
+def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":
+    return logits.float().log_softmax(-1)
+
+
+def _memory(network: Any) -> tuple[int, int]:
+    """Return the bytes for beginnings and for pictures' features."""
+    import torch
+
+    if network.device.type != "cuda":
+        return _CPU_BEGINNINGS, _CPU_FEATURES
+    free = torch.cuda.mem_get_info(network.device)[0]
+    return int(_GPU_BEGINNINGS * free), int(_GPU_FEATURES * free)

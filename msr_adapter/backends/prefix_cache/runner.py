@@ -1,0 +1,161 @@
+"""Scores prompts by a plan: beginnings first, then what follows them, in batches of like length across groups."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Piece, Prompt
+from msr_adapter.backends.prefix_cache.kv_cache import Beginnings, merge
+from msr_adapter.backends.prefix_cache.last_layer import LastLayer
+from msr_adapter.backends.prefix_cache.plan import Group, Plan
+from msr_adapter.backends.prefix_cache.stats import Spent
+
+if TYPE_CHECKING:
+    import torch
+
+Read = Callable[["torch.Tensor"], list[tuple[float, ...]]]
+"""Takes the logits after each row's last token, (rows, vocabulary), and returns what is kept of them."""
+Found = tuple[int, tuple[float, ...]]
+"""A row and what was read of it."""
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What follows a shared beginning in one row."""
+
+    row: int
+    place: int
+    """Which of the wave's beginnings; -1 = none."""
+    piece: Piece
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+
+class Execution:
+    """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes or of a
+    single one, one layer's copies of them, and one pass."""
+
+    def __init__(self, network: Any, batches: Batches, room: Room, budget: int, spent: Spent) -> None:
+        self._network, self._batches, self._room = network, batches, room
+        self.last_layer = LastLayer(network)
+        self._budget, self._spent = budget, spent
+
+    def run(self, plan: Plan, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        """Yield every row that is in a group, in any order.
+
+        When memory runs out, passes and waves become smaller and then do without sharing; a row that does not fit
+        alone raises `torch.OutOfMemoryError`.
+        """
+        for wave in self._waves(plan.groups):
+            yield from self._surviving(wave, prompts, read)
+
+    def _surviving(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        import torch
+
+        done: set[int] = set()
+        try:
+            for found in self._wave(groups, prompts, read):
+                done.add(found[0])
+                yield found
+            return
+        except torch.OutOfMemoryError:
+            if not self._batches.forget() and not any(group.shared for group in groups):
+                raise
+        torch.cuda.empty_cache()
+        left = [Group(group.shared, tuple(row for row in group.rows if row not in done)) for group in groups]
+        left = [group for group in left if group.rows]
+        if len(left) == 1:
+            left = [Group(0, left[0].rows)]
+        self._budget = max(1, self._budget // 2)
+        for part in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if part:
+                yield from self._surviving(part, prompts, read)
+
+    def _waves(self, groups: Iterable[Group]) -> Iterator[list[Group]]:
+        """Cut groups into waves whose beginnings, padded, fit the budget, at least one each; the longest come first."""
+        wave: list[Group] = []
+        for group in sorted(groups, key=lambda group: -group.shared):
+            if wave and (len(wave) + 1) * wave[0].shared * self._token_bytes > self._budget:
+                yield wave
+                wave = []
+            wave.append(group)
+        if wave:
+            yield wave
+
+    def _wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
+        self._batches.warm(prompts[row] for group in groups for row in group.rows)
+        beginnings = self._begin([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
+        rests = [
+            _Rest(row, place, Piece(prompts[row], group.shared, len(prompts[row])))
+            for place, group in enumerate(shared)
+            for row in group.rows
+        ]
+        alone = [_Rest(row, -1, Piece(prompts[row], 0, len(prompts[row])))
+                 for group in groups if not group.shared for row in group.rows]  # fmt: skip
+        for work in (rests, alone):
+            # Longest first: what does not fit the memory shows at once, and rows of a pass are alike in length.
+            work.sort(key=lambda rest: -len(rest))
+            for part, logits in self._room.each(work, len, lambda part: self._end(part, beginnings)):
+                self._spent.passed(len(part), len(part[0]))
+                yield from zip((rest.row for rest in part), read(logits), strict=True)
+
+    def on_trial(self, prompt: Prompt) -> "torch.Tensor":
+        """Return the logits after a prompt, (4, vocabulary): cut in two at two places, as padded rows of a pass, of
+        which two show its pictures, and whole. Counts nothing."""
+        import torch
+
+        size, cuts = len(prompt), self._batches.cuts(prompt)
+        beginnings = self._state([Piece(prompt, 0, cut) for cut in cuts])
+        rests = [_Rest(0, place, Piece(prompt, cuts[place], size)) for place in (1, 1, 0)]
+        whole = [_Rest(0, -1, Piece(prompt, 0, size))]
+        return torch.cat([self._end(rests, beginnings), self._end(whole, None)])
+
+    def _begin(self, pieces: Sequence[Piece]) -> Beginnings | None:
+        """Return the state after each of ``pieces``, longest first."""
+        parts = []
+        for part, made in self._room.each(pieces, len, self._state):
+            self._spent.passed(len(part), len(part[0]))
+            parts.append(made)
+        return merge(parts) if parts else None
+
+    @cached_property
+    def _token_bytes(self) -> int:
+        """Memory of one token's keys and values over all layers."""
+        config = self._network.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * width * self._network.dtype.itemsize)
+
+    def _state(self, pieces: Sequence[Piece]) -> Beginnings:
+        """Return the state after each of ``pieces``, in one pass."""
+        from transformers import DynamicCache
+
+        inputs = self._batches.inputs(pieces)
+        cache = DynamicCache()
+        with self.last_layer.only("state"):
+            self._forward(inputs | {"past_key_values": cache, "use_cache": True})
+        return Beginnings.of(cache, inputs["attention_mask"])
+
+    def _end(self, rests: Sequence[_Rest], beginnings: Beginnings | None) -> "torch.Tensor":
+        """Return the logits after the last token of each row, (rows, vocabulary)."""
+        import torch
+
+        inputs = self._batches.inputs([rest.piece for rest in rests])
+        lent: Inputs = {"use_cache": False}
+        if rests[0].place >= 0 and beginnings is not None:
+            cache, mask = beginnings.lend([rest.place for rest in rests])
+            lent = {"past_key_values": cache, "use_cache": True}
+            inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
+        with self.last_layer.only("last"):
+            return self._forward(inputs | lent)
+
+    def _forward(self, inputs: Inputs) -> "torch.Tensor":
+        import torch
+
+        with torch.inference_mode():
+            logits: torch.Tensor = self._network(**inputs, logits_to_keep=1).logits[:, -1]
+        return logits

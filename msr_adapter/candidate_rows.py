@@ -1,0 +1,211 @@
+"""One candidate -> one prompt: the rows that training learns from and scoring asks about, rendered by one function."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from msr_adapter import schema
+from msr_adapter.config.schema import Answers
+from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Image, Request
+from msr_adapter.prompts import Prompts
+from msr_adapter.prompts.vectorized import PromptTable
+
+Codes = NDArray[np.integer]
+
+ANSWERS = Answers().trained
+"""What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""
+_CHUNK = 4_096
+"""Rows whose prompts are in memory at a time when all are walked through."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate of one example, as it is asked."""
+
+    example_id: int
+    item_id: str
+    label: int
+    prompt: str
+    image: Image | None
+    """The file that the prompt's placeholder stands for; its path starts with the data stage's folder."""
+
+
+def ask(row: Row, answers: Answers, identity: str) -> Request:
+    """Return the request to the model ``identity`` that scores a row by the odds of ``answers``."""
+    return Request(identity, row.prompt, (row.image,) if row.image else (), answers.trained, also=answers.also)
+
+
+class CandidateRows(Sequence[Row]):
+    """The candidates of one split in the order of CANDIDATES; prompts are rendered when their rows are taken."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        users_dir: Path,
+        prompts: Prompts,
+        split: str,
+        *,
+        images: bool,
+        quote: Callable[[str], str] | None = None,
+        catalogue: "Catalogue | None" = None,
+        candidates: pa.Table | None = None,
+    ) -> None:
+        """Read the stage tables. With ``images`` false, no row has one (an ablation); ``quote`` escapes all prompts.
+
+        ``candidates`` are whole examples of the split, in order, to take instead of all of them, and ``catalogue`` the
+        items, where they are at hand. Raises `StageError` if an example has no summary or a candidate is no item: a
+        stage upstream is broken. Memory: 9 bytes a row, and each example's rendered preference.
+        """
+        catalogue = catalogue or Catalogue(data_dir, images=images)
+        kept = read_examples(data_dir, split) if candidates is None else np.unique(candidates["example_id"].to_numpy())
+        chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
+        found = _read_candidates(chunks if candidates is None else [candidates], kept, catalogue.ids)
+        self._user, item, self.labels = found
+        """Labels are those of every row: 1 = the target."""
+        self.examples: Codes = kept[self._user]
+        """Example of every row, ascending."""
+        preferences = _preferences(users_dir, kept)
+        _refuse_missing(preferences.null_count(), int((item < 0).sum()))
+        self._data_dir = data_dir
+        used = None if candidates is None else np.unique(item)
+        self.items: Codes = item if used is None else np.searchsorted(used, item)
+        """A number for each row's item, equal for equal items."""
+        self._ids, self._titles, self._files, self._digests = catalogue.take(used)
+        self._table = PromptTable(prompts, preferences, self._titles, self._files.is_not_null().to_numpy(), quote)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # no slices: see `take`
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.take(np.array([index]))[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        for begin in range(0, len(self), _CHUNK):
+            yield from self.take(np.arange(begin, min(begin + _CHUNK, len(self))))
+
+    def take(self, rows: Codes) -> list[Row]:
+        """Return the given rows, with their prompts."""
+        item = self.items[rows]
+        files = zip(self._files.gather(item), self._digests.gather(item), strict=True)
+        images = (Image(self._data_dir / path, digest) if path is not None else None for path, digest in files)
+        columns = (self.examples[rows].tolist(), self._ids.gather(item), self.labels[rows].tolist(), self.prompts(rows))
+        return [Row(*values) for values in zip(*columns, images, strict=True)]
+
+    def prompts(self, rows: Codes) -> pl.Series:
+        """Return the prompts of the given rows."""
+        return self._table.take(self._user[rows], self.items[rows])
+
+    def titles(self, rows: Codes) -> pl.Series:
+        """Return the title of each of the given rows."""
+        return self._titles.gather(self.items[rows])
+
+    def images(self, rows: Codes) -> pl.Series:
+        """Return the image of each of the given rows, relative to the data stage's folder; null = none."""
+        return self._files.gather(self.items[rows])
+
+
+class Catalogue:
+    """What prompts show of the items."""
+
+    def __init__(self, data_dir: Path, *, images: bool) -> None:
+        """Read ITEMS; without ``images``, none has one."""
+        items = schema.read_table(
+            data_dir / "items.parquet", schema.ITEMS, ["item_id", "title", "image", "image_digest"]
+        )
+        self.ids: pa.ChunkedArray = items["item_id"]
+        self._columns = [_series(items[name]) for name in items.column_names]
+        if not images:
+            self._columns[2] = self._columns[2].clear(len(items))
+
+    def take(self, places: Codes | None) -> list[pl.Series]:
+        """Return ids, titles, image files (null = none) and digests of the items at ``places``; None = of all."""
+        return self._columns if places is None else [column.gather(places) for column in self._columns]
+
+
+def read_examples(data_dir: Path, split: str) -> Codes:
+    """Return the ids of a split's examples, ascending."""
+    examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES, ["example_id", "split"])
+    found: Codes = examples.filter(pc.equal(examples["split"], split))["example_id"].to_numpy()
+    return found
+
+
+def count_rows(data_dir: Path, split: str) -> int:
+    """Return the number of a split's candidates."""
+    kept = read_examples(data_dir, split)
+    chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
+    return sum(int(np.isin(chunk["example_id"].to_numpy(), kept).sum()) for chunk in chunks)
+
+
+def candidate_blocks(
+    data_dir: Path, users_dir: Path, prompts: Prompts, split: str, *, images: bool, size: int
+) -> Iterator[CandidateRows]:
+    """Yield a split's candidates in order, in blocks of whole examples with about ``size`` rows.
+
+    Memory: that of one block, 8 bytes an example and the items, however many users there are.
+    """
+    kept, catalogue = read_examples(data_dir, split), Catalogue(data_dir, images=images)
+    for block in _blocks(data_dir / "candidates.parquet", kept, size):
+        yield CandidateRows(data_dir, users_dir, prompts, split, images=images, catalogue=catalogue, candidates=block)
+
+
+def _blocks(path: Path, kept: Codes, size: int) -> Iterator[pa.Table]:
+    """Yield rows of the examples ``kept``, whole examples at a time."""
+    waiting = schema.CANDIDATES.empty_table()
+    for chunk in schema.read_chunks(path, schema.CANDIDATES):
+        mine = chunk.filter(pa.array(np.isin(chunk["example_id"].to_numpy(), kept, assume_unique=False)))
+        waiting = pa.concat_tables([waiting, mine])
+        while len(waiting) > size:
+            examples = waiting["example_id"].to_numpy()
+            ends = np.flatnonzero(np.diff(examples)) + 1
+            if not len(ends):
+                break  # one example has more rows than a block, and may go on in the next chunk
+            end = int(ends[max(0, int(np.searchsorted(ends, size, side="right")) - 1)])
+            yield waiting.slice(0, end).combine_chunks()
+            waiting = waiting.slice(end)
+    if len(waiting):
+        yield waiting.combine_chunks()
+
+
+def _read_candidates(chunks: Iterable[pa.Table], kept: Codes, ids: pa.ChunkedArray) -> tuple[Codes, Codes, Codes]:
+    """Return of every row the place of its example in ``kept``, that of its item in ``ids`` (-1 = none), its label."""
+    parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8))]
+    value_set = ids.combine_chunks()
+    for chunk in chunks:
+        example = chunk["example_id"].to_numpy()
+        place = np.minimum(np.searchsorted(kept, example), max(len(kept) - 1, 0))
+        mine = kept[place] == example if len(kept) else np.zeros(len(example), dtype=bool)
+        item = pc.fill_null(pc.index_in(chunk["item_id"].filter(pa.array(mine)), value_set=value_set), -1)
+        parts.append((place[mine].astype(np.int32), item.to_numpy(), chunk["label"].to_numpy()[mine]))
+    user, item, label = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return user, item, label
+
+
+def _preferences(users_dir: Path, kept: Codes) -> pl.Series:
+    """Return the preference text of each example of ``kept``; null = none."""
+    bounds = (int(kept.min()), int(kept.max())) if len(kept) else (0, -1)
+    table = schema.read_between(users_dir / "users.parquet", schema.USER_SUMMARIES, "example_id", *bounds)
+    place = pc.index_in(pa.array(kept), value_set=table["example_id"].combine_chunks())
+    return _series(table["summary"]).gather(pl.Series(place))
+
+
+def _series(column: pa.ChunkedArray) -> pl.Series:
+    series = pl.from_arrow(column)
+    assert isinstance(series, pl.Series)
+    return series
+
+
+def _refuse_missing(summaries: int, items: int) -> None:
+    found = [f"{summaries} examples have no preference summary" if summaries else "",
+             f"{items} candidates are no known items" if items else ""]  # fmt: skip
+    if summaries or items:
+        what = f"The stages do not fit together: {', '.join(filter(None, found))}"
+        raise StageError(what, "files of different runs were mixed", "run again with --force data")

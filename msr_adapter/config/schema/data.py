@@ -1,0 +1,128 @@
+"""What is kept of a log, its images, and who is trained and tested on."""
+
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.sources import Source
+
+MOMENT = "a date (2024-06-30 or 2024-06-30T12:00:00Z), milliseconds since 1970, or null"
+
+
+class KCore(Model):
+    """Iterated minimum degrees; 1 keeps everything."""
+
+    users: int = Field(1, ge=1)
+    """Fewest interactions a kept user has."""
+    items: int = Field(1, ge=1)
+    """Fewest interactions a kept item has."""
+
+
+class Limit(Model):
+    """A smaller experiment: samples users (never rows), seeded."""
+
+    users: int | None = Field(None, ge=1)
+    """Users drawn uniformly after the k-core."""
+    items: int | None = Field(None, ge=2)
+    """Most popular items kept, before the k-core."""
+
+
+class Images(Model):
+    """Where item images come from and what happens without one."""
+
+    folder: Path | None = None
+    """Holds `{item}.jpg` or any other raster image, in sub-folders too; the items' `image` column, if it has paths, is
+    relative to it; `msr fetch-images` fills it. Nothing outside it is read. A shop draws its own."""
+    missing: Literal["text-only", "placeholder", "error"] = "text-only"
+    """An item whose image is absent or unusable: prompt without image, a grey image, or stop. Always counted."""
+    max_pixels: int = Field(589_824, ge=784)
+    """Stored images are shrunk to at most this many pixels."""
+    max_side: int = Field(2048, ge=28)
+    """Stored images are shrunk until their longest side has at most this many pixels."""
+    max_file_mb: int = Field(50, ge=1)
+    """A larger image file is not opened, nor downloaded to its end."""
+    max_file_pixels: int = Field(64_000_000, ge=784, le=178_000_000)
+    """An image whose header claims more pixels is not decoded."""
+
+
+class Data(Model):
+    """Where the log comes from and what is kept of it."""
+
+    source: Source
+    """The log and the titles."""
+    max_expansion: int = Field(100, ge=1)
+    """A gzip file may hold this many times its own size (64 MiB in any case); more is refused as a bomb."""
+    k_core: KCore = KCore()
+    """Drops rare users and items."""
+    limit: Limit = Limit()
+    """Makes the experiment smaller."""
+    images: Images = Images()
+    """The items' pictures."""
+
+
+class Split(Model):
+    """Who is trained on and who is tested on."""
+
+    kind: Literal["user-holdout", "leave-last-out", "temporal", "column"] = "user-holdout"
+    """user-holdout: 80/10/10 by user, the last item is the target. leave-last-out: test = last, validation =
+    second-last, training targets are earlier; every user is in all three. temporal: by the time of the target, the same
+    dates for all users. column: as the source's own column says, row by row."""
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    """Train, validation and test share of users (user-holdout only)."""
+    validation_from: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Training targets are before this moment; null = there is no validation (temporal only)."""
+    test_from: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Validation targets are before this moment, test targets at or after it (temporal only)."""
+    until: str | int | None = Field(None, json_schema_extra=allowed(MOMENT))
+    """Nothing at or after this moment is a target (temporal only)."""
+    same_time: Literal["keep", "leave-out"] = "keep"
+    """Items of the very time of the target that stand before it in the log: history, or left out of it (where equal
+    times say nothing of the order, as in a log of days). What stands after the target is never history."""
+    max_history: int = Field(10, ge=1)
+    """Latest items before the target that are kept as history."""
+    min_history: int = Field(1, ge=1)
+    """A target with fewer items before it is no example."""
+    train_targets: int = Field(1, ge=1)
+    """Latest positions of a training user that become training targets; 1 = the last only, as in the paper."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _fractions_sum_to_one(cls, fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+            raise ValueError(f"{', '.join(map(str, fractions))} are not shares that sum to 1")
+        return fractions
+
+    @field_validator("validation_from", "test_from", "until")
+    @classmethod
+    def _moments_can_be_read(cls, moment: str | int | None) -> str | int | None:
+        if isinstance(moment, str):
+            try:
+                milliseconds(moment)
+            except ValueError:
+                raise ValueError(f"the text {moment!r}; expected {MOMENT}") from None
+        return moment
+
+    @model_validator(mode="after")
+    def _temporal_has_moments_in_order(self) -> "Split":
+        if self.kind != "temporal":
+            return self
+        if self.test_from is None:
+            raise ValueError("kind: temporal needs `test_from:`, the moment from which targets are tested")
+        given = [moment for moment in (self.validation_from, self.test_from, self.until) if moment is not None]
+        times = [milliseconds(moment) for moment in given]
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise ValueError("validation_from, test_from and until must follow one another in time")
+        return self
+
+
+def milliseconds(moment: str | int) -> int:
+    """Return a moment as logs hold it; dates without a zone are UTC. Raises ValueError on other text."""
+    if isinstance(moment, int):
+        return moment
+    parsed = datetime.fromisoformat(moment)
+    parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return round(parsed.timestamp() * 1000)

@@ -1,0 +1,129 @@
+"""What "good" means, and what the trained model is compared with."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.model import ModelRef
+from msr_adapter.config.schema.negatives import Negatives
+
+
+class Confidence(Model):
+    """Bootstrap over users."""
+
+    level: float = Field(0.95, gt=0, lt=1)
+    """Coverage of the interval."""
+    samples: int = Field(1000, ge=100)
+    """Bootstrap samples."""
+
+
+RANKING = ("auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg")
+"""Metrics of where the targets stand in their lists."""
+
+MetricName = Literal[
+    "auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg",
+    "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",
+]  # fmt: skip
+
+
+SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
+
+
+class Protocol(Model):
+    """What "good" means: one file in `eval/`."""
+
+    name: str
+    """Default: the file's name."""
+    target: Literal["last", "most-popular-last"] = "last"
+    """The item that is to be found. last: the user's last by time. most-popular-last: the latest of the user's 6
+    globally most popular items, the others being the history: as in the published MicroLens code, kept to reproduce it
+    (popularity alone nearly solves it)."""
+    negatives: Negatives = Field(Negatives(), json_schema_extra=allowed("a count, or a mapping"))
+    """What the target is ranked among."""
+    candidates: Path | None = None
+    """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet` or RecBole's `.inter` with
+    user_id, item_id and label; any other suffix: Elliot's text, `('user',)<TAB>negative<TAB>...` line by line."""
+    metrics: tuple[MetricName, ...] = (
+        "auc", "gauc", "hr", "recall", "mrr", "ndcg",
+        "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",
+    )  # fmt: skip
+    """auc: pooled over users; gauc: mean of per-user AUCs; hr .. ndcg: cut off at each `k`; log_loss, brier, ece: of
+    the probabilities; coverage .. novelty: of the items in the first `k` places. docs/metrics.md has every formula."""
+    k: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5, 10)
+    """Cut-offs of the ranking metrics."""
+    ties: Literal["expected"] = "expected"
+    """Ties count with their expected value over all tie orders."""
+    confidence: Confidence = Confidence()
+    """Intervals over users."""
+    slices: tuple[SliceName, ...] = ("history", "popularity", "cold", "image", "category", "time")
+    """Parts of the users that are judged apart: by history length; by the target's popularity (head, mid, tail), by
+    whether training saw it, whether it has an image, its category, its time. They change no other number."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _one_metric_ranks(cls, metrics: tuple[MetricName, ...]) -> tuple[MetricName, ...]:
+        if not set(metrics) & set(RANKING):
+            raise ValueError(f"no metric that ranks; at least one of {', '.join(RANKING)} is needed")
+        return metrics
+
+    @field_validator("k")
+    @classmethod
+    def _there_is_a_cut_off(cls, k: tuple[int, ...]) -> tuple[int, ...]:
+        if not k:
+            raise ValueError("no cut-off; at least one is needed, such as [5]")
+        return k
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The ranking metrics among `metrics`, in their order."""
+        return tuple(name for name in self.metrics if name in RANKING)
+
+
+BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item-knn", "mf", "sasrec", "base"]
+FITTED_BASELINES = ("item-knn", "mf", "sasrec")
+"""Those that learn from the training log, through libraries of the extra `baselines`."""
+
+
+class SASRec(Model):
+    """The size of the SASRec baseline, which is trained on one CPU thread."""
+
+    dim: int = Field(64, ge=1)
+    """Width of its vectors."""
+    epochs: int = Field(30, ge=1)
+    """Passes over the training users."""
+
+
+class SliceTables(Model):
+    """Tables of your own: each column is a slice. csv, tsv or parquet."""
+
+    items: Path | None = None
+    """One row per item, with a column `item_id`; users are grouped by their target's row."""
+    users: Path | None = None
+    """One row per user, with a column `user_id`."""
+
+
+class Evaluate(Model):
+    """How the trained model is judged."""
+
+    protocol: Protocol = Field(json_schema_extra=allowed("a protocol's name, its path, or the protocol itself"))
+    """Keys of its own are laid over the protocol that an `extends:` parent names."""
+    baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
+    """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
+    the extra `baselines`. A generated shop adds the oracle by itself."""
+    scorer: ModelRef | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
+    """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
+    trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The
+    cache knows it by address, name, `revision` and this run's weights: change one when another model is served."""
+    sasrec: SASRec = SASRec()
+    """Read when `baselines` names `sasrec`."""
+    tables: SliceTables = SliceTables()
+    """Numbers and dates are cut at their quartiles, texts grouped by value."""
+
+    @field_validator("scorer")
+    @classmethod
+    def _a_scorer_is_a_server(cls, scorer: ModelRef | None) -> ModelRef | None:
+        if scorer is not None and scorer.backend == "huggingface":
+            raise ValueError("only backend: server scores for the trained model; null loads the model itself, here")
+        return scorer

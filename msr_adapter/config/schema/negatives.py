@@ -1,0 +1,89 @@
+"""The negatives of candidate lists: how many, and how they are drawn."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from msr_adapter.config.schema.base import Model
+
+DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard"]
+"""What a single negative can be drawn as."""
+
+
+class Mixture(Model):
+    """How much of each kind, as counts or as shares: they are scaled to `count`, the largest remainders rounded up."""
+
+    uniform: float = Field(0, ge=0)
+    """Weight of `uniform`."""
+    popularity: float = Field(0, ge=0)
+    """Weight of `popularity`."""
+    popularity_matched: float = Field(0, ge=0)
+    """Weight of `popularity-matched`."""
+    same_category: float = Field(0, ge=0)
+    """Weight of `same-category`."""
+    hard: float = Field(0, ge=0)
+    """Weight of `hard`."""
+
+
+class Negatives(Model):
+    """What the target is ranked among. A bare number is the count of uniform negatives."""
+
+    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture", "all"] = "uniform"
+    """uniform: every item equally likely. popularity: by training popularity to the power of `alpha`.
+    popularity-matched: among the `pool` items nearest in training popularity to the positive. same-category: among the
+    items of the positive's category. hard: among the user's `pool` highest-scored items in `scores`. mixture: several
+    of these. all: every item that is not excluded, once: full ranking, of test lists only (validation lists are then
+    drawn like training ones)."""
+    count: int = Field(20, ge=1)
+    """Negatives per positive; `all` takes what there is."""
+    exclude: Literal["touched"] = "touched"
+    """Nothing the user ever interacted with, in any split, is a negative."""
+    alpha: float = Field(1.0, ge=0)
+    """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
+    pool: int = Field(100, ge=1)
+    """Read by `popularity-matched` and `hard`: how many items are close enough. Smaller = closer."""
+    scores: Path | None = None
+    """Read by `hard`: parquet, csv or tsv with columns `item_id` and `score`, and `user_id` for lists of one's own."""
+    mixture: Mixture = Mixture()
+    """Read by `mixture`: how much of each kind."""
+    fallback: tuple[DrawnKind, ...] = ()
+    """Kinds tried in order where a kind cannot give its count; none = that is an error. Every use is in audit.json."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_a_count(cls, data: Any) -> Any:
+        if isinstance(data, dict):  # what a validator has seen is no JSON any more: strictly, a list is then no tuple
+            return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return {"count": data} if isinstance(data, int) and not isinstance(data, bool) else data
+
+    @model_validator(mode="after")
+    def _what_a_kind_reads_is_given(self) -> "Negatives":
+        if self.kind == "mixture" and not sum(self.mixture.model_dump().values()):
+            raise ValueError("kind: mixture, but no `mixture:` of kinds with weights, such as {uniform: 10, hard: 10}")
+        if "hard" in (*self.kinds(), *self.fallback) and self.scores is None:
+            raise ValueError("hard negatives are asked for without `scores:`, a file with item_id and score")
+        return self
+
+    def kinds(self) -> dict[str, int]:
+        """Return kind -> count, in the order in which they are drawn; empty for `all`."""
+        if self.kind == "all":
+            return {}
+        if self.kind != "mixture":
+            return {self.kind: self.count}
+        weights = {name.replace("_", "-"): weight for name, weight in self.mixture.model_dump().items() if weight}
+        shares = {kind: weight * self.count / sum(weights.values()) for kind, weight in weights.items()}
+        counts = {kind: int(share + 1e-9) for kind, share in shares.items()}
+        remainders = sorted(shares, key=lambda kind: counts[kind] - shares[kind])
+        for kind in remainders[: self.count - sum(counts.values())]:
+            counts[kind] += 1
+        return {kind: count for kind, count in counts.items() if count}
+
+
+class TrainNegatives(Negatives):
+    """What a training positive is set against. A bare number is the count of uniform negatives."""
+
+    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture"] = "uniform"
+    """As in `evaluate.protocol.negatives`, without `all`."""
+    count: int = Field(1, ge=1)
+    """Negatives per positive."""

@@ -1,0 +1,217 @@
+"""Where a log comes from: one model per format."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from msr_adapter.config.schema.base import Model, allowed
+
+
+class Columns(Model):
+    """Names of the columns of a table; null = found by the well-known aliases."""
+
+    user: str | None = None
+    """Column of the user ids, which are text: leading zeros survive."""
+    item: str | None = None
+    """Column of the item ids, in the log and in the table of items."""
+    timestamp: str | None = None
+    """Seconds, milliseconds or ISO dates; a log without time is taken in row order."""
+    split: str | None = None
+    """Column of the log that says train, validation or test."""
+    rating: str | None = None
+    """Column of the log that `min_rating` is held against."""
+    title: str | None = None
+    """Column of the item titles."""
+    text: str | None = None
+    """Column of the item descriptions; lists are joined."""
+    category: str | None = None
+    """Column of the item categories; lists are joined by ` > `."""
+    image: str | None = None
+    """Column of the item images: a path, a URL, or the bytes."""
+
+
+class TableSource(Model):
+    """A log of your own: csv, tsv, jsonl (each also packed, `.gz`) or parquet, a file or a folder of them."""
+
+    kind: Literal["table"]
+    """A log of your own."""
+    interactions: Path
+    """One row per interaction: user, item, timestamp; maybe split, rating."""
+    items: Path | None = None
+    """One row per item: item, title; maybe text, category, image. Without it, titles are empty."""
+    columns: Columns = Columns()
+    """Names of the columns, where they are none of the well-known ones."""
+    min_rating: float | None = None
+    """Drops interactions with a lower rating."""
+
+
+class MicroLensSource(Model):
+    """MicroLens-50k/100k as published."""
+
+    kind: Literal["microlens"]
+    """MicroLens-50k/100k as published."""
+    pairs: Path
+    """`*_pairs.csv` (user,item,timestamp) or `*_pairs.tsv` (user<TAB>item item item, oldest first)."""
+    titles: Path
+    """`*_titles.csv` (item,title) or `*_title_en.csv` (no header, commas unquoted)."""
+
+
+class AmazonSource(Model):
+    """Amazon Reviews 2023 as published."""
+
+    kind: Literal["amazon-2023"]
+    """Amazon Reviews 2023 as published."""
+    reviews: Path
+    """`{Category}.jsonl`, `{Category}.jsonl.gz`, or the benchmark's csv. The item is `parent_asin`."""
+    meta: Path | None = None
+    """`meta_{Category}.jsonl` or `.jsonl.gz`: titles, descriptions, categories and URLs of images."""
+    min_rating: float | None = Field(None, ge=1, le=5)
+    """Drops reviews with fewer stars."""
+
+
+class OfficialAmazonSource(Model):
+    """The processed Amazon files of the method's official repository, flaws and all."""
+
+    kind: Literal["mllm-msr-amazon"]
+    """The processed Amazon files of the method's official repository."""
+    folder: Path
+    """Holds `{Category}_user_items_negs_{train,test}.csv`, `{Category}_i_map.tsv` and maybe `{Category}_u_map.tsv`."""
+    category: str | None = None
+    """Which one, where the folder holds several."""
+    meta: Path | None = None
+    """`meta_{Category}.jsonl` or `.jsonl.gz` of Amazon Reviews 2023: the files themselves have no titles."""
+
+
+class MovieLensSource(Model):
+    """MovieLens 100k, 1M, 10M, 20M and later; the layout is told by the files."""
+
+    kind: Literal["movielens"]
+    """MovieLens of any size."""
+    folder: Path
+    """Holds `u.data` and `u.item`, `ratings.dat` and `movies.dat`, or `ratings.csv` and `movies.csv`."""
+    min_rating: float | None = None
+    """Drops interactions with fewer stars."""
+
+
+class RecBoleSource(Model):
+    """RecBole's atomic files."""
+
+    kind: Literal["recbole"]
+    """RecBole's atomic files."""
+    interactions: Path
+    """`*.inter`: tab-separated, its header says `name:type`."""
+    items: Path | None = None
+    """`*.item`. Without it, titles are empty."""
+    columns: Columns = Columns()
+    """Names of the columns, `:type` included, where they are none of the well-known ones."""
+    min_rating: float | None = None
+    """Drops interactions with a lower rating."""
+
+
+class MMRecSource(Model):
+    """MMRec's interaction file, whose `x_label` is the split: 0 train, 1 validation, 2 test."""
+
+    kind: Literal["mmrec"]
+    """MMRec's interaction file."""
+    interactions: Path
+    """`*.inter`: tab-separated `userID`, `itemID`, `timestamp`, `x_label`."""
+    items: Path | None = None
+    """A table of your own with `itemID` and a title: MMRec publishes features, no titles."""
+    columns: Columns = Columns()
+    """Names of the columns, where they are none of the well-known ones."""
+
+
+class PixelRecSource(Model):
+    """PixelRec as published; covers are `{item}.jpg`."""
+
+    kind: Literal["pixelrec"]
+    """PixelRec as published."""
+    interactions: Path
+    """`Pixel200K.csv` and so on: item_id, user_id, timestamp."""
+    items: Path | None = None
+    """`item_info.csv`: item_id, ..., title, tag, description."""
+
+
+class HMSource(Model):
+    """H&M Personalized Fashion Recommendations as published; times are days."""
+
+    kind: Literal["hm"]
+    """H&M as published."""
+    transactions: Path
+    """`transactions_train.csv`."""
+    articles: Path | None = None
+    """`articles.csv`."""
+
+
+class KuaiRecSource(Model):
+    """KuaiRec as published: videos without covers."""
+
+    kind: Literal["kuairec"]
+    """KuaiRec as published."""
+    interactions: Path
+    """`big_matrix.csv` or `small_matrix.csv`. Rows without a time are dropped and counted."""
+    captions: Path | None = None
+    """`kuairec_caption_category.csv`: captions, texts on covers, categories."""
+    min_watch_ratio: float | None = Field(None, ge=0)
+    """Drops what was watched for a smaller share of its length."""
+
+
+class HubTable(Model):
+    """A Hugging Face data set."""
+
+    path: str = Field(json_schema_extra=allowed("a folder (`./...`), or a data set's name on the hub"))
+    """A folder saved by `save_to_disk`, a folder of Parquet files, or a data set's name on the hub."""
+    config: str | None = None
+    """Which configuration of a hub data set."""
+    split: str | None = None
+    """One split; null = all of them."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set; a run is only redone when this changes."""
+
+
+class HuggingFaceSource(Model):
+    """A Hugging Face data set, from disk or from the hub."""
+
+    kind: Literal["huggingface"]
+    """A Hugging Face data set, from disk or from the hub."""
+    interactions: HubTable
+    """One row per interaction. Where several splits are read, their names become the split column."""
+    items: HubTable | None = None
+    """One row per item. Without it, titles are empty."""
+    columns: Columns = Columns()
+    """Names of the columns, where they are none of the well-known ones."""
+    min_rating: float | None = None
+    """Drops interactions with a lower rating."""
+
+
+class ShopSource(Model):
+    """A generated shop with drawn covers, for demos and tests: the true tastes are known."""
+
+    kind: Literal["shop"]
+    """A generated shop."""
+    users: int = Field(500, ge=1)
+    """Users drawn."""
+    items: int = Field(300, ge=30)
+    """Items drawn, each with a title and a cover."""
+    interactions_per_user: int = Field(12, ge=2)
+    """Mean length of a user's log."""
+    noise: float = Field(1.0, ge=0)
+    """Temperature of the choices: 0 = users always take what they like best; larger = noisier tastes."""
+
+
+Source = Annotated[
+    TableSource
+    | MicroLensSource
+    | AmazonSource
+    | OfficialAmazonSource
+    | MovieLensSource
+    | RecBoleSource
+    | MMRecSource
+    | PixelRecSource
+    | HMSource
+    | KuaiRecSource
+    | HuggingFaceSource
+    | ShopSource,
+    Field(discriminator="kind"),
+]

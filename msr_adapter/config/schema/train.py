@@ -1,0 +1,211 @@
+"""Which checkpoint of a training is kept."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.execution import Launch
+from msr_adapter.config.schema.model import ModelRef
+from msr_adapter.config.schema.negatives import TrainNegatives
+
+
+class Selection(Model):
+    """How checkpoints are judged: by how they rank validation users' candidates, as the trained model is later judged
+    on test users'."""
+
+    metric: str = Field(
+        "auc",
+        pattern=r"^(auc|gauc|(hr|recall|precision|mrr|map|ndcg)@[1-9][0-9]*)$",
+        json_schema_extra=allowed(
+            "auc, gauc, or hr, recall, precision, mrr, map or ndcg with a cut-off, such as ndcg@10"
+        ),
+    )
+    """The highest wins; among equals the earliest."""
+    users: int = Field(500, ge=1)
+    """Validation users that are asked about, drawn by the pipeline's seed where there are more."""
+    patience: int | None = Field(None, ge=1)
+    """Training stops after so many checkpoints in a row that are no better than the best before them; it waits while
+    each is judged, and the model is in memory twice then. null: train to the end, then judge all."""
+
+
+# Fine-tuning the recommender.
+
+
+class Lora(Model):
+    """Low-rank adapters."""
+
+    rank: int = Field(8, ge=1)
+    """Rank of the adapter matrices."""
+    alpha: int | None = Field(None, ge=1)
+    """Default: twice the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of adapter inputs dropped in training."""
+    target: str = "all"
+    """Modules that get an adapter, comma-separated; `all` = every linear layer."""
+
+
+class Preference(Model):
+    """How strongly preferences pull. Read when `objective` is `dpo` or `kto`."""
+
+    beta: float = Field(0.1, gt=0)
+    """How closely the model stays at the one that training started from: the larger, the closer."""
+    loss: Literal["sigmoid", "orpo", "simpo"] = "sigmoid"
+    """Of `dpo`. sigmoid is DPO itself; orpo and simpo compare with no reference model."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of pairs taken to be the wrong way round; loss `sigmoid`."""
+    simpo_gamma: float = Field(0.5, ge=0)
+    """Margin that loss `simpo` asks for."""
+    supervised: float = Field(0.0, ge=0)
+    """Weight of the supervised loss on the right answers, added to the preference loss."""
+    right_weight: float = Field(1.0, gt=0)
+    """Weight of the right answers in `kto`."""
+    wrong_weight: float = Field(1.0, gt=0)
+    """Weight of the wrong answers in `kto`."""
+
+
+class Freeze(Model):
+    """Which parts of a model with images stay as they are."""
+
+    vision: bool = True
+    """The vision tower."""
+    projector: bool = True
+    """What turns its features into tokens. An adapter method trains all of its weights, once it is not frozen."""
+    language: bool = False
+    """The language model."""
+
+
+Objective = Literal["sft", "dpo", "kto", "reward"]
+Method = Literal["lora", "qlora", "dora", "rslora", "full"]
+
+
+class Answers(Model):
+    """What the recommender may answer, and how that may be spelt."""
+
+    yes: tuple[str, ...] = ("Yes",)
+    """The first is trained; the probabilities of the first tokens of all count together, equal ones once."""
+    no: tuple[str, ...] = ("No",)
+    """The same for the other answer. No spelling of one side may begin with the token of one of the other."""
+
+    @field_validator("yes", "no", mode="before")
+    @classmethod
+    def _a_list_will_do(cls, words: Any) -> Any:
+        # Below a model that looks at its values first, a list of JSON comes as a list, which strictly is no tuple.
+        return tuple(words) if isinstance(words, list) else words
+
+    @model_validator(mode="after")
+    def _are_words_of_one_side(self) -> "Answers":
+        every = [*self.yes, *self.no]
+        if not (self.yes and self.no) or not all(word.strip() for word in every):
+            raise ValueError("each side needs a spelling, and none may be blank")
+        if len(set(every)) < len(every):
+            raise ValueError("a spelling may stand only once")
+        return self
+
+    @property
+    def trained(self) -> tuple[str, str]:
+        """Return the answers that are trained: yes, no."""
+        return self.yes[0], self.no[0]
+
+    @property
+    def also(self) -> tuple[tuple[str, ...], ...]:
+        """Return the other spellings of each; empty if there are none."""
+        more = (self.yes[1:], self.no[1:])
+        return more if any(more) else ()
+
+
+class Train(Model):
+    """Move 3: LLaMA-Factory fine-tunes the recommender."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _qlora_quantises(cls, values: Any) -> Any:
+        """Let `method: qlora` mean 4 bits, in training and wherever the model is loaded, unless the model says 8."""
+        model = values.get("model") if isinstance(values, dict) and values.get("method") == "qlora" else None
+        if isinstance(model, ModelRef):
+            model = model.model_dump()
+        if not isinstance(model, dict) or model.get("quantization", "none") != "none":
+            return values
+        return {**values, "model": {**model, "quantization": 4}}
+
+    model: ModelRef
+    """The recommender before fine-tuning."""
+    start: Path | None = Field(None, json_schema_extra=allowed("the folder of a run, a run's name, or null"))
+    """Run whose trained model training goes on from (`demo`: the folder beside this file, else `runs/demo`): DPO after
+    SFT, for one. `model` must be the model of that run."""
+    objective: Objective = "sft"
+    """sft: the right answer. dpo: the right answer rather than the wrong one. kto: each answer by itself, as right or
+    wrong. reward: a value head that prefers the right answer, and scores in place of the answers' odds."""
+    preference: Preference = Preference()
+    """Read when `objective` is `dpo` or `kto`."""
+    method: Method = "lora"
+    """lora: low-rank adapters. qlora: on weights in 4 bits. dora: with directions and lengths apart. rslora: scaled for
+    large ranks. full: all weights."""
+    lora: Lora = Lora()
+    """Read unless `method` is `full`."""
+    freeze: Freeze = Freeze()
+    """Parts that training leaves alone."""
+    images: bool = True
+    """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    prompt: Literal["recommend", "recommend-image-first"] = "recommend"
+    """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
+    for all candidates. recommend-image-first: the candidate does, and is computed once for all users who meet it; worth
+    it for large pictures. `msr check` says which one saves more; docs/scoring.md says why."""
+    answers: Answers = Answers()
+    """The two answers. Another first spelling needs a template that asks for it."""
+    rows: Literal["parquet", "jsonl"] = "parquet"
+    """Format of the training rows: Parquet is about 15 times smaller and written faster."""
+    negatives: TrainNegatives = Field(
+        TrainNegatives(count=1), json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`")
+    )
+    """Negatives of the training lists: 1 uniform one unless told otherwise."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Overrides `epochs`."""
+    batch_size: int = Field(1, ge=1)
+    """Rows per device and step."""
+    gradient_accumulation: int = Field(8, ge=1)
+    """Steps per update of the weights."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Course of the learning rate."""
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    cutoff_len: int = Field(2048, ge=16)
+    """Longest prompt plus answer in tokens, counted exactly before training starts."""
+    too_long: Literal["error", "shorten"] = "error"
+    """What becomes of longer rows. error: stop before training, with the length to set. shorten: cut the preference of
+    their users, the tail of a summary or the oldest entries of a listed history, alike for training and scoring; never
+    the question, the image, the title or the answer. Each cut is counted and named. Not the default: a wrong
+    `cutoff_len` would cost most of the histories, and what was summarised at length deserves a second look."""
+    train_on_prompt: bool = False
+    """True: the loss covers the prompt too (the paper's Eq. 2); `objective: sft`."""
+    checkpoints: int = Field(10, ge=0)
+    """How many times the state of the training is saved, evenly spread: a killed training goes on from the last one,
+    and `keep: best` has these to choose from. 0: never."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """Overrides `checkpoints`: saved every so many steps."""
+    keep: Literal["last", "best"] = "last"
+    """The model that is kept: that of the last step, or of the checkpoint that ranks validation users' candidates best
+    (it needs a validation split)."""
+    selection: Selection = Selection()
+    """Read when `keep` is `best`."""
+    launch: Launch = Launch()
+    """On how many devices it trains."""
+    overrides: dict[str, Any] = Field({})
+    """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
+
+    @model_validator(mode="after")
+    def _there_is_something_to_choose(self) -> "Train":
+        if self.keep == "best" and not self.checkpoints and self.checkpoint_steps is None:
+            raise ValueError("keep: best needs checkpoints to choose from; checkpoints is 0")
+        if self.keep == "last" and self.selection.patience is not None:
+            raise ValueError("selection.patience stops at the best checkpoint; it needs keep: best")
+        if self.objective == "reward" and self.selection.patience is not None:
+            raise ValueError("selection.patience cannot judge a reward model while it trains; leave it out")
+        return self

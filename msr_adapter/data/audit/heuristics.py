@@ -1,0 +1,80 @@
+"""The shortcut test: how much of the test AUC is had without any model of the user."""
+
+from typing import Any
+
+import numpy as np
+
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.sample import Evidence, TestLists
+from msr_adapter.data.audit.thresholds import note, severity
+from msr_adapter.heuristics import has_clock, popularity, recency, title_overlap, title_vectors
+from msr_adapter.heuristics.title_overlap import Floats
+from msr_adapter.metrics import evaluate_groups
+
+_SAID = {
+    "popularity": ("popularity-shortcut", "Popularity", "no knowledge of the user",
+                   "Quote results beside the baseline `popularity`, or draw negatives as popular as the target "
+                   "(evaluate.protocol.negatives.kind: popularity-matched)."),
+    "recency": ("recency-shortcut", "The time since anyone took the item", "no knowledge of the user",
+                "Add `recency` to evaluate.baselines and quote results beside it, or import candidates that were on "
+                "offer at the time (evaluate.protocol.candidates)."),
+    "title_overlap": ("title-shortcut", "Counting words shared with the titles of the history", "no more than that",
+                      "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Negatives of the "
+                      "same category (evaluate.protocol.negatives.kind: same-category) leave less to words."),
+}  # fmt: skip
+"""Shortcut -> topic, what it is, what it needs, what to do."""
+
+
+def check_shortcuts(e: Evidence, audit: Audit) -> dict[str, Any]:
+    """Rank the very test candidates by popularity, recency and title overlap alone; return AUC and GAUC of each.
+
+    On at most `evidence.LISTS` lists, drawn by seed. O(log rows) time with a clock, else O(pairs).
+    """
+    lists = e.lists
+    if not len(lists):
+        return {}
+    found: dict[str, Any] = {"lists": len(lists), "of": lists.of}
+    for name, scores in _scores(e, lists).items():
+        measured = evaluate_groups(scores, lists.labels, lists.offsets, ("auc", "gauc")).means()
+        found[name] = measured
+        _find(name, measured, audit)
+    return found
+
+
+def _scores(e: Evidence, lists: TestLists) -> dict[str, Floats]:
+    """Return the shortcuts that this log allows; without a training log, only words are left."""
+    scores: dict[str, Floats] = {}
+    if e.training.any():
+        scores["popularity"] = popularity(lists.items, e.popularity)
+    if e.training.any() and has_clock(e.log.time):
+        known = (e.log.item, e.log.time, len(e.log.items), e.training)
+        scores["recency"] = recency(lists.items, lists.times, *known)
+    if any(e.catalogue.titles):
+        scores["title_overlap"] = _overlap(e, lists)
+    return scores
+
+
+def _overlap(e: Evidence, lists: TestLists) -> Floats:
+    """Read only the titles that the lists need: the catalogue may be far larger."""
+    used, place = np.unique(np.concatenate([lists.items, lists.history]), return_inverse=True)
+    titles = title_vectors(e.catalogue.titles[item] for item in used.tolist())
+    items, history = place[: len(lists.items)], place[len(lists.items) :]
+    return title_overlap(titles, items, lists.offsets, history, lists.history_offsets)
+
+
+def _find(name: str, measured: dict[str, float], audit: Audit) -> None:
+    """Say how far a shortcut gets; one that is always wrong is as telling, turned upside down."""
+    topic, what, need, step = _SAID[name]
+    best = max(measured.values(), key=lambda value: abs(value - 0.5))
+    reach = max(best, 1 - best)
+    auc, gauc = (short(value if best >= 0.5 else 1 - value) for value in (measured["auc"], measured["gauc"]))
+    how_much = {"info": "Part", "warning": "Much", "error": "Nearly all"}.get(severity(topic, reach) or "info")
+    turned = "" if best >= 0.5 else ", turned upside down,"
+    note(audit, topic, reach,
+         f"{what} alone{turned} reaches AUC {auc} (GAUC {gauc}) on the test candidates. {how_much} of the score needs "
+         f"{need}. {step}")  # fmt: skip
+
+
+def short(value: float) -> str:
+    """Return a share as papers print it: .79"""
+    return f"{value:.2f}".removeprefix("0")

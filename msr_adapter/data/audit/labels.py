@@ -1,0 +1,46 @@
+"""Labels: how many negatives a positive is set against, and where in its list it stands."""
+
+from typing import Any
+
+import numpy as np
+
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.sample import Evidence
+from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.splits import SPLITS
+
+
+def check_labels(e: Evidence, audit: Audit) -> dict[str, Any]:
+    """Find training rows that are mostly negative; return positives and negatives per split. O(candidates)."""
+    # Examples are sorted by split and candidates by example, so each split is one slice.
+    cuts = np.searchsorted(e.candidates.example, np.searchsorted(e.examples.split, np.arange(len(SPLITS) + 1)))
+    found: dict[str, Any] = {}
+    for name, first, last in zip(SPLITS, cuts, cuts[1:], strict=False):
+        positives = int(np.count_nonzero(e.candidates.label[first:last]))
+        found[name] = {"positives": positives, "negatives": int(last - first) - positives}
+    ratio = found["train"]["negatives"] / max(found["train"]["positives"], 1)
+    note(audit, "label-balance", ratio,
+         f"Training has {ratio:.1f} negatives per positive: a model learns to say No, and its probabilities are low. "
+         "Rankings may be fine; for balanced answers lower train.negatives.")  # fmt: skip
+    return found
+
+
+def check_position(e: Evidence, audit: Audit) -> dict[str, Any]:
+    """Find targets that do not stand anywhere in their lists with equal chance. O(sampled pairs).
+
+    A place counts from 0 (first) to 1 (last); uniform places over n have variance (n + 1) / (12 (n - 1)).
+    """
+    lists = e.lists
+    if not len(lists):
+        return {}
+    sizes = np.diff(lists.offsets)
+    index = np.flatnonzero(lists.labels == 1) - lists.offsets[:-1]
+    place = index / (sizes - 1)
+    error = float(np.sqrt(((sizes + 1) / (12 * (sizes - 1))).sum()) / len(sizes))
+    off = abs(float(place.mean()) - 0.5) / error
+    first = float((index == 0).mean())
+    note(audit, "target-position", off,
+         f"The target is the first of its list for {first:.0%} of the test users (by chance "
+         f"{float((1 / sizes).mean()):.0%}). msr's metrics ignore the order, other tools may not: shuffle the lists "
+         "before you import or export them.")  # fmt: skip
+    return {"mean_place": float(place.mean()), "first": first, "standard_errors": off}

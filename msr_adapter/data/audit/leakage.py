@@ -1,0 +1,71 @@
+"""What training may know of the test: later interactions of other users, and items that it never saw."""
+
+from typing import Any
+
+import numpy as np
+
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.sample import Evidence
+from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.log import Rows
+from msr_adapter.heuristics import has_clock
+
+_SAMPLED = 2_000_000
+
+_WHY = {
+    "user-holdout": "test users are others than training users, but live at the same time",
+    "leave-last-out": "each user's log is cut at a moment of its own",
+    "column": "your split column does not follow time",
+    "temporal": "the log has equal times on both sides of the date",
+}
+
+
+def check_leakage(e: Evidence, audit: Audit) -> dict[str, Any]:
+    """Measure which share of what training knows is later than a test target; {} without a clock.
+
+    Any later interaction of another user tells what was going to be liked: Ji, Sun, Zhang and Li, "A Critical Study on
+    Data Leakage in Recommender System Offline Evaluation", TOIS 2023. Up to 2 million rows of the training log are
+    looked at, drawn by seed. O(rows log rows) of those.
+    """
+    targets = e.log.time[e.test_targets]
+    if not len(targets) or not has_clock(e.log.time):
+        return {}
+    known = _training_times(e)
+    if not len(known):
+        return {}
+    later = 1 - np.searchsorted(known, targets, side="right") / len(known)
+    mean = float(later.mean())
+    note(audit, "time-leakage", mean,
+         f"On average {mean:.0%} of the interactions that training knows are later than the choice that is tested: "
+         f"{_WHY[e.split.kind]}. Fine for comparing models; for what a live system would reach, set split.kind: "
+         "temporal.")  # fmt: skip
+    return {"split": e.split.kind, "mean_share_later": mean, "median_share_later": float(np.median(later)),
+            "tests_with_any": float((later > 0).mean()), "rows_looked_at": len(known)}  # fmt: skip
+
+
+def check_cold(e: Evidence, audit: Audit) -> dict[str, Any]:
+    """Measure how many test targets and negatives training never saw. O(sampled pairs + test examples)."""
+    targets = e.log.item[e.test_targets]
+    if not len(targets) or not e.training.any():
+        return {}
+    positive = float((e.popularity[targets] == 0).mean())
+    negatives = e.lists.items[e.lists.labels == 0]
+    negative = float((e.popularity[negatives] == 0).mean()) if len(negatives) else positive
+    audit.count("test_targets_unseen_in_training", int((e.popularity[targets] == 0).sum()))
+    note(audit, "cold-targets", positive,
+         f"{positive:.1%} of the test targets were never seen in training: scorers that go by the id cannot find "
+         "them, title and picture can. Raise data.k_core.items to leave them out, or keep them and look at them "
+         "apart.")  # fmt: skip
+    gap, least = negative - positive, "negatives" if negative > positive else "targets"
+    note(audit, "cold-gap", abs(gap),
+         f"Training never saw {negative:.0%} of the test negatives, but {positive:.0%} of the targets: that {least} "
+         "are unknown is a shortcut. Raise data.k_core.items, or draw negatives with "
+         "evaluate.protocol.negatives.kind: popularity-matched.")  # fmt: skip
+    return {"targets": positive, "negatives": negative}
+
+
+def _training_times(e: Evidence) -> Rows:
+    if len(e.log.time) <= _SAMPLED:
+        return np.sort(e.log.time[e.training])
+    rows = np.random.default_rng([e.seed, 7]).integers(0, len(e.log.time), _SAMPLED)
+    return np.sort(e.log.time[rows[e.training[rows]]])

@@ -1,0 +1,83 @@
+"""What can be known about the sources before anything is built, and their stamp for the stage's fingerprint."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.schema import Data, Images, Negatives, Protocol
+from msr_adapter.data.readers import check_source, may_hold_images, source_files
+from msr_adapter.data.readers.compressed import compression_problems
+from msr_adapter.errors import Problem
+from msr_adapter.files import path_stamp
+from msr_adapter.prompts.neutralize import RULES_VERSION
+
+_LOOKED_INTO = 256 * 2**20
+"""Bytes of a packed file; more than its longest line may have, so that its header can be read."""
+
+
+def check(data: Data) -> list[Problem]:
+    """Return what is wrong with files, headers and folders; rows and images are not read.
+
+    Of a packed file, the beginning is decompressed before its header is looked for.
+    """
+    packed = packed_problems(data, _LOOKED_INTO)
+    return (packed or check_source(data.source)) + _check_images(data)
+
+
+def packed_problems(data: Data, budget: float = math.inf) -> list[Problem]:
+    """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
+    if data.source.kind == "shop":
+        return []
+    paths = [path for path in source_files(data.source).values() if isinstance(path, Path)]
+    return compression_problems(paths, data.max_expansion, budget)
+
+
+def check_protocol(protocol: Protocol, train: Negatives) -> list[Problem]:
+    """Return which files that decide candidates are not there."""
+    wanted = {
+        "evaluate.protocol.candidates": protocol.candidates,
+        "evaluate.protocol.negatives.scores": protocol.negatives.scores,
+        "train.negatives.scores": train.scores,
+    }
+    step = "Correct the path; it starts from the YAML that names it"
+    return [
+        Problem(str(path), setting, "not a file" if path.exists() else "no such file", "", step)
+        for setting, path in wanted.items()
+        if path is not None and not path.is_file()
+    ]
+
+
+def source_stamp(data: Data) -> dict[str, Any]:
+    """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
+    stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
+    if data.source.kind != "shop":
+        stamp |= {role: found if isinstance(found, str) else _stamp(found)
+                  for role, found in source_files(data.source).items()}  # fmt: skip
+        stamp["images"] = _stamp(data.images.folder, content_limit=0)
+    return stamp
+
+
+def protocol_stamp(protocol: Protocol, train: Negatives) -> dict[str, Any]:
+    """Return what identifies the files that decide candidates: frozen lists, scores; None = absent."""
+    scores = [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]
+    return {"candidates": _stamp(protocol.candidates), "scores": scores}
+
+
+def _stamp(path: Path | None, **limit: int) -> str | None:
+    return path_stamp(path, **limit) if path is not None and path.exists() else None
+
+
+def _check_images(data: Data) -> list[Problem]:
+    images: Images = data.images
+    if data.source.kind == "shop":
+        return []
+    if images.folder is None:
+        if images.missing != "error" or may_hold_images(data.source):
+            return []
+        step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
+        return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]
+    if not images.folder.is_dir():
+        found = "not a folder" if images.folder.exists() else "no such folder"
+        step = "Correct data.images.folder, fill it with `msr fetch-images`, or remove it to go on without pictures"
+        return [Problem(str(images.folder), "data.images.folder", found, "a folder of {item}.jpg", step)]
+    return []

@@ -1,0 +1,120 @@
+"""Files that a command is given beside the sources: ids of users, candidate items, interactions that came later."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
+from msr_adapter.data.readers.compressed import plain_suffix
+from msr_adapter.data.readers.interactions import Wanted, as_text, read_log
+from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table, table_at
+from msr_adapter.data.readers.tabular import collect, column_names, file_problems, scan, schema_of, type_problems
+from msr_adapter.data.readers.value_checks import check_rows, not_empty
+from msr_adapter.errors import Problem, UserError
+
+_LINES = ".txt"
+_SUFFIXES = (*LAYOUTS, _LINES)
+_ID = {"user": "user_id", "item": "item_id"}
+
+
+def list_problems(path: Path, option: str, *, lines: bool = True) -> list[Problem]:
+    """Return what is wrong with a file before it is read; with ``lines``, plain text with an id a line will do too."""
+    if path.is_dir():
+        return [Problem("", option, f"{path} is a folder", "a file", f"Correct {option}")]
+    found = file_problems(path, option, _SUFFIXES if lines else tuple(LAYOUTS))
+    return [replace(one, next_step=f"Correct {option}" if one.next_step else "") for one in found]
+
+
+def read_users(path: Path, option: str) -> pl.Series:
+    """Return the distinct user ids of a file in its order: a column of users, or an id a line.
+
+    `UserError` with every bad row.
+    """
+    return _read(path, option, ("user",), ())["user_id"].unique(maintain_order=True)
+
+
+def read_items(path: Path, option: str) -> pl.DataFrame:
+    """Return distinct item_id, or user_id and item_id where the file has users, in the order of the file.
+
+    `UserError` with every bad row.
+    """
+    return _read(path, option, ("item",), ("user",)).unique(maintain_order=True)
+
+
+def read_later(path: Path, option: str, configured: Mapping[str, str | None]) -> tuple[pl.DataFrame, Audit]:
+    """Return user_id, item_id, timestamp (ms, or the row number) of a log in the order of its file, and what was found.
+
+    ``configured`` names columns as the pipeline does; a name that the file lacks is looked for by its aliases.
+    """
+    audit, table = Audit(), table_at(path)
+    raise_if_any(list_problems(path, option, lines=False))
+    header = _named(table, option)
+    known = {field: name for field, name in configured.items() if name in header}
+    names = _columns(table, header, option, ("user", "item"), ("timestamp",), known)
+    return collect(table, read_log(table, Wanted(names), audit)), audit
+
+
+def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
+    raise_if_any(list_problems(path, option))
+    table, names = _open(path, option, required, optional)
+    frame = scan(table, names.values())
+    types = schema_of(table, frame)
+    raise_if_any(type_problems(table, types, list(names.values())))
+    floats = [name for name in names.values() if types[name].is_float()]
+    whole = collect(table, frame.select((pl.col(name) == pl.col(name).round()).all() for name in floats))
+    texts = {
+        field: as_text(name, types[name], bool(whole[name][0]) if name in floats else True)
+        for field, name in names.items()
+    }
+    check_rows(table, [not_empty(names[field], text.fill_null("")) for field, text in texts.items()], names.values())
+    rows = collect(table, frame.select(text.alias(_ID[field]) for field, text in texts.items()))
+    rows = rows.filter(pl.all_horizontal((pl.all() != "").fill_null(False)))
+    if rows.is_empty():
+        raise UserError(Problem(str(path), option, "no ids", f"at least one {required[0]}"))
+    return rows
+
+
+def _open(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> tuple[Table, dict[str, str]]:
+    """Return the table and field -> column; a file of one column without a known name is an id a line."""
+    [field] = required
+    if plain_suffix(path) == _LINES:
+        return _lines(path, Layout("delimited", "\t", quoted=False), field)
+    table = table_at(path)
+    header = _named(table, option)
+    if table.is_delimited and len(header) == 1 and not _is_header(header[0], field):
+        return _lines(path, table.layout, field)
+    return table, _columns(table, header, option, required, optional, {})
+
+
+def _lines(path: Path, layout: Layout, field: str) -> tuple[Table, dict[str, str]]:
+    """Return a file of ids as a table; its first line is a header only where it is a name that such columns have."""
+    first = column_names(Table(path, layout))
+    headed = len(first) == 1 and _is_header(first[0], field)
+    table = Table(path, layout if headed else replace(layout, names=(field,)))
+    return table, {field: first[0] if headed else field}
+
+
+def _is_header(name: str, field: str) -> bool:
+    return canonical(name) in map(canonical, ALIASES[field])
+
+
+def _named(table: Table, option: str) -> list[str]:
+    names = column_names(table)
+    if not names:
+        raise UserError(Problem(str(table.path), option, "no column"))
+    return names
+
+
+def _columns(
+    table: Table, header: Sequence[str], option: str, required: Sequence[str], optional: Sequence[str],
+    configured: Mapping[str, str | None],
+) -> dict[str, str]:  # fmt: skip
+    try:
+        return find_columns(str(table.path), header, required, configured, optional)
+    except UserError as error:
+        wanted = " and ".join(_ID[field] for field in required)
+        step = f"Name the columns {wanted}" if len(required) > 1 else f"Name the column {wanted}"
+        raise UserError([replace(one, next_step=f"{step} for {option}") for one in error.problems]) from error

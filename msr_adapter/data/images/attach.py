@@ -1,0 +1,116 @@
+"""Each item of the catalogue gets its image, or what the policy for missing images says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msr_adapter.config.schema import Images
+from msr_adapter.data.audit.report import Audit, listed
+from msr_adapter.data.images.locate import cover_finder
+from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
+from msr_adapter.data.log import Corpus
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.progress import Reporter
+
+_MISSING = "images_missing_"
+_ADVICE = {
+    "not_fetched": "they name a URL: run `msr fetch-images` with this pipeline to download the pictures",
+    "no_folder": "they name a file: set data.images.folder to the folder that the paths start from",
+    "outside": "they name or link to a file outside data.images.folder, which is never read: move the files into it",
+    "broken": "the file does not decode to its end: replace it",
+    "too_large": "the file is above data.images.max_file_mb or max_file_pixels: shrink it, or raise the limit",
+}
+"""What to do about a fault, where adding the file is not the answer."""
+
+
+def illustrate(
+    ids: Sequence[str], corpus: Corpus, config: Images, out: Path, audit: Audit, reporter: Reporter,
+    memory: Path | None = None,
+) -> list[Stored]:  # fmt: skip
+    """Store the image of every item of the catalogue and apply the policy for those that have none.
+
+    ``memory`` is a folder of what earlier builds made of the same files.
+
+    `UserError` with the first missing images and their number when the policy is `error`.
+    """
+    if corpus.shop is None and config.folder is None and not _names_images(corpus):
+        return _without_images(len(ids), config, out, audit)
+    results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter, memory=memory)
+    for name, number in image_counts(results).items():
+        audit.count(name, number)
+    _name_missing(ids, results, audit)
+    missing = [index for index, one in enumerate(results) if one.fault]
+    if missing and config.missing == "error":
+        raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config))
+    if missing:
+        audit.find("warning", f"{len(missing):,} of {len(ids):,} items have no usable image ({_reasons(audit)}) and "
+                   f"are {_treated(config)}. {_advice(results)}")  # fmt: skip
+    if several := sum(one.animated for one in results):
+        audit.find("info", f"{several:,} images have several frames; the first one is used.")
+    return _with_policy(results, config, out, audit)
+
+
+def _name_missing(ids: Sequence[str], results: Sequence[Stored], audit: Audit) -> None:
+    for fault in sorted({one.fault for one in results if one.fault}):
+        audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
+
+
+def _names_images(corpus: Corpus) -> bool:
+    return corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
+
+
+def _without_images(number: int, config: Images, out: Path, audit: Audit) -> list[Stored]:
+    if config.missing == "error":
+        step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
+        raise UserError(Problem("", "data.images.folder", "not given, and no item names an image", "", step))
+    audit.find("warning", f"No folder of images is given, so all {number:,} items are {_treated(config)}. "
+               "Set data.images.folder to use pictures.")  # fmt: skip
+    return _with_policy([Stored(fault="absent")] * number, config, out, audit)
+
+
+def _with_policy(results: list[Stored], config: Images, out: Path, audit: Audit) -> list[Stored]:
+    missing = sum(one.fault is not None for one in results)
+    if config.missing == "text-only" or not missing:
+        audit.count("items_text_only", missing)
+        return results
+    audit.count("items_placeholder", missing)
+    grey = store_placeholder(config, out)
+    return [grey if one.fault else one for one in results]
+
+
+def _treated(config: Images) -> str:
+    return "text only" if config.missing == "text-only" else "shown as a grey picture"
+
+
+def _reasons(audit: Audit) -> str:
+    """Return how many images are missing for each reason, and an item of each: one damaged file is to be found."""
+    reasons = []
+    for name, (first, *_) in audit.named.items():
+        if name.startswith(_MISSING):
+            number = audit.counts[name]
+            example = f"such as {first!r}" if number > 1 else repr(first)
+            reasons.append(f"{name.removeprefix(_MISSING)}: {number:,} ({example})")
+    return ", ".join(reasons)
+
+
+def _advice(results: Sequence[Stored]) -> str:
+    faults = sorted({one.fault for one in results if one.fault})
+    steps = [f"{fault}: {_ADVICE[fault]}." for fault in faults if fault in _ADVICE]
+    if any(fault not in _ADVICE for fault in faults):
+        steps.append("Add the files to data.images.folder, or set data.images.missing: error to stop instead.")
+    return " ".join(steps)
+
+
+def _missing_images(missing: list[tuple[str, Stored]], config: Images) -> list[Problem]:
+    where = str(config.folder or "")
+    problems = [
+        Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",
+                "data.images.missing: error wants an image for every item",
+                f"{_step(one)}, or set data.images.missing to text-only or placeholder")
+        for item, one in missing
+    ]  # fmt: skip
+    return listed(problems, len(problems), where)
+
+
+def _step(one: Stored) -> str:
+    advice = _ADVICE.get(one.fault or "", "").partition(": ")[2]
+    return advice[:1].upper() + advice[1:] if advice else "Add the file"

@@ -1,0 +1,202 @@
+"""Many URLs into one folder: resumed, polite to each host, every failure listed."""
+
+import asyncio
+import contextlib
+import csv
+import fcntl
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from msr_adapter.data.images.decode import quiet_pillow
+from msr_adapter.data.images.download.addresses import GuardedBackend, GuardedTransport, Resolve, resolve
+from msr_adapter.data.images.download.request import Download, FetchError, download
+from msr_adapter.data.images.download.wanted import Policy
+from msr_adapter.data.images.locate import INDEX, Fetched, line_of, read_index, safe_name, write_index
+from msr_adapter.data.images.store import cores
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import atomic_path, digest, sweep, write_json
+from msr_adapter.progress import Reporter
+from msr_adapter.redaction import redact
+
+FAILURES = "fetch-failures.csv"
+REPORT = "fetch-report.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pictures go."""
+
+    folder: Path
+    own: frozenset[str]
+    """Names of the files that earlier commands downloaded into it."""
+
+
+_Done = Callable[[Fetched], None]
+_Queue = deque[tuple[str, list[str]]]
+
+
+def fetch_into(
+    folder: Path, wanted: Mapping[str, str], policy: Policy, reporter: Reporter, resolve: Resolve = resolve
+) -> dict[str, Any]:
+    """Download ``wanted`` (item id -> URL) into ``folder``, which becomes a `data.images.folder`; return the report.
+
+    What is there already is skipped, what failed is tried again. Each image and each line of the index is whole, so
+    that a killed process loses only what it was downloading.
+    """
+    with _locked(folder):
+        _require_own_reports(folder)
+        index = read_index(folder)
+        mine = {INDEX, REPORT, FAILURES, *map(safe_name, wanted)}
+        sweep(folder, lambda target: target in mine or target.rpartition(".")[0] in mine)
+        todo = {item: url for item, url in wanted.items() if not _is_done(folder, index.get(item), url)}
+        if todo:
+            _fetch_and_log(folder, todo, index, policy, resolve, reporter)
+        return _report(folder, {item: index[item] for item in wanted}, len(todo))
+
+
+def _fetch_and_log(
+    folder: Path, todo: Mapping[str, str], index: dict[str, Fetched], policy: Policy, resolve: Resolve,
+    reporter: Reporter,
+) -> None:  # fmt: skip
+    """Download ``todo`` and put each outcome into ``index`` and at once into the file."""
+    with quiet_pillow(), reporter.track("Images", len(todo)) as advance, (folder / INDEX).open("a") as log:
+        log.write("\n")  # a killed process may have left half a line
+
+        own = {one.file for one in index.values() if one.file}
+
+        def done(one: Fetched) -> None:
+            index[one.item_id] = one
+            log.write(line_of(one))
+            log.flush()
+            advance(1)
+
+        asyncio.run(_fetch_all(Place(folder, frozenset(own)), todo, policy, resolve, done))
+    write_index(folder, index)
+
+
+async def _fetch_all(place: Place, todo: Mapping[str, str], policy: Policy, resolve: Resolve, done: _Done) -> None:
+    slots = asyncio.Semaphore(policy.workers)
+    transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
+    save = partial(_save, place, policy.overwrite)
+    timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
+    with ThreadPoolExecutor(cores()) as threads:
+        async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
+
+            async def one(url: str, items: list[str]) -> list[Fetched]:
+                try:
+                    got = await download(client, url, policy, slots, threads)
+                except FetchError as error:
+                    return [Fetched(item, url, reason=error.reason) for item in items]
+                return await asyncio.get_running_loop().run_in_executor(threads, save, items, url, got)
+
+            async def work(queue: _Queue) -> None:
+                while queue:
+                    for outcome in await one(*queue.popleft()):
+                        done(outcome)
+
+            async with asyncio.TaskGroup() as group:
+                for queue in _by_host(todo).values():
+                    for _ in range(min(policy.per_host, len(queue))):
+                        group.create_task(work(queue))
+
+
+def _by_host(todo: Mapping[str, str]) -> dict[str, _Queue]:
+    """Return host -> its URLs, each with the items that name it."""
+    items: dict[str, list[str]] = {}
+    for item, url in todo.items():
+        items.setdefault(url, []).append(item)
+    queues: dict[str, _Queue] = {}
+    for url, named_by in items.items():
+        try:
+            host = httpx.URL(url).host
+        except httpx.InvalidURL:
+            host = ""
+        queues.setdefault(host, deque()).append((url, named_by))
+    return queues
+
+
+def _is_done(folder: Path, one: Fetched | None, url: str) -> bool:
+    return one is not None and one.url == url and one.file is not None and (folder / one.file).is_file()
+
+
+def _save(place: Place, overwrite: bool, items: list[str], url: str, got: Download) -> list[Fetched]:
+    """Write one file per item: the next run may give one of them another URL."""
+    return [_save_one(place, overwrite, item, url, got) for item in items]
+
+
+def _save_one(place: Place, overwrite: bool, item: str, url: str, got: Download) -> Fetched:
+    """Write an item's file, unless another one that was not downloaded has its name."""
+    name = safe_name(item) + got.suffix
+    path = place.folder / name
+    if os.path.lexists(path) and name not in place.own and not overwrite and not _holds(path, got.data):
+        return Fetched(item, url, reason="own_file")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(got.data)
+    return Fetched(item, url, name, len(got.data), digest(got.data))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Say whether a file has these bytes: one that a killed command wrote and did not come to note, for one."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _require_own_reports(folder: Path) -> None:
+    """Raise `UserError` where files of the reports' names are not those of an earlier download."""
+    if (folder / INDEX).exists():
+        return
+    found = [Problem(str(folder / name), "", "exists, and no picture was downloaded into this folder yet", "",
+                     "Move it away, or choose another folder with --out")
+             for name in (REPORT, FAILURES) if os.path.lexists(folder / name)]  # fmt: skip
+    if found:
+        raise UserError(found)
+
+
+def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[str, Any]:
+    """Return the counts; write them and the list of failures, unless nothing was tried and they are there."""
+    failed = [entries[item] for item in sorted(entries) if entries[item].file is None]
+    report = {
+        "wanted": len(entries),
+        "there_already": len(entries) - tried,
+        "fetched": tried - len(failed),
+        "failed": len(failed),
+        "reasons": dict(sorted(Counter(one.reason for one in failed).items())),
+        "bytes": sum(one.bytes for one in entries.values()),
+    }
+    if not tried and (folder / FAILURES).exists():
+        return report
+    write_json(folder / REPORT, report)
+    with atomic_path(folder / FAILURES) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("item_id", "url", "reason"), *((f.item_id, redact(f.url), f.reason) for f in failed)]
+        )
+    return report
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder and hold its lock, which the kernel takes back from a killed process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        step = "Choose another with --out, or set data.images.folder"
+        raise UserError(Problem(str(folder), "", f"cannot be written ({error.strerror})", "", step)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        found = "another `msr fetch-images` writes into it"
+        raise UserError(Problem(str(folder), "", found, "", "Wait for it to end")) from None
+    finally:
+        os.close(handle)

@@ -1,0 +1,129 @@
+"""One URL -> the bytes of an image that decodes, or the reason why not."""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpcore
+import httpx
+
+from msr_adapter.data.images.decode import CoverError, decode, extension
+from msr_adapter.data.images.download.addresses import RefusedAddressError
+from msr_adapter.data.images.download.wanted import Policy
+
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "msr fetch-images"}
+_LATER = {408, 425, 429, 500, 502, 503, 504}
+"""Answers after which the same request may succeed."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """An image as it was sent."""
+
+    data: bytes
+    suffix: str
+    """Of its true format, with the dot."""
+
+
+class FetchError(Exception):
+    """A URL that gave no image."""
+
+    def __init__(self, reason: str, *, again: bool = False, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason, self.again, self.after = reason, again, after
+
+
+async def download(
+    client: httpx.AsyncClient, url: str, policy: Policy, slots: asyncio.Semaphore, decoders: Executor
+) -> Download:
+    """Return the image at ``url``; `FetchError` with the reason of the last try.
+
+    A slot is held while something is sent, received or decoded, not while it is waited for the next try.
+    """
+    for attempt in range(policy.retries + 1):
+        try:
+            async with slots, asyncio.timeout(policy.total_s):
+                data = await _get(client, url, policy)
+                suffix = await asyncio.get_running_loop().run_in_executor(decoders, _check, data, policy)
+            return Download(data, suffix)
+        except Exception as error:
+            failure = _failure(error)
+            if not failure.again or attempt == policy.retries or failure.after > policy.longest_wait_s:
+                raise failure from error
+        wait = policy.backoff_s * 2**attempt * random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(failure.after, min(wait, policy.longest_wait_s)))
+    raise AssertionError("the last try returns or raises")
+
+
+async def _get(client: httpx.AsyncClient, url: str, policy: Policy) -> bytes:
+    place = httpx.URL(url)
+    for _ in range(policy.redirects + 1):
+        if place.scheme not in ("http", "https") or not place.host:
+            raise FetchError("not_http")
+        if not 0 < (place.port or 80) < 2**16:
+            raise FetchError("bad_url")
+        async with client.stream("GET", place, headers=_HEADERS) as response:
+            if not response.has_redirect_location:
+                return await _body(response, policy)
+            place = place.join(response.headers["Location"])
+    raise FetchError("too_many_redirects")
+
+
+async def _body(response: httpx.Response, policy: Policy) -> bytes:
+    if response.status_code != 200:
+        again = response.status_code in _LATER
+        raise FetchError(f"http_{response.status_code}", again=again, after=_retry_after(response) if again else 0.0)
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise FetchError("compressed")  # we asked for plain bytes; nothing is unpacked before its size is known
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > policy.max_bytes:
+        raise FetchError("too_large")
+    data = bytearray()
+    async for part in response.aiter_raw():
+        data += part
+        if len(data) > policy.max_bytes:
+            raise FetchError("too_large")
+    return bytes(data)
+
+
+def _retry_after(response: httpx.Response, now: Callable[[], float] = time.time) -> float:
+    """Return the seconds that a server asks to wait: a number or a date; 0 when it does not say."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _check(data: bytes, policy: Policy) -> str:
+    """Return the suffix of an image that decodes; a broken one may have been cut on its way."""
+    try:
+        return extension(decode(data, policy.limits).kind)
+    except CoverError as error:
+        raise FetchError(error.fault, again=error.fault == "broken") from error
+
+
+def _failure(error: Exception) -> FetchError:
+    """Return what an exception means; what is no failure of the network or the server is raised again."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, RefusedAddressError):
+        return FetchError("private_address")
+    if isinstance(error, socket.gaierror):
+        return FetchError("unknown_host", again=error.errno == socket.EAI_AGAIN)
+    if isinstance(error, TimeoutError | httpcore.TimeoutException):
+        return FetchError("timeout", again=True)
+    if isinstance(error, httpcore.ConnectError):
+        return FetchError("no_connection", again=True)
+    if isinstance(error, httpcore.NetworkError | httpcore.ProtocolError | OSError):
+        return FetchError("cut_short", again=True)
+    if isinstance(error, httpx.InvalidURL | UnicodeError):
+        return FetchError("bad_url")
+    raise error

@@ -1,0 +1,91 @@
+"""How hard, how long and how much is tried for one URL."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from msr_adapter.config.schema import Data, Images
+from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.checks import packed_problems
+from msr_adapter.data.filters import clean
+from msr_adapter.data.images.locate import image_name, is_url
+from msr_adapter.data.log import Corpus, encode
+from msr_adapter.data.readers import check_source, read
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits of a download; times in seconds."""
+
+    limits: Images
+    """Bytes and pixels of an image."""
+    workers: int = 16
+    """Requests at a time."""
+    per_host: int = 4
+    """Requests at a time to one host, those that wait to be repeated included."""
+    retries: int = 3
+    """Repetitions of a request that may succeed later."""
+    connect_s: float = 10.0
+    read_s: float = 20.0
+    """Longest silence of a server."""
+    total_s: float = 120.0
+    """Longest single try, whatever arrives."""
+    backoff_s: float = 0.5
+    """Mean wait before the first repetition; it doubles from one to the next."""
+    longest_wait_s: float = 120.0
+    """A server that asks for a longer wait (Retry-After) is not asked again."""
+    redirects: int = 5
+    allow_private: bool = False
+    """Connect to private, loopback, link-local, multicast and reserved addresses too."""
+    overwrite: bool = False
+    """Replace a file of a picture's name that was not downloaded."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest body."""
+        return self.limits.max_file_mb * 2**20
+
+
+# Which images are to be downloaded: those of the items that the data stage would keep.
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images of the items looked at."""
+
+    urls: dict[str, str]
+    """Item id -> URL, in the order of the ids."""
+    items: int
+    otherwise: int
+    """Items that name a file or hold an image's bytes."""
+
+    @property
+    def without(self) -> int:
+        """Items that name no image."""
+        return self.items - len(self.urls) - self.otherwise
+
+
+def wanted_images(data: Data, seed: int, *, every_item: bool) -> Wanted:
+    """Read the source and return the URLs of the kept catalogue, or of every item of the table of items.
+
+    `UserError` with every problem of the source.
+    """
+    raise_if_any(packed_problems(data) or check_source(data.source))
+    corpus = read(data.source, seed, Audit())
+    named = _named(corpus)
+    if not every_item:
+        kept = clean(encode(corpus, Audit()), corpus, data, seed, Audit()).items
+        named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
+    values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
+    urls = {item: name for item, name in values if isinstance(name, str) and is_url(name)}
+    return Wanted(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
+
+
+def _named(corpus: Corpus) -> pl.DataFrame:
+    nothing: dict[str, Any] = {"item_id": pl.String, "image": pl.String}
+    if corpus.items is None:
+        return pl.DataFrame(schema=nothing)
+    if "image" not in corpus.items.columns:
+        return corpus.items.select("item_id", pl.lit(None, pl.String).alias("image"))
+    return corpus.items.select("item_id", "image")

@@ -1,0 +1,207 @@
+"""The index of a folder that `msr fetch-images` fills: what became of every URL, one JSON object per line."""
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from msr_adapter.config.schema import Images
+from msr_adapter.data.images.decode import CoverError, suffixes
+from msr_adapter.data.log import Corpus
+from msr_adapter.files import digest, write_text
+
+INDEX = "fetched.jsonl"
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of one item's URL."""
+
+    item_id: str
+    url: str
+    file: str | None = None
+    """Relative to the folder; None = failed."""
+    bytes: int = 0
+    digest: str | None = None
+    reason: str | None = None
+    """Why it failed; None = it did not."""
+
+
+def safe_name(item_id: str) -> str:
+    """Return a file name without suffix for any item id: the id itself, or `_` and a digest of it."""
+    return item_id if _SAFE.fullmatch(item_id) else f"_{digest(item_id.encode())[:32]}"
+
+
+def read_index(folder: Path) -> dict[str, Fetched]:
+    """Return item id -> its latest line. A line that a killed process left unfinished counts as not written."""
+    found: dict[str, Fetched] = {}
+    try:
+        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return found
+    for line in text.splitlines():
+        try:
+            one = Fetched(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        found[one.item_id] = one
+    return found
+
+
+def line_of(one: Fetched) -> str:
+    """Return an entry as its line of the index."""
+    return json.dumps(asdict(one)) + "\n"
+
+
+def write_index(folder: Path, entries: dict[str, Fetched]) -> None:
+    """Write the whole index, atomically, sorted by item id."""
+    write_text(folder / INDEX, "".join(line_of(entries[item]) for item in sorted(entries)))
+
+
+# Where an item's image is: a file by its name, a path, a fetched URL, or bytes. Nothing outside the folder is read.
+
+Cover = Path | bytes | Image.Image
+Find = Callable[[str], Cover]
+"""Item id -> its cover: a file, a file's bytes, or a drawn picture. `CoverError` when there is none to use."""
+
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def cover_finder(ids: Sequence[str], corpus: Corpus, config: Images) -> Find:
+    """Return the finder for the items ``ids``: the shop's, else what the items name, else a file named as the item."""
+    if corpus.shop is not None:
+        return corpus.shop.draw
+    by_name = covers_in(config.folder, ids) if config.folder else _nowhere
+    if corpus.items is None or "image" not in corpus.items.columns:
+        return by_name
+    named = corpus.items.select("item_id", "image").filter(pl.col("item_id").is_in(list(ids)))
+    place = {item: row for row, item in enumerate(named["item_id"].to_list())}
+    fetched = read_index(config.folder) if config.folder else {}
+
+    def find(item_id: str) -> Cover:
+        row = place.get(item_id)
+        value = None if row is None else image_name(named["image"][row])
+        if not value:
+            return by_name(item_id)
+        if isinstance(value, bytes):
+            return value
+        if is_url(value):
+            return _fetched(config.folder, fetched.get(item_id), value) or _not_absent(by_name, item_id)
+        if config.folder is None:
+            raise CoverError("no_folder")
+        return path_within(Path(os.path.realpath(config.folder)), value)
+
+    return find
+
+
+def image_name(value: Any) -> str | bytes | None:
+    """Return what an image column says of one item: bytes, a path, a URL, or None for nothing.
+
+    `{bytes, path}` is how Hugging Face datasets keep images.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return value.strip()
+    return value if isinstance(value, bytes) else None
+
+
+def is_url(text: str) -> bool:
+    """Say whether a text names something by a scheme (`https://`, `s3://`), and not by a path."""
+    return _SCHEME.match(text.strip()) is not None
+
+
+def covers_in(folder: Path, ids: Collection[str]) -> Find:
+    """Return a finder of `{item}.jpg` and so on in a folder and those below it; a listing, so no id reaches outside.
+
+    Linked folders are not entered; a linked file is used if it leads to a place inside. O(files) time, O(ids) memory.
+    """
+    order = {suffix: rank for rank, suffix in enumerate(suffixes())}
+    root, wanted = Path(os.path.realpath(folder)), set(ids)
+    best: dict[str, tuple[int, int, str, bool]] = {}
+    for entry, depth in _files(root, 0):
+        stem, dot, suffix = entry.name.rpartition(".")
+        rank = order.get(f"{dot}{suffix.lower()}")
+        if rank is not None and stem in wanted:
+            found = (rank, depth, entry.path, entry.is_symlink())
+            best[stem] = min(best.get(stem, found), found)
+
+    def find(item_id: str) -> Path:
+        if item_id not in best:
+            raise CoverError("absent")
+        _, _, path, linked = best[item_id]
+        return path_within(root, os.path.relpath(path, root)) if linked else Path(path)
+
+    return find
+
+
+def path_within(root: Path, written: str) -> Path:
+    """Return the file that a path names below ``root`` (already resolved); `CoverError` for every way out of it."""
+    inside = PurePosixPath(written.strip().replace("\\", "/"))
+    if inside.is_absolute() or ".." in inside.parts or "\0" in written or PureWindowsPath(written).drive:
+        raise CoverError("outside")
+    real = Path(os.path.realpath(root / inside))
+    if not real.is_relative_to(root):
+        raise CoverError("outside")
+    return real
+
+
+def read_cover(path: Path, limit: int) -> bytes:
+    """Return a file's bytes, at most ``limit``; a device, a pipe or a link put in its place is not read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise CoverError("absent" if error.errno in _NO_SUCH_FILE else "unreadable") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise CoverError("absent")
+        if status.st_size > limit:
+            raise CoverError("too_large")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(limit)
+    except OSError as error:
+        raise CoverError("unreadable") from error
+    finally:
+        os.close(handle)
+
+
+def _nowhere(_: str) -> Cover:
+    raise CoverError("absent")
+
+
+def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | None:
+    """Return the file that `msr fetch-images` made of the URL; None when it never saw the item."""
+    if folder is None or entry is None:
+        return None
+    if entry.url != url or entry.file is None:
+        raise CoverError("not_fetched")
+    return path_within(Path(os.path.realpath(folder)), entry.file)
+
+
+def _not_absent(by_name: Find, item_id: str) -> Cover:
+    try:
+        return by_name(item_id)
+    except CoverError as error:
+        raise CoverError("not_fetched" if error.fault == "absent" else error.fault) from error
+
+
+def _files(folder: str | Path, depth: int) -> Iterator[tuple[os.DirEntry[str], int]]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, depth + 1)
+        elif entry.is_file():
+            yield entry, depth

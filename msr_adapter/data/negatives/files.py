@@ -1,0 +1,282 @@
+"""Candidate lists as files: our Parquet, RecBole's `.inter` with labels, Elliot's text of negatives by user.
+
+RecBole evaluates a labelled `.inter` as it is (`eval_args: {mode: labeled}`, `LABEL_FIELD: label`). Elliot's
+`strategy: fixed` reads a line per user, a Python tuple and the negatives; the positive is in its own test file. A
+second element of the tuple is a positive, as in the test files of neural collaborative filtering.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.compute as pc
+
+from msr_adapter import schema
+from msr_adapter.data.audit.report import LISTED, listed, raise_if_any
+from msr_adapter.data.log import Log, Rows
+from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.pools import Touched
+from msr_adapter.data.negatives.spec import ListKeys
+from msr_adapter.data.seeded_random import below, stream
+from msr_adapter.data.splits import Examples
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import atomic_path
+
+LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
+"""Columns of a file of lists: the row or line of the file, ids as text, 1 = positive, null = neither 0 nor 1."""
+
+_INTER = {"user_id": "user_id:token", "item_id": "item_id:token", "label": "label:float"}
+_FIELD = "evaluate.protocol.candidates"
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's name stands for: parquet, recbole (`.inter`) or elliot (all else)."""
+    return {".parquet": "parquet", ".inter": "recbole"}.get(path.suffix.lower(), "elliot")
+
+
+def lists_of(data_dir: Path, split: str) -> pl.DataFrame:
+    """Return a split's frozen candidates (example_id, user_id, item_id, label) in their order; an example is a user."""
+    examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES).select(
+        ["example_id", "split", "user_id"]
+    )
+    rows = schema.read_table(data_dir / "candidates.parquet", schema.CANDIDATES)
+    users = pl.DataFrame(examples.filter(pc.equal(examples["split"], split)).select(["example_id", "user_id"]))
+    joined = pl.DataFrame(rows).join(users, on="example_id", how="inner", maintain_order="left")
+    return joined.select("example_id", "user_id", "item_id", "label")
+
+
+def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
+    """Write lists (user_id, item_id, label; a user's rows together). `UserError` on ids that a text cannot hold."""
+    if kind != "parquet":
+        raise_if_any(_unwritable(lists))
+    with atomic_path(path) as temporary:
+        _WRITERS[kind](lists.select("user_id", "item_id", "label"), temporary)
+
+
+def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) -> dict[str, Any]:
+    """Write a split's lists in the format ``kind`` (None: the name's); return it, counts and the lists' digest.
+
+    Raises `UserError` on faults.
+    """
+    kind = kind or format_of(path)
+    lists = lists_of(data_dir, split)
+    if kind != format_of(path):
+        step = {"parquet": "Name it .parquet", "recbole": "Name it .inter"}.get(kind, "Name it .tsv")
+        raise UserError(
+            Problem(str(path), "--out", f"the name of a file of the format {format_of(path)}, not {kind}", "", step)
+        )
+    try:
+        write_lists(lists, kind, path)
+    except OSError as error:
+        raise UserError(Problem(str(path), "--out", f"cannot be written ({error.strerror})")) from error
+    rows = lists.to_arrow().select(schema.CANDIDATES.names).cast(schema.CANDIDATES)
+    digest = schema.candidates_digest(lambda name: rows[name].chunks)
+    return {"format": kind, "users": lists["user_id"].n_unique(), "rows": lists.height, "digest": digest}
+
+
+def read_lists(path: Path) -> pl.DataFrame:
+    """Read `LISTS`, in the order of the file. `UserError` on what is no such file, with its first bad lines."""
+    if not path.is_file():
+        raise UserError(Problem(str(path), _FIELD, "no such file", "", "Correct the path; it starts from the YAML"))
+    try:
+        return _READERS[format_of(path)](path)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(path), _FIELD, f"cannot be read ({error})", "", "Export it again")) from error
+
+
+def has_positives(lists: pl.DataFrame) -> bool:
+    """Say whether lists name their positives: Elliot's do not."""
+    return bool((lists["label"] == 1).any())
+
+
+def _write_elliot(lists: pl.DataFrame, path: Path) -> None:
+    negatives = lists.filter(pl.col("label") == 0).group_by("user_id", maintain_order=True).agg("item_id")
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines("\t".join([repr((user,)), *items]) + "\n" for user, items in negatives.iter_rows())
+
+
+def _write_recbole(lists: pl.DataFrame, path: Path) -> None:
+    lists.select(pl.col(name).alias(header) for name, header in _INTER.items()).cast(
+        {_INTER["label"]: pl.Float64}
+    ).write_csv(path, separator="\t", quote_style="never")
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    return _taken(path, pl.scan_parquet(path), {name: name for name in _INTER}, first=1)
+
+
+def _read_recbole(path: Path) -> pl.DataFrame:
+    frame = pl.scan_csv(path, separator="\t", infer_schema=False, quote_char=None)
+    header = {name.partition(":")[0]: name for name in frame.collect_schema().names()}
+    return _taken(path, frame, {name: header.get(name, name) for name in _INTER}, first=2)
+
+
+def _taken(path: Path, frame: pl.LazyFrame, columns: dict[str, str], first: int) -> pl.DataFrame:
+    """Return `LISTS` of a table whose first row stands in line ``first``. `UserError` on columns that are not there."""
+    there = frame.collect_schema().names()
+    raise_if_any(
+        Problem(str(path), name, "no such column", f"columns found: {', '.join(there)}", f"{_FIELD} wants it")
+        for name, column in columns.items()
+        if column not in there
+    )
+    label = pl.col(columns["label"]).cast(pl.Float64, strict=False)
+    ids = [pl.col(columns[name]).cast(pl.String).str.strip_chars().alias(name) for name in ("user_id", "item_id")]
+    valid = pl.when(label.is_in([0.0, 1.0])).then(label).cast(pl.Int8).alias("label")
+    return frame.select(*ids, valid).with_row_index("line", first).cast({"line": pl.Int64}).collect()
+
+
+def _read_elliot(path: Path) -> pl.DataFrame:
+    problems: list[Problem] = []
+    columns: dict[str, list[Any]] = {name: [] for name in LISTS}
+    with path.open(encoding="utf-8") as file:
+        for number, user, positives, negatives in _elliot_lines(file, path, problems):
+            size = len(positives) + len(negatives)
+            columns["line"] += [number] * size
+            columns["user_id"] += [user] * size
+            columns["item_id"] += [*positives, *negatives]
+            columns["label"] += [1] * len(positives) + [0] * len(negatives)
+    raise_if_any(listed(problems, len(problems), str(path)))
+    return pl.DataFrame(columns, schema=LISTS)
+
+
+def _elliot_lines(
+    file: Iterator[str], path: Path, problems: list[Problem]
+) -> Iterator[tuple[int, str, list[str], list[str]]]:
+    """Yield (line, user, positives, negatives)."""
+    for number, line in enumerate(file, 1):
+        head, *items = line.rstrip("\r\n").split("\t")
+        try:
+            key = ast.literal_eval(head)
+            user, *positives = (str(part) for part in key)
+        except (ValueError, SyntaxError, TypeError):
+            found = f"the text {head[:40]!r}"
+            problems.append(Problem(f"{path}:{number}", "user", found, "a tuple such as ('u1',)", "Or name it .inter"))
+            continue
+        yield number, user, positives, [item.strip() for item in items if item.strip()]
+
+
+def _unwritable(lists: pl.DataFrame) -> list[Problem]:
+    problems = []
+    for field in ("user_id", "item_id"):
+        bad = lists.filter(pl.col(field).str.contains(r"[\t\r\n]"))[field].unique().sort()
+        if len(bad):
+            found = f"{len(bad):,} ids hold a tab or a line break, such as {bad[0]!r}"
+            problems.append(Problem("", field, found, "plain text", "Export as parquet"))
+    return problems
+
+
+_WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
+    "parquet": lambda lists, path: lists.write_parquet(path),
+    "recbole": _write_recbole,
+    "elliot": _write_elliot,
+}
+_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    "parquet": _read_parquet,
+    "recbole": _read_recbole,
+    "elliot": _read_elliot,
+}
+FORMATS = tuple(_WRITERS)
+
+# Test candidates from a file: checked against the split and the log, and turned into the stage's own lists.
+
+_STEP = "Use the data, k_core, limit, split and seed that the file was made with, or correct the file"
+
+
+def read_imported(path: Path, log: Log, examples: Examples, seed: int) -> Candidates:
+    """Return the test lists of a file, each list in the file's order; Elliot's get the split's targets.
+
+    `UserError` with every problem: unknown or untested users, unknown items, touched negatives, repeated items, not
+    exactly one positive, another positive than the split's target, no negative, test users without a list.
+    """
+    lists = _coded(read_lists(path), log, examples)
+    named = has_positives(lists)
+    raise_if_any(_problems(str(path), lists, log, examples, named))
+    lists = lists.sort("example", maintain_order=True)
+    example, item = lists["example"].to_numpy().astype(np.int64), lists["item"].to_numpy()
+    if named:
+        return Candidates(example, item, lists["label"].to_numpy())
+    return _with_targets(example, item, log, examples, seed)
+
+
+def _coded(lists: pl.DataFrame, log: Log, examples: Examples) -> pl.DataFrame:
+    """Add the codes of users and items, the test example, and that example's target; null = there is none."""
+    tests = np.flatnonzero(examples.split == 2)
+    of_user = {"user": examples.user[tests], "example": tests, "target": log.item[examples.target[tests]]}
+    users = pl.DataFrame({"user_id": log.users, "user": np.arange(len(log.users), dtype=np.int32)})
+    items = pl.DataFrame({"item_id": log.items, "item": np.arange(len(log.items), dtype=np.int32)})
+    return (
+        lists.join(users, on="user_id", how="left", maintain_order="left")
+        .join(items, on="item_id", how="left", maintain_order="left")
+        .join(pl.DataFrame(of_user), on="user", how="left", maintain_order="left")
+    )
+
+
+def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, named: bool) -> Iterator[Problem]:
+    """Yield one problem for each bad row or list, so many of a kind, then the count of the others."""
+    is_negative, known = pl.col("label") == 0, pl.col("user").is_not_null() & pl.col("item").is_not_null()
+    twice = known & (pl.struct("user", "item").cum_count().over("user", "item") > 1)
+    rows = lists.with_columns(touched=_touched(lists, log))
+    for mask, field, found in (
+        (pl.col("label").is_null(), "label", pl.lit("neither 0 nor 1")),
+        (pl.col("user").is_null(), "user_id", pl.format("unknown user '{}'", "user_id")),
+        (pl.col("user").is_not_null() & pl.col("example").is_null(), "user_id",
+         pl.format("the user '{}' is not tested", "user_id")),
+        (pl.col("item").is_null(), "item_id", pl.format("unknown item '{}'", "item_id")),
+        (known & is_negative & pl.col("touched"), "item_id",
+         pl.format("the negative '{}' was touched by the user '{}'", "item_id", "user_id")),
+        (twice, "item_id", pl.format("the item '{}' stands twice in the list of '{}'", "item_id", "user_id")),
+        (known & ~is_negative & (pl.col("item") != pl.col("target")), "item_id",
+         pl.format("the positive '{}' of the user '{}' is not the target of the split", "item_id", "user_id")),
+    ):  # fmt: skip
+        yield from _listed(path, field, rows.filter(mask).select("line", found.alias("found")))
+    yield from _list_problems(path, lists, log, examples, named)
+
+
+def _list_problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, named: bool) -> Iterator[Problem]:
+    tested = lists.filter(pl.col("example").is_not_null())
+    sums = tested.group_by("user_id", "example", maintain_order=True).agg(
+        pl.col("line").first(), positives=(pl.col("label") == 1).sum(), negatives=(pl.col("label") == 0).sum()
+    )
+    if named:
+        found = pl.format("{} positives for the user '{}'; exactly one is needed", "positives", "user_id")
+        yield from _listed(path, "label", sums.filter(pl.col("positives") != 1).select("line", found=found))
+    found = pl.format("no negative for the user '{}'", "user_id")
+    yield from _listed(path, "label", sums.filter(pl.col("negatives") == 0).select("line", found=found))
+    tests = np.flatnonzero(examples.split == 2)
+    missing = tests[~np.isin(tests, sums["example"].to_numpy())]
+    if len(missing):
+        users = ", ".join(map(repr, log.users.gather(examples.user[missing[:3]]).to_list()))
+        found_ = f"{len(missing):,} of {len(tests):,} test users have no list (such as {users})"
+        yield Problem(path, "", found_, "a list for every test user", _STEP)
+
+
+def _touched(lists: pl.DataFrame, log: Log) -> pl.Series:
+    """Return whether the user ever touched the item; false where one of them is unknown."""
+    known = (lists["user"].is_not_null() & lists["item"].is_not_null()).to_numpy()
+    result = np.zeros(len(lists), dtype=bool)
+    user, item = (lists[name].fill_null(0).to_numpy()[known] for name in ("user", "item"))
+    result[known] = Touched(log, log.bounds(), user).by(np.arange(len(user)), item)
+    return pl.Series(result)
+
+
+def _listed(path: str, field: str, bad: pl.DataFrame) -> Iterator[Problem]:
+    for line, found in bad.head(LISTED).iter_rows():
+        yield Problem(f"{path}:{line}", field, found, "", _STEP if line == bad["line"][0] else "")
+    if bad.height > LISTED:
+        yield Problem(path, field, f"and {bad.height - LISTED:,} more like these")
+
+
+def _with_targets(example: Rows, negatives: Rows, log: Log, examples: Examples, seed: int) -> Candidates:
+    """Put the split's target at its seeded position among the negatives of each list, as if they had been drawn."""
+    tests, first, counts = np.unique(example, return_index=True, return_counts=True)
+    positive = log.item[examples.target[tests]]
+    keys = ListKeys(log, seed).of(examples.user[tests], positive)
+    position = below(stream(keys, np.zeros(len(tests), dtype=np.int64)), counts + 1)
+    label = np.zeros(len(example) + len(tests), dtype=np.int8)
+    label[first + np.arange(len(tests)) + position] = 1
+    item = np.empty(len(label), dtype=np.int32)
+    item[label == 1], item[label == 0] = positive, negatives
+    return Candidates(np.repeat(tests, counts + 1), item, label)

@@ -1,0 +1,118 @@
+"""Distinct untouched items for the empty slots of a chunk of lists: reject and retry, then finish exactly.
+
+Accepting draws one by one unless the list has the item already is sampling without replacement, with the weights
+renormalised after each pick. The exact finish draws the rest from the same distribution: the items with the smallest
+exponential clocks of rate weight (Efraimidis and Spirakis, 2006), or with the smallest random keys when all are alike.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_adapter.arrays import contains, ranges
+from msr_adapter.data.log import Rows
+from msr_adapter.data.negatives.pools import Pool, Touched
+from msr_adapter.data.seeded_random import Bits, below, stream
+
+_ROUNDS = 24
+"""Rounds of reject-and-retry before the few slots left are finished exactly."""
+_PAIRS = 2**22
+"""Pairs of a list and an item that the exact finish looks at together: bounds its memory, never changes the draw."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The negatives of a chunk of lists, one after the other."""
+
+    list_: Rows
+    """Number of the list within the chunk, ascending."""
+    number: Rows
+    """Number of the slot within its list."""
+    chosen: Rows
+    """Item, or -1 while empty. Filled in place."""
+
+    def empty(self, wanted: NDArray[np.bool_]) -> Rows:
+        """Return the ``wanted`` slots that are empty."""
+        return np.flatnonzero(wanted & (self.chosen < 0))
+
+
+def fill(slots: Slots, wanted: NDArray[np.bool_], keys: Bits, pool: Pool, touched: Touched) -> None:
+    """Fill the ``wanted`` empty slots from the pool; those for which it has too few items stay empty.
+
+    A slot's draws depend on the key of its list, its number and the slots of the list filled before, on nothing else.
+    """
+    wanted = wanted & (pool.high > pool.low)[slots.list_]
+    for attempt in range(_ROUNDS):
+        empty = slots.empty(wanted)
+        if not len(empty):
+            return
+        bits = stream(keys[slots.list_[empty]], (attempt << 32) + slots.number[empty] + 1)
+        drawn = _draw(bits, pool, slots.list_[empty])
+        drawn[touched.by(slots.list_[empty], drawn)] = -1
+        _accept(slots, empty, drawn, touched.n_items)
+    _finish(slots, slots.empty(wanted), keys, pool, touched)
+
+
+def _draw(bits: Bits, pool: Pool, list_: Rows) -> Rows:
+    low = pool.low[list_]
+    if pool.cumulative is None:
+        place = low + below(bits, pool.high[list_] - low)
+    else:
+        share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        place = np.searchsorted(pool.cumulative, share * pool.cumulative[-1], side="right")
+        place = np.minimum(place, len(pool.items) - 1)
+    drawn: Rows = pool.items[place].astype(np.int64)
+    return drawn
+
+
+def _accept(slots: Slots, empty: Rows, drawn: Rows, n_items: int) -> None:
+    """Put draws into their empty slots unless the list has the item already; the lowest slot wins a tie."""
+    unfinished = np.zeros(slots.list_[-1] + 1, dtype=bool)
+    unfinished[slots.list_[empty]] = True
+    earlier = np.flatnonzero((slots.chosen >= 0) & unfinished[slots.list_])
+    new, drawn = empty[drawn >= 0], drawn[drawn >= 0]
+    items = np.concatenate([slots.chosen[earlier], drawn])
+    _, first = np.unique(slots.list_[np.concatenate([earlier, new])] * n_items + items, return_index=True)
+    fresh = first[first >= len(earlier)] - len(earlier)
+    slots.chosen[new[fresh]] = drawn[fresh]
+
+
+def _finish(slots: Slots, empty: Rows, keys: Bits, pool: Pool, touched: Touched) -> None:
+    """Fill what is left from the free items of each pool, as many lists at a time as `_PAIRS` allows."""
+    lists, needed = np.unique(slots.list_[empty], return_counts=True)
+    width = pool.high[lists] - pool.low[lists]
+    cuts = np.searchsorted(np.cumsum(width) // _PAIRS, np.arange(int(width.sum()) // _PAIRS + 2))
+    first = np.cumsum(needed) - needed
+    for begin, end in pairwise(cuts.tolist()):
+        if begin < end:
+            last = first[end - 1] + needed[end - 1]
+            _finish_some(slots, empty[first[begin] : last], lists[begin:end], keys, pool, touched)
+
+
+def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool, touched: Touched) -> None:
+    width = pool.high[lists] - pool.low[lists]
+    places, list_ = ranges(pool.low[lists], width), np.repeat(lists, width)
+    item = pool.items[places].astype(np.int64)
+    inside = np.flatnonzero(np.isin(slots.list_, lists) & (slots.chosen >= 0))
+    taken = np.sort(slots.list_[inside] * touched.n_items + slots.chosen[inside])
+    free = ~touched.by(list_, item) & ~contains(taken, list_ * touched.n_items + item)
+    places, list_, item = places[free], list_[free], item[free]
+    bits = stream(keys[list_], (_ROUNDS << 32) + item)
+    order = np.lexsort((bits if pool.cumulative is None else _clocks(bits, pool, places), list_))
+    list_, item = list_[order], item[order]
+    place = np.arange(len(list_)) - np.searchsorted(list_, list_)
+    slot_place = np.arange(len(empty)) - np.searchsorted(slots.list_[empty], slots.list_[empty])
+    number = int(max(place.max(initial=-1), slot_place.max(initial=-1))) + 1
+    _, drawn, slot = np.intersect1d(
+        list_ * number + place, slots.list_[empty] * number + slot_place, assume_unique=True, return_indices=True
+    )
+    slots.chosen[empty[slot]] = item[drawn]
+
+
+def _clocks(bits: Bits, pool: Pool, places: Rows) -> NDArray[np.float64]:
+    assert pool.cumulative is not None
+    weight = np.diff(pool.cumulative, prepend=0.0)[places]
+    clocks: NDArray[np.float64] = -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53) / weight
+    return clocks

@@ -1,0 +1,193 @@
+"""The log of any table: surveyed in one streaming pass, checked, and handed on as a lazy frame."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.readers.layout import Table
+from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
+from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, strays, survey
+from msr_adapter.data.readers.value_checks import AN_ID, Rule, check_rows, is_empty
+from msr_adapter.errors import Problem, UserError
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "0": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "1": "validation",
+    "test": "test", "testing": "test", "2": "test",
+}  # fmt: skip
+"""What a split column may hold, in any case; the numbers are those of MMRec's `x_label`."""
+
+_TIME = "time_"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is taken of a log."""
+
+    names: Mapping[str, str]
+    """Field (user, item, timestamp, split, rating) -> column; all but user and item may be absent."""
+    least: float | None = None
+    """Rows whose `rating` is lower are dropped and counted."""
+    untimed: Literal["refused", "dropped"] = "refused"
+    """What becomes of a row whose time is empty."""
+    split: Literal["asked for", "found"] = "found"
+    """A split column that is merely found is passed over when it holds anything but names of splits."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a log as expressions, once the survey has told how to read them."""
+
+    user: pl.Expr
+    item: pl.Expr
+    no_user: pl.Expr
+    no_item: pl.Expr
+    time: pl.Expr | None
+    split: pl.Expr | None
+    rating: pl.Expr | None
+    low: pl.Expr
+    untimed: pl.Expr
+
+
+def read_log(table: Table, wanted: Wanted, audit: Audit) -> pl.LazyFrame:
+    """Return user_id, item_id, timestamp (ms, or the row number) and maybe split, in the order of the file.
+
+    Two streaming passes survey and check the rows in constant memory; the result is lazy: whoever collects it reads
+    the file once more. `UserError` with the bad rows.
+    """
+    names, source = dict(wanted.names), scan(table, wanted.names.values())
+    schema = schema_of(table, source)
+    raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
+    facts = collect(table, source.select(**_survey(names, schema), **whole_lines(table))).row(0, named=True)
+    clock = clock_of(schema[names["timestamp"]], _time_facts(facts)) if "timestamp" in names else None
+    if clock is not None and (few := strays(_time_facts(facts), clock)):
+        audit.find("warning", f"{few:,} times of {table.path.name} are before March 1973 in the unit of the others: "
+                   "were they written in another unit, or are they missing? Correct or remove those rows.")  # fmt: skip
+    if facts.get("split_unknown") and wanted.split == "found":
+        audit.find("info", f"The column {names.pop('split')} of {table.path.name} is passed over: it holds more "
+                   "than train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
+    columns = _columns(names, schema, facts, clock, wanted)
+    rules = _rules(names, columns)
+    bad = pl.any_horizontal(rule.bad for rule in rules)
+    counted = _count(table, source, columns, bad, clock)
+    if counted["bad"]:
+        check_rows(table, rules, names.values())
+    _tell(table, wanted, counted, clock, audit)
+    return _result(source.filter(~bad) if counted["bad"] else source, columns)
+
+
+def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
+    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`."""
+    column = pl.col(name)
+    if dtype.is_float() and whole:
+        column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String).str.strip_chars()
+
+
+def _survey(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Expr]:
+    """Return the aggregates that decide how the columns are read."""
+    facts: dict[str, pl.Expr] = {"rows": pl.len()}
+    for field in ("user", "item"):
+        column = pl.col(names[field])
+        if schema[names[field]].is_float():
+            facts[f"{field}_whole"] = (column == column.round()).all()
+    if "timestamp" in names:
+        time = survey(pl.col(names["timestamp"]), schema[names["timestamp"]])
+        facts |= {f"{_TIME}{name}": aggregate for name, aggregate in time.items()}
+    if "split" in names:
+        facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
+    return facts
+
+
+def _time_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
+
+
+def _split(name: str) -> pl.Expr:
+    text = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase().str.strip_suffix(".0")
+    return text.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
+
+
+def _columns(
+    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, Any], clock: Clock | None, wanted: Wanted
+) -> _Columns:
+    user, item = (
+        as_text(names[field], schema[names[field]], facts.get(f"{field}_whole", True)) for field in ("user", "item")
+    )
+    time = rating = None
+    untimed = low = pl.lit(False)
+    if clock is not None:
+        column = pl.col(names["timestamp"])
+        time = milliseconds(column, schema[names["timestamp"]], clock)
+        if wanted.untimed == "dropped":
+            untimed = is_empty(column.cast(pl.String).str.strip_chars())
+    if wanted.least is not None:
+        rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
+        low = (rating < wanted.least).fill_null(False)
+    split = _split(names["split"]) if "split" in names else None
+    no_user, no_item = (_lacks(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
+    return _Columns(user, item, no_user, no_item, time, split, rating, low, untimed)
+
+
+def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return whether an id is not there; numbers are not written out as text only to learn that."""
+    if not dtype.is_numeric():
+        return is_empty(column.cast(pl.String).str.strip_chars())
+    return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
+
+
+def _rules(names: Mapping[str, str], columns: _Columns) -> list[Rule]:
+    rules = [Rule(names["user"], columns.no_user, AN_ID), Rule(names["item"], columns.no_item, AN_ID)]
+    if columns.time is not None:
+        rules.append(Rule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
+    if columns.split is not None:
+        rules.append(Rule(names["split"], columns.split.is_null(), "train, validation or test"))
+    if columns.rating is not None:
+        rules.append(Rule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
+    return rules
+
+
+def _count(table: Table, source: pl.LazyFrame, columns: _Columns, bad: pl.Expr, clock: Clock | None) -> dict[str, int]:
+    """Count the rows that are bad (or blank), too lowly rated, without time, and those within a day."""
+    counts = {
+        "rows": pl.len(),
+        "bad": bad.sum(),
+        "low": (~bad & columns.low).sum(),
+        "untimed": (~bad & ~columns.low & columns.untimed).sum(),
+    }
+    if clock is not None and clock.form in ("iso", "moment") and columns.time is not None:
+        counts["within_a_day"] = (~is_midnight(columns.time)).sum()
+    return collect(table, source.select(**counts)).row(0, named=True)
+
+
+def _tell(table: Table, wanted: Wanted, counted: Mapping[str, int], clock: Clock | None, audit: Audit) -> None:
+    name, left = table.path.name, counted["rows"] - counted["bad"]
+    if not left:
+        raise UserError(Problem(str(table.path), "", "no interactions", "at least one row below the header"))
+    audit.count("interactions_read", counted["low"] + counted["untimed"])  # the others are counted when they arrive
+    if wanted.least is not None:
+        audit.count("interactions_dropped_low_rating", counted["low"])
+    if wanted.untimed == "dropped" and counted["untimed"]:
+        audit.count("interactions_dropped_no_time", counted["untimed"])
+        audit.find("warning", f"{counted['untimed']:,} interactions of {name} have no time and were dropped, because "
+                   "their place in a history is unknown.")  # fmt: skip
+    if left == counted["low"] + counted["untimed"]:
+        found = f"none of {left:,} rows is left: {counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
+        raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))
+    if clock is None:
+        audit.find("info", f"{name} has no time: each user's interactions are taken in the order of the rows.")
+    elif counted.get("within_a_day") == 0:
+        audit.find("info", f"The times of {name} are whole days: within a day, a user's interactions are taken in the "
+                   "order of the rows.")  # fmt: skip
+
+
+def _result(rows: pl.LazyFrame, columns: _Columns) -> pl.LazyFrame:
+    if columns.time is None:
+        rows = rows.with_row_index("_row")
+    time = pl.col("_row").cast(pl.Int64) if columns.time is None else columns.time
+    split = [] if columns.split is None else [columns.split.alias("split")]
+    kept = rows.filter(~columns.low & ~columns.untimed)
+    return kept.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *split)

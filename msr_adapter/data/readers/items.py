@@ -1,0 +1,110 @@
+"""The items of any table: one row per item, text as written, held in memory as columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.readers.interactions import as_text
+from msr_adapter.data.readers.layout import Table
+from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
+from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
+from msr_adapter.errors import Problem, UserError
+
+_TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u00[0-9a-fA-F]{2})*"|null'
+_JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"
+"""A JSON list of texts and nulls, which a title like `[Used] Game` is not."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What is taken of a table of items: the column of the ids, and how the others are made."""
+
+    item: str
+    title: str | pl.Expr | None
+    """A column, an expression that gives text, or None: the table has none."""
+    more: Mapping[str, str | pl.Expr] = field(default_factory=dict)
+    """text, category, image."""
+    reads: tuple[str, ...] = ()
+    """The columns that the expressions read."""
+
+
+def read_items(table: Table, fields: Fields, audit: Audit) -> pl.DataFrame:
+    """Return item_id, title and what else there is; of a repeated item the first row stays, the others are counted.
+
+    Columns, no Python objects: as much memory as the texts. `UserError` with the rows that have no id.
+    """
+    columns = {"title": fields.title, **fields.more}
+    named = [column for column in columns.values() if isinstance(column, str)]
+    wanted = list(dict.fromkeys((fields.item, *named, *fields.reads)))
+    source = scan(table, wanted)
+    schema = schema_of(table, source)
+    raise_if_any(_type_problems(table, schema, fields.item, named))
+    facts = whole_lines(table)
+    if schema[fields.item].is_float():
+        facts["whole"] = (pl.col(fields.item) == pl.col(fields.item).round()).all()
+    whole = collect(table, source.select(**facts)).to_dict().get("whole", [True])[0] if facts else True
+    item = as_text(fields.item, schema[fields.item], whole)
+    made = {name: _made(column, name, schema) for name, column in columns.items()}
+    frame = collect(table, source.select(item_id=item, **made))
+    empty = frame["item_id"].is_null() | (frame["item_id"] == "").fill_null(True)
+    if empty.any():
+        check_rows(table, [not_empty(fields.item, item)], wanted)
+        frame = frame.filter(~empty)
+    if not frame.height:
+        raise UserError(Problem(str(table.path), "", "no items", "at least one row below the header"))
+    return first_rows(frame, audit)
+
+
+def first_rows(items: pl.DataFrame, audit: Audit) -> pl.DataFrame:
+    """Return the first row of every item and count the rows."""
+    kept = items.unique("item_id", keep="first", maintain_order=True)
+    audit.count("titles_read", items.height)
+    audit.count("titles_dropped_duplicate", items.height - kept.height)
+    return kept
+
+
+def words(name: str, dtype: pl.DataType, separator: str = " ") -> pl.Expr:
+    """Return a column as text, null where it is empty: lists are joined, those that JSON wrote as text too."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.List):
+        text = column.cast(pl.List(pl.String)).list.join(separator, ignore_nulls=True)
+    elif dtype == pl.String:
+        listed = pl.when(column.str.contains(_JSON_TEXTS)).then(column)
+        joined = listed.str.json_decode(pl.List(pl.String)).list.join(separator, ignore_nulls=True)
+        text = pl.when(listed.is_not_null()).then(joined).otherwise(column)
+    else:
+        text = column.cast(pl.String)
+    return pl.when(~is_empty(text.str.strip_chars())).then(text)
+
+
+def _made(column: str | pl.Expr | None, name: str, schema: pl.Schema) -> pl.Expr:
+    if column is None:
+        return pl.lit(None, dtype=pl.String)
+    if isinstance(column, pl.Expr):
+        return column
+    dtype = schema[column]
+    if name == "image":
+        return _image(column, dtype)
+    return words(column, dtype, " > " if name == "category" else " ")
+
+
+def _image(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a path or URL as text, or the bytes: of a list the first, of an image struct its bytes."""
+    column = pl.col(name)
+    if isinstance(dtype, pl.Struct):
+        kinds = {part.name: part.dtype for part in dtype.fields}
+        return column.struct.field("bytes" if kinds.get("bytes") == pl.Binary else "path")
+    if isinstance(dtype, pl.List):
+        return column.list.first().cast(pl.String)
+    if dtype == pl.Binary:
+        return column
+    text = column.cast(pl.String).str.strip_chars()
+    text = pl.coalesce(pl.when(text.str.contains(_JSON_TEXTS)).then(text).str.json_path_match("$[0]"), text)
+    return pl.when(~is_empty(text) & (text != "[]")).then(text)
+
+
+def _type_problems(table: Table, schema: pl.Schema, item: str, named: list[str]) -> list[Problem]:
+    texts = [name for name in named if not isinstance(schema[name], pl.List | pl.Struct) and schema[name] != pl.Binary]
+    return type_problems(table, schema, [item, *dict.fromkeys(texts)])

@@ -1,0 +1,69 @@
+"""Which devices and how many CPU threads each worker of this machine gets."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msr_adapter.config.schema import Execution
+from msr_adapter.errors import Problem, UserError
+
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+_THREADS = "OMP_NUM_THREADS"
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, AMD and of Windows' Linux leave: without any there is no need to import torch."""
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; no context is made on any."""
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in environment.get(_DEVICES, "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def environments(
+    execution: Execution, gpus: Sequence[str], parent: Mapping[str, str], *, small: bool
+) -> list[dict[str, str]]:
+    """Return the environment of each worker: its own GPUs, or its share of the CPU's threads.
+
+    With ``gpus_per_worker: 0`` it sees no GPU, also where ``gpus`` is empty because nobody looked for them. ``small``
+    models run best in one thread, which the backend sees to. `UserError` when the GPUs do not suffice.
+    """
+    shares = share_gpus(execution.workers, execution.gpus_per_worker, gpus)
+    made = [dict(parent) for _ in shares]
+    for environment, share in zip(made, shares, strict=True):
+        if gpus or execution.gpus_per_worker == 0:
+            environment[_DEVICES] = ",".join(share)
+        if not share and not small:
+            environment.setdefault(_THREADS, str(threads(execution.workers)))
+    return made
+
+
+def threads(workers: int) -> int:
+    """Return the CPU threads of each of ``workers`` on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
+
+
+def share_gpus(workers: int, each: float | None, gpus: Sequence[str]) -> list[list[str]]:
+    """Return the GPUs of each worker: ``each`` of them (None: one, where there are any), or a part of one."""
+    each = float(bool(gpus)) if each is None else each
+    if not each:
+        return [[] for _ in range(workers)]
+    if each < 1:
+        fit = int(1 / each + 1e-9)
+        owners = [[name] for name in gpus for _ in range(fit)]
+    else:
+        if each != int(each):
+            raise UserError(
+                Problem("", "execution.gpus_per_worker", f"{each:g}", "a whole number, or a part of one GPU", "")
+            )
+        size = int(each)
+        owners = [list(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
+    if len(owners) < workers:
+        found = f"{workers} workers with {each:g} GPU each, but this machine has {len(gpus)} and room for {len(owners)}"
+        step = "Set fewer execution.workers, or gpus_per_worker: 0.5 to have two share one"
+        raise UserError(Problem("", "execution.workers", found, next_step=step))
+    return owners[:workers]

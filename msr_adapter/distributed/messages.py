@@ -1,0 +1,111 @@
+"""What a driver and its workers tell each other."""
+
+import pickle
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Self
+
+from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Answer, Backend
+from msr_adapter.redaction import quoted, redact
+
+_LIBRARIES = ("msr-adapter", "llamafactory", "transformers", "torch", "peft")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a worker makes its backend, and how it knows that this is the driver's."""
+
+    make: Callable[[], Backend]
+    """Picklable; makes the backend without loading a model."""
+    identity: str
+    """`Backend.identity`, as the driver computed it."""
+    versions: Mapping[str, str]
+    shared: bool = False
+    """True: workers may be on other machines and look whether they see the same files."""
+
+    @classmethod
+    def of(cls, make: Callable[[], Backend], identity: str, *, shared: bool = False) -> Self:
+        """Return the recipe of this process's backend."""
+        return cls(make, identity, versions(), shared)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has started."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A worker has this many answers of its shard."""
+
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A worker has all answers of its shard."""
+
+    number: int
+    answers: list[Answer]
+    spent: Spent
+    """What they took, beyond what this worker told before."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A worker's shard ended with an exception."""
+
+    number: int
+    error: Exception
+    trace: str
+
+    @classmethod
+    def of(cls, number: int, error: Exception) -> Self:
+        """Take an exception along: as it is where it can travel, else as what it says."""
+        trace = redact("".join(traceback.format_exception(error)))
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # whatever its own pickling raises
+            error = StageError(f"{type(error).__name__} on {node()}: {quoted(error)}")
+        return cls(number, error, trace)
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker is gone."""
+
+    reason: str
+
+
+Message = Ready | Progress | Done | Raised | Died
+
+
+class WorkerTracebackError(Exception):
+    """The cause of an exception that was raised in a worker: its traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f"\n\nin a worker:\n{self.args[0]}"
+
+
+def node() -> str:
+    """Return the name of this machine."""
+    return socket.gethostname()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what can change an answer; those that are not installed are absent."""
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

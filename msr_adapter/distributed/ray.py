@@ -1,0 +1,207 @@
+"""Workers that are actors of a Ray cluster: one that runs already, or one on this machine for as long as we work."""
+
+import contextlib
+import logging
+import os
+import pickle
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.schema import Execution
+from msr_adapter.distributed.devices import share_gpus, threads
+from msr_adapter.distributed.messages import Died, Done, Message, Raised, Ready, Recipe, node
+from msr_adapter.distributed.worker import Worker
+from msr_adapter.errors import StageError
+from msr_adapter.redaction import quoted
+
+_WAIT_S = 1.0
+_REACH_S = 10.0
+_START_S = 600.0
+"""How long the first worker may take: a cluster may have to add a machine for it."""
+_STORE_BYTES = 200 * 2**20
+"""Of our own cluster: shards of texts are small."""
+_FOLDER = "msr-ray-"
+_TOKEN = secrets.token_hex(32)
+"""Key of the clusters that this process starts; their processes have it from their environment, and no file has it."""
+
+
+class Cluster:
+    """A `Transport`: one actor in each seat. Ray sees to devices; it restarts nothing, because `Workers` does."""
+
+    def __init__(self, recipe: Recipe, execution: Execution, *, small: bool) -> None:
+        """Join the cluster at `execution.address`, or the one this process has joined, or start one.
+
+        Raises `StageError` if there is none, `UserError` if a cluster of our own has too few GPUs.
+        """
+        with contextlib.ExitStack() as undo:
+            join(execution, undo)
+            import ray
+
+            self._ray: Any = ray
+            gpus = int(self._ray.cluster_resources().get("GPU", 0))
+            if execution.address is None:
+                share_gpus(execution.workers, execution.gpus_per_worker, [str(number) for number in range(gpus)])
+            self._prepare(recipe, execution, gpus, small=small)
+            self._leave = undo.pop_all()
+
+    def _prepare(self, recipe: Recipe, execution: Execution, gpus: int, *, small: bool) -> None:
+        self.seats = execution.workers
+        each = float(bool(gpus)) if execution.gpus_per_worker is None else execution.gpus_per_worker
+        # What one process would use; on other machines Ray's own rule stands, one thread for each CPU it was given.
+        own = {} if execution.address or each else {"OMP_NUM_THREADS": str(threads(execution.workers))}
+        environment = {"OMP_NUM_THREADS": "1"} if small else own
+        self._environment = {key: os.environ.get(key, value) for key, value in environment.items()}
+        self._paths = [path for path in sys.path if path] if execution.address is None else []
+        self._recipe = pickle.dumps(recipe)
+        self._options = {"num_cpus": 1, "num_gpus": each, "max_restarts": 0, "max_task_retries": 0}
+        self._actors: dict[int, Any] = {}
+        self._awaited: dict[Any, int] = {}
+        """What Ray promised -> the seat that it comes from."""
+        self._since: float | None = time.monotonic()
+
+    def start(self, seat: int) -> None:
+        """Begin an actor; it waits for its resources."""
+        made = self._ray.remote(_Actor).options(**self._options)
+        actor: Any = made.remote(self._recipe, self._paths, self._environment)
+        self._actors[seat] = actor
+        self._awaited[actor.ready.remote()] = seat
+
+    def give(self, seat: int, number: int, payload: bytes) -> None:
+        """Give the actor of a seat a shard."""
+        self._awaited[self._actors[seat].work.remote(number, payload)] = seat
+
+    def news(self) -> list[tuple[int, Message]]:
+        """Return what actors told, at most a few messages."""
+        done, _ = self._ray.wait(list(self._awaited), num_returns=1, timeout=_WAIT_S)
+        told: list[tuple[int, Message]] = []
+        for promise in done:
+            if (seat := self._awaited.pop(promise, None)) is None:
+                continue  # of an actor that is buried
+            try:
+                told.append((seat, self._ray.get(promise)))
+            except self._ray.exceptions.RayError as error:
+                self._bury(seat)
+                told.append((seat, Died(_said(error))))
+        self._watch(bool(told))
+        return told
+
+    def close(self) -> None:
+        """End all actors, and the cluster if it is ours."""
+        for seat in list(self._actors):
+            self._bury(seat)
+        self._leave.close()
+
+    def _bury(self, seat: int) -> None:
+        self._awaited = {promise: other for promise, other in self._awaited.items() if other != seat}
+        with contextlib.suppress(Exception):  # it is dead, or will be with the cluster
+            self._ray.kill(self._actors.pop(seat), no_restart=True)
+
+    def _watch(self, told: bool) -> None:
+        """Give up if no actor at all has started for too long."""
+        if told:
+            self._since = None
+        if self._since is not None and time.monotonic() - self._since > _START_S:
+            there = {name: round(count, 1) for name, count in self._ray.cluster_resources().items()
+                     if name in ("CPU", "GPU")}  # fmt: skip
+            raise StageError(
+                f"no Ray worker started in {_START_S / 60:.0f} minutes: each needs 1 CPU and "
+                f"{self._options['num_gpus']:g} GPU, the cluster has {there}",
+                "its nodes are taken, or too small", "look at `ray status`; set execution.gpus_per_worker",
+            )  # fmt: skip
+
+
+class _Actor:
+    """What runs on the cluster. Everything is imported from the node's own installation."""
+
+    def __init__(self, recipe: bytes, paths: Sequence[str], environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        sys.path.extend(path for path in paths if path not in sys.path)
+        self._worker = Worker(pickle.loads(recipe))
+
+    def ready(self) -> Ready:
+        return Ready(node())
+
+    def work(self, number: int, payload: bytes) -> Done | Raised:
+        return self._worker.work(number, payload, lambda _: None)
+
+
+def join(execution: Execution, leave: contextlib.ExitStack) -> None:
+    """Join or start a cluster, without statistics, dashboard or noise; ``leave`` is told what undoes it."""
+    _borrow_environment(leave)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        if execution.address is None:
+            _start(execution.workers, leave)
+        else:
+            _reach(execution.address)
+            ray.init(address=execution.address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise StageError(
+            f"no Ray cluster {execution.address or 'on this machine'}: {_said(error)}",
+            "it is not running, runs another version of Ray or Python, or asks for a token (RAY_AUTH_MODE=token)",
+            "start it (`ray start --head`), correct execution.address, or set execution.engine=local",
+        ) from error
+    leave.callback(ray.shutdown)
+
+
+def _start(workers: int, leave: contextlib.ExitStack) -> None:
+    """Start a cluster on this machine alone: on loopback, and with a key that nobody else has."""
+    import ray
+
+    _tidy()
+    # Ray's sockets lie in this folder, and their paths must be short.
+    folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
+    leave.callback(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+    if "RAY_AUTH_MODE" not in os.environ:  # without one here, Ray would write a token into the home folder
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+    ray.init(
+        address="local", num_cpus=workers, object_store_memory=_STORE_BYTES, include_dashboard=False,
+        _node_ip_address="127.0.0.1", _temp_dir=folder, log_to_driver=False, logging_level=logging.ERROR,
+    )  # fmt: skip
+
+
+def _borrow_environment(leave: contextlib.ExitStack) -> None:
+    """Have ``leave`` undo what we and Ray change in this process's variables: trainers inherit them."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+    def give_back() -> None:
+        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+    leave.callback(give_back)
+
+
+def _tidy() -> None:
+    """Remove the folders of clusters whose drivers were killed."""
+    for folder in Path("/tmp").glob(f"{_FOLDER}*"):
+        driver = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        with contextlib.suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(driver), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` at once where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        with socket.create_connection((host, int(port)), _REACH_S):
+            pass
+
+
+def _said(error: Exception) -> str:
+    return quoted(error) or type(error).__name__

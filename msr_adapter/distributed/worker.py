@@ -1,0 +1,93 @@
+"""What a worker does, wherever it runs: it makes the backend once and answers one shard after another."""
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.distributed.messages import Done, Raised, Recipe, node, versions
+from msr_adapter.errors import MsrError, StageError
+from msr_adapter.files import file_digest
+from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
+from msr_adapter.generation.shards import Shard
+from msr_adapter.progress import Advance
+
+_SAME_PATH = "it must be readable at the same path on every node (docs/distribution.md)"
+
+
+class Worker:
+    """Answers shards with one backend; the model is loaded at the first one and stays."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._backend: Backend | None = None
+        self._told = Spent()
+
+    def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
+        """Answer the pickled shard; ``report`` takes the number of answers so far. Raises nothing of its own."""
+        try:
+            if self._backend is None:
+                self._backend = _make(self._recipe)
+            shard: Shard = pickle.loads(payload)
+            answers = shard.run(self._backend, report)
+            spent: Spent = copy.deepcopy(getattr(self._backend, "spent", Spent()))
+            told, self._told = self._told, spent
+            return Done(number, answers, spent.since(told))
+        except Exception as error:
+            return Raised.of(number, error)
+
+
+def _make(recipe: Recipe) -> Backend:
+    """Return the driver's backend, or raise `StageError` that says in what this machine's differs."""
+    backend = recipe.make()
+    try:
+        identity = backend.identity
+    except (MsrError, OSError) as error:
+        raise StageError(f"{node()}: the model cannot be read there ({error})", _SAME_PATH) from error
+    if identity != recipe.identity:
+        other = _differences(recipe.versions, versions())
+        raise StageError(
+            f"{node()}: the model there is not the one here{f' ({other})' if other else ''}",
+            "other libraries" if other else "other weights, or copies of large files that were dated anew",
+            "install the same versions on every node" if other else f"compare the model's folder; {_SAME_PATH}",
+        )
+    return _Checked(backend) if recipe.shared else backend
+
+
+def _differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    return ", ".join(f"{name} {there.get(name, 'absent')} for {here.get(name, 'absent')}" for name in names)
+
+
+class _Checked:
+    """A backend that makes sure of its images first: on another machine their paths may hold other files."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.identity, self.label = backend.identity, backend.label
+        self._seen: set[tuple[Path, str]] = set()
+
+    @property
+    def spent(self) -> Spent:
+        """What the backend counts of its scoring, if it does."""
+        counted: Spent = getattr(self._backend, "spent", Spent())
+        return counted
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
+        """As `Backend.complete`; raises `StageError` for an image that is not here, or another one."""
+
+        def following(answer: Answer) -> Sequence[Request]:
+            return self._checked(follow(answer))
+
+        return self._backend.complete(self._checked(requests), following)
+
+    def _checked(self, requests: Sequence[Request]) -> Sequence[Request]:
+        new = {(image.path, image.digest) for request in requests for image in request.images} - self._seen
+        for path, digest in sorted(new):
+            if not path.is_file():
+                raise StageError(f"{node()}: {path} is not there", "this node does not share the folder", _SAME_PATH)
+            if file_digest(path) != digest:
+                raise StageError(f"{node()}: {path} is another picture there", "an older copy", _SAME_PATH)
+        self._seen |= new
+        return requests

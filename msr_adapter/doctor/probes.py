@@ -1,0 +1,51 @@
+"""Runs `child.py`: what a library says of itself, or how its import ends; never an exception."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from msr_adapter.doctor import child
+from msr_adapter.llamafactory.launcher import UNSET
+
+_TIMEOUT_S = 300.0
+_LAST_CHARACTERS = 200
+
+
+def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
+    """Return what `child.py` found of library ``name``; ``{"error": ...}`` if it cannot be imported or dies."""
+    command = [sys.executable, "-P", child.__file__, name]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
+            env=_environment(os.environ), check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"error": f"the import did not end within {timeout:.0f} s"}
+    answers = [line for line in done.stdout.splitlines() if line.startswith(child.MARK)]
+    if answers:
+        found: dict[str, Any] = json.loads(answers[-1].removeprefix(child.MARK))
+        return found
+    return {"error": _died(done.returncode, done.stderr)}
+
+
+def probe_all(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Probe libraries side by side, as many at a time as this machine has cores, at most four."""
+    names = list(names)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(probe, names), strict=True))
+
+
+def _environment(parent: Mapping[str, str]) -> dict[str, str]:
+    """Return what the trainer would see of this environment."""
+    return {key: value for key, value in parent.items() if key not in UNSET}
+
+
+def _died(returncode: int, stderr: str) -> str:
+    how = f"ended by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with exit code {returncode}"
+    said = stderr.strip().splitlines()[-1:] or [""]
+    return f"the import {how}" + (f": {said[0][-_LAST_CHARACTERS:]}" if said[0] else "")

@@ -1,0 +1,81 @@
+"""The ablation table: variants of one experiment on the same users, tested against the full one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.evaluate.comparison import Difference, compare, require_comparable
+from msr_adapter.evaluate.judging import Judged, judge, label
+from msr_adapter.evaluate.results import FinishedRun, read_finished
+from msr_adapter.evaluate.tables import short, shown_metrics
+from msr_adapter.evaluate.text_tables import TextTable, difference_table
+
+_PAPER = ("auc", "hr@5", "mrr@5")
+"""The metrics of the paper's table."""
+CAUTION = (
+    "Each variant was trained once, with the same seed: intervals and p-values are over test users, not over trainings."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: where it is, which model of that run is meant, what it is."""
+
+    run_dir: Path
+    model: str
+    what: str
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """All variants judged on the same draws of users, and every one but the first against the first."""
+
+    rows: Mapping[str, Row]
+    models: Mapping[str, Judged]
+    metrics: Sequence[str]
+    differences: Sequence[Difference]
+    base: FinishedRun
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return `ablation.json`: variant -> run, model, metrics with intervals; the differences; the digests."""
+        shared = {key: self.base.metrics[key] for key in ("pipeline", "users", "seed", "protocol", "protocol_digest",
+                                                          "candidates")}  # fmt: skip
+        variants = {
+            name: {"run": str(row.run_dir), "model": row.model, "what": row.what,
+                   "metrics": {metric: self.models[name].summary[metric] for metric in self.metrics}}
+            for name, row in self.rows.items()
+        }  # fmt: skip
+        chance = {metric: self.base.metrics["chance"][metric] for metric in self.metrics}
+        differences = [asdict(difference) for difference in self.differences]
+        return {**shared, "variants": variants, "chance": chance, "differences": differences, "caution": CAUTION}
+
+    def tables(self) -> list[TextTable]:
+        """Return the paper's table, one row per variant, and the paired differences."""
+        level = self.base.metrics["protocol"]["confidence"]["level"]
+        cells = [[name, row.what, *(self._cell(name, metric) for metric in self.metrics)]
+                 for name, row in self.rows.items()]  # fmt: skip
+        title = f"{self.base.metrics['pipeline']}: {self.base.metrics['users']:,} test users, {level:.0%} intervals"
+        table = TextTable(title, ["variant", "what", *map(label, self.metrics)], cells)
+        return [table, difference_table(self.differences, next(iter(self.rows)))] if self.differences else [table]
+
+    def _cell(self, name: str, metric: str) -> str:
+        value = self.models[name].summary[metric]
+        return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
+
+
+def ablation_table(rows: Mapping[str, Row]) -> AblationTable:
+    """Judge finished variants; the first is the reference.
+
+    The metrics are AUC, HR@5 and MRR@5 as in the paper, or the protocol's first three. Raises `UserError` when the
+    variants do not have one protocol and the very same candidates.
+    """
+    runs = {name: read_finished(row.run_dir) for name, row in rows.items()}
+    require_comparable(runs)
+    base = next(iter(runs.values()))
+    shown = shown_metrics(base.metrics)
+    metrics = [metric for metric in _PAPER if metric in shown] or shown[:3]
+    protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
+    models = {name: judge(protocol, held_out, runs[name].scores(row.model), seed) for name, row in rows.items()}
+    tested = compare(models, next(iter(rows)), metrics, protocol.confidence.level, seed) if len(rows) > 1 else []
+    return AblationTable(rows, models, metrics, tested, base)

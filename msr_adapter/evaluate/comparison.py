@@ -1,0 +1,135 @@
+"""Paired comparison: models that were judged on the same users, tested against one of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.results import FinishedRun
+from msr_adapter.metrics import (
+    holm,
+    paired_values,
+    percentile_interval,
+    sign_flip_test,
+    smallest_difference,
+    standard_errors,
+)
+
+PERMUTATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model minus the reference in one metric."""
+
+    model: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    """Paired bootstrap interval."""
+    p: float
+    """Two-sided, of the paired sign-flip test."""
+    p_holm: float
+    """Adjusted for the number of comparisons in the same call."""
+    smallest: float | None
+    """Smallest true difference that this many users can show; None with one user and where no user differs."""
+
+
+def compare(
+    models: Mapping[str, Judged],
+    reference: str,
+    metrics: Sequence[str],
+    level: float,
+    seed: int,
+    permutations: int = PERMUTATIONS,
+) -> list[Difference]:
+    """Compare every model with ``reference`` in every metric, by metric; all were judged on the same users and draws.
+
+    O(models x (permutations x users x metrics + candidates)) time.
+    """
+    base, others = models[reference], [name for name in models if name != reference]
+    values = paired_values(base.result)
+    p_values = {}
+    for name in others:
+        theirs = paired_values(models[name].result)
+        gaps = np.stack([theirs[metric] - values[metric] for metric in metrics], axis=1)
+        p_values[name] = dict(zip(metrics, sign_flip_test(gaps, permutations, seed).tolist(), strict=True))
+    pairs = [(metric, name) for metric in metrics for name in others]
+    adjusted = holm([p_values[name][metric] for metric, name in pairs])
+    errors = {name: _errors(models[name], base, metrics) for name in others}
+    rows = []
+    for (metric, name), p_holm in zip(pairs, adjusted.tolist(), strict=True):
+        one = models[name]
+        low, high = percentile_interval(one.draws[metric] - base.draws[metric], level)
+        mean = one.summary[metric]["mean"] - base.summary[metric]["mean"]
+        rows.append(Difference(name, metric, mean, low, high, p_values[name][metric], p_holm, errors[name].get(metric)))
+    return rows
+
+
+def _errors(one: Judged, base: Judged, metrics: Sequence[str]) -> dict[str, float]:
+    if one.result.groups.users < 2:
+        return {}
+    errors = standard_errors(one.result, base.result, one.draws, base.draws, metrics)
+    return {metric: smallest_difference(error) for metric, error in errors.items() if error > 0}
+
+
+def require_comparable(runs: Mapping[str, FinishedRun]) -> None:
+    """Raise one UserError unless all ``runs`` (by label) have one protocol and the same frozen candidates."""
+    (first, base), *others = runs.items()
+    problems = []
+    for label, run in others:
+        ours, theirs = run.metrics, base.metrics
+        if ours["protocol_digest"] != theirs["protocol_digest"]:
+            differing = "; ".join(_differing(ours["protocol"], theirs["protocol"])) or "written by another version"
+            found = _unlike("protocol", ours["protocol_digest"], theirs["protocol_digest"], first)
+            next_step = "Judge both under one protocol: msr evaluate ... --set evaluate.protocol=NAME"
+            problems.append(Problem(label, "protocol", f"{found} ({differing})", "one protocol for all", next_step))
+        elif ours["candidates"]["digest"] != theirs["candidates"]["digest"]:
+            found = _unlike("candidates", ours["candidates"]["digest"], theirs["candidates"]["digest"], first)
+            sizes = [
+                f"{metrics['users']:,} users, {metrics['candidates']['rows']:,} rows" for metrics in (ours, theirs)
+            ]
+            next_step = "Give both the same data, split and seed"
+            problems.append(
+                Problem(label, "candidates", f"{found} ({' here, '.join(sizes)} there)", "the same lists", next_step)
+            )
+    if problems:
+        raise UserError(problems)
+
+
+def _unlike(what: str, ours: str, theirs: str, first: str) -> str:
+    return f"{what} digest {ours[:16]} is not {theirs[:16]} of {first}"
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say which settings differ: ``negatives.count: 20 here, 99 there``."""
+    found: list[str] = []
+    for key in dict.fromkeys([*ours, *theirs]):
+        one, other = ours.get(key), theirs.get(key)
+        if key == "name" and not prefix:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}: {_plain(one)} here, {_plain(other)} there")
+    return found
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def chosen_metrics(asked: Sequence[str], known: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """Return the metrics asked for, or those ``shown`` by default. Raises UserError, all unknown names at once."""
+    unknown = [
+        Problem("--metric", "", f"`{name}`", f"the protocol has {', '.join(known)}", did_you_mean(name, known))
+        for name in asked
+        if name not in known
+    ]
+    if unknown:
+        raise UserError(unknown)
+    return list(dict.fromkeys(asked)) or list(shown)

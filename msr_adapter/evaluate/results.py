@@ -1,0 +1,154 @@
+"""A finished run, read back: its metrics and what each of its models ranks the candidates by."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, ValidationError
+
+from msr_adapter.config.schema import Protocol
+from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.evaluate.judging import Floats
+from msr_adapter.schema import CANDIDATES, candidates_digest
+
+_AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"
+
+
+class _Interval(BaseModel):
+    mean: float
+    low: float
+    high: float
+
+
+class _Model(BaseModel):
+    metrics: dict[str, _Interval]
+
+
+class _Candidates(BaseModel):
+    rows: int
+    targets: int
+    digest: str
+
+
+class _Level(BaseModel):
+    level: float
+
+
+class _Settings(BaseModel):
+    confidence: _Level
+
+
+class _Shape(BaseModel):
+    """What the commands that read a finished run need of `metrics.json`."""
+
+    pipeline: str
+    users: int
+    seed: int = Field(ge=0)
+    primary: str
+    protocol: _Settings
+    protocol_digest: str
+    candidates: _Candidates
+    models: dict[str, _Model] = Field(min_length=1)
+    chance: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The evaluate folder of one run."""
+
+    folder: Path
+    """The run folder."""
+    metrics: dict[str, Any]
+    """`metrics.json`."""
+    table: pa.Table
+    """`candidate_scores.parquet`: CANDIDATES and ``score:<model>`` of every model (n rows)."""
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that was judged."""
+        return list(self.metrics["models"])
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The candidates; a user is called by the example id."""
+        ids = self.table["example_id"].to_numpy()
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        offsets = np.append(starts, len(ids)).astype(np.int64)
+        users = pa.array([str(example) for example in ids[starts].tolist()])
+        rows = self.table.select(CANDIDATES.names)
+        return HeldOut(ids[starts], users, offsets, rows, self.metrics["candidates"]["digest"])
+
+    def scores(self, model: str) -> Floats:
+        """Return what ``model`` ranks the candidates by (n,). Raises UserError on a model that was not judged."""
+        if model not in self.models:
+            known = f"this run has {', '.join(self.models)}"
+            raise UserError(
+                Problem(str(self.folder), "model", f"no model `{model}`", known, did_you_mean(model, self.models))
+            )
+        return np.asarray(self.table[f"score:{model}"].to_numpy(), np.float64)
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol. Raises UserError when this version of msr does not know its settings."""
+        try:
+            return Protocol.model_validate(self.metrics["protocol"])
+        except ValidationError as error:
+            found = _said(error)
+            raise UserError(
+                Problem(str(self.folder), "protocol", found, "the settings of this version of msr", _AGAIN)
+            ) from error
+
+
+def read_finished(folder: Path) -> FinishedRun:
+    """Read the run in ``folder``. Raises UserError when it has no finished evaluation, or a damaged one."""
+    where = folder / "evaluate"
+    try:
+        metrics = json.loads((where / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _problem(folder, "no finished evaluation in this folder", "Run `msr evaluate` first") from None
+    except (OSError, ValueError) as error:
+        raise _problem(where / "metrics.json", f"cannot be read ({error})") from error
+    _check_shape(metrics, where / "metrics.json")
+    return FinishedRun(folder, metrics, _read_scores(where / "candidate_scores.parquet", metrics))
+
+
+def _check_shape(metrics: Any, path: Path) -> None:
+    if not isinstance(metrics, dict):
+        raise _problem(path, "no object")
+    if missing := [key for key in _Shape.model_fields if key not in metrics]:
+        raise _problem(path, f"no {', '.join(missing)}")
+    try:
+        _Shape.model_validate(metrics, strict=True)
+    except ValidationError as error:
+        raise _problem(path, _said(error)) from error
+    for name, model in metrics["models"].items():
+        if missing := [metric for metric in metrics["chance"] if metric not in model["metrics"]]:
+            raise _problem(path, f"models.{name} has no {', '.join(missing)}")
+
+
+def _said(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+
+
+def _read_scores(path: Path, metrics: dict[str, Any]) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise _problem(path, "missing; the run was judged by an older msr") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _problem(path, f"cannot be read ({error})") from error
+    wanted = [*CANDIDATES.names, *(f"score:{model}" for model in metrics["models"])]
+    if missing := [name for name in wanted if name not in table.column_names]:
+        raise _problem(path, f"no column {', '.join(missing)}")
+    if candidates_digest(lambda name: table[name].chunks) != metrics["candidates"]["digest"]:
+        raise _problem(path, "these are not the candidates of `metrics.json`")
+    return table
+
+
+def _problem(path: Path, found: str, next_step: str = _AGAIN) -> UserError:
+    return UserError(Problem(str(path), "", found, "", next_step))

@@ -1,0 +1,97 @@
+"""Tables of numbers for a terminal, Markdown and LaTeX."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from msr_adapter.evaluate.comparison import Difference
+from msr_adapter.evaluate.judging import label
+from msr_adapter.evaluate.tables import short, shown_metrics
+
+_ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"}
+_ESCAPED |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells as text; the first column names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def metric_table(metrics: Mapping[str, Any], names: Sequence[str] | None = None) -> TextTable:
+    """Return metric x model with intervals, and chance, from `metrics.json`'s content."""
+    level = metrics["protocol"]["confidence"]["level"]
+    rows = []
+    for name in names or shown_metrics(metrics):
+        cells = [_value(model["metrics"][name]) for model in metrics["models"].values()]
+        rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
+    title = f"{metrics['users']:,} test users, {level:.0%} intervals over users"
+    return TextTable(title, ["metric", *metrics["models"], "chance"], rows)
+
+
+def difference_table(rows: Sequence[Difference], reference: str) -> TextTable:
+    """Return one row per metric and model: the difference, its interval, both p-values, the smallest difference."""
+    cells = [
+        [label(row.metric), row.model, f"{row.mean:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}", p_text(row.p),
+         p_text(row.p_holm), "" if row.smallest is None else f"{row.smallest:.3f}"]
+        for row in rows
+    ]  # fmt: skip
+    columns = ["metric", "model", f"minus {reference}", "interval", "p", f"p (Holm, {len(rows)})", "smallest"]
+    title = "Paired differences over the same users; smallest: the true difference found 80% of the time"
+    return TextTable(title, columns, cells)
+
+
+def p_text(p: float) -> str:
+    """Write a p-value with three decimals; ``<.001`` below."""
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _value(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
+
+
+def to_rich(table: TextTable) -> Table:
+    """Return the table for a terminal."""
+    made = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(table.columns):
+        made.add_column(column, justify="right" if number else "left")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
+
+
+def to_markdown(table: TextTable) -> str:
+    """Return a Markdown table under its title."""
+    head = [_markdown_row(table.columns), "|".join(["", "---", *["---:"] * (len(table.columns) - 1), ""])]
+    return "\n".join([f"{table.title}:", "", *head, *map(_markdown_row, table.rows)])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def to_latex(table: TextTable) -> str:
+    """Return a LaTeX table (package booktabs) with its title as caption."""
+    rows = [_latex_row(row) for row in table.rows]
+    return "\n".join([
+        r"\begin{table}", rf"\caption{{{escape(table.title)}}}", r"\centering",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule",
+        _latex_row(table.columns), r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ])  # fmt: skip
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(map(escape, cells))} \\\\"
+
+
+def escape(text: str) -> str:
+    """Escape LaTeX's special characters."""
+    text = re.sub("|".join(map(re.escape, _ESCAPED)), lambda match: _ESCAPED[match[0]], text)
+    return re.sub(r"(?<![\w$-])([<+-])(?=[\d.])", r"$\1$", text)

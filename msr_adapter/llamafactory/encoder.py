@@ -1,0 +1,307 @@
+"""Prompts to tokens exactly as LLaMA-Factory trains them: its template, its image plug-in, its collator.
+
+Scoring and generation encode through this class, so that the prompt asked is, token for token, the prompt trained.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.schema import ModelRef
+from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER
+from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.processed_images import Processed
+from msr_adapter.llamafactory.versions import require_versions
+from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters, resolve_model, unknown_template
+
+_SEQUENCE_KEYS = ("input_ids", "attention_mask", "position_ids")
+_KNOWN_EXPANSIONS = 65_536
+
+
+class Encoder:
+    """Tokenizer, image processor and template of one model, set up as LLaMA-Factory does for training."""
+
+    def __init__(self, model: ModelRef, weights: Weights = BASE, *, device: str = "auto") -> None:
+        """Load tokenizer and processor of the base model (seconds; no weights).
+
+        Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
+        model's own, or thinks aloud.
+        """
+        require_versions()
+        model = self.model = settled(model)
+        self._weights = weights
+        self._device = device
+        self._arguments, self.template, module = _load(model)
+        self.tokenizer, self.processor = module["tokenizer"], module["processor"]
+        self._processed: Processed | None = None
+        self._expansions: dict[str, str] = {}
+        self._answers: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
+        _refuse_thinking(self.template, model.template)
+
+    @property
+    def sees_images(self) -> bool:
+        """Tell whether the template has image tokens."""
+        return self.template.mm_plugin.image_token is not None
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Return the tokens that end an answer under this template, ascending."""
+        return sorted(token for token in self.template.get_stop_token_ids(self.tokenizer) if token is not None)
+
+    def encode(self, prompt: str, images: Sequence[Path] = (), sides: Sequence[Sequence[str]] = ()) -> list[int]:
+        """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image.
+
+        With the ``sides`` of a choice, up to where they differ: what all begin with belongs to the question.
+        """
+        return self._pair(prompt, images, "")[0] + (self._told_apart(sides)[0] if sides else [])
+
+    def row_length(self, prompt: str, images: Sequence[Path], answer: str) -> int:
+        """Return the number of tokens of a training row: prompt, answer and end of sequence, before any cut."""
+        source, target = self._pair(prompt, images, answer)
+        return len(source) + len(target) + int(self.template.efficient_eos)
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return all tokens that training reads after a prompt: the answer and the end of the turn."""
+        ids = self._pair("?", (), answer)[1]
+        return [*ids, self.tokenizer.eos_token_id] if self.template.efficient_eos else ids
+
+    def expansion(self, image: Path) -> str:
+        """Return the text that stands for an image in a prompt: its tokens, by name. Processes the image."""
+        return self._plugin_expand(IMAGE_PLACEHOLDER, [str(image)])
+
+    def remember(self, expansions: Mapping[Path, str]) -> None:
+        """Take over what `expansion` returned, here or in another process: these images are not processed again."""
+        if len(self._expansions) + len(expansions) > _KNOWN_EXPANSIONS:
+            self._expansions.clear()
+        self._expansions |= {str(path): expansion for path, expansion in expansions.items()}
+
+    def answer_tokens(self, choices: Sequence[str]) -> tuple[int, ...]:
+        """Return the token that training teaches for each choice where they first differ, resolved by the template.
+
+        Raises `StageError` when no single position tells all choices apart.
+        """
+        return tuple(tokens[0] for tokens in self.side_tokens([[choice] for choice in choices]))
+
+    def side_tokens(self, sides: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+        """Return the distinct tokens of each side's spellings where all first differ, the first spelling's first.
+
+        Raises `StageError` when spellings of two sides have the same token there.
+        """
+        return self._told_apart(sides)[1]
+
+    def beginning(self, sides: Sequence[Sequence[str]]) -> list[int]:
+        """Return the tokens that all spellings begin with, mostly none; raises as `side_tokens` does."""
+        return self._told_apart(sides)[0]
+
+    def _told_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        """Return the tokens that all spellings begin with, mostly none, and those of each side right after them.
+
+        A tokenizer that writes every blank apart has the answers ` Yes` and ` No` begin with the same `▁`.
+        """
+        known = tuple(tuple(side) for side in sides)
+        if known not in self._answers:
+            self._answers[known] = self._tell_apart(known)
+        return self._answers[known]
+
+    def _tell_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        written = [{word: self._pair("?", (), word)[1] for word in side} for side in sides]
+        rows = [row for side in written for row in side.values()]
+        places = range(min(map(len, rows)))
+        shared = next((place for place in places if len({row[place] for row in rows}) > 1), len(places) - 1)
+        tokens = tuple(tuple(dict.fromkeys(row[shared] for row in side.values())) for side in written)
+        if len(set().union(*tokens)) < sum(map(len, tokens)):
+            pairs = ", ".join(f"{word!r} -> {row}" for side in written for word, row in side.items())
+            raise StageError(
+                f"The answers begin with the same token under template {self.model.template}: {pairs}",
+                "this tokenizer splits the answers into pieces, or the template puts fixed text before them",
+                "choose a template without fixed text before the answer, or a model whose tokenizer knows both words",
+            )
+        return rows[0][:shared], tokens
+
+    def keep_pictures(self) -> None:
+        """From now on keep what is made of a picture when its tokens are counted, for `pixels` to take: some memory."""
+        self._processed = self._processed or Processed(self.template.mm_plugin)
+
+    def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
+        """Return the model inputs of some pictures alone, as the image plug-in makes them: pixels, grids, sizes."""
+        if self._processed and (kept := self._processed.take(images)):
+            return kept
+        plugin, count = self.template.mm_plugin, len(images)
+        paths = [str(path) for path in images]
+        found = plugin.get_mm_inputs(
+            paths, [], [], [1] * count, [0] * count, [0] * count, [[] for _ in paths], self.processor
+        )
+        return dict(found)
+
+    def picture(self, path: Path) -> Any:
+        """Return a picture (Pillow) as training hands it to the image processor: shrunk to the model's pixel limits."""
+        limits = {
+            "image_max_pixels": getattr(self.processor, "image_max_pixels", self.model.image_max_pixels),
+            "image_min_pixels": getattr(self.processor, "image_min_pixels", self.model.image_min_pixels),
+        }
+        return self.template.mm_plugin._regularize_images([str(path)], **limits)["images"][0]
+
+    def load_model(self) -> Any:
+        """Load the weights for inference, adapters merged in order, in the model's dtype.
+
+        A reward model comes with its value head, as `v_head`. Adapters of a quantised model stay beside it.
+        """
+        import torch
+        from llamafactory.model import load_model
+
+        model_args, finetuning_args = (copy.copy(part) for part in self._arguments)
+        if self._weights.full is not None:
+            model_args.model_name_or_path = str(self._weights.full.resolve())
+            model_args.model_revision = "main"
+        adapters = [str(folder.resolve()) for folder in own_adapters(self.model) + self._weights.adapters]
+        # Not among the arguments that are parsed: a comma in a path would split it.
+        model_args.adapter_name_or_path = adapters or None
+        model_args.device_map = self._device
+        network = load_model(
+            self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
+        )
+        if self.model.quantization != "none":
+            return _as_trained(network)
+        # LLaMA-Factory loads the dtype of the checkpoint, whatever `infer_dtype` says.
+        return network.to(getattr(torch, self.model.dtype))
+
+    def collator(self, model: Any) -> Any:
+        """Return LLaMA-Factory's own batch collator, padding on the left; ``model`` supplies the M-RoPE positions."""
+        from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
+
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.padding_side = "left"
+        return MultiModalDataCollatorForSeq2Seq(
+            template=self.template, model=model, tokenizer=tokenizer, processor=self.processor
+        )
+
+    def _pair(self, prompt: str, images: Sequence[Path], answer: str) -> tuple[list[int], list[int]]:
+        paths = [str(path) for path in images]
+        plugin = self.template.mm_plugin
+        content = self._expand(prompt, paths)
+        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        source, target = self.template.encode_oneturn(self.tokenizer, messages)
+        source, _ = plugin.process_token_ids(source, None, paths, [], [], self.tokenizer, self.processor)
+        return source, target
+
+    def _expand(self, prompt: str, paths: list[str]) -> str:
+        """Replace placeholders by image tokens; a lone image's tokens are remembered, as items repeat."""
+        alone = len(paths) == 1 and prompt.count(IMAGE_PLACEHOLDER) == 1
+        if not alone or "{{" in prompt or "<video>" in prompt or "<audio>" in prompt:
+            return self._plugin_expand(prompt, paths)
+        if paths[0] not in self._expansions:
+            if len(self._expansions) >= _KNOWN_EXPANSIONS:
+                self._expansions.clear()
+            self._expansions[paths[0]] = self._plugin_expand(IMAGE_PLACEHOLDER, paths)
+        return prompt.replace(IMAGE_PLACEHOLDER, self._expansions[paths[0]])
+
+    def _plugin_expand(self, text: str, paths: list[str]) -> str:
+        messages = [{"role": "user", "content": text}]
+        expanded = self.template.mm_plugin.process_messages(messages, paths, [], [], self.processor)
+        return str(expanded[0]["content"])
+
+
+def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    """Return one left-padded batch of model inputs on the CPU: ids, mask, positions and pixels.
+
+    A batch without images loses the dummy image that LLaMA-Factory adds for distributed training.
+    """
+    features = [
+        {"input_ids": list(ids), "attention_mask": [1] * len(ids), "labels": [-100] * len(ids),
+         "images": [str(path) for path in paths]}
+        for ids, paths in zip(prompts, images, strict=True)
+    ]  # fmt: skip
+    batch = dict(collator(features))
+    batch.pop("labels")
+    batch.pop("rope_deltas", None)
+    return batch if any(images) else _without_dummy(batch, max(len(ids) for ids in prompts))
+
+
+def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
+    return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
+
+
+def _load(model: ModelRef) -> tuple[tuple[Any, Any], Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
+        from llamafactory.data.template import TEMPLATES
+        from llamafactory.extras import constants
+        from llamafactory.hparams import get_infer_args
+        from llamafactory.model import load_tokenizer
+    if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
+        found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
+        raise UserError(Problem("environment", "IMAGE_PLACEHOLDER", found, "must be unset"))
+    if model.template not in TEMPLATES:
+        raise unknown_template(model.template, sorted(TEMPLATES))
+    # LLaMA-Factory logs to standard output, which belongs to our results.
+    logging.getLogger("llamafactory").setLevel(logging.ERROR)
+    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
+    _quiet_transformers()
+    try:
+        module = load_tokenizer(model_args)
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"Tokenizer or processor of {model.path} cannot be loaded: {_first_line(error)}",
+            "the folder is incomplete, the hub id does not exist, or there is no network",
+            "check model.path; a local folder needs config.json, tokenizer.json and processor files",
+        ) from error
+    return (model_args, finetuning_args), _private_template(module["tokenizer"], data_args), module
+
+
+def _arguments(model: ModelRef) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
+        "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
+        "finetuning_type": "lora", "default_system": model.default_system,
+    }  # fmt: skip
+    bits = None if model.quantization == "none" else model.quantization
+    optional = {"model_revision": model.revision, "quantization_bit": bits}
+    return arguments | {key: value for key, value in optional.items() if value is not None}
+
+
+def _as_trained(network: Any) -> Any:
+    """Let a quantised model read its weights as in training. On a CPU with bfloat16 instructions bitsandbytes repacks
+    them at the first forward pass that does not train: scales are rounded, and widths that are no multiple of a block's
+    64 weights end in an error."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return network
+
+
+def _private_template(tokenizer: Any, data_args: Any) -> Any:
+    # LLaMA-Factory's templates are module globals and `default_system` is written into them: give each encoder a copy.
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.data.template import TEMPLATES
+
+    shared = TEMPLATES[data_args.template]
+    TEMPLATES[data_args.template] = copy.deepcopy(shared)
+    try:
+        return get_template_and_fix_tokenizer(tokenizer, data_args)
+    finally:
+        TEMPLATES[data_args.template] = shared
+
+
+def _refuse_thinking(template: Any, name: str) -> None:
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    if isinstance(template, ReasoningTemplate):
+        plain = f"{name}_nothink"
+        step = f"Use {plain}" if plain in TEMPLATES else "Use the template of a model that does not reason"
+        found = f"{name} puts {template.thought_words[0].strip()} before every answer, so Yes or No never comes first"
+        raise UserError(Problem("", "model.template", found, "a template without reasoning", step))
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")

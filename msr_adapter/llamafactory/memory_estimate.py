@@ -1,0 +1,197 @@
+"""How much memory and disk a training will take: an estimate, from the model's files alone; nothing is loaded.
+
+Memory of one device, in bytes, for a batch of b rows of s tokens (docs/training.md has the formulas with an example):
+
+- weights: as loaded, 2 or 4 each. What is trained is held in float32, as LLaMA-Factory does, with its gradient and the
+  two moments of AdamW: 16 each (Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3.1). In 4 bits a weight that is
+  no word takes 0.516, with its constants (Dettmers et al., QLoRA, arXiv 2305.14314, section 3). `dpo` and `method:
+  full` hold a second copy, the reference.
+- b is twice the batch where rows are pairs or judged answers.
+- activations: s b (9 h + 4 i) values a block of width h with a gated feed-forward of width i, attention without its
+  score matrix; after Korthikanti et al., arXiv 2205.05198, section 4.1, whose feed-forward is 4 h wide. With gradient
+  checkpointing all blocks keep their input, s b h, and one at a time the rest.
+- logits: s b V values of the vocabulary V in the model's dtype, and three times in float32 for the loss.
+- 10% for what an allocator cannot use, and a device's own 0.8 GB.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.llamafactory.families import model_file
+from msr_adapter.llamafactory.weights import is_small
+
+_VISION = ("visual", "vision", "projector", "merger", "image_newline", "connector", "aligner")
+_WORDS = ("embed", "lm_head")
+_NOT_ADAPTED = (*_WORDS, "norm")
+_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+_QUANTISED = {"4": 0.516, "8": 1.0}
+_SAVED_STATE = 8
+_SLACK, _CONTEXT = 1.1, 800 * 10**6
+_TOKENISED = 13
+"""Bytes of a token in the trainer's cache: id 4, mask 1, label 8."""
+_CONTINUABLE = 2
+"""Checkpoints that keep what training goes on with, and all that stay where only the last model is kept."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's files say of it."""
+
+    parameters: int
+    language: int
+    """Of these, in the language model."""
+    words: int
+    """Of these, in the embeddings and the head, which stay as they are when weights are quantised."""
+    adapted: int
+    """Sum of inputs and outputs of the language model's linear layers: an adapter has rank times so many numbers."""
+    width: int
+    inner: int
+    blocks: int
+    vocabulary: int
+    exact: bool
+    """Whether parameters were counted in the weight files, not computed from the config."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one device, and on the disk."""
+
+    weights: int
+    trained: int
+    activations: int
+    logits: int
+    disk: int
+    exact: bool
+
+    @property
+    def memory(self) -> int:
+        """All of one device's."""
+        return round(_SLACK * (self.weights + self.trained + self.activations + self.logits)) + _CONTEXT
+
+    def __str__(self) -> str:
+        parts = ("weights", "trained", "activations", "logits")
+        return (f"about {_size(self.memory)} on each device ("
+                + ", ".join(f"{name} {_size(getattr(self, name))}" for name in parts) + ")")  # fmt: skip
+
+
+def model_shape(model: ModelRef) -> Shape | None:
+    """Return the shape of a model whose config is on this machine, else None. Reads headers; asks no network."""
+    config_file = model_file(model, "config.json")
+    if config_file is None:
+        return None
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    text = config.get("text_config") or config.get("llm_config") or config
+    try:
+        width, blocks = int(text["hidden_size"]), int(text["num_hidden_layers"])
+        inner, vocabulary = int(text["intermediate_size"]), int(text.get("vocab_size") or config["vocab_size"])
+    except (KeyError, TypeError):
+        return None
+    counted = _count(config_file.parent)
+    return Shape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
+
+
+def estimate(
+    train: Train, shape: Shape, longest: int, tokens: int, world: int = 1, steps: int | None = None
+) -> Estimate:
+    """Return what training takes: rows of ``longest`` tokens at most, ``tokens`` in all, in ``world`` processes.
+
+    ``steps`` tells how many checkpoints `checkpoint_steps` makes; without, the disk is that of the last ones.
+    """
+    loaded, full, trained = _WIDTHS[train.model.dtype], train.method == "full", _trained(train, shape)
+    shared = {"zero-2": (1, world), "zero-3": (world, world), "fsdp": (world, world)}.get(train.launch.strategy, (1, 1))
+    frozen = (shape.parameters - trained) * loaded if full else _loaded(train, shape)
+    reference = shape.parameters * loaded if full and train.objective in {"dpo", "kto"} else 0
+    state = trained * (4 / shared[0] + 12 / shared[1])
+    batch = train.batch_size * longest * (1 if train.objective == "sft" else 2)
+    checkpointing = not train.overrides.get("disable_gradient_checkpointing", is_small(train.model))
+    block = 9 * shape.width + 4 * shape.inner
+    values = shape.blocks * shape.width + block if checkpointing else shape.blocks * block
+    logits = batch * shape.vocabulary * (12 if loaded == 4 else loaded + 12)
+    saved = trained * 4 + (frozen if full else 0)
+    made = _checkpoints(train, steps)
+    continuable = min(made, _CONTINUABLE)
+    states, kept = continuable * trained * _SAVED_STATE, made if train.keep == "best" else continuable
+    disk = saved + kept * saved + states + tokens * _TOKENISED
+    return Estimate(
+        weights=math.ceil((frozen + reference) / shared[0]), trained=math.ceil(state),
+        activations=batch * values * loaded, logits=logits, disk=disk, exact=shape.exact,
+    )  # fmt: skip
+
+
+def _checkpoints(train: Train, steps: int | None) -> int:
+    """Return how many checkpoints a training of ``steps`` makes."""
+    if train.checkpoint_steps is None:
+        return train.checkpoints if steps is None else min(train.checkpoints, steps)
+    return _CONTINUABLE if steps is None else math.ceil(steps / train.checkpoint_steps)
+
+
+def _trained(train: Train, shape: Shape) -> int:
+    if train.method != "full":
+        return train.lora.rank * shape.adapted
+    parts = ((shape.language, train.freeze.language), (shape.parameters - shape.language, train.freeze.vision))
+    return sum(size for size, frozen in parts if not frozen)
+
+
+def _loaded(train: Train, shape: Shape) -> int:
+    """Return the bytes of the weights as they are loaded, in few bits perhaps."""
+    loaded = _WIDTHS[train.model.dtype]
+    each = _QUANTISED.get(str(train.model.quantization), loaded)
+    return math.ceil((shape.parameters - shape.words) * each + shape.words * loaded)
+
+
+def _count(folder: Path) -> tuple[int, int, int, int] | None:
+    """Count parameters, those of the language model, and the sizes of its linear layers in the weights' headers."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    parameters = language = words = adapted = 0
+    for path in files:
+        for name, entry in _header(path).items():
+            if name == "__metadata__":
+                continue
+            shape = entry["shape"]
+            parameters += math.prod(shape)
+            if any(part in name for part in _VISION):
+                continue
+            language += math.prod(shape)
+            if any(part in name for part in _WORDS):
+                words += math.prod(shape)
+            if len(shape) == 2 and not any(part in name for part in _NOT_ADAPTED):
+                adapted += sum(shape)
+    return parameters, language, words, adapted
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return dict(json.loads(file.read(length)))
+
+
+def _computed(config: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Compute the same from the config of a decoder with gated feed-forwards and a plain vision transformer."""
+    width, inner, blocks = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
+    heads = text.get("num_attention_heads", 1)
+    head = text.get("head_dim") or width // heads
+    keys = head * text.get("num_key_value_heads", heads)
+    matrices = [(width, head * heads), (width, keys), (width, keys), (head * heads, width), *[(width, inner)] * 3]
+    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    words = (text.get("vocab_size") or config["vocab_size"]) * width * (1 if tied else 2)
+    language = blocks * sum(math.prod(matrix) for matrix in matrices) + words
+    return language + _vision(config.get("vision_config") or {}), language, words, blocks * sum(map(sum, matrices))
+
+
+def _vision(vision: Mapping[str, Any]) -> int:
+    width = vision.get("embed_dim") or vision.get("hidden_size") or 0
+    depth = vision.get("depth") or vision.get("num_hidden_layers") or 0
+    inner = vision.get("intermediate_size") or vision.get("mlp_ratio", 4) * width
+    return int(depth * (4 * width**2 + 2 * width * inner))
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,75 @@
+"""How several processes share a model: what LLaMA-Factory's arguments say for each `train.launch.strategy`.
+
+DeepSpeed's and FSDP's settings stand in the training YAML itself: LLaMA-Factory's wheel brings no files for them.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+from msr_adapter.config.schema.execution import Launch, Strategy
+from msr_adapter.errors import Problem
+
+_BUCKET = 200_000_000
+"""Numbers that are sent at a time: 400 MB in half precision."""
+
+_DEEPSPEED: dict[str, Any] = {
+    # What the trainer knows already: one place sets it.
+    **dict.fromkeys(
+        ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"),
+        "auto"),
+    "bf16": {"enabled": "auto"},
+    "fp16": {"enabled": "auto"},
+    "zero_allow_untested_optimizer": True,
+}  # fmt: skip
+
+_ZERO_2 = {
+    "stage": 2, "contiguous_gradients": True, "overlap_comm": True, "reduce_scatter": True,
+    "reduce_bucket_size": _BUCKET, "allgather_partitions": True, "allgather_bucket_size": _BUCKET,
+}  # fmt: skip
+_ZERO_3 = {
+    "stage": 3, "contiguous_gradients": True, "overlap_comm": True,
+    # By the width of the model.
+    "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto",
+    # Otherwise the saved weights are empty.
+    "stage3_gather_16bit_weights_on_model_save": True,
+}  # fmt: skip
+
+_FSDP = {
+    "fsdp_version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True,
+    # One whole file, as without FSDP: what scores, resumes and exports reads nothing else.
+    "state_dict_type": "FULL_STATE_DICT",
+    "cpu_ram_efficient_loading": False,
+}  # fmt: skip
+
+STRATEGIES: dict[Strategy, dict[str, Any]] = {
+    "ddp": {},
+    "zero-2": {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_2}},
+    "zero-3": {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_3}},
+    "fsdp": {"fsdp": "full_shard auto_wrap", "fsdp_config": _FSDP},
+}
+"""Strategy -> LLaMA-Factory arguments."""
+
+LIBRARIES: dict[str, str] = {"zero-2": "deepspeed", "zero-3": "deepspeed", "ray": "ray"}
+"""Strategy or engine -> the library it needs beyond our own dependencies."""
+
+
+def parallel_arguments(strategy: Strategy, world: int, *, cuda: bool) -> dict[str, Any]:
+    """Return the arguments of ``world`` processes; none for a single one, which has nobody to share with."""
+    if world == 1:
+        return {}
+    return STRATEGIES[strategy] | ({} if cuda else {"ddp_backend": "gloo"})
+
+
+def check_launch(launch: Launch, where: str) -> list[Problem]:
+    """Return a problem for every library that is absent, and for what a cluster cannot be asked; imports nothing."""
+    engine = launch.engine if launch.nodes > 1 else ""
+    needed = {"strategy": launch.strategy, "engine": engine}
+    problems = [
+        Problem(where, f"train.launch.{field}", f"{value} needs {LIBRARIES[value]}, which is not installed", "",
+                f"pip install {LIBRARIES[value]}")
+        for field, value in needed.items() if value in LIBRARIES and find_spec(LIBRARIES[value]) is None
+    ]  # fmt: skip
+    if engine == "ray" and launch.processes == "auto":
+        found = "auto: the GPUs of a Ray cluster's machines are not known here"
+        problems.append(Problem(where, "train.launch.processes", found, "the number of processes on each machine"))
+    return problems

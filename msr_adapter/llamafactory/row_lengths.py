@@ -1,0 +1,241 @@
+"""Lengths in tokens without a model: the tokenizer's own file where it is on this machine, else an estimate."""
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from msr_adapter.config.schema import ModelRef
+from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.families import model_file, of_template
+from msr_adapter.llamafactory.trainer_entrypoint import die_with
+
+Count = Callable[[str], int]
+
+_ROLES = 24
+"""Tokens of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
+_SYSTEM = "You are a helpful assistant."
+_BYTES_PER_TOKEN = 3
+"""UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
+
+
+def token_counter(model: ModelRef) -> tuple[Count, str]:
+    """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
+    path = model_file(model, "tokenizer.json")
+    if path is None:
+        return (lambda text: math.ceil(len(text.encode()) / _BYTES_PER_TOKEN),
+                f"estimated: the tokenizer of {model.path} is not on this machine yet")  # fmt: skip
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
+
+
+def overhead(model: ModelRef, count: Count) -> int:
+    """Return the tokens of a prompt beside its text and pictures, at most: roles, system text, the answer's end."""
+    return _ROLES + count(_SYSTEM if model.default_system is None else model.default_system)
+
+
+def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
+    """Return the tokens of a picture within the budgets of ``model``; None when its kind is not known here.
+
+    Qwen2-VL and its kin have one token per square of pixels: the sides are rounded to whole squares, down where the
+    processor has to shrink the picture and up where it has to enlarge it (Wang et al., arXiv 2409.12191).
+    """
+    squares = _squares(model)
+    if squares is None:
+        return family.image_tokens or None if (family := of_template(model.template)) else None
+    side, least, most = squares
+    budget = min(max(width * height, model.image_min_pixels), model.image_max_pixels)
+    scale = math.sqrt(budget / (width * height)) / side
+    wide, high = width * scale, height * scale
+    rounded = round(wide) * round(high)
+    if least <= rounded <= most:
+        return rounded
+    bound, cut = (most, math.floor) if rounded > most else (least, math.ceil)
+    fit = math.sqrt(bound / (wide * high))
+    return max(1, cut(wide * fit)) * max(1, cut(high * fit))
+
+
+def _squares(model: ModelRef) -> tuple[int, float, float] | None:
+    """Return the side of a square in pixels, and the fewest and most squares that the model's own processor makes."""
+    path = model_file(model, "processor_config.json") or model_file(model, "preprocessor_config.json")
+    settings: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    settings = settings.get("image_processor", settings)
+    if {"patch_size", "merge_size"} <= settings.keys():
+        side = int(settings["patch_size"]) * int(settings["merge_size"])
+        size = settings.get("size") or {}
+        least = settings.get("min_pixels") or size.get("shortest_edge") or 4 * side**2
+        most = settings.get("max_pixels") or size.get("longest_edge") or math.inf
+        return side, least / side**2, most / side**2
+    family = of_template(model.template)
+    return (family.token_side, 4.0, math.inf) if family and family.token_side else None
+
+
+# The exact length of training rows through the trained template: in parallel, every distinct image processed once.
+
+Tokens = NDArray[np.int64]
+
+UNREADABLE = -1
+"""Stands for the length of a row whose image cannot be read."""
+
+_ROWS_PER_TASK, _IMAGES_PER_TASK = 1_000, 64
+_ROWS_PER_WORKER, _IMAGES_PER_WORKER = 20_000, 1_000
+"""A worker loads its libraries for some seconds: with less than this to do, fewer are as fast."""
+_MOST_WORKERS = 16
+
+Given = TypeVar("Given")
+Done = TypeVar("Done")
+
+
+class Asked(NamedTuple):
+    """One row to be measured."""
+
+    prompt: str
+    answers: tuple[str, ...]
+    """The longest one counts."""
+    images: tuple[Path, ...] = ()
+
+
+class Measurer:
+    """Measures rows with one encoder, or with one in each of several processes; the result is the same."""
+
+    def __init__(self, encoder: Encoder, pool: Executor | None, workers: int) -> None:
+        self._encoder, self._pool, self._ahead = encoder, pool, 2 * workers
+        self._expansions: dict[Path, str] = {}
+        self.faults: dict[Path, str] = {}
+        """Image -> why it cannot be read."""
+
+    def learn(self, images: Iterable[Path], advance: Callable[[int], None] = lambda _: None) -> None:
+        """Process each distinct image that is not known yet, once. Memory: a path and a pointer an image."""
+        known: dict[str, str] = {}  # images of one size share one text
+        new = dict.fromkeys(path for path in images if path not in self._expansions and path not in self.faults)
+        for paths, found in self._each(_expand, _batched(new, _IMAGES_PER_TASK)):
+            for path, (expansion, fault) in zip(paths, found, strict=True):
+                if fault:
+                    self.faults[path] = fault
+                else:
+                    self._expansions[path] = known.setdefault(expansion, expansion)
+            advance(len(paths))
+
+    def lengths(self, rows: Iterable[Asked]) -> Iterator[Tokens]:
+        """Yield the lengths of ``rows`` in their order, some at a time; images that are not learned are processed.
+
+        A row's length is that of prompt, longest answer and end of sequence, before any cut. Rows with an image that
+        cannot be read have `UNREADABLE`. Memory: some thousand rows a worker.
+        """
+        for _, lengths in self._each(_measure, map(self._with_expansions, _batched(rows, _ROWS_PER_TASK))):
+            yield lengths
+
+    def _with_expansions(self, rows: tuple[Asked, ...]) -> "_Part":
+        images = {path for row in rows for path in row.images}
+        self.learn(images)
+        needed = {path: self._expansions[path] for path in images if path in self._expansions}
+        return _Part(rows, needed)
+
+    def _each(self, work: Callable[[Encoder, Given], Done], tasks: Iterable[Given]) -> Iterator[tuple[Given, Done]]:
+        if self._pool is None:
+            yield from ((task, work(self._encoder, task)) for task in tasks)
+            return
+        waiting: deque[tuple[Given, Future[Done]]] = deque()
+        rest = iter(tasks)
+        while True:
+            for task in islice(rest, max(0, self._ahead - len(waiting))):
+                waiting.append((task, self._pool.submit(_in_worker, work, task)))
+            if not waiting:
+                return
+            task, future = waiting.popleft()
+            yield task, future.result()
+
+
+class _Part(NamedTuple):
+    rows: tuple[Asked, ...]
+    expansions: Mapping[Path, str]
+
+
+@contextlib.contextmanager
+def measuring(encoder: Encoder, rows: int, images: int, workers: int | None = None) -> Iterator[Measurer]:
+    """Yield a measurer for about so many ``rows`` and distinct ``images``; ``workers`` sets the number of processes.
+
+    Unless told, there are as many as pay, at most one for each core that this process may use, and 16.
+    """
+    count = useful_workers(rows, images) if workers is None else workers
+    if count < 2:
+        yield Measurer(encoder, None, 1)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
+    with ProcessPoolExecutor(count, context, _start_worker, (encoder.model, os.getpid())) as pool:
+        try:
+            yield Measurer(encoder, pool, count)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def useful_workers(rows: int, images: int) -> int:
+    """Return how many processes are worth their start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    worth = max(rows // _ROWS_PER_WORKER, images // _IMAGES_PER_WORKER)
+    return max(1, min(worth, cores, _MOST_WORKERS))
+
+
+def image_fault(path: Path) -> str:
+    """Say why ``path`` cannot be decoded to its last pixel; empty when it can."""
+    try:
+        with PIL.Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # all that Pillow raises
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _expand(encoder: Encoder, paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return of each image the text that stands for it in a prompt, and why it cannot be read."""
+    faults = [image_fault(path) for path in paths]
+    return [("" if fault else encoder.expansion(path), fault) for path, fault in zip(paths, faults, strict=True)]
+
+
+def _measure(encoder: Encoder, part: _Part) -> Tokens:
+    encoder.remember(part.expansions)
+    return np.array([_length(encoder, row, part.expansions) for row in part.rows], dtype=np.int64)
+
+
+def _length(encoder: Encoder, row: Asked, readable: Mapping[Path, str]) -> int:
+    if any(path not in readable for path in row.images):
+        return UNREADABLE
+    return max(encoder.row_length(row.prompt, row.images, answer) for answer in row.answers)
+
+
+_worker: Encoder | None = None
+"""The encoder of a worker process."""
+
+
+def _start_worker(model: ModelRef, parent: int) -> None:
+    global _worker
+    die_with(parent)
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _worker = Encoder(model)
+
+
+def _in_worker(work: Callable[[Encoder, Given], Done], task: Given) -> Done:
+    assert _worker is not None
+    return work(_worker, task)
+
+
+def _batched(values: Iterable[Given], size: int) -> Iterator[tuple[Given, ...]]:
+    rest = iter(values)
+    while batch := tuple(islice(rest, size)):
+        yield batch

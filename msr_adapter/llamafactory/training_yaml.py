@@ -1,0 +1,236 @@
+"""The training YAML that `llamafactory-cli train` accepts, from our `Train` config."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msr_adapter.config.schema import Train
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import write_text
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
+from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
+from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
+from msr_adapter.llamafactory.parallelism import parallel_arguments
+from msr_adapter.llamafactory.weights import Weights, is_small, own_adapters, resolve_model, starting_weights
+
+_LOG_LINES = 50
+_FOREVER_S = 180_000_000
+
+REFUSED = {
+    **dict.fromkeys(
+        ("model_name_or_path", "model_revision", "template", "default_system", "image_max_pixels", "image_min_pixels",
+         "bf16", "fp16"), "set it under train.model"),
+    **dict.fromkeys(
+        ("finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_dora", "use_rslora"),
+        "set it under train.method and train.lora"),
+    **dict.fromkeys(("adapter_name_or_path", "create_new_adapter"), "set it under train.start or train.model.adapter"),
+    "quantization_bit": "set it under train.model.quantization",
+    **dict.fromkeys(
+        ("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model", "additional_target"),
+        "set it under train.freeze"),
+    **dict.fromkeys(
+        ("pref_beta", "pref_ftx", "dpo_label_smoothing", "simpo_gamma", "kto_chosen_weight", "kto_rejected_weight"),
+        "set it under train.preference"),
+    "pref_loss": "set it under train.preference.loss; with trl 0.24, LLaMA-Factory 0.9.5 trains any other as sigmoid",
+    **dict.fromkeys(
+        ("ref_model", "ref_model_adapters", "ref_model_quantization_bit"),
+        "the reference is the model that training starts from (train.start)"),
+    **dict.fromkeys(
+        ("reward_model", "reward_model_adapters", "reward_model_quantization_bit", "reward_model_type", "ppo_epochs"),
+        "there is no objective ppo"),
+    **dict.fromkeys(
+        ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+         "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "cutoff_len",
+         "train_on_prompt"), "the field of the same meaning under train sets it"),
+    "seed": "the pipeline's seed sets it",
+    **dict.fromkeys(
+        ("deepspeed", "fsdp", "fsdp_config", "ddp_backend", "ray_num_workers", "master_addr", "master_port"),
+        "set it under train.launch"),
+    **dict.fromkeys(
+        ("stage", "do_train", "dataset", "dataset_dir", "media_dir", "eval_dataset", "output_dir",
+         "overwrite_output_dir", "resume_from_checkpoint"), "msr names these files itself"),
+    **dict.fromkeys(
+        ("save_strategy", "save_steps", "save_total_limit", "save_only_model", "load_best_model_at_end",
+         "ignore_data_skip", "early_stopping_steps"), "train.checkpoints, train.keep and train.selection decide it"),
+    **dict.fromkeys(
+        ("tokenized_path", "overwrite_cache", "streaming", "max_samples", "val_size", "mix_strategy",
+         "interleave_probs"), "it would train on other rows than the written data set"),
+    **dict.fromkeys(
+        ("use_fast_tokenizer", "split_special_tokens", "add_tokens", "add_special_tokens", "new_special_tokens_config",
+         "resize_vocab", "enable_thinking", "tool_format", "image_do_pan_and_scan", "crop_to_patches", "mask_history"),
+        "prompts would be encoded differently in training than in scoring"),
+    **dict.fromkeys(
+        ("pure_bf16", "pissa_init", "pissa_iter", "pissa_convert", "adapter_folder", "use_llama_pro",
+         "mixture_of_depths", "train_from_scratch", "rope_scaling", "quantization_method", "quantization_type",
+         "double_quantization", "quantization_device_map"),
+        "the trained model would not be the one that is scored"),
+    "packing": "rows would see each other; neat_packing keeps them apart",
+    **dict.fromkeys(
+        ("hf_hub_token", "ms_hub_token", "om_hub_token", "hub_token", "swanlab_api_key"),
+        "secrets stand in no file: LLaMA-Factory's libraries read theirs from the environment (HF_TOKEN, ...)"),
+}  # fmt: skip
+"""LLaMA-Factory keys that ``train.overrides`` may not set, and why."""
+
+
+def check_overrides(overrides: Mapping[str, Any], where: str = "") -> list[Problem]:
+    """Return a problem for every override that msr sets itself, or that the YAML reader would misread."""
+    problems = [
+        Problem(where, f"train.overrides.{key}", "this key is msr's own", REFUSED[key])
+        for key in overrides if key in REFUSED
+    ]  # fmt: skip
+    return problems + [
+        Problem(where, f"train.overrides.{key}", f"{value!r} holds ${{, which LLaMA-Factory would interpolate")
+        for key, value in overrides.items() if _interpolates(value)
+    ]  # fmt: skip
+
+
+def unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for every override LLaMA-Factory has no argument for; imports llamafactory (seconds)."""
+    from llamafactory.hparams.parser import _TRAIN_ARGS
+
+    known = sorted({field.name for part in _TRAIN_ARGS for field in dataclasses.fields(part)})
+    unknown = [key for key in overrides if key not in known]
+    near = {key: difflib.get_close_matches(key, known, n=1) for key in unknown}
+    return [
+        Problem("", f"train.overrides.{key}", "LLaMA-Factory has no such argument",
+                f"did you mean {near[key][0]}" if near[key] else "")
+        for key in unknown
+    ]  # fmt: skip
+
+
+def training_config(
+    train: Train, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool, world: int = 1
+) -> dict[str, Any]:
+    """Return the LLaMA-Factory arguments of this training in ``world`` processes; every path absolute.
+
+    Raises `UserError` for what this training cannot be, and for overrides and paths that LLaMA-Factory would misread.
+    """
+    start = starting_weights(train)
+    rows = count_rows(dataset_dir / TRAIN)
+    config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
+    config |= _files(data_dir, dataset_dir, output_dir)
+    steps = expected_steps(train, rows, world)
+    config |= parallel_arguments(train.launch.strategy, world, cuda=cuda)
+    config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
+    config |= _checkpoints(train, steps, config["logging_steps"])
+    problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)
+    problems += check_start(train, start)
+    problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
+                 for key, value in config.items() if key not in train.overrides and _interpolates(value)]  # fmt: skip
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def expected_steps(train: Train, rows: int, world: int = 1) -> int:
+    """Return the optimizer steps that ``world`` processes take together over ``rows`` rows."""
+    if train.max_steps is not None:
+        return train.max_steps
+    per_epoch = math.ceil(math.ceil(rows / (train.batch_size * world)) / train.gradient_accumulation)
+    return math.ceil(train.epochs * max(per_epoch, 1))
+
+
+def write_yaml(path: Path, config: Mapping[str, Any], comment: str) -> None:
+    """Write ``config`` so that PyYAML and OmegaConf read the same values: quoted strings, floats with a point."""
+    body = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + body)
+
+
+def _model(train: Train, start: Weights, *, cuda: bool) -> dict[str, Any]:
+    model = settled(train.model)
+    adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
+    config = {
+        "model_name_or_path": str(start.full.resolve()) if start.full else resolve_model(model.path),
+        "model_revision": None if start.full else model.revision, "template": model.template,
+        # Merged into the model, which then is the reference of DPO and KTO; without a new adapter, the base would be.
+        "adapter_name_or_path": ",".join(adapters) or None, "create_new_adapter": True if adapters else None,
+        "default_system": model.default_system, "image_max_pixels": model.image_max_pixels,
+        "image_min_pixels": model.image_min_pixels,
+        "bf16": model.dtype == "bfloat16", "fp16": model.dtype == "float16", "use_cpu": None if cuda else True,
+    }  # fmt: skip
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _task(train: Train) -> dict[str, Any]:
+    return {"do_train": True, **objective_arguments(train), **method_arguments(train)}
+
+
+def _schedule(train: Train, seed: int) -> dict[str, Any]:
+    length = {"num_train_epochs": train.epochs} if train.max_steps is None else {"max_steps": train.max_steps}
+    return {
+        **length, "per_device_train_batch_size": train.batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation, "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.scheduler, "warmup_ratio": train.warmup_ratio, "weight_decay": train.weight_decay,
+        "cutoff_len": train.cutoff_len, "seed": seed,
+    }  # fmt: skip
+
+
+def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+    return {
+        "dataset": TRAIN, "dataset_dir": str(dataset_dir.resolve()), "media_dir": str(data_dir.resolve()),
+        "output_dir": str(output_dir.resolve()),
+        # A map cache is keyed by paths, not by the images' content: never reuse one.
+        "overwrite_cache": True,
+    }  # fmt: skip
+
+
+def _evaluation(train: Train, dataset_dir: Path) -> dict[str, Any]:
+    """Return the validation rows if the overrides ask LLaMA-Factory for a loss on them: encoding them costs time."""
+    overrides = train.overrides
+    asked = overrides.get("do_eval") or overrides.get("eval_strategy") not in (None, False, "no")
+    if not asked or not (dataset_dir / VALIDATION).is_dir():
+        return {}
+    return {"eval_dataset": VALIDATION, "per_device_eval_batch_size": train.batch_size}
+
+
+def _defaults(train: Train, steps: int) -> dict[str, Any]:
+    """Return keys that ``train.overrides`` may replace."""
+    return {
+        "logging_steps": _log_interval(train, steps), "plot_loss": True, "report_to": "none",
+        "include_num_input_tokens_seen": "non_padding",
+        # Ranks wait for the first one's tokenising; the default of half an hour ends long runs.
+        "ddp_timeout": _FOREVER_S,
+        "disable_gradient_checkpointing": is_small(train.model),
+    }  # fmt: skip
+
+
+def _log_interval(train: Train, steps: int) -> int:
+    """Return about a fiftieth of the steps; it divides an interval of checkpoints that was asked for."""
+    wanted, saved = max(1, steps // _LOG_LINES), train.checkpoint_steps
+    return wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
+
+
+def _checkpoints(train: Train, steps: int, logging_steps: Any) -> dict[str, Any]:
+    """Return when states are saved: always with a line of the log, whose mean a resumed training continues exactly."""
+    if not train.checkpoints and train.checkpoint_steps is None:
+        return {"save_strategy": "no"}
+    line = logging_steps if isinstance(logging_steps, int) and logging_steps > 0 else 1
+    every = train.checkpoint_steps or line * math.ceil(steps / max(train.checkpoints, 1) / line)
+    # The one before the last stays: several processes do not end their parts of a checkpoint at the same time.
+    return {"save_strategy": "steps", "save_steps": every, "save_total_limit": 2 if train.keep == "last" else None}
+
+
+def _interpolates(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_interpolates(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(_interpolates(part) for part in value)
+    return isinstance(value, str) and "${" in value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string value, so that no reader takes `1e5` or `no` for anything else."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = text.isidentifier() and text.lower() not in {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _quoted)

@@ -1,0 +1,197 @@
+"""Scores as 32-bit keys: counting below positives without sorting 64-bit numbers, and exact all the same.
+
+A key is the score's place between the smallest and the largest, cut to one of 2**32 cells: a larger score never has a
+smaller key. NumPy sorts keys in about 0.6 of the time of the scores. Cells are so narrow that a positive is nearly
+always alone in its own; the few that are not are counted among the scores of their cells.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from msr_adapter.metrics.groups import Floats, Groups, Integers, Scores
+
+_CELLS = 2.0**32 - 2.0**10
+_SPANS = (1e-200, 1e200)
+_ALONE = 0.9
+_COARSE = 16
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where the first cell begins, and how many there are per unit of score."""
+
+    low: float
+    per_unit: float
+
+    def __call__(self, scores: Scores) -> npt.NDArray[np.uint32]:
+        """Return the cells of ``scores``, in their order."""
+        places = np.subtract(scores, self.low, dtype=np.float64)
+        places *= self.per_unit
+        return places.astype(np.uint32)
+
+
+def make_keys(scores: Scores, positives: Scores) -> Keys | None:
+    """Return keys for ``scores``, or None where they would not help.
+
+    That is with infinite scores, and when many of the ascending ``positives`` share a cell: with ties, or with scores
+    far from all others.
+    """
+    low, high = float(scores.min()), float(scores.max())
+    if not _SPANS[0] < high - low < _SPANS[1]:
+        return None
+    keys = Keys(low, _CELLS / (high - low))
+    cells = keys(positives)
+    return keys if np.count_nonzero(cells[1:] != cells[:-1]) >= _ALONE * (len(cells) - 1) else None
+
+
+def twice_below_by_keys(run: Callable[..., Iterable[Any]], blocks: list[Scores], positives: Scores, keys: Keys) -> int:
+    """Return, summed over ascending ``positives``, 2 x scores below + scores equal, over all ``blocks``.
+
+    The positives are among the scores. ``run`` maps a function over the blocks, in threads or not.
+    """
+    cells, below, inside = keys(positives), 0, np.zeros(len(positives), np.int64)
+    for lower, tied, counts in run(lambda block: _count(keys(block), cells), blocks):
+        below += lower
+        inside[tied] += counts
+    crowded = np.flatnonzero(inside > 1)  # the others are alone with themselves
+    if not len(crowded):
+        return 2 * below + len(positives)
+    wanted = np.unique(cells[crowded])
+    found = np.sort(np.concatenate(list(run(lambda block: _in_cells(block, keys, wanted), blocks))))
+    first = np.searchsorted(keys(found), cells[crowded])  # keys do not fall along sorted scores
+    left = np.searchsorted(found, positives[crowded], side="left")
+    right = np.searchsorted(found, positives[crowded], side="right")
+    return 2 * below + len(positives) - len(crowded) + int((left - first).sum() + (right - first).sum())
+
+
+def _count(block: npt.NDArray[np.uint32], cells: npt.NDArray[np.uint32]) -> tuple[int, Integers, Integers]:
+    """Return the keys below all ``cells`` in sum, the cells that hold a key of the block, and how many they hold."""
+    block.sort()
+    below = np.searchsorted(block, cells, side="left")
+    tied = np.flatnonzero(block.take(below, mode="clip") == cells)
+    return int(below.sum()), tied, np.searchsorted(block, cells[tied], side="right") - below[tied]
+
+
+def _in_cells(block: Scores, keys: Keys, wanted: npt.NDArray[np.uint32]) -> Scores:
+    """Return the scores of the block whose cell is ``wanted`` (ascending)."""
+    near = np.zeros(2 ** (32 - _COARSE), bool)
+    near[wanted >> _COARSE] = True
+    cells = keys(block)
+    rows = np.flatnonzero(near[cells >> _COARSE])
+    cells = cells[rows]
+    return np.asarray(block[rows[wanted.take(np.searchsorted(wanted, cells), mode="clip") == cells]])
+
+
+# Pooled AUC: the probability that a random positive of any user scores above a random negative of any user.
+
+_SMALLEST_BLOCK = 2**19
+_LARGEST_BLOCK = 2**21
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use, at most four: sorting gains nothing beyond."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pooled_auc(groups: Groups, threads: int | None = None) -> float:
+    """Return the Mann-Whitney AUC over all pairs of a positive and a negative, ties counting half (mid-ranks).
+
+    Exact: pairs are counted in integers. Blocks of scores are sorted and searched for the positives, on ``threads``
+    threads, so that beside the positives only one block per thread is copied. O(n log n) time. NaN without negatives.
+    """
+    workers = threads or available_threads()
+    positives = np.sort(groups.scores[groups.positives])
+    count, total = len(positives), len(groups.scores)
+    if total == count:
+        return float("nan")
+    size = min(max(-(-total // workers), _SMALLEST_BLOCK), _LARGEST_BLOCK)
+    blocks = [groups.scores[start : start + size] for start in range(0, total, size)]
+    keys = make_keys(groups.scores, positives)
+    if min(workers, len(blocks)) == 1:
+        twice = _twice(map, blocks, positives, keys)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            twice = _twice(pool.map, blocks, positives, keys)
+    return _share(twice, count, total - count)
+
+
+def _twice(run: Callable[..., Iterable[Any]], blocks: list[Scores], positives: Scores, keys: Keys | None) -> int:
+    """Return, summed over positives, 2 x scores below + scores equal; ``run`` maps over the blocks."""
+    if keys is None:
+        return sum(run(lambda block: _twice_below(block, positives), blocks))
+    return twice_below_by_keys(run, blocks, positives, keys)
+
+
+def _twice_below(block: Scores, positives: Scores) -> int:
+    """Return, summed over positives, 2 x scores below + scores equal; each search starts where the last one ended."""
+    ordered = np.sort(block)
+    below = np.searchsorted(ordered, positives, side="left")
+    tied = ordered.take(below, mode="clip") == positives  # few, as a rule: only they need the second search
+    equal = np.searchsorted(ordered, positives[tied], side="right") - below[tied]
+    return int(2 * below.sum() + equal.sum())
+
+
+def _share(twice: int, positives: int, negatives: int) -> float:
+    # Among the positives themselves, "2 x below + equal" adds up to the square of their number, whatever their ties.
+    return (twice - positives * positives) / (2 * positives * negatives)
+
+
+class PooledResampler:
+    """Pooled AUC of users counted ``weights[u]`` times each: one sort, then O(n) per resample.
+
+    Holds one int64 per score and three per positive.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        order = np.argsort(groups.scores)
+        ordered = groups.scores[order]
+        positives = groups.scores[groups.positives]
+        self._below = np.searchsorted(ordered, positives, side="left")
+        self._up_to = np.searchsorted(ordered, positives, side="right")
+        self._owner: Integers = np.repeat(np.arange(groups.users), groups.sizes)[order]
+        self._owners, self._sizes, self._counts = groups.owners, groups.sizes, groups.counts
+
+    def auc(self, weights: Iterable[npt.NDArray[np.int64]]) -> Floats:
+        """Return the AUC of each array of weights (users,); buffers of two int64 per score are reused."""
+        prefix = np.zeros(len(self._owner) + 1, np.int64)
+        gathered = np.empty(len(self._owner), np.int64)
+        return np.array([self._one(weight, gathered, prefix) for weight in weights])
+
+    def _one(self, weight: npt.NDArray[np.int64], gathered: Integers, prefix: Integers) -> float:
+        np.take(weight, self._owner, out=gathered, mode="clip")
+        np.cumsum(gathered, out=prefix[1:])
+        twice = int(np.dot(weight[self._owners], prefix[self._below] + prefix[self._up_to]))
+        positives = int(np.dot(weight, self._counts))
+        return _share(twice, positives, int(np.dot(weight, self._sizes)) - positives)
+
+
+def pooled_auc_per_user(groups: Groups) -> Floats:
+    """Return values of the users (users,) whose mean is the pooled AUC and whose variance / users is its variance.
+
+    The AUC plus each user's influence on it: DeLong's structural components of the user's positives and negatives
+    (DeLong et al., 1988), added up per user because one user's candidates are not independent (Obuchowski,
+    "Nonparametric analysis of clustered ROC curve data", Biometrics 1997). O(n log n) time. Needs negatives.
+    """
+    is_negative = np.ones(len(groups.scores), bool)
+    is_negative[groups.positives] = False
+    positives, negatives = groups.scores[groups.positives], groups.scores[is_negative]
+    won = _share_below(positives, negatives)
+    lost = 1 - _share_below(negatives, positives)
+    auc = float(won.mean())
+    influence = np.zeros(len(groups.scores))
+    influence[groups.positives] = (won - auc) / len(positives)
+    influence[is_negative] = (lost - auc) / len(negatives)
+    return np.asarray(auc + groups.users * np.add.reduceat(influence, groups.offsets[:-1]))
+
+
+def _share_below(values: Scores, others: Scores) -> Floats:
+    """Return for each value the share of ``others`` below it, ties counting half."""
+    ordered = np.sort(others)
+    twice = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    return twice / (2 * len(ordered))

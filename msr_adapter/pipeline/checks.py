@@ -1,0 +1,221 @@
+"""Whether the libraries of the fitted baselines and of the workers are installed."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.schema import Execution, ModelRef
+from msr_adapter.doctor.optional_libraries import BASELINES, RAY, RECTOOLS, is_there
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import bundled_model
+from msr_adapter.ownership import folder_problems
+from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.resolve import check_templates, template_notes
+from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.selecting import check_selection
+from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.pipeline.weights import check_training, check_weights, roles
+from msr_adapter.progress import Reporter
+
+_NEEDED = {"item-knn": ("implicit",), "mf": ("implicit",), "sasrec": ("implicit", "pytorch_lightning", "rectools")}
+
+
+def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
+    """Return one problem for all the baselines whose libraries are absent; nothing is imported."""
+    absent = {name: [each for each in _NEEDED.get(name, ()) if find_spec(each) is None] for name in baselines}
+    short = sorted(name for name, libraries in absent.items() if libraries)
+    if not short:
+        return []
+    libraries = sorted({each for name in short for each in absent[name]})
+    commands = [BASELINES] if set(libraries) - {"rectools"} else []
+    commands += [RECTOOLS] if "rectools" in libraries else []
+    found = f"{', '.join(short)} cannot be fitted: {', '.join(libraries)} not installed"
+    step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"
+    return [Problem(where, "evaluate.baselines", found, next_step=step)]
+
+
+def check_engine(execution: Execution, where: str) -> list[Problem]:
+    """Return a problem if the workers are Ray's and Ray is absent."""
+    if execution.engine != "ray" or is_there("ray"):
+        return []
+    step = f"Run `{RAY}`, or set execution.engine=local"
+    return [Problem(where, "execution.engine", "Ray is not installed", next_step=step)]
+
+
+# Everything that can be known before a model is loaded.
+
+_LEAST_FREE = 2**30
+
+
+def check(loaded: LoadedPipeline) -> list[Problem]:
+    """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
+    from msr_adapter.data import check as check_data
+    from msr_adapter.data import check_protocol
+    from msr_adapter.llamafactory.parallelism import check_launch
+    from msr_adapter.llamafactory.training_yaml import check_overrides
+    from msr_adapter.llamafactory.versions import check_versions
+
+    pipeline = loaded.pipeline
+    return [
+        *check_data(pipeline.data),
+        *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
+        *prompts_of(pipeline).check(),
+        *_check_models(loaded),
+        *check_weights(loaded),
+        *check_templates(loaded),
+        *check_training(loaded),
+        *_check_servers(loaded),
+        *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
+        *check_launch(pipeline.train.launch, loaded.where("train.launch")),
+        *check_selection(loaded),
+        *check_versions(),
+        *_check_slices(loaded),
+        *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
+        *check_engine(pipeline.execution, loaded.where("execution.engine")),
+        *_check_run_dir(loaded),
+    ]
+
+
+def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
+    return [
+        *template_notes(loaded),
+        *_asked_often(loaded, stages),
+        *_orders(loaded, stages),
+        *_note_memory(loaded, stages),
+    ]
+
+
+def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Estimate what training takes, with the longest row as forecast, else as long as rows may be."""
+    from msr_adapter.llamafactory.memory_estimate import estimate, model_shape
+
+    train = loaded.pipeline.train
+    if loaded.pipeline.evaluate.scorer is not None:  # nothing is trained
+        return []
+    if train.model.backend != "huggingface" or (shape := model_shape(train.model)) is None:
+        return []
+    forecast = RunFolder(loaded.run_dir).manifest("forecast") if stages.get("forecast") == "up to date" else None
+    tokens = min(train.cutoff_len, forecast.summary["row"]["max"] if forecast else train.cutoff_len)
+    processes = train.launch.processes
+    world = train.launch.nodes * (1 if processes == "auto" else processes)
+    needed = estimate(train, shape, tokens, 0, world)
+    return [f"training will take {needed} with {train.batch_size} x {tokens:,} tokens: an estimate"]
+
+
+def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    protocol = loaded.pipeline.evaluate.protocol
+    if protocol.negatives.kind != "all":
+        return []
+    scored = 2 if "base" in loaded.pipeline.evaluate.baselines else 1
+    manifest = RunFolder(loaded.run_dir).manifest("data") if stages["data"] == "up to date" else None
+    if manifest is None:
+        number = "once per test user and item; `msr build-data` counts them"
+    else:
+        number = f"{manifest.summary['splits']['test']['candidates'] * scored:,} times ({scored} scored)"
+    return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
+
+
+def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    if stages["data"] != "up to date" or stages.get("forecast") != "up to date":
+        return []
+    from msr_adapter.pipeline.prompt_order import compare_orders
+
+    return compare_orders(loaded.pipeline, RunFolder(loaded.run_dir))
+
+
+def look_deep(loaded: LoadedPipeline, stages: Mapping[str, str], reporter: Reporter) -> dict[str, Any]:
+    """Check the written rows as before a training, and return what was found with a sentence, ``said``; imports torch.
+
+    ``stages`` is `plan`'s answer. Raises `UserError` with everything that is wrong, and if there are no rows yet.
+    """
+    from msr_adapter.train import preflight
+
+    if "dataset" not in stages:
+        found, step = "a server scores: this run has no training to look at", "Add --set evaluate.scorer=null"
+        raise UserError(Problem(loaded.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
+    if stages["dataset"] != "up to date":
+        found = f"the rows are not there or not up to date ({stages['dataset']})"
+        raise UserError(Problem(loaded.run_dir.as_posix(), "", found, "", "Run `msr build-data` first"))
+    folder = RunFolder(loaded.run_dir)
+    found_in = preflight(loaded.pipeline.train, folder.stage("data"), folder.stage("dataset"), reporter)
+    said = (f"{found_in['rows']:,} rows of at most {found_in['longest_row']:,} tokens and {found_in['images']:,} "
+            "images are as the training needs them")  # fmt: skip
+    return {**found_in, "said": said}
+
+
+def require(loaded: LoadedPipeline) -> None:
+    """Raise one `UserError` with all problems found by `check`."""
+    if problems := check(loaded):
+        raise UserError(problems)
+
+
+def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
+    tables = loaded.pipeline.evaluate.tables
+    if tables.items is None and tables.users is None:
+        return []
+    from msr_adapter.evaluate.slice_groups import check_tables
+
+    return check_tables(tables, loaded.where("evaluate.tables"))
+
+
+def _check_models(loaded: LoadedPipeline) -> list[Problem]:
+    found = [_check_model(loaded.where(f"{role}.path"), role, model) for role, model in roles(loaded).items()]
+    return [problem for problem in found if problem]
+
+
+def _check_model(where: str, role: str, model: ModelRef) -> Problem | None:
+    folder = bundled_model(model.path) or Path(model.path)
+    looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
+    if model.backend != "huggingface" or not looks_local:
+        return None
+    if (folder / "config.json").is_file():
+        return None
+    found = "no config.json in this folder" if folder.is_dir() else "no such folder"
+    return Problem(
+        where, f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
+        "Save the model there with save_pretrained, or correct the path",
+    )  # fmt: skip
+
+
+def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
+    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
+    problems = []
+    if train.model.backend == "server":
+        step = "Name a local model here, to be trained; a server that serves the result is evaluate.scorer"
+        problems.append(Problem(loaded.where("train.model.backend"), "train.model.backend", "server",
+                                "the recommender is trained on this machine", step))  # fmt: skip
+    asked = {
+        f"summarize.{role}.model": part.model
+        for role, part in (("items", summarize.items), ("users", summarize.users))
+        if part.mode != "none"
+    }
+    if loaded.pipeline.evaluate.scorer:
+        asked["evaluate.scorer"] = loaded.pipeline.evaluate.scorer
+    for role, model in asked.items():
+        name = model.server.key_variable if model.backend == "server" and model.server else None
+        if name and not os.environ.get(name):
+            setting = f"{role}.server.key_variable"
+            found = f"the environment variable {name} is not set"
+            problems.append(Problem(loaded.where(setting), setting, found, "", f"export {name}=... in this shell"))
+    return problems
+
+
+def _check_run_dir(loaded: LoadedPipeline) -> list[Problem]:
+    run_dir = loaded.run_dir
+    existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
+    if not existing.is_dir():
+        found = f"cannot be written ({existing} is a file)"
+        return [Problem(str(run_dir), "run_dir", found, "a folder", "Choose another with --run-dir")]
+    stages = [stage.name for stage in STAGES if stage.needed(loaded.pipeline)]
+    if problems := folder_problems(run_dir, stages):
+        return problems
+    free = shutil.disk_usage(existing).free
+    if free >= _LEAST_FREE:
+        return []
+    found = f"{free / 2**20:.0f} MB free on its disk"
+    return [Problem(str(run_dir), "run_dir", found, "at least 1 GB", "Free some space or choose another --run-dir")]

@@ -1,0 +1,94 @@
+"""Which order of the question leaves fewer tokens to process: users first, or items first."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter import schema
+from msr_adapter.candidate_rows import read_examples
+from msr_adapter.config.schema import Pipeline
+from msr_adapter.llamafactory.row_lengths import Count, token_counter
+from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.prompts import Prompts
+
+_ORDERS = ("recommend", "recommend-image-first")
+_TITLES = 1_000
+"""Items whose titles are measured."""
+_USER, _ITEM, _IMAGE = "qzuserqz", "qzitemqz", "<image>"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is to be scored, and how long its parts are, in tokens."""
+
+    rows: int
+    users: int
+    items: int
+    """Different candidates."""
+    preference: float
+    title: float
+    image: float
+
+
+def share_left(shape: Shape, ahead: float, around: float, *, item_first: bool) -> float:
+    """Return the share of the prompts' tokens that is left to process when each user, or each item, is computed once.
+
+    ``around`` are the tokens beside preference, title and picture; ``ahead`` those of them that stand before whatever
+    comes second, the user or the item. The formulas are in docs/scoring.md.
+    """
+    row = around + shape.preference + shape.title + shape.image
+    shared = ahead + (shape.title + shape.image if item_first else shape.preference)
+    groups = shape.items if item_first else shape.users
+    return (groups * shared + shape.rows * (row - shared)) / (shape.rows * row)
+
+
+def compare_orders(pipeline: Pipeline, folder: RunFolder) -> list[str]:
+    """Say how much of the scoring each order leaves, by the data and forecast stages; nothing if that is unknown."""
+    forecast = json.loads((folder.stage("forecast") / "forecast.json").read_text(encoding="utf-8"))
+    if forecast["image"] is None:
+        return []
+    count, how = token_counter(pipeline.train.model)
+    shape = _shape(folder.stage("data"), forecast, count)
+    if not shape.rows:
+        return []
+    left = {name: _left(prompts_of(pipeline, name), count, forecast["overhead"], shape) for name in _ORDERS}
+    best = min(left, key=left.__getitem__)
+    told = "scoring: " + ", ".join(f"`train.prompt: {name}` leaves {part:.0%}" for name, part in left.items())
+    told += f" of the tokens to process (preference {shape.preference:.0f}, picture {shape.image:.0f}, a candidate is "
+    told += f"met by {shape.rows / shape.items:.1f} users; {how})"
+    return [told if best == pipeline.train.prompt else f"{told}; the order is part of what is trained"]
+
+
+def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> Shape:
+    kept = read_examples(data_dir, "test")
+    rows, items = 0, set[str]()
+    for chunk in schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES):
+        mine = chunk["item_id"].filter(pa.array(np.isin(chunk["example_id"].to_numpy(), kept)))
+        rows += len(mine)
+        items.update(pc.unique(mine).to_pylist())
+    titles = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["title"])["title"].slice(0, _TITLES)
+    lengths = [count(title) for title in titles.to_pylist()]
+    return Shape(
+        rows, len(kept), len(items), forecast["preference"]["median"], float(np.median(lengths or [0])),
+        forecast["image"]["median"],
+    )  # fmt: skip
+
+
+def _left(prompts: Prompts, count: Count, overhead: int, shape: Shape) -> float:
+    """Return the share that this template leaves, from where it puts the user and the item."""
+    text = prompts.recommend(_USER, _ITEM, image=bool(shape.image))
+    user, item = text.find(_USER), min(place for place in (text.find(_ITEM), text.find(_IMAGE)) if place >= 0)
+    # What a chat template adds is nearly all before the question: the system text.
+    ahead = overhead + count(_bare(text[: max(user, item)]))
+    return share_left(shape, ahead, overhead + count(_bare(text)), item_first=item < user)
+
+
+def _bare(text: str) -> str:
+    return text.replace(_USER, "").replace(_ITEM, "").replace(_IMAGE, "")

@@ -1,0 +1,81 @@
+"""The templates of a pipeline's models, spelled out: `auto` becomes what the models' own files tell."""
+
+import dataclasses
+
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.schema import AUTO, ModelRef, Pipeline
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.llamafactory.families import facts, family_of, settled, template_problems
+from msr_adapter.pipeline.weights import roles
+
+
+def settle(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
+    """Return ``loaded`` with the template of every model in use, also where it is written out.
+
+    What a stage is told, its fingerprint and `pipeline.json` then have it. Raises one `UserError` for all models whose
+    template is wrong or, with ``download``, cannot be found; without, a hub model that is not here yet stays `auto`.
+    """
+    problems: list[Problem] = []
+    found: dict[str, ModelRef] = {}
+    for role, model in roles(loaded).items():
+        try:
+            found[role] = settled(model, _where(loaded, role), role, download=download)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    pipeline = _with_models(loaded.pipeline, found)
+    return dataclasses.replace(loaded, pipeline=pipeline, resolved=pipeline.model_dump(mode="json"))
+
+
+def check_templates(loaded: LoadedPipeline) -> list[Problem]:
+    """Return what is wrong with the templates, and who is shown pictures and sees none, as far as files tell."""
+    found = [
+        problem
+        for role, model in roles(loaded).items()
+        for problem in template_problems(model, _where(loaded, role), role)
+    ]
+    return found + _blind(loaded)
+
+
+def _blind(loaded: LoadedPipeline) -> list[Problem]:
+    pipeline = loaded.pipeline
+    if pipeline.data.images.folder is None and pipeline.data.source.kind != "shop":
+        return []
+    shown = {"train.model": ("train.images", "false") if pipeline.train.images else None,
+             "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip
+    problems = []
+    for role, model in roles(loaded).items():
+        family = family_of(model) if model.backend == "huggingface" else None
+        if family and not family.sees_images and (setting := shown.get(role)):
+            words = f"{model.path}, a {family.name}, sees no pictures"
+            step = "Or name a model that sees them"
+            problems.append(Problem(loaded.where(setting[0]), setting[0], words, setting[1], step))
+    return problems
+
+
+def template_notes(loaded: LoadedPipeline) -> list[str]:
+    """Say which models are not here yet to tell their template, and which are of no tested family."""
+    said = []
+    for role, model in roles(loaded).items():
+        if model.backend != "huggingface" or family_of(model) is not None:
+            continue
+        if facts(model) is not None:
+            said.append(f"{role}: {model.path} is of no family that msr is tested with (docs/models.md)")
+        elif model.template == AUTO:
+            said.append(f"{role}: the template of {model.path} is read from its files once they are on this machine")
+    return said
+
+
+def _where(loaded: LoadedPipeline, role: str) -> str:
+    return loaded.where(f"{role}.template")
+
+
+def _with_models(pipeline: Pipeline, found: dict[str, ModelRef]) -> Pipeline:
+    items, users = (
+        part.model_copy(update={"model": found.get(f"summarize.{name}.model", part.model)})
+        for name, part in (("items", pipeline.summarize.items), ("users", pipeline.summarize.users))
+    )
+    train = pipeline.train.model_copy(update={"model": found["train.model"]})
+    summarize = pipeline.summarize.model_copy(update={"items": items, "users": users})
+    return pipeline.model_copy(update={"summarize": summarize, "train": train})

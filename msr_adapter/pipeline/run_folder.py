@@ -1,0 +1,201 @@
+"""The run folder: one process at a time, stages that appear whole or not at all.
+
+run_dir/
+  .msr-run                says that the folder is a run's; holds the paths of the pipeline's files
+  pipeline.json           the resolved config of the latest run
+  run.log                 what was said, with times
+  cache/completions.sqlite
+  cache/images/           images shrunk by this or an earlier build of the data stage
+  <stage>/manifest.json   written last: a manifest means done
+  .<stage>.partial/       a stage being written, or what a killed process left
+  .train.unfinished/      trainings under way, by content: where the next attempt goes on
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
+from msr_adapter.llamafactory.dataset_check import READ_BACK
+from msr_adapter.ownership import MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says of itself."""
+
+    stage: str
+    fingerprint: Mapping[str, str]
+    """Part -> digest: config, templates, sources, version and each upstream stage's output. All equal = up to date."""
+    output: str
+    """Digest of the files that later stages read: a rebuilt but identical stage leaves later ones up to date."""
+    summary: Mapping[str, Any]
+    seconds: float
+    finished: str
+    peak_bytes: int | None = None
+    """Peak resident memory of the stage; None where it cannot be measured."""
+    peak_gpu_bytes: int | None = None
+    """Peak of the tensors that this process held on its GPUs; None without one."""
+
+
+class RunFolder:
+    """A run folder on disk; `locked` guards every write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def stage(self, name: str) -> Path:
+        """Folder of a finished stage."""
+        return self.root / name
+
+    def claim(self) -> None:
+        """Create the folder and mark it as a run's; `UserError` where somebody else's files are."""
+        if problems := folder_problems(self.root):
+            raise UserError(problems)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / MARK).touch()
+        except OSError as error:
+            raise UserError(_not_writable(self.root, error)) from error
+
+    def remember(self, files: Iterable[Path]) -> None:
+        """Note in the mark which YAML files the run was told by: no command writes over them."""
+        write_json(self.root / MARK, {"files": [str(path) for path in files]})
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and hold its lock; a second process gets a `UserError` that names the first.
+
+        The lock is the kernel's and goes with the process, so a killed run never leaves it behind. A folder that is
+        neither new, empty nor a run is left as it is: `UserError`.
+        """
+        self.claim()
+        try:
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(_not_writable(self.root, error)) from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(_in_use(self.root, os.pread(handle, 32, 0).decode(errors="replace"))) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def manifest(self, name: str) -> Manifest | None:
+        """Return the manifest of a finished stage; None when it is absent or unreadable."""
+        try:
+            return Manifest(**json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
+            return None
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all finished stages, in the order they were finished."""
+        found = [self.manifest(path.parent.name) for path in self.root.glob(f"[!.]*/{MANIFEST}")]
+        return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest.finished)
+
+    def failed(self, name: str) -> int:
+        """Return how many requests of a finished stage had no answer, so that its policy had to make do without."""
+        manifest = self.manifest(name)
+        return int(manifest.summary.get("failed", 0)) if manifest else 0
+
+    def sweep(self, stages: Iterable[str]) -> None:
+        """Remove what a killed process left, of ``stages`` and of all commands; the caller holds the lock.
+
+        A stage that was whole and on its way to its place is put there. What can be gone on from stays.
+        """
+        for name in stages:
+            partial, outdated = self._partial(name), self._outdated(name)
+            if outdated.is_dir() and not os.path.lexists(self.stage(name)):  # killed between two renames
+                (partial if (partial / MANIFEST).is_file() else outdated).rename(self.stage(name))
+            remove(outdated)
+            remove(partial)
+        for path in self.root.glob(f"{READ_BACK}*"):
+            if path.is_dir() and not path.is_symlink():
+                remove(path)
+        trainings = [folder for name in stages if (folder := self.unfinished(name)).is_dir()]
+        below = [folder for training in trainings for folder in training.rglob("*/") if not folder.is_symlink()]
+        for folder in (self.root, self.root / "ablations", self.root / "train-dry-run", *trainings, *below):
+            sweep(folder, lambda target: True)
+
+    def unfinished(self, name: str) -> Path:
+        """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
+        return self.root / f".{name}.unfinished"
+
+    def begin(self, name: str) -> Path:
+        """Return an empty folder in which stage ``name`` is written."""
+        if not is_own_stage(self.stage(name)):
+            raise UserError(foreign_stage(self.stage(name)))
+        partial = self._partial(name)
+        remove(partial)
+        partial.mkdir(parents=True)
+        return partial
+
+    def discard(self, name: str) -> None:
+        """Remove what was written of stage ``name`` since `begin`."""
+        remove(self._partial(name))
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest into the partial folder, then put it in the stage's place by rename."""
+        write_json(self._partial(manifest.stage) / MANIFEST, asdict(manifest))
+        self._put_in_place(manifest.stage)
+
+    def adopt(self, name: str, donor: "RunFolder") -> None:
+        """Take over a finished stage of another run: by hard links where the disk allows it, else by copying.
+
+        Finished stages are never written to again, so that sharing their files is safe.
+        """
+        partial, source = self.begin(name), donor.stage(name)
+        for path in sorted(source.rglob("*")):
+            target = partial / path.relative_to(source)
+            if path.is_dir():
+                target.mkdir()
+            else:
+                link(path, target)
+        self._put_in_place(name)
+
+    def _put_in_place(self, name: str) -> None:
+        partial, final, outdated = self._partial(name), self.stage(name), self._outdated(name)
+        if not is_own_stage(final):  # put there since `begin`
+            raise UserError(foreign_stage(final))
+        remove(outdated)
+        if final.exists():
+            final.rename(outdated)
+        partial.rename(final)
+        remove(outdated)
+        remove(self.unfinished(name))
+
+    def _partial(self, name: str) -> Path:
+        return self.root / f".{name}.partial"
+
+    def _outdated(self, name: str) -> Path:
+        return self.root / f".{name}.outdated"
+
+
+def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
+    """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
+    found = sorted(path for pattern in outputs for path in folder.glob(pattern))
+    return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
+
+
+def _not_writable(root: Path, error: OSError) -> Problem:
+    return Problem(
+        str(root), "run_dir", f"cannot be written ({error.strerror})", "a folder this user may write to",
+        "Choose another with --run-dir",
+    )  # fmt: skip
+
+
+def _in_use(root: Path, owner: str) -> Problem:
+    return Problem(
+        str(root), "run_dir", f"in use by process {owner.strip() or 'unknown'}", "one process at a time",
+        "Wait for it to end, or choose another folder with --run-dir",
+    )  # fmt: skip

@@ -1,0 +1,131 @@
+"""The `history` texts of a whole table: one rendering of the loop stands for all items of the same kind."""
+
+from itertools import product
+from typing import Any
+
+import jinja2
+import numpy as np
+import polars as pl
+from jinja2 import nodes
+
+from msr_adapter.errors import UserError
+from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
+from msr_adapter.prompts.render import Prompts
+from msr_adapter.prompts.template_parts import is_plain
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
+from msr_adapter.prompts.vectorized import Codes, Pattern, by_value, fill, split_at_marks
+
+_NAME = "history"
+_FIELDS = ("title", "summary")
+_PLACES = {"index", "index0", "first", "last"}
+"""What a loop may ask of itself: all of it follows from an item's place and from whether it is the last one."""
+_REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Filter, nodes.Call)
+_LONGEST = 100
+"""Longer histories would take more renderings of the loop than are saved."""
+_BEGIN, _END = "\x02", "\x03"
+
+
+def tell_histories(
+    prompts: Prompts, titles: pl.Series, summaries: pl.Series, items: Codes, lengths: Codes
+) -> pl.Series:
+    """Return `Prompts.history` of every history, "" for an empty one.
+
+    ``items`` are places in ``titles`` and ``summaries``: those of the first history, oldest first, of the second, ...
+    Raises `UserError` if the template fails.
+    """
+    told = {"title": by_value(titles.to_list(), lambda text: neutralise(text, TITLE_LIMIT)),
+            "summary": by_value(summaries.to_list(), lambda text: neutralise(text, TEXT_LIMIT))}  # fmt: skip
+    longest = int(lengths.max(initial=0))
+    loop = _find_loop(prompts, longest) if longest <= _LONGEST else None
+    texts = _one_by_one(prompts, told, items, lengths) if loop is None else _at_once(loop, told, items, lengths)
+    if found := int(texts.str.count_matches(IMAGE_PLACEHOLDER, literal=True).max() or 0):  # type: ignore[arg-type]
+        raise prompts.image_error(_NAME, found, 0)
+    return texts
+
+
+def _one_by_one(prompts: Prompts, told: dict[str, pl.Series], items: Codes, lengths: Codes) -> pl.Series:
+    known = [HistoryItem(*pair) for pair in zip(told["title"], told["summary"], strict=True)]
+    ends = np.cumsum(lengths).tolist()
+    histories = [tuple(items[end - length : end].tolist()) for end, length in zip(ends, lengths.tolist(), strict=True)]
+    return by_value(histories, lambda history: prompts.history([known[i] for i in history]) if history else "")
+
+
+class _Loop:
+    """The template around its one loop, and the loop's text for every kind of item and place."""
+
+    def __init__(self, head: str, tail: str, patterns: dict[int, Pattern]) -> None:
+        self.head, self.tail, self.patterns = head, tail, patterns
+
+
+def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Codes) -> pl.Series:
+    first = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    place = np.arange(len(items)) - first
+    last = place + 1 == np.repeat(lengths, lengths)
+    columns = {name: column.gather(items) for name, column in told.items()}
+    given = [(columns[name] != "").to_numpy() for name in _FIELDS]
+    pieces = fill(loop.patterns, _case(place, last, given[0], given[1]), columns)
+    history = np.repeat(np.arange(len(lengths)), lengths)
+    frame = pl.DataFrame({"history": history, "piece": pieces})
+    texts = frame.group_by("history", maintain_order=True).agg(pl.col("piece").str.join(""))
+    whole = texts.select("history", pl.concat_str(pl.lit(loop.head), "piece", pl.lit(loop.tail)).alias("text"))
+    all_ = pl.DataFrame({"history": np.arange(len(lengths))})
+    return all_.join(whole, on="history", how="left", maintain_order="left")["text"].fill_null("")
+
+
+def _case(place: Any, last: Any, title: Any, summary: Any) -> Any:
+    """Number the kinds of items: by place, whether it is the last one, what is known of it."""
+    return place * 8 + last * 4 + title * 2 + summary
+
+
+def _find_loop(prompts: Prompts, longest: int) -> _Loop | None:
+    """Return the loop if the template is text around one loop over plain fields of the items, else None."""
+    tree = prompts.tree(_NAME)
+    loops = [node for node in tree.body if isinstance(node, nodes.For)]
+    around = [node for node in tree.body if node not in loops]
+    is_text = all(isinstance(node, nodes.Output) and not list(node.find_all(nodes.Name)) for node in around)
+    if len(loops) != 1 or not is_text or list(tree.find_all(_REFUSED)) or not _is_plain_loop(loops[0]):
+        return None
+    loops[0].body = [_text(_BEGIN), *loops[0].body, _text(_END)]
+    try:
+        template = prompts.compile(_NAME, tree)
+        first, second = (_render_cases(template, mark, longest) for mark in "\x00\x01")
+    except (UserError, jinja2.TemplateError, TypeError, ValueError):
+        return None  # the single renderer will say what is wrong, if it ever comes to it
+    return _Loop(*first) if first == second else None
+
+
+def _is_plain_loop(loop: nodes.For) -> bool:
+    """Tell whether an item's text depends on nothing but its fields, printed whole or tested, and its place."""
+    over, target = loop.iter, loop.target
+    if not (isinstance(over, nodes.Name) and over.name == "items" and isinstance(target, nodes.Name)):
+        return False
+    if loop.recursive or loop.test is not None or loop.else_:
+        return False
+    names = [name.name for part in loop.body for name in part.find_all(nodes.Name)]
+    fields = [node for part in loop.body for node in part.find_all(nodes.Getattr)]
+    known = {*((target.name, field) for field in _FIELDS), *(("loop", place) for place in _PLACES)}
+    asked = [(field.node.name, field.attr) for field in fields if isinstance(field.node, nodes.Name)]
+    plain = all(is_plain(part, frozenset({target.name}), nodes.Getattr) for part in loop.body)
+    return plain and len(asked) == len(fields) == len(names) and set(asked) <= known
+
+
+def _render_cases(template: jinja2.Template, mark: str, longest: int) -> tuple[str, str, dict[int, Pattern]]:
+    """Render histories of every length of items of every kind; return head, tail and the pattern of every case."""
+    patterns: dict[int, Pattern] = {}
+    head = tail = ""
+    for title, summary in product((False, True), repeat=2):
+        item = HistoryItem(
+            *(f"{mark}{name}{mark}" * given for name, given in zip(_FIELDS, (title, summary), strict=True))
+        )
+        for length in range(1, longest + 1):
+            head, *pieces = template.render(items=[item] * length).split(_BEGIN)
+            texts = [piece.split(_END)[0] for piece in pieces]
+            tail = pieces[-1].split(_END)[1]
+            for place in range(0 if length == longest else length - 1, length):
+                last = place == length - 1
+                patterns[_case(place, last, title, summary)] = split_at_marks(texts[place], mark)
+    return head, tail, patterns
+
+
+def _text(text: str) -> nodes.Output:
+    return nodes.Output([nodes.TemplateData(text)])

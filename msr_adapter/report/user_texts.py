@@ -1,0 +1,111 @@
+"""What the models read of some users: histories, the preference as it grew, titles, item summaries."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter.evaluate.candidates import flat
+from msr_adapter.report.context import ReportContext
+from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table
+
+_PREFERENCE, _TITLE, _SUMMARY = 1500, 140, 400
+"""Characters shown."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The preference text after a block of the history."""
+
+    read: int
+    """Items read so far, from the oldest."""
+    text: str
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """What is known of an item; clipped."""
+
+    title: str
+    summary: str
+    image: str | None
+    """Path relative to the data stage's folder."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Of some examples, by example id, and of some items, by item id."""
+
+    histories: Mapping[int, Sequence[str]]
+    steps: Mapping[int, Sequence[Step]]
+    """At least the last step, unless there is no text at all."""
+    items: Mapping[str, ItemText]
+
+
+def read_readings(
+    examples: Sequence[int], candidates: Iterable[str], data_dir: Path, context: ReportContext
+) -> Readings:
+    """Read the rows of ``examples`` and of the items in their histories or among ``candidates``."""
+    histories = _lookup(data_dir / "examples.parquet", EXAMPLES, "example_id", examples, "history")
+    wanted = sorted({item for history in histories.values() for item in history} | set(candidates))
+    users_dir = context.users_dir
+    shown = context.preferences_dir or users_dir
+    steps = _steps(examples, histories, users_dir, shown) if users_dir and shown else {}
+    return Readings(histories, steps, _items(wanted, data_dir, context.items_dir))
+
+
+def _steps(
+    examples: Sequence[int], histories: Mapping[int, Sequence[str]], users_dir: Path, shown: Path
+) -> dict[int, list[Step]]:
+    """Return how each preference grew; its last text is the one that prompts show."""
+    path, steps = users_dir / "steps.parquet", dict[int, list[Step]]()
+    if path.exists():
+        table = read_table(path, USER_STEPS)
+        rows = table.filter(pc.is_in(table["example_id"], value_set=pa.array(examples, pa.int64())))
+        columns = (rows[name].to_pylist() for name in ("example_id", "items_read", "summary"))
+        for example, read, text in zip(*columns, strict=True):
+            steps.setdefault(example, []).append(Step(read, clip(text, _PREFERENCE)))
+    final = _lookup(shown / "users.parquet", USER_SUMMARIES, "example_id", examples, "summary")
+    if shown != users_dir:
+        for example, grown in steps.items():
+            grown[-1] = Step(grown[-1].read, clip(final.get(example) or "", _PREFERENCE))
+    missing = {example: text for example, text in final.items() if text and example not in steps}
+    return steps | {
+        example: [Step(len(histories[example]), clip(text, _PREFERENCE))] for example, text in missing.items()
+    }
+
+
+def _items(wanted: Sequence[str], data_dir: Path, items_dir: Path | None) -> dict[str, ItemText]:
+    path = data_dir / "items.parquet"
+    titles, images = (_lookup(path, ITEMS, "item_id", wanted, column) for column in ("title", "image"))
+    summaries: dict[Any, str] = {}
+    if items_dir is not None:
+        summaries = _lookup(items_dir / "items.parquet", ITEM_SUMMARIES, "item_id", wanted, "summary")
+    return {
+        item: ItemText(
+            clip(titles.get(item) or "(no title)", _TITLE), clip(summaries.get(item, ""), _SUMMARY), images.get(item)
+        )
+        for item in wanted
+    }
+
+
+def _lookup(path: Path, schema: pa.Schema, key: str, wanted: Sequence[Any], value: str) -> dict[Any, Any]:
+    """Return ``key`` -> ``value`` of the ``wanted`` rows; no file means no rows."""
+    if not path.exists():
+        return {}
+    table = read_table(path, schema)
+    rows = table.filter(pc.is_in(table[key], value_set=pa.array(wanted, schema.field(key).type)))
+    return dict(zip(flat(rows[key]).to_pylist(), flat(rows[value]).to_pylist(), strict=True))
+
+
+def clip(text: str, limit: int) -> str:
+    """Return ``text`` on one line, without control characters, cut after ``limit`` characters."""
+    clean = text[: 4 * limit]
+    if not clean.isprintable():
+        clean = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in clean)
+    line = " ".join(clean.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

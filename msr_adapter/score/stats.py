@@ -1,0 +1,161 @@
+"""What the score stage counts, and what of it a reader should know."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_adapter.candidate_rows import ANSWERS, CandidateRows, Row
+from msr_adapter.errors import StageError
+from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.generation.request import Remote, Request
+from msr_adapter.progress import Reporter
+
+Floats = NDArray[np.float64]
+
+_LEAST_MASS = 0.1
+_EVEN = 0.5
+
+
+@dataclass
+class Counts:
+    """Running totals over blocks of candidates."""
+
+    candidates: int = 0
+    examples: int = 0
+    mass: float = 0.0
+    """Sum of the probabilities of the answers."""
+    elsewhere: int = 0
+    """Candidates for which the model would rather say something else than an answer."""
+    tokens_in: int = 0
+    longest_prompt: int = 0
+    prompts_over_cutoff: int = 0
+
+    def add(self, examples: int, mass: Floats, lengths: NDArray[np.int64], cutoff_len: int) -> None:
+        """Count a block: the probability of the answers and the tokens of each prompt."""
+        self.candidates += len(mass)
+        self.examples += examples
+        self.mass += float(mass.sum())
+        self.elsewhere += int((mass < _EVEN).sum())
+        self.tokens_in += int(lengths.sum())
+        self.longest_prompt = max(self.longest_prompt, int(lengths.max()))
+        self.prompts_over_cutoff += int((lengths >= cutoff_len).sum())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of the stage's summary."""
+        return {
+            "candidates": self.candidates, "examples": self.examples, "answer_mass": self.mass / self.candidates,
+            "rather_something_else": self.elsewhere, "tokens_in": self.tokens_in,
+            "longest_prompt": self.longest_prompt, "prompts_over_cutoff": self.prompts_over_cutoff,
+        }  # fmt: skip
+
+
+def spent_by(backend: Backend) -> dict[str, int]:
+    """Return what a backend's scoring took so far; empty for those that do not count it."""
+    spent = getattr(backend, "spent", None)
+    return {name: value for name, value in vars(spent).items() if isinstance(value, int)} if spent else {}
+
+
+def reasons_of(backend: Backend) -> list[str]:
+    """Return why a backend scored prompts one by one, if it did."""
+    return sorted(getattr(getattr(backend, "spent", None), "reasons", ()))
+
+
+def tell(counts: Mapping[str, Any], answers: str, cutoff_len: int, reporter: Reporter) -> None:
+    """Say what a reader should know or doubt. ``answers`` names them: "Yes and No"."""
+    if counts.get("rows"):
+        reporter.note(f"  {sharing_line(counts)}")
+    if counts["prompts_over_cutoff"]:
+        reporter.note(
+            f"  {counts['prompts_over_cutoff']} of {counts['candidates']} prompts have {cutoff_len} tokens or more, "
+            "longer than any training row; they were scored whole"
+        )
+    if counts["answer_mass"] < _LEAST_MASS:
+        reporter.note(
+            f"  {answers} together get {counts['answer_mass']:.1%} of the probability on average: "
+            "this model was not trained to answer with them"
+        )
+    elif counts["rather_something_else"]:
+        reporter.note(
+            f"  for {counts['rather_something_else']:,} of {counts['candidates']:,} candidates the model would rather "
+            f"say something else than {answers}"
+        )
+
+
+def sharing_line(counts: Mapping[str, Any]) -> str:
+    """Say what sharing saved: tokens processed, flat, and at least; pictures."""
+    flat, done, least = (counts[name] for name in ("tokens_flat", "tokens_processed", "tokens_least"))
+    told = f"{done:,} tokens processed for {flat:,} of prompts ({done / flat:.0%}"
+    told += f"; each beginning once is {least / flat:.0%}" if least else ""
+    told += f"), {counts.get('order', 'users')} first"
+    if counts["images_shown"]:
+        told += f"; {counts['images_encoded']:,} pictures encoded for {counts['images_shown']:,} shown"
+    if counts["unshared_rows"]:
+        why = f": {counts['unshared_because']}" if counts.get("unshared_because") else ""
+        told += f"; {counts['unshared_rows']:,} prompts one by one{why}"
+    return told
+
+
+# What is to be known of scores that come from a server: whose prompts they answer, and which of them are bounds.
+
+Rows = NDArray[np.int64]
+
+_SAMPLE = 4
+"""Prompts with a picture, and as many without one, that are compared."""
+_LOOKED_AT = 4_096
+_CAUSE = "another model is served than the trained one, or server.top_logprobs is too small"
+
+
+def sample_rows(rows: CandidateRows) -> list[Row]:
+    """Return a few rows, from the first to the last, with and without a picture."""
+    looked_at = _spread(np.arange(len(rows)), _LOOKED_AT)
+    pictured = rows.images(looked_at).is_not_null().to_numpy()
+    return rows.take(np.concatenate([_spread(looked_at[which], _SAMPLE) for which in (pictured, ~pictured)]))
+
+
+def compare_sample(
+    sample: Sequence[Request], backend: Remote, cache: CompletionCache, reporter: Reporter
+) -> dict[str, str]:
+    """Have a server's prompts compared with the trained ones before anything is scored; return {"prompts": result}.
+
+    Nothing is compared where the sample was answered before. Raises `StageError` with the first difference.
+    """
+    if len(cache.known([request.key for request in sample])) == len({request.key for request in sample}):
+        return {"prompts": "answered before"}
+    found = backend.compare(sample)
+    reporter.note(f"  prompts of the server: {found}")
+    return {"prompts": found}
+
+
+@dataclass
+class Bounds:
+    """Running totals of what a server keeps back."""
+
+    candidates: int = 0
+    bounded: int = 0
+
+    def add(self, kept_back: Rows) -> None:
+        """Count a block by how many answers of each candidate are bounds. Raises `StageError` where it is both."""
+        self.candidates += len(kept_back)
+        self.bounded += int((kept_back > 0).sum())
+        if none := int((kept_back == len(ANSWERS)).sum()):
+            step = "serve the trained model, or raise server.top_logprobs (and the server's own limit)"
+            raise StageError(f"The server gave neither answer for {none} of {len(kept_back)} candidates", _CAUSE, step)
+
+    def settle(self, share: float, reporter: Reporter) -> dict[str, int]:
+        """Return the count and say what it means. Raises `StageError` if it is more than a ``share`` of all."""
+        if not self.bounded:
+            return {"bounded": 0}
+        found = f"{self.bounded} of {self.candidates} candidates ({self.bounded / self.candidates:.1%})"
+        if self.bounded > share * self.candidates:
+            step = "raise server.top_logprobs (and the server's own limit), or server.bounded_share to accept bounds"
+            raise StageError(f"The server kept one answer back for {found}; {share:.1%} are allowed", _CAUSE, step)
+        reporter.note(f"  the server kept one answer back for {found}: their scores are bounds, marked as such")
+        return {"bounded": self.bounded}
+
+
+def _spread(places: Rows, count: int) -> Rows:
+    """Return at most ``count`` of ``places``, from the first to the last."""
+    return places[np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).astype(np.int64))]

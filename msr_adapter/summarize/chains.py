@@ -1,0 +1,176 @@
+"""The chain that reads one history, block by block."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msr_adapter.generation import Answer, Chain, Image, Request
+from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.summarize.answers import Asking, read
+from msr_adapter.summarize.cost_estimate import Ahead
+
+History = Sequence[HistoryItem]
+
+TO_COME = "‹the item's summary›"
+"""Stands for the summary of an item that has none yet."""
+
+
+def blocks_of(history: History, size: int) -> list[History]:
+    """Cut ``history`` into blocks of ``size`` from the oldest item; the last block may be shorter."""
+    return [history[start : start + size] for start in range(0, len(history), size)]
+
+
+class Step(NamedTuple):
+    """One block of a history, read."""
+
+    request: Request
+    answer: Answer
+    text: str
+    """The preference after it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The chain that reads one history; it keeps nothing, so that any process can run it."""
+
+    prompts: Prompts
+    asking: Asking
+    blocks: Sequence[History]
+    past_failures: bool
+    item_tokens: int = 0
+    """Tokens that an item's summary can have where `TO_COME` stands for it."""
+
+    def __call__(self) -> Chain[list[Step]]:
+        """Yield a request for each block."""
+        text, steps = "", list[Step]()
+        for block in self.blocks:
+            request = self.asking.request(self.prompts.user_preference(text, block))
+            answer = yield request
+            told = read(request, answer)
+            # An empty answer must not wipe out what earlier blocks said.
+            text = told or text
+            steps.append(Step(request, answer, text))
+            if told is None and not self.past_failures:
+                break
+        return steps
+
+    def decisions(self) -> Iterator[object]:
+        """Yield what decides each request: the blocks so far."""
+        so_far: object = None
+        for block in self.blocks:
+            so_far = hash((so_far, tuple(block)))
+            yield so_far
+
+    def ahead(self) -> Iterator[Ahead]:
+        """Yield the requests; the summary so far stands in them by name."""
+        for number, block in enumerate(self.blocks):
+            earlier = f"‹the summary after block {number}›" if number else ""
+            unknown = sum(item.summary == TO_COME for item in block) * self.item_tokens
+            to_come = unknown + (self.asking.max_new_tokens if number else 0)
+            yield Ahead(self.prompts.user_preference(earlier, block), to_come)
+
+
+# The chains that describe one item: one prompt for all there is, or the paper's three.
+
+
+class Described(NamedTuple):
+    """One item, described."""
+
+    steps: list[tuple[Request, Answer]]
+    """What was asked, in order. A failure is the last of it."""
+    summary: str | None
+    """The item's text, possibly empty; None after a failure."""
+
+
+@dataclass(frozen=True)
+class Once:
+    """One request that shows all there is of one item."""
+
+    prompts: Prompts
+    asking: Asking
+    title: str
+    text: str
+    image: Image | None
+
+    @property
+    def request(self) -> Request:
+        """The item's one request."""
+        prompt = self.prompts.item_summary(self.title, image=self.image is not None, text=self.text)
+        return self.asking.request(prompt, (self.image,) if self.image else ())
+
+    def __call__(self) -> Chain[Described]:
+        """Yield the request."""
+        request = self.request
+        answer = yield request
+        return Described([(request, answer)], read(request, answer))
+
+    def decisions(self) -> Iterator[object]:
+        """Yield what decides the request."""
+        yield self.title, self.text, self.image and self.image.digest
+
+    def ahead(self) -> Iterator[Ahead]:
+        """Yield the request."""
+        yield Ahead(self.request.prompt, 0, self.image)
+
+
+@dataclass(frozen=True)
+class Fusing:
+    """The paper's three prompts: what is written about an item, what its picture shows, and one summary of both.
+
+    An item with words alone or a picture alone is asked about once, and so is one whose other answer was empty: there
+    is nothing to join.
+    """
+
+    prompts: Prompts
+    asking: Asking
+    title: str
+    text: str
+    image: Image | None
+
+    def __call__(self) -> Chain[Described]:
+        """Yield the item's requests one after the other."""
+        steps, told = list[tuple[Request, Answer]](), list[str]()
+        for request in self._parts():
+            answer = yield request
+            steps.append((request, answer))
+            said = read(request, answer)
+            if said is None:
+                return Described(steps, None)
+            told += [said] if said else []
+        if len(told) < 2:
+            return Described(steps, "".join(told))
+        request = self.asking.request(self.prompts.item_fusion(self.title, *told))
+        answer = yield request
+        steps.append((request, answer))
+        said = read(request, answer)
+        # An empty answer must not wipe out what both parts said.
+        return Described(steps, None if said is None else said or " ".join(told))
+
+    def decisions(self) -> Iterator[object]:
+        """Yield what decides each request; the joining one comes last."""
+        words, picture = (self.title, self.text), self.image and self.image.digest
+        if self.title or self.text:
+            yield "words", words
+        if picture:
+            yield "picture", self.title, picture
+        if picture and (self.title or self.text):
+            yield "both", words, picture
+
+    def ahead(self) -> Iterator[Ahead]:
+        """Yield the requests, the answers to come named in their places."""
+        parts = list(self._parts())
+        yield from (Ahead(part.prompt, 0, part.images[0] if part.images else None) for part in parts)
+        if len(parts) == 2:
+            prompt = self.prompts.item_fusion(self.title, "‹the first answer›", "‹the second answer›")
+            yield Ahead(prompt, 2 * self.asking.max_new_tokens)
+
+    @property
+    def family(self) -> object:
+        """Return what decides the first request."""
+        return (self.title, self.text) if self.title or self.text else self.image and self.image.digest
+
+    def _parts(self) -> Iterator[Request]:
+        if self.title or self.text:
+            yield self.asking.request(self.prompts.item_text(self.title, self.text))
+        if self.image:
+            yield self.asking.request(self.prompts.item_image(self.title), (self.image,))

@@ -1,0 +1,154 @@
+"""What a stage is about to ask, before it asks: how often, how much text, and how much of it is answered already."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
+
+import PIL.Image
+
+from msr_adapter.config.schema import ModelRef
+from msr_adapter.generation import Answer, Chain, Completion, Image
+from msr_adapter.generation.chains import Chains, Lookup
+from msr_adapter.llamafactory.row_lengths import image_tokens, overhead, token_counter
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
+
+_SAMPLED = 1_000
+"""Chains whose prompts are rendered and counted, evenly spaced; fewer are all counted."""
+_FED = 10_000
+"""Chains that are moved through the cache at a time: their number sets the memory."""
+_MARKS = 2
+"""Tokens around a picture's own."""
+
+
+class Ahead(NamedTuple):
+    """One request of a chain, as far as it is known before the answers."""
+
+    prompt: str
+    """Answers to come are named in it between ‹ and ›."""
+    to_come: int
+    """Tokens that these answers can have, at most."""
+    image: Image | None = None
+
+
+class Planned(Protocol):
+    """A chain that can tell what it will ask."""
+
+    def __call__(self) -> Chain[Any]:
+        """Begin the chain."""
+
+    def decisions(self) -> Iterator[object]:
+        """Yield, request by request, what decides it: equal for requests that will be equal."""
+
+    def ahead(self) -> Iterator[Ahead]:
+        """Yield the requests, at most as many as there can be."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The cost of a stage that has not begun. Chains depend on their answers, so that much of it is a bound."""
+
+    calls: int
+    """Distinct requests, at most: answers may turn out equal, and a chain may end early."""
+    cached: int
+    """Those that are answered already, as far as can be told now."""
+    to_ask: int
+    """The rest, at most."""
+    prompt_tokens: int
+    """Of the requests to ask: an estimate."""
+    prompt_tokens_most: int
+    answer_tokens: int | None
+    """An estimate by the answers that are known; None without any."""
+    answer_tokens_most: int
+    counted: str
+    """How tokens were counted, and whether in all chains."""
+
+    def line(self, label: str) -> str:
+        """Say it in one line."""
+        if not self.to_ask:
+            return f"{label}: all {self.calls:,} requests are answered already"
+        about = "" if self.answer_tokens is None else f"about {self.answer_tokens:,}, "
+        return (
+            f"{label}: {self.calls:,} requests at most, {self.cached:,} answered already; to ask {self.to_ask:,}: "
+            f"about {self.prompt_tokens:,} prompt tokens (at most {self.prompt_tokens_most:,}), "
+            f"answer tokens {about}at most {self.answer_tokens_most:,} ({self.counted})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for a manifest."""
+        return asdict(self)
+
+
+class Counter:
+    """Counts the tokens of requests to one model without loading it."""
+
+    def __init__(self, model: ModelRef) -> None:
+        self._model = model
+        self._count, self.how = token_counter(model)
+        self._around = overhead(model, self._count)
+
+    def text(self, prompt: str) -> int:
+        """Return the tokens of a prompt and of the chat template around it, without its picture."""
+        return self._count(prompt.replace(IMAGE_PLACEHOLDER, "")) + self._around
+
+    def picture(self, image: Image | None) -> int | None:
+        """Return the tokens of a picture, 0 without one; None if its kind of model is unknown or it cannot be read."""
+        if image is None:
+            return 0
+        try:
+            with PIL.Image.open(image.path) as opened:  # reads the header alone
+                known = image_tokens(self._model, *opened.size)
+        except (OSError, SyntaxError, ValueError):  # the request will fail and be told
+            return None
+        return None if known is None else known + _MARKS
+
+
+def look_ahead(starts: Sequence[Planned], known: Lookup, model: ModelRef, budget: int) -> Outlook:
+    """Return what is left to ask of ``starts``. O(chains), plus the rendering of a sample of their prompts."""
+    calls = len({decision for start in starts for decision in start.decisions()})
+    cached, read, written = _known(starts, known)
+    to_ask = calls - cached
+    mean = written / cached if cached else None
+    counter = Counter(model)
+    size, most, sampled, blind = _sizes(starts, counter, 1.0 if mean is None else min(1.0, mean / budget))
+    steps = max(1, sampled)
+    return Outlook(
+        calls, cached, to_ask, round(size / steps * to_ask), max(0, round(most / steps * calls) - read),
+        None if mean is None else round(mean * to_ask), to_ask * budget,
+        counter.how
+        + (f"; in {_SAMPLED:,} of {len(starts):,} chains" if len(starts) > _SAMPLED else "")
+        + ("; pictures not counted" if blind else ""),
+    )  # fmt: skip
+
+
+def spaced(number: int, wanted: int) -> list[int]:
+    """Return at most ``wanted`` of the places 0..number-1, evenly spaced."""
+    wanted = min(number, wanted)
+    return [place * number // wanted for place in range(wanted)]
+
+
+def _known(starts: Sequence[Planned], known: Lookup) -> tuple[int, int, int]:
+    """Return how many requests are answered already as far as the chains get, their tokens read and written."""
+    seen: dict[str, tuple[int, int]] = {}
+    for start in range(0, len(starts), _FED):
+        chains = Chains(starts[start : start + _FED])
+        chains.feed(known)
+        answers: list[Answer] = list(chains.answers.values())
+        seen.update((a.key, (a.tokens_in, a.tokens_out)) for a in answers if isinstance(a, Completion))
+    return len(seen), sum(read for read, _ in seen.values()), sum(written for _, written in seen.values())
+
+
+def _sizes(starts: Sequence[Planned], counter: Counter, share: float) -> tuple[float, float, int, bool]:
+    """Return estimated and greatest tokens of the distinct requests of a sample, their number, and whether a picture
+    could not be counted; ``share`` of the tokens to come are expected."""
+    size = most = 0.0
+    seen: set[object] = set()
+    blind = False
+    for place in spaced(len(starts), _SAMPLED):
+        for decision, request in zip(starts[place].decisions(), starts[place].ahead(), strict=True):
+            if decision not in seen:
+                seen.add(decision)
+                picture = counter.picture(request.image)
+                blind = blind or picture is None
+                fixed = counter.text(request.prompt) + (picture or 0)
+                size, most = size + fixed + share * request.to_come, most + fixed + request.to_come
+    return size, most, len(seen), blind

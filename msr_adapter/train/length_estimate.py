@@ -1,0 +1,131 @@
+"""How long the rows will be, said before a summary is written or a model is loaded.
+
+`forecast.json`::
+
+    {"cutoff_len", "tokens": how they were counted, "items_looked_at", "overhead",
+     "text": {"median", "max"}, "image": {"median", "max"} or null where unknown, "preference": {"median", "max"},
+     "row": {"median", "max"}, "share_too_long": share of items whose longest row is over `cutoff_len`,
+     "findings": [{"severity", "topic": "row-length", "text"}]}
+
+A row is the recommender's prompt: its text with the title, the picture, the preference. The summaries are not written
+yet, so a preference counts with the most that `max_new_tokens` allows. `preflight` measures the rows themselves, later.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from msr_adapter.config.schema import Summarize, Train
+from msr_adapter.files import write_json
+from msr_adapter.llamafactory.row_lengths import Count, image_tokens, overhead, token_counter
+from msr_adapter.progress import Reporter
+from msr_adapter.prompts import HistoryItem, Prompts
+
+Tokens = NDArray[np.int64]
+
+_ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
+"""Items drawn by seed, items with the longest titles beside them, and histories among the first examples
+read, where they are the preference."""
+
+
+def forecast(
+    train: Train, summarize: Summarize, data_dir: Path, prompts: Prompts, seed: int, out: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Write ``out/forecast.json``; say how long rows will be, and what to change when they will be too long."""
+    count, how = token_counter(train.model)
+    items, drawn = _items(data_dir, seed)
+    texts = _text_tokens(items, prompts, count, train.images)
+    images = _image_tokens(items, data_dir, train)
+    preference = _preference_tokens(summarize, data_dir, items["title"].to_pylist()[drawn], prompts, count)
+    around = overhead(train.model, count)
+    alone = around + texts + (0 if images is None else images)
+    found = {
+        "cutoff_len": train.cutoff_len, "tokens": how, "items_looked_at": len(texts), "overhead": around,
+        "text": _ends(texts), "image": None if images is None else _ends(images), "preference": _ends(preference),
+        "row": {"median": float(np.median(alone) + np.median(preference)), "max": int(alone.max() + preference.max())},
+        "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),
+    }  # fmt: skip
+    found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
+    write_json(out / "forecast.json", found)
+    _tell(found, reporter)
+    return found
+
+
+def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
+    """Return items drawn by seed, then those with the longest titles, and where the drawn ones are."""
+    items = pq.read_table(data_dir / "items.parquet", columns=["title", "image"])
+    number = min(_ITEMS, items.num_rows)
+    drawn = np.random.default_rng([seed, 11]).choice(items.num_rows, number, replace=False)
+    longest = np.argsort(-pc.binary_length(items["title"]).to_numpy(), kind="stable")[:_LONGEST]
+    return items.take(pa.array(np.append(drawn, np.setdiff1d(longest, drawn)))), slice(number)
+
+
+def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) -> Tokens:
+    """Count the prompt of each item without its preference; the placeholder of a picture counts too."""
+    rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
+    return np.array([count(prompts.recommend("", title, images and image is not None)) for title, image in rows])
+
+
+def _image_tokens(items: pa.Table, data_dir: Path, train: Train) -> Tokens | None:
+    """Return the tokens of each item's picture, 0 without one; None where the model's way of counting is unknown."""
+    paths = items["image"].to_pylist() if train.images else [None] * items.num_rows
+    tokens = np.zeros(len(paths), dtype=np.int64)
+    for row, path in enumerate(paths):
+        if path is not None:
+            try:
+                with PIL.Image.open(data_dir / path) as image:  # reads the header alone
+                    known = image_tokens(train.model, *image.size)
+            except OSError:  # damaged since it was stored: whoever shows it to a model says so, by name
+                known = 0
+            if known is None:
+                return None
+            tokens[row] = known
+    return tokens
+
+
+def _preference_tokens(
+    summarize: Summarize, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
+) -> Tokens:
+    """Return the most that preferences can have; in mode `none` they are histories, here of titles drawn like items."""
+    if summarize.users.mode != "none":
+        return np.array([summarize.users.max_new_tokens])
+    summary = 0 if summarize.items.mode == "none" else summarize.items.max_new_tokens
+    examples = pq.ParquetFile(data_dir / "examples.parquet")
+    batch = next(examples.iter_batches(_READ, columns=["history"]))
+    lengths = pc.list_value_length(batch["history"]).to_numpy()
+    rng = np.random.default_rng(11)
+    drawn = [rng.choice(len(titles), size) for size in (*lengths[:: max(1, len(lengths) // _EXAMPLES)], lengths.max())]
+    return np.array([count(prompts.history([HistoryItem(titles[item]) for item in history])) + summary * len(history)
+                     for history in drawn])  # fmt: skip
+
+
+def _ends(tokens: Tokens) -> dict[str, float]:
+    return {"median": float(np.median(tokens)), "max": int(tokens.max())}
+
+
+def _findings(found: dict[str, Any], too_long: str, certain: bool) -> list[dict[str, str]]:
+    longest, cutoff = found["row"]["max"], found["cutoff_len"]
+    if longest <= cutoff:
+        return []
+    then = ("the preferences of their users will be shortened" if too_long == "shorten" and not certain
+            else "one is enough to stop before training")  # fmt: skip
+    text = (f"Rows may have up to {longest:,} tokens, but train.cutoff_len is {cutoff:,}: too few for the longest rows "
+            f"of {found['share_too_long']:.0%} of the items, and {then}. Set "
+            f"train.cutoff_len: {longest}, or lower summarize.users.max_new_tokens, train.model.image_max_pixels or "
+            "split.max_history.")  # fmt: skip
+    return [{"severity": "error" if certain else "warning", "topic": "row-length", "text": text}]
+
+
+def _tell(found: dict[str, Any], reporter: Reporter) -> None:
+    parts = [f"text {found['text']['max']:,}", f"preference {found['preference']['max']:,}"]
+    parts.insert(1, "picture unknown" if found["image"] is None else f"picture {found['image']['max']:,}")
+    reporter.note(f"Rows of about {found['row']['median']:,.0f} tokens, at most {found['row']['max']:,} of "
+                  f"{found['cutoff_len']:,} (at most: {', '.join(parts)}; {found['tokens']})")  # fmt: skip
+    for finding in found["findings"]:
+        reporter.note(f"{finding['severity']}: {finding['text']} [{finding['topic']}]")

@@ -1,0 +1,156 @@
+"""All that every user ever took: the log of the data stage, and what came later. Nothing is held out here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from msr_adapter import schema
+from msr_adapter.heuristics import has_clock
+
+Codes = NDArray[np.int32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Each user's distinct items, oldest first, as rows of ITEMS. Memory: 4 bytes an interaction, and the ids."""
+
+    users: pa.Array
+    """Ids of all users with an interaction."""
+    items: pa.Array
+    """Ids of the catalogue."""
+    offsets: Rows
+    """(users + 1,)"""
+    codes: Codes
+
+    def of(self, place: int) -> Codes:
+        """Return the history of a user, by place in ``users``; -1 is a user without one."""
+        return self.codes[self.offsets[place] : self.offsets[place + 1]] if place >= 0 else self.codes[:0]
+
+    def places(self, ids: pa.Array) -> Rows:
+        """Return the place of each id in ``users``; -1 = none."""
+        found = pc.fill_null(pc.index_in(ids, value_set=self.users), -1)
+        return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    def popularity(self) -> Rows:
+        """Return how many users took each item (items,)."""
+        return np.bincount(self.codes, minlength=len(self.items)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Later:
+    """What became of interactions that came after those of the data stage."""
+
+    rows: int
+    added: int
+    users: int
+    """Users who got something new."""
+    new_users: int
+    repeated: int
+    """The user had the item already."""
+    unknown: Sequence[str]
+    """Distinct items that the catalogue lacks; their rows are left out."""
+    unknown_rows: int
+    before: int
+    """Rows older than something the data stage knows of their user: they are sorted in."""
+
+
+def read_histories(data_dir: Path) -> Histories:
+    """Read the kept log of a data stage as codes; it is streamed."""
+    items = _flat(schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["item_id"])["item_id"])
+    users: list[Any] = []
+    ends: list[int] = []
+    codes: list[Codes] = [np.empty(0, np.int32)]
+    rows = 0
+    for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
+        runs = pc.run_end_encode(_flat(chunk["user_id"]))
+        names = runs.values.to_pylist()
+        if users and names and users[-1] == names[0]:  # a user whose rows are in two chunks
+            users.pop()
+            ends.pop()
+        users += names
+        ends += (runs.run_ends.to_numpy().astype(np.int64) + rows).tolist()
+        codes.append(pc.index_in(_flat(chunk["item_id"]), value_set=items).to_numpy().astype(np.int32))
+        rows += len(chunk)
+    return Histories(pa.array(users, pa.string()), items, np.array([0, *ends], np.int64), np.concatenate(codes))
+
+
+def extended(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histories, Later]:
+    """Add interactions (user_id, item_id, timestamp) to what is known, each user's in the order of time.
+
+    Where either log has no clock (positions instead of times), what is later comes last, in its own order. Of a
+    repeated pair the earliest stays, as in the data stage.
+    """
+    coded = later.with_columns(
+        code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
+    )
+    strange, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
+    touched = mine["user_id"].unique(maintain_order=True)
+    old, clocked = _times(known, data_dir, touched)
+    clocked = clocked and has_clock(later["timestamp"].to_numpy())
+    new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
+    both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
+    latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
+    before = 0
+    if clocked:
+        joined = new.join(latest, on="user_id", how="inner")
+        before = joined.filter(pl.col("timestamp") < pl.col("latest")).height
+    ordered = both.sort("timestamp", "row") if clocked else both.sort("is_new", "row")
+    distinct = ordered.unique(["user_id", "code"], keep="first", maintain_order=True)
+    added = int(distinct["is_new"].sum())
+    grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
+    histories = distinct.group_by("user_id", maintain_order=True).agg("code")
+    merged = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
+    whole = _spliced(known, merged)
+    unknown = strange["item_id"].unique(maintain_order=True).to_list()
+    return whole, Later(
+        later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
+        strange.height, before,
+    )  # fmt: skip
+
+
+def _times(known: Histories, data_dir: Path, users: pl.Series) -> tuple[pl.DataFrame, bool]:
+    """Return the known rows of ``users`` with their times, in order, and whether the log has a clock."""
+    wanted = users.to_arrow().cast(pa.string())
+    parts = [pl.DataFrame(schema={"user_id": pl.String, "code": pl.Int32, "timestamp": pl.Int64, "is_new": pl.Boolean})]
+    clocked = False
+    for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
+        clocked = clocked or has_clock(chunk["timestamp"].to_numpy())
+        mine = chunk.filter(pc.is_in(chunk["user_id"], value_set=wanted))
+        code = pc.index_in(mine["item_id"], value_set=known.items)
+        table = pa.table({"user_id": mine["user_id"], "code": code, "timestamp": mine["timestamp"]})
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        parts.append(frame.with_columns(is_new=pl.lit(False)))
+    return pl.concat(parts, how="vertical_relaxed"), clocked
+
+
+def _spliced(known: Histories, merged: dict[str, Codes]) -> Histories:
+    """Put the histories ``merged`` in the place of the known ones; those of new users come last."""
+    ids = list(merged)
+    places = known.places(pa.array(ids, pa.string()))
+    old = sorted((place, user) for place, user in zip(places.tolist(), ids, strict=True) if place >= 0)
+    fresh = [user for place, user in zip(places.tolist(), ids, strict=True) if place < 0]
+    lengths = np.diff(known.offsets)
+    pieces: list[Codes] = []
+    begin = 0
+    for place, user in old:
+        pieces += [known.codes[known.offsets[begin] : known.offsets[place]], merged[user]]
+        lengths[place] = len(merged[user])
+        begin = place + 1
+    pieces += [known.codes[known.offsets[begin] :], *(merged[user] for user in fresh)]
+    sizes = np.concatenate([lengths, np.array([len(merged[user]) for user in fresh], np.int64)])
+    users = pa.concat_arrays([known.users, pa.array(fresh, pa.string())])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Histories(users, known.items, offsets, np.concatenate(pieces))
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -1,0 +1,58 @@
+"""Scores to ranked lists: by the model's logit, ties by the order of retrieval."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter import schema
+from msr_adapter.errors import StageError
+from msr_adapter.workflows.recommend.request import Wanted
+from msr_adapter.workflows.recommend.shards import LISTS
+
+
+def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: Wanted) -> pa.Table:
+    """Return RECOMMENDATIONS of a shard's users: the first ``wanted.top`` of each.
+
+    The order is the model's log-odds, falling; of equal ones, what was retrieved sooner comes first. Users without a
+    history keep the order of retrieval, which is by popularity, and have no score. ``scores_dir`` holds the SCORES of
+    the shard, None where nobody has a history. Raises `StageError` when they are not those of its candidates.
+    """
+    lists = schema.read_table(folder / "lists.parquet", LISTS)
+    number, retrieval = lists["number"].to_numpy(), lists["retrieval_rank"].to_numpy()
+    scored = lists["history_items"].to_numpy() > 0
+    score, logit = np.full((2, len(lists)), np.nan)
+    bounded = np.zeros(len(lists), dtype=bool)
+    if scores_dir is not None:
+        found = _scores(folder, scores_dir)
+        score[scored], logit[scored] = found["score"].to_numpy(), found["logit"].to_numpy()
+        bounded[scored] = found["bounded"].to_numpy()
+    order = np.lexsort((retrieval, np.where(scored, -logit, 0.0), number))
+    first = np.flatnonzero(np.diff(number[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1
+    kept, rank = order[rank <= wanted.top], rank[rank <= wanted.top]
+    rows, known = lists.take(pa.array(kept)), pa.array(scored[kept])
+    columns = {
+        "user_id": rows["user_id"],
+        "rank": rank,
+        "item_id": items["item_id"].take(rows["item"]),
+        "title": items["title"].take(rows["item"]),
+        "score": pc.if_else(known, pa.array(score[kept]), None),
+        "logit": pc.if_else(known, pa.array(logit[kept]), None),
+        "bounded": bounded[kept],
+        "ranked_by": pc.if_else(known, "model", "popularity"),
+        "retrieved_by": pc.if_else(rows["filled"], "popular", wanted.retrieval.kind),
+        "retrieval_rank": rows["retrieval_rank"],
+        "history_items": rows["history_items"],
+    }
+    return pa.table(columns).cast(schema.RECOMMENDATIONS)
+
+
+def _scores(folder: Path, scores_dir: Path) -> pa.Table:
+    wanted = schema.read_table(folder / "candidates.parquet", schema.CANDIDATES)
+    found = schema.read_table(scores_dir / "scores.parquet", schema.SCORES)
+    keys = ("example_id", "item_id")
+    if len(found) != len(wanted) or not all(found[key].equals(wanted[key]) for key in keys):
+        raise StageError("the scores are not those of the candidates", "two commands wrote into one run folder")
+    return found

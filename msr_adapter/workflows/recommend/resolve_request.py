@@ -1,0 +1,99 @@
+"""An order against the data: who is asked for, what they have, and every id that nobody knows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.workflows.recommend.histories import Histories, Later, extended, read_histories
+from msr_adapter.workflows.recommend.request import Wanted
+from msr_adapter.workflows.recommend.shards import Asked
+
+_NAMED = 20
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the files of an order hold; None = no such file."""
+
+    users: pl.Series | None
+    candidates: pl.DataFrame | None
+    later: pl.DataFrame | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order that can be carried out."""
+
+    asked: Asked
+    histories: Histories
+    candidates: pl.DataFrame | None
+    later: Later | None
+    unknown_users: int
+    """Asked for without being in any log: they get the fallback."""
+    ignored_pairs: int
+    """Candidate pairs of users who were not asked for."""
+
+
+def settle_order(wanted: Wanted, given: Given, data_dir: Path) -> Order:
+    """Read all histories and look up every id of the order. `UserError` with all that nobody knows, at once."""
+    histories = read_histories(data_dir)
+    later = None
+    if given.later is not None:
+        histories, later = extended(histories, data_dir, given.later)
+    ids = histories.users if given.users is None else given.users.to_arrow().cast(pa.string())
+    asked = Asked(ids.to_pylist(), histories.places(ids))
+    problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
+    if given.candidates is not None:
+        problems += _candidate_problems(wanted, given.candidates, histories, asked)
+    if problems:
+        raise UserError(problems)
+    return Order(asked, histories, given.candidates, later, int((asked.places < 0).sum()), _ignored(given, asked))
+
+
+def _later_problems(wanted: Wanted, later: Later | None) -> Iterator[Problem]:
+    if later is not None and later.unknown_rows == later.rows:
+        found = f"none of its {later.rows:,} rows has an item of the catalogue (such as {_some(later.unknown)})"
+        yield Problem(str(wanted.interactions), "--interactions", found, "", "Give the log of this pipeline's items")
+
+
+def _user_problems(wanted: Wanted, asked: Asked) -> Iterator[Problem]:
+    unknown = [user for user, place in zip(asked.ids, asked.places, strict=True) if place < 0]
+    if not unknown or wanted.unknown_users == "fallback":
+        return
+    found = f"{len(unknown):,} of {len(asked.ids):,} users are in no log: {_some(unknown, _NAMED)}"
+    step = (
+        "Correct the ids, bring their history with --interactions, or give them the fallback: --unknown-users fallback"
+    )
+    yield Problem(str(wanted.users), "--users", found, "", step)
+
+
+def _candidate_problems(wanted: Wanted, listed: pl.DataFrame, histories: Histories, asked: Asked) -> Iterator[Problem]:
+    where = str(wanted.retrieval.path)
+    items = listed["item_id"].unique(maintain_order=True)
+    known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=histories.items))
+    if len(unknown := items.filter(~known).to_list()):
+        found = f"{len(unknown):,} of {len(items):,} items are not in the catalogue: {_some(unknown, _NAMED)}"
+        step = "Leave them out: the data stage kept no such item (data/audit.json says what it dropped)"
+        yield Problem(where, "--candidates", found, "", step)
+    if "user_id" in listed.columns:
+        have = set(listed["user_id"].unique())
+        if lacking := [user for user in asked.ids if user not in have]:
+            found = f"{len(lacking):,} of {len(asked.ids):,} users have no candidates: {_some(lacking, _NAMED)}"
+            yield Problem(where, "--candidates", found, "", "Add pairs for them, or name the others with --users")
+
+
+def _ignored(given: Given, asked: Asked) -> int:
+    if given.candidates is None or "user_id" not in given.candidates.columns:
+        return 0
+    return int((~given.candidates["user_id"].is_in(list(asked.ids))).sum())
+
+
+def _some(ids: Sequence[str], count: int = _SHOWN) -> str:
+    more = f" and {len(ids) - count:,} more" if len(ids) > count else ""
+    return ", ".join(ids[:count]) + more

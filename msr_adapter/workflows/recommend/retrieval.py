@@ -1,0 +1,139 @@
+"""Candidates per user, best first: popular items, nearest neighbours, the whole catalogue, or those of a file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from msr_adapter.heuristics.item_similarity import item_similarity
+from msr_adapter.workflows.recommend.histories import Codes, Histories
+from msr_adapter.workflows.recommend.request import Retrieval
+
+_EMPTY = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The candidates of one user."""
+
+    items: Codes
+    """In the order of retrieval: the model's ties are broken by it."""
+    filled_from: int
+    """From this place on they are popular items that fill up what the retrieval left short."""
+
+
+Retrieve = Callable[[Sequence[str], Sequence[Codes]], list[Found]]
+"""Takes ids and histories of some users; returns the candidates of each."""
+
+
+def make_retriever(
+    retrieval: Retrieval, histories: Histories, listed: pl.DataFrame | None, include_seen: bool
+) -> Retrieve:
+    """Return what retrieves; popularity and neighbours are those of all interactions, nothing held out.
+
+    ``listed`` is the content of a file of candidates: item_id, perhaps with user_id, all of the catalogue.
+    """
+    order = by_popularity(histories)
+    if retrieval.kind == "file":
+        assert listed is not None
+        codes = _codes(listed["item_id"], histories)
+        if "user_id" in listed.columns:
+            return _of_pairs(_by_user(listed["user_id"], codes), order, include_seen)
+        return _popular(codes, len(codes), include_seen, order)
+    if retrieval.kind == "item-knn":
+        return _neighbours(histories, order, retrieval.count, include_seen)
+    return _popular(order, retrieval.count or len(order), include_seen, order)
+
+
+def by_popularity(histories: Histories) -> Codes:
+    """Return the catalogue, most taken first; equally popular items in the order of their ids."""
+    return np.argsort(-histories.popularity(), kind="stable").astype(np.int32)
+
+
+def _popular(pool: Codes, count: int, include_seen: bool, popularity: Codes) -> Retrieve:
+    """Take the first ``count`` of ``pool``; without a history, the most popular of it."""
+    rank = _ranks(popularity)
+    popular = pool[np.argsort(rank[pool], kind="stable")]
+
+    def retrieve(_: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
+        return [_whole(_unseen(pool if len(h) else popular, h, count, include_seen)) for h in histories]
+
+    return retrieve
+
+
+def _of_pairs(lists: Mapping[str, Codes], popularity: Codes, include_seen: bool) -> Retrieve:
+    rank = _ranks(popularity)
+
+    def retrieve(users: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
+        found = []
+        for user, history in zip(users, histories, strict=True):
+            pool = lists.get(user, _EMPTY)
+            pool = pool if len(history) else pool[np.argsort(rank[pool], kind="stable")]
+            found.append(_whole(_unseen(pool, history, len(pool), include_seen)))
+        return found
+
+    return retrieve
+
+
+def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: bool) -> Retrieve:
+    """Take the items with the largest sum of cosines to the history; what is missing to ``count`` is popular items."""
+    users, items = len(known.users), len(known.items)
+    owner = np.repeat(np.arange(users), np.diff(known.offsets))
+    similarity = item_similarity(owner, known.codes, users, items)
+    rank = _ranks(popularity)
+
+    def retrieve(_: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
+        near = _taken(histories, items) @ similarity
+        found = []
+        for row, history in enumerate(histories):
+            part = slice(near.indptr[row], near.indptr[row + 1])
+            close, cosines = near.indices[part], near.data[part]
+            best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)
+            best = _unseen(best, history, count, include_seen)
+            more = _unseen(popularity, np.concatenate([best, history if not include_seen else _EMPTY]), count, False)
+            found.append(Found(np.concatenate([best, more[: count - len(best)]]), len(best)))
+        return found
+
+    return retrieve
+
+
+def _taken(histories: Sequence[Codes], items: int) -> Any:
+    from scipy.sparse import csr_matrix
+
+    offsets = np.cumsum([0, *map(len, histories)])
+    codes = np.concatenate([_EMPTY, *histories])
+    return csr_matrix((np.ones(len(codes)), codes, offsets), shape=(len(histories), items))
+
+
+def _unseen(pool: Codes, history: Codes, count: int, include_seen: bool) -> Codes:
+    """Return the first ``count`` of ``pool`` that the user does not have, or may have."""
+    if include_seen or not len(history):
+        return pool[:count]
+    # No more than the history can be in the way.
+    front = pool[: count + len(history)]
+    return front[~np.isin(front, history)][:count]
+
+
+def _whole(items: Codes) -> Found:
+    return Found(items, len(items))
+
+
+def _ranks(order: Codes) -> NDArray[np.int64]:
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def _codes(ids: pl.Series, histories: Histories) -> Codes:
+    found = pc.index_in(ids.to_arrow().cast(pa.string()), value_set=histories.items)
+    return np.asarray(found.to_numpy(), dtype=np.int32)
+
+
+def _by_user(users: pl.Series, codes: Codes) -> dict[str, Codes]:
+    grouped = pl.DataFrame({"user": users, "code": codes}).group_by("user", maintain_order=True).agg("code")
+    return {user: np.asarray(items, np.int32) for user, items in grouped.iter_rows()}

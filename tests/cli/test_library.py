@@ -1,0 +1,98 @@
+"""`msr ls` and `msr cp`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from msr_adapter.cli import app
+from msr_adapter.cli.bundled import all_files, find
+from msr_adapter.config.bundled import bundled_files
+from msr_adapter.config.loader import load_pipeline
+from msr_adapter.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def msr(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_ls_shows_every_bundled_file_with_its_description() -> None:
+    shown = msr("ls").stdout
+    files = all_files()
+    assert {file.kind for file in files} == {"pipelines", "eval", "templates"}
+    for file in files:
+        assert f"{file.name} " in shown
+        assert file.description in shown
+    listed = json.loads(msr("ls", "--json").stdout)["files"]
+    assert listed == [{"kind": f.kind, "name": f.name, "description": f.description} for f in files]
+
+
+@pytest.mark.parametrize(
+    "name", ["microlens-50k", "microlens-50k.yaml", "pipelines/microlens-50k", "pipelines/microlens-50k.yaml"]
+)
+def test_cp_copies_byte_by_byte(name: str) -> None:
+    done = msr("cp", name, "new/my.yaml")
+    assert done.exit_code == 0
+    assert done.stdout == "Copied pipelines/microlens-50k to new/my.yaml\nRun it: msr run new/my.yaml\n"
+    assert Path("new/my.yaml").read_bytes() == find("microlens-50k").path.read_bytes()
+
+
+def test_cp_into_a_folder_keeps_the_name() -> None:
+    Path("words").mkdir()
+    done = msr("cp", "recommend", "words", "--json")
+    assert json.loads(done.stdout) == {"kind": "templates", "name": "recommend.j2", "file": "words/recommend.j2"}
+    assert Path("words/recommend.j2").is_file()
+
+
+def test_cp_of_a_template_says_how_it_is_used() -> None:
+    done = msr("cp", "demo/recommend", "words/recommend.j2")
+    assert "templates: words  (the file must be called recommend.j2)" in done.stdout
+
+
+def test_cp_of_a_protocol_can_be_used_at_once() -> None:
+    assert "evaluate: {protocol: mine.yaml}" in msr("cp", "next-item", "mine.yaml").stdout
+    protocol = load_pipeline("microlens-50k", ["evaluate.protocol=mine.yaml"]).pipeline.evaluate.protocol
+    assert protocol == load_pipeline("microlens-50k").pipeline.evaluate.protocol
+
+
+def test_cp_never_overwrites() -> None:
+    Path("mine.yaml").write_text("precious")
+    done = msr("cp", "microlens-50k", "mine.yaml")
+    assert done.exit_code == 2
+    assert done.stderr == "FILE: mine.yaml exists already; a new file. Choose another name, or add --overwrite\n"
+    assert Path("mine.yaml").read_text() == "precious"
+
+
+def test_cp_of_an_unknown_name() -> None:
+    done = msr("cp", "microlens50k", "x.yaml")
+    assert done.exit_code == 2
+    assert done.stderr == "nothing bundled is called `microlens50k`. Did you mean `microlens-50k`?\n"
+    assert "`msr ls` lists the names" in msr("cp", "zzzzzz", "x.yaml").stderr
+
+
+def test_a_name_of_two_files_must_be_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [*bundled_files("pipelines"), *bundled_files("pipelines")]
+    monkeypatch.setattr("msr_adapter.cli.bundled.all_files", lambda: twice)
+    with pytest.raises(UserError, match="names 2 files"):
+        find("microlens-50k")
+
+
+def test_cp_to_a_place_that_cannot_be_written() -> None:
+    Path("file").write_text("")
+    done = msr("cp", "microlens-50k", "file/x.yaml")
+    assert done.exit_code == 2
+    assert "FILE: file/x.yaml: " in done.stderr
+
+
+def test_a_copied_pipeline_still_finds_its_bundled_names() -> None:
+    for file in bundled_files("pipelines"):
+        assert msr("cp", f"pipelines/{file.name}", f"far/away/{file.name}.yaml").exit_code == 0
+        copy, original = load_pipeline(f"far/away/{file.name}.yaml"), load_pipeline(file.name)
+        for key in ("templates", "evaluate", "train", "summarize", "split"):
+            assert copy.resolved[key] == original.resolved[key], (file.name, key)

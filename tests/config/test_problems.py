@@ -1,0 +1,236 @@
+"""Every class of bad config, with the exact message a user reads."""
+
+from pathlib import Path
+
+import pytest
+
+from msr_adapter.config.bundled import bundled_files
+from msr_adapter.config.loader import load_pipeline
+from msr_adapter.errors import UserError
+from tests.config.test_config import MINIMAL
+
+PYTHON = "tag:yaml.org,2002:python/name:"
+PROTOCOL = "a protocol's name, its path, or the protocol itself"
+KINDS = (
+    "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, "
+    "huggingface, shop"
+)
+SHARES = "expected a list of 3, each a number"
+LORA = "known here: rank, alpha, dropout, target"
+TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, execution"
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(text: str, *sets: str) -> list[str]:
+    """Load ``p.yaml`` with ``text`` and return the lines of the error."""
+    Path("p.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_pipeline("p.yaml", sets)
+    assert caught.value.exit_code == 2
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sead: 3", f"p.yaml:10 sead: unknown key; {TOP}. Did you mean `seed`?"),
+        ("zzz: 3", f"p.yaml:10 zzz: unknown key; {TOP}"),
+        ("seed: abc", "p.yaml:10 seed: the text 'abc'; expected a whole number, at least 0"),
+        ("seed: -1", "p.yaml:10 seed: the number -1; expected a whole number, at least 0"),
+        ("seed: 1.5", "p.yaml:10 seed: the number 1.5; expected a whole number, at least 0"),
+        ("seed: true", "p.yaml:10 seed: true; expected a whole number, at least 0"),
+        ("seed: null", "p.yaml:10 seed: null; expected a whole number, at least 0"),
+        ("seed: [1]", "p.yaml:10 seed: a list of 1; expected a whole number, at least 0"),
+        ("seed: {a: 1}", "p.yaml:10 seed: a mapping; expected a whole number, at least 0"),
+        ("split: 3", "p.yaml:10 split: the number 3; expected a mapping"),
+        ("split: {fractions: [1, 1, 1]}", "p.yaml:10 split.fractions: 1.0, 1.0, 1.0 are not shares that sum to 1"),
+        ("split: {fractions: [0.9, 0.1]}", "p.yaml:10 split.fractions: a list of 2; " + SHARES),
+        (
+            "split: {fractions: [0.7, 0.1, 0.1, 0.1]}",
+            "p.yaml:10 split.fractions: a list of 4; " + SHARES,
+        ),
+        (
+            "split: {fractions: [0.8, 0.1, x]}",
+            "p.yaml:10 split.fractions.2: the text 'x'; expected a number",
+        ),
+        (
+            "split: {kind: leave-last}",
+            "p.yaml:10 split.kind: the text 'leave-last'; expected one of user-holdout, leave-last-out, "
+            "temporal, column. Did you mean `leave-last-out`?",
+        ),
+        (
+            "name: my run",
+            "p.yaml:10 name: the text 'my run'; expected letters, digits, dots, dashes and underscores, "
+            "a letter or digit first",
+        ),
+        ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a folder, a bundled folder's name, or null"),
+        (
+            "templates: dmo",
+            "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo. "
+            "Did you mean `demo`?",
+        ),
+        ("extends: x.yaml", "p.yaml:10 extends: `x.yaml` is neither a file nor a bundled pipeline; bundled: {names}"),
+        ("extends: {a: 1}", "p.yaml:10 extends: not a name; expected a name, a path, or a list of them"),
+        ("extends: p.yaml", "p.yaml:10 extends: a circle: p.yaml -> p.yaml. Cut it in one file"),
+        ("data: {}", "p.yaml:10 data: the key stands here and in line 1. Keep one of them"),
+        ("seed: !!python/name:os.system x", f"p.yaml:10 seed: the tag {PYTHON}os.system. Write the plain value"),
+        ("? [a, b]\n: 1", "p.yaml:10: a key that is not text. Write `key: value`"),
+        ("split: &s {kind: *s}", "p.yaml:10 split.kind: the value contains itself. Write it out without the alias"),
+        ("a: b: c", "p.yaml:10: not valid YAML: mapping values are not allowed here"),
+        ("a: *b", "p.yaml:10: not valid YAML: found undefined alias 'b'"),
+        ("\x01", "p.yaml:10: the control character U+0001"),
+    ],
+)  # fmt: skip
+def test_one_bad_line(line: str, message: str) -> None:
+    names = ", ".join(file.name for file in bundled_files("pipelines"))
+    assert problems(MINIMAL + line + "\n")[0] == message.replace("{names}", names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "messages"),
+    [
+        (
+            "  source: {kind: shop}", "  {}",
+            [f"p.yaml:1 data.source: missing; expected a mapping with `kind`: {KINDS}. "
+             "Add `source:` under `data`"],
+        ),
+        (
+            "{kind: shop}", "{users: 3}",
+            [f"p.yaml:2 data.source.kind: missing; expected {KINDS}. Add `kind:` under `data.source`"],
+        ),
+        (
+            "{kind: shop}", "{kind: tabel}",
+            [f"p.yaml:2 data.source.kind: the text 'tabel'; expected {KINDS}. Did you mean `table`?"],
+        ),
+        ("{kind: shop}", "{kind: 3}", [f"p.yaml:2 data.source.kind: the number 3; expected {KINDS}"]),
+        (
+            "{kind: shop}", "shop",
+            [f"p.yaml:2 data.source: the text 'shop'; expected a mapping with `kind`: {KINDS}"],
+        ),
+        (
+            "{kind: shop}", "{kind: table}",
+            ["p.yaml:2 data.source.interactions: missing; expected a path. Add `interactions:` under `data.source`"],
+        ),
+        (
+            "{kind: shop}", "{kind: shop, itms: 3, users: 0}",
+            ["p.yaml:2 data.source.users: the number 0; expected a whole number, at least 1",
+             "p.yaml:2 data.source.itms: unknown key; known here: kind, users, items, interactions_per_user, noise. "
+             "Did you mean `items`?"],
+        ),
+        (
+            "{kind: shop}", "{kind: table, interactions: 7}",
+            ["p.yaml:2 data.source.interactions: the number 7; expected a path"],
+        ),
+        (
+            "train:\n  model: {path: tiny}", "train: {}",
+            ["p.yaml:6 train.model: missing; expected a mapping with `path`. Add `model:` under `train`"],
+        ),
+        (
+            "evaluate:\n  protocol: next-item\n", "",
+            ["p.yaml:1 evaluate: missing; expected a mapping with `protocol`. Add `evaluate:` at the top level"],
+        ),
+        (
+            "next-item", "next-itm",
+            ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: "
+             "full-ranking, next-item, paper, popularity-matched, released-code. "
+             "Did you mean `next-item`?"],
+        ),
+        ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),
+        (
+            "next-item", "next-item\n  baselines: [randm]",
+            ["p.yaml:10 evaluate.baselines.0: the text 'randm'; expected one of random, popularity, "
+             "recency, title-overlap, item-knn, mf, sasrec, base. Did you mean `random`?"],
+        ),
+        (
+            "next-item", "{name: x, k: [0]}",
+            ["p.yaml:9 evaluate.protocol.k.0: the number 0; expected a whole number, at least 1"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_part(old: str, new: str, messages: list[str]) -> None:
+    assert old in MINIMAL
+    assert problems(MINIMAL.replace(old, new)) == messages
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed=x", "--set seed: the text 'x'; expected a whole number, at least 0"),
+        (
+            "train.lora.rnk=4",
+            "--set train.lora.rnk: unknown key; known here: rank, alpha, dropout, target. Did you mean `rank`?",
+        ),
+        ("trian.epochs=4", f"--set trian: unknown key; {TOP}. Did you mean `train`?"),
+        ("seed.x=4", "--set seed: a mapping; expected a whole number, at least 0"),
+        ("seed", "--set: `seed` is not a setting; expected key=value, e.g. `train.epochs=2`"),
+        ("=3", "--set: `=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
+        ("a..b=3", "--set: `a..b=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
+        ("extends=demo", f"--set extends: unknown key; {TOP}"),
+        ("templates=x", "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo"),
+    ],
+)
+def test_a_bad_setting(setting: str, message: str) -> None:
+    assert problems(MINIMAL, setting) == [message]
+
+
+def test_all_problems_come_at_once_by_file_and_line() -> None:
+    Path("parent.yaml").write_text("split: {max_histroy: 3}\n" + MINIMAL)
+    found = problems(
+        "extends: parent.yaml\nseed: -1\ntrain:\n  epochs: 0\n  images: true\n  images: false\n", "data.limit.users=0"
+    )
+    assert [line.split(":")[0] + ":" + line.split(":")[1].split()[0] for line in found[1:]] == [
+        "p.yaml:2", "p.yaml:4", "p.yaml:6", "parent.yaml:1",
+    ]  # fmt: skip
+    assert found[0] == "--set data.limit.users: the number 0; expected a whole number, at least 1, or null"
+
+
+def test_a_missing_key_is_shown_where_its_parent_stands_even_after_set() -> None:
+    text = "# comment\n" + MINIMAL.replace("  model: {path: tiny}\nevaluate", "  method: full\nevaluate")
+    assert problems(text, "train.epochs=2")[0].startswith("p.yaml:7 train.model: missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "p.yaml:1: the file is empty; expected `key: value` lines"),
+        ("# nothing\n", "p.yaml:1: the file is empty; expected `key: value` lines"),
+        ("- a\n", "p.yaml:1: the file is not a mapping; expected `key: value` lines"),
+    ],
+)
+def test_a_file_without_a_mapping(text: str, message: str) -> None:
+    assert problems(text) == [message]
+
+
+def test_a_file_that_is_not_utf8() -> None:
+    Path("p.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(UserError, match=r"^p\.yaml: not UTF-8 text\. Save the file as UTF-8$"):
+        load_pipeline("p.yaml")
+
+
+def test_a_byte_order_mark_is_no_problem() -> None:
+    Path("p.yaml").write_text(MINIMAL, encoding="utf-8-sig")
+    assert load_pipeline("p.yaml").pipeline.name == "p"
+
+
+def test_a_circle_of_two_files() -> None:
+    Path("other.yaml").write_text("extends: p.yaml\n")
+    assert problems("extends: other.yaml\n") == [
+        "other.yaml:1 extends: a circle: p.yaml -> other.yaml -> p.yaml. Cut it in one file"
+    ]
+
+
+def test_a_name_that_is_nothing() -> None:
+    with pytest.raises(UserError) as caught:
+        load_pipeline("microlens50k")
+    assert str(caught.value).startswith("`microlens50k` is neither a file nor a bundled pipeline; bundled: ")
+    assert str(caught.value).endswith("Did you mean `microlens-50k`?")
+
+
+def test_a_folder_is_no_pipeline() -> None:
+    Path("here").mkdir()
+    with pytest.raises(UserError, match=r"^`here` is a folder; bundled: "):
+        load_pipeline("here")

@@ -1,0 +1,200 @@
+"""Workers of this machine: the same answers as one process, whoever dies."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from msr_adapter.backends.openai import ServerBackend
+from msr_adapter.config.loader import load_pipeline
+from msr_adapter.config.schema import Execution, ModelRef, Server
+from msr_adapter.distributed import open_backend, worker_process
+from msr_adapter.distributed.messages import Raised, Recipe, WorkerTracebackError
+from msr_adapter.distributed.pool import Workers
+from msr_adapter.distributed.worker import Worker
+from msr_adapter.errors import StageError
+from msr_adapter.generation import CompletionCache, Image, Request
+from msr_adapter.generation.shards import Questions
+from msr_adapter.pipeline import run as run_pipeline
+from msr_adapter.schema import USER_SUMMARIES, read_table
+from tests.support.crews import Elsewhere, Worked, crew
+from tests.support.scripted_pipeline import SCRIPTED
+from tests.support.spread_stages import HISTORIES, scores, users
+from tests.support.tiny_run import QUIET
+
+
+def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path: Path, small_shards: None) -> None:
+    expected = users(tmp_path / "alone", local := Worked(tmp_path / "local.log"))
+    notes: list[str] = []
+    with crew(partial(Worked, tmp_path / "log", fatal="Title f", deaths=1), notes) as workers:
+        assert users(tmp_path / "crew", workers) == expected
+    worked = Worked(tmp_path / "log")
+    assert set(worked.asked()) == set(local.asked())
+    assert len(local.asked()) == len(set(local.asked())) == expected[1]["computed"] == 30
+    # Only what the dead worker had not handed in was computed again.
+    assert 0 < len(worked.asked()) - len(set(worked.asked())) < 7
+    assert len(worked.workers()) == 3
+    assert "died (killed (SIGKILL)" in notes[0]
+
+
+def test_a_worker_killed_in_the_middle_changes_no_score(tmp_path: Path, small_shards: None) -> None:
+    expected = scores(tmp_path / "alone", Worked(tmp_path / "local.log"))
+    with crew(partial(Worked, tmp_path / "log", fatal="candidate", deaths=1)) as workers:
+        assert scores(tmp_path / "crew", workers) == expected
+    assert "†" in Worked(tmp_path / "log").read()
+
+
+def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_kept(tmp_path: Path) -> None:
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        with (
+            crew(partial(Worked, tmp_path / "log", fatal="prompt 10.", deaths=9)) as workers,
+            pytest.raises(StageError, match=r"3 workers died over the same shard, the last one: killed") as caught,
+        ):
+            cache.complete(workers, requests, shard=3)
+        assert "execution.workers" in str(caught.value)
+        assert Worked(tmp_path / "log").read().count("†") == 3
+        assert cache.stats.computed == 9
+        again = Worked(tmp_path / "again")
+        cache.complete(again, requests, shard=3)
+    assert again.asked() == [request.key for request in requests[9:]]
+
+
+def test_an_exception_in_a_worker_is_raised_here_with_its_cause(tmp_path: Path) -> None:
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(4)]
+    make = partial(Worked, tmp_path / "log", raises="prompt 2.")
+    with CompletionCache(tmp_path / "c.sqlite") as cache, crew(make) as workers:
+        with pytest.raises(StageError, match="this prompt does not fit") as caught:
+            cache.complete(workers, requests, shard=1)
+        assert isinstance(caught.value.__cause__, WorkerTracebackError)
+        assert "crews.py" in str(caught.value.__cause__)
+        # The same workers go on with other work.
+        assert len(workers.complete([requests[0], requests[3]])) == 2
+    assert len(Worked(tmp_path / "log").workers()) <= 2
+
+
+def test_a_worker_with_another_model_answers_nothing(tmp_path: Path) -> None:
+    make = partial(Elsewhere, tmp_path / "log", os.getpid())
+    with crew(make, workers=1, gpus_per_worker=0) as workers, pytest.raises(StageError, match="is not the one here"):
+        workers.complete([Request("worked", "prompt", max_new_tokens=4)])
+    assert Worked(tmp_path / "log").asked() == []
+
+
+def test_other_versions_are_named() -> None:
+    recipe = Recipe(partial(Elsewhere, Path("log"), 0), "worked", {"torch": "0.1", "msr-adapter": "x"})
+    told = Worker(recipe).work(0, pickle.dumps(Questions(())), lambda _: None)
+    assert isinstance(told, Raised)
+    assert " for 0.1" in str(told.error)
+    assert "same versions on every node" in str(told.error)
+
+
+def test_a_node_without_the_images_is_named(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    worker = Worker(Recipe.of(partial(Worked, tmp_path / "log"), "worked", shared=True))
+    payload = pickle.dumps(Questions((Request("worked", "<image>", (Image(picture, "d"),), max_new_tokens=4),)))
+    for expected in ("a.png is not there", "a.png is another picture there"):
+        told = worker.work(0, payload, lambda _: None)
+        assert isinstance(told, Raised)
+        assert expected in str(told.error)
+        assert os.uname().nodename in str(told.error)
+        assert "same path on every node" in str(told.error)
+        picture.write_bytes(b"another")
+    assert Worked(tmp_path / "log").asked() == []
+
+
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from crews import Worked, crew
+from msr_adapter.generation import CompletionCache, Request
+
+if __name__ == "__main__":
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(4000)]
+    with CompletionCache(Path(sys.argv[2])) as cache, crew(partial(Worked, Path(sys.argv[3]), pause=0.02)) as workers:
+        cache.complete(workers, requests, shard=4)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_commit(tmp_path: Path, how: signal.Signals) -> None:
+    arguments = [str(Path(__file__).parent), str(tmp_path / "c.sqlite"), str(tmp_path / "log")]
+    worked = Worked(tmp_path / "log")
+    with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stderr=subprocess.PIPE) as driver:
+        while len(worked.asked()) < 40 and driver.poll() is None:
+            time.sleep(0.01)
+        assert workers_of(driver.pid)
+        driver.send_signal(how)
+        driver.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while workers_of(driver.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not workers_of(driver.pid)
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(400)]
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        committed = cache.known([request.key for request in requests])
+        again = Worked(tmp_path / "again")
+        cache.complete(again, requests, shard=4)
+    assert len(committed) >= 16  # all but the shards under way
+    assert set(again.asked()) == {request.key for request in requests} - committed
+
+
+def workers_of(driver: int) -> list[int]:
+    """Return the processes that were started as workers of ``driver``."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if worker_process.__file__ in command and str(driver) in command and process.info["status"] != "zombie":
+            found.append(process.pid)
+    return found
+
+
+def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
+    model = ModelRef(path="tiny", batch_size=4)
+    summaries, tables, spent = {}, {}, {}
+    for name, count in (("alone", 1), ("crew", 2)):
+        execution = Execution(workers=count)
+        with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
+            assert isinstance(backend, Workers) == (count == 2)
+            summaries[name] = users(tmp_path / name, backend, HISTORIES[:8])
+            tables[name], _ = scores(tmp_path / name, backend)
+            counted = backend.spent  # type: ignore[attr-defined]
+            spent[name] = counted.rows, counted.tokens_flat, counted.tokens_processed
+    assert summaries["crew"] == summaries["alone"]
+    assert spent["crew"] == spent["alone"]
+    assert spent["crew"][0] == 16
+    one, two = tables["alone"], tables["crew"]
+    assert two.select(["example_id", "item_id"]) == one.select(["example_id", "item_id"])
+    # A worker that has seen other pictures encodes them in other batches, which rounds differently.
+    for column in ("logit", "score", "answer_mass"):
+        np.testing.assert_allclose(two[column], one[column], atol=1e-5)
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
+def test_a_pipeline_says_where_and_its_stages_stay_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(SCRIPTED)
+    found = {}
+    for name, sets in (("one", ()), ("two", ("execution.workers=2",))):
+        loaded = load_pipeline(str(tmp_path / "p.yaml"), sets, tmp_path / name)
+        run_pipeline(loaded, ("users",), reporter=QUIET)
+        found[name] = [read_table(tmp_path / name / "users" / "users.parquet", USER_SUMMARIES)]
+    assert found["one"] == found["two"]
+    assert (tmp_path / "two" / "logs" / "worker-1.log").exists()
+    again = run_pipeline(load_pipeline(str(tmp_path / "p.yaml"), (), tmp_path / "two"), ("users",), reporter=QUIET)
+    assert {stage.state for stage in again.stages} == {"up to date"}
+
+
+def test_a_server_is_asked_by_one_process(tmp_path: Path) -> None:
+    model = ModelRef(path="served", backend="server", server=Server(url="http://127.0.0.1:9/v1"))
+    with open_backend(Execution(workers=4), model, tmp_path / "logs", lambda _: None) as backend:
+        assert isinstance(backend, ServerBackend)
+    assert not (tmp_path / "logs").exists()

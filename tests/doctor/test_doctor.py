@@ -1,0 +1,203 @@
+"""msr doctor: what is broken is a finding with its mend, never a traceback; secrets are never printed."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from msr_adapter.cli import app
+from msr_adapter.doctor import diagnostics, hardware, packages
+from msr_adapter.doctor.diagnostics import examine
+from msr_adapter.doctor.environment import variables
+from msr_adapter.doctor.optional_libraries import LIBRARIES, optional
+from msr_adapter.doctor.probes import probe, probe_all
+from msr_adapter.llamafactory.launcher import UNSET
+from msr_adapter.llamafactory.versions import INSTALL, PINNED
+
+GPU = {"name": "NVIDIA H100", "capability": [9, 0], "total_bytes": 80 * 10**9, "free_bytes": 79 * 10**9,
+       "bfloat16": True}  # fmt: skip
+OLD_GPU = {**GPU, "name": "Tesla V100", "capability": [7, 0], "bfloat16": False}
+TORCH = {"version": "2.11.0", "cuda": "13.0", "hip": None, "threads": 2, "mps": False, "devices": [],
+         "torchvision": {"version": "0.26.0"}, "torchaudio": {"version": "2.11.0"}}  # fmt: skip
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Replace the imports by what the test says of them: all is well at first, and no optional library is there."""
+    probed: dict[str, dict[str, Any]] = {"torch": dict(TORCH), "llamafactory": {"version": PINNED["llamafactory"]}}
+    monkeypatch.setattr(diagnostics, "probe_all", lambda names: {name: probed[name] for name in names})
+    monkeypatch.setattr(diagnostics, "present", lambda: [name for name in probed if name not in PROBED_ALWAYS])
+    return probed
+
+
+PROBED_ALWAYS = ("torch", "llamafactory")
+
+
+def doctor(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def library(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / f"{name}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("__version__ = '7'; print('chatter')", {"version": "7"}),
+        ("raise OSError('libfoo.so: undefined symbol\\nmore')", {"error": "OSError: libfoo.so: undefined symbol"}),
+        ("raise SystemExit(3)", {"error": "SystemExit: 3"}),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", {"error": "the import ended by SIGSEGV"}),
+        ("import os; os._exit(5)", {"error": "the import ended with exit code 5"}),
+    ],
+)
+def test_an_import_breaks_alone(
+    code: str, expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library(tmp_path, "odd_library", code, monkeypatch)
+    assert probe("odd_library") == expected
+
+
+def test_an_import_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library(tmp_path, "odd_library", "import time; time.sleep(600)", monkeypatch)
+    assert probe("odd_library", timeout=0.5) == {"error": "the import did not end within 0 s"}
+
+
+def test_the_trainers_environment_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library(tmp_path, "odd_library", "import os; __version__ = os.environ.get('USE_V1', 'unset')", monkeypatch)
+    monkeypatch.setenv("USE_V1", "1")
+    assert probe_all(["odd_library"]) == {"odd_library": {"version": "unset"}}
+
+
+def test_a_mismatched_torchaudio_is_a_finding_with_the_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library(tmp_path, "torchaudio", "raise OSError('Could not load _torchaudio.abi3.so')", monkeypatch)
+    torch = probe("torch")  # the real one
+    assert torch["version"].startswith(PINNED["torch"])
+    assert torch["torchaudio"] == {"error": "OSError: Could not load _torchaudio.abi3.so"}
+    found = {one.name: one for one in packages.packages({"torch": torch, "llamafactory": {"error": "the same"}})}
+    assert [name for name, one in found.items() if one.state == "error"] == ["torchaudio", "llamafactory"]
+    assert found["torchaudio"].mend == INSTALL
+    assert "torch==2.11.0" in INSTALL
+
+
+def test_a_broken_torch_is_said_and_ends_with_1(machine: dict[str, dict[str, Any]]) -> None:
+    machine["torch"] = {"error": "ImportError: libcudart.so.13"}
+    machine["llamafactory"] = {"error": "ImportError: libcudart.so.13"}
+    result = doctor("--json")
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["ok"]) == (1, False)
+    bad = [finding["name"] for finding in answer["findings"] if finding["state"] == "error"]
+    assert bad == ["torch", "torchvision", "torchaudio", "llamafactory"]
+    assert answer["verdict"] == f"Training cannot work here: {', '.join(bad)}."
+    assert "ImportError: libcudart.so.13" in doctor().stdout
+
+
+def test_another_version_is_held_against_the_pin(
+    machine: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"llamafactory": "0.9.4", "torch": "2.10.0+cu128", "transformers": "5.9.0", "peft": None}
+    installed = packages._installed
+    monkeypatch.setattr(packages, "_installed", lambda name: versions.get(name, installed(name)))
+    found = {one.name: one for one in packages.packages(machine)}
+    assert (found["llamafactory"].state, found["llamafactory"].found) == ("error", "0.9.4")
+    assert (found["torch"].state, found["torch"].found) == ("warning", "2.10.0+cu128 for CUDA 13.0")
+    assert found["transformers"].state == "warning"
+    assert {"<=5.6.0", ">=4.55.0"} <= set(found["transformers"].mend.split('"')[1][len("transformers") :].split(","))
+    assert found["peft"].state == "error"
+    assert found["torchvision"].state == found["accelerate"].state == "ok"
+
+
+def test_devices_and_what_they_cannot() -> None:
+    (good, old) = hardware.devices({**TORCH, "devices": [GPU, OLD_GPU]})
+    assert good.state == "ok"
+    assert good.found == "NVIDIA H100, 79.0 of 80.0 GB free, capability 9.0, bfloat16 yes"
+    assert (old.state, old.mend) == ("warning", "set train.model.dtype: float16")
+    (none,) = hardware.devices(TORCH)
+    assert none.state in {"absent", "warning"}
+    (unknown,) = hardware.devices({"error": "x"})
+    assert unknown.state == "warning"
+    (sick,) = hardware.devices({**TORCH, "device_error": "RuntimeError: CUDA error"})
+    assert sick.state == "error"
+
+
+def test_a_containers_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    whole, cores = hardware.memory_bytes()[0], hardware.cores()
+    assert cores >= 1
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert hardware.memory_bytes() == (1_000_000, 1_000_000)
+    assert hardware.cores() == 1
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert (hardware.memory_bytes()[0], hardware.cores()) == (whole, cores)
+
+
+def test_a_full_disk_is_an_error_a_small_cache_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 0, 10**8))
+    found = {one.name: one for one in hardware.host(tmp_path / "not" / "there", TORCH)}
+    assert (found["run folder"].state, found["model cache"].state) == ("error", "warning")
+    assert "0.1 GB free" in found["run folder"].found
+
+
+def test_optional_libraries_say_what_their_absence_disables() -> None:
+    probed = {"bitsandbytes": {"error": "RuntimeError: no CUDA"}, "ray": {"version": "2.60.0"}}
+    found = {one.name: one for one in optional(probed, cuda=True)}
+    assert len(found) == len(LIBRARIES) + 1
+    assert found["ray"].state == "ok"
+    assert found["bitsandbytes"].state == "warning"
+    assert "no QLoRA" in found["bitsandbytes"].means
+    assert all(one.means and one.mend for one in found.values() if one.state == "absent")
+    without_gpu = {one.name: one for one in optional({}, cuda=False)}
+    assert without_gpu["flash-attn"].mend == ""
+    assert "NVIDIA GPU only" in without_gpu["flash-attn"].means
+    assert without_gpu["implicit"].mend
+
+
+def test_secrets_are_never_printed(machine: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "hf_very-secret"
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{secret}@proxy:3128")
+    for result in (doctor(), doctor("--json")):
+        assert result.exit_code == 0
+        assert secret not in result.output
+        assert "proxy:3128" in result.output
+    assert "not set" in {one.name: one.found for one in variables({})}["HF_TOKEN"]
+
+
+def test_variables_that_change_a_run_are_named() -> None:
+    found = {one.name: one for one in variables({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3", "USE_V1": "1",
+                                                 "IMAGE_PLACEHOLDER": "<x>", "HOME": "/h"})}  # fmt: skip
+    assert found.keys() == {"HF_TOKEN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "USE_V1", "IMAGE_PLACEHOLDER"}
+    assert found["CUDA_VISIBLE_DEVICES"].means == "hides every GPU"
+    assert (found["OMP_NUM_THREADS"].state, found["OMP_NUM_THREADS"].found) == ("ok", "3")
+    assert found["USE_V1"].mend == "unset USE_V1"
+    assert {one.name for one in variables(dict.fromkeys(UNSET, "1"))} == {"HF_TOKEN", *UNSET}
+
+
+def test_a_good_machine_ends_with_0_and_its_verdict(machine: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    machine["torch"]["devices"] = [GPU]
+    result = doctor("--run-dir", str(tmp_path))
+    assert result.exit_code == 0
+    assert result.stdout.rstrip().endswith("This machine can train and score on its GPU.")
+    assert "capability 9.0" in result.stdout
+    answer = json.loads(doctor("--run-dir", str(tmp_path), "--json").stdout)
+    assert answer["ok"]
+    assert answer["devices"] == [GPU]
+    assert {"section", "name", "state", "found", "means", "mend"} == set(answer["findings"][0])
+
+
+@pytest.mark.slow
+def test_this_very_machine(tmp_path: Path) -> None:
+    examined = examine(tmp_path)
+    assert examined.errors == ()
+    assert len({one.section for one in examined.findings}) == 5

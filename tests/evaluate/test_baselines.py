@@ -1,0 +1,161 @@
+"""Baselines that fit nothing, the stage that holds the fitted ones, and what is said when a library is absent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from msr_adapter import schema
+from msr_adapter.config.schema import Split
+from msr_adapter.doctor.optional_libraries import RECTOOLS
+from msr_adapter.errors import StageError, UserError
+from msr_adapter.evaluate.baselines import SIMPLE
+from msr_adapter.evaluate.candidates import read_held_out
+from msr_adapter.pipeline import RunResult, check, checks, run
+from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.progress import Reporter
+from tests.pipeline.test_run import load, states
+from tests.support.data_builders import Row, build_in, table_data
+from tests.support.judged_run import make_run
+
+SECONDS = 1_700_000_000
+YAML = """\
+name: scripted
+data:
+  source: {kind: shop, users: 40, items: 60}
+summarize:
+  items: {model: &model {path: nobody, backend: scripted}}
+  users: {model: *model}
+train: {model: *model}
+evaluate: {protocol: next-item, baselines: [item-knn, mf]}
+"""
+
+
+def rows(start: int) -> list[Row]:
+    letters = ("abce", "bcda", "cdae", "dabe", "ecad", "bdac", "eabd", "dbec", "abde", "cbda")
+    return [(f"u{user}", item, start + 10 * user + step) for user, word in enumerate(letters)
+            for step, item in enumerate(word)]  # fmt: skip
+
+
+def build(folder: Path, start: int = SECONDS) -> Path:
+    titles = {"a": "red car", "b": "red bus", "c": "blue bus", "d": "blue sky", "e": "green sky"}
+    split = Split(kind="leave-last-out", min_history=1)
+    return build_in(folder, table_data(folder, rows(start), titles), split, negatives=1).out
+
+
+def test_recency_is_the_brute_force(tmp_path: Path) -> None:
+    data = build(tmp_path)
+    held_out = read_held_out(data)
+    scores = SIMPLE["recency"](held_out, data, 0)
+    assert scores is not None
+    log = [row for row in schema.read_table(data / "interactions.parquet", schema.INTERACTIONS).to_pylist()
+           if row["training"]]  # fmt: skip
+    examples = schema.read_table(data / "examples.parquet", schema.EXAMPLES).to_pylist()
+    when = {row["example_id"]: row["timestamp"] for row in examples}
+    for row, score in zip(held_out.table.to_pylist(), scores, strict=True):
+        now = when[row["example_id"]]
+        seen = [each["timestamp"] for each in log if each["item_id"] == row["item_id"] and each["timestamp"] < now]
+        assert score == (max(seen) - now if seen else scores.min())
+    assert len(set(scores)) > 5
+
+
+def test_recency_is_absent_where_times_are_positions(tmp_path: Path) -> None:
+    data = build(tmp_path, start=1)
+    assert SIMPLE["recency"](read_held_out(data), data, 0) is None
+
+
+def test_title_overlap_prefers_the_words_of_the_history(tmp_path: Path) -> None:
+    data = build(tmp_path)
+    held_out = read_held_out(data)
+    scores = SIMPLE["title-overlap"](held_out, data, 0)
+    assert scores is not None
+    history = {row["example_id"]: row["history"] for row in
+               schema.read_table(data / "examples.parquet", schema.EXAMPLES).to_pylist()}  # fmt: skip
+    near = {frozenset("ab"), frozenset("bc"), frozenset("cd"), frozenset("de")}  # titles that share a word
+    shares = [any(frozenset((old, row["item_id"])) in near for old in history[row["example_id"]])
+              for row in held_out.table.to_pylist()]  # fmt: skip
+    assert ((scores > 0) == shares).all()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "scripted.yaml").write_text(YAML)
+    return tmp_path
+
+
+def fitted(folder: Path, *sets: str) -> RunResult:
+    return run(load(folder, *sets), ("baselines",), reporter=Reporter(quiet=True))
+
+
+def test_the_stage_fits_once_and_again_only_for_what_it_reads(folder: Path) -> None:
+    assert states(fitted(folder)) == {"data": "done", "baselines": "done"}
+    files = sorted(path.name for path in (folder / "run" / "baselines").iterdir())
+    assert files == ["item-knn.parquet", "manifest.json", "mf.parquet"]
+    summary = json.loads((folder / "run" / "baselines" / "manifest.json").read_text())["summary"]
+    assert set(summary["seconds"]) == {"item-knn", "mf"}
+    for same in ("evaluate.protocol.confidence.samples=500", "evaluate.sasrec.epochs=3", "train.epochs=2",
+                 "evaluate.baselines=[item-knn,mf,random]"):  # fmt: skip
+        assert states(fitted(folder, same)) == {"data": "up to date", "baselines": "up to date"}, same
+    assert states(fitted(folder, "evaluate.baselines=[item-knn]")) == {"data": "up to date", "baselines": "done"}
+    assert states(fitted(folder, "seed=1")) == {"data": "done", "baselines": "done"}
+
+
+def test_without_a_fitted_baseline_there_is_no_stage(folder: Path) -> None:
+    assert states(fitted(folder, "evaluate.baselines=[random]")) == {"data": "done"}
+
+
+def test_an_absent_library_is_named_with_its_command_before_anything_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    loaded = load(folder, "evaluate.baselines=[popularity,sasrec,mf]")
+    [problem] = check(loaded)
+    assert problem.field == "evaluate.baselines"
+    assert "mf, sasrec cannot be fitted: implicit, pytorch_lightning, rectools not installed" in problem.found
+    assert "pip install 'msr-adapter[baselines]'" in problem.next_step
+    assert "pip install --no-deps RecTools==" in problem.next_step
+    ran: list[str] = []
+    stages = tuple(replace(stage, run=lambda _: ran.append("stage") or {}) for stage in STAGES)  # type: ignore[func-returns-value]
+    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    with pytest.raises(UserError, match="cannot be fitted"):
+        run(loaded, ("baselines",), reporter=Reporter(quiet=True))
+    assert not ran
+    assert check(load(folder, "evaluate.baselines=[popularity,recency,title-overlap,random]")) == []
+
+
+def test_the_message_names_the_version_that_is_tested() -> None:
+    pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+    assert RECTOOLS.split()[-1] in pins
+
+
+def test_simple_baselines_score_every_candidate(tmp_path: Path) -> None:
+    data = build(tmp_path)
+    held_out = read_held_out(data)
+    for name, score in SIMPLE.items():
+        scores = score(held_out, data, 0)
+        assert scores is not None
+        assert scores.shape == (held_out.table.num_rows,), name
+        assert np.isfinite(scores).all(), name
+
+
+def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
+    made = make_run(tmp_path)
+    held_out = read_held_out(made.data)
+    fitted_dir = tmp_path / "baselines"
+    fitted_dir.mkdir()
+    better = held_out.labels * 1.0
+    columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
+    schema.write_table(pa.table({**columns, "score": better}), schema.BASELINE_SCORES, fitted_dir / "mf.parquet")
+    result = made.evaluate(baselines=("mf", "popularity"), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)
+    assert list(result["metrics"]) == ["trained", "mf", "popularity", "oracle"]
+    assert result["metrics"]["mf"]["auc"] == 1
+    assert any(
+        one["severity"] == "warning" and one["text"].startswith("Matrix factorisation gives AUC 1.000")
+        for one in result["findings"]
+    )
+    assert "matrix factorisation of the training log" in made.report()
+    with pytest.raises(StageError, match="no scores of item-knn"):
+        made.evaluate(baselines=("item-knn",), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)

@@ -1,0 +1,72 @@
+"""docs/metrics.md is true: it names every metric, and every key of a real metrics.json, and no other."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema.evaluate import RANKING, MetricName
+from msr_adapter.metrics import METRICS
+from tests.support.judged_run import make_run
+
+TEXT = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+_OPEN = ("protocol",)  # its keys are in configuration.md
+
+
+def _rows(heading: str) -> list[str]:
+    """The first cells of the table under a heading, without their backquotes."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [row.split("|")[1].strip().replace("`", "") for row in re.findall(r"^\| `.*\|$", section, re.M)]
+
+
+def test_every_metric_of_a_protocol_has_a_row() -> None:
+    ranking = [name.removesuffix("@k") for name in _rows("Ranking metrics")]
+    others = [*_rows("Calibration"), *(name.removesuffix("@k") for name in _rows("What the first k places show"))]
+    assert ranking == list(METRICS) == list(RANKING)
+    assert [*ranking, *others] == list(get_args(MetricName))
+
+
+def _paths(value: Any, path: str = "") -> set[str]:
+    if path in _OPEN or not isinstance(value, dict | list):
+        return {path}
+    if isinstance(value, list):
+        return {found for element in value for found in _paths(element, f"{path}[]")}
+    return {found for key, inner in value.items() for found in _paths(inner, f"{path}.{key}".lstrip("."))}
+
+
+def _pattern(documented: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"<\w+>", r"[\\w@-]+", re.sub(r"([.\[\]])", r"\\\1", documented)))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    run = make_run(tmp_path_factory.mktemp("run"))
+    run.evaluate(Protocol(name="small", confidence={"samples": 100}, metrics=get_args(MetricName)))  # type: ignore[arg-type]
+    return _paths(run.metrics())
+
+
+def test_every_key_of_metrics_json_is_documented(found: set[str]) -> None:
+    patterns = [_pattern(row.removesuffix("*").strip()) for row in _rows("`metrics.json`")]
+    assert len(found) > 50
+    assert [key for key in sorted(found) if not any(pattern.fullmatch(key) for pattern in patterns)] == []
+
+
+def test_every_documented_key_is_in_metrics_json(found: set[str]) -> None:
+    rows = [row.removesuffix("*").strip() for row in _rows("`metrics.json`")]
+    assert len(rows) > 30
+    assert [row for row in rows if not any(_pattern(row).fullmatch(key) for key in found)] == []
+
+
+def test_what_is_not_in_every_run_is_marked(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run.data / "truth.parquet").unlink()
+    run.evaluate(
+        Protocol(name="few", metrics=("auc",), slices=(), confidence={"samples": 100}),  # type: ignore[arg-type]
+        baselines=(),
+        score_dirs={"trained": run.trained},
+    )
+    found = _paths(run.metrics())
+    always = [row for row in _rows("`metrics.json`") if not row.endswith("*")]
+    assert [row for row in always if not any(_pattern(row).fullmatch(key) for key in found)] == []

@@ -1,0 +1,155 @@
+"""The report's words and tables from `metrics.json` and the manifests, by hand."""
+
+import pytest
+
+from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.report.cost import cost_rows, duration, sharing_lines
+from msr_adapter.report.plots import looks
+from msr_adapter.report.sections import beyond_table, calibration_table, headline, run_line, smallest_line
+from msr_adapter.report.tables import compared_models, slice_metric, slice_rows
+
+
+def value(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+CUT = {
+    "name": "history length",
+    "groups": [
+        {"value": "1-3", "users": 1200, "models": {"trained": {"gauc": value(0.7), "hr@5": value(0.5)},
+                                                   "popularity": {"gauc": value(0.6)}}},
+        {"value": "4-", "users": 8, "small": True, "models": {"trained": {"gauc": value(0.8)}}},
+    ],
+}  # fmt: skip
+
+
+def test_a_slice_is_seen_by_the_metric_that_all_groups_have() -> None:
+    assert slice_metric(CUT, "auc") == "gauc"
+    assert slice_metric({"groups": []}, "auc") is None
+    assert slice_metric({"groups": [{"models": {"a": {"x": {}}}}, {"models": {"a": {"y": {}}}}]}, "auc") is None
+
+
+def test_rows_of_a_slice_have_a_dash_where_a_model_is_not_judged() -> None:
+    table = slice_rows(CUT, "gauc")
+    assert (table["name"], table["metric"], table["models"]) == ("history length", "GAUC", ["trained", "popularity"])
+    first, second = table["rows"]
+    assert (first["users"], first["cells"][1]) == ("1,200", {"mean": "0.600", "range": ".500 – .700"})
+    assert second["users"] == "8, few"
+    assert second["cells"] == [{"mean": "0.800", "range": ".700 – .900"}, {"mean": "–", "range": ""}]
+
+
+def test_slices_compare_the_trained_model_with_popularity_and_the_best_other_one() -> None:
+    means = {"trained": 0.7, "base": 0.4, "popularity": 0.5, "sasrec": 0.8, "random": 0.9, "oracle": 0.99}
+    metrics = {"primary": "auc", "models": {name: {"metrics": {"auc": value(mean)}} for name, mean in means.items()}}
+    groups = [{"models": {name: {} for name in means}}]
+    assert compared_models({"groups": groups}, metrics) == ["trained", "popularity", "sasrec"]
+
+
+def test_calibration_and_beyond_show_what_was_asked_for() -> None:
+    metrics = {
+        "calibration": {"trained": {"brier": 0.1234, "bins": []}, "base": {"brier": 0.2, "ece": 0.5, "bins": []}}
+    }
+    assert calibration_table(metrics) == {
+        "names": ["Brier score", "Calibration error"],
+        "rows": [{"model": "trained", "cells": ["0.123", "–"]}, {"model": "base", "cells": ["0.200", "0.500"]}],
+    }
+    assert calibration_table({}) is calibration_table({"calibration": {"trained": {"bins": []}}}) is None
+    shown = {"coverage@3": 0.1, "coverage@5": 0.25, "popularity@5": 1234.5, "odd@5": 0.5}
+    table = beyond_table({"chance": {"hr@5": 0.2}, "beyond": {"trained": shown}})
+    assert table == {
+        "names": ["Coverage@5", "Popularity@5", "Odd@5"],
+        "notes": ["Coverage: share of the catalogue that reaches a top-5",
+                  "Popularity: mean number of training interactions of a top-5 item", ""],
+        "rows": [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}],
+    }  # fmt: skip
+    assert beyond_table({"beyond": {}}) is None
+
+
+def test_the_headline_says_what_the_target_is() -> None:
+    metrics = {"users": 50, "protocol": {"target": "last"}, "candidates": {"targets": 50, "smallest": 7, "largest": 7},
+               "models": {"trained": {"metrics": {"hr@5": value(0.5)}}}, "chance": {"hr@5": 0.25}}  # fmt: skip
+    ending = "first 5 for 50% of 50 held-out users; guessing for 25%."
+    assert headline(metrics) == (
+        "Shown 7 candidates, one of them the item the user really took next, the trained model puts that item among "
+        f"its {ending}"
+    )
+    published = headline(metrics | {"protocol": {"target": "most-popular-last"}})
+    assert "one of them the latest of the user's most popular items, the trained" in published
+    several = headline(metrics | {"candidates": {"targets": 51, "smallest": 7, "largest": 9}})
+    assert several.startswith("Shown 7 to 9 candidates, one or more of them items the user really took, the trained")
+    assert several.endswith(f"puts one of these among its {ending}")
+
+
+def test_the_smallest_difference_is_a_sentence() -> None:
+    metrics = {"users": 1500, "primary": "auc", "smallest_difference": {"base": 0.0123, "random": 0.02}}
+    assert "With 1,500 users" in smallest_line(metrics)
+    assert "in AUC four times out of five if it is at least 0.012 to base, 0.020 to random." in smallest_line(metrics)
+    assert smallest_line({}) == ""
+
+
+def test_what_was_run_leaves_out_what_is_not_known() -> None:
+    candidates = {"rows": 2100, "digest": "b" * 64}
+    metrics = {"protocol": {"name": "next-item"}, "protocol_digest": "a" * 64, "candidates": candidates, "seed": 7,
+               "versions": {}}  # fmt: skip
+    bare = [("Protocol", "next-item · aaaaaaaa"), ("Candidates", "2,100 · bbbbbbbb"), ("Seed", "7")]
+    assert run_line(metrics, {}, {}) == bare
+    config = {"data": {"source": {"kind": "table", "interactions": "/far/away/log.csv"}},
+              "train": {"model": {"path": "tiny"}, "method": "lora"}}  # fmt: skip
+    counts = {"users_kept": 1000, "items_kept": 20}
+    assert run_line(metrics | {"versions": {"msr": "1"}}, config, counts) == [
+        ("Data", "table, log.csv, 1,000 users, 20 items"), ("Recommender", "tiny, lora"), *bare, ("Version", "msr 1"),
+    ]  # fmt: skip
+
+
+def test_cost_adds_up_what_the_manifests_say() -> None:
+    items = {"seconds": 30, "peak_bytes": 3 * 2**29, "summary": {"distinct_requests": 10, "computed": 8, "cached": 2,
+             "tokens_in": 1000, "tokens_out": 50}}  # fmt: skip
+    score = {"seconds": 31.6, "peak_bytes": 2**20, "peak_gpu_bytes": 2**31, "summary": {"computed": 5, "cached": 1,
+             "tokens_in": 234}}  # fmt: skip
+    first, second, third, total = cost_rows({"score": score, "items": items, "own": {}, "evaluate": {"seconds": 9}})
+    assert first == {"stage": "Item summaries", "time": "30.0 s", "memory": "1.5 GiB", "calls": "10", "cached": "2",
+                     "read": "1,000", "written": "50"}  # fmt: skip
+    assert (second["stage"], second["memory"], second["calls"]) == ("Scores, trained", "1 MiB, 2.0 GiB GPU", "6")
+    assert (third["stage"], third["time"], third["calls"]) == ("own", "0.0 s", "")
+    assert total == {"stage": "Whole run", "time": "1 min 2 s", "memory": "1.5 GiB, 2.0 GiB GPU", "calls": "16",
+                     "cached": "3", "read": "1,234", "written": "50"}  # fmt: skip
+    assert cost_rows({}) == []
+
+
+def test_every_stage_has_a_name_and_its_place_in_the_table() -> None:
+    names = [stage.name for stage in STAGES if stage.name != "evaluate"]
+    shown = [row["stage"] for row in cost_rows({name: {} for name in reversed(names)})][:-1]
+    assert len(shown) == len(set(shown)) == len(names)
+    assert not set(shown) & set(names)
+    assert shown[names.index("fit")] == "Shortened preferences"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min"), (61.6, "1 min 2 s"), (3600, "1 h"), (7500, "2 h 5 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_unknown_models_look_unlike_each_other() -> None:
+    found = looks(["trained", "mf", "sasrec", "popularity"])
+    assert [found[name].variable for name in found] == ["trained", "other1", "other2", "popularity"]
+    assert len({str(look.dash) for look in found.values()}) == 4
+
+
+def test_what_sharing_saved_and_what_the_model_would_rather_say() -> None:
+    summary = {
+        "tokens_flat": 1_000, "tokens_processed": 300, "tokens_least": 280, "images_shown": 40, "images_encoded": 8,
+        "unshared_rows": 0, "answer_mass": 0.75, "rather_something_else": 3,
+    }  # fmt: skip
+    assert sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
+        "Scores, trained: 300 tokens processed for prompts of 1,000 (30%, where 28% is the least); 8 pictures encoded "
+        "for 40 shown; 25.0% of the probability is outside the answers, and for 3 candidates most of it.",
+        "Scores, base: 0.0% of the probability is outside the answers.",
+    ]
+    alone = {"tokens_flat": 10, "tokens_processed": 10, "tokens_least": 0, "unshared_rows": 2, "unshared_because": "so"}
+    assert sharing_lines({"score": {"summary": alone}}) == [
+        "Scores, trained: 10 tokens processed for prompts of 10 (100%); 2 prompts one by one, because so."
+    ]
+    assert sharing_lines({}) == []

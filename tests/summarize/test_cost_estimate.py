@@ -1,0 +1,156 @@
+"""What is said before a summariser asks anything, and of how alike its answers are."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msr_adapter.config.schema import ItemSummaries, ModelRef
+from msr_adapter.generation import CompletionCache
+from msr_adapter.progress import Meter, Reporter
+from msr_adapter.prompts import Prompts
+from msr_adapter.summarize import plan_items
+from msr_adapter.summarize.cost_estimate import Counter, Outlook, look_ahead, spaced
+from msr_adapter.summarize.diversity import SAMPLED, near_identical
+from tests.summarize.test_users import TITLES, letters, write
+from tests.summarize.test_users import config as users_config
+from tests.summarize.test_users import run as run_users
+from tests.support.recording import Recording
+from tests.support.summaries import write_shop
+
+SCRIPTED = ModelRef(path="nobody", backend="scripted")
+
+
+@pytest.mark.parametrize(("texts", "share"), [
+    ([], 0.0),
+    (["likes dragons"], 0.0),
+    (["likes dragons", "likes dragons"], 1.0),
+    (["likes red dragons", "LIKES  red dragons!", "prefers calm seas at night"], 2 / 3),
+    (["", "", "likes dragons"], 0.0),
+    (["a b c d e f g h i j", "a b c d e f g h i z"], 1.0),  # 8 of 10 pairs are common
+    (["a b c d e f g h i", "a b c d e f g h z"], 0.0),  # 7 of 9
+    (["喜欢龙和大海和红色的封面故事", "喜欢龙和大海和红色的封面故人", "不同的东西"], 2 / 3),
+    (["yes", "yes", "no"], 2 / 3),
+])  # fmt: skip
+def test_near_identical_by_hand(texts: list[str], share: float) -> None:
+    assert near_identical(texts) == pytest.approx(share)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=6).map(" ".join), max_size=8))
+def test_near_identical_is_what_comparing_every_pair_gives(texts: list[str]) -> None:
+    def pairs(text: str) -> set[object]:
+        words = text.split()
+        return set(pairwise(words)) if len(words) > 1 else {text}
+
+    given_ = [text for text in texts if text]
+    alike = [
+        any(
+            len(pairs(one) & pairs(other)) / len(pairs(one) | pairs(other)) >= 0.8
+            for at, other in enumerate(given_)
+            if at != place
+        )
+        for place, one in enumerate(given_)
+    ]
+    assert near_identical(texts) == pytest.approx(sum(alike) / len(alike) if len(alike) > 1 else 0.0)
+
+
+def test_a_collapse_among_many_is_seen_in_a_sample() -> None:
+    assert near_identical([f"The user likes things and stuff of all kinds, {n}" for n in range(3 * SAMPLED)]) == 1.0
+    assert near_identical([" ".join(str(n * k) for k in (7, 11, 13)) for n in range(2 * SAMPLED)]) < 0.1
+
+
+def test_places_are_spaced_evenly() -> None:
+    assert spaced(10, 3) == [0, 3, 6]
+    assert spaced(2, 5) == [0, 1]
+    assert spaced(0, 5) == []
+
+
+def outlook(folder: Path, mode: str, cache: CompletionCache) -> Outlook:
+    config = ItemSummaries.model_validate({"model": SCRIPTED, "mode": mode, "max_new_tokens": 9})
+    starts = plan_items(config, folder, Prompts(), "recording")[1]
+    return look_ahead(starts, cache.lookup, SCRIPTED, 9)
+
+
+@pytest.mark.parametrize(("mode", "distinct"), [("image", 4), ("fusion", 2 * 3 + 1 + 1)])
+def test_calls_are_the_distinct_requests_at_most(tmp_path: Path, mode: str, distinct: int) -> None:
+    # Two items alike in words, without a picture; one without words.
+    write_shop(tmp_path, {"a": "A", "b": "B", "c": "C", "d": "C", "e": ""}, ["abcde"], no_image="cd")
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        found = outlook(tmp_path, mode, cache)
+    assert (found.calls, found.cached, found.to_ask) == (distinct, 0, distinct)
+    assert (found.answer_tokens, found.answer_tokens_most) == (None, 9 * distinct)
+    assert 0 < found.prompt_tokens <= found.prompt_tokens_most
+
+
+def test_a_picture_that_cannot_be_read_is_not_counted(tmp_path: Path) -> None:
+    write_shop(tmp_path, {"a": "A"}, ["a"])
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        assert outlook(tmp_path, "image", cache).counted.endswith("; pictures not counted")
+        assert "1 requests at most" in outlook(tmp_path, "image", cache).line("items")
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.text("abcdefgh", max_size=8), min_size=1, max_size=6), st.integers(1, 4))
+def test_the_outlook_of_users_bounds_what_is_asked(
+    tmp_path_factory: pytest.TempPathFactory, histories: list[str], block: int
+) -> None:
+    folder = tmp_path_factory.mktemp("outlook")
+    write(folder, histories, TITLES)
+    _, counts, _ = run_users(folder, Recording(letters), users_config(block=block))
+    # Letters keep all that was read, so that unlike beginnings have unlike answers.
+    assert counts["forecast"]["calls"] == counts["forecast"]["to_ask"] == counts["distinct_requests"]
+    assert counts["forecast"]["cached"] == 0
+    _, again, _ = run_users(folder, Recording(letters), users_config(block=block))
+    assert (again["forecast"]["to_ask"], again["forecast"]["cached"]) == (0, counts["distinct_requests"])
+
+
+def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
+    write(tmp_path, ["abc"])
+    run_users(tmp_path, Recording(letters), users_config())
+    write(tmp_path, ["abcdef", "gh"])
+    _, counts, notes = run_users(tmp_path, Recording(letters), users_config())
+    told = counts["forecast"]
+    assert (told["calls"], told["cached"], told["to_ask"]) == (3, 1, 2)
+    assert (told["answer_tokens"], told["answer_tokens_most"]) == (6, 256)  # "ABC" has three
+    assert "to ask 2: about" in notes
+
+
+def test_tokens_are_counted_without_the_placeholder() -> None:
+    counter = Counter(ModelRef(path="tiny", default_system=""))
+    assert counter.text("<image>likes") == counter.text("likes") < counter.text("likes dragons")
+    assert counter.picture(None) == 0
+
+
+def test_the_pace_of_what_is_computed_tells_how_long_the_rest_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("msr_adapter.progress.time.monotonic", lambda: now[0])
+    meter, reporter = Meter(), Reporter(quiet=True, log=tmp_path / "log")
+    with reporter.track("summaries", 1_000, meter) as advance:
+        advance(400)  # known before: they say nothing of the pace
+        assert meter.pace() == ""
+        for _ in range(40):
+            now[0] += 0.5
+            meter.add(10)
+            advance(1)
+    lines = [line.split(" ", 2)[2] for line in (tmp_path / "log").read_text().splitlines()]
+    # 32 answers took 16 s, so the 568 that are left take 284 s; after 20 answers, 580 would have taken 290 s.
+    assert lines == [
+        "summaries: 420/1000, 20 tokens/s, about 290 s left",
+        "summaries: about 5 min for what is left, by the first answers",
+        "summaries: 440/1000, 20 tokens/s, about 280 s left",
+        "summaries: 440/1000 in 20.0 s",
+    ]
+
+
+def test_short_work_is_not_told_how_short_it_is(tmp_path: Path) -> None:
+    meter, reporter = Meter(), Reporter(quiet=True, log=tmp_path / "log")
+    with reporter.track("summaries", 40, meter) as advance:
+        for _ in range(40):
+            meter.add(3)
+            advance(1)
+    assert "left" not in (tmp_path / "log").read_text()

@@ -1,0 +1,99 @@
+"""Candidates of small logs under any negatives, split and chunk, as sets of names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from msr_adapter.config.schema import Negatives, Protocol, Split, TrainNegatives
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.log import Log, Rows, degree
+from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
+from msr_adapter.data.negatives.pools import Knowledge
+from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
+from msr_adapter.data.splits import Examples, known_to_training, make_examples
+from msr_adapter.schema import candidates_digest
+from tests.support.data_builders import Row, log_of
+
+LAST_OUT = Split(kind="leave-last-out")
+
+Groups = dict[tuple[str, str], list[tuple[str, int]]]
+"""(user, target) -> [(item, label), ...] in order."""
+
+
+def digest_of(log: Log, drawn: Candidates) -> str:
+    """Identify the lists of all splits, training too."""
+    items = log.items.gather(drawn.item).to_arrow().cast(pa.string())
+    columns = {"example_id": pa.array(drawn.example), "label": pa.array(drawn.label), "item_id": items}
+    return candidates_digest(lambda name: [columns[name]])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a draw took and gave."""
+
+    log: Log
+    examples: Examples
+    popularity: Rows
+    candidates: Candidates
+    tally: Tally
+    audit: Audit
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.log, self.candidates)
+
+    def groups(self, split: int | None = None) -> Groups:
+        names, items = self.log.users.to_list(), self.log.items.to_list()
+        table: Groups = {}
+        rows = zip(self.candidates.example, self.candidates.item, self.candidates.label, strict=True)
+        for example, item, label in rows:
+            if split in (None, self.examples.split[example]):
+                key = names[self.examples.user[example]], items[self.log.item[self.examples.target[example]]]
+                table.setdefault(key, []).append((items[item], int(label)))
+        return table
+
+    def negatives(self, split: int | None = None) -> dict[tuple[str, str], list[str]]:
+        return {key: [item for item, label in group if not label] for key, group in self.groups(split).items()}
+
+    def popularity_of(self) -> dict[str, int]:
+        return dict(zip(self.log.items.to_list(), self.popularity.tolist(), strict=True))
+
+
+def draw(
+    rows: Sequence[Row] | Log,
+    test: Negatives,
+    train: TrainNegatives | None = None,
+    *,
+    seed: int = 0,
+    split: Split = LAST_OUT,
+    chunk: int = CHUNK,
+    categories: dict[str, str] | None = None,
+    target: str = "last",
+    popularity: Rows | None = None,
+) -> Drawn:
+    log = rows if isinstance(rows, Log) else log_of(rows)
+    examples = make_examples(log, split, seed, target)
+    if popularity is None:
+        popularity = degree(log.item[known_to_training(log, split, examples, seed)], len(log.items))
+    category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
+    protocol, audit, tally = Protocol(name="test", negatives=test), Audit(), Tally()
+    known = Knowledge(log.items, popularity, category)
+    recipes = make_recipes(protocol, train or TrainNegatives(count=1), log, known, seed, audit)
+    drawn = draw_candidates(Draw(log, examples, recipes, seed), tally, chunk)
+    return Drawn(log, examples, popularity, drawn, tally, audit)
+
+
+def skewed_rows(users: int, items: int, length: int, seed: int = 0, skew: float = 1.0) -> list[Row]:
+    """Return distinct items for every user, low numbers more popular; all times distinct."""
+    rng = np.random.default_rng(seed)
+    weight = np.arange(1.0, items + 1) ** -skew
+    chosen = [
+        (f"u{u:03}", f"i{i:03}")
+        for u in range(users)
+        for i in rng.choice(items, length, replace=False, p=weight / weight.sum())
+    ]
+    return [(user, item, 1_000 + row) for row, (user, item) in enumerate(chosen)]
