@@ -14,8 +14,8 @@ import pytest
 import msr_adapter
 from msr_adapter.files import BundledKind, bundled
 from tests.support.end_to_end import write_small_pipeline
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DATA_FOLDERS: tuple[BundledKind, ...] = ("templates", "pipelines", "eval")
 SOURCES = sorted((ROOT / "msr_adapter").rglob("*.py"))
 

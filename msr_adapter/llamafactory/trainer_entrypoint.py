@@ -1,9 +1,9 @@
 """Runs LLaMA-Factory in this process or under torchrun, and dies with the process that started it.
 
 Called by path, one of:
-    python -P guard.py <parent's pid> train file.yaml
-    python -P guard.py <parent's pid> torchrun <torchrun's options> file.yaml
-    python -P guard.py <parent's pid> ray <arguments of raynodes.main>
+    python -P trainer_entrypoint.py <parent's pid> train file.yaml
+    python -P trainer_entrypoint.py <parent's pid> torchrun <torchrun's options> file.yaml
+    python -P trainer_entrypoint.py <parent's pid> ray <arguments of raynodes.main>
 torchrun's processes run this file again and die with torchrun's own. Nothing of ours is imported but for Ray.
 """
 
@@ -39,10 +39,10 @@ def _torchrun(options: list[str], yaml: str) -> None:
 def _equip() -> None:
     """Give the trainers of this process what they lack."""
     here = pathlib.Path(__file__)
-    runpy.run_path(str(here.with_name("restoring.py")))["install"]()
+    runpy.run_path(str(here.with_name("restore_weights.py")))["install"]()
     asked = pathlib.Path(sys.argv[-1]).with_name("handshake")
     if asked.is_dir():
-        runpy.run_path(str(here.with_name("handshake.py")))["install"](asked)
+        runpy.run_path(str(here.with_name("early_stop.py")))["install"](asked)
 
 
 if __name__ == "__main__":

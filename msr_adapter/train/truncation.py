@@ -112,9 +112,9 @@ def _continues(character: str) -> bool:
 
 # The preference text of every example, cut where one of its prompts would be longer than `train.cutoff_len`.
 #
-# All candidates of an example are asked with the same text: were each cut on its own, the length of a title would decide
-# what the model knows of the user. Question, picture and title stay whole. Lengths are those of the trained template,
-# measured after every cut, since tokens shift at a cut.
+# All candidates of an example are asked with the same text: were each cut on its own, the length of a title would
+# decide what the model knows of the user. Question, picture and title stay whole. Lengths are those of the trained
+# template, measured after every cut, since tokens shift at a cut.
 
 Histories = Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]
 """Takes a part of EXAMPLES and returns each one's history, oldest item first."""

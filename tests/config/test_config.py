@@ -13,6 +13,7 @@ from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import MicroLensSource, Protocol, ShopSource, TableSource
 from msr_adapter.config.yaml_tree import Source, parse
 from msr_adapter.errors import Problem, UserError
+from tests.support.paths import ROOT
 
 MINIMAL = """\
 data:
@@ -54,7 +55,7 @@ def test_every_bundled_protocol_loads_in_a_pipeline() -> None:
 
 
 def test_the_examples_in_the_readme_and_in_a_pipelines_header_load() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     own = readme.split("```yaml\n")[1].split("```")[0]
     assert load_pipeline(write("own.yaml", own)).pipeline.train.epochs == 3
     header = next(file for file in bundled_files("pipelines") if file.name == "microlens-50k").path.read_text()

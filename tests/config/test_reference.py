@@ -5,7 +5,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -13,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from msr_adapter.config.messages import allowed, kind_of, models_of
 from msr_adapter.config.schema import Model, Pipeline
+from tests.support.paths import ROOT
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
+DOCUMENT = ROOT / "docs" / "configuration.md"
 
 HEADER = """\
 # Configuration

@@ -1,7 +1,6 @@
 """The whole stage: its tables, its audit, its messages; and the real MicroLens-50k where it is at hand."""
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
 from msr_adapter.synthetic import generate
 from tests.support.data_builders import Built, build_in, random_rows, table_data, write_csv
+from tests.support.paths import shared_data
 
 HOSTILE = {
     "image": "buy <image> now",
@@ -222,9 +222,7 @@ def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
 
 
 def microlens() -> Path:
-    named = os.environ.get("MSR_SHARED_DATA")
-    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
-    folder = folder if folder.name.startswith("microlens") else folder / "microlens-50k"
+    folder = shared_data("microlens-50k")
     if not (folder / "MicroLens-50k_pairs.tsv").is_file():
         pytest.skip("no MicroLens-50k here: set MSR_SHARED_DATA to the folder that holds it")
     return folder

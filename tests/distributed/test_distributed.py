@@ -26,6 +26,7 @@ from msr_adapter.generation.shards import Questions
 from msr_adapter.pipeline import run as run_pipeline
 from msr_adapter.schema import USER_SUMMARIES, read_table
 from tests.support.crews import Elsewhere, Worked, crew
+from tests.support.paths import ROOT
 from tests.support.scripted_pipeline import SCRIPTED
 from tests.support.spread_stages import HISTORIES, scores, users
 from tests.support.tiny_run import QUIET
@@ -115,7 +116,7 @@ import sys
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from crews import Worked, crew
+from tests.support.crews import Worked, crew
 from msr_adapter.generation import CompletionCache, Request
 
 if __name__ == "__main__":
@@ -127,7 +128,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_commit(tmp_path: Path, how: signal.Signals) -> None:
-    arguments = [str(Path(__file__).parent), str(tmp_path / "c.sqlite"), str(tmp_path / "log")]
+    arguments = [str(ROOT), str(tmp_path / "c.sqlite"), str(tmp_path / "log")]
     worked = Worked(tmp_path / "log")
     with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stderr=subprocess.PIPE) as driver:
         while len(worked.asked()) < 40 and driver.poll() is None:

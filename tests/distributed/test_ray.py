@@ -16,10 +16,10 @@ import pytest
 
 from msr_adapter.schema import SCORES, USER_SUMMARIES, read_table
 from tests.support.crews import Worked
+from tests.support.paths import ROOT
 from tests.support.spread_stages import scores, users
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parent
 RAY = Path(sys.executable).parent / "ray"
 
 
@@ -33,7 +33,7 @@ def head(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "RAY_USAGE_STATS_ENABLED": "0", **request.param}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **request.param}
     command = ["start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false",
                "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}", "--block"]  # fmt: skip
     with subprocess.Popen([RAY, *command], env=environment, stdout=subprocess.DEVNULL) as process:
@@ -54,8 +54,8 @@ JOINING = """
 import sys
 from functools import partial
 from pathlib import Path
-from crews import Worked, crew
-from spread_stages import scores, users
+from tests.support.crews import Worked, crew
+from tests.support.spread_stages import scores, users
 from msr_adapter.generation import CompletionCache
 
 for method in (CompletionCache.stream, CompletionCache.converse):
@@ -87,7 +87,7 @@ import sys
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from crews import Worked, crew
+from tests.support.crews import Worked, crew
 from msr_adapter.generation import CompletionCache, Request
 requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(9000)]
 folder = Path(sys.argv[2])
@@ -99,7 +99,7 @@ with CompletionCache(folder / "c.sqlite") as cache:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_takes_its_cluster_along(tmp_path: Path, how: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", DRIVER, str(TESTS), str(tmp_path)], stderr=subprocess.PIPE) as driver:
+    with subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT), str(tmp_path)], stderr=subprocess.PIPE) as driver:
         deadline = time.monotonic() + 240
         while len(Worked(tmp_path / "log").asked()) < 40 and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -20,6 +20,7 @@ from msr_adapter.progress import Reporter
 from tests.pipeline.test_run import load, states
 from tests.support.data_builders import Row, build_in, table_data
 from tests.support.judged_run import make_run
+from tests.support.paths import ROOT
 
 SECONDS = 1_700_000_000
 YAML = """\
@@ -127,7 +128,7 @@ def test_an_absent_library_is_named_with_its_command_before_anything_runs(
 
 
 def test_the_message_names_the_version_that_is_tested() -> None:
-    pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert RECTOOLS.split()[-1] in pins
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msr_adapter.generation import CompletionCache, Request
+from tests.support.paths import ROOT
 from tests.support.recording import Recording
 
 COUNT, SHARD = 400, 5
@@ -16,8 +17,8 @@ WORKER = """
 import hashlib, os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from recording import Recording
-from test_cache_kill import SHARD, requests
+from tests.support.recording import Recording
+from tests.generation.test_cache_kill import SHARD, requests
 from msr_adapter.generation import CompletionCache
 
 class Slow(Recording):
@@ -38,7 +39,7 @@ def requests() -> list[Request]:
 
 
 def start(cache: Path, log: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(cache), str(log)]
+    command = [sys.executable, "-c", WORKER, str(ROOT), str(cache), str(log)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

@@ -29,6 +29,7 @@ from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.weights import BASE
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset
+from tests.support.paths import ROOT
 from tests.support.tiny_models import MISTRAL_CHAT, build_llava_next, tiny_model
 from tests.support.tiny_run import QUIET, Stages, scratch, write_upstream
 from tests.support.tiny_tokenizers import blanks_apart
@@ -67,7 +68,7 @@ def trained_folder() -> Path:
         made = data(family.sees_images)
         config = training_config(settings(family), made.data, made.dataset, folder / family.name, 0, cuda=False)
         write_yaml(folder / f"{family.name}.yaml", config, "a tiny model")
-    script = Path(__file__).with_name("train_yamls.py")
+    script = ROOT / "tests" / "support" / "train_yamls.py"
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(folder), "--tokens"], env=environment, capture_output=True, timeout=900

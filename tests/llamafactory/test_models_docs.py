@@ -4,11 +4,11 @@
 """
 
 import os
-from pathlib import Path
 
 from msr_adapter.llamafactory.families import FAMILIES, UNSUPPORTED, Family
+from tests.support.paths import ROOT
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
+DOCUMENT = ROOT / "docs" / "models.md"
 
 HEAD = """\
 # Models

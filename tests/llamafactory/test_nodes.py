@@ -154,7 +154,8 @@ def test_a_killed_msr_leaves_no_trainer_behind(tmp_path: Path) -> None:
     yaml.parent.mkdir()
     starter = (
         "import os, subprocess, sys; "
-        f"subprocess.Popen([sys.executable, '-P', {trainer_entrypoint.__file__!r}, str(os.getpid()), 'torchrun', '--standalone', "
+        f"subprocess.Popen([sys.executable, '-P', {trainer_entrypoint.__file__!r}, str(os.getpid()), 'torchrun', "
+        "'--standalone', "
         f"'--nproc-per-node=2', {str(yaml)!r}]).wait()"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}

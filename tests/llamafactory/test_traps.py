@@ -58,9 +58,10 @@ from msr_adapter.llamafactory.training_yaml import check_overrides, training_con
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight
 from msr_adapter.train.dataset import _IMAGE_WITHIN, _image_early, asked_of
+from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream
 
-TESTS = Path(__file__).parent
+TESTS = ROOT / "tests"
 
 
 def config(out: Path, **settings: Any) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def config(out: Path, **settings: Any) -> dict[str, Any]:
 def test_every_test_that_is_named_above_exists() -> None:
     defined = {
         node.name
-        for path in TESTS.glob("test_*.py")
+        for path in TESTS.rglob("test_*.py")
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -1,7 +1,6 @@
 """Bootstrap over users: against explicit resampling, its determinism, and its coverage."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
 from msr_adapter.metrics import bootstrap as bootstrap_module
 from msr_adapter.metrics.bootstrap import resamples
+from tests.support.paths import ROOT
 
 
 def _groups(users: int, seed: int = 3, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def test_pooled_interval_is_as_wide_as_the_spread_of_repeated_experiments() -> N
 
 def _coverage(sets: int) -> dict[str, float]:
     """Run the simulation of the benchmark: 300 users per data set, 95% intervals."""
-    path = Path(__file__).parent.parent / "benchmarks" / "intervals.py"
+    path = ROOT / "benchmarks" / "intervals.py"
     spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
     assert spec is not None
     assert spec.loader is not None

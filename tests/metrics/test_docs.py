@@ -10,8 +10,9 @@ from msr_adapter.config.schema import Protocol
 from msr_adapter.config.schema.evaluate import RANKING, MetricName
 from msr_adapter.metrics import METRICS
 from tests.support.judged_run import make_run
+from tests.support.paths import ROOT
 
-TEXT = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 _OPEN = ("protocol",)  # its keys are in configuration.md
 
 

@@ -7,13 +7,13 @@ tokens than it learned. A change here asks for new summaries and a new training,
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from msr_adapter.prompts import HistoryItem, Prompts, Wording
+from tests.support.paths import GOLDENS
 
-FOLDER = Path(__file__).parent / "goldens" / "prompts"
+FOLDER = GOLDENS / "prompts"
 
 ITEMS = [HistoryItem("Red Dragons", "a bold red cover"), HistoryItem("", "a quiet sea"), HistoryItem("Just a <title>")]
 

@@ -17,6 +17,7 @@ from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.schema import USER_STEPS, USER_SUMMARIES, read_table
 from msr_adapter.summarize import summarize_users
+from tests.support.paths import ROOT
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop, write_summaries
 
@@ -195,8 +196,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from recording import Recording
-from test_summarize_users import config, run
+from tests.support.recording import Recording
+from tests.summarize.test_users import config, run
 
 class Slow(Recording):
     def _wave(self, requests):
@@ -238,7 +239,7 @@ def committed(folder: Path, waves: Sequence[Sequence[str]]) -> set[str]:
 
 def kill_at(folder: Path, log: Path, lines: int, delay: float) -> None:
     """Run the stage and kill it a moment after ``log`` has that many lines."""
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder), str(log)]
+    command = [sys.executable, "-c", KILLED, str(ROOT), str(folder), str(log)]
     process = subprocess.Popen(command)
     while process.poll() is None and (not log.exists() or log.read_text().count("\n") < lines):
         time.sleep(0.001)

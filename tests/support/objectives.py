@@ -18,6 +18,7 @@ from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, train
+from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, Stages, Trained, scratch, train_config, write_upstream
 
 
@@ -48,7 +49,7 @@ def train_many(configs: Mapping[str, Train]) -> dict[str, Path]:
         made = data_for(config.objective)
         arguments = training_config(config, made.data, made.dataset, folder / name / "model", 0, cuda=False)
         write_yaml(folder / f"{name}.yaml", arguments, name)
-    script = Path(__file__).with_name("train_yamls.py")
+    script = ROOT / "tests" / "support" / "train_yamls.py"
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script), str(folder)], env=environment, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()[-5000:]

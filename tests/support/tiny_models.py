@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import tiny_tokenizers as tokenizers
+from tests.support import tiny_tokenizers as tokenizers
 
 _CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 MISTRAL_CHAT = "{% for m in messages %}[INST] {{ m['content'] }}[/INST]{% endfor %}"

@@ -22,13 +22,14 @@ from msr_adapter.train import train
 from msr_adapter.train.training import content
 from msr_adapter.train.working_dir import Working, working
 from tests.support.checkpoint_folders import write_checkpoint, write_log
+from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, stages, train_config
 
 TRAINING = {"max_steps": 24, "checkpoint_steps": 4, "learning_rate": 1e-3, "lora": {"rank": 4, "dropout": 0.1}}
 CHILD = """\
 import json, sys
 from pathlib import Path
-from tiny_run import QUIET
+from tests.support.tiny_run import QUIET
 from msr_adapter.config.schema import Train
 from msr_adapter.train import train
 config, data, dataset, out, unfinished = sys.argv[1:]
@@ -51,7 +52,7 @@ def killed(config: Train, folder: Path, unfinished: Path, after: int) -> int:
     """
     made = stages()
     arguments = [config.model_dump_json(), *map(str, (made.data, made.dataset, folder / "killed", unfinished))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", CHILD, *arguments], env=environment) as process:
         while True:
             assert process.poll() is None, "it ended before it could be killed"

@@ -29,6 +29,7 @@ from msr_adapter.train.selection import Chooser, best
 from msr_adapter.train.training import bring_to_end
 from msr_adapter.train.working_dir import Working
 from tests.support.checkpoint_folders import write_checkpoint, write_log
+from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, Stages, stages, train_config, write_upstream
 
 
@@ -132,7 +133,7 @@ TRAINER = """\
 import json, runpy, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from checkpoint_folders import write_checkpoint
+from tests.support.checkpoint_folders import write_checkpoint
 ask = runpy.run_path({handshake!r})["ask"]
 model = Path("model")
 for step in range({start} + 2, 13, 2):
@@ -152,7 +153,7 @@ for name in ("trainer_state.json", "adapter_model.safetensors"):
 def course(folder: Path, monkeypatch: pytest.MonkeyPatch, judge: Judge, start: int = 0) -> tuple[Trained, Chooser]:
     """Train with the stand-in in ``folder``, patience 2."""
     script = folder / "stand_in.py"
-    paths = {"tests": str(Path(__file__).parent), "handshake": early_stop.__file__}
+    paths = {"tests": str(ROOT), "handshake": early_stop.__file__}
     script.write_text(TRAINER.format(start=start, **paths))
     monkeypatch.setattr(trainer_entrypoint, "__file__", str(script))
     work = Working(folder / "unfinished" / "key")

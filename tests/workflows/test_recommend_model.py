@@ -23,6 +23,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.schema import USER_SUMMARIES, read_table
 from msr_adapter.workflows.recommend import Wanted
 from msr_adapter.workflows.recommend.workflow import recommend
+from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
 from tests.workflows.test_recommend import TAKEN, load, nothing, order, rows, without_training, write_pipeline
 
@@ -33,7 +34,7 @@ sys.path.insert(0, sys.argv[1])
 import msr_adapter.pipeline.runner as running
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.workflows.recommend import shards
-from test_recommend import order, without_training
+from tests.workflows.test_recommend import order, without_training
 
 running.STAGES = without_training()
 shards.PAIRS = 5
@@ -55,7 +56,7 @@ def test_a_killed_command_leaves_no_list_and_goes_on(tmp_path: Path, monkeypatch
     (tmp_path / "pipeline").symlink_to(tmp_path)
     monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", without_training())
     run(load(tmp_path, tmp_path), ("train",), reporter=Reporter(quiet=True))
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", WORKER, str(ROOT), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = [process.stdout.readline() for _ in range(4)]

@@ -54,8 +54,8 @@ def lend(layers: list[tuple[torch.Tensor, torch.Tensor]], rows: torch.Tensor, be
 
 # Keys and values of shared beginnings, lent to the rows that go on from them.
 #
-# A row's copy lives for one layer of one pass: expanding a picture's 2,900 tokens to 21 rows would take gigabytes if all
-# layers were held at once, and takes their share of one layer here.
+# A row's copy lives for one layer of one pass: expanding a picture's 2,900 tokens to 21 rows would take gigabytes if
+# all layers were held at once, and takes their share of one layer here.
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_a_model_that_answers_otherwise_in_pieces_is_not_trusted(
 def test_a_model_that_forgets_is_scored_prompt_by_prompt(
     setting: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import msr_adapter.backends.loaded as module
+    import msr_adapter.backends.loaded_model as module
 
     real = module.rows_alike
 

@@ -7,11 +7,12 @@ import ast
 import os
 from pathlib import Path
 
-from msr_adapter.data.audit import near_duplicates, sample
+from msr_adapter.data.audit import sample
 from msr_adapter.data.audit.items import NEAR_ITEMS
+from msr_adapter.data.audit.near_duplicates import JACCARD
 from msr_adapter.data.audit.thresholds import RULES, Rule
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "audit.md"
 
 HEADER = f"""\
@@ -42,7 +43,7 @@ title with the titles of the history (title overlap). The same three are baselin
 mean over test examples. Only a split by time has none: under `user-holdout` and `leave-last-out`, later choices of
 other users tell what was going to be liked.
 
-**Nearly equal titles** have sets of words with a Jaccard similarity of {near_duplicates.JACCARD} or more. They are found by
+**Nearly equal titles** have sets of words with a Jaccard similarity of {JACCARD} or more. They are found by
 MinHash among the {NEAR_ITEMS:,} most popular distinct titles.
 
 **The forecast of the rows' length** (`forecast/forecast.json`, said right after the audit and before a summary is

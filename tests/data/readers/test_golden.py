@@ -15,9 +15,10 @@ from msr_adapter.config.messages import kind_of
 from msr_adapter.config.schema import Source
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import check_source, read, source_files
+from tests.support.paths import GOLDENS, ROOT
 from tests.support.reader_fixtures import SOURCES
 
-FOLDER = Path(__file__).parent / "goldens" / "readers"
+FOLDER = GOLDENS / "readers"
 
 
 def told(frame: pl.DataFrame) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def test_every_kind_of_source_has_a_golden(tmp_path: Path) -> None:
         tried.add(make(tmp_path / name).kind)
     kinds = {kind_of(model) for model in get_args(get_args(Source)[0])}
     assert kinds - tried == {"shop"}
-    page = (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [
         kind_of(model) for model in get_args(get_args(Source)[0])
     ]

@@ -4,7 +4,6 @@ They are looked for beside the checkout (`../shared/data`) or in the folder that
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from msr_adapter.config.schema import OfficialAmazonSource
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import read
 from tests.support.end_to_end import msr
+from tests.support.paths import shared_data
 
 
 def shared(name: str) -> Path:
-    named = os.environ.get("MSR_SHARED_DATA")
-    folder = (Path(named) if named else Path(__file__).parents[2] / "shared" / "data") / name
+    folder = shared_data(name)
     if not folder.is_dir():
         pytest.skip(f"no {name} here: set MSR_SHARED_DATA to the folder that holds it")
     return folder

@@ -1,0 +1,1 @@
+"""The proof: one folder per package, helpers in `support`, whole runs in `integration`."""
