@@ -91,17 +91,17 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     from rich.console import Console
 
     from msr_adapter.config.schema import (
-        Data,
-        ItemSummaries,
-        KCore,
-        MicroLensSource,
-        ModelRef,
-        Negatives,
-        Protocol,
-        Split,
-        Train,
-        TrainNegatives,
-        UserSummaries,
+        DataConfig,
+        ItemSummariesConfig,
+        KCoreConfig,
+        MicroLensSourceConfig,
+        ModelConfig,
+        NegativesConfig,
+        ProtocolConfig,
+        SplitConfig,
+        TrainConfig,
+        TrainNegativesConfig,
+        UserSummariesConfig,
     )
     from msr_adapter.data import build
     from msr_adapter.generation import CompletionCache
@@ -111,21 +111,21 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     from msr_adapter.train.dataset import build_dataset
 
     yield "imported"
-    quiet, model = Reporter(console=Console(quiet=True)), ModelRef(path="tiny", template="qwen2_vl")
+    quiet, model = Reporter(console=Console(quiet=True)), ModelConfig(path="tiny", template="qwen2_vl")
     stages = {name: folder / name for name in ("data", "items", "users", "dataset")}
     for stage in stages.values():
         stage.mkdir()
-    source = MicroLensSource(kind="microlens", pairs=folder / "pairs.tsv", titles=folder / "titles.csv")
-    data = Data(source=source, k_core=KCore(**CORE))
-    protocol = Protocol(name="benchmark", negatives=Negatives(count=NEGATIVES["validation"]))
-    split = Split(kind="leave-last-out", max_history=HISTORY)
-    build(data, split, protocol, TrainNegatives(count=NEGATIVES["train"]), 0, stages["data"], quiet)
+    source = MicroLensSourceConfig(kind="microlens", pairs=folder / "pairs.tsv", titles=folder / "titles.csv")
+    data = DataConfig(source=source, k_core=KCoreConfig(**CORE))
+    protocol = ProtocolConfig(name="benchmark", negatives=NegativesConfig(count=NEGATIVES["validation"]))
+    split = SplitConfig(kind="leave-last-out", max_history=HISTORY)
+    build(data, split, protocol, TrainNegativesConfig(count=NEGATIVES["train"]), 0, stages["data"], quiet)
     prompts = Prompts(folder / "templates") if kind == "jinja" else Prompts()
     with CompletionCache(folder / "cache.sqlite") as cache:
-        items, users = ItemSummaries(model=model, mode="none"), UserSummaries(model=model, mode="none")
+        items, users = ItemSummariesConfig(model=model, mode="none"), UserSummariesConfig(model=model, mode="none")
         summarize_items(items, stages["data"], prompts, None, cache, stages["items"], quiet)
         summarize_users(users, stages["data"], stages["items"], prompts, None, cache, stages["users"], quiet)
-    train = Train(model=model, rows="jsonl" if kind == "jsonl" else "parquet")
+    train = TrainConfig(model=model, rows="jsonl" if kind == "jsonl" else "parquet")
     build_dataset(train, stages["data"], stages["users"], prompts, 0, stages["dataset"], quiet)
     yield "done"
 

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from msr_adapter.config.schema import Images
-from msr_adapter.data.images.locate import covers_in
+from msr_adapter.config.schema import ImagesConfig
+from msr_adapter.data.images.locate import images_in
 from msr_adapter.data.images.store import Stored, cores, store_all
 from msr_adapter.progress import Reporter
 
 DEFAULT_IMAGES, FULL_IMAGES = 48, 1_000
-LIMITS = Images()
+LIMITS = ImagesConfig()
 
 
 def make_workload(folder: Path, images: int) -> list[str]:
@@ -64,7 +64,7 @@ def plain_loop(folder: Path, ids: list[str], out: Path) -> int:
 
 def threads(folder: Path, ids: list[str], out: Path, workers: int) -> list[Stored]:
     """Store with our threads."""
-    return store_all(ids, covers_in(folder, ids), LIMITS, out, Reporter(quiet=True), workers)
+    return store_all(ids, images_in(folder, ids), LIMITS, out, Reporter(quiet=True), workers)
 
 
 def processes(folder: Path, ids: list[str], out: Path, workers: int) -> list[Stored]:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from msr_adapter.config.schema import Confidence, Protocol
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from tests.support.browser import launched, opened
 from tests.support.many_users import make_many
 
-PROTOCOL = Protocol(name="next-item", slices=(), confidence=Confidence(samples=100))
+PROTOCOL = ProtocolConfig(name="next-item", slices=(), confidence=ConfidenceConfig(samples=100))
 GOAL_MB, GOAL_S = 25, 3
 REPEATS = 3
 

@@ -22,7 +22,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from msr_adapter.config.schema import Data, KCore, Negatives, Protocol, Split, TableSource, TrainNegatives
+from msr_adapter.config.schema import (
+    DataConfig,
+    KCoreConfig,
+    NegativesConfig,
+    ProtocolConfig,
+    SplitConfig,
+    TableSourceConfig,
+    TrainNegativesConfig,
+)
 from msr_adapter.data import build
 from msr_adapter.progress import Reporter
 
@@ -60,14 +68,16 @@ def _names(prefix: str, count: int, generator: np.random.Generator) -> pa.Array:
 
 def measure(folder: Path, kind: str) -> dict[str, Any]:
     """Build from the files in ``folder`` and return counts, seconds and the peak memory of this process."""
-    source = TableSource(kind="table", interactions=folder / "log.parquet", items=folder / "items.parquet")
-    data = Data(source=source, k_core=KCore(users=5, items=5))
-    protocol = Protocol(name="scale", negatives=Negatives(count=20))
+    source = TableSourceConfig(kind="table", interactions=folder / "log.parquet", items=folder / "items.parquet")
+    data = DataConfig(source=source, k_core=KCoreConfig(users=5, items=5))
+    protocol = ProtocolConfig(name="scale", negatives=NegativesConfig(count=20))
     out = folder / "out"
     out.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    result = build(data, Split.model_validate({"kind": kind}), protocol, TrainNegatives(count=1), 0, out, Reporter())
+    result = build(
+        data, SplitConfig.model_validate({"kind": kind}), protocol, TrainNegativesConfig(count=1), 0, out, Reporter()
+    )
     return {
         "counts": result["counts"],
         "splits": result["splits"],

@@ -35,9 +35,9 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend, fit_device
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.candidate_rows import ANSWERS
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.llamafactory.encoder import collate
@@ -106,7 +106,7 @@ def make_workload(folder: Path, case: Case, users: int, count: Callable[[str], i
 class Ways:
     """The ways of scoring the same requests with the same model; each call starts with nothing remembered."""
 
-    def __init__(self, model: ModelRef) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         self.backend = HuggingFaceBackend(model)
         self.loaded = self.backend._load()
         self.requests: list[Request] = []
@@ -146,7 +146,7 @@ class Ways:
         ]
         order = sorted(range(len(work)), key=lambda at: -len(work[at][1]))
         logits = np.empty(len(work))
-        room = Room(OUR_BATCH)
+        room = BatchSizer(OUR_BATCH)
         fit_device(room, self.loaded.network)
         passes = room.each(
             order, lambda at: len(work[at][1]), lambda part: self.loaded.score([work[at] for at in part])
@@ -226,7 +226,7 @@ def measure(case: Case, ways: Ways, users: int, folder: Path, timed: Sequence[st
     }  # fmt: skip
 
 
-def run(model: ModelRef, users: int, *, full: bool) -> list[dict[str, Any]]:
+def run(model: ModelConfig, users: int, *, full: bool) -> list[dict[str, Any]]:
     """Measure the headline case in all ways, and the others: against a plain pass, or with ``full`` in all ways too."""
     ways = Ways(model)
     every = [Case(order, side, reuse) for reuse in (True, False) for side in (56, 224) for order in ("users", "items")]
@@ -290,7 +290,9 @@ def main() -> None:
     parser.add_argument("--template", default="qwen2_vl", help="LLaMA-Factory template of the model")
     options = parser.parse_args()
     limits = {"image_max_pixels": 224**2, "image_min_pixels": 784}
-    model = ModelRef(path=options.model, template=options.template, batch_size=OUR_BATCH, default_system="", **limits)
+    model = ModelConfig(
+        path=options.model, template=options.template, batch_size=OUR_BATCH, default_system="", **limits
+    )
     users = FULL_USERS if options.full else DEFAULT_USERS
     made = result(run(model, users, full=options.full), users)
     tell(made)

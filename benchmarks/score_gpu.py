@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from msr_adapter.backends.huggingface import fit_device
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Prompt
-from msr_adapter.backends.prefix_cache.prefix_cache import Sharing
+from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.generation.request import Image
 
 SIZE, HEAD, PREFERENCE, TITLE, QUESTION, END = 21, 20, 200, 30, 50, 10
@@ -125,11 +125,11 @@ class Ways:
         self.network.generation_config.pad_token_id = PAD
         self._shape, self._device = shape, device
         self._seen: dict[str, dict[str, torch.Tensor]] = {}
-        self.sharing = Sharing(self.network, self.pixels, lambda prompt: self._inputs([prompt]), PAD, self._room())
+        self.sharing = PrefixCache(self.network, self.pixels, lambda prompt: self._inputs([prompt]), PAD, self._room())
         self.image_tokens = len(self.sharing._store.find([_image(0)])["0"].main)
 
-    def _room(self) -> Room:
-        room = Room(256)
+    def _room(self) -> BatchSizer:
+        room = BatchSizer(256)
         fit_device(room, self.network)
         return room
 

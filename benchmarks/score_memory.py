@@ -21,7 +21,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.generation import Completion, CompletionCache, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -84,8 +84,8 @@ def run(folder: Path, question: str, pipe: Any) -> None:
     started = time.perf_counter()
     with CompletionCache(folder / f"{question}.sqlite") as cache:
         counts = score(
-            Train(model=ModelRef(path="tiny"), prompt=question), folder, folder, Prompts(question=question), Instant(),
-            cache, folder, Reporter(console=Console(quiet=True)),
+            TrainConfig(model=ModelConfig(path="tiny"), prompt=question), folder, folder, Prompts(question=question),
+            Instant(), cache, folder, Reporter(console=Console(quiet=True)),
         )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pipe.send((peak, time.perf_counter() - started, counts["candidates"]))

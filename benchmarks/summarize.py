@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import bundled
 from msr_adapter.generation import Answer, Chain, Completion, CompletionCache, Request
 from msr_adapter.llamafactory.encoder import Encoder, collate
@@ -105,7 +105,7 @@ def count(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequence[His
 
 def measure(repeats: int, step: int) -> dict[str, Any]:
     """Assert equal texts, then time; the ways take turns."""
-    backend = HuggingFaceBackend(ModelRef(path="tiny", default_system="", batch_size=SLOTS))
+    backend = HuggingFaceBackend(ModelConfig(path="tiny", default_system="", batch_size=SLOTS))
     prompts, histories = Prompts(bundled("templates") / "demo"), make_histories()
     part = histories[::step]
     assert together(backend, prompts, histories)[::step] == one_at_a_time(backend, prompts, part)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Answers
+from msr_adapter.config.schema import AnswersConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.prompts import Prompts
@@ -19,14 +19,14 @@ from msr_adapter.prompts.vectorized import PromptTable
 
 Codes = NDArray[np.integer]
 
-ANSWERS = Answers().trained
+ANSWERS = AnswersConfig().trained
 """What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""
 _CHUNK = 4_096
 """Rows whose prompts are in memory at a time when all are walked through."""
 
 
 @dataclass(frozen=True)
-class Row:
+class CandidateRow:
     """One candidate of one example, as it is asked."""
 
     example_id: int
@@ -37,12 +37,12 @@ class Row:
     """The file that the prompt's placeholder stands for; its path starts with the data stage's folder."""
 
 
-def ask(row: Row, answers: Answers, identity: str) -> Request:
+def ask(row: CandidateRow, answers: AnswersConfig, identity: str) -> Request:
     """Return the request to the model ``identity`` that scores a row by the odds of ``answers``."""
     return Request(identity, row.prompt, (row.image,) if row.image else (), answers.trained, also=answers.also)
 
 
-class CandidateRows(Sequence[Row]):
+class CandidateRows(Sequence[CandidateRow]):
     """The candidates of one split in the order of CANDIDATES; prompts are rendered when their rows are taken."""
 
     def __init__(
@@ -54,7 +54,7 @@ class CandidateRows(Sequence[Row]):
         *,
         images: bool,
         quote: Callable[[str], str] | None = None,
-        catalogue: "Catalogue | None" = None,
+        catalogue: "PromptCatalogue | None" = None,
         candidates: pa.Table | None = None,
     ) -> None:
         """Read the stage tables. With ``images`` false, no row has one (an ablation); ``quote`` escapes all prompts.
@@ -63,7 +63,7 @@ class CandidateRows(Sequence[Row]):
         items, where they are at hand. Raises `StageError` if an example has no summary or a candidate is no item: a
         stage upstream is broken. Memory: 9 bytes a row, and each example's rendered preference.
         """
-        catalogue = catalogue or Catalogue(data_dir, images=images)
+        catalogue = catalogue or PromptCatalogue(data_dir, images=images)
         kept = read_examples(data_dir, split) if candidates is None else np.unique(candidates["example_id"].to_numpy())
         chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
         found = _read_candidates(chunks if candidates is None else [candidates], kept, catalogue.ids)
@@ -83,22 +83,22 @@ class CandidateRows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Row:  # type: ignore[override]  # no slices: see `take`
+    def __getitem__(self, index: int) -> CandidateRow:  # type: ignore[override]  # no slices: see `take`
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         return self.take(np.array([index]))[0]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[CandidateRow]:
         for begin in range(0, len(self), _CHUNK):
             yield from self.take(np.arange(begin, min(begin + _CHUNK, len(self))))
 
-    def take(self, rows: Codes) -> list[Row]:
+    def take(self, rows: Codes) -> list[CandidateRow]:
         """Return the given rows, with their prompts."""
         item = self.items[rows]
         files = zip(self._files.gather(item), self._digests.gather(item), strict=True)
         images = (Image(self._data_dir / path, digest) if path is not None else None for path, digest in files)
         columns = (self.examples[rows].tolist(), self._ids.gather(item), self.labels[rows].tolist(), self.prompts(rows))
-        return [Row(*values) for values in zip(*columns, images, strict=True)]
+        return [CandidateRow(*values) for values in zip(*columns, images, strict=True)]
 
     def prompts(self, rows: Codes) -> pl.Series:
         """Return the prompts of the given rows."""
@@ -113,7 +113,7 @@ class CandidateRows(Sequence[Row]):
         return self._files.gather(self.items[rows])
 
 
-class Catalogue:
+class PromptCatalogue:
     """What prompts show of the items."""
 
     def __init__(self, data_dir: Path, *, images: bool) -> None:
@@ -152,7 +152,7 @@ def candidate_blocks(
 
     Memory: that of one block, 8 bytes an example and the items, however many users there are.
     """
-    kept, catalogue = read_examples(data_dir, split), Catalogue(data_dir, images=images)
+    kept, catalogue = read_examples(data_dir, split), PromptCatalogue(data_dir, images=images)
     for block in _blocks(data_dir / "candidates.parquet", kept, size):
         yield CandidateRows(data_dir, users_dir, prompts, split, images=images, catalogue=catalogue, candidates=block)
 

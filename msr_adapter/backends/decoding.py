@@ -98,7 +98,7 @@ Inputs = dict[str, "torch.Tensor"]
 
 
 @dataclass
-class Row:
+class DecodingRow:
     """One prompt on its way to an answer."""
 
     number: int
@@ -116,7 +116,7 @@ class Decoder:
     def __init__(
         self,
         network: Any,
-        collate: Callable[[Sequence[Row]], Inputs],
+        collate: Callable[[Sequence[DecodingRow]], Inputs],
         stop_ids: Sequence[int],
         image_token: int | None,
     ) -> None:
@@ -125,14 +125,16 @@ class Decoder:
         self._stop, self._image_token = frozenset(stop_ids), image_token
         self._shared: tuple[list[int], States] | None = None
 
-    def run(self, rows: Sequence[Row], slots: int, finished: Callable[[Row], Sequence[Row]]) -> None:
+    def run(
+        self, rows: Sequence[DecodingRow], slots: int, finished: Callable[[DecodingRow], Sequence[DecodingRow]]
+    ) -> None:
         """Decode ``rows``, longest prompt first; ``finished`` takes each row that ends and may return rows to add.
 
         Raises what the network raises; rows that were under way can be given to another call.
         """
         waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
         state: States | None = None
-        active: list[Row] = []
+        active: list[DecodingRow] = []
         while waiting or active:
             free = slots - len(active)
             # A prefill for every single row that ends would cost more than the empty slots do.
@@ -147,7 +149,7 @@ class Decoder:
             active = [active[place] for place in left]
             state = self._step(state.keep(left)) if left else None
 
-    def _accept(self, active: Sequence[Row], tokens: Sequence[int]) -> list[int]:
+    def _accept(self, active: Sequence[DecodingRow], tokens: Sequence[int]) -> list[int]:
         """Give every row its next token; return the places of those that end with it."""
         ended = []
         for place, (row, token) in enumerate(zip(active, tokens, strict=True)):
@@ -158,13 +160,13 @@ class Decoder:
                 ended.append(place)
         return ended
 
-    def _read(self, group: Sequence[Row]) -> States:
+    def _read(self, group: Sequence[DecodingRow]) -> States:
         """Read the prompts of ``group``; what they begin with in common is read once, also across groups."""
         inputs = self._with_positions(self._collate(group))
         shared = self._beginning(group, inputs)
         return self._forward(inputs, None) if shared is None else self._forward(_after(inputs, shared), shared)
 
-    def _beginning(self, group: Sequence[Row], inputs: Inputs) -> States | None:
+    def _beginning(self, group: Sequence[DecodingRow], inputs: Inputs) -> States | None:
         """Return the state after the tokens that all prompts begin with, one row, or None if they are too few."""
         if self._shared is not None:
             known, state = self._shared
@@ -180,7 +182,7 @@ class Decoder:
         self._shared = (group[0].prompt[:length], self._forward(one, None))
         return self._shared[1]
 
-    def _shareable(self, group: Sequence[Row]) -> int:
+    def _shareable(self, group: Sequence[DecodingRow]) -> int:
         length = min(_common(group[0].prompt, row.prompt) for row in group)
         length = min(length, min(len(row.prompt) for row in group) - 1)
         start = group[0].prompt[:length]

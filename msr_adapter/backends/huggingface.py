@@ -6,16 +6,16 @@ from typing import Any, NoReturn
 
 from PIL import Image as PillowImage
 
-from msr_adapter.backends.decoding import Row
+from msr_adapter.backends.decoding import DecodingRow
 from msr_adapter.backends.loaded_model import LoadedModel, Work
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
-from msr_adapter.backends.prefix_cache.stats import Spent
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.weights import BASE, Weights, model_stamp, own_adapters
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
@@ -35,8 +35,8 @@ class HuggingFaceBackend:
     Memory on the device: the weights, `batch_size` rows, fewer once they did not fit, and what `Sharing` keeps.
     """
 
-    def __init__(self, model: ModelRef, weights: Weights = BASE) -> None:
-        self.model = settled(model)
+    def __init__(self, model: ModelConfig, weights: Weights = BASE) -> None:
+        self.model = resolve_template(model)
         self._weights = weights
         self._identity = ""
         self._loaded: LoadedModel | None = None
@@ -68,13 +68,13 @@ class HuggingFaceBackend:
         return [work.answers[row] for row in range(len(work.requests))]
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> ScoringStats:
         """What scoring has taken so far."""
-        return self._loaded.sharing.spent if self._loaded else Spent()
+        return self._loaded.sharing.spent if self._loaded else ScoringStats()
 
     def _load(self) -> LoadedModel:
         if self._loaded is None:
-            self._loaded = LoadedModel(self.model, self._weights, Room(rows_at_once(self.model)))
+            self._loaded = LoadedModel(self.model, self._weights, BatchSizer(rows_at_once(self.model)))
             fit_device(self._loaded.room, self._loaded.network)
         return self._loaded
 
@@ -136,7 +136,7 @@ class HuggingFaceBackend:
         return done
 
 
-def identity_of(model: ModelRef, weights: Weights) -> str:
+def identity_of(model: ModelConfig, weights: Weights) -> str:
     """Return the digest of all weights in order, and of everything else that decides a loaded model's answers."""
     settings = model.model_dump(include={
         "template", "default_system", "image_max_pixels", "image_min_pixels", "dtype",
@@ -148,12 +148,12 @@ def identity_of(model: ModelRef, weights: Weights) -> str:
     return digest([model_stamp(model), weights.stamps(), settings, versions])
 
 
-def rows_at_once(model: ModelRef) -> int:
+def rows_at_once(model: ModelConfig) -> int:
     """Return how many rows a scoring pass has to begin with."""
     return _SCORED if model.batch_size == "auto" else model.batch_size
 
 
-def fit_device(room: Room, network: Any) -> None:
+def fit_device(room: BatchSizer, network: Any) -> None:
     """Set how many tokens a scoring pass has to begin with, and what a pass costs beyond them."""
     on_cpu = network.device.type == "cpu"
     room.tokens, room.pass_cost = (_CPU_TOKENS, _CPU_PASS) if on_cpu else (_GPU_TOKENS, _GPU_PASS)
@@ -169,7 +169,7 @@ class _Workload:
         self.answers: dict[int, Answer] = {}
         self._enter(requests)
 
-    def settle(self, row: int, answer: Answer) -> list[Row]:
+    def settle(self, row: int, answer: Answer) -> list[DecodingRow]:
         """Keep the answer of a row and return the rows of the requests that follow it."""
         self.answers[row] = answer
         return self._enter(self._follow(answer))
@@ -182,15 +182,15 @@ class _Workload:
             self.settle(row, _unreadable(request, "read before, gone now"))
         return bool(lost)
 
-    def waiting(self) -> list[Row]:
+    def waiting(self) -> list[DecodingRow]:
         """Return a fresh row for every text that is not written yet, longest prompt first."""
         rows = [self._row(number) for number in range(len(self.requests)) if number not in self.answers]
         return sorted(rows, key=lambda row: -len(row.prompt))
 
-    def _row(self, number: int) -> Row:
-        return Row(number, self.prompts[number], self.requests[number].max_new_tokens)
+    def _row(self, number: int) -> DecodingRow:
+        return DecodingRow(number, self.prompts[number], self.requests[number].max_new_tokens)
 
-    def _enter(self, requests: Sequence[Request]) -> list[Row]:
+    def _enter(self, requests: Sequence[Request]) -> list[DecodingRow]:
         rows = []
         for request in requests:
             number = len(self.requests)

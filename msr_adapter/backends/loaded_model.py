@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.backends.decoding import Decoder, Row
+from msr_adapter.backends.decoding import Decoder, DecodingRow
 from msr_adapter.backends.network import rows_alike, without_adapters
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Piece, Prompt
-from msr_adapter.backends.prefix_cache.prefix_cache import Sharing
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Completion, Image, Request
 from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.llamafactory.weights import Weights, is_small
@@ -28,7 +28,7 @@ Sides = tuple[tuple[int, ...], ...]
 class LoadedModel:
     """A model in memory and how to ask it."""
 
-    def __init__(self, model: ModelRef, weights: Weights, room: Room) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights, room: BatchSizer) -> None:
         """Load it (seconds to minutes); ``room`` bounds and learns what one scoring pass holds."""
         import torch
         from transformers import GenerationConfig
@@ -117,7 +117,7 @@ class LoadedModel:
         if self.sharing.refuses_words(self._prompt(first, ())):
             return None
 
-        def inputs(rows: Sequence[Row]) -> dict[str, Any]:
+        def inputs(rows: Sequence[DecodingRow]) -> dict[str, Any]:
             prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
             if self.sharing.refusal(prompts):
                 return self._collated(prompts)
@@ -126,7 +126,7 @@ class LoadedModel:
         image_token = getattr(self.network.config, "image_token_id", None)
         return Decoder(self.network, inputs, self.encoder.stop_ids, image_token)
 
-    def completion(self, request: Request, row: Row) -> Completion:
+    def completion(self, request: Request, row: DecodingRow) -> Completion:
         """Return the answer of a decoded row."""
         return self._completion(request, row.prompt, row.answer, row.stopped)
 
@@ -139,11 +139,11 @@ class LoadedModel:
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Completion(request.key, text, (), "stop" if stopped else "length", len(prompt), len(answer))
 
-    def _open_sharing(self) -> Sharing:
+    def _open_sharing(self) -> PrefixCache:
         pad = self.encoder.tokenizer.pad_token_id
         refused = "" if rows_alike(self.network) else "its layers do not all attend to everything before"
         refused = refused or ("" if self._last_only else "it computes the logits of every position")
-        return Sharing(
+        return PrefixCache(
             self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.room, refused
         )
 

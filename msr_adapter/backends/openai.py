@@ -8,9 +8,9 @@ import httpx
 
 from msr_adapter.backends.bodies import post
 from msr_adapter.backends.openai_messages import body, read_answer
-from msr_adapter.backends.reference_prompts import Scoring
+from msr_adapter.backends.reference_prompts import ServerScoring
 from msr_adapter.backends.retry import Attempts, GaveUpError, RefusedError, UnusableServerError
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
@@ -25,7 +25,7 @@ class ServerBackend:
     Memory: at most `server.concurrency` requests with their images at a time.
     """
 
-    def __init__(self, model: ModelRef, scoring: Scoring | None = None) -> None:
+    def __init__(self, model: ModelConfig, scoring: ServerScoring | None = None) -> None:
         """Take the endpoint from ``model.server``; nothing is sent yet. Only with ``scoring`` it gives odds."""
         if model.server is None:
             raise ValueError("backend server needs model.server")
@@ -123,7 +123,7 @@ class ServerBackend:
         return read_answer(request, response)
 
 
-def endpoint(server: Server) -> str:
+def endpoint(server: ServerConfig) -> str:
     """Return the address that takes chat messages."""
     return f"{server.url.rstrip('/')}/chat/completions"
 

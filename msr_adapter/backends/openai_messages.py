@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from msr_adapter.backends.bodies import read_json
 from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError, sent_secrets
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Completion, Image, Request
 from msr_adapter.redaction import quoted, without
 
@@ -19,12 +19,12 @@ _MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 _FINISHED = {"stop": "stop", "length": "length"}
 
 
-def body(model: ModelRef, request: Request) -> dict[str, Any]:
+def body(model: ModelConfig, request: Request) -> dict[str, Any]:
     """Return the JSON of one request for text."""
     return chat(model, request) | {"max_tokens": request.max_new_tokens}
 
 
-def chat(model: ModelRef, request: Request, url: Callable[[Image], str] | None = None) -> dict[str, Any]:
+def chat(model: ModelConfig, request: Request, url: Callable[[Image], str] | None = None) -> dict[str, Any]:
     """Return a greedy request without its length: images are data URLs where their placeholders stand.
 
     ``url`` makes them; the files as they are unless given.

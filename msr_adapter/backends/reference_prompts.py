@@ -12,7 +12,7 @@ from msr_adapter.backends.bodies import post_now, read_json
 from msr_adapter.backends.logprobs import Names, overlapping, read_odds
 from msr_adapter.backends.openai_messages import as_url, chat, data_url
 from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError, RefusedError
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Completion, Image, Request
@@ -26,7 +26,7 @@ _KNOWN_PICTURES = 256
 class Taught:
     """Tokenizer and template of the base model, as far as they are at hand; loaded when first asked, no weights."""
 
-    def __init__(self, model: ModelRef) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         self.model = model
         self._urls: dict[str, str] = {}
         self.absent = ""
@@ -105,10 +105,10 @@ _TAUGHT = {"path", "revision", "template", "default_system", "image_max_pixels",
 Sides = tuple[tuple[str, ...], ...]
 
 
-class Scoring:
+class ServerScoring:
     """Scores through a server that serves what was trained on top of ``taught``."""
 
-    def __init__(self, served: ModelRef, taught: ModelRef, stamps: Sequence[str]) -> None:
+    def __init__(self, served: ModelConfig, taught: ModelConfig, stamps: Sequence[str]) -> None:
         """``stamps`` identify the trained weights, where they are known here. A system text is the trained one."""
         assert served.server is not None
         system = served.default_system if served.default_system is not None else taught.default_system
@@ -168,7 +168,7 @@ class NoComparisonError(Exception):
 
 
 def compare_prompts(
-    model: ModelRef, server: Server, taught: Taught, requests: Sequence[Request], headers: Mapping[str, str]
+    model: ModelConfig, server: ServerConfig, taught: Taught, requests: Sequence[Request], headers: Mapping[str, str]
 ) -> str:
     """Compare the prompts of ``requests`` and return one line: how many are the same, or why that is not known.
 
@@ -189,7 +189,9 @@ def compare_prompts(
     return f"verified: {len(requests)} prompts have the tokens that training taught{around}"
 
 
-def _their_tokens(client: httpx.Client, model: ModelRef, server: Server, taught: Taught, request: Request) -> list[int]:
+def _their_tokens(
+    client: httpx.Client, model: ModelConfig, server: ServerConfig, taught: Taught, request: Request
+) -> list[int]:
     url = server.url.rstrip("/")
     said = chat(model, request, taught.url)
     body = {"model": said["model"], "messages": said["messages"], "add_generation_prompt": True}

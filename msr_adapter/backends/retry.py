@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 import httpx
 
-from msr_adapter.config.schema import Server
+from msr_adapter.config.schema import ServerConfig
 from msr_adapter.redaction import quoted
 
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -63,7 +63,7 @@ class RefusedError(Exception):
 class Attempts:
     """The attempts at one request."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerConfig) -> None:
         self._server = server
         self._secrets = [os.environ.get(server.key_variable or "", "")]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from msr_adapter.backends.huggingface import encode, fit_device, identity_of, never_fits, rows_at_once
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.llamafactory.encoder import Encoder, collate
@@ -23,7 +23,7 @@ class RewardBackend:
     fits (Bradley and Terry), while r(Yes) alone may be shifted by any amount from prompt to prompt.
     """
 
-    def __init__(self, model: ModelRef, weights: Weights) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights) -> None:
         self.model = model
         self._weights = weights
         self._identity = ""
@@ -71,7 +71,7 @@ class RewardBackend:
 class _Loaded:
     """A model and its value head in memory."""
 
-    def __init__(self, model: ModelRef, weights: Weights) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights) -> None:
         import torch
 
         self.encoder = Encoder(model, weights)
@@ -80,7 +80,7 @@ class _Loaded:
         whole = self.encoder.load_model()
         self._network, self._head = whole.pretrained_model, whole.v_head.float()
         self._collator = self.encoder.collator(self._network)
-        self._room = Room(rows_at_once(model))
+        self._room = BatchSizer(rows_at_once(model))
         fit_device(self._room, self._network)
 
     def rewards(self, requests: Sequence[Request], prompts: dict[int, list[int]]) -> dict[int, list[float]]:

@@ -56,9 +56,9 @@ def ablate(
 
 
 def _judge(found: Sequence["Ablation"]) -> "AblationTable":
-    from msr_adapter.evaluate.ablation_table import Row, ablation_table
+    from msr_adapter.evaluate.ablation_table import AblationRow, ablation_table
 
-    return ablation_table({one.name: Row(one.run_dir, one.model, one.what) for one in found})
+    return ablation_table({one.name: AblationRow(one.run_dir, one.model, one.what) for one in found})
 
 
 def _text(table: "AblationTable", markdown: bool) -> str:

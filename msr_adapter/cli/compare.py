@@ -12,7 +12,7 @@ from msr_adapter.cli.common import Json, LatexFlag, MarkdownFlag, emit, exit_cod
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from msr_adapter.evaluate.comparison import Difference
+    from msr_adapter.evaluate.comparison import PairedDifference
     from msr_adapter.evaluate.judging import Judged
     from msr_adapter.evaluate.results import FinishedRun
     from msr_adapter.evaluate.text_tables import TextTable
@@ -108,7 +108,7 @@ def _reference(models: dict[str, "Judged"], to: Reference, metric: str) -> str:
 
 
 def _tables(
-    base: "FinishedRun", models: dict[str, "Judged"], names: list[str], reference: str, rows: list["Difference"]
+    base: "FinishedRun", models: dict[str, "Judged"], names: list[str], reference: str, rows: list["PairedDifference"]
 ) -> list["TextTable"]:
     from msr_adapter.evaluate.text_tables import difference_table, metric_table
 
@@ -118,7 +118,7 @@ def _tables(
 
 def _as_dict(
     chosen: dict[str, tuple["FinishedRun", str]], models: dict[str, "Judged"], names: list[str], reference: str,
-    rows: list["Difference"],
+    rows: list["PairedDifference"],
 ) -> dict[str, Any]:  # fmt: skip
     base = next(iter(chosen.values()))[0]
     shared = {key: base.metrics[key] for key in ("users", "seed", "protocol", "protocol_digest", "candidates")}

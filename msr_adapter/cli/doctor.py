@@ -13,7 +13,7 @@ from rich.text import Text
 from msr_adapter.cli.common import Json, emit, exit_codes
 
 if TYPE_CHECKING:
-    from msr_adapter.doctor import Examined, Finding
+    from msr_adapter.doctor import Diagnosis, Finding
 
 _SIGNS = {"ok": ("ok", "green"), "absent": ("-", "dim"), "warning": ("!", "yellow"), "error": ("X", "bold red")}
 _PIPE_WIDTH = 160
@@ -30,9 +30,9 @@ def doctor(
     Exit code 1 when training cannot work here. Example: [bold]msr doctor[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.doctor import examine
+        from msr_adapter.doctor import diagnose
 
-        examined = examine(run_dir)
+        examined = diagnose(run_dir)
         if as_json:
             emit(_as_dict(examined), "", as_json)
         else:
@@ -41,14 +41,14 @@ def doctor(
             raise typer.Exit(1)
 
 
-def _as_dict(examined: "Examined") -> dict[str, object]:
+def _as_dict(examined: "Diagnosis") -> dict[str, object]:
     return {
         "ok": not examined.errors, "verdict": examined.verdict, "devices": list(examined.devices),
         "findings": [asdict(finding) for finding in examined.findings],
     }  # fmt: skip
 
 
-def _show(examined: "Examined") -> None:
+def _show(examined: "Diagnosis") -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH

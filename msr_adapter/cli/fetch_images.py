@@ -10,8 +10,8 @@ from msr_adapter.errors import Problem, StageError, UserError
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
-    from msr_adapter.config.schema import Pipeline
-    from msr_adapter.data.images.download import Wanted
+    from msr_adapter.config.schema import PipelineConfig
+    from msr_adapter.data.images.download import WantedImages
 
 _SHOWN = 5
 
@@ -62,7 +62,7 @@ def fetch_images(
         _tell(folder, wanted, report, config, as_json)
 
 
-def _folder(config: "Pipeline", out: Path | None) -> Path:
+def _folder(config: "PipelineConfig", out: Path | None) -> Path:
     folder = out.expanduser().resolve() if out else config.data.images.folder
     if folder is None:
         allowed = "the folder that is filled, and that the data stage then reads"
@@ -81,12 +81,14 @@ def _require_place(loaded: "LoadedPipeline", folder: Path) -> None:
         raise UserError(Problem("", "--out", f"{folder} is a file", "a folder", "Choose another"))
 
 
-def _no_urls(wanted: "Wanted") -> Problem:
+def _no_urls(wanted: "WantedImages") -> Problem:
     found = f"none of {wanted.items:,} items names its image by URL"
     return Problem("", "data.source", found, "a table of items with a column of URLs", "Set data.source.columns.image")
 
 
-def _tell(folder: Path, wanted: "Wanted", report: dict[str, Any], config: "Pipeline", as_json: bool) -> None:
+def _tell(
+    folder: Path, wanted: "WantedImages", report: dict[str, Any], config: "PipelineConfig", as_json: bool
+) -> None:
     """Print the report; `StageError` when nothing at all is there afterwards."""
     counts = {"items": wanted.items, "items_without_url": wanted.without, "items_with_file_or_bytes": wanted.otherwise}
     if report["wanted"] and report["failed"] == report["wanted"]:

@@ -16,9 +16,9 @@ _NOUNS = {"items": "item", "users": "user"}
 
 def print_cost(loaded: "LoadedPipeline", stages: Sequence[str], reporter: "Reporter", as_json: bool) -> None:
     """Say what is left to ask in each of ``stages``."""
-    from msr_adapter.workflows.preview import forecast_summaries
+    from msr_adapter.workflows.preview import estimate_summaries
 
-    costs = forecast_summaries(loaded, stages, reporter)
+    costs = estimate_summaries(loaded, stages, reporter)
     emit(costs, "\n".join(cost["line"] for cost in costs.values()), as_json)
 
 

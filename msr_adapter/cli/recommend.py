@@ -61,12 +61,14 @@ def recommend(
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
         from msr_adapter.progress import Reporter
-        from msr_adapter.workflows.recommend import Wanted
+        from msr_adapter.workflows.recommend import RecommendRequest
         from msr_adapter.workflows.recommend.workflow import recommend as carry_out
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         path = None if users == "all" and not Path(users).exists() else Path(users)
-        wanted = Wanted(path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite)
+        wanted = RecommendRequest(
+            path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite
+        )
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, wanted, Reporter(quiet=quiet))
         text = f"{out}: {result['rows']:,} rows for {result['users'] - result['users_without_candidates']:,} users"

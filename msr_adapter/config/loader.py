@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, template_folders
 from msr_adapter.config.messages import explain, field_at, is_path
-from msr_adapter.config.schema import Pipeline
+from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, Node, Source, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
@@ -155,7 +155,7 @@ def _changes_kind(under: dict[str, Node], over: dict[str, Node]) -> bool:
 class LoadedPipeline:
     """A valid pipeline, where it came from and where it runs."""
 
-    pipeline: Pipeline
+    pipeline: PipelineConfig
     origin: Path
     """The YAML file."""
     run_dir: Path
@@ -203,10 +203,10 @@ def _assemble(assembler: Assembler, origin: Path, sets: Sequence[str]) -> tuple[
     return tree, assembler.problems
 
 
-def _validate(data: Any, tree: Node, problems: list[Problem]) -> Pipeline:
+def _validate(data: Any, tree: Node, problems: list[Problem]) -> PipelineConfig:
     """Validate strictly; an error at a key that already has a problem would only repeat it."""
     try:
-        pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
+        pipeline = PipelineConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         known = {problem.field for problem in problems}
         found = [problem for problem in explain(error.errors(), tree) if problem.field not in known]
@@ -225,7 +225,7 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
     """Return the plain config with every path absolute: relative ones start from the YAML that names them."""
     data = tree.plain()
     for loc, node in list(tree.leaves()):
-        known = field_at(Pipeline, loc, data)
+        known = field_at(PipelineConfig, loc, data)
         if known is None or not isinstance(node.value, str):
             continue
         if "\0" in node.value and is_path(known):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from msr_adapter.config.schema import Model, Pipeline
+from msr_adapter.config.schema import PipelineConfig, StrictModel
 from msr_adapter.config.yaml_tree import Loc, Node, dotted
 from msr_adapter.errors import Problem, did_you_mean
 
@@ -23,9 +23,9 @@ _SCALARS: dict[Any, str] = {
 _LIMITS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
 
-def model_at(root: type[Model], loc: Loc, data: Any) -> type[Model] | None:
+def model_at(root: type[StrictModel], loc: Loc, data: Any) -> type[StrictModel] | None:
     """Return the model that stands at ``loc``; ``data`` decides between alternatives by their `kind`."""
-    model: type[Model] | None = root
+    model: type[StrictModel] | None = root
     for part in loc:
         data = data.get(part) if isinstance(data, dict) else None
         field = model.model_fields.get(str(part)) if model else None
@@ -33,7 +33,7 @@ def model_at(root: type[Model], loc: Loc, data: Any) -> type[Model] | None:
     return model
 
 
-def field_at(root: type[Model], loc: Loc, data: Any) -> FieldInfo | None:
+def field_at(root: type[StrictModel], loc: Loc, data: Any) -> FieldInfo | None:
     """Return the field that stands at ``loc``; inside a list, the list's."""
     while loc and isinstance(loc[-1], int):
         loc = loc[:-1]
@@ -41,13 +41,13 @@ def field_at(root: type[Model], loc: Loc, data: Any) -> FieldInfo | None:
     return parent.model_fields.get(str(loc[-1])) if parent else None
 
 
-def models_of(annotation: Any) -> tuple[type[Model], ...]:
+def models_of(annotation: Any) -> tuple[type[StrictModel], ...]:
     """Return the config models an annotation allows, in order."""
     options = (annotation, *get_args(annotation))
-    return tuple(option for option in options if isinstance(option, type) and issubclass(option, Model))
+    return tuple(option for option in options if isinstance(option, type) and issubclass(option, StrictModel))
 
 
-def kind_of(model: type[Model]) -> str:
+def kind_of(model: type[StrictModel]) -> str:
     """Return the `kind` that selects a model among alternatives."""
     return str(get_args(model.model_fields["kind"].annotation)[0])
 
@@ -98,7 +98,7 @@ def choices(annotation: Any) -> list[str]:
     return [choice for part in get_args(annotation) for choice in choices(part)]
 
 
-def _required(model: type[Model]) -> list[str]:
+def _required(model: type[StrictModel]) -> list[str]:
     return [key for key, field in model.model_fields.items() if field.is_required()]
 
 
@@ -123,7 +123,7 @@ def _limit_words(limits: Iterable[Any]) -> list[str]:
     return found
 
 
-def _choose(models: tuple[type[Model], ...], data: Any) -> type[Model] | None:
+def _choose(models: tuple[type[StrictModel], ...], data: Any) -> type[StrictModel] | None:
     if len(models) < 2:
         return models[0] if models else None
     kind = data.get("kind") if isinstance(data, dict) else None
@@ -151,7 +151,7 @@ def _explain(error: ErrorDetails, loc: Loc, tree: Node, data: Any) -> Problem:
         return Problem(where, dotted(loc), str(error["ctx"]["error"]))
     if error["type"] == "missing":  # the list is too short: the list is at fault, not the absent element
         loc = loc[:-1]
-    field = field_at(Pipeline, loc, data)
+    field = field_at(PipelineConfig, loc, data)
     expected = f"expected {allowed_at(field, loc)}" if field else ""
     found = tree.nearest(loc).plain()
     guess = did_you_mean(found, choices(field.annotation)) if field and isinstance(found, str) else ""
@@ -159,7 +159,7 @@ def _explain(error: ErrorDetails, loc: Loc, tree: Node, data: Any) -> Problem:
 
 
 def _unknown_key(where: str, loc: Loc, data: Any) -> Problem:
-    model = model_at(Pipeline, loc[:-1], data)
+    model = model_at(PipelineConfig, loc[:-1], data)
     known = list(model.model_fields) if model else []
     return Problem(
         where, dotted(loc), "unknown key", f"known here: {', '.join(known)}", did_you_mean(str(loc[-1]), known)
@@ -167,14 +167,14 @@ def _unknown_key(where: str, loc: Loc, data: Any) -> Problem:
 
 
 def _missing(where: str, loc: Loc, data: Any) -> Problem:
-    field = field_at(Pipeline, loc, data)
+    field = field_at(PipelineConfig, loc, data)
     parent = f"under `{dotted(loc[:-1])}`" if len(loc) > 1 else "at the top level"
     expected = f"expected {allowed(field)}" if field else ""
     return Problem(where, dotted(loc), "missing", expected, f"Add `{loc[-1]}:` {parent}")
 
 
 def _wrong_kind(loc: Loc, tree: Node, data: Any) -> Problem:
-    field = field_at(Pipeline, loc, data)
+    field = field_at(PipelineConfig, loc, data)
     kinds = [kind_of(model) for model in models_of(field.annotation)] if field else []
     source = tree.nearest(loc)
     place, expected = dotted((*loc, "kind")), f"expected {one_of(kinds)}"

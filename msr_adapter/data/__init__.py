@@ -1,7 +1,7 @@
 """The data stage: interaction logs, titles and covers in; examples, frozen candidates and an audit out."""
 
 from msr_adapter.data.build import build
-from msr_adapter.data.checks import check, check_protocol, protocol_stamp, source_stamp
+from msr_adapter.data.checks import check_data, check_protocol, protocol_stamp, source_stamp
 from msr_adapter.data.negatives.files import export_candidates
 
-__all__ = ["build", "check", "check_protocol", "export_candidates", "protocol_stamp", "source_stamp"]
+__all__ = ["build", "check_data", "check_protocol", "export_candidates", "protocol_stamp", "source_stamp"]

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.schema import Data, Negatives, Protocol, Split
+from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.audit.inspection import Evidence, inspect, tell
 from msr_adapter.data.audit.report import LISTED, Audit, raise_if_any
-from msr_adapter.data.checks import check, check_protocol, packed_problems
+from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import illustrate
 from msr_adapter.data.log import Corpus, Log, degree, encode, part_problems
@@ -21,7 +21,7 @@ from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
 from msr_adapter.data.readers import read
 from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, empty_splits, known_to_training, make_examples
 from msr_adapter.data.tables import (
-    Catalogue,
+    ItemCatalogue,
     test_lists_digest,
     write_candidates,
     write_examples,
@@ -36,15 +36,15 @@ from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT
 
 
 def build(
-    data: Data, split: Split, protocol: Protocol, train_negatives: Negatives, seed: int, out: Path, reporter: Reporter,
-    memory: Path | None = None,
+    data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, train_negatives: NegativesConfig, seed: int,
+    out: Path, reporter: Reporter, memory: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the stage's tables, images and `audit.json` into ``out``; return its counts and the candidates' digest.
 
     The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
     ``memory`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
     """
-    raise_if_any((check(data) or packed_problems(data)) + check_protocol(protocol, train_negatives))
+    raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, train_negatives))
     audit = Audit()
     corpus = read(data.source, seed, audit)
     raise_if_any(part_problems(corpus.interactions) if split.kind == "column" else [])
@@ -88,7 +88,7 @@ def _candidates(draw: Draw, audit: Audit) -> Candidates:
     return candidates
 
 
-def _examples(log: Log, split: Split, protocol: Protocol, seed: int, audit: Audit) -> Examples:
+def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int, audit: Audit) -> Examples:
     examples = make_examples(log, split, seed, protocol.target)
     assert_no_leak(log, examples)
     tied = log.time[examples.row(examples.end - 1)] == log.time[examples.target]
@@ -104,7 +104,7 @@ def _examples(log: Log, split: Split, protocol: Protocol, seed: int, audit: Audi
     return examples
 
 
-def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
+def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:
     """Return what is known of every item, in the order of its code; count the texts that lack or were cut."""
     items = pl.DataFrame({"item_id": log.items})
     if corpus.items is not None:
@@ -120,7 +120,7 @@ def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> Catalogue:
     texts = [neutralise(text or "", TEXT_LIMIT) for text in described]
     audit.count("texts_empty", sum(not text for text in texts))
     audit.count("texts_shortened", sum(_is_cut(text, TEXT_LIMIT) for text in described if text))
-    return Catalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
+    return ItemCatalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
 
 
 def _column(items: pl.DataFrame, name: str) -> list[str | None]:

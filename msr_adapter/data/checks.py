@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Data, Images, Negatives, Protocol
+from msr_adapter.config.schema import DataConfig, ImagesConfig, NegativesConfig, ProtocolConfig
 from msr_adapter.data.readers import check_source, may_hold_images, source_files
 from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.errors import Problem
@@ -15,7 +15,7 @@ _LOOKED_INTO = 256 * 2**20
 """Bytes of a packed file; more than its longest line may have, so that its header can be read."""
 
 
-def check(data: Data) -> list[Problem]:
+def check_data(data: DataConfig) -> list[Problem]:
     """Return what is wrong with files, headers and folders; rows and images are not read.
 
     Of a packed file, the beginning is decompressed before its header is looked for.
@@ -24,7 +24,7 @@ def check(data: Data) -> list[Problem]:
     return (packed or check_source(data.source)) + _check_images(data)
 
 
-def packed_problems(data: Data, budget: float = math.inf) -> list[Problem]:
+def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]:
     """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
     if data.source.kind == "shop":
         return []
@@ -32,7 +32,7 @@ def packed_problems(data: Data, budget: float = math.inf) -> list[Problem]:
     return compression_problems(paths, data.max_expansion, budget)
 
 
-def check_protocol(protocol: Protocol, train: Negatives) -> list[Problem]:
+def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Problem]:
     """Return which files that decide candidates are not there."""
     wanted = {
         "evaluate.protocol.candidates": protocol.candidates,
@@ -47,7 +47,7 @@ def check_protocol(protocol: Protocol, train: Negatives) -> list[Problem]:
     ]
 
 
-def source_stamp(data: Data) -> dict[str, Any]:
+def source_stamp(data: DataConfig) -> dict[str, Any]:
     """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
     stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
     if data.source.kind != "shop":
@@ -57,7 +57,7 @@ def source_stamp(data: Data) -> dict[str, Any]:
     return stamp
 
 
-def protocol_stamp(protocol: Protocol, train: Negatives) -> dict[str, Any]:
+def protocol_stamp(protocol: ProtocolConfig, train: NegativesConfig) -> dict[str, Any]:
     """Return what identifies the files that decide candidates: frozen lists, scores; None = absent."""
     scores = [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]
     return {"candidates": _stamp(protocol.candidates), "scores": scores}
@@ -67,8 +67,8 @@ def _stamp(path: Path | None, **limit: int) -> str | None:
     return path_stamp(path, **limit) if path is not None and path.exists() else None
 
 
-def _check_images(data: Data) -> list[Problem]:
-    images: Images = data.images
+def _check_images(data: DataConfig) -> list[Problem]:
+    images: ImagesConfig = data.images
     if data.source.kind == "shop":
         return []
     if images.folder is None:

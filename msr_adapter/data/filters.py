@@ -3,14 +3,14 @@
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.schema import Data, KCore
+from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Codes, Corpus, Log, Mask, Rows, degree
 from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem, UserError
 
 
-def clean(log: Log, corpus: Corpus, data: Data, seed: int, audit: Audit) -> Log:
+def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -> Log:
     """Apply every filter in order: unknown items, `limit.items`, `k_core`, `limit.users`.
 
     Only whole users and whole items are ever dropped after the unknown ones, so that the kept rows of a kept user are
@@ -29,7 +29,7 @@ def clean(log: Log, corpus: Corpus, data: Data, seed: int, audit: Audit) -> Log:
     return kept
 
 
-def k_core(user: Codes, item: Codes, core: KCore) -> Mask:
+def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
     """Return the rows of the largest sub-log where every user and item has its minimum degree.
 
     Each round is O(rows left); the fixed point does not depend on the order of removals. Memory: 13 bytes a row.
@@ -105,7 +105,7 @@ def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:
     return kept
 
 
-def _empty_core(before: Log, core: KCore) -> Problem:
+def _empty_core(before: Log, core: KCoreConfig) -> Problem:
     had = f"{len(before.user):,} interactions of {len(before.users):,} users with {len(before.items):,} items"
     found = f"users: {core.users}, items: {core.items} leaves nothing of {had}"
     return Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items")

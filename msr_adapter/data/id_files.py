@@ -9,7 +9,7 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit, raise_if_any
 from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
 from msr_adapter.data.readers.compressed import plain_suffix
-from msr_adapter.data.readers.interactions import Wanted, as_text, read_log
+from msr_adapter.data.readers.interactions import WantedColumns, as_text, read_log
 from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.tabular import collect, column_names, file_problems, scan, schema_of, type_problems
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
@@ -54,7 +54,7 @@ def read_later(path: Path, option: str, configured: Mapping[str, str | None]) ->
     header = _named(table, option)
     known = {field: name for field, name in configured.items() if name in header}
     names = _columns(table, header, option, ("user", "item"), ("timestamp",), known)
-    return collect(table, read_log(table, Wanted(names), audit)), audit
+    return collect(table, read_log(table, WantedColumns(names), audit)), audit
 
 
 def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.errors import Problem
-from msr_adapter.synthetic import Shop
+from msr_adapter.synthetic import SyntheticDataset
 
 Parts = NDArray[np.int8]
 
@@ -57,7 +57,7 @@ class Corpus:
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
-    shop: Shop | None = None
+    shop: SyntheticDataset | None = None
     """The generated shop behind the log: it draws covers and knows the true tastes."""
 
 

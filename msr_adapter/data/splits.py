@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_adapter.arrays import first_at_least, ranges, user_blocks
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import View, view_of
@@ -56,7 +56,7 @@ class Examples:
         return np.concatenate([[0], np.cumsum(length)]), self.row(ranges(start, length))
 
 
-def make_examples(log: Log, split: Split, seed: int, target: str = "last") -> Examples:
+def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last") -> Examples:
     """Return the examples of ``log``; users with too short a log give none. O(rows + users x targets)."""
     views = _views(log, split, target)
     offsets = np.concatenate([[0], np.cumsum([len(view) for view in views])])
@@ -71,7 +71,7 @@ def make_examples(log: Log, split: Split, seed: int, target: str = "last") -> Ex
     return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
 
 
-def known_to_training(log: Log, split: Split, examples: Examples, seed: int) -> Mask:
+def known_to_training(log: Log, split: SplitConfig, examples: Examples, seed: int) -> Mask:
     """Return which rows of the log training may know of: popularity and baselines learn from nothing else.
 
     user-holdout: those of training users. leave-last-out: all but the validation and test targets. temporal: those
@@ -88,7 +88,7 @@ def known_to_training(log: Log, split: Split, examples: Examples, seed: int) -> 
     return known
 
 
-def user_parts(log: Log, split: Split, seed: int) -> Rows:
+def user_parts(log: Log, split: SplitConfig, seed: int) -> Rows:
     """Return each user's split code under user-holdout: shares of a seeded order of the users, rounded."""
     order = seeded_order(log.users.to_list(), seed, "split")
     cuts = np.floor(np.cumsum(split.fractions[:2]) * len(order) + 0.5).astype(np.int64)
@@ -114,7 +114,7 @@ def assert_no_leak(log: Log, examples: Examples) -> None:
     assert bool((log.user[first] == log.user[examples.target]).all()), "a history is another user's"
 
 
-def _views(log: Log, split: Split, target: str) -> list[View]:
+def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
     """Return the rows that examples may see: one view for all splits; under `column`, one for each split code.
 
     There, training sees training rows, validation those and its own, test everything: whatever the order in time.
@@ -124,7 +124,7 @@ def _views(log: Log, split: Split, target: str) -> list[View]:
     return [view_of(log, target)]
 
 
-def _targets(log: Log, split: Split, seed: int, views: list[View]) -> Iterator[tuple[int, int, Rows, Rows]]:
+def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iterator[tuple[int, int, Rows, Rows]]:
     """Yield (split code, number of the view, users, place in the view of a target of each of them)."""
     view, everyone = views[0], np.arange(len(log.users))
     longest = int((view.end - view.first).max(initial=0))
@@ -148,7 +148,7 @@ def _targets(log: Log, split: Split, seed: int, views: list[View]) -> Iterator[t
         yield from ((code, code, *views[code].last(log, parts_of(log) == code)) for code in (1, 2))
 
 
-def _moments(split: Split) -> tuple[int, int, int]:
+def _moments(split: SplitConfig) -> tuple[int, int, int]:
     """Return where validation, test and what is never predicted begin; without validation, its time is empty."""
     forever = np.iinfo(np.int64).max
     test = milliseconds(split.test_from or 0)
@@ -157,7 +157,7 @@ def _moments(split: Split) -> tuple[int, int, int]:
 
 
 def _cut(
-    log: Log, split: Split, code: int, view: View, offset: int, users: Rows, place: Rows
+    log: Log, split: SplitConfig, code: int, view: View, offset: int, users: Rows, place: Rows
 ) -> tuple[NDArray[np.int8], Codes, Rows, Rows, Rows]:
     """Return (split code, user, target row, start, end) of the targets that have enough history before them."""
     first = view.first[users]
@@ -176,7 +176,7 @@ def _cut(
 # A split without an example: what it asks for, what the log has instead, and the way out.
 
 
-def empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> list[Problem]:
+def empty_splits(log: Log, split: SplitConfig, examples: Examples, audit: Audit) -> list[Problem]:
     """Return a problem for an empty training or test split that was not asked to be empty; note the others."""
     problems = list(_lacking(log, split, examples, audit))
     if problems and split.kind == "temporal" and not has_clock(log.time):
@@ -184,7 +184,7 @@ def empty_splits(log: Log, split: Split, examples: Examples, audit: Audit) -> li
     return problems
 
 
-def _lacking(log: Log, split: Split, examples: Examples, audit: Audit) -> Iterator[Problem]:
+def _lacking(log: Log, split: SplitConfig, examples: Examples, audit: Audit) -> Iterator[Problem]:
     for code, name in enumerate(SPLITS):
         if (examples.split == code).any():
             continue
@@ -199,7 +199,7 @@ def _lacking(log: Log, split: Split, examples: Examples, audit: Audit) -> Iterat
             yield Problem("", "split", found + _dropped(audit), _needs(log, split, code), _step(split))
 
 
-def _needs(log: Log, split: Split, code: int) -> str:
+def _needs(log: Log, split: SplitConfig, code: int) -> str:
     if split.kind == "temporal":
         bounds = ((None, split.validation_from or split.test_from), (split.validation_from, split.test_from),
                   (split.test_from, split.until))[code]  # fmt: skip
@@ -217,7 +217,7 @@ def _needs(log: Log, split: Split, code: int) -> str:
     return f"user-holdout gives {SPLITS[code]} {split.fractions[code]:.0%} of the users and {takes}"
 
 
-def _step(split: Split) -> str:
+def _step(split: SplitConfig) -> str:
     first = {
         "temporal": "Move the dates",
         "column": "Say so in more rows",

@@ -15,14 +15,14 @@ from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log, Mask, Rows
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.splits import SPLITS, Examples
-from msr_adapter.synthetic import Shop
+from msr_adapter.synthetic import SyntheticDataset
 
 _ROWS = 1 << 19
 """Rows of a table that are ids, no longer codes, at the same time."""
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemCatalogue:
     """What is known of every item, one entry per item code."""
 
     ids: Sequence[str]
@@ -31,7 +31,7 @@ class Catalogue:
     categories: Sequence[str | None]
 
 
-def write_items(items: Catalogue, images: Sequence[Stored], popularity: Rows, out: Path) -> None:
+def write_items(items: ItemCatalogue, images: Sequence[Stored], popularity: Rows, out: Path) -> None:
     """Write items.parquet: one row per item of the catalogue, sorted by id."""
     columns = {
         "item_id": list(items.ids),
@@ -95,7 +95,7 @@ def test_lists_digest(log: Log, examples: Examples, candidates: Candidates) -> s
     return schema.candidates_digest(column)
 
 
-def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: Shop, out: Path) -> None:
+def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: SyntheticDataset, out: Path) -> None:
     """Write truth.parquet: the true taste of every distinct candidate pair, sorted by user and item."""
     pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
     users = _ids(log.users).take(pa.array(pairs // len(log.items)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.demo.lessons import Lesson, Maker, cover_of, describe, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.files import file_digest
@@ -22,9 +22,9 @@ _YES_NO = ("Yes", "No")
 _KINDS: dict[str, Maker] = {"descriptions": describe, "updates": update, "direct": whole}
 
 
-def model_ref(folder: Path) -> ModelRef:
+def model_ref(folder: Path) -> ModelConfig:
     """Return the model in ``folder`` with the settings it was taught under."""
-    return ModelRef(path=str(folder), template="qwen2_vl", default_system="", image_max_pixels=3136, batch_size=64)
+    return ModelConfig(path=str(folder), template="qwen2_vl", default_system="", image_max_pixels=3136, batch_size=64)
 
 
 def examine(folder: Path, prompts: Prompts, questions: int, seed: int) -> dict[str, float]:

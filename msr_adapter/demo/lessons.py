@@ -10,7 +10,7 @@ from PIL import Image
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods, draw_cover, sample_goods
+from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods, draw_image, sample_goods
 from msr_adapter.synthetic.vocabulary import Codes
 
 NO_COVER = "No cover."
@@ -102,7 +102,7 @@ COURSES = (
 
 def cover_of(goods: Goods, index: int, rng: np.random.Generator) -> Image.Image:
     """Draw the cover of item ``index``."""
-    return draw_cover(int(goods.motif[index]), int(goods.colour[index]), int(goods.pattern[index]), rng)
+    return draw_image(int(goods.motif[index]), int(goods.colour[index]), int(goods.pattern[index]), rng)
 
 
 def _preference(prompts: Prompts, previous: str, choices: Sequence[HistoryItem]) -> Lesson:

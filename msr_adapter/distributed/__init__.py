@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from msr_adapter.backends import make_backend
-from msr_adapter.config.schema import Execution, ModelRef
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed.devices import environments, visible_gpus
 from msr_adapter.distributed.local import Processes
-from msr_adapter.distributed.messages import Recipe
-from msr_adapter.distributed.pool import Transport, Workers
+from msr_adapter.distributed.messages import BackendRecipe
+from msr_adapter.distributed.pool import Transport, WorkerPool
 from msr_adapter.generation.request import Backend
 from msr_adapter.llamafactory.weights import BASE, Weights, is_small
 
@@ -20,7 +20,7 @@ Note = Callable[[str], None]
 
 @contextlib.contextmanager
 def open_backend(
-    execution: Execution, model: ModelRef, logs: Path, note: Note, weights: Weights = BASE
+    execution: ExecutionConfig, model: ModelConfig, logs: Path, note: Note, weights: Weights = BASE
 ) -> Iterator[Backend]:
     """Yield the backend of ``model`` and ``weights`` (`make_backend`); its workers, if any, end with the block.
 
@@ -40,28 +40,34 @@ def open_backend(
 
 @contextlib.contextmanager
 def open_workers(
-    execution: Execution, make: Callable[[], Backend], backend: Backend, logs: Path, note: Note, *, small: bool = False
-) -> Iterator[Workers]:
+    execution: ExecutionConfig,
+    make: Callable[[], Backend],
+    backend: Backend,
+    logs: Path,
+    note: Note,
+    *,
+    small: bool = False,
+) -> Iterator[WorkerPool]:
     """Yield workers that answer as ``backend`` does; each of them calls ``make``, which is picklable."""
     transport: Transport
     if execution.engine == "ray":
         from msr_adapter.distributed.ray import Cluster
 
-        transport = Cluster(Recipe.of(make, backend.identity, shared=True), execution, small=small)
+        transport = Cluster(BackendRecipe.of(make, backend.identity, shared=True), execution, small=small)
     else:
         gpus = visible_gpus(os.environ) if execution.gpus_per_worker != 0 else []
         seats = environments(execution, gpus, os.environ, small=small)
-        transport = Processes(Recipe.of(make, backend.identity), seats, logs)
-    workers = Workers(transport, backend.identity, backend.label, note)
+        transport = Processes(BackendRecipe.of(make, backend.identity), seats, logs)
+    workers = WorkerPool(transport, backend.identity, backend.label, note)
     try:
         yield workers
     finally:
         workers.close()
 
 
-def _is_this_process(execution: Execution) -> bool:
+def _is_this_process(execution: ExecutionConfig) -> bool:
     return execution.engine == "local" and execution.workers == 1 and execution.gpus_per_worker is None
 
 
-def _is_small(model: ModelRef) -> bool:
+def _is_small(model: ModelConfig) -> bool:
     return model.backend == "huggingface" and is_small(model)

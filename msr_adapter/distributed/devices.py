@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msr_adapter.config.schema import Execution
+from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.errors import Problem, UserError
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -25,7 +25,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def environments(
-    execution: Execution, gpus: Sequence[str], parent: Mapping[str, str], *, small: bool
+    execution: ExecutionConfig, gpus: Sequence[str], parent: Mapping[str, str], *, small: bool
 ) -> list[dict[str, str]]:
     """Return the environment of each worker: its own GPUs, or its share of the CPU's threads.
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from msr_adapter.distributed import worker_process
-from msr_adapter.distributed.messages import Died, Message, Ready, Recipe
+from msr_adapter.distributed.messages import BackendRecipe, Died, Message, WorkerReady
 
 _WAIT_S = 1.0
 _GRACE_S = 10.0
@@ -22,7 +22,7 @@ _TAIL = 3
 
 @dataclass
 class _Seat:
-    worker_process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes]"
     line: "Connection[object, Message]"
     log: Path
     unsent: list[tuple[int, bytes]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Processes:
     They die with this process, even by ``kill -9``: the kernel closes their line and, on Linux, ends them itself.
     """
 
-    def __init__(self, recipe: Recipe, environments: Sequence[Mapping[str, str]], logs: Path) -> None:
+    def __init__(self, recipe: BackendRecipe, environments: Sequence[Mapping[str, str]], logs: Path) -> None:
         """``environments`` are those of the seats; what workers print goes to ``logs``, a folder."""
         self.seats = len(environments)
         self._recipe, self._environments, self._logs = recipe, environments, logs
@@ -75,7 +75,7 @@ class Processes:
                 message = line.recv()
             except (EOFError, OSError):
                 message = Died(self._bury(seat))
-            if isinstance(message, Ready):
+            if isinstance(message, WorkerReady):
                 self._taken[seat].ready = True
                 self._send(self._taken[seat])
             told.append((seat, message))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Self
 
-from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend
 from msr_adapter.redaction import quoted, redact
@@ -17,7 +17,7 @@ _LIBRARIES = ("msr-adapter", "llamafactory", "transformers", "torch", "peft")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BackendRecipe:
     """How a worker makes its backend, and how it knows that this is the driver's."""
 
     make: Callable[[], Backend]
@@ -35,14 +35,14 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Ready:
+class WorkerReady:
     """A worker has started."""
 
     node: str
 
 
 @dataclass(frozen=True)
-class Progress:
+class ShardProgress:
     """A worker has this many answers of its shard."""
 
     number: int
@@ -55,7 +55,7 @@ class Done:
 
     number: int
     answers: list[Answer]
-    spent: Spent
+    spent: ScoringStats
     """What they took, beyond what this worker told before."""
 
 
@@ -85,7 +85,7 @@ class Died:
     reason: str
 
 
-Message = Ready | Progress | Done | Raised | Died
+Message = WorkerReady | ShardProgress | Done | Raised | Died
 
 
 class WorkerTracebackError(Exception):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from msr_adapter.backends.prefix_cache.stats import Spent
-from msr_adapter.distributed.messages import Died, Done, Message, Progress, Raised, WorkerTracebackError
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
+from msr_adapter.distributed.messages import Died, Done, Message, Raised, ShardProgress, WorkerTracebackError
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Follow, Request, ends_there
 from msr_adapter.generation.shards import Job, Questions
@@ -44,13 +44,13 @@ class _Assigned(Generic[T]):
     """Workers that died over it."""
 
 
-class Workers:
+class WorkerPool:
     """A backend of several workers (a `Crew`). Each loads the model; shards come back in any order."""
 
     def __init__(self, transport: Transport, identity: str, label: str, note: Callable[[str], None]) -> None:
         """``note`` takes a line for each worker that had to be replaced."""
         self.identity, self.label = identity, label
-        self._spent = Spent()
+        self._spent = ScoringStats()
         self._transport, self._note = transport, note
         self._busy: dict[int, int] = {}
         """Seat -> the number of what its worker does; workers without one are idle."""
@@ -58,7 +58,7 @@ class Workers:
         self._numbers = itertools.count()
 
     @property
-    def spent(self) -> Spent | None:
+    def spent(self) -> ScoringStats | None:
         """What scoring took in all workers; None where nothing was scored by a backend that counts it."""
         return self._spent if self._spent.rows else None
 
@@ -125,7 +125,7 @@ class Workers:
     ) -> Iterator[tuple[Job[T], list[Answer]]]:
         """Act on what a worker told; what an abandoned call left under way is of no interest any more."""
         match message:
-            case Progress(number, count) if number in under_way:
+            case ShardProgress(number, count) if number in under_way:
                 under_way[number].job.report(count)
             case Done(number, answers, spent):
                 del self._busy[seat]

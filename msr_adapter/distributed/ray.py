@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Execution
+from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed.devices import share_gpus, threads
-from msr_adapter.distributed.messages import Died, Done, Message, Raised, Ready, Recipe, node
+from msr_adapter.distributed.messages import BackendRecipe, Died, Done, Message, Raised, WorkerReady, node
 from msr_adapter.distributed.worker import Worker
 from msr_adapter.errors import StageError
 from msr_adapter.redaction import quoted
@@ -35,7 +35,7 @@ _TOKEN = secrets.token_hex(32)
 class Cluster:
     """A `Transport`: one actor in each seat. Ray sees to devices; it restarts nothing, because `Workers` does."""
 
-    def __init__(self, recipe: Recipe, execution: Execution, *, small: bool) -> None:
+    def __init__(self, recipe: BackendRecipe, execution: ExecutionConfig, *, small: bool) -> None:
         """Join the cluster at `execution.address`, or the one this process has joined, or start one.
 
         Raises `StageError` if there is none, `UserError` if a cluster of our own has too few GPUs.
@@ -51,7 +51,7 @@ class Cluster:
             self._prepare(recipe, execution, gpus, small=small)
             self._leave = undo.pop_all()
 
-    def _prepare(self, recipe: Recipe, execution: Execution, gpus: int, *, small: bool) -> None:
+    def _prepare(self, recipe: BackendRecipe, execution: ExecutionConfig, gpus: int, *, small: bool) -> None:
         self.seats = execution.workers
         each = float(bool(gpus)) if execution.gpus_per_worker is None else execution.gpus_per_worker
         # What one process would use; on other machines Ray's own rule stands, one thread for each CPU it was given.
@@ -125,14 +125,14 @@ class _Actor:
         sys.path.extend(path for path in paths if path not in sys.path)
         self._worker = Worker(pickle.loads(recipe))
 
-    def ready(self) -> Ready:
-        return Ready(node())
+    def ready(self) -> WorkerReady:
+        return WorkerReady(node())
 
     def work(self, number: int, payload: bytes) -> Done | Raised:
         return self._worker.work(number, payload, lambda _: None)
 
 
-def join(execution: Execution, leave: contextlib.ExitStack) -> None:
+def join(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:
     """Join or start a cluster, without statistics, dashboard or noise; ``leave`` is told what undoes it."""
     _borrow_environment(leave)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -5,8 +5,8 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msr_adapter.backends.prefix_cache.stats import Spent
-from msr_adapter.distributed.messages import Done, Raised, Recipe, node, versions
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
+from msr_adapter.distributed.messages import BackendRecipe, Done, Raised, node, versions
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
@@ -19,10 +19,10 @@ _SAME_PATH = "it must be readable at the same path on every node (docs/distribut
 class Worker:
     """Answers shards with one backend; the model is loaded at the first one and stays."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: BackendRecipe) -> None:
         self._recipe = recipe
         self._backend: Backend | None = None
-        self._told = Spent()
+        self._told = ScoringStats()
 
     def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
         """Answer the pickled shard; ``report`` takes the number of answers so far. Raises nothing of its own."""
@@ -31,14 +31,14 @@ class Worker:
                 self._backend = _make(self._recipe)
             shard: Shard = pickle.loads(payload)
             answers = shard.run(self._backend, report)
-            spent: Spent = copy.deepcopy(getattr(self._backend, "spent", Spent()))
+            spent: ScoringStats = copy.deepcopy(getattr(self._backend, "spent", ScoringStats()))
             told, self._told = self._told, spent
             return Done(number, answers, spent.since(told))
         except Exception as error:
             return Raised.of(number, error)
 
 
-def _make(recipe: Recipe) -> Backend:
+def _make(recipe: BackendRecipe) -> Backend:
     """Return the driver's backend, or raise `StageError` that says in what this machine's differs."""
     backend = recipe.make()
     try:
@@ -69,9 +69,9 @@ class _Checked:
         self._seen: set[tuple[Path, str]] = set()
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> ScoringStats:
         """What the backend counts of its scoring, if it does."""
-        counted: Spent = getattr(self._backend, "spent", Spent())
+        counted: ScoringStats = getattr(self._backend, "spent", ScoringStats())
         return counted
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:

@@ -20,7 +20,7 @@ def main(parent: int, descriptor: int) -> None:
     """Serve the line until it closes."""
     line: Connection[Any, Any] = Connection(descriptor)
     sys.path[:] = line.recv()
-    from msr_adapter.distributed.messages import Progress, Ready, node
+    from msr_adapter.distributed.messages import ShardProgress, WorkerReady, node
     from msr_adapter.distributed.worker import Worker
     from msr_adapter.llamafactory.trainer_entrypoint import die_with
 
@@ -28,7 +28,7 @@ def main(parent: int, descriptor: int) -> None:
     worker = Worker(line.recv())
     inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(line, inbox), daemon=True).start()
-    line.send(Ready(node()))
+    line.send(WorkerReady(node()))
     told = 0.0
     while True:
         number, payload = inbox.get()
@@ -37,7 +37,7 @@ def main(parent: int, descriptor: int) -> None:
             nonlocal told
             if time.monotonic() - told >= _REPORT_EVERY_S:
                 told = time.monotonic()
-                line.send(Progress(number, count))
+                line.send(ShardProgress(number, count))
 
         line.send(worker.work(number, payload, report))
 

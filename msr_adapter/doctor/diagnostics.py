@@ -14,7 +14,7 @@ from msr_adapter.doctor.probes import probe_all
 
 
 @dataclass(frozen=True)
-class Examined:
+class Diagnosis:
     """All findings, and the GPUs that torch sees."""
 
     findings: tuple[Finding, ...]
@@ -36,7 +36,7 @@ class Examined:
         return f"This machine can train and score {where}."
 
 
-def examine(run_dir: Path) -> Examined:
+def diagnose(run_dir: Path) -> Diagnosis:
     """Look at everything; runs are meant to be kept at ``run_dir``. Takes the seconds that the libraries' imports take.
 
     Nothing of what is broken raises: it is a finding.
@@ -47,4 +47,4 @@ def examine(run_dir: Path) -> Examined:
         *packages(probed), *devices(torch), *host(run_dir, torch), *optional(probed, cuda=bool(torch.get("devices"))),
         *variables(os.environ),
     ]  # fmt: skip
-    return Examined(tuple(findings), tuple(torch.get("devices", ())))
+    return Diagnosis(tuple(findings), tuple(torch.get("devices", ())))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.evaluate.comparison import Difference, compare, require_comparable
+from msr_adapter.evaluate.comparison import PairedDifference, compare, require_comparable
 from msr_adapter.evaluate.judging import Judged, judge, label
 from msr_adapter.evaluate.results import FinishedRun, read_finished
 from msr_adapter.evaluate.tables import short, shown_metrics
@@ -19,7 +19,7 @@ CAUTION = (
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One variant: where it is, which model of that run is meant, what it is."""
 
     run_dir: Path
@@ -31,10 +31,10 @@ class Row:
 class AblationTable:
     """All variants judged on the same draws of users, and every one but the first against the first."""
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, AblationRow]
     models: Mapping[str, Judged]
     metrics: Sequence[str]
-    differences: Sequence[Difference]
+    differences: Sequence[PairedDifference]
     base: FinishedRun
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class AblationTable:
         return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
 
 
-def ablation_table(rows: Mapping[str, Row]) -> AblationTable:
+def ablation_table(rows: Mapping[str, AblationRow]) -> AblationTable:
     """Judge finished variants; the first is the reference.
 
     The metrics are AUC, HR@5 and MRR@5 as in the paper, or the protocol's first three. Raises `UserError` when the

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.baselines.training_log import item_codes, read_items
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.metrics import calibrate, expose
@@ -17,7 +17,7 @@ _CALIBRATION = ("log_loss", "brier", "ece")
 _EXPOSURE = ("coverage", "gini", "popularity", "novelty")
 
 
-def calibration(protocol: Protocol, held_out: HeldOut, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+def calibration(protocol: ProtocolConfig, held_out: HeldOut, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """Return model -> the protocol's calibration metrics and the reliability table, for models with SCORES."""
     wanted = [name for name in _CALIBRATION if name in protocol.metrics]
     if not wanted:
@@ -36,7 +36,7 @@ def calibration(protocol: Protocol, held_out: HeldOut, tables: Mapping[str, pa.T
 
 
 def beyond_accuracy(
-    protocol: Protocol, held_out: HeldOut, scores: Mapping[str, npt.NDArray[np.float64]], data_dir: Path
+    protocol: ProtocolConfig, held_out: HeldOut, scores: Mapping[str, npt.NDArray[np.float64]], data_dir: Path
 ) -> dict[str, dict[str, float]]:
     """Return model -> ``coverage@k`` .. ``novelty@k`` of the protocol, over the whole catalogue of ``data_dir``."""
     wanted = [name for name in _EXPOSURE if name in protocol.metrics]

@@ -22,7 +22,7 @@ PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A model minus the reference in one metric."""
 
     model: str
@@ -46,7 +46,7 @@ def compare(
     level: float,
     seed: int,
     permutations: int = PERMUTATIONS,
-) -> list[Difference]:
+) -> list[PairedDifference]:
     """Compare every model with ``reference`` in every metric, by metric; all were judged on the same users and draws.
 
     O(models x (permutations x users x metrics + candidates)) time.
@@ -66,7 +66,9 @@ def compare(
         one = models[name]
         low, high = percentile_interval(one.draws[metric] - base.draws[metric], level)
         mean = one.summary[metric]["mean"] - base.summary[metric]["mean"]
-        rows.append(Difference(name, metric, mean, low, high, p_values[name][metric], p_holm, errors[name].get(metric)))
+        rows.append(
+            PairedDifference(name, metric, mean, low, high, p_values[name][metric], p_holm, errors[name].get(metric))
+        )
     return rows
 
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter.config.schema import Protocol, SliceTables
+from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
 from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_fitted
@@ -50,7 +50,7 @@ from msr_adapter.schema import write_table
 
 
 def evaluate(
-    protocol: Protocol,
+    protocol: ProtocolConfig,
     baselines: tuple[str, ...],
     seed: int,
     data_dir: Path,
@@ -59,7 +59,7 @@ def evaluate(
     reporter: Reporter,
     context: ReportContext,
     fitted_dir: Path | None = None,
-    slice_tables: SliceTables = SliceTables(),  # noqa: B008  (frozen)
+    slice_tables: SliceTablesConfig = SliceTablesConfig(),  # noqa: B008  (frozen)
 ) -> dict[str, Any]:
     """Judge the models of ``score_dirs`` and the baselines; write metrics.json, two tables and report.html.
 
@@ -118,7 +118,7 @@ def _all_scores(
 
 
 def _metrics(
-    protocol: Protocol,
+    protocol: ProtocolConfig,
     baselines: tuple[str, ...],
     seed: int,
     held_out: HeldOut,
@@ -156,7 +156,7 @@ def _metrics(
 
 
 def _about_the_protocol(
-    protocol: Protocol, baselines: tuple[str, ...], models: Mapping[str, judging.Judged]
+    protocol: ProtocolConfig, baselines: tuple[str, ...], models: Mapping[str, judging.Judged]
 ) -> list[dict[str, str]]:
     found = []
     if protocol.target == "most-popular-last":

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.files import digest
@@ -34,7 +34,7 @@ class Judged:
     """Metric -> mean, low, high."""
 
 
-def judge(protocol: Protocol, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
+def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
     """Evaluate one model's ``scores`` (n,). Raises StageError on candidate lists that cannot be judged."""
     try:
         result = evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k)
@@ -60,13 +60,13 @@ def protocol_digest(protocol: Mapping[str, Any]) -> str:
     return digest(settings | {"negatives": negatives})
 
 
-def primary_metric(protocol: Protocol) -> str:
+def primary_metric(protocol: ProtocolConfig) -> str:
     """Return the metric that findings and differences speak of: the pooled AUC, or the first one there is."""
     first = protocol.ranking[0]
     return "auc" if "auc" in protocol.ranking else "gauc" if first == "gauc" else f"{first}@{protocol.k[0]}"
 
 
-def chance(protocol: Protocol, held_out: HeldOut) -> dict[str, float]:
+def chance(protocol: ProtocolConfig, held_out: HeldOut) -> dict[str, float]:
     """Return what a scorer that knows nothing gets, exactly: all candidates tied."""
     scores = np.zeros(held_out.table.num_rows)
     return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k).means()

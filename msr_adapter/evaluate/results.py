@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Floats
@@ -93,10 +93,10 @@ class FinishedRun:
         return np.asarray(self.table[f"score:{model}"].to_numpy(), np.float64)
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> ProtocolConfig:
         """The protocol. Raises UserError when this version of msr does not know its settings."""
         try:
-            return Protocol.model_validate(self.metrics["protocol"])
+            return ProtocolConfig.model_validate(self.metrics["protocol"])
         except ValidationError as error:
             found = _said(error)
             raise UserError(

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter.config.schema import SliceTables
+from msr_adapter.config.schema import SliceTablesConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.training_log import item_codes
 from msr_adapter.evaluate.candidates import HeldOut, flat
@@ -44,7 +44,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Facts:
+class UserFacts:
     """What slices are cut by: one row per test user; the target is the first positive where there are several."""
 
     history: npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class Facts:
         return np.asarray(self.items["popularity"].to_numpy())
 
 
-def read_facts(held_out: HeldOut, data_dir: Path) -> Facts:
+def read_facts(held_out: HeldOut, data_dir: Path) -> UserFacts:
     """Read what is known of the test users and their targets. Raises StageError on a target that is no item."""
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
@@ -71,7 +71,7 @@ def read_facts(held_out: HeldOut, data_dir: Path) -> Facts:
     positives = np.flatnonzero(held_out.labels)
     first = positives[np.searchsorted(positives, held_out.offsets[:-1])]
     target = item_codes(held_out.items.take(pa.array(first)), flat(items["item_id"]))
-    return Facts(
+    return UserFacts(
         history=pc.list_value_length(flat(test["history"])).to_numpy().astype(np.int64),
         time=test["timestamp"].to_numpy(),
         target=target,
@@ -80,12 +80,12 @@ def read_facts(held_out: HeldOut, data_dir: Path) -> Facts:
     )
 
 
-def by_history(facts: Facts) -> Slice:
+def by_history(facts: UserFacts) -> Slice:
     """Return the users by the length of their history."""
     return by_number("history length", facts.history)
 
 
-def by_popularity(facts: Facts) -> Slice:
+def by_popularity(facts: UserFacts) -> Slice:
     """Return the users by their target: head, mid and tail items each have a third of the training interactions."""
     counts = facts.popularity
     order = np.argsort(-counts, kind="stable")
@@ -96,31 +96,31 @@ def by_popularity(facts: Facts) -> Slice:
     return used("item popularity", ("head", "mid", "tail"), part[facts.target])
 
 
-def by_cold(facts: Facts) -> Slice:
+def by_cold(facts: UserFacts) -> Slice:
     """Return the users by whether training saw their target."""
     seen = facts.popularity[facts.target] > 0
     return used("cold items", ("seen in training", "unseen in training"), np.where(seen, 0, 1))
 
 
-def by_image(facts: Facts) -> Slice:
+def by_image(facts: UserFacts) -> Slice:
     """Return the users by whether their target has an image."""
     has = facts.items["image"].is_valid().to_numpy()
     return used("image", ("with image", "without image"), np.where(has[facts.target], 0, 1))
 
 
-def by_category(facts: Facts) -> Slice:
+def by_category(facts: UserFacts) -> Slice:
     """Return the users by the category of their target."""
     return by_text("category", facts.items["category"].take(pa.array(facts.target)).to_pylist())
 
 
-def by_time(facts: Facts) -> Slice:
+def by_time(facts: UserFacts) -> Slice:
     """Return the users by the period of their target; one group where times are positions."""
     if not has_clock(facts.time):
         return used("time", ("no time",), np.zeros(len(facts.time), np.int64))
     return by_day("time", facts.time // 86_400_000)
 
 
-GROUPINGS: dict[str, Callable[[Facts], Slice]] = {
+GROUPINGS: dict[str, Callable[[UserFacts], Slice]] = {
     "history": by_history,
     "popularity": by_popularity,
     "cold": by_cold,
@@ -192,12 +192,12 @@ _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
 }
 
 
-def check_tables(tables: SliceTables, where: str) -> list[Problem]:
+def check_tables(tables: SliceTablesConfig, where: str) -> list[Problem]:
     """Return every problem with the tables that their headers show."""
     return [problem for kind, path in _given(tables) if (problem := _check(kind, path, where))]
 
 
-def table_slices(tables: SliceTables, facts: Facts) -> list[Slice]:
+def table_slices(tables: SliceTablesConfig, facts: UserFacts) -> list[Slice]:
     """Return one slice per column: numbers and dates cut at quartiles, texts by value; an id without a row is `NONE`.
 
     Columns of lists, bytes and the like give none. Raises UserError when an id has two rows.
@@ -211,7 +211,7 @@ def table_slices(tables: SliceTables, facts: Facts) -> list[Slice]:
     return found
 
 
-def table_findings(tables: SliceTables, facts: Facts) -> list[dict[str, str]]:
+def table_findings(tables: SliceTablesConfig, facts: UserFacts) -> list[dict[str, str]]:
     """Return what the tables could not be used for, as {severity, text}: ids that are not theirs, odd columns."""
     found = []
     for kind, path in _given(tables):
@@ -227,7 +227,7 @@ def table_findings(tables: SliceTables, facts: Facts) -> list[dict[str, str]]:
     return found
 
 
-def _ids(kind: str, key: str, facts: Facts) -> pl.DataFrame:
+def _ids(kind: str, key: str, facts: UserFacts) -> pl.DataFrame:
     """Return each test user's id in the table: the target's, or the user's own (users,)."""
     ids = facts.items["item_id"].take(facts.target) if kind == "items" else facts.user_ids
     return pl.DataFrame({key: pl.Series(ids.to_pylist(), dtype=pl.String)})
@@ -241,7 +241,7 @@ def _can_group(column: pl.Series) -> bool:
     return column.dtype.is_numeric() or column.dtype in _GROUPED
 
 
-def _given(tables: SliceTables) -> list[tuple[str, Path]]:
+def _given(tables: SliceTablesConfig) -> list[tuple[str, Path]]:
     return [(kind, path) for kind, path in (("items", tables.items), ("users", tables.users)) if path is not None]
 
 

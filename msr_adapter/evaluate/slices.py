@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.config.schema import Protocol, SliceTables
+from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Floats, primary_metric
-from msr_adapter.evaluate.slice_groups import GROUPINGS, Facts, table_slices
+from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts, table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
 
 SMALL = 30
@@ -18,7 +18,12 @@ _DEPTH = 5
 
 
 def slice_metrics(
-    protocol: Protocol, tables: SliceTables, held_out: HeldOut, scores: Mapping[str, Floats], facts: Facts, seed: int
+    protocol: ProtocolConfig,
+    tables: SliceTablesConfig,
+    held_out: HeldOut,
+    scores: Mapping[str, Floats],
+    facts: UserFacts,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Return, per slice, its groups with users and every model's metrics in them: mean, low, high.
 
@@ -38,7 +43,7 @@ def slice_metrics(
     return found
 
 
-def sliced_metrics(protocol: Protocol) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def sliced_metrics(protocol: ProtocolConfig) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the metrics and the one depth that slices show: the protocol's, at 5 or its first k."""
     depth = _DEPTH if _DEPTH in protocol.k else protocol.k[0]
     kept = [name for name in protocol.ranking if name != "recall" or "hr" not in protocol.ranking]
@@ -46,7 +51,7 @@ def sliced_metrics(protocol: Protocol) -> tuple[tuple[str, ...], tuple[int, ...]
 
 
 def _judge(
-    protocol: Protocol, metrics: Sequence[str], depths: Sequence[int], held_out: HeldOut,
+    protocol: ProtocolConfig, metrics: Sequence[str], depths: Sequence[int], held_out: HeldOut,
     users: npt.NDArray[np.int64], scores: Mapping[str, Floats], seed: int,
 ) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
     """Return model -> metric -> mean, low, high over ``users`` (rows of the held-out users) alone."""
@@ -64,7 +69,7 @@ def _judge(
     return found
 
 
-def _interval(draws: Floats, protocol: Protocol) -> tuple[float, float]:
+def _interval(draws: Floats, protocol: ProtocolConfig) -> tuple[float, float]:
     return percentile_interval(draws, protocol.confidence.level)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from msr_adapter.evaluate.comparison import Difference
+from msr_adapter.evaluate.comparison import PairedDifference
 from msr_adapter.evaluate.judging import label
 from msr_adapter.evaluate.tables import short, shown_metrics
 
@@ -36,7 +36,7 @@ def metric_table(metrics: Mapping[str, Any], names: Sequence[str] | None = None)
     return TextTable(title, ["metric", *metrics["models"], "chance"], rows)
 
 
-def difference_table(rows: Sequence[Difference], reference: str) -> TextTable:
+def difference_table(rows: Sequence[PairedDifference], reference: str) -> TextTable:
     """Return one row per metric and model: the difference, its interval, both p-values, the smallest difference."""
     cells = [
         [label(row.metric), row.model, f"{row.mean:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}", p_text(row.p),

@@ -7,7 +7,7 @@ from msr_adapter.generation.request import Answer, Backend, Completion, Failure,
 from msr_adapter.progress import Advance
 
 
-class Rehearsal(CompletionCache):
+class DryRunCache(CompletionCache):
     """A completion cache that stores nothing: ``stats.hits`` are there, ``stats.failed`` would be asked for.
 
     A chain ends at its first request without an answer, so what would follow is not counted.
@@ -17,7 +17,7 @@ class Rehearsal(CompletionCache):
         self, backend: Backend, requests: Sequence[Request], *, shard: int = SHARD, advance: Advance | None = None
     ) -> list[Completion]:
         """Return a completion for every request; those that nobody gave have equal log-probabilities."""
-        answers = self.attempt(Unasked(backend.identity), requests, shard=shard, advance=advance)
+        answers = self.attempt(DryRunBackend(backend.identity), requests, shard=shard, advance=advance)
         return [one if isinstance(one, Completion) else _blank(request)
                 for request, one in zip(requests, answers, strict=True)]  # fmt: skip
 
@@ -37,7 +37,7 @@ class Rehearsal(CompletionCache):
         self.stats = CacheStats(hits, computed, failed + len(answers))
 
 
-class Unasked:
+class DryRunBackend:
     """Stands for a backend that is not to be asked: it has no answer to anything."""
 
     label = "unasked"

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.encoder import Encoder
@@ -166,7 +166,7 @@ SHARD = "5GB"
 """Largest file of weights."""
 
 
-def merge(model: ModelRef, weights: Weights, out: Path, dtype: str) -> int:
+def merge(model: ModelConfig, weights: Weights, out: Path, dtype: str) -> int:
     """Write the model that is scored, with tokenizer and processor, into ``out``; return its number of parameters.
 
     It is loaded as for scoring, on the CPU and never quantised, so that adapters are merged in the order and the

@@ -30,14 +30,14 @@ class Content(NamedTuple):
     digest: int
 
 
-class Difference(NamedTuple):
+class RowDifference(NamedTuple):
     """One row folder that LLaMA-Factory reads otherwise than it was written."""
 
     name: str
     reason: str
 
 
-def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Path) -> list[Difference]:
+def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Path) -> list[RowDifference]:
     """Return each data set of ``names`` whose rows do not come back as written: count, messages, answers, image paths.
 
     LLaMA-Factory's caches go to a new folder in ``parent``, which is removed. Tokenises nothing; 10,000 rows take a
@@ -46,7 +46,7 @@ def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Pa
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=READ_BACK, dir=parent, ignore_cleanup_errors=True) as work:
         found = [(name, _difference(dataset_dir, media_dir, name, Path(work))) for name in names]
-    return [Difference(name, reason) for name, reason in found if reason]
+    return [RowDifference(name, reason) for name, reason in found if reason]
 
 
 def _difference(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
-from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.processed_images import Processed
 from msr_adapter.llamafactory.versions import require_versions
 from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters, resolve_model, unknown_template
@@ -25,14 +25,14 @@ _KNOWN_EXPANSIONS = 65_536
 class Encoder:
     """Tokenizer, image processor and template of one model, set up as LLaMA-Factory does for training."""
 
-    def __init__(self, model: ModelRef, weights: Weights = BASE, *, device: str = "auto") -> None:
+    def __init__(self, model: ModelConfig, weights: Weights = BASE, *, device: str = "auto") -> None:
         """Load tokenizer and processor of the base model (seconds; no weights).
 
         Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
         model's own, or thinks aloud.
         """
         require_versions()
-        model = self.model = settled(model)
+        model = self.model = resolve_template(model)
         self._weights = weights
         self._device = device
         self._arguments, self.template, module = _load(model)
@@ -225,7 +225,7 @@ def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
 
 
-def _load(model: ModelRef) -> tuple[tuple[Any, Any], Any, Any]:
+def _load(model: ModelConfig) -> tuple[tuple[Any, Any], Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
         from llamafactory.data.template import TEMPLATES
@@ -252,7 +252,7 @@ def _load(model: ModelRef) -> tuple[tuple[Any, Any], Any, Any]:
     return (model_args, finetuning_args), _private_template(module["tokenizer"], data_args), module
 
 
-def _arguments(model: ModelRef) -> dict[str, Any]:
+def _arguments(model: ModelConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
         "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,

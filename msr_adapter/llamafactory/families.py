@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import AUTO, ModelRef
+from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
 
@@ -135,7 +135,7 @@ _DOCS = "docs/models.md lists the families that msr is tested with"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What a model's files say of it."""
 
     model_type: str
@@ -146,7 +146,7 @@ class Facts:
     """Its chat template; where it has none, the settings of its tokenizer."""
 
 
-def model_file(model: ModelRef, name: str) -> Path | None:
+def model_file(model: ModelConfig, name: str) -> Path | None:
     """Find a file of the model in its folder or in the cache of the hub, without asking the network."""
     folder = bundled_model(model.path) or Path(model.path).expanduser()
     if folder.is_dir():
@@ -161,12 +161,12 @@ def model_file(model: ModelRef, name: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def facts(model: ModelRef) -> Facts | None:
+def facts(model: ModelConfig) -> ModelFacts | None:
     """Read the model's files; None when its `config.json` is not on this machine or is no JSON object."""
     config = _json(model_file(model, "config.json"))
     if not config.get("model_type") and not config.get("architectures"):
         return None
-    return Facts(
+    return ModelFacts(
         str(config.get("model_type", "")),
         _part(config, "text_config", "llama"),
         _part(config, "vision_config", "clip_vision_model"),
@@ -175,13 +175,13 @@ def facts(model: ModelRef) -> Facts | None:
     )
 
 
-def family_of(model: ModelRef) -> Family | None:
+def family_of(model: ModelConfig) -> Family | None:
     """Return the tested family that the model is of, or None: another one, or its files are not on this machine."""
     found = facts(model)
     return None if found is None else _family(found)
 
 
-def settled(model: ModelRef, where: str = "", role: str = "model", *, download: bool = True) -> ModelRef:
+def resolve_template(model: ModelConfig, where: str = "", role: str = "model", *, download: bool = True) -> ModelConfig:
     """Return ``model`` with its template spelled out; as it is when it is not loaded here and nothing is known of it.
 
     Raises `UserError`, naming ``where`` and ``role``, for a template that is not the model's own, for one that cannot
@@ -205,7 +205,7 @@ def settled(model: ModelRef, where: str = "", role: str = "model", *, download: 
     raise UserError(Problem(where, f"{role}.template", found, "a LLaMA-Factory template", _DOCS))
 
 
-def template_problems(model: ModelRef, where: str = "", role: str = "model") -> list[Problem]:
+def template_problems(model: ModelConfig, where: str = "", role: str = "model") -> list[Problem]:
     """Return what is wrong with the template, as far as the files on this machine tell."""
     if model.backend != "huggingface":
         return []
@@ -224,7 +224,7 @@ def template_problems(model: ModelRef, where: str = "", role: str = "model") -> 
     return []
 
 
-def _against(family: Family, model: ModelRef, where: str, role: str) -> list[Problem]:
+def _against(family: Family, model: ModelConfig, where: str, role: str) -> list[Problem]:
     problems = []
     if model.template not in (AUTO, family.template):
         words = f"`{model.template}` is not the template of {model.path}, a {family.name}"
@@ -237,11 +237,11 @@ def _against(family: Family, model: ModelRef, where: str, role: str) -> list[Pro
     return problems
 
 
-def _family(found: Facts) -> Family | None:
+def _family(found: ModelFacts) -> Family | None:
     return next((family for family in FAMILIES if _fits(family, found)), None)
 
 
-def _fits(family: Family, found: Facts) -> bool:
+def _fits(family: Family, found: ModelFacts) -> bool:
     return (
         family.model_type == found.model_type
         and family.text_type in ("", found.text_type)
@@ -256,7 +256,7 @@ def _plain(template: str) -> str:
     return f"Use {plain}" if plain in known else "Use the template of a model that does not reason"
 
 
-def _described(found: Facts) -> str:
+def _described(found: ModelFacts) -> str:
     kind = f"model_type {found.model_type}" if found.model_type else ", ".join(found.architectures)
     if any(family.model_type == found.model_type for family in FAMILIES):
         parts = " and ".join(part for part in (found.text_type, found.vision_type) if part)
@@ -270,7 +270,7 @@ def _part(config: dict[str, Any], name: str, default: str) -> str:
     return str(part.get("model_type", default)) if isinstance(part, dict) else ""
 
 
-def _chat(model: ModelRef) -> str:
+def _chat(model: ModelConfig) -> str:
     """Return the chat template, or without one all that the tokenizer's files say."""
     texts = [
         path.read_text(encoding="utf-8", errors="replace") for name in _CHAT_FILES if (path := model_file(model, name))
@@ -293,7 +293,7 @@ def _json(path: Path | None) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _fetch(model: ModelRef) -> None:
+def _fetch(model: ModelConfig) -> None:
     """Download the small files that tell a hub model's family into the hub's cache; whatever fails is left out."""
     if facts(model) is not None or bundled_model(model.path) or Path(model.path).expanduser().exists():
         return

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from msr_adapter.config.schema.train import Train
+from msr_adapter.config.schema.train import TrainConfig
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.objectives import compares
 from msr_adapter.llamafactory.weights import PROJECTORS, Weights, model_config
@@ -10,7 +10,7 @@ from msr_adapter.llamafactory.weights import PROJECTORS, Weights, model_config
 _MERGE = "make it a model of its own with `msr export`, and name that folder as train.model.path"
 
 
-def method_arguments(train: Train) -> dict[str, Any]:
+def method_arguments(train: TrainConfig) -> dict[str, Any]:
     """Return the LLaMA-Factory arguments that say what is trained. Of the weights only; see `objectives`."""
     full, freeze = train.method == "full", train.freeze
     config: dict[str, Any] = {
@@ -32,7 +32,7 @@ def method_arguments(train: Train) -> dict[str, Any]:
     return config
 
 
-def check_method(train: Train) -> list[Problem]:
+def check_method(train: TrainConfig) -> list[Problem]:
     """Return a problem for every part that would be trained or left alone against what the config says."""
     freeze, problems = train.freeze, []
     if train.method == "full" and train.model.quantization != "none":
@@ -46,7 +46,7 @@ def check_method(train: Train) -> list[Problem]:
     return problems + _check_parts(train)
 
 
-def check_start(train: Train, weights: Weights) -> list[Problem]:
+def check_start(train: TrainConfig, weights: Weights) -> list[Problem]:
     """Return a problem for every reason why LLaMA-Factory cannot go on from ``weights`` (and `model.adapter`) as asked.
 
     It merges adapters into the model and trains a new one on top, which makes the merged model the reference of DPO
@@ -72,7 +72,7 @@ def check_start(train: Train, weights: Weights) -> list[Problem]:
     return problems
 
 
-def _check_parts(train: Train) -> list[Problem]:
+def _check_parts(train: TrainConfig) -> list[Problem]:
     """LLaMA-Factory ignores the freeze switches of models whose parts it does not know, without a word."""
     config, freeze = model_config(train.model), train.freeze
     kind = _model_type(train)
@@ -90,5 +90,5 @@ def _check_parts(train: Train) -> list[Problem]:
     return [Problem("", "train.freeze", found, "nothing frozen for this model", step)]
 
 
-def _model_type(train: Train) -> str:
+def _model_type(train: TrainConfig) -> str:
     return str((model_config(train.model) or {}).get("model_type", ""))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.llamafactory.families import model_file
 from msr_adapter.llamafactory.weights import is_small
 
@@ -40,7 +40,7 @@ _CONTINUABLE = 2
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What a model's files say of it."""
 
     parameters: int
@@ -80,7 +80,7 @@ class Estimate:
                 + ", ".join(f"{name} {_size(getattr(self, name))}" for name in parts) + ")")  # fmt: skip
 
 
-def model_shape(model: ModelRef) -> Shape | None:
+def model_shape(model: ModelConfig) -> ModelShape | None:
     """Return the shape of a model whose config is on this machine, else None. Reads headers; asks no network."""
     config_file = model_file(model, "config.json")
     if config_file is None:
@@ -93,11 +93,11 @@ def model_shape(model: ModelRef) -> Shape | None:
     except (KeyError, TypeError):
         return None
     counted = _count(config_file.parent)
-    return Shape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
+    return ModelShape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
 
 
 def estimate(
-    train: Train, shape: Shape, longest: int, tokens: int, world: int = 1, steps: int | None = None
+    train: TrainConfig, shape: ModelShape, longest: int, tokens: int, world: int = 1, steps: int | None = None
 ) -> Estimate:
     """Return what training takes: rows of ``longest`` tokens at most, ``tokens`` in all, in ``world`` processes.
 
@@ -124,21 +124,21 @@ def estimate(
     )  # fmt: skip
 
 
-def _checkpoints(train: Train, steps: int | None) -> int:
+def _checkpoints(train: TrainConfig, steps: int | None) -> int:
     """Return how many checkpoints a training of ``steps`` makes."""
     if train.checkpoint_steps is None:
         return train.checkpoints if steps is None else min(train.checkpoints, steps)
     return _CONTINUABLE if steps is None else math.ceil(steps / train.checkpoint_steps)
 
 
-def _trained(train: Train, shape: Shape) -> int:
+def _trained(train: TrainConfig, shape: ModelShape) -> int:
     if train.method != "full":
         return train.lora.rank * shape.adapted
     parts = ((shape.language, train.freeze.language), (shape.parameters - shape.language, train.freeze.vision))
     return sum(size for size, frozen in parts if not frozen)
 
 
-def _loaded(train: Train, shape: Shape) -> int:
+def _loaded(train: TrainConfig, shape: ModelShape) -> int:
     """Return the bytes of the weights as they are loaded, in few bits perhaps."""
     loaded = _WIDTHS[train.model.dtype]
     each = _QUANTISED.get(str(train.model.quantization), loaded)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msr_adapter.config.schema.execution import Launch
+from msr_adapter.config.schema.execution import LaunchConfig
 from msr_adapter.errors import Problem, UserError
 
 _RANKS = ("NODE_RANK", "SLURM_NODEID")
@@ -15,7 +15,7 @@ _FIRST_HOST = re.compile(r"(?P<name>[^,\[]+)(?:\[(?P<number>\d+)[^\]]*\](?P<rest
 
 
 @dataclass(frozen=True)
-class Place:
+class Node:
     """One machine's part in a training."""
 
     processes: int = 1
@@ -36,14 +36,14 @@ class Place:
         return self.processes * self.nodes
 
 
-def find_place(launch: Launch, environment: Mapping[str, str], gpus: int) -> Place:
+def find_place(launch: LaunchConfig, environment: Mapping[str, str], gpus: int) -> Node:
     """Return this machine's place from the settings, the environment and its number of visible GPUs.
 
     Raises `UserError` for a number that is none of this training's, a missing address, and more processes than GPUs.
     """
     processes = max(1, gpus) if launch.processes == "auto" else launch.processes
     problems = [_too_few(gpus, processes)] if 0 < gpus < processes else []
-    place = Place(processes, launch.nodes, 0, "", launch.port, gpus)
+    place = Node(processes, launch.nodes, 0, "", launch.port, gpus)
     if launch.nodes > 1 and launch.engine == "ray":
         place = replace(place, address=launch.address or "", ray=True)
     elif launch.nodes > 1:
@@ -56,7 +56,7 @@ def find_place(launch: Launch, environment: Mapping[str, str], gpus: int) -> Pla
     return place
 
 
-def trainer_arguments(place: Place, yaml: Path) -> list[str]:
+def trainer_arguments(place: Node, yaml: Path) -> list[str]:
     """Return what `guard.py` is to do on this machine: one trainer, torchrun with several, or all of a cluster's."""
     if place.world == 1:
         return ["train", str(yaml)]
@@ -66,7 +66,7 @@ def trainer_arguments(place: Place, yaml: Path) -> list[str]:
     return ["torchrun", *_torchrun_options(place), str(yaml)]
 
 
-def by_hand(place: Place, yaml: Path) -> list[str]:
+def by_hand(place: Node, yaml: Path) -> list[str]:
     """Return the shell commands that train without msr, one for each machine in their order."""
     if place.world == 1:
         only = "CUDA_VISIBLE_DEVICES=0 " if place.gpus > 1 else ""
@@ -77,14 +77,14 @@ def by_hand(place: Place, yaml: Path) -> list[str]:
             for node in nodes]  # fmt: skip
 
 
-def trainer_variables(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
+def trainer_variables(place: Node, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that keep a single trainer to one GPU: with more in sight it would start others itself."""
     if place.world > 1 or place.gpus <= 1:
         return {}
     return {"CUDA_VISIBLE_DEVICES": environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
-def _torchrun_options(place: Place) -> list[str]:
+def _torchrun_options(place: Node) -> list[str]:
     each = f"--nproc-per-node={place.processes}"
     if place.nodes == 1:
         return ["--standalone", each]
@@ -92,7 +92,7 @@ def _torchrun_options(place: Place) -> list[str]:
             f"--master-addr={place.address}", f"--master-port={place.port}"]  # fmt: skip
 
 
-def _rank(launch: Launch, environment: Mapping[str, str]) -> int | Problem:
+def _rank(launch: LaunchConfig, environment: Mapping[str, str]) -> int | Problem:
     name = next((name for name in _RANKS if environment.get(name)), None)
     allowed = f"a number from 0 to {launch.nodes - 1}, another on each machine"
     if name is None:
@@ -139,7 +139,7 @@ srun {command}
 """
 
 
-def slurm_script(place: Place, name: str, command: Sequence[str]) -> str:
+def slurm_script(place: Node, name: str, command: Sequence[str]) -> str:
     """Return the script for ``place``'s numbers of machines and GPUs; ``command`` is msr's."""
     gpus = f"#SBATCH --gpus-per-node={place.processes}\n" if place.gpus else ""
     return _SCRIPT.format(name=name, nodes=place.nodes, gpus=gpus, command=shlex.join(command))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msr_adapter.config.schema.model import ModelRef
-from msr_adapter.config.schema.train import Objective, Train
+from msr_adapter.config.schema.model import ModelConfig
+from msr_adapter.config.schema.train import Objective, TrainConfig
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.dataset import Shape
 from msr_adapter.llamafactory.weights import model_config
@@ -16,7 +16,7 @@ _MROPE = ("qwen2_vl", "qwen2_omni", "qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_omn
 """Templates of models with positions in time, height and width; asked where a model's config is not at hand."""
 
 
-def objective_arguments(train: Train) -> dict[str, Any]:
+def objective_arguments(train: TrainConfig) -> dict[str, Any]:
     """Return the LLaMA-Factory arguments that say what is learned."""
     stage, preference = {"stage": _STAGES[train.objective]}, train.preference
     shared = {"pref_beta": preference.beta, "pref_ftx": preference.supervised}
@@ -29,12 +29,12 @@ def objective_arguments(train: Train) -> dict[str, Any]:
     return stage | ({"train_on_prompt": train.train_on_prompt} if train.objective == "sft" else {})
 
 
-def compares(train: Train) -> bool:
+def compares(train: TrainConfig) -> bool:
     """Tell whether the loss compares the model with the one that training started from."""
     return train.objective == "kto" or (train.objective == "dpo" and train.preference.loss == "sigmoid")
 
 
-def check_objective(train: Train) -> list[Problem]:
+def check_objective(train: TrainConfig) -> list[Problem]:
     """Return a problem for every setting that the objective cannot use, and for models that cannot learn by it."""
     objective, preference = train.objective, train.preference
     problems = []
@@ -58,7 +58,7 @@ def check_objective(train: Train) -> list[Problem]:
     return problems
 
 
-def _has_mrope(model: ModelRef) -> bool:
+def _has_mrope(model: ModelConfig) -> bool:
     config = model_config(model)
     if config is None:
         return model.template.startswith(_MROPE)
@@ -67,6 +67,6 @@ def _has_mrope(model: ModelRef) -> bool:
     return any("mrope_section" in rope for rope in ropes)
 
 
-def _is_llava(model: ModelRef) -> bool:
+def _is_llava(model: ModelConfig) -> bool:
     config = model_config(model)
     return model.template == "llava" if config is None else config.get("model_type") == "llava"

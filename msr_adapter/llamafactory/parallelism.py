@@ -6,7 +6,7 @@ DeepSpeed's and FSDP's settings stand in the training YAML itself: LLaMA-Factory
 from importlib.util import find_spec
 from typing import Any
 
-from msr_adapter.config.schema.execution import Launch, Strategy
+from msr_adapter.config.schema.execution import LaunchConfig, Strategy
 from msr_adapter.errors import Problem
 
 _BUCKET = 200_000_000
@@ -60,7 +60,7 @@ def parallel_arguments(strategy: Strategy, world: int, *, cuda: bool) -> dict[st
     return STRATEGIES[strategy] | ({} if cuda else {"ddp_backend": "gloo"})
 
 
-def check_launch(launch: Launch, where: str) -> list[Problem]:
+def check_launch(launch: LaunchConfig, where: str) -> list[Problem]:
     """Return a problem for every library that is absent, and for what a cluster cannot be asked; imports nothing."""
     engine = launch.engine if launch.nodes > 1 else ""
     needed = {"strategy": launch.strategy, "engine": engine}

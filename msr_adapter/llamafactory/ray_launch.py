@@ -11,7 +11,7 @@ from typing import Any
 
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.launcher import UNSET
-from msr_adapter.llamafactory.nodes import Place, trainer_arguments
+from msr_adapter.llamafactory.nodes import Node, trainer_arguments
 
 _ROOM_S = 600
 _PASSED = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED",
@@ -39,7 +39,7 @@ def main(address: str, nodes: str, processes: str, gpus: str, port: str, yaml: s
 
     head = ray.get(on(0, _own_address).remote())
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    places = [Place(int(processes), int(nodes), rank, head, int(port), int(gpus)) for rank in range(int(nodes))]
+    places = [Node(int(processes), int(nodes), rank, head, int(port), int(gpus)) for rank in range(int(nodes))]
     running = [on(place.rank, _train).remote(place, yaml, passed) for place in places]
     while running:
         [ended, *_], running = ray.wait(running)
@@ -54,7 +54,7 @@ def _own_address() -> str:
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
-def _train(place: Place, yaml: str, environment: dict[str, str]) -> int:
+def _train(place: Node, yaml: str, environment: dict[str, str]) -> int:
     """Run this machine's torchrun; its output goes to the first machine's log."""
     command = [
         sys.executable,

@@ -17,10 +17,10 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.llamafactory.failures import explain
 from msr_adapter.llamafactory.launcher import child_environment, trainer_process
-from msr_adapter.llamafactory.nodes import Place
+from msr_adapter.llamafactory.nodes import Node
 from msr_adapter.progress import Reporter
 
-MEETING = ".train-nodes.json"
+RENDEZVOUS = ".train-nodes.json"
 """Name of the file in the run folder."""
 
 _BEAT_S = 2.0
@@ -28,7 +28,7 @@ _POLL_S = 0.5
 
 
 @contextlib.contextmanager
-def announced(path: Path, yaml: Path, place: Place) -> Iterator[None]:
+def announced(path: Path, yaml: Path, place: Node) -> Iterator[None]:
     """Tell the other machines, while the context lasts, that ``yaml`` is trained now. Nothing to do for one machine."""
     if place.nodes == 1 or place.ray:
         yield
@@ -45,14 +45,14 @@ def announced(path: Path, yaml: Path, place: Place) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def join(run_dir: Path, place: Place, wait: float, *, small: bool, reporter: Reporter) -> None:
+def join(run_dir: Path, place: Node, wait: float, *, small: bool, reporter: Reporter) -> None:
     """Wait for the first machine to train in ``run_dir``, train with it, and return when all have ended.
 
     What the trainer says here goes to `train-node-<rank>.log`. Raises `StageError` if nobody trains within ``wait``
     seconds, if the machines do not agree on their number, or if training fails.
     """
     reporter.note(f"machine {place.rank} of {place.nodes} waits for the first one to train in {run_dir}")
-    yaml = _meet(run_dir / MEETING, place, wait)
+    yaml = _meet(run_dir / RENDEZVOUS, place, wait)
     log = run_dir / f"train-node-{place.rank}.log"
     cache = run_dir / f".datasets-cache-{place.rank}"
     reporter.note(f"LLaMA-Factory starts; its output goes to {log}")
@@ -74,7 +74,7 @@ def _beat(path: Path, ended: threading.Event) -> None:
             os.utime(path)
 
 
-def _meet(path: Path, place: Place, wait: float) -> Path:
+def _meet(path: Path, place: Node, wait: float) -> Path:
     """Return the YAML of the training that is under way: its file is touched while we look."""
     deadline = time.monotonic() + wait
     first = _touched(path)
@@ -97,7 +97,7 @@ def _touched(path: Path) -> int | None:
         return None
 
 
-def _read(path: Path, place: Place) -> Path:
+def _read(path: Path, place: Node) -> Path:
     said = json.loads(path.read_text(encoding="utf-8"))
     if (said["nodes"], said["processes"]) != (place.nodes, place.processes):
         raise StageError(

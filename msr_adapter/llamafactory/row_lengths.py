@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import model_file, of_template
 from msr_adapter.llamafactory.trainer_entrypoint import die_with
@@ -30,7 +30,7 @@ _BYTES_PER_TOKEN = 3
 """UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
 
 
-def token_counter(model: ModelRef) -> tuple[Count, str]:
+def token_counter(model: ModelConfig) -> tuple[Count, str]:
     """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
     path = model_file(model, "tokenizer.json")
     if path is None:
@@ -42,12 +42,12 @@ def token_counter(model: ModelRef) -> tuple[Count, str]:
     return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
 
 
-def overhead(model: ModelRef, count: Count) -> int:
+def overhead(model: ModelConfig, count: Count) -> int:
     """Return the tokens of a prompt beside its text and pictures, at most: roles, system text, the answer's end."""
     return _ROLES + count(_SYSTEM if model.default_system is None else model.default_system)
 
 
-def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
+def image_tokens(model: ModelConfig, width: int, height: int) -> int | None:
     """Return the tokens of a picture within the budgets of ``model``; None when its kind is not known here.
 
     Qwen2-VL and its kin have one token per square of pixels: the sides are rounded to whole squares, down where the
@@ -68,7 +68,7 @@ def image_tokens(model: ModelRef, width: int, height: int) -> int | None:
     return max(1, cut(wide * fit)) * max(1, cut(high * fit))
 
 
-def _squares(model: ModelRef) -> tuple[int, float, float] | None:
+def _squares(model: ModelConfig) -> tuple[int, float, float] | None:
     """Return the side of a square in pixels, and the fewest and most squares that the model's own processor makes."""
     path = model_file(model, "processor_config.json") or model_file(model, "preprocessor_config.json")
     settings: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ Given = TypeVar("Given")
 Done = TypeVar("Done")
 
 
-class Asked(NamedTuple):
+class MeasureRequest(NamedTuple):
     """One row to be measured."""
 
     prompt: str
@@ -129,7 +129,7 @@ class Measurer:
                     self._expansions[path] = known.setdefault(expansion, expansion)
             advance(len(paths))
 
-    def lengths(self, rows: Iterable[Asked]) -> Iterator[Tokens]:
+    def lengths(self, rows: Iterable[MeasureRequest]) -> Iterator[Tokens]:
         """Yield the lengths of ``rows`` in their order, some at a time; images that are not learned are processed.
 
         A row's length is that of prompt, longest answer and end of sequence, before any cut. Rows with an image that
@@ -138,7 +138,7 @@ class Measurer:
         for _, lengths in self._each(_measure, map(self._with_expansions, _batched(rows, _ROWS_PER_TASK))):
             yield lengths
 
-    def _with_expansions(self, rows: tuple[Asked, ...]) -> "_Part":
+    def _with_expansions(self, rows: tuple[MeasureRequest, ...]) -> "_Part":
         images = {path for row in rows for path in row.images}
         self.learn(images)
         needed = {path: self._expansions[path] for path in images if path in self._expansions}
@@ -160,7 +160,7 @@ class Measurer:
 
 
 class _Part(NamedTuple):
-    rows: tuple[Asked, ...]
+    rows: tuple[MeasureRequest, ...]
     expansions: Mapping[Path, str]
 
 
@@ -210,7 +210,7 @@ def _measure(encoder: Encoder, part: _Part) -> Tokens:
     return np.array([_length(encoder, row, part.expansions) for row in part.rows], dtype=np.int64)
 
 
-def _length(encoder: Encoder, row: Asked, readable: Mapping[Path, str]) -> int:
+def _length(encoder: Encoder, row: MeasureRequest, readable: Mapping[Path, str]) -> int:
     if any(path not in readable for path in row.images):
         return UNREADABLE
     return max(encoder.row_length(row.prompt, row.images, answer) for answer in row.answers)
@@ -220,7 +220,7 @@ _worker: Encoder | None = None
 """The encoder of a worker process."""
 
 
-def _start_worker(model: ModelRef, parent: int) -> None:
+def _start_worker(model: ModelConfig, parent: int) -> None:
     global _worker
     die_with(parent)
     import torch

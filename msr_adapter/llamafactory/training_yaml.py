@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
-from msr_adapter.llamafactory.families import settled
+from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
 from msr_adapter.llamafactory.parallelism import parallel_arguments
@@ -105,7 +105,7 @@ def unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
 
 
 def training_config(
-    train: Train, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool, world: int = 1
+    train: TrainConfig, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool, world: int = 1
 ) -> dict[str, Any]:
     """Return the LLaMA-Factory arguments of this training in ``world`` processes; every path absolute.
 
@@ -128,7 +128,7 @@ def training_config(
     return config
 
 
-def expected_steps(train: Train, rows: int, world: int = 1) -> int:
+def expected_steps(train: TrainConfig, rows: int, world: int = 1) -> int:
     """Return the optimizer steps that ``world`` processes take together over ``rows`` rows."""
     if train.max_steps is not None:
         return train.max_steps
@@ -142,8 +142,8 @@ def write_yaml(path: Path, config: Mapping[str, Any], comment: str) -> None:
     write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + body)
 
 
-def _model(train: Train, start: Weights, *, cuda: bool) -> dict[str, Any]:
-    model = settled(train.model)
+def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, Any]:
+    model = resolve_template(train.model)
     adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
     config = {
         "model_name_or_path": str(start.full.resolve()) if start.full else resolve_model(model.path),
@@ -157,11 +157,11 @@ def _model(train: Train, start: Weights, *, cuda: bool) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _task(train: Train) -> dict[str, Any]:
+def _task(train: TrainConfig) -> dict[str, Any]:
     return {"do_train": True, **objective_arguments(train), **method_arguments(train)}
 
 
-def _schedule(train: Train, seed: int) -> dict[str, Any]:
+def _schedule(train: TrainConfig, seed: int) -> dict[str, Any]:
     length = {"num_train_epochs": train.epochs} if train.max_steps is None else {"max_steps": train.max_steps}
     return {
         **length, "per_device_train_batch_size": train.batch_size,
@@ -180,7 +180,7 @@ def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def _evaluation(train: Train, dataset_dir: Path) -> dict[str, Any]:
+def _evaluation(train: TrainConfig, dataset_dir: Path) -> dict[str, Any]:
     """Return the validation rows if the overrides ask LLaMA-Factory for a loss on them: encoding them costs time."""
     overrides = train.overrides
     asked = overrides.get("do_eval") or overrides.get("eval_strategy") not in (None, False, "no")
@@ -189,7 +189,7 @@ def _evaluation(train: Train, dataset_dir: Path) -> dict[str, Any]:
     return {"eval_dataset": VALIDATION, "per_device_eval_batch_size": train.batch_size}
 
 
-def _defaults(train: Train, steps: int) -> dict[str, Any]:
+def _defaults(train: TrainConfig, steps: int) -> dict[str, Any]:
     """Return keys that ``train.overrides`` may replace."""
     return {
         "logging_steps": _log_interval(train, steps), "plot_loss": True, "report_to": "none",
@@ -200,13 +200,13 @@ def _defaults(train: Train, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _log_interval(train: Train, steps: int) -> int:
+def _log_interval(train: TrainConfig, steps: int) -> int:
     """Return about a fiftieth of the steps; it divides an interval of checkpoints that was asked for."""
     wanted, saved = max(1, steps // _LOG_LINES), train.checkpoint_steps
     return wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
 
 
-def _checkpoints(train: Train, steps: int, logging_steps: Any) -> dict[str, Any]:
+def _checkpoints(train: TrainConfig, steps: int, logging_steps: Any) -> dict[str, Any]:
     """Return when states are saved: always with a line of the log, whose mean a resumed training continues exactly."""
     if not train.checkpoints and train.checkpoint_steps is None:
         return {"save_strategy": "no"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model, digest, path_stamp, write_json
 from msr_adapter.llamafactory.families import model_file
@@ -30,7 +30,7 @@ def resolve_model(path: str) -> str:
     return path
 
 
-def model_stamp(model: ModelRef) -> Any:
+def model_stamp(model: ModelConfig) -> Any:
     """Identify weights, tokenizer, processor and adapter: content of local folders, or hub id and revision."""
     resolved = resolve_model(model.path)
     base = path_stamp(Path(resolved)) if Path(resolved).is_dir() else [resolved, model.revision]
@@ -38,7 +38,7 @@ def model_stamp(model: ModelRef) -> Any:
     return [base, adapters] if adapters else base
 
 
-def own_adapters(model: ModelRef) -> tuple[Path, ...]:
+def own_adapters(model: ModelConfig) -> tuple[Path, ...]:
     """Return the adapter that is part of the model itself, before anything is trained here."""
     return () if model.adapter is None else (model.adapter,)
 
@@ -54,7 +54,7 @@ def trained_stamp(folder: Path) -> str:
     return digest([[p.name, path_stamp(p)] for p in weights] + [[p.name, _settings(p)] for p in configs])
 
 
-def is_small(model: ModelRef) -> bool:
+def is_small(model: ModelConfig) -> bool:
     """Tell whether the model's local weights are below `SMALL_WEIGHTS_BYTES`; a hub id is taken to be large."""
     folder = Path(resolve_model(model.path))
     sizes = [path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern)] if folder.is_dir() else []
@@ -95,7 +95,7 @@ PROJECTORS: Mapping[str, tuple[str, ...]] = {
 """`model_type` -> modules that turn image features into tokens. A test compares it with LLaMA-Factory's own table."""
 
 
-def model_config(model: ModelRef) -> dict[str, Any] | None:
+def model_config(model: ModelConfig) -> dict[str, Any] | None:
     """Return the model's `config.json`; None when it is not on this machine."""
     path = model_file(model, "config.json")
     return None if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
@@ -149,7 +149,7 @@ BASE = Weights()
 """The base model as it is."""
 
 
-def starting_weights(train: Train) -> Weights:
+def starting_weights(train: TrainConfig) -> Weights:
     """Return what the training starts from beyond `train.model`: what the run `train.start` made.
 
     Raises `UserError` if that is not there, or is not what it was.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import Execution, ModelRef
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.doctor.optional_libraries import BASELINES, RAY, RECTOOLS, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
@@ -38,7 +38,7 @@ def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     return [Problem(where, "evaluate.baselines", found, next_step=step)]
 
 
-def check_engine(execution: Execution, where: str) -> list[Problem]:
+def check_engine(execution: ExecutionConfig, where: str) -> list[Problem]:
     """Return a problem if the workers are Ray's and Ray is absent."""
     if execution.engine != "ray" or is_there("ray"):
         return []
@@ -53,7 +53,7 @@ _LEAST_FREE = 2**30
 
 def check(loaded: LoadedPipeline) -> list[Problem]:
     """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
-    from msr_adapter.data import check as check_data
+    from msr_adapter.data import check_data as check_data
     from msr_adapter.data import check_protocol
     from msr_adapter.llamafactory.parallelism import check_launch
     from msr_adapter.llamafactory.training_yaml import check_overrides
@@ -168,7 +168,7 @@ def _check_models(loaded: LoadedPipeline) -> list[Problem]:
     return [problem for problem in found if problem]
 
 
-def _check_model(where: str, role: str, model: ModelRef) -> Problem | None:
+def _check_model(where: str, role: str, model: ModelConfig) -> Problem | None:
     folder = bundled_model(model.path) or Path(model.path)
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
     if model.backend != "huggingface" or not looks_local:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelRef, Pipeline
+from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -17,12 +17,12 @@ OWN_CACHE = Path("cache", "completions.sqlite")
 """Where a run folder keeps its completions."""
 
 
-def cache_path(pipeline: Pipeline, folder: RunFolder) -> Path:
+def cache_path(pipeline: PipelineConfig, folder: RunFolder) -> Path:
     """Return where completions are kept: in the pipeline's file, or in the run's own."""
     return pipeline.cache or folder.root / OWN_CACHE
 
 
-def prompts_of(pipeline: Pipeline, question: str | None = None) -> Prompts:
+def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts:
     """Return the pipeline's prompts, with what it says of its items and of how long a summary may be."""
     summaries = pipeline.summarize
     budgets = dict.fromkeys(("item_summary", "item_text", "item_image", "item_fusion"), summaries.items.max_new_tokens)
@@ -31,7 +31,7 @@ def prompts_of(pipeline: Pipeline, question: str | None = None) -> Prompts:
     return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
 
 
-def preferences_dir(pipeline: Pipeline, folder: RunFolder) -> Path:
+def user_summaries_dir(pipeline: PipelineConfig, folder: RunFolder) -> Path:
     """Return the folder of the preference texts that prompts show: whoever shows a prompt reads the same."""
     return folder.stage("fit" if pipeline.train.too_long == "shorten" else "users")
 
@@ -40,7 +40,7 @@ def preferences_dir(pipeline: Pipeline, folder: RunFolder) -> Path:
 class Context:
     """One stage of one run; it writes into ``out`` and reads the folders of upstream stages."""
 
-    pipeline: Pipeline
+    pipeline: PipelineConfig
     resolved: Mapping[str, Any]
     folder: RunFolder
     prompts: Prompts
@@ -54,7 +54,7 @@ class Context:
     @property
     def preferences(self) -> Path:
         """Folder of the preference texts that prompts show."""
-        return preferences_dir(self.pipeline, self.folder)
+        return user_summaries_dir(self.pipeline, self.folder)
 
     @property
     def cache_path(self) -> Path:
@@ -65,7 +65,7 @@ class Context:
         """Open the completion cache."""
         return CompletionCache(self.cache_path)
 
-    def backend(self, model: ModelRef, weights: Weights = BASE) -> AbstractContextManager[Backend]:
+    def backend(self, model: ModelConfig, weights: Weights = BASE) -> AbstractContextManager[Backend]:
         """Return the backend of ``model`` with the trained ``weights``, where `execution` says.
 
         What a stage asks it through `cache` is spread over the workers; they end with the block.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from msr_adapter.config.schema import Model, Pipeline
+from msr_adapter.config.schema import PipelineConfig, StrictModel
 from msr_adapter.pipeline.context import prompts_of
 
 _SUMMARISERS = ("summarize.items.model", "summarize.users.model")
@@ -18,7 +18,7 @@ class Ignored:
 
     keys: tuple[str, ...]
     why: str
-    when: Callable[[Pipeline], bool] = lambda _: True
+    when: Callable[[PipelineConfig], bool] = lambda _: True
     """Under which pipelines: a key may be read by one mode alone."""
     told: bool = False
     """Whether the keys reach templates, and cannot matter only where none in use says them."""
@@ -57,7 +57,7 @@ CANNOT_MATTER: tuple[Ignored, ...] = (
 """The test of this table changes every key of every bundled pipeline: a key changes a fingerprint or stands here."""
 
 
-def ignored(pipeline: Pipeline, templates: Collection[str]) -> dict[str, str]:
+def ignored(pipeline: PipelineConfig, templates: Collection[str]) -> dict[str, str]:
     """Return the keys that cannot change a result of ``pipeline``, each with the reason; it uses the ``templates``."""
     return {
         key: entry.why
@@ -68,14 +68,14 @@ def ignored(pipeline: Pipeline, templates: Collection[str]) -> dict[str, str]:
     }
 
 
-def _says(pipeline: Pipeline, key: str, templates: Collection[str]) -> bool:
+def _says(pipeline: PipelineConfig, key: str, templates: Collection[str]) -> bool:
     """Tell whether one of ``templates`` says what stands at ``key``, of `summarize`."""
     other = pipeline.summarize.model_copy(update={key.removeprefix("summarize."): "something else"})
     one, another = prompts_of(pipeline), prompts_of(pipeline.model_copy(update={"summarize": other}))
     return any(one.digest(name) != another.digest(name) for name in templates)
 
 
-def counted(pipeline: Pipeline, key: str, *elsewhere: str) -> Any:
+def counted(pipeline: PipelineConfig, key: str, *elsewhere: str) -> Any:
     """Return what stands at a dotted ``key``, JSON-able, without ignored keys and those that count ``elsewhere``.
 
     The latter are named relative to ``key``.
@@ -83,7 +83,7 @@ def counted(pipeline: Pipeline, key: str, *elsewhere: str) -> Any:
     value: Any = pipeline
     for part in key.split("."):
         value = getattr(value, part)
-    if not isinstance(value, Model):
+    if not isinstance(value, StrictModel):
         return value
     found = value.model_dump(mode="json")
     left_out = [_below(key, entry.keys) for entry in CANNOT_MATTER if not entry.told and entry.when(pipeline)]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.candidate_rows import read_examples
-from msr_adapter.config.schema import Pipeline
+from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.llamafactory.row_lengths import Count, token_counter
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -25,7 +25,7 @@ _USER, _ITEM, _IMAGE = "qzuserqz", "qzitemqz", "<image>"
 
 
 @dataclass(frozen=True)
-class Shape:
+class PromptShape:
     """What is to be scored, and how long its parts are, in tokens."""
 
     rows: int
@@ -37,7 +37,7 @@ class Shape:
     image: float
 
 
-def share_left(shape: Shape, ahead: float, around: float, *, item_first: bool) -> float:
+def share_left(shape: PromptShape, ahead: float, around: float, *, item_first: bool) -> float:
     """Return the share of the prompts' tokens that is left to process when each user, or each item, is computed once.
 
     ``around`` are the tokens beside preference, title and picture; ``ahead`` those of them that stand before whatever
@@ -49,7 +49,7 @@ def share_left(shape: Shape, ahead: float, around: float, *, item_first: bool) -
     return (groups * shared + shape.rows * (row - shared)) / (shape.rows * row)
 
 
-def compare_orders(pipeline: Pipeline, folder: RunFolder) -> list[str]:
+def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
     """Say how much of the scoring each order leaves, by the data and forecast stages; nothing if that is unknown."""
     forecast = json.loads((folder.stage("forecast") / "forecast.json").read_text(encoding="utf-8"))
     if forecast["image"] is None:
@@ -66,7 +66,7 @@ def compare_orders(pipeline: Pipeline, folder: RunFolder) -> list[str]:
     return [told if best == pipeline.train.prompt else f"{told}; the order is part of what is trained"]
 
 
-def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> Shape:
+def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> PromptShape:
     kept = read_examples(data_dir, "test")
     rows, items = 0, set[str]()
     for chunk in schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES):
@@ -75,13 +75,13 @@ def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> Shape:
         items.update(pc.unique(mine).to_pylist())
     titles = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["title"])["title"].slice(0, _TITLES)
     lengths = [count(title) for title in titles.to_pylist()]
-    return Shape(
+    return PromptShape(
         rows, len(kept), len(items), forecast["preference"]["median"], float(np.median(lengths or [0])),
         forecast["image"]["median"],
     )  # fmt: skip
 
 
-def _left(prompts: Prompts, count: Count, overhead: int, shape: Shape) -> float:
+def _left(prompts: Prompts, count: Count, overhead: int, shape: PromptShape) -> float:
     """Return the share that this template leaves, from where it puts the user and the item."""
     text = prompts.recommend(_USER, _ITEM, image=bool(shape.image))
     user, item = text.find(_USER), min(place for place in (text.find(_ITEM), text.find(_IMAGE)) if place >= 0)

@@ -3,23 +3,23 @@
 import dataclasses
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import AUTO, ModelRef, Pipeline
+from msr_adapter.config.schema import AUTO, ModelConfig, PipelineConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.families import facts, family_of, settled, template_problems
+from msr_adapter.llamafactory.families import facts, family_of, resolve_template, template_problems
 from msr_adapter.pipeline.weights import roles
 
 
-def settle(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
+def resolve_models(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
     """Return ``loaded`` with the template of every model in use, also where it is written out.
 
     What a stage is told, its fingerprint and `pipeline.json` then have it. Raises one `UserError` for all models whose
     template is wrong or, with ``download``, cannot be found; without, a hub model that is not here yet stays `auto`.
     """
     problems: list[Problem] = []
-    found: dict[str, ModelRef] = {}
+    found: dict[str, ModelConfig] = {}
     for role, model in roles(loaded).items():
         try:
-            found[role] = settled(model, _where(loaded, role), role, download=download)
+            found[role] = resolve_template(model, _where(loaded, role), role, download=download)
         except UserError as error:
             problems += error.problems
     if problems:
@@ -71,7 +71,7 @@ def _where(loaded: LoadedPipeline, role: str) -> str:
     return loaded.where(f"{role}.template")
 
 
-def _with_models(pipeline: Pipeline, found: dict[str, ModelRef]) -> Pipeline:
+def _with_models(pipeline: PipelineConfig, found: dict[str, ModelConfig]) -> PipelineConfig:
     items, users = (
         part.model_copy(update={"model": found.get(f"summarize.{name}.model", part.model)})
         for name, part in (("items", pipeline.summarize.items), ("users", pipeline.summarize.users))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import Pipeline
+from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.files import digest, write_json
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.context import Context, prompts_of
-from msr_adapter.pipeline.resolve import settle
+from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import watch_gpu, watch_memory
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES, WHOLE, Stage
@@ -62,7 +62,7 @@ def run(
     """
     if not checked:
         require(loaded)
-    loaded = settle(loaded, download=True)
+    loaded = resolve_models(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
     start = loaded.pipeline.train.start
     others = [RunFolder(donor) for donor in (*donors, *([start] if start else []))]
@@ -86,7 +86,7 @@ def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]
     """
     folder = RunFolder(loaded.run_dir)
     with contextlib.suppress(UserError):  # which `check` tells
-        loaded = settle(loaded, download=False)
+        loaded = resolve_models(loaded, download=False)
     prompts = prompts_of(loaded.pipeline)
     reasons: dict[str, str] = {}
     for stage in _wanted(loaded.pipeline, set(WHOLE)):
@@ -102,7 +102,7 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
     from msr_adapter.train import write_training_yaml as write
 
     run(loaded, ("dataset",), reporter=reporter)
-    loaded = settle(loaded, download=True)
+    loaded = resolve_models(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
     with folder.locked():
         out = folder.root / "train-dry-run"
@@ -123,7 +123,7 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
     from msr_adapter.train import join_training, training_place
 
     require(loaded)
-    loaded = settle(loaded, download=True)
+    loaded = resolve_models(loaded, download=True)
     # The first machine may ask failed requests again; mostly nothing comes of it, and nobody should wait for that.
     trained = plan(loaded, asking_again=False).get("train") == "up to date"
     if training_place(loaded.pipeline.train).rank > 0 and not forced and trained:
@@ -132,7 +132,7 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
 
-def _wanted(pipeline: Pipeline, targets: set[str]) -> list[Stage]:
+def _wanted(pipeline: PipelineConfig, targets: set[str]) -> list[Stage]:
     """Return the needed stages among ``targets`` and everything upstream of them, in order."""
     wanted = set(targets)
     for stage in reversed(STAGES):
@@ -202,7 +202,7 @@ def _asked_again(failed: int) -> str | None:
     return f"{failed:,} failed request{'s are' if failed > 1 else ' is'} asked again" if failed else None
 
 
-def _fingerprint(stage: Stage, pipeline: Pipeline, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
+def _fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
     upstream = {name: folder.manifest(name) for name in stage.inputs if _is_needed(name, pipeline)}
     return {
         "version": str(stage.version),
@@ -213,8 +213,8 @@ def _fingerprint(stage: Stage, pipeline: Pipeline, folder: RunFolder, prompts: P
     }
 
 
-def _is_needed(name: str, pipeline: Pipeline) -> bool:
-    check: Callable[[Pipeline], bool] = next(stage.needed for stage in STAGES if stage.name == name)
+def _is_needed(name: str, pipeline: PipelineConfig) -> bool:
+    check: Callable[[PipelineConfig], bool] = next(stage.needed for stage in STAGES if stage.name == name)
     return check(pipeline)
 
 

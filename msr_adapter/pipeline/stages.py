@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from msr_adapter.config.schema import FITTED_BASELINES, ModelRef, Pipeline
+from msr_adapter.config.schema import FITTED_BASELINES, ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
 from msr_adapter.generation import Backend
@@ -25,42 +25,42 @@ class Stage:
     name: str
     version: int
     inputs: tuple[str, ...]
-    templates: tuple[str, ...] | Callable[[Pipeline], tuple[str, ...]]
+    templates: tuple[str, ...] | Callable[[PipelineConfig], tuple[str, ...]]
     outputs: tuple[str, ...]
     """What later stages depend on; equal outputs leave them up to date."""
-    config: Callable[[Pipeline], Any]
-    sources: Callable[[Pipeline], Any]
+    config: Callable[[PipelineConfig], Any]
+    sources: Callable[[PipelineConfig], Any]
     run: Callable[[Context], dict[str, Any]]
-    needed: Callable[[Pipeline], bool] = lambda _: True
-    spared: Callable[[Pipeline], tuple[str, ...]] = lambda _: ()
+    needed: Callable[[PipelineConfig], bool] = lambda _: True
+    spared: Callable[[PipelineConfig], tuple[str, ...]] = lambda _: ()
     """Inputs that this pipeline can do without: they count where they are, and are not made for this stage."""
 
-    def templates_of(self, pipeline: Pipeline) -> tuple[str, ...]:
+    def templates_of(self, pipeline: PipelineConfig) -> tuple[str, ...]:
         """Return the templates that the stage renders under this pipeline."""
         return self.templates(pipeline) if callable(self.templates) else self.templates
 
 
-def _model(p: Pipeline, role: str) -> Any:
+def _model(p: PipelineConfig, role: str) -> Any:
     """Return what of the model at the key ``role`` counts; its adapter does by content, in the stage's sources."""
     return counted(p, role, "adapter")
 
 
-def _stamp(model: ModelRef) -> Any:
+def _stamp(model: ModelConfig) -> Any:
     """Identify the weights; a server's are not ours to see."""
     return None if model.backend == "server" else model_stamp(model)
 
 
-def _no_sources(_: Pipeline) -> None:
+def _no_sources(_: PipelineConfig) -> None:
     return None
 
 
-def _data_config(p: Pipeline) -> Any:
+def _data_config(p: PipelineConfig) -> Any:
     protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "candidates"})
     negatives = p.train.negatives.model_dump(mode="json")
     return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
 
 
-def _data_sources(p: Pipeline) -> Any:
+def _data_sources(p: PipelineConfig) -> Any:
     from msr_adapter.data import protocol_stamp, source_stamp
 
     return [source_stamp(p.data), protocol_stamp(p.evaluate.protocol, p.train.negatives)]
@@ -74,30 +74,30 @@ def _run_data(c: Context) -> dict[str, Any]:
     return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter, memory)
 
 
-def _forecast_config(p: Pipeline) -> Any:
+def _forecast_config(p: PipelineConfig) -> Any:
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
     return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p, "train.model"), texts, p.seed]
 
 
 def _run_forecast(c: Context) -> dict[str, Any]:
-    from msr_adapter.train import forecast
+    from msr_adapter.train import estimate_lengths
 
     p = c.pipeline
-    return forecast(p.train, p.summarize, c.dir("data"), c.prompts, p.seed, c.out, c.reporter)
+    return estimate_lengths(p.train, p.summarize, c.dir("data"), c.prompts, p.seed, c.out, c.reporter)
 
 
-def _items_config(p: Pipeline) -> Any:
+def _items_config(p: PipelineConfig) -> Any:
     return ["none"] if p.summarize.items.mode == "none" else counted(p, "summarize.items", "model.adapter")
 
 
-def _items_templates(p: Pipeline) -> tuple[str, ...]:
+def _items_templates(p: PipelineConfig) -> tuple[str, ...]:
     if p.summarize.items.mode == "fusion":
         return ("item_text", "item_image", "item_fusion")
     return ("item_summary",) if p.summarize.items.mode == "image" else ()
 
 
-def _items_sources(p: Pipeline) -> Any:
+def _items_sources(p: PipelineConfig) -> Any:
     return None if p.summarize.items.mode == "none" else _stamp(p.summarize.items.model)
 
 
@@ -109,11 +109,11 @@ def _run_items(c: Context) -> dict[str, Any]:
         return summarize_items(config, c.dir("data"), c.prompts, backend, cache, c.out, c.reporter)
 
 
-def _users_config(p: Pipeline) -> Any:
+def _users_config(p: PipelineConfig) -> Any:
     return ["none"] if p.summarize.users.mode == "none" else counted(p, "summarize.users", "model.adapter")
 
 
-def _users_sources(p: Pipeline) -> Any:
+def _users_sources(p: PipelineConfig) -> Any:
     return None if p.summarize.users.mode == "none" else _stamp(p.summarize.users.model)
 
 
@@ -125,25 +125,25 @@ def _run_users(c: Context) -> dict[str, Any]:
         return summarize_users(config, c.dir("data"), c.dir("items"), c.prompts, backend, cache, c.out, c.reporter)
 
 
-def _shortens(p: Pipeline) -> bool:
+def _shortens(p: PipelineConfig) -> bool:
     return p.train.too_long == "shorten"
 
 
-def _fit_config(p: Pipeline) -> Any:
+def _fit_config(p: PipelineConfig) -> Any:
     return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
 
 
 def _run_fit(c: Context) -> dict[str, Any]:
     from msr_adapter.summarize import read_histories, read_summaries
-    from msr_adapter.train.truncation import fit_preferences
+    from msr_adapter.train.truncation import truncate_summaries
 
     def histories(examples: Any) -> Any:
         return read_histories(examples, c.dir("data"), read_summaries(c.dir("items")))
 
-    return fit_preferences(c.pipeline.train, c.dir("data"), c.dir("users"), histories, c.prompts, c.out, c.reporter)
+    return truncate_summaries(c.pipeline.train, c.dir("data"), c.dir("users"), histories, c.prompts, c.out, c.reporter)
 
 
-def _dataset_config(p: Pipeline) -> Any:
+def _dataset_config(p: PipelineConfig) -> Any:
     return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.train.answers.trained, p.seed]
 
 
@@ -164,23 +164,23 @@ _ELSEWHERE = {
 """Settings of the training that count by what comes of them."""
 
 
-def _train_config(p: Pipeline) -> Any:
+def _train_config(p: PipelineConfig) -> Any:
     # Answers choose the best checkpoint; else they are nowhere but in the rows.
     answers = () if p.train.keep == "best" else ("answers",)
     return [counted(p, "train", *_ELSEWHERE, *answers), p.seed]
 
 
-def _model_sources(p: Pipeline) -> Any:
+def _model_sources(p: PipelineConfig) -> Any:
     return model_stamp(p.train.model)
 
 
-def _train_sources(p: Pipeline) -> Any:
+def _train_sources(p: PipelineConfig) -> Any:
     """Identify what training starts from, which is also what `score-base` scores."""
     base, start = model_stamp(p.train.model), _start_sources(p)
     return [base, start] if start else base
 
 
-def _start_sources(p: Pipeline) -> Any:
+def _start_sources(p: PipelineConfig) -> Any:
     if p.train.start is None:
         return None
     try:
@@ -199,17 +199,17 @@ def _run_train(c: Context) -> dict[str, Any]:
     return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter, unfinished, judge)
 
 
-def _score_config(p: Pipeline) -> Any:
+def _score_config(p: PipelineConfig) -> Any:
     if p.evaluate.scorer is None:
         return _base_config(p)
     return [*_base_config(p), _model(p, "evaluate.scorer")]
 
 
-def _base_config(p: Pipeline) -> Any:
+def _base_config(p: PipelineConfig) -> Any:
     return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
 
 
-def _served(p: Pipeline) -> tuple[str, ...]:
+def _served(p: PipelineConfig) -> tuple[str, ...]:
     """Return what a served model stands in for: the training is not done here for its sake."""
     return ("train",) if p.evaluate.scorer else ()
 
@@ -244,13 +244,13 @@ def make_scorer(c: Context) -> AbstractContextManager[Backend]:
     return nullcontext(make_server_scorer(p.evaluate.scorer, p.train.model, weights))
 
 
-def bounded_share(p: Pipeline) -> float:
+def bounded_share(p: PipelineConfig) -> float:
     """Return the largest share of candidates that may have a bound for a score; a model in memory has none."""
     scorer = p.evaluate.scorer
     return scorer.server.bounded_share if scorer is not None and scorer.server is not None else 0.0
 
 
-def _baselines_config(p: Pipeline) -> Any:
+def _baselines_config(p: PipelineConfig) -> Any:
     sasrec = p.evaluate.sasrec.model_dump(mode="json") if "sasrec" in p.evaluate.baselines else None
     return [[name for name in FITTED_BASELINES if name in p.evaluate.baselines], sasrec, p.seed]
 
@@ -262,11 +262,11 @@ def _run_baselines(c: Context) -> dict[str, Any]:
     return fit_baselines(settings.baselines, settings.sasrec, c.pipeline.seed, c.dir("data"), c.out, c.reporter)
 
 
-def _evaluate_config(p: Pipeline) -> Any:
+def _evaluate_config(p: PipelineConfig) -> Any:
     return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed]
 
 
-def _evaluate_sources(p: Pipeline) -> Any:
+def _evaluate_sources(p: PipelineConfig) -> Any:
     tables = (p.evaluate.tables.items, p.evaluate.tables.users)
     return [path_stamp(table) for table in tables if table is not None and table.exists()]
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import AUTO, ModelRef
+from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.families import family_of
 
@@ -73,10 +73,10 @@ def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
     ]
 
 
-def roles(loaded: LoadedPipeline) -> dict[str, ModelRef]:
+def roles(loaded: LoadedPipeline) -> dict[str, ModelConfig]:
     """Return the models that this pipeline uses, by the key that names them."""
     summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
-    used: dict[str, ModelRef] = {"train.model": train.model}
+    used: dict[str, ModelConfig] = {"train.model": train.model}
     if summarize.items.mode != "none":
         used["summarize.items.model"] = summarize.items.model
     if summarize.users.mode != "none":

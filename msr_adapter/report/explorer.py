@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
-from msr_adapter.report.thumbnails import Covers
+from msr_adapter.report.thumbnails import Thumbnails
 from msr_adapter.report.user_sample import Integers, Ranking
 from msr_adapter.report.user_texts import Readings, clip
 
@@ -87,7 +87,7 @@ def pack(
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode(), items
 
 
-def pack_covers(items: Sequence[str], readings: Readings, covers: Covers) -> str:
+def pack_covers(items: Sequence[str], readings: Readings, covers: Thumbnails) -> str:
     """Return the lines of the covers, in the order of ``items``."""
     lines: list[str] = []
     seen: dict[str, int] = {}

@@ -22,7 +22,7 @@ from msr_adapter.report.context import ReportContext
 from msr_adapter.report.data_quality import shortcut_rows, worth_facts
 from msr_adapter.report.plots import looks
 from msr_adapter.report.static_cases import make_cases
-from msr_adapter.report.thumbnails import Covers, make_covers
+from msr_adapter.report.thumbnails import Thumbnails, make_thumbnails
 from msr_adapter.report.training import read_history, selection_table, training_findings, training_tiles
 from msr_adapter.report.user_texts import read_readings
 
@@ -185,7 +185,7 @@ def _users(
     kinds = {user: kind for kind, user in chosen}
     data, items = explorer.pack(ranking, kinds, results, held_out, probabilities, readings)
     room = min(_COVER_BYTES, 3 * (_EXPLORER_BYTES - len(data)) // 4)
-    covers = make_covers(explorer.image_order(ranking, always, held_out, readings), data_dir, room)
+    covers = make_thumbnails(explorer.image_order(ranking, always, held_out, readings), data_dir, room)
     return {
         "cases": make_cases(chosen, ranking, result, held_out, probabilities, readings),
         "cover_of": _cover_of(covers),
@@ -197,7 +197,7 @@ def _users(
     }
 
 
-def _cover_of(covers: Covers) -> dict[str, str]:
+def _cover_of(covers: Thumbnails) -> dict[str, str]:
     """Return image path -> base64 of its cover."""
     return {path: base64.b64encode(data).decode() for path, data in covers.images.items()}
 

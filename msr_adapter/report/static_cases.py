@@ -9,7 +9,7 @@ import numpy.typing as npt
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.user_sample import Ranking
-from msr_adapter.report.user_texts import ItemText, Readings, Step, clip
+from msr_adapter.report.user_texts import ItemText, Readings, SummaryStep, clip
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _candidates(
     ]
 
 
-def _blocks(history: Sequence[ItemText], steps: Sequence[Step]) -> list[Block]:
+def _blocks(history: Sequence[ItemText], steps: Sequence[SummaryStep]) -> list[Block]:
     """Cut the history where a step ended; items that no step read come last, without a text."""
     ends = [step.read for step in steps]
     starts = [0, *ends]

@@ -17,7 +17,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Covers:
+class Thumbnails:
     """The covers that fit."""
 
     images: dict[str, bytes]
@@ -27,7 +27,7 @@ class Covers:
     """Paths for which there was no room; what cannot be read is in neither."""
 
 
-def make_covers(paths: Sequence[str], data_dir: Path, budget: int) -> Covers:
+def make_thumbnails(paths: Sequence[str], data_dir: Path, budget: int) -> Thumbnails:
     """Shrink the images at ``paths`` (relative to ``data_dir``, the most wanted first) into ``budget`` bytes.
 
     O(images) time on a few threads; memory is the result and a batch of pictures.
@@ -41,10 +41,10 @@ def make_covers(paths: Sequence[str], data_dir: Path, budget: int) -> Covers:
             if data is None:
                 continue
             if len(data) > room:
-                return Covers(images, side, frozenset(paths[place:]))
+                return Thumbnails(images, side, frozenset(paths[place:]))
             images[paths[place]] = data
             room -= len(data)
-    return Covers(images, side, frozenset())
+    return Thumbnails(images, side, frozenset())
 
 
 def _largest_side(paths: Sequence[str], data_dir: Path, budget: int) -> int:

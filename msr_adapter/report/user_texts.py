@@ -18,7 +18,7 @@ _PREFERENCE, _TITLE, _SUMMARY = 1500, 140, 400
 
 
 @dataclass(frozen=True)
-class Step:
+class SummaryStep:
     """The preference text after a block of the history."""
 
     read: int
@@ -41,7 +41,7 @@ class Readings:
     """Of some examples, by example id, and of some items, by item id."""
 
     histories: Mapping[int, Sequence[str]]
-    steps: Mapping[int, Sequence[Step]]
+    steps: Mapping[int, Sequence[SummaryStep]]
     """At least the last step, unless there is no text at all."""
     items: Mapping[str, ItemText]
 
@@ -60,22 +60,22 @@ def read_readings(
 
 def _steps(
     examples: Sequence[int], histories: Mapping[int, Sequence[str]], users_dir: Path, shown: Path
-) -> dict[int, list[Step]]:
+) -> dict[int, list[SummaryStep]]:
     """Return how each preference grew; its last text is the one that prompts show."""
-    path, steps = users_dir / "steps.parquet", dict[int, list[Step]]()
+    path, steps = users_dir / "steps.parquet", dict[int, list[SummaryStep]]()
     if path.exists():
         table = read_table(path, USER_STEPS)
         rows = table.filter(pc.is_in(table["example_id"], value_set=pa.array(examples, pa.int64())))
         columns = (rows[name].to_pylist() for name in ("example_id", "items_read", "summary"))
         for example, read, text in zip(*columns, strict=True):
-            steps.setdefault(example, []).append(Step(read, clip(text, _PREFERENCE)))
+            steps.setdefault(example, []).append(SummaryStep(read, clip(text, _PREFERENCE)))
     final = _lookup(shown / "users.parquet", USER_SUMMARIES, "example_id", examples, "summary")
     if shown != users_dir:
         for example, grown in steps.items():
-            grown[-1] = Step(grown[-1].read, clip(final.get(example) or "", _PREFERENCE))
+            grown[-1] = SummaryStep(grown[-1].read, clip(final.get(example) or "", _PREFERENCE))
     missing = {example: text for example, text in final.items() if text and example not in steps}
     return steps | {
-        example: [Step(len(histories[example]), clip(text, _PREFERENCE))] for example, text in missing.items()
+        example: [SummaryStep(len(histories[example]), clip(text, _PREFERENCE))] for example, text in missing.items()
     }
 
 

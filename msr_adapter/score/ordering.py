@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from msr_adapter.candidate_rows import CandidateRows, Codes, Row
+from msr_adapter.candidate_rows import CandidateRow, CandidateRows, Codes
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 
 Leading = Literal["users", "items"]
@@ -17,14 +17,14 @@ _IMAGE = 600
 
 
 @dataclass(frozen=True)
-class Order:
+class CandidateOrder:
     """Places of a block's rows in the order of asking."""
 
     leading: Leading
     places: Codes
 
 
-def choose_order(rows: CandidateRows, leading: Leading | None = None) -> Order:
+def choose_order(rows: CandidateRows, leading: Leading | None = None) -> CandidateOrder:
     """Return the order that lets neighbours share most: by user, as they stand, or by item.
 
     The template decides: whatever stands first in it, prompts of the same user or of the same item begin alike. It is
@@ -32,7 +32,9 @@ def choose_order(rows: CandidateRows, leading: Leading | None = None) -> Order:
     known already, is taken as it is.
     """
     leading = leading or _find_leading(rows)
-    return Order(leading, np.argsort(rows.items, kind="stable") if leading == "items" else np.arange(len(rows)))
+    return CandidateOrder(
+        leading, np.argsort(rows.items, kind="stable") if leading == "items" else np.arange(len(rows))
+    )
 
 
 def _find_leading(rows: CandidateRows) -> Leading:
@@ -53,7 +55,7 @@ def _alike(rows: CandidateRows, codes: Codes) -> float:
     return float(np.mean([_common(one, other) for one, other in pairs]))
 
 
-def _common(one: Row, other: Row) -> int:
+def _common(one: CandidateRow, other: CandidateRow) -> int:
     texts = [
         row.prompt.replace(IMAGE_PLACEHOLDER, f"<{row.image.digest}>" if row.image else "") for row in (one, other)
     ]

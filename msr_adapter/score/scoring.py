@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from msr_adapter import schema
-from msr_adapter.candidate_rows import CandidateRows, Row, ask, candidate_blocks, count_rows
-from msr_adapter.config.schema import Train
+from msr_adapter.candidate_rows import CandidateRow, CandidateRows, ask, candidate_blocks, count_rows
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.request import Remote
@@ -27,7 +27,7 @@ _BLOCK = 65_536
 
 
 def score(
-    train: Train,
+    train: TrainConfig,
     data_dir: Path,
     users_dir: Path,
     prompts: Prompts,
@@ -50,7 +50,7 @@ def score(
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
-        scoring = Scoring(train, backend, cache, advance, reporter)
+        scoring = BlockScorer(train, backend, cache, advance, reporter)
         blocks = candidate_blocks(data_dir, users_dir, prompts, "test", images=train.images, size=_BLOCK)
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared
@@ -62,11 +62,11 @@ def score(
     return counts
 
 
-class Scoring:
+class BlockScorer:
     """Scores block after block."""
 
     def __init__(
-        self, train: Train, backend: Backend, cache: CompletionCache, advance: Advance, reporter: Reporter
+        self, train: TrainConfig, backend: Backend, cache: CompletionCache, advance: Advance, reporter: Reporter
     ) -> None:
         self.counts, self.bounds = Counts(), Bounds()
         self.compared: dict[str, str] = {}
@@ -119,7 +119,7 @@ class Scoring:
             chosen, ids = begun.popleft()
             yield chosen[: len(answers)], ids[: len(answers)], answers
 
-    def _requests(self, rows: Sequence[Row]) -> list[Request]:
+    def _requests(self, rows: Sequence[CandidateRow]) -> list[Request]:
         return [ask(row, self._train.answers, self._backend.identity) for row in rows]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_adapter.candidate_rows import ANSWERS, CandidateRows, Row
+from msr_adapter.candidate_rows import ANSWERS, CandidateRow, CandidateRows
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.request import Remote, Request
@@ -108,7 +108,7 @@ _LOOKED_AT = 4_096
 _CAUSE = "another model is served than the trained one, or server.top_logprobs is too small"
 
 
-def sample_rows(rows: CandidateRows) -> list[Row]:
+def sample_rows(rows: CandidateRows) -> list[CandidateRow]:
     """Return a few rows, from the first to the last, with and without a picture."""
     looked_at = _spread(np.arange(len(rows)), _LOOKED_AT)
     pictured = rows.images(looked_at).is_not_null().to_numpy()

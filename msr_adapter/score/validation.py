@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows, read_examples
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.score.scoring import Scoring
+from msr_adapter.score.scoring import BlockScorer
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +27,7 @@ _DRAW = 0x5E1EC7
 class Validation:
     """The candidates of some validation users, asked about as test candidates are."""
 
-    def __init__(self, train: Train, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int) -> None:
+    def __init__(self, train: TrainConfig, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int) -> None:
         """Draw the users by ``seed``. Raises `UserError` without a validation split."""
         self._train, self._seed = train, seed
         examples, wanted = read_examples(data_dir, "validation"), train.selection.users
@@ -49,7 +49,7 @@ class Validation:
         """
         rows, metric = self._rows, self._train.selection.metric
         with reporter.track("judging", len(rows)) as advance:
-            table = Scoring(self._train, backend, cache, advance, reporter).block(rows)
+            table = BlockScorer(self._train, backend, cache, advance, reporter).block(rows)
         logit, mass = table["logit"].to_numpy(), table["answer_mass"].to_numpy()
         starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
         name, _, k = metric.partition("@")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.config.schema.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
@@ -46,7 +46,7 @@ class Asking:
 
 
 @dataclass
-class Answers:
+class SummaryAnswers:
     """Puts prompts to one backend through the cache, cleans the answers and keeps the counts of a stage."""
 
     backend: Backend
@@ -198,7 +198,7 @@ def _percentiles(tokens: Sequence[int]) -> dict[str, float]:
 
 
 def foretell(
-    starts: Sequence[Planned], cache: CompletionCache, model: ModelRef, budget: int, reporter: Reporter, label: str
+    starts: Sequence[Planned], cache: CompletionCache, model: ModelConfig, budget: int, reporter: Reporter, label: str
 ) -> dict[str, Any]:
     """Say what is left to ask, before it is asked, and return it."""
     outlook = look_ahead(starts, cache.lookup, model, budget)

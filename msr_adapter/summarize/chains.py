@@ -20,7 +20,7 @@ def blocks_of(history: History, size: int) -> list[History]:
     return [history[start : start + size] for start in range(0, len(history), size)]
 
 
-class Step(NamedTuple):
+class ChainStep(NamedTuple):
     """One block of a history, read."""
 
     request: Request
@@ -40,16 +40,16 @@ class Reading:
     item_tokens: int = 0
     """Tokens that an item's summary can have where `TO_COME` stands for it."""
 
-    def __call__(self) -> Chain[list[Step]]:
+    def __call__(self) -> Chain[list[ChainStep]]:
         """Yield a request for each block."""
-        text, steps = "", list[Step]()
+        text, steps = "", list[ChainStep]()
         for block in self.blocks:
             request = self.asking.request(self.prompts.user_preference(text, block))
             answer = yield request
             told = read(request, answer)
             # An empty answer must not wipe out what earlier blocks said.
             text = told or text
-            steps.append(Step(request, answer, text))
+            steps.append(ChainStep(request, answer, text))
             if told is None and not self.past_failures:
                 break
         return steps

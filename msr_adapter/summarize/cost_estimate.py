@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
 
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation import Answer, Chain, Completion, Image
 from msr_adapter.generation.chains import Chains, Lookup
 from msr_adapter.llamafactory.row_lengths import image_tokens, overhead, token_counter
@@ -81,7 +81,7 @@ class Outlook:
 class Counter:
     """Counts the tokens of requests to one model without loading it."""
 
-    def __init__(self, model: ModelRef) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         self._model = model
         self._count, self.how = token_counter(model)
         self._around = overhead(model, self._count)
@@ -102,7 +102,7 @@ class Counter:
         return None if known is None else known + _MARKS
 
 
-def look_ahead(starts: Sequence[Planned], known: Lookup, model: ModelRef, budget: int) -> Outlook:
+def look_ahead(starts: Sequence[Planned], known: Lookup, model: ModelConfig, budget: int) -> Outlook:
     """Return what is left to ask of ``starts``. O(chains), plus the rendering of a sample of their prompts."""
     calls = len({decision for start in starts for decision in start.decisions()})
     cached, read, written = _known(starts, known)

@@ -6,19 +6,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from msr_adapter.config.schema import ItemSummaries
+from msr_adapter.config.schema import ItemSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache, Image
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
-from msr_adapter.summarize.answers import NAMED, Answers, Asking, foretell
+from msr_adapter.summarize.answers import NAMED, Asking, SummaryAnswers, foretell
 from msr_adapter.summarize.chains import Fusing, Once
 
 _LABEL = "item summaries"
 
 
 def summarize_items(
-    config: ItemSummaries,
+    config: ItemSummariesConfig,
     data_dir: Path,
     prompts: Prompts,
     backend: Backend | None,
@@ -42,7 +42,7 @@ def summarize_items(
             raise ValueError(f"mode {config.mode} needs a backend")
         shown, starts = plan_items(config, data_dir, prompts, backend.identity)
         counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
-        answers = Answers(backend, cache, config.max_new_tokens)
+        answers = SummaryAnswers(backend, cache, config.max_new_tokens)
         summaries, described = _describe(shown, starts, answers, reporter)
         answers.settle(config.on_failure, out, reporter, _LABEL)
         bare = sorted(wanted - {item["item_id"] for item in shown})
@@ -58,7 +58,7 @@ def summarize_items(
 
 
 def plan_items(
-    config: ItemSummaries, data_dir: Path, prompts: Prompts, model: str
+    config: ItemSummariesConfig, data_dir: Path, prompts: Prompts, model: str
 ) -> tuple[list[dict[str, Any]], list[Once | Fusing]]:
     """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
     items = read_table(data_dir / "items.parquet", ITEMS).to_pylist()
@@ -70,7 +70,7 @@ def plan_items(
 
 
 def _describe(
-    items: Sequence[dict[str, Any]], starts: Sequence[Once | Fusing], answers: Answers, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[Once | Fusing], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
     once = [start for start in starts if isinstance(start, Once)]
@@ -85,7 +85,7 @@ def _describe(
 
 
 def _ask_once(
-    items: Sequence[dict[str, Any]], starts: Sequence[Once], answers: Answers, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[Once], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
     """One request for each item; return the texts and the keys of the requests."""
     requests = [start.request for start in starts]
@@ -95,7 +95,7 @@ def _ask_once(
 
 
 def _fuse(
-    items: Sequence[dict[str, Any]], starts: Sequence[Any], answers: Answers, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[Any], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
     """One chain of requests for each item; return the texts and the keys of the requests that gave them."""
     total = sum(1 for start in starts for _ in start.decisions())

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter.config.schema import UserSummaries
+from msr_adapter.config.schema import UserSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
@@ -25,8 +25,8 @@ from msr_adapter.schema import (
     write_chunks,
     write_table,
 )
-from msr_adapter.summarize.answers import Answers, Asking, foretell
-from msr_adapter.summarize.chains import Reading, Step, blocks_of
+from msr_adapter.summarize.answers import Asking, SummaryAnswers, foretell
+from msr_adapter.summarize.chains import ChainStep, Reading, blocks_of
 
 _LABEL = "user summaries"
 _LISTED = 32_768
@@ -34,7 +34,7 @@ _LISTED = 32_768
 
 
 def summarize_users(
-    config: UserSummaries,
+    config: UserSummariesConfig,
     data_dir: Path,
     items_dir: Path,
     prompts: Prompts,
@@ -58,7 +58,7 @@ def summarize_users(
         raise ValueError(f"mode {config.mode} needs a backend")
     histories, starts = plan_users(config, examples, data_dir, read_summaries(items_dir), prompts, backend.identity)
     counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
-    answers = Answers(backend, cache, config.max_new_tokens)
+    answers = SummaryAnswers(backend, cache, config.max_new_tokens)
     tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
     recurrence = _Recurrence(answers, starts, tested)
     texts = recurrence.run(ids, reporter)
@@ -91,7 +91,7 @@ def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts
 
 
 def plan_users(
-    config: UserSummaries,
+    config: UserSummariesConfig,
     examples: pa.Table,
     data_dir: Path,
     described: Mapping[str, str],
@@ -139,7 +139,7 @@ def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> No
 class _Recurrence:
     """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
 
-    def __init__(self, answers: Answers, starts: Sequence[Reading], kept: Iterable[bool]) -> None:
+    def __init__(self, answers: SummaryAnswers, starts: Sequence[Reading], kept: Iterable[bool]) -> None:
         self.answers, self.starts, self.blocks = answers, starts, [start.blocks for start in starts]
         self.paths: dict[int, list[tuple[int, str]]] = {index: [] for index, keep in enumerate(kept) if keep}
         """Of the examples to be ``kept``: items read and the text, after each step."""
@@ -166,7 +166,7 @@ class _Recurrence:
         told = [(key, text) for key, text in zip(self._keys, texts, strict=True) if key]
         return [key for key, _ in told], [text for _, text in told]
 
-    def _take(self, index: int, owner: str, steps: Sequence[Step]) -> None:
+    def _take(self, index: int, owner: str, steps: Sequence[ChainStep]) -> None:
         items = 0
         for block, step in zip(self.blocks[index], steps, strict=False):
             items += len(block)

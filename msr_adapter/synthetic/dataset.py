@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from msr_adapter.synthetic.images import draw_cover
+from msr_adapter.synthetic.images import draw_image
 from msr_adapter.synthetic.user_tastes import Floats, Tastes, choose, sample_tastes
 from msr_adapter.synthetic.vocabulary import Codes, Goods, sample_goods
 
@@ -17,7 +17,7 @@ _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
-class Shop:
+class SyntheticDataset:
     """A generated shop. Items and users are known by zero-padded ids: the order of ids is the order of codes."""
 
     items: pa.Table
@@ -46,14 +46,14 @@ class Shop:
         """Draw the item's cover, 56x56 RGB; the same picture each time. KeyError on an unknown id."""
         code, goods = self._item_codes[item_id], self.goods
         facets = int(goods.motif[code]), int(goods.colour[code]), int(goods.pattern[code])
-        return draw_cover(*facets, np.random.default_rng([self.seed, code]))
+        return draw_image(*facets, np.random.default_rng([self.seed, code]))
 
     def describe(self, item_id: str) -> str:
         """Return what the item's cover truly shows. KeyError on an unknown id."""
         return self.goods.describe(self._item_codes[item_id])
 
 
-def generate(users: int, items: int, interactions_per_user: int, noise: float, seed: int) -> Shop:
+def generate(users: int, items: int, interactions_per_user: int, noise: float, seed: int) -> SyntheticDataset:
     """Generate a shop; ``noise`` is the temperature of the choices, logs vary by a quarter around the mean length.
 
     Raises ValueError when a log would be longer than the catalogue. O(users x items log items) time.
@@ -68,7 +68,7 @@ def generate(users: int, items: int, interactions_per_user: int, noise: float, s
     choices = choose(tastes, goods, lengths, noise, rng)
     item_ids = _ids("i", items)
     table = pa.table({"item_id": item_ids, "title": list(goods.titles)})
-    return Shop(table, _log(choices, item_ids, rng), goods, tastes, seed)
+    return SyntheticDataset(table, _log(choices, item_ids, rng), goods, tastes, seed)
 
 
 def _log(choices: list[Codes], item_ids: list[str], rng: np.random.Generator) -> pa.Table:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pyarrow.csv as pa_csv
 
-from msr_adapter.synthetic.dataset import Shop
+from msr_adapter.synthetic.dataset import SyntheticDataset
 
 
-def write_shop(shop: Shop, folder: Path) -> None:
+def write_shop(shop: SyntheticDataset, folder: Path) -> None:
     """Write ``interactions.csv``, ``items.csv`` and ``images/{item_id}.png`` for a generic table pipeline."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ _PAINT: dict[str, Colour] = {
 }  # fmt: skip
 
 
-def draw_cover(motif: int, colour: int, pattern: int, rng: np.random.Generator) -> Image.Image:
+def draw_image(motif: int, colour: int, pattern: int, rng: np.random.Generator) -> Image.Image:
     """Draw one 56x56 RGB cover from facet codes; ``rng`` moves, scales and shades it a little."""
     light = int(rng.integers(222, 246))
     image = Image.new("RGB", (_SIDE, _SIDE), (light, light, light))

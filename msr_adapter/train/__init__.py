@@ -1,7 +1,7 @@
 """Move 3, first half: the LLaMA-Factory data set, and the fine-tuning of the recommender."""
 
 from msr_adapter.train.dataset import build_dataset
-from msr_adapter.train.length_estimate import forecast
+from msr_adapter.train.length_estimate import estimate_lengths
 from msr_adapter.train.preflight import preflight
 from msr_adapter.train.training import (
     commands_by_hand,
@@ -15,8 +15,8 @@ from msr_adapter.train.training import (
 __all__ = [
     "build_dataset",
     "commands_by_hand",
+    "estimate_lengths",
     "first_place",
-    "forecast",
     "join_training",
     "preflight",
     "train",

@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows, Codes
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
 from msr_adapter.llamafactory.objectives import SHAPES
-from msr_adapter.llamafactory.row_lengths import Asked
+from msr_adapter.llamafactory.row_lengths import MeasureRequest
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
 
@@ -42,16 +42,18 @@ class Balance:
         return self.yes / self.rows if self.rows else None
 
 
-def asked_of(row: Mapping[str, Any], data_dir: Path) -> Asked:
+def asked_of(row: Mapping[str, Any], data_dir: Path) -> MeasureRequest:
     """Return the prompt of a written row, every answer it holds, and its images."""
     images = tuple(data_dir / image for image in row["images"])
     if "chosen" in row:
-        return Asked(row["messages"][-1]["content"], (row["chosen"]["content"], row["rejected"]["content"]), images)
+        return MeasureRequest(
+            row["messages"][-1]["content"], (row["chosen"]["content"], row["rejected"]["content"]), images
+        )
     prompt, answer = row["messages"]
-    return Asked(prompt["content"], (answer["content"],), images)
+    return MeasureRequest(prompt["content"], (answer["content"],), images)
 
 
-def tell_balance(balance: Balance, train: Train, reporter: Reporter) -> None:
+def tell_balance(balance: Balance, train: TrainConfig, reporter: Reporter) -> None:
     """Warn when one answer is all there is, or when the share of Yes is far from what the negatives ask for."""
     if balance.share is None:
         return
@@ -84,7 +86,7 @@ _CHUNK = 10_000
 
 
 def build_dataset(
-    train: Train, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int, out: Path, reporter: Reporter
+    train: TrainConfig, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` into ``out``; return counts.
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from msr_adapter.config.schema import Summarize, Train
+from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
 from msr_adapter.llamafactory.row_lengths import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
@@ -34,8 +34,14 @@ _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
 read, where they are the preference."""
 
 
-def forecast(
-    train: Train, summarize: Summarize, data_dir: Path, prompts: Prompts, seed: int, out: Path, reporter: Reporter
+def estimate_lengths(
+    train: TrainConfig,
+    summarize: SummarizeConfig,
+    data_dir: Path,
+    prompts: Prompts,
+    seed: int,
+    out: Path,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Write ``out/forecast.json``; say how long rows will be, and what to change when they will be too long."""
     count, how = token_counter(train.model)
@@ -72,7 +78,7 @@ def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) 
     return np.array([count(prompts.recommend("", title, images and image is not None)) for title, image in rows])
 
 
-def _image_tokens(items: pa.Table, data_dir: Path, train: Train) -> Tokens | None:
+def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Tokens | None:
     """Return the tokens of each item's picture, 0 without one; None where the model's way of counting is unknown."""
     paths = items["image"].to_pylist() if train.images else [None] * items.num_rows
     tokens = np.zeros(len(paths), dtype=np.int64)
@@ -90,7 +96,7 @@ def _image_tokens(items: pa.Table, data_dir: Path, train: Train) -> Tokens | Non
 
 
 def _preference_tokens(
-    summarize: Summarize, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
+    summarize: SummarizeConfig, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
 ) -> Tokens:
     """Return the most that preferences can have; in mode `none` they are histories, here of titles drawn like items."""
     if summarize.users.mode != "none":

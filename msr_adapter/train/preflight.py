@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
-from msr_adapter.llamafactory.row_lengths import UNREADABLE, Asked, Tokens, measuring
+from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, Tokens, measuring
 from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.train.dataset import Balance, asked_of, tell_balance
@@ -43,7 +43,7 @@ class _Lengths:
 
 
 def preflight(
-    train: Train, data_dir: Path, dataset_dir: Path, reporter: Reporter, *, workers: int | None = None
+    train: TrainConfig, data_dir: Path, dataset_dir: Path, reporter: Reporter, *, workers: int | None = None
 ) -> dict[str, Any]:
     """Measure every row as LLaMA-Factory will encode it, and have its loader read all of them; return what was found.
 
@@ -96,7 +96,7 @@ def _refuse_images(encoder: Encoder, images: int) -> None:
         raise UserError(Problem("", "train.images", found, "", step))
 
 
-def _asked(folder: Path, data_dir: Path, balance: Balance) -> Iterator[Asked]:
+def _asked(folder: Path, data_dir: Path, balance: Balance) -> Iterator[MeasureRequest]:
     for row in read_raw(folder):
         balance.add(row)
         yield asked_of(row, data_dir)
@@ -110,7 +110,7 @@ def _measure(name: str, parts: Iterator[Tokens], lengths: _Lengths, cutoff_len: 
         advance(len(part))
 
 
-def _length_problems(train: Train, lengths: _Lengths) -> list[Problem]:
+def _length_problems(train: TrainConfig, lengths: _Lengths) -> list[Problem]:
     if not lengths.too_long:
         return []
     found = (f"{lengths.too_long:,} of {lengths.rows:,} rows are longer than {train.cutoff_len} tokens "
@@ -138,7 +138,7 @@ def _read_back_problems(dataset_dir: Path, data_dir: Path, names: list[str]) -> 
     ]  # fmt: skip
 
 
-def _estimate(train: Train, lengths: _Lengths, rows: int) -> Estimate | None:
+def _estimate(train: TrainConfig, lengths: _Lengths, rows: int) -> Estimate | None:
     shape = model_shape(train.model)
     if shape is None:
         return None
@@ -146,7 +146,7 @@ def _estimate(train: Train, lengths: _Lengths, rows: int) -> Estimate | None:
     return estimate(train, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
 
 
-def _world(train: Train) -> int:
+def _world(train: TrainConfig) -> int:
     import torch
 
     processes = train.launch.processes
@@ -162,7 +162,7 @@ def _disk_problems(dataset_dir: Path, needed: Estimate | None) -> list[Problem]:
     return [Problem(str(dataset_dir.parent), "run_dir", found, allowed, "Free some space or choose another --run-dir")]
 
 
-def _tell_memory(train: Train, needed: Estimate | None, lengths: _Lengths, reporter: Reporter) -> None:
+def _tell_memory(train: TrainConfig, needed: Estimate | None, lengths: _Lengths, reporter: Reporter) -> None:
     if needed is None:
         return
     import torch

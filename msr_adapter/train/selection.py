@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Selection
+from msr_adapter.config.schema import SelectionConfig
 from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 
@@ -30,7 +30,7 @@ _QUIET = Reporter(quiet=True)
 class Chooser:
     """Judges checkpoints and says which is best, and when there is no use in going on."""
 
-    selection: Selection
+    selection: SelectionConfig
     judge: Judge
     reporter: Reporter
     points: dict[int, Judgement] = field(default_factory=dict)

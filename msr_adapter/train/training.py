@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import path_stamp, write_json
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.early_stop import FOLDER, Desk
 from msr_adapter.llamafactory.launcher import Beside, Trained, launch, told
-from msr_adapter.llamafactory.nodes import Place, by_hand, find_place
-from msr_adapter.llamafactory.rendezvous import MEETING, announced, join
+from msr_adapter.llamafactory.nodes import Node, by_hand, find_place
+from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
 from msr_adapter.llamafactory.training_usage import MemoryWatch, descendants, measures
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.versions import require_versions
@@ -38,7 +38,7 @@ _MEMORY_EVERY = 5
 
 
 def bring_to_end(
-    train: Train, place: Place, work: Working, run_dir: Path, chooser: Chooser | None, reporter: Reporter
+    train: TrainConfig, place: Node, work: Working, run_dir: Path, chooser: Chooser | None, reporter: Reporter
 ) -> Trained:
     """Train, from the last checkpoint in ``work`` if there is one, and return what was trained.
 
@@ -56,7 +56,7 @@ def bring_to_end(
             return told(read_state(checkpoints(work.model)[start]))
     before = read_state(checkpoints(work.model)[start]).get("num_input_tokens_seen", 0) if start else 0
     watch = _Watch(work, patient, keep_weights=chooser is not None, gpu=place.gpus > 0)
-    with announced(run_dir / MEETING, work.yaml, place):
+    with announced(run_dir / RENDEZVOUS, work.yaml, place):
         trained = launch(
             work.yaml, work.model, method=train.method, small=is_small(train.model), place=place, reporter=reporter,
             start=start, beside=watch.beside(),
@@ -115,7 +115,7 @@ Its result goes to output_dir, which must not hold a model yet."""
 
 
 def train(
-    train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter,
+    train: TrainConfig, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter,
     unfinished: Path | None = None, judge: Judge | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the recommender into ``out/model`` and return counts and losses; `train.log` and `train.yaml` beside it.
@@ -168,14 +168,14 @@ def _select(chooser: Chooser | None, work: Working, trained: Trained, out: Path)
     return selected
 
 
-def content(train: Train, data_dir: Path, dataset_dir: Path, origin: Weights) -> list[Any]:
+def content(train: TrainConfig, data_dir: Path, dataset_dir: Path, origin: Weights) -> list[Any]:
     """Identify the rows, the pictures and the weights that a training starts from, wherever they lie."""
     stamps = [path_stamp(dataset_dir), path_stamp(data_dir / "items.parquet"), model_stamp(train.model)]
     return [*stamps, *origin.stamps()]
 
 
 def write_training_yaml(
-    train: Train, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter | None = None
+    train: TrainConfig, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter | None = None
 ) -> Path:
     """Check the rows as `train` does, write ``out/train.yaml`` and return its path; trains nothing.
 
@@ -188,12 +188,12 @@ def write_training_yaml(
     return out / YAML
 
 
-def commands_by_hand(train: Train, yaml: Path) -> list[str]:
+def commands_by_hand(train: TrainConfig, yaml: Path) -> list[str]:
     """Return the shell commands that train ``yaml`` without msr: one for each machine, in their order."""
     return by_hand(first_place(train), yaml)
 
 
-def first_place(train: Train) -> Place:
+def first_place(train: TrainConfig) -> Node:
     """Return the first machine's place, on a machine that is like it; where none is known, it is called FIRST_HOST."""
     import torch
 
@@ -202,7 +202,7 @@ def first_place(train: Train) -> Place:
     return find_place(train.launch, environment, torch.cuda.device_count())
 
 
-def join_training(train: Train, run_dir: Path, reporter: Reporter) -> bool:
+def join_training(train: TrainConfig, run_dir: Path, reporter: Reporter) -> bool:
     """Train beside the first machine in ``run_dir`` and return True; False on the first one, which does all else."""
     if train.launch.nodes == 1 or (place := training_place(train)).rank == 0:
         return False
@@ -210,7 +210,7 @@ def join_training(train: Train, run_dir: Path, reporter: Reporter) -> bool:
     return True
 
 
-def training_place(train: Train) -> Place:
+def training_place(train: TrainConfig) -> Node:
     """Return this machine's part in the training; imports torch. Raises `UserError` where it has none."""
     import torch
 
@@ -218,7 +218,7 @@ def training_place(train: Train) -> Place:
 
 
 def _config(
-    train: Train, place: Place, data_dir: Path, dataset_dir: Path, seed: int, output_dir: Path
+    train: TrainConfig, place: Node, data_dir: Path, dataset_dir: Path, seed: int, output_dir: Path
 ) -> dict[str, Any]:
     return training_config(train, data_dir, dataset_dir, output_dir, seed, cuda=place.gpus > 0, world=place.world)
 

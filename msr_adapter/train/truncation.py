@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows, Codes
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.row_lengths import UNREADABLE, Asked, Measurer, measuring
+from msr_adapter.llamafactory.row_lengths import UNREADABLE, Measurer, MeasureRequest, measuring
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts, neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
@@ -29,7 +29,7 @@ _JOINERS = "\u200c\u200d"
 
 
 @dataclass
-class Summary:
+class TruncatedSummary:
     """A text of whole tokens from its beginning."""
 
     text: str
@@ -84,13 +84,13 @@ class Listed:
         return self.tell(self.items[len(self.items) - self.kept :])
 
 
-Shortened = Summary | Listed
+Shortened = TruncatedSummary | Listed
 
 
-def summary(text: str, tokenizer: Any) -> Summary:
+def summary(text: str, tokenizer: Any) -> TruncatedSummary:
     """Return ``text`` ready to be cut between tokens of ``tokenizer``."""
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return Summary(text, [tuple(pair) for pair in read["offset_mapping"]])
+    return TruncatedSummary(text, [tuple(pair) for pair in read["offset_mapping"]])
 
 
 def _boundary(text: str, end: int) -> int:
@@ -137,8 +137,8 @@ class _Example:
     """Tokens of its longest prompt beyond the limit, now."""
 
 
-def fit_preferences(
-    train: Train, data_dir: Path, users_dir: Path, histories: Histories, prompts: Prompts, out: Path,
+def truncate_summaries(
+    train: TrainConfig, data_dir: Path, users_dir: Path, histories: Histories, prompts: Prompts, out: Path,
     reporter: Reporter, *, splits: Sequence[str] = SPLITS, workers: int | None = None,
     encoder: Encoder | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -181,7 +181,7 @@ class _Fitting:
     """One split: measured, then cut in rounds until all is short enough."""
 
     def __init__(
-        self, train: Train, rows: CandidateRows, encoder: Encoder, prompts: Prompts, histories: Histories,
+        self, train: TrainConfig, rows: CandidateRows, encoder: Encoder, prompts: Prompts, histories: Histories,
         data_dir: Path, texts: pa.Table,
     ) -> None:  # fmt: skip
         self._limit, self._rows, self._encoder, self._prompts = train.cutoff_len, rows, encoder, prompts
@@ -218,10 +218,10 @@ class _Fitting:
         _refuse_unreadable(measurer, lengths)
         return np.maximum.reduceat(lengths, self._firsts())
 
-    def _asked(self) -> Iterator[Asked]:
+    def _asked(self) -> Iterator[MeasureRequest]:
         for begin in range(0, len(self._rows), _CHUNK):
             taken = self._rows.take(np.arange(begin, min(begin + _CHUNK, len(self._rows))))
-            yield from (Asked(row.prompt, self._said, (row.image.path,) if row.image else ()) for row in taken)
+            yield from (MeasureRequest(row.prompt, self._said, (row.image.path,) if row.image else ()) for row in taken)
 
     def _firsts(self) -> Codes:
         return np.flatnonzero(np.diff(self._rows.examples, prepend=-1))
@@ -271,11 +271,11 @@ class _Fitting:
             one.over = int(lengths[begin : begin + len(one.rows)].max()) - self._limit
             begin += len(one.rows)
 
-    def _again(self, one: _Example) -> Iterator[Asked]:
+    def _again(self, one: _Example) -> Iterator[MeasureRequest]:
         text = one.text.now()
         for row, title in zip(self._rows.take(one.rows), self._rows.titles(one.rows), strict=True):
             prompt = self._prompts.recommend(text, title, row.image is not None)
-            yield Asked(prompt, self._said, (row.image.path,) if row.image else ())
+            yield MeasureRequest(prompt, self._said, (row.image.path,) if row.image else ())
 
 
 def _refuse_unreadable(measurer: Measurer, lengths: Codes) -> None:

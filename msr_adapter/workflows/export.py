@@ -11,17 +11,17 @@ import numpy as np
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.outputs import protected_by, require_folder
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import atomic_folder, write_json, write_text
-from msr_adapter.pipeline.context import preferences_dir, prompts_of
-from msr_adapter.pipeline.resolve import settle
+from msr_adapter.pipeline.context import prompts_of, user_summaries_dir
+from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
 from msr_adapter.progress import Reporter
 
 
-def stated_licence(model: ModelRef) -> str:
+def stated_licence(model: ModelConfig) -> str:
     """Return the licence that the base model's own card states, or nothing; looks at local files alone."""
     from msr_adapter.llamafactory.families import model_file
 
@@ -119,7 +119,7 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
         found = "a reward model: its value head has no place in a model folder"
         raise UserError(Problem(loaded.where("train.objective"), "train.objective", found, "sft, dpo or kto"))
     run(loaded, ("train", "evaluate"), reporter=reporter)  # for a server's scores alone, nothing is trained
-    loaded = settle(loaded, download=True)
+    loaded = resolve_models(loaded, download=True)
     with atomic_folder(out) as partial:
         exported = _write(loaded, partial, dtype, licence, reporter)
     return Exported(out, *exported)
@@ -163,7 +163,7 @@ def _write(
 
 
 def _check(
-    loaded: LoadedPipeline, folder: RunFolder, exported: ModelRef, reporter: Reporter
+    loaded: LoadedPipeline, folder: RunFolder, exported: ModelConfig, reporter: Reporter
 ) -> tuple[int, float | None]:
     """Score the first candidates with the exported model; return how many, and the largest difference in log-odds.
 
@@ -177,7 +177,7 @@ def _check(
         reporter.note("not compared: a server scored")
         return 0, None
     train = loaded.pipeline.train
-    prompts, preferences = prompts_of(loaded.pipeline), preferences_dir(loaded.pipeline, folder)
+    prompts, preferences = prompts_of(loaded.pipeline), user_summaries_dir(loaded.pipeline, folder)
     rows = CandidateRows(folder.stage("data"), preferences, prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]

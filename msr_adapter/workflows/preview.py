@@ -12,7 +12,7 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.chains import Chains
 from msr_adapter.pipeline.context import cache_path, prompts_of
-from msr_adapter.pipeline.resolve import settle
+from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import release
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import plan, run
@@ -25,7 +25,7 @@ from msr_adapter.summarize.cost_estimate import Counter, Planned, look_ahead, sp
 LABELS = {"items": "item summaries", "users": "user summaries"}
 
 
-def forecast_summaries(loaded: LoadedPipeline, stages: Sequence[str], reporter: Reporter) -> dict[str, dict[str, Any]]:
+def estimate_summaries(loaded: LoadedPipeline, stages: Sequence[str], reporter: Reporter) -> dict[str, dict[str, Any]]:
     """Return stage -> its outlook and one ``line`` that says it; the data stage is brought up to date, no model loaded.
 
     A stage in mode `none` asks nothing. Before the item summaries are written, users are counted with the most that
@@ -51,7 +51,7 @@ def preview_summaries(
 @contextmanager
 def _looking(loaded: LoadedPipeline, reporter: Reporter) -> "Iterator[_View]":
     run(loaded, ("data",), reporter=reporter)
-    loaded = settle(loaded, download=True)  # as the stages do: a request is known by its template too
+    loaded = resolve_models(loaded, download=True)  # as the stages do: a request is known by its template too
     folder = RunFolder(loaded.run_dir)
     with folder.locked(), CompletionCache(cache_path(loaded.pipeline, folder)) as cache:
         yield _View(loaded, folder, cache)

@@ -10,7 +10,7 @@ import torch
 
 from msr_adapter.backends import BACKENDS, make_backend
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Backend, Failure, Image, Request
 from msr_adapter.llamafactory.encoder import collate
@@ -269,7 +269,7 @@ def test_model_paths(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         resolve_model(str(tmp_path / "absent"))
     assert is_small(model_ref())
-    assert not is_small(ModelRef(path="Org/Name"))
+    assert not is_small(ModelConfig(path="Org/Name"))
 
 
 def test_the_backends() -> None:

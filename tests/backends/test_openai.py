@@ -17,16 +17,16 @@ from pydantic import ValidationError
 from msr_adapter.backends import make_backend
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.retry import Attempts, retry_after
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Image, Request
 from msr_adapter.llamafactory.weights import Weights
 from tests.support.misbehaving_server import Served, serving
 
 
-def model(served: Served, **server: object) -> ModelRef:
+def model(served: Served, **server: object) -> ModelConfig:
     quick = {"url": served.url, "first_wait": 0.01, "longest_wait": 0.05, "timeout": 5, "retries": 3}
-    return ModelRef(path="served", backend="server", server=Server.model_validate(quick | server))
+    return ModelConfig(path="served", backend="server", server=ServerConfig.model_validate(quick | server))
 
 
 def asks(backend: ServerBackend, *prompts: str) -> list[Request]:
@@ -215,16 +215,16 @@ def test_scoring_is_refused() -> None:
 
 def test_a_server_needs_an_address_and_takes_no_weights(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"needs server\.url"):
-        ModelRef(path="m", backend="server")
+        ModelConfig(path="m", backend="server")
     with pytest.raises(ValidationError):
-        Server(url="localhost:8000")
+        ServerConfig(url="localhost:8000")
     with pytest.raises(ValueError, match="trained weights"):
         make_backend(model(Served(url="http://one.example/v1")), Weights(tmp_path))
 
 
 @given(st.integers(0, 40), st.none() | st.floats(0, 1e9))
 def test_no_pause_is_longer_than_allowed(attempt: int, asked: float | None) -> None:
-    server = Server(url="http://x", first_wait=1, longest_wait=60)
+    server = ServerConfig(url="http://x", first_wait=1, longest_wait=60)
     pause = Attempts(server)._pause(attempt, asked)
     assert 0 <= pause <= 66
     if asked is not None:

@@ -15,7 +15,7 @@ import yaml
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.openai import ServerBackend
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import bundled, bundled_model, file_digest
 from msr_adapter.generation import Completion, Image, Request
@@ -73,12 +73,12 @@ def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> Non
 
 
 def served(url: str, key_variable: str | None = "MSR_TEST_KEY") -> ServerBackend:
-    server = Server(url=url, key_variable=key_variable, concurrency=3, retries=1, first_wait=0.1)
-    return ServerBackend(ModelRef(path="tiny", backend="server", server=server))
+    server = ServerConfig(url=url, key_variable=key_variable, concurrency=3, retries=1, first_wait=0.1)
+    return ServerBackend(ModelConfig(path="tiny", backend="server", server=server))
 
 
 def local() -> HuggingFaceBackend:
-    return HuggingFaceBackend(ModelRef(path="tiny", default_system="", image_max_pixels=3136))
+    return HuggingFaceBackend(ModelConfig(path="tiny", default_system="", image_max_pixels=3136))
 
 
 def test_a_real_server_gives_the_texts_of_the_model_loaded_here(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from msr_adapter.backends import make_backend, make_server_scorer
 from msr_adapter.backends.logprobs import read_odds
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.llamafactory.encoder import Encoder
@@ -63,9 +63,9 @@ def behave(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         setattr(served, name, value)
 
 
-def scorer(served: Serving, taught: ModelRef | None = None, **server: Any) -> ServerBackend:
+def scorer(served: Serving, taught: ModelConfig | None = None, **server: Any) -> ServerBackend:
     settings = {"url": served.url, "top_logprobs": WHOLE, "retries": 0, "first_wait": 0.01, **server}
-    model = ModelRef(path="ours", backend="server", server=Server.model_validate(settings))
+    model = ModelConfig(path="ours", backend="server", server=ServerConfig.model_validate(settings))
     made = make_server_scorer(model, taught or model_ref(), BASE)
     assert isinstance(made, ServerBackend)
     return made

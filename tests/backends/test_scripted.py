@@ -4,7 +4,7 @@ import math
 
 from msr_adapter.backends import make_backend
 from msr_adapter.backends.scripted import ScriptedBackend
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Request
 
 
@@ -25,5 +25,5 @@ def test_text_follows_the_rule_within_its_budget() -> None:
 
 
 def test_trained_and_untrained_differ_by_identity() -> None:
-    model = ModelRef(path="tiny", backend="scripted")
+    model = ModelConfig(path="tiny", backend="scripted")
     assert make_backend(model).identity == ScriptedBackend().identity != ScriptedBackend(trained=True).identity

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter import schema
 from msr_adapter.cli import app
-from msr_adapter.config.schema import Confidence, Protocol
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.comparison import compare
 from msr_adapter.evaluate.judging import judge
@@ -242,7 +242,7 @@ def test_wrong_arguments(runs: Path, monkeypatch: pytest.MonkeyPatch, arguments:
 def test_false_alarms_over_many_models_are_held_down_by_holm() -> None:
     generator, alarms, raw = np.random.default_rng(0), 0, 0
     labels, offsets = np.tile(np.eye(5, dtype=np.int8)[0], 40), np.arange(41) * 5
-    protocol = Protocol(name="x", metrics=("mrr",), k=(5,), confidence=Confidence(samples=100))
+    protocol = ProtocolConfig(name="x", metrics=("mrr",), k=(5,), confidence=ConfidenceConfig(samples=100))
     rows = pa.table(
         {"example_id": np.repeat(np.arange(40), 5), "item_id": ["i"] * 200, "label": labels}, schema=schema.CANDIDATES
     )

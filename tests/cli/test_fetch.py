@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import Images, KCore
+from msr_adapter.config.schema import ImagesConfig, KCoreConfig
 from msr_adapter.data.images.download import wanted_images
 from msr_adapter.errors import UserError
 from tests.support.data_builders import build_in, random_rows, table_data, write_csv
@@ -121,7 +121,7 @@ def test_an_unfetched_pipeline_says_which_command_is_missing(tmp_path: Path, ser
 
 def test_only_the_kept_catalogue_is_wanted(tmp_path: Path) -> None:
     rows = [*random_rows(10, 4, 3), ("once", "rare", 5)]
-    data = table_data(tmp_path, rows, images=Images(), k_core=KCore(items=2))
+    data = table_data(tmp_path, rows, images=ImagesConfig(), k_core=KCoreConfig(items=2))
     url = "http://shop.example/x.png"
     items = write_csv(
         tmp_path / "items.csv", ["item", "title", "image"], [(i, "", url) for i in ("i000", "rare", "new")]

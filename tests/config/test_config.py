@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import MicroLensSource, Protocol, ShopSource, TableSource
+from msr_adapter.config.schema import MicroLensSourceConfig, ProtocolConfig, SyntheticSourceConfig, TableSourceConfig
 from msr_adapter.config.yaml_tree import Source, parse
 from msr_adapter.errors import Problem, UserError
 from tests.support.paths import ROOT
@@ -79,7 +79,7 @@ def test_the_minimal_pipeline_gets_defaults_and_the_name_of_its_file(tmp_path: P
     assert loaded.run_dir == tmp_path / "runs" / "first"
     assert loaded.origin == tmp_path / "sub" / "first.yaml"
     assert loaded.pipeline.train.learning_rate == 1e-4
-    assert loaded.pipeline.evaluate.protocol == Protocol(name="next-item")
+    assert loaded.pipeline.evaluate.protocol == ProtocolConfig(name="next-item")
 
 
 def test_the_resolved_config_is_json_and_loads_to_the_same_pipeline() -> None:
@@ -117,12 +117,14 @@ def test_lists_replace_they_do_not_merge() -> None:
 def test_a_source_of_another_kind_replaces_the_whole_source(tmp_path: Path) -> None:
     write("a.yaml", MINIMAL.replace("{kind: shop}", "{kind: shop, users: 40, noise: 0}"))
     write("b.yaml", "extends: a.yaml\ndata: {source: {kind: table, interactions: log.csv}}\n")
-    assert load_pipeline("b.yaml").pipeline.data.source == TableSource(kind="table", interactions=tmp_path / "log.csv")
+    assert load_pipeline("b.yaml").pipeline.data.source == TableSourceConfig(
+        kind="table", interactions=tmp_path / "log.csv"
+    )
     sets = ["data.source.interactions=x.csv", "data.source.kind=table"]
-    assert load_pipeline("a.yaml", sets).pipeline.data.source == TableSource(
+    assert load_pipeline("a.yaml", sets).pipeline.data.source == TableSourceConfig(
         kind="table", interactions=tmp_path / "x.csv"
     )
-    assert load_pipeline("a.yaml", ["data.source.users=50"]).pipeline.data.source == ShopSource(
+    assert load_pipeline("a.yaml", ["data.source.users=50"]).pipeline.data.source == SyntheticSourceConfig(
         kind="shop", users=50, noise=0
     )
 
@@ -139,7 +141,7 @@ def test_relative_paths_start_from_the_yaml_that_names_them(tmp_path: Path) -> N
     write("base/a.yaml", text + "templates: texts\n")
     write("b/c.yaml", "extends: ../base/a.yaml\ntrain: {model: {path: ./weights}}\n")
     loaded = load_pipeline("b/c.yaml", ["summarize.users.model.path=../llm"]).pipeline
-    assert loaded.data.source == MicroLensSource(
+    assert loaded.data.source == MicroLensSourceConfig(
         kind="microlens", pairs=tmp_path / "base/logs/pairs.tsv", titles=Path("/abs/titles.csv")
     )
     assert loaded.data.images.folder == tmp_path / "covers"
@@ -179,22 +181,22 @@ def test_a_protocol_is_a_name_a_path_or_a_change_to_one() -> None:
     changed = load_pipeline("b.yaml", ["evaluate.protocol.k=[1, 2]"]).pipeline.evaluate.protocol
     assert (changed.name, changed.k, changed.negatives.count, changed.confidence.samples) == ("mine", (1, 2), 7, 500)
     other = load_pipeline("b.yaml", ["evaluate.protocol=next-item"]).pipeline.evaluate.protocol
-    assert other == Protocol(name="next-item")
+    assert other == ProtocolConfig(name="next-item")
 
 
 def test_an_inline_protocol_needs_no_file() -> None:
     write("a.yaml", MINIMAL.replace("protocol: next-item", "protocol: {name: own, k: [1]}"))
-    assert load_pipeline("a.yaml").pipeline.evaluate.protocol == Protocol(name="own", k=(1,))
+    assert load_pipeline("a.yaml").pipeline.evaluate.protocol == ProtocolConfig(name="own", k=(1,))
 
 
 def test_an_existing_file_wins_over_a_bundled_name() -> None:
     write("microlens-50k", MINIMAL)
-    assert isinstance(load_pipeline("microlens-50k").pipeline.data.source, ShopSource)
+    assert isinstance(load_pipeline("microlens-50k").pipeline.data.source, SyntheticSourceConfig)
 
 
 def test_a_folder_of_a_bundled_name_does_not_hide_it() -> None:
     Path("microlens-50k").mkdir()
-    assert isinstance(load_pipeline("microlens-50k").pipeline.data.source, MicroLensSource)
+    assert isinstance(load_pipeline("microlens-50k").pipeline.data.source, MicroLensSourceConfig)
 
 
 def test_where_names_the_line_that_set_a_key() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
-from msr_adapter.config.schema import Source
+from msr_adapter.config.schema import SourceConfig
 from msr_adapter.pipeline import check
 from tests.support.reader_fixtures import amazon_jsonl, microlens_csv, official
 
@@ -41,7 +41,7 @@ NUMBERS: Mapping[str, Mapping[str, Any]] = {
     | {"data.k_core": {"users": 1, "items": 1}, "data.source.kind": "mllm-msr-amazon", "split.kind": "column",
        "evaluate.protocol.name": "released-code-amazon", "evaluate.protocol.target": "last", "split.max_history": 10},
 }  # fmt: skip
-FILES: Mapping[str, Callable[[Path], Source]] = {
+FILES: Mapping[str, Callable[[Path], SourceConfig]] = {
     "microlens": microlens_csv, "amazon-2023": amazon_jsonl, "mllm-msr-amazon": official,
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from msr_adapter import schema
 from msr_adapter.cli import app
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.evaluate.judging import judge, protocol_digest
 from msr_adapter.files import bundled
@@ -31,7 +31,7 @@ def pipeline(tmp_path: Path) -> Path:
     return tmp_path / "scripted.yaml"
 
 
-def built(pipeline: Path, name: str) -> tuple[Protocol, Path]:
+def built(pipeline: Path, name: str) -> tuple[ProtocolConfig, Path]:
     sets = (f"evaluate.protocol={name}", "data.source.items=200", "evaluate.protocol.negatives.pool=150")
     loaded = load_pipeline(str(pipeline), sets, pipeline.parent / name)
     run(loaded, ("data",), reporter=Reporter(quiet=True))
@@ -99,9 +99,9 @@ def test_the_paper_protocol_has_the_papers_three_numbers(pipeline: Path) -> None
 
 def test_the_released_target_is_flagged(tmp_path: Path) -> None:
     made = make_run(tmp_path)
-    findings = made.evaluate(Protocol(name="p", target="most-popular-last", slices=()))["findings"]
+    findings = made.evaluate(ProtocolConfig(name="p", target="most-popular-last", slices=()))["findings"]
     assert [one["severity"] for one in findings if "6 most popular items" in one["text"]] == ["warning"]
-    made.evaluate(Protocol(name="p", slices=()))
+    made.evaluate(ProtocolConfig(name="p", slices=()))
     assert not [one for one in made.metrics()["findings"] if "6 most popular items" in one["text"]]
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from msr_adapter.config.messages import allowed, kind_of, models_of
-from msr_adapter.config.schema import Model, Pipeline
+from msr_adapter.config.schema import PipelineConfig, StrictModel
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "configuration.md"
@@ -35,19 +35,19 @@ at once. (The tables are written from the models in `msr_adapter/config/models/`
 
 def reference() -> str:
     """Return the page: one table per model, in the order in which a pipeline names them."""
-    places: dict[type[Model], list[str]] = {}
-    collect(Pipeline, "", places)
+    places: dict[type[StrictModel], list[str]] = {}
+    collect(PipelineConfig, "", places)
     return HEADER + "".join(section(model, where) for model, where in places.items())
 
 
-def collect(model: type[Model], place: str, places: dict[type[Model], list[str]]) -> None:
+def collect(model: type[StrictModel], place: str, places: dict[type[StrictModel], list[str]]) -> None:
     places.setdefault(model, []).append(place)
     for key, field in model.model_fields.items():
         for inner in models_of(field.annotation):
             collect(inner, f"{place}.{key}".removeprefix("."), places)
 
 
-def section(model: type[Model], places: list[str]) -> str:
+def section(model: type[StrictModel], places: list[str]) -> str:
     title = ", ".join(f"`{place}`" for place in places) if places != [""] else "Top level"
     if len(model_alternatives(model)) > 1:
         title += f" with `kind: {kind_of(model)}`"
@@ -55,10 +55,10 @@ def section(model: type[Model], places: list[str]) -> str:
     return f"\n## {title}\n\n{model.__doc__}\n\n| key | value | default | |\n|---|---|---|---|\n{rows}"
 
 
-def model_alternatives(model: type[Model]) -> tuple[type[Model], ...]:
-    from msr_adapter.config.schema import Data
+def model_alternatives(model: type[StrictModel]) -> tuple[type[StrictModel], ...]:
+    from msr_adapter.config.schema import DataConfig
 
-    source = models_of(Data.model_fields["source"].annotation)
+    source = models_of(DataConfig.model_fields["source"].annotation)
     return source if model in source else ()
 
 
@@ -70,7 +70,7 @@ def row(key: str, field: FieldInfo) -> str:
 def default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
-    return "its defaults" if isinstance(field.default, Model) else f"`{plain(field.default)}`"
+    return "its defaults" if isinstance(field.default, StrictModel) else f"`{plain(field.default)}`"
 
 
 def plain(value: Any) -> str:
@@ -88,8 +88,8 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_key_is_explained() -> None:
-    places: dict[type[Model], list[str]] = {}
-    collect(Pipeline, "", places)
+    places: dict[type[StrictModel], list[str]] = {}
+    collect(PipelineConfig, "", places)
     assert len(places) > 15
     fields = [(model, key, field) for model in places for key, field in model.model_fields.items()]
     assert [f"{model.__name__}.{key}" for model, key, field in fields if not field.description] == []

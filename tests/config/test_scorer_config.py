@@ -11,7 +11,7 @@ from msr_adapter.errors import UserError
 from msr_adapter.pipeline import WHOLE, check, look_deep, plan, run
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.recommend import Wanted
+from msr_adapter.workflows.recommend import RecommendRequest
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.workflows.test_recommend import write_pipeline
 
@@ -61,7 +61,7 @@ def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -
 
 def test_recommending_asks_the_scorer(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
-    wanted = Wanted(None, "popular:4", 2, tmp_path / "recs.parquet")
+    wanted = RecommendRequest(None, "popular:4", 2, tmp_path / "recs.parquet")
     counts = recommend(load(tmp_path, SCRIPTED), wanted, Reporter(quiet=True))
     rows = schema.read_table(wanted.out, schema.RECOMMENDATIONS).to_pylist()
     assert (counts["rows"], counts["scores"]["bounded"]) == (20, 0)

@@ -9,18 +9,18 @@ import pytest
 from PIL import Image
 
 from msr_adapter.config.schema import (
-    Data,
-    Images,
-    KCore,
-    Limit,
-    MicroLensSource,
-    Negatives,
-    Protocol,
-    ShopSource,
-    Split,
-    TableSource,
+    DataConfig,
+    ImagesConfig,
+    KCoreConfig,
+    LimitConfig,
+    MicroLensSourceConfig,
+    NegativesConfig,
+    ProtocolConfig,
+    SplitConfig,
+    SyntheticSourceConfig,
+    TableSourceConfig,
 )
-from msr_adapter.data import check, source_stamp
+from msr_adapter.data import check_data, source_stamp
 from msr_adapter.data.audit.thresholds import RULES
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
@@ -48,7 +48,7 @@ def test_tables_of_a_small_log_by_hand(tmp_path: Path) -> None:
     first = [("u1", "a", 3), ("u1", "g", 9), ("u1", "c", 5), ("u1", "b", 4)]
     rows = [*first, ("u2", "d", 1), ("u2", "e", 2), ("u2", "d", 9), ("u3", "e", 7)]
     data = table_data(tmp_path, rows, {"a": "A", "b": "B", "c": "C", "d": "D", "e": " E ", "f": "F", "g": "G"})
-    built = build_in(tmp_path, data, Split(kind="leave-last-out"), negatives=2)
+    built = build_in(tmp_path, data, SplitConfig(kind="leave-last-out"), negatives=2)
     assert [tuple(row.values()) for row in built.rows("interactions")] == [
         ("u1", "a", 3000, True), ("u1", "b", 4000, True), ("u1", "c", 5000, False), ("u1", "g", 9000, False),
         ("u2", "d", 1000, True), ("u2", "e", 2000, False), ("u3", "e", 7000, True),
@@ -70,14 +70,14 @@ def test_a_split_that_gets_no_example_stops_the_build(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"split: no train example .* leave-last-out takes one from a log of at least 4 interactions"
     ):
-        build_in(tmp_path, data, Split(kind="leave-last-out"), negatives=1)
+        build_in(tmp_path, data, SplitConfig(kind="leave-last-out"), negatives=1)
     with pytest.raises(UserError, match="no test example from 2 users"):
-        build_in(tmp_path / "2", data, Split(), negatives=1)
+        build_in(tmp_path / "2", data, SplitConfig(), negatives=1)
 
 
 def test_shares_of_zero_are_as_configured(tmp_path: Path) -> None:
     data = table_data(tmp_path, random_rows(10, 12, 4))
-    built = build_in(tmp_path, data, Split(fractions=(0, 0, 1)))
+    built = build_in(tmp_path, data, SplitConfig(fractions=(0, 0, 1)))
     assert {row["split"] for row in built.rows("examples")} == {"test"}
     assert all(row["popularity"] == 0 for row in built.rows("items"))
     assert "split.fractions leaves no user to train, as configured." in [f["text"] for f in built.audit["findings"]]
@@ -131,7 +131,7 @@ def test_the_order_of_rows_changes_no_table(tmp_path: Path) -> None:
     rows = random_rows(60, 20, 6)
     shuffled = list(rows)
     random.Random(1).shuffle(shuffled)
-    settings = {"k_core": KCore(users=2, items=2), "limit": Limit(users=30)}
+    settings = {"k_core": KCoreConfig(users=2, items=2), "limit": LimitConfig(users=30)}
     one = build_in(tmp_path / "1", table_data(tmp_path / "1", rows, **settings))
     two = build_in(tmp_path / "2", table_data(tmp_path / "2", shuffled, **settings))
     assert one.result == two.result
@@ -156,8 +156,8 @@ def test_hostile_titles_arrive_as_data(tmp_path: Path) -> None:
 
 
 def test_a_shop_has_covers_and_true_tastes(tmp_path: Path) -> None:
-    source = ShopSource(kind="shop", users=60, items=40, interactions_per_user=8)
-    built = build_in(tmp_path, Data(source=source), negatives=4, seed=3)
+    source = SyntheticSourceConfig(kind="shop", users=60, items=40, interactions_per_user=8)
+    built = build_in(tmp_path, DataConfig(source=source), negatives=4, seed=3)
     shop = generate(60, 40, 8, source.noise, 3)
     items = {row["item_id"]: row for row in built.rows("items")}
     for item in list(items)[:5]:
@@ -182,9 +182,9 @@ def test_too_few_items_for_the_negatives(tmp_path: Path) -> None:
 
 
 def test_check_and_build_name_every_missing_file_at_once(tmp_path: Path) -> None:
-    source = TableSource(kind="table", interactions=tmp_path / "log.csv", items=tmp_path / "items.csv")
-    data = Data(source=source, images=Images(folder=tmp_path / "covers"))
-    problems = [str(problem) for problem in check(data)]
+    source = TableSourceConfig(kind="table", interactions=tmp_path / "log.csv", items=tmp_path / "items.csv")
+    data = DataConfig(source=source, images=ImagesConfig(folder=tmp_path / "covers"))
+    problems = [str(problem) for problem in check_data(data)]
     assert [text.split(": no such")[0] for text in problems] == [
         f"{tmp_path / 'log.csv'} data.source.interactions",
         f"{tmp_path / 'items.csv'} data.source.items",
@@ -197,17 +197,17 @@ def test_check_and_build_name_every_missing_file_at_once(tmp_path: Path) -> None
 
 def test_check_wants_a_folder_when_a_missing_image_is_an_error(tmp_path: Path) -> None:
     data = table_data(tmp_path, random_rows(4, 5, 3))
-    strict = data.model_copy(update={"images": Images(missing="error")})
-    file = data.model_copy(update={"images": Images(folder=tmp_path / "log.csv")})
-    assert check(data) == []
-    assert "data.images.folder: not given" in str(check(strict)[0])
-    assert "not a folder" in str(check(file)[0])
+    strict = data.model_copy(update={"images": ImagesConfig(missing="error")})
+    file = data.model_copy(update={"images": ImagesConfig(folder=tmp_path / "log.csv")})
+    assert check_data(data) == []
+    assert "data.images.folder: not given" in str(check_data(strict)[0])
+    assert "not a folder" in str(check_data(file)[0])
 
 
 def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
     covers = tmp_path / "covers"
     covers.mkdir()
-    data = table_data(tmp_path, random_rows(4, 5, 3), {"i000": "x"}, images=Images(folder=covers))
+    data = table_data(tmp_path, random_rows(4, 5, 3), {"i000": "x"}, images=ImagesConfig(folder=covers))
     seen = [json.dumps(source_stamp(data))]
     for change in (
         lambda: Image.new("RGB", (2, 2)).save(covers / "i000.png"),
@@ -218,7 +218,7 @@ def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
         seen.append(json.dumps(source_stamp(data)))
     assert len(set(seen)) == 4
     assert source_stamp(data)["interactions"] is None
-    assert source_stamp(Data(source=ShopSource(kind="shop"))).keys() == {"title_rules"}
+    assert source_stamp(DataConfig(source=SyntheticSourceConfig(kind="shop"))).keys() == {"title_rules"}
 
 
 def microlens() -> Path:
@@ -230,13 +230,13 @@ def microlens() -> Path:
 
 def test_the_real_microlens_50k(tmp_path: Path) -> None:
     folder = microlens()
-    source = MicroLensSource(
+    source = MicroLensSourceConfig(
         kind="microlens",
         pairs=folder / "MicroLens-50k_pairs.tsv",
         titles=folder / "MicroLens-50k_titles.csv",
     )
-    data = Data(source=source, k_core=KCore(users=7, items=5))
-    assert check(data) == []
+    data = DataConfig(source=source, k_core=KCoreConfig(users=7, items=5))
+    assert check_data(data) == []
     built = build_in(tmp_path, data, negatives=20)
     counts, splits = built.counts, built.result["splits"]
     assert (counts["users_read"], counts["interactions_read"], counts["items_read"]) == (50_000, 359_708, 19_220)
@@ -253,19 +253,25 @@ def test_the_real_microlens_50k(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "auc", "severity"),
     [
-        (Protocol(name="published", target="most-popular-last", negatives=Negatives(count=20)), 0.79, "warning"),
-        (Protocol(name="matched", negatives=Negatives(kind="popularity-matched", count=20)), 0.5, None),
+        (
+            ProtocolConfig(name="published", target="most-popular-last", negatives=NegativesConfig(count=20)),
+            0.79,
+            "warning",
+        ),
+        (ProtocolConfig(name="matched", negatives=NegativesConfig(kind="popularity-matched", count=20)), 0.5, None),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_what_popularity_alone_reaches_on_microlens_50k(
-    tmp_path: Path, protocol: Protocol, auc: float, severity: str | None
+    tmp_path: Path, protocol: ProtocolConfig, auc: float, severity: str | None
 ) -> None:
     folder = microlens()
-    source = MicroLensSource(
+    source = MicroLensSourceConfig(
         kind="microlens", pairs=folder / "MicroLens-50k_pairs.tsv", titles=folder / "MicroLens-50k_titles.csv"
     )
-    built = build_in(tmp_path, Data(source=source, k_core=KCore(users=7, items=5)), Split(max_history=5), protocol)
+    built = build_in(
+        tmp_path, DataConfig(source=source, k_core=KCoreConfig(users=7, items=5)), SplitConfig(max_history=5), protocol
+    )
     assert built.audit["statistics"]["shortcuts"]["popularity"]["auc"] == pytest.approx(auc, abs=0.015)
     found = {finding["topic"]: finding["severity"] for finding in built.audit["findings"]}
     assert found.get("popularity-shortcut") == severity

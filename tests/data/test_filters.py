@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Data, KCore, Limit, ShopSource
+from msr_adapter.config.schema import DataConfig, KCoreConfig, LimitConfig, SyntheticSourceConfig
 from msr_adapter.data import log as log_module
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean, k_core
@@ -15,11 +15,17 @@ from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, corpus_of, log_of, logs, pairs_of, random_rows
 
 
-def data(users: int = 1, items: int = 1, limit: Limit | None = None) -> Data:
-    return Data(source=ShopSource(kind="shop"), k_core=KCore(users=users, items=items), limit=limit or Limit())
+def data(users: int = 1, items: int = 1, limit: LimitConfig | None = None) -> DataConfig:
+    return DataConfig(
+        source=SyntheticSourceConfig(kind="shop"),
+        k_core=KCoreConfig(users=users, items=items),
+        limit=limit or LimitConfig(),
+    )
 
 
-def cleaned(rows: list[Row], config: Data, titles: dict[str, str] | None = None, seed: int = 0) -> tuple[Log, Audit]:
+def cleaned(
+    rows: list[Row], config: DataConfig, titles: dict[str, str] | None = None, seed: int = 0
+) -> tuple[Log, Audit]:
     read, audit = corpus_of(rows, titles), Audit()
     return clean(encode(read, audit), read, config, seed, audit), audit
 
@@ -81,7 +87,7 @@ def test_k_core_cascades() -> None:
 @given(rows=logs(), users=st.integers(1, 4), items=st.integers(1, 4))
 def test_k_core_equals_brute_force(rows: list[Row], users: int, items: int) -> None:
     log = log_of(rows)
-    mask = k_core(log.user, log.item, KCore(users=users, items=items))
+    mask = k_core(log.user, log.item, KCoreConfig(users=users, items=items))
     assert set(pairs_of(log.keep(mask))) == brute_k_core({(u, i) for u, i, _ in rows}, users, items)
 
 
@@ -90,7 +96,7 @@ def test_k_core_equals_brute_force(rows: list[Row], users: int, items: int) -> N
 def test_the_ledger_adds_up(rows: list[Row], users: int, items: int, drawn: int, known: int) -> None:
     titles = {f"i{i}": "" for i in range(known)}
     try:
-        log, audit = cleaned(rows, data(users, items, Limit(users=drawn, items=6)), titles)
+        log, audit = cleaned(rows, data(users, items, LimitConfig(users=drawn, items=6)), titles)
     except UserError:
         return
     for noun, left in (("interactions", len(log.user)), ("users", len(log.users)), ("items", len(log.items))):
@@ -102,7 +108,7 @@ def test_the_ledger_adds_up(rows: list[Row], users: int, items: int, drawn: int,
 @given(rows=logs(), drawn=st.integers(1, 8), popular=st.integers(2, 10))
 def test_a_kept_user_keeps_all_that_the_catalogue_still_has(rows: list[Row], drawn: int, popular: int) -> None:
     try:
-        log, _ = cleaned(rows, data(2, 1, Limit(users=drawn, items=popular)))
+        log, _ = cleaned(rows, data(2, 1, LimitConfig(users=drawn, items=popular)))
     except UserError:
         return
     users, items = set(log.users), set(log.items)
@@ -133,14 +139,14 @@ def test_only_unknown_items_stop_with_examples_of_both_sides() -> None:
 
 def test_the_item_limit_keeps_the_most_popular_and_breaks_ties_by_id() -> None:
     rows = [("u", "c", 1), ("u", "b", 2), ("u", "a", 3), ("v", "c", 4)]
-    log, audit = cleaned(rows, data(limit=Limit(items=2)))
+    log, audit = cleaned(rows, data(limit=LimitConfig(items=2)))
     assert log.items.to_list() == ["a", "c"]
     assert audit.counts["items_dropped_item_limit"] == 1
 
 
 def test_the_user_limit_draws_users_whole_and_by_seed() -> None:
     rows = random_rows(users=40, items=30, length=5)
-    limited = data(limit=Limit(users=10))
+    limited = data(limit=LimitConfig(users=10))
     some, audit = cleaned(rows, limited, seed=1)
     shuffled, _ = cleaned(rows[::-1], limited, seed=1)
     other, _ = cleaned(rows, limited, seed=2)
@@ -154,7 +160,7 @@ def test_the_user_limit_draws_users_whole_and_by_seed() -> None:
 
 def test_the_user_limit_is_uniform_over_seeds() -> None:
     rows = random_rows(users=10, items=30, length=3)
-    limited = data(limit=Limit(users=3))
+    limited = data(limit=LimitConfig(users=3))
     drawn = Counter(user for seed in range(300) for user in cleaned(rows, limited, seed=seed)[0].users)
     # 300 x 3/10 = 90 expected, standard deviation 7.9: five of them on either side.
     assert all(50 < drawn[user] < 130 for user in {user for user, _, _ in rows})

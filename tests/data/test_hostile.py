@@ -20,18 +20,18 @@ from typer.testing import CliRunner
 from msr_adapter.cli import app
 from msr_adapter.config.messages import is_path, kind_of
 from msr_adapter.config.schema import (
-    Data,
-    HuggingFaceSource,
-    Images,
-    Model,
-    MovieLensSource,
-    OfficialAmazonSource,
-    ShopSource,
-    Source,
-    TableSource,
+    DataConfig,
+    HuggingFaceSourceConfig,
+    ImagesConfig,
+    MovieLensSourceConfig,
+    OfficialAmazonSourceConfig,
+    SourceConfig,
+    StrictModel,
+    SyntheticSourceConfig,
+    TableSourceConfig,
 )
 from msr_adapter.data.checks import packed_problems
-from msr_adapter.data.images.decode import CoverError, decode, quiet_pillow
+from msr_adapter.data.images.decode import ImageError, decode, quiet_pillow
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, build_in, random_rows, table_data, write_csv
 
@@ -67,7 +67,7 @@ def gradient(dtype: type, *shape: int) -> Any:
     return np.linspace(0, np.iinfo(dtype).max, int(np.prod(shape))).reshape(shape).astype(dtype)
 
 
-def build_log(folder: Path, named: dict[str, str | bytes | None], config: Images) -> Built:
+def build_log(folder: Path, named: dict[str, str | bytes | None], config: ImagesConfig) -> Built:
     """Build a log in which every id of ``named`` is an item, and says what its image is."""
     ids = list(named)
     rows = [(user, ids[int(item[1:])], time) for user, item, time in random_rows(USERS, len(ids), 4)]
@@ -75,8 +75,8 @@ def build_log(folder: Path, named: dict[str, str | bytes | None], config: Images
     pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row").write_parquet(folder / "log.parquet")
     items = pl.DataFrame({"item": ids, "title": [""] * len(ids), "image": list(named.values())})
     items.write_parquet(folder / "items.parquet")
-    source = TableSource(kind="table", interactions=folder / "log.parquet", items=folder / "items.parquet")
-    return build_in(folder / "build", Data(source=source, images=config))
+    source = TableSourceConfig(kind="table", interactions=folder / "log.parquet", items=folder / "items.parquet")
+    return build_in(folder / "build", DataConfig(source=source, images=config))
 
 
 def assert_no_canary(built: Built, secret: bytes) -> None:
@@ -112,7 +112,7 @@ HOSTILE_IDS = ["../../etc/passwd", "../etc/passwd", "../secret", "../secret.png"
 def test_an_item_id_is_no_path(tmp_path: Path) -> None:
     covers, secret = hideout(tmp_path)
     (covers / "-rf.png").write_bytes(saved(Image.new("RGB", (9, 9), "green"), "PNG"))
-    built = build_log(tmp_path / "b", dict.fromkeys(HOSTILE_IDS), Images(folder=covers))
+    built = build_log(tmp_path / "b", dict.fromkeys(HOSTILE_IDS), ImagesConfig(folder=covers))
     assert_no_canary(built, secret)
     assert {row["item_id"] for row in built.rows("items")} == set(HOSTILE_IDS)
     assert [row["item_id"] for row in built.rows("items") if row["image"]] == ["-rf"]
@@ -127,7 +127,7 @@ def test_an_image_path_stays_in_the_folder(tmp_path: Path) -> None:
              "deep/up/secret.png", "deep/../../secret.png", "a\0.png", "file:///etc/passwd", "deep/fine.png", "deep",
              "", "x" * 5000, "..\\secret.png", "C:/secret.png"]  # fmt: skip
     named = {f"item{n}": path for n, path in enumerate(paths)}
-    built = build_log(tmp_path / "b", dict(named), Images(folder=covers))
+    built = build_log(tmp_path / "b", dict(named), ImagesConfig(folder=covers))
     assert_no_canary(built, secret)
     assert [row["item_id"] for row in built.rows("items") if row["image"]] == ["item9"]
     missing = {name: n for name, n in built.counts.items() if name.startswith("images_missing")}
@@ -160,7 +160,7 @@ def test_hostile_pictures_are_refused_or_made_plain(tmp_path: Path, as_bytes: bo
     covers.mkdir()
     for name, data in IMAGES.items():
         (covers / f"{name}.jpg").write_bytes(data)
-    config = Images() if as_bytes else Images(folder=covers)
+    config = ImagesConfig() if as_bytes else ImagesConfig(folder=covers)
     built = build_log(tmp_path / "b", {name: data if as_bytes else None for name, data in IMAGES.items()}, config)
     stored = {row["item_id"]: row["image"] for row in built.rows("items")}
     assert {item for item, path in stored.items() if path} == {"gif", "cmyk", "grey16", "orient"}
@@ -193,7 +193,7 @@ def test_sixteen_bit_colours_are_stored_with_eight(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + rgb[y].tobytes() for y in range(4))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    found = decode(data, Images())
+    found = decode(data, ImagesConfig())
     assert not found.plain
     assert np.abs(np.asarray(found.picture).astype(int) - rgb.astype(int) // 256).max() <= 1
 
@@ -202,11 +202,11 @@ def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> N
     """No pixel is decoded: the decoder that must not run is taken away."""
     monkeypatch.setattr(Image.Image, "load", None)
     for data in (IMAGES["bomb"], png(8_001, 8_000), png(60_000, 60_000)):
-        with pytest.raises(CoverError, match="too_large"), quiet_pillow():
-            decode(data, Images())
+        with pytest.raises(ImageError, match="too_large"), quiet_pillow():
+            decode(data, ImagesConfig())
     monkeypatch.undo()
-    with pytest.raises(CoverError, match="broken"):
-        decode(png(100, 100), Images())
+    with pytest.raises(ImageError, match="broken"):
+        decode(png(100, 100), ImagesConfig())
 
 
 def test_a_bomb_in_the_metadata_of_a_picture() -> None:
@@ -214,16 +214,16 @@ def test_a_bomb_in_the_metadata_of_a_picture() -> None:
     text = chunk(b"zTXt", b"Comment\0\0" + packed)
     profile = chunk(b"iCCP", b"icc\0\0" + packed)
     for more in (text, profile):
-        with pytest.raises(CoverError, match="broken"), quiet_pillow():
-            decode(png(10, 10, more), Images())
+        with pytest.raises(ImageError, match="broken"), quiet_pillow():
+            decode(png(10, 10, more), ImagesConfig())
 
 
 def is_judged(data: bytes) -> bool:
     """Say whether bytes give a plain picture or a reason why not; any other exception is a crash."""
     with quiet_pillow():
         try:
-            return decode(data, Images(max_file_pixels=10_000)).picture.mode == "RGB"
-        except CoverError as error:
+            return decode(data, ImagesConfig(max_file_pixels=10_000)).picture.mode == "RGB"
+        except ImageError as error:
             return error.fault in ("empty", "not_an_image", "broken", "too_large")
 
 
@@ -243,7 +243,7 @@ def test_noise_is_no_picture_that_breaks_anything(data: bytes) -> None:
     assert is_judged(data)
 
 
-def table_files(folder: Path, suffix: str, user: str, item: str, title: str) -> Data:
+def table_files(folder: Path, suffix: str, user: str, item: str, title: str) -> DataConfig:
     """Write a log and a table of items in one format, with one hostile user, item and title among the others."""
     rows = [*random_rows(USERS, ITEMS, 4), *[(user, f"i{n:03}", n) for n in range(3)], (user, item, 9)]
     items = [*[(f"i{n:03}", f"title {n}") for n in range(ITEMS)], (item, title)]
@@ -258,8 +258,8 @@ def table_files(folder: Path, suffix: str, user: str, item: str, title: str) -> 
             path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
         else:
             frame.write_csv(path)
-    source = TableSource(kind="table", interactions=folder / f"log{suffix}", items=folder / f"items{suffix}")
-    return Data(source=source)
+    source = TableSourceConfig(kind="table", interactions=folder / f"log{suffix}", items=folder / f"items{suffix}")
+    return DataConfig(source=source)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".jsonl.gz", ".parquet"])
@@ -274,9 +274,9 @@ def test_nul_bytes_are_data(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_file_of_nul_bytes_is_no_table(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"log{suffix}").write_bytes(bytes(5000))
-    source = TableSource(kind="table", interactions=tmp_path / f"log{suffix}")
+    source = TableSourceConfig(kind="table", interactions=tmp_path / f"log{suffix}")
     with pytest.raises(UserError, match=f"log{suffix}"):
-        build_in(tmp_path / "b", Data(source=source))
+        build_in(tmp_path / "b", DataConfig(source=source))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".jsonl", ".jsonl.gz"])
@@ -290,7 +290,7 @@ def test_bytes_that_are_no_text_are_told_by_line(tmp_path: Path, suffix: str, wh
             content = content.replace(b"i003", b"i\xff\xfe3", 1)
         plain.unlink()
         (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
-    source = TableSource(kind="table", interactions=tmp_path / f"log{suffix}", items=tmp_path / f"items{suffix}")
+    source = TableSourceConfig(kind="table", interactions=tmp_path / f"log{suffix}", items=tmp_path / f"items{suffix}")
     with pytest.raises(UserError, match=rf"{which}{suffix}:\d+: byte 0xff at column \d+ is not UTF-8; text in UTF-8"):
         build_in(tmp_path / "b", data.model_copy(update={"source": source}))
 
@@ -356,16 +356,20 @@ def test_a_gzip_bomb_is_an_error_for_every_command(
 
 
 FOLDERS = {
-    MovieLensSource: ("ratings.csv", "movies.csv"),
-    OfficialAmazonSource: ("Toys_user_items_negs_train.csv", "Toys_user_items_negs_test.csv", "Toys_i_map.tsv"),
+    MovieLensSourceConfig: ("ratings.csv", "movies.csv"),
+    OfficialAmazonSourceConfig: ("Toys_user_items_negs_train.csv", "Toys_user_items_negs_test.csv", "Toys_i_map.tsv"),
 }
 """Sources that are a folder -> the files in it that are read."""
-SOURCES = [model for model in get_args(get_args(Source)[0]) if model not in (ShopSource, HuggingFaceSource)]
+SOURCES = [
+    model
+    for model in get_args(get_args(SourceConfig)[0])
+    if model not in (SyntheticSourceConfig, HuggingFaceSourceConfig)
+]
 
 
 @pytest.mark.parametrize("model", SOURCES, ids=lambda model: model.__name__)
 def test_the_packed_files_of_every_reader_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: type[Model]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: type[StrictModel]
 ) -> None:
     monkeypatch.setattr("msr_adapter.data.readers.compressed.ALWAYS_FINE", 1000)
     bomb = gzip.compress(b"0" * 10**6)
@@ -376,7 +380,7 @@ def test_the_packed_files_of_every_reader_are_looked_at(
     for path in files:
         path.write_bytes(bomb)
     source = model.model_validate({"kind": kind_of(model), **named})
-    found = packed_problems(Data.model_construct(source=source, max_expansion=100))
+    found = packed_problems(DataConfig.model_construct(source=source, max_expansion=100))
     assert {problem.where for problem in found} == {str(path) for path in files}
     assert len(files) >= 2
 
@@ -384,8 +388,8 @@ def test_the_packed_files_of_every_reader_are_looked_at(
 def test_the_packed_files_of_a_folder_of_a_hub_library_are_looked_at(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "part.jsonl.gz", "wb", compresslevel=1) as file:
         file.write(b"0" * 70 * 2**20)
-    source = HuggingFaceSource.model_validate({"kind": "huggingface", "interactions": {"path": str(tmp_path)}})
-    [problem] = packed_problems(Data(source=source))
+    source = HuggingFaceSourceConfig.model_validate({"kind": "huggingface", "interactions": {"path": str(tmp_path)}})
+    [problem] = packed_problems(DataConfig(source=source))
     assert problem.where == str(tmp_path / "part.jsonl.gz")
 
 

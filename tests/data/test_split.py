@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.log import Log
 from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, known_to_training, make_examples, user_parts
 from tests.support.data_builders import Row, log_of, logs, pairs_of, random_rows
@@ -13,7 +13,7 @@ from tests.support.data_builders import Row, log_of, logs, pairs_of, random_rows
 HOLDOUT, LAST_OUT = "user-holdout", "leave-last-out"
 
 splits = st.builds(
-    Split,
+    SplitConfig,
     kind=st.sampled_from([HOLDOUT, LAST_OUT]),
     max_history=st.integers(1, 5),
     min_history=st.integers(1, 3),
@@ -37,7 +37,7 @@ def word(user: str, letters: str) -> list[Row]:
 
 def test_leave_last_out_by_hand() -> None:
     log = log_of(word("long", "abcdefg") + word("mid", "abc") + word("one", "z") + word("two", "yx"))
-    examples = make_examples(log, Split(kind=LAST_OUT, max_history=3, train_targets=2), 0)
+    examples = make_examples(log, SplitConfig(kind=LAST_OUT, max_history=3, train_targets=2), 0)
     assert told(log, examples) == [
         ("train", "long", "abc", "d"),
         ("train", "long", "bcd", "e"),
@@ -51,7 +51,7 @@ def test_leave_last_out_by_hand() -> None:
 
 def test_leave_last_out_training_knows_everything_but_the_held_out_targets() -> None:
     log = log_of(word("long", "abcd") + word("one", "d"))
-    split = Split(kind=LAST_OUT)
+    split = SplitConfig(kind=LAST_OUT)
     known = known_to_training(log, split, make_examples(log, split, 0), 0)
     # c and d of "long" are targets; the single interaction of "one" is nobody's target.
     assert [pair for pair, is_known in zip(pairs_of(log), known, strict=True) if is_known] == [
@@ -63,15 +63,15 @@ def test_leave_last_out_training_knows_everything_but_the_held_out_targets() -> 
 
 def test_user_holdout_by_hand() -> None:
     log = log_of(word("u", "abcde") + word("v", "abc"))
-    train = make_examples(log, Split(fractions=(1.0, 0.0, 0.0), max_history=2, min_history=2, train_targets=2), 0)
+    train = make_examples(log, SplitConfig(fractions=(1.0, 0.0, 0.0), max_history=2, min_history=2, train_targets=2), 0)
     assert told(log, train) == [("train", "u", "bc", "d"), ("train", "u", "cd", "e"), ("train", "v", "ab", "c")]
-    test = make_examples(log, Split(fractions=(0.0, 0.0, 1.0), max_history=9, train_targets=5), 0)
+    test = make_examples(log, SplitConfig(fractions=(0.0, 0.0, 1.0), max_history=9, train_targets=5), 0)
     assert told(log, test) == [("test", "u", "abcd", "e"), ("test", "v", "ab", "c")]
 
 
 def test_user_holdout_training_knows_its_users_only() -> None:
     rows = random_rows(users=30, items=12, length=6)
-    log, split = log_of(rows), Split()
+    log, split = log_of(rows), SplitConfig()
     trained = {log.users[int(code)] for code in np.flatnonzero(user_parts(log, split, 3) == 0)}
     known = known_to_training(log, split, make_examples(log, split, 3), 3)
     assert len(trained) == 24
@@ -82,15 +82,17 @@ def test_user_holdout_training_knows_its_users_only() -> None:
 
 def test_shares_of_users_are_as_configured_and_follow_the_seed() -> None:
     log = log_of(random_rows(users=200, items=9, length=2))
-    parts = user_parts(log, Split(), 0)
+    parts = user_parts(log, SplitConfig(), 0)
     assert np.bincount(parts).tolist() == [160, 20, 20]
-    assert (parts != user_parts(log, Split(), 1)).any()
-    assert np.bincount(user_parts(log, Split(fractions=(0.0, 0.5, 0.5)), 0)).tolist() == [0, 100, 100]
+    assert (parts != user_parts(log, SplitConfig(), 1)).any()
+    assert np.bincount(user_parts(log, SplitConfig(fractions=(0.0, 0.5, 0.5)), 0)).tolist() == [0, 100, 100]
 
 
 @settings(deadline=None)
 @given(rows=logs(), split=splits, seed=st.integers(0, 3))
-def test_no_history_reaches_its_target_and_splits_are_kept_apart(rows: list[Row], split: Split, seed: int) -> None:
+def test_no_history_reaches_its_target_and_splits_are_kept_apart(
+    rows: list[Row], split: SplitConfig, seed: int
+) -> None:
     log = log_of(rows)
     examples = make_examples(log, split, seed)
     assert_no_leak(log, examples)
@@ -110,7 +112,7 @@ def test_no_history_reaches_its_target_and_splits_are_kept_apart(rows: list[Row]
 
 @settings(deadline=None)
 @given(rows=logs(), split=splits)
-def test_every_user_with_enough_items_gives_its_examples(rows: list[Row], split: Split) -> None:
+def test_every_user_with_enough_items_gives_its_examples(rows: list[Row], split: SplitConfig) -> None:
     log = log_of(rows)
     examples = make_examples(log, split, 0)
     parts = user_parts(log, split, 0)
@@ -125,7 +127,9 @@ def test_every_user_with_enough_items_gives_its_examples(rows: list[Row], split:
 
 @settings(deadline=None)
 @given(rows=logs(), split=splits, shuffler=st.randoms(use_true_random=False))
-def test_the_order_of_rows_does_not_matter_when_times_differ(rows: list[Row], split: Split, shuffler: object) -> None:
+def test_the_order_of_rows_does_not_matter_when_times_differ(
+    rows: list[Row], split: SplitConfig, shuffler: object
+) -> None:
     shuffled = list(rows)
     shuffler.shuffle(shuffled)  # type: ignore[attr-defined]
     one, other = log_of(rows), log_of(shuffled)

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Columns, Data, Negatives, Protocol, Split, TableSource
+from msr_adapter.config.schema import (
+    ColumnsConfig,
+    DataConfig,
+    NegativesConfig,
+    ProtocolConfig,
+    SplitConfig,
+    TableSourceConfig,
+)
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import most_popular
 from msr_adapter.data.log import Corpus, Log, encode
@@ -44,7 +51,7 @@ def tied_logs(draw: st.DrawFn) -> list[Event]:
 
 
 splits = st.builds(
-    Split,
+    SplitConfig,
     kind=st.sampled_from(["user-holdout", "leave-last-out", "temporal", "column"]),
     max_history=st.integers(1, 5),
     min_history=st.integers(1, 3),
@@ -73,7 +80,7 @@ def first_of_each_pair(events: list[Event]) -> dict[str, list[Event]]:
     return table
 
 
-def brute_force(events: list[Event], split: Split, target: str, parts: dict[str, int]) -> set[tuple[str, ...]]:
+def brute_force(events: list[Event], split: SplitConfig, target: str, parts: dict[str, int]) -> set[tuple[str, ...]]:
     """Return (split, user, target, *history) one user and one target at a time."""
     logs = first_of_each_pair(events)
     everything = [event.item for mine in logs.values() for event in mine]
@@ -92,7 +99,7 @@ def brute_force(events: list[Event], split: Split, target: str, parts: dict[str,
     return found
 
 
-def places(mine: list[Event], split: Split, part: int) -> list[tuple[int, int]]:
+def places(mine: list[Event], split: SplitConfig, part: int) -> list[tuple[int, int]]:
     """Return (split code, place in the user's log) of every target."""
     everyone = list(range(len(mine)))
     if split.kind == "user-holdout":
@@ -123,7 +130,7 @@ def as_set(log: Log, examples: Examples) -> set[tuple[str, ...]]:
 
 
 @given(events=tied_logs(), split=splits, target=targets)
-def test_every_split_is_what_a_search_row_by_row_finds(events: list[Event], split: Split, target: str) -> None:
+def test_every_split_is_what_a_search_row_by_row_finds(events: list[Event], split: SplitConfig, target: str) -> None:
     log = log_of_events(events)
     examples = make_examples(log, split, 3, target)
     assert_no_leak(log, examples)
@@ -136,7 +143,7 @@ def test_every_split_is_what_a_search_row_by_row_finds(events: list[Event], spli
 
 @given(events=tied_logs(), split=splits, target=targets)
 def test_no_history_holds_the_target_or_anything_after_it_ties_included(
-    events: list[Event], split: Split, target: str
+    events: list[Event], split: SplitConfig, target: str
 ) -> None:
     log = log_of_events(events)
     order = {
@@ -158,7 +165,7 @@ def test_no_history_holds_the_target_or_anything_after_it_ties_included(
 
 
 @given(events=tied_logs(), split=splits)
-def test_training_knows_nothing_of_what_is_held_out(events: list[Event], split: Split) -> None:
+def test_training_knows_nothing_of_what_is_held_out(events: list[Event], split: SplitConfig) -> None:
     log = log_of_events(events)
     examples = make_examples(log, split, 0)
     known = known_to_training(log, split, examples, 0)
@@ -180,15 +187,15 @@ def events_of(user: str, text: str) -> list[Event]:
 
 def test_temporal_by_hand() -> None:
     log = log_of_events(events_of("u", "a1 b2 c3 d4 e5 f6 g7 h9") + events_of("v", "a1 b9") + events_of("w", "x4 y4"))
-    split = Split(kind="temporal", validation_from=4, test_from=6, until=8, train_targets=2)
+    split = SplitConfig(kind="temporal", validation_from=4, test_from=6, until=8, train_targets=2)
     assert told_by(log, split) == [
         "train u a>b", "train u ab>c", "validation u abcd>e", "validation w x>y", "test u abcdef>g"
     ]  # fmt: skip
-    without = Split(kind="temporal", test_from=6, same_time="leave-out")
+    without = SplitConfig(kind="temporal", test_from=6, same_time="leave-out")
     assert told_by(log, without) == ["train u abcd>e", "test u abcdefg>h", "test v a>b"]
 
 
-def told_by(log: Log, split: Split, target: str = "last") -> list[str]:
+def told_by(log: Log, split: SplitConfig, target: str = "last") -> list[str]:
     examples = make_examples(log, split, 0, target)
     users, items = log.users.to_list(), log.items.to_list()
     offsets, rows = examples.histories()
@@ -202,15 +209,15 @@ def told_by(log: Log, split: Split, target: str = "last") -> list[str]:
 
 def test_a_column_decides_row_by_row_and_training_never_sees_what_is_held_out() -> None:
     log = log_of_events(events_of("u", "a1 b2t c3 d4v e5 f6t") + events_of("v", "a1t b2t") + events_of("w", "a1 b2"))
-    assert told_by(log, Split(kind="column")) == [
+    assert told_by(log, SplitConfig(kind="column")) == [
         "train u ac>e", "train w a>b", "validation u ac>d", "test u abcde>f", "test v a>b"
     ]  # fmt: skip
 
 
 def test_rows_of_the_targets_own_time_are_kept_or_left_out() -> None:
     log = log_of_events(events_of("u", "a1 b2 c2 d2 e2"))
-    assert told_by(log, Split(kind="leave-last-out")) == ["train u ab>c", "validation u abc>d", "test u abcd>e"]
-    left_out = Split(kind="leave-last-out", same_time="leave-out")
+    assert told_by(log, SplitConfig(kind="leave-last-out")) == ["train u ab>c", "validation u abc>d", "test u abcd>e"]
+    left_out = SplitConfig(kind="leave-last-out", same_time="leave-out")
     assert told_by(log, left_out) == ["train u a>c", "validation u a>d", "test u a>e"]
     assert told_by(log, left_out.model_copy(update={"min_history": 2})) == []
 
@@ -220,7 +227,7 @@ def test_the_most_popular_last_is_the_latest_of_six() -> None:
         event for n in range(9) for item in "abcdef"[: 6 - n // 2] for event in [Event(f"x{n}", item, 1, "train")]
     ]
     log = log_of_events([*events_of("u", "a1 z2 b3 c4 y5 d6 e7 f8 x9"), *others])
-    whole, popular = (told_by(log, Split(kind="leave-last-out"), t) for t in ("last", "most-popular-last"))
+    whole, popular = (told_by(log, SplitConfig(kind="leave-last-out"), t) for t in ("last", "most-popular-last"))
     assert whole[-1].startswith("test x")
     assert "test u azbcydef>x" in whole
     assert "test u abcde>f" in popular
@@ -238,8 +245,8 @@ def test_the_most_popular_rows_do_not_depend_on_the_blocks(events: list[Event], 
 
 def test_the_published_target_is_told_to_be_one_and_negatives_still_avoid_everything_touched(tmp_path: Path) -> None:
     rows = random_rows(users=40, items=40, length=12)
-    protocol = Protocol(name="published", target="most-popular-last", negatives=Negatives(count=5))
-    built = build_in(tmp_path, table_data(tmp_path, rows), Split(max_history=5), protocol)
+    protocol = ProtocolConfig(name="published", target="most-popular-last", negatives=NegativesConfig(count=5))
+    built = build_in(tmp_path, table_data(tmp_path, rows), SplitConfig(max_history=5), protocol)
     warned = [finding["text"] for finding in built.audit["findings"] if finding["severity"] == "warning"]
     assert any(text.startswith("The target is the latest of each user's 6 most popular items") for text in warned)
     touched = {(user, item) for user, item, _ in rows}
@@ -252,13 +259,15 @@ def test_the_published_target_is_told_to_be_one_and_negatives_still_avoid_everyt
 def test_a_column_is_read_from_the_log_and_wanted_by_name(tmp_path: Path) -> None:
     rows = [(*row, SPLITS[n % 6 // 2]) for n, row in enumerate(random_rows(users=12, items=30, length=6))]
     log = write_csv(tmp_path / "log.csv", ["user", "item", "timestamp", "fold"], rows)
-    source = TableSource(kind="table", interactions=log, columns=Columns(split="fold"))
-    built = build_in(tmp_path, Data(source=source), Split(kind="column"))
+    source = TableSourceConfig(kind="table", interactions=log, columns=ColumnsConfig(split="fold"))
+    built = build_in(tmp_path, DataConfig(source=source), SplitConfig(kind="column"))
     assert built.result["splits"]["test"]["examples"] == 12
     told_rows = {(row["user_id"], row["item_id"]): row["training"] for row in built.rows("interactions")}
     assert told_rows == {(user, item): part == "train" for user, item, _, part in rows}
     with pytest.raises(UserError) as caught:
-        build_in(tmp_path / "none", table_data(tmp_path / "none", [row[:3] for row in rows]), Split(kind="column"))
+        build_in(
+            tmp_path / "none", table_data(tmp_path / "none", [row[:3] for row in rows]), SplitConfig(kind="column")
+        )
     assert str(caught.value) == (
         "split.kind: column, but no column of splits says train, validation or test in every row; a column `split`, "
         "`x_label` or `subset` that does. Add one, name it in data.source.columns.split (its other values are then "
@@ -267,7 +276,7 @@ def test_a_column_is_read_from_the_log_and_wanted_by_name(tmp_path: Path) -> Non
 
 
 def test_dates_are_moments_of_utc(tmp_path: Path) -> None:
-    split = Split(kind="temporal", validation_from="2024-01-06", test_from="2024-01-08T00:00:00Z")
+    split = SplitConfig(kind="temporal", validation_from="2024-01-06", test_from="2024-01-08T00:00:00Z")
     built = build_in(tmp_path, table_data(tmp_path, DAILY), split)
     times = {
         name: {(row["timestamp"] - NEW_YEAR) // DAY for row in built.rows("examples") if row["split"] == name}
@@ -276,12 +285,14 @@ def test_dates_are_moments_of_utc(tmp_path: Path) -> None:
     assert times == {"train": {4}, "validation": {6}, "test": {8}}  # counted from 0
     with pytest.raises(UserError, match=r"split: no test example .* temporal takes one from an interaction from 2030"):
         build_in(
-            tmp_path / "late", table_data(tmp_path / "late", DAILY), Split(kind="temporal", test_from="2030-01-01")
+            tmp_path / "late",
+            table_data(tmp_path / "late", DAILY),
+            SplitConfig(kind="temporal", test_from="2030-01-01"),
         )
 
 
 def test_without_validation_it_is_said_and_nothing_else_changes(tmp_path: Path) -> None:
-    built = build_in(tmp_path, table_data(tmp_path, DAILY), Split(kind="temporal", test_from="2024-01-08"))
+    built = build_in(tmp_path, table_data(tmp_path, DAILY), SplitConfig(kind="temporal", test_from="2024-01-08"))
     assert built.result["splits"]["validation"]["examples"] == 0
     assert "Without split.validation_from there is no validation, as configured." in str(built.audit["findings"])
 
@@ -297,34 +308,34 @@ def test_without_validation_it_is_said_and_nothing_else_changes(tmp_path: Path) 
 )
 def test_moments_that_make_no_sense_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Split(kind="temporal", **settings)
+        SplitConfig(kind="temporal", **settings)
 
 
 LATE = "2024-01-08"
 
 
-def refused(folder: Path, split: Split, rows: Sequence[Row] = DAILY, titles: dict[str, str] | None = None) -> str:
+def refused(folder: Path, split: SplitConfig, rows: Sequence[Row] = DAILY, titles: dict[str, str] | None = None) -> str:
     with pytest.raises(UserError) as caught:
         build_in(folder, table_data(folder, rows, titles), split)
     return str(caught.value)
 
 
 def test_dates_outside_the_log_are_told_with_the_dates_of_the_log(tmp_path: Path) -> None:
-    message = refused(tmp_path, Split(kind="temporal", test_from="2030-01-01"))
+    message = refused(tmp_path, SplitConfig(kind="temporal", test_from="2030-01-01"))
     assert "no test example from 20 users with 180 interactions; temporal takes one from" in message
     assert "the log is of 2024-01-01T00:00:00 to 2024-01-09T00:00:00. Move the dates, or keep longer logs" in message
 
 
 def test_dates_for_a_log_without_a_clock_are_told_so(tmp_path: Path) -> None:
     rows = [(user, item, place) for place, (user, item, _) in enumerate(DAILY)]
-    assert refused(tmp_path, Split(kind="temporal", test_from=LATE), rows) == (
+    assert refused(tmp_path, SplitConfig(kind="temporal", test_from=LATE), rows) == (
         "split.kind: temporal, but the log has no clock: its times are positions or row numbers; times of a clock that "
         "all users share. Name a column of times in data.source.columns.timestamp, or choose another split.kind"
     )
 
 
 def test_a_split_without_validation_says_what_this_split_would_need(tmp_path: Path) -> None:
-    split = Split(kind="temporal", validation_from="2024-01-07T12:00:00", test_from="2024-01-07T13:00:00")
+    split = SplitConfig(kind="temporal", validation_from="2024-01-07T12:00:00", test_from="2024-01-07T13:00:00")
     built = build_in(tmp_path, table_data(tmp_path, DAILY), split)
     assert (
         "No validation example: temporal takes one from an interaction from 2024-01-07T12:00:00 and before "
@@ -335,7 +346,9 @@ def test_a_split_without_validation_says_what_this_split_would_need(tmp_path: Pa
 def test_a_column_without_validation_says_so_in_its_own_words(tmp_path: Path) -> None:
     rows = [(*row, "test" if place % 9 == 8 else "train") for place, row in enumerate(DAILY)]
     log = write_csv(tmp_path / "log.csv", ["user", "item", "timestamp", "split"], rows)
-    built = build_in(tmp_path, Data(source=TableSource(kind="table", interactions=log)), Split(kind="column"))
+    built = build_in(
+        tmp_path, DataConfig(source=TableSourceConfig(kind="table", interactions=log)), SplitConfig(kind="column")
+    )
     assert (
         "No validation example: column takes one from a row that says validation with 1 before it; 0 rows say so. "
         "Say so in more rows, or keep longer logs to have one."
@@ -343,7 +356,7 @@ def test_a_column_without_validation_says_so_in_its_own_words(tmp_path: Path) ->
 
 
 def test_what_was_dropped_before_is_told_with_the_split_that_got_nothing(tmp_path: Path) -> None:
-    message = refused(tmp_path, Split(min_history=3), DAILY, titles={"i01": "A"})
+    message = refused(tmp_path, SplitConfig(min_history=3), DAILY, titles={"i01": "A"})
     assert "interactions (of 180; dropped: unknown item " in message
     assert "user-holdout gives test 10% of the users and takes one from a log of at least 4 interactions" in message
     assert message.endswith("Keep more users, change split.fractions, or keep longer logs, or lower split.min_history")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from msr_adapter import distributed
-from msr_adapter.config.schema import Execution
+from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import devices
 from msr_adapter.distributed.devices import environments, share_gpus, threads, visible_gpus
 from msr_adapter.distributed.local import Processes
-from msr_adapter.distributed.messages import Recipe
+from msr_adapter.distributed.messages import BackendRecipe
 from msr_adapter.errors import UserError
 from tests.support.crews import Worked, crew
 
@@ -48,7 +48,7 @@ def test_too_few_gpus_are_an_error(workers: int, each: float | None, gpus: list[
 
 
 def test_a_worker_sees_its_own_gpu_and_keeps_the_rest_of_the_environment() -> None:
-    made = environments(Execution(workers=2), ["2", "5"], {"HOME": "/home/x"}, small=False)
+    made = environments(ExecutionConfig(workers=2), ["2", "5"], {"HOME": "/home/x"}, small=False)
     assert made == [{"HOME": "/home/x", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("2", "5")]
 
 
@@ -56,7 +56,7 @@ def test_a_worker_sees_its_own_gpu_and_keeps_the_rest_of_the_environment() -> No
 @pytest.mark.parametrize("parent", [{}, {"CUDA_VISIBLE_DEVICES": "0"}])
 def test_a_cpu_worker_on_a_machine_with_gpus_sees_none(gpus: list[str], parent: dict[str, str]) -> None:
     parent = {"OMP_NUM_THREADS": "3", **parent}
-    made = environments(Execution(workers=2, gpus_per_worker=0), gpus, parent, small=False)
+    made = environments(ExecutionConfig(workers=2, gpus_per_worker=0), gpus, parent, small=False)
     assert made == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3"}] * 2
 
 
@@ -64,7 +64,7 @@ def test_workers_on_the_cpu_are_started_without_gpus(tmp_path: Path, monkeypatch
     started: list[dict[str, str]] = []
 
     class Seats(Processes):
-        def __init__(self, recipe: Recipe, seats: Sequence[dict[str, str]], logs: Path) -> None:
+        def __init__(self, recipe: BackendRecipe, seats: Sequence[dict[str, str]], logs: Path) -> None:
             started.extend(seats)
             super().__init__(recipe, seats, logs)
 
@@ -74,7 +74,7 @@ def test_workers_on_the_cpu_are_started_without_gpus(tmp_path: Path, monkeypatch
 
 
 def test_cpu_threads_are_divided_unless_the_user_or_the_backend_decides() -> None:
-    two = Execution(workers=2)
+    two = ExecutionConfig(workers=2)
     assert environments(two, [], {}, small=False) == [{"OMP_NUM_THREADS": str(threads(2))}] * 2
     assert environments(two, [], {"OMP_NUM_THREADS": "7"}, small=False) == [{"OMP_NUM_THREADS": "7"}] * 2
     assert environments(two, [], {}, small=True) == [{}, {}]

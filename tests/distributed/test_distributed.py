@@ -15,10 +15,10 @@ import pytest
 
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import Execution, ModelRef, Server
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig, ServerConfig
 from msr_adapter.distributed import open_backend, worker_process
-from msr_adapter.distributed.messages import Raised, Recipe, WorkerTracebackError
-from msr_adapter.distributed.pool import Workers
+from msr_adapter.distributed.messages import BackendRecipe, Raised, WorkerTracebackError
+from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.distributed.worker import Worker
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Image, Request
@@ -90,7 +90,7 @@ def test_a_worker_with_another_model_answers_nothing(tmp_path: Path) -> None:
 
 
 def test_other_versions_are_named() -> None:
-    recipe = Recipe(partial(Elsewhere, Path("log"), 0), "worked", {"torch": "0.1", "msr-adapter": "x"})
+    recipe = BackendRecipe(partial(Elsewhere, Path("log"), 0), "worked", {"torch": "0.1", "msr-adapter": "x"})
     told = Worker(recipe).work(0, pickle.dumps(Questions(())), lambda _: None)
     assert isinstance(told, Raised)
     assert " for 0.1" in str(told.error)
@@ -99,7 +99,7 @@ def test_other_versions_are_named() -> None:
 
 def test_a_node_without_the_images_is_named(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
-    worker = Worker(Recipe.of(partial(Worked, tmp_path / "log"), "worked", shared=True))
+    worker = Worker(BackendRecipe.of(partial(Worked, tmp_path / "log"), "worked", shared=True))
     payload = pickle.dumps(Questions((Request("worked", "<image>", (Image(picture, "d"),), max_new_tokens=4),)))
     for expected in ("a.png is not there", "a.png is another picture there"):
         told = worker.work(0, payload, lambda _: None)
@@ -160,12 +160,12 @@ def workers_of(driver: int) -> list[int]:
 
 
 def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
-    model = ModelRef(path="tiny", batch_size=4)
+    model = ModelConfig(path="tiny", batch_size=4)
     summaries, tables, spent = {}, {}, {}
     for name, count in (("alone", 1), ("crew", 2)):
-        execution = Execution(workers=count)
+        execution = ExecutionConfig(workers=count)
         with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
-            assert isinstance(backend, Workers) == (count == 2)
+            assert isinstance(backend, WorkerPool) == (count == 2)
             summaries[name] = users(tmp_path / name, backend, HISTORIES[:8])
             tables[name], _ = scores(tmp_path / name, backend)
             counted = backend.spent  # type: ignore[attr-defined]
@@ -195,7 +195,7 @@ def test_a_pipeline_says_where_and_its_stages_stay_up_to_date(tmp_path: Path) ->
 
 
 def test_a_server_is_asked_by_one_process(tmp_path: Path) -> None:
-    model = ModelRef(path="served", backend="server", server=Server(url="http://127.0.0.1:9/v1"))
-    with open_backend(Execution(workers=4), model, tmp_path / "logs", lambda _: None) as backend:
+    model = ModelConfig(path="served", backend="server", server=ServerConfig(url="http://127.0.0.1:9/v1"))
+    with open_backend(ExecutionConfig(workers=4), model, tmp_path / "logs", lambda _: None) as backend:
         assert isinstance(backend, ServerBackend)
     assert not (tmp_path / "logs").exists()

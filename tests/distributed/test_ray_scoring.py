@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import Execution
+from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed.ray import join
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import CompletionCache, Image, Request
@@ -23,7 +23,7 @@ pytest.importorskip("ray")
 def cluster() -> Iterator[None]:
     """One cluster for the module, started as a stage would start it."""
     with contextlib.ExitStack() as leave:
-        join(Execution(engine="ray", workers=2), leave)
+        join(ExecutionConfig(engine="ray", workers=2), leave)
         yield
 
 
@@ -73,7 +73,7 @@ def test_nobody_at_the_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(StageError, match=r"no Ray cluster 127\.0\.0\.1:9: (.|\n)*ray start --head"):
-        join(Execution(engine="ray", address="127.0.0.1:9"), contextlib.ExitStack())
+        join(ExecutionConfig(engine="ray", address="127.0.0.1:9"), contextlib.ExitStack())
 
 
 def test_check_says_when_ray_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
 from msr_adapter.doctor import diagnostics, hardware, packages
-from msr_adapter.doctor.diagnostics import examine
+from msr_adapter.doctor.diagnostics import diagnose
 from msr_adapter.doctor.environment import variables
 from msr_adapter.doctor.optional_libraries import LIBRARIES, optional
 from msr_adapter.doctor.probes import probe, probe_all
@@ -198,6 +198,6 @@ def test_a_good_machine_ends_with_0_and_its_verdict(machine: dict[str, dict[str,
 
 @pytest.mark.slow
 def test_this_very_machine(tmp_path: Path) -> None:
-    examined = examine(tmp_path)
+    examined = diagnose(tmp_path)
     assert examined.errors == ()
     assert len({one.section for one in examined.findings}) == 5

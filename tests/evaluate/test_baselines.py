@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.doctor.optional_libraries import RECTOOLS
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.baselines import SIMPLE
@@ -43,7 +43,7 @@ def rows(start: int) -> list[Row]:
 
 def build(folder: Path, start: int = SECONDS) -> Path:
     titles = {"a": "red car", "b": "red bus", "c": "blue bus", "d": "blue sky", "e": "green sky"}
-    split = Split(kind="leave-last-out", min_history=1)
+    split = SplitConfig(kind="leave-last-out", min_history=1)
     return build_in(folder, table_data(folder, rows(start), titles), split, negatives=1).out
 
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import SASRec, Split
+from msr_adapter.config.schema import SASRecConfig, SplitConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines import FITTED, fit_baselines, read_fitted
 from msr_adapter.evaluate.baselines.item_knn import item_knn_scores
@@ -26,7 +26,7 @@ from msr_adapter.progress import Reporter
 from tests.support.data_builders import Row, build_in, table_data
 
 QUIET = Reporter(console=Console(quiet=True))
-SMALL = SASRec(dim=8, epochs=2)
+SMALL = SASRecConfig(dim=8, epochs=2)
 
 
 def log_of(*words: str, items: int) -> TrainingLog:
@@ -54,7 +54,7 @@ def planted(users: int = 120, seed: int = 0) -> list[Row]:
 @functools.cache
 def built(folder: Path, kind: str) -> Path:
     data = table_data(folder / kind, planted())
-    split = Split(kind=kind, fractions=(0.7, 0.1, 0.2), max_history=5)
+    split = SplitConfig(kind=kind, fractions=(0.7, 0.1, 0.2), max_history=5)
     return build_in(folder / kind, data, split, negatives=9).out
 
 
@@ -63,7 +63,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return built(tmp_path_factory.getbasetemp() / "planted", request.param)
 
 
-def fit(data: Path, out: Path, *names: str, seed: int = 0, settings: SASRec = SMALL) -> dict[str, np.ndarray]:
+def fit(data: Path, out: Path, *names: str, seed: int = 0, settings: SASRecConfig = SMALL) -> dict[str, np.ndarray]:
     out.mkdir(parents=True)
     fit_baselines(names or tuple(FITTED), settings, seed, data, out, QUIET)
     return {name: read_fitted(name, read_held_out(data), out) for name in names or FITTED}
@@ -141,7 +141,7 @@ def test_sasrec_ranks_unseen_items_last_and_ties_all_after_a_history_without_a_k
 
 def test_every_fitted_baseline_finds_a_planted_ring(data: Path, tmp_path: Path) -> None:
     held_out = read_held_out(data)
-    settings = SASRec(dim=32, epochs=25)
+    settings = SASRecConfig(dim=32, epochs=25)
     found = {name: auc(held_out, scores) for name, scores in fit(data, tmp_path / "out", settings=settings).items()}
     assert min(found.values()) > 0.8, found
 

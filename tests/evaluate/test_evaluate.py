@@ -15,7 +15,7 @@ from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.judging import primary_metric, protocol_digest
 from msr_adapter.evaluate.tables import per_user_schema, shown_metrics
 from msr_adapter.files import bundled
@@ -43,8 +43,8 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
 
 def test_the_bundled_protocol_says_the_defaults() -> None:
     settings = yaml.safe_load((bundled("eval") / "next-item.yaml").read_text(encoding="utf-8"))
-    assert Protocol.model_validate(settings) == Protocol(name="next-item")
-    assert set(settings) == set(Protocol.model_fields) - {"candidates"}
+    assert ProtocolConfig.model_validate(settings) == ProtocolConfig(name="next-item")
+    assert set(settings) == set(ProtocolConfig.model_fields) - {"candidates"}
 
 
 def test_models_and_their_numbers(run: Run) -> None:
@@ -138,7 +138,7 @@ def test_calibration_and_what_is_shown(run: Run) -> None:
 
 def test_metrics_that_are_not_asked_for_are_absent(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    run.evaluate(Protocol(name="few", metrics=("hr", "brier"), k=(1,)))
+    run.evaluate(ProtocolConfig(name="few", metrics=("hr", "brier"), k=(1,)))
     metrics = run.metrics()
     assert set(metrics["calibration"]["trained"]) == {"brier", "bins"}
     assert metrics["beyond"] == {}
@@ -197,7 +197,7 @@ def test_a_protocol_with_one_metric_and_ragged_candidates(tmp_path: Path) -> Non
     rows = _columns(_test_rows(run))
     for folder in (run.trained, run.base):
         write_scores(folder, rows, rows["label"] * 2.0)
-    protocol = Protocol(name="one", metrics=("ndcg",), k=(2,))
+    protocol = ProtocolConfig(name="one", metrics=("ndcg",), k=(2,))
     assert primary_metric(protocol) == "ndcg@2"
     assert run.evaluate(protocol)["metrics"]["trained"] == {"ndcg@2": 1.0}
     sizes = run.metrics()["candidates"]
@@ -260,7 +260,7 @@ def test_the_digest_is_of_what_can_change_a_number() -> None:
 
 def test_a_protocol_without_a_metric_that_ranks_is_refused() -> None:
     with pytest.raises(ValueError, match="no metric that ranks"):
-        Protocol(name="x", metrics=("brier",))
+        ProtocolConfig(name="x", metrics=("brier",))
 
 
 def test_protocol_is_recorded_with_its_digest(run: Run) -> None:

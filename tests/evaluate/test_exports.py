@@ -12,16 +12,16 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter import schema
 from msr_adapter.cli import app
-from msr_adapter.config.schema import Confidence, Protocol
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.evaluate.exports import write_ranx, write_trec
 from msr_adapter.evaluate.results import read_finished
 from tests.support.judged_run import Run, make_run
 
-PROTOCOL = Protocol(
+PROTOCOL = ProtocolConfig(
     name="all",
     metrics=("hr", "recall", "precision", "mrr", "map", "ndcg"),
     k=(3, 5),
-    confidence=Confidence(samples=100),
+    confidence=ConfidenceConfig(samples=100),
 )
 WITHOUT_TIES = ("trained", "random", "oracle")
 

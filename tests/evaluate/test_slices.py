@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Confidence, Protocol, SliceTables
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig, SliceTablesConfig
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.evaluate.judging import protocol_digest
@@ -25,8 +25,8 @@ from msr_adapter.evaluate.slice_groups import (
     NONE,
     OTHER,
     VALUES,
-    Facts,
     Slice,
+    UserFacts,
     by_number,
     by_text,
     check_tables,
@@ -45,7 +45,7 @@ DAY = 86_400_000
 YEAR_2024 = 1_704_067_200_000
 
 
-def facts_of(popularity: list[int], target: list[int], **changes: Any) -> Facts:
+def facts_of(popularity: list[int], target: list[int], **changes: Any) -> UserFacts:
     """Return facts of users who took ``target`` among items with the given ``popularity``."""
     count = len(popularity)
     columns = {"item_id": [f"{item:03}" for item in range(count)], "title": [""] * count, "image": [None] * count,
@@ -53,7 +53,7 @@ def facts_of(popularity: list[int], target: list[int], **changes: Any) -> Facts:
                "category": [None] * count}  # fmt: skip
     columns |= changes.pop("items", {})
     users = len(target)
-    made = Facts(
+    made = UserFacts(
         np.ones(users, np.int64), np.zeros(users, np.int64), np.array(target), pa.table(columns, schema=schema.ITEMS),
         pa.array([f"u{user}" for user in range(users)]),
     )  # fmt: skip
@@ -189,21 +189,24 @@ def test_slices_are_the_protocols_choice_and_change_no_digest(tmp_path: Path) ->
 
 def test_what_changes_numbers_changes_the_digest() -> None:
     def digest_of(**changes: Any) -> str:
-        return protocol_digest(Protocol(**{"name": "one", **changes}).model_dump(mode="json"))
+        return protocol_digest(ProtocolConfig(**{"name": "one", **changes}).model_dump(mode="json"))
 
     assert digest_of(name="two") == digest_of(slices=()) == digest_of()
     hard = [digest_of(negatives={"kind": "hard", "scores": Path(name)}) for name in ("a.csv", "b.csv")]
     assert hard[0] == hard[1]  # the file's content decides the candidates, which have a digest of their own
-    changed = [digest_of(k=(5,)), digest_of(metrics=("auc",)), digest_of(confidence=Confidence(samples=200)),
-               digest_of(confidence=Confidence(level=0.9)), digest_of(negatives={"count": 5}), digest_of(),
+    changed = [digest_of(k=(5,)), digest_of(metrics=("auc",)), digest_of(confidence=ConfidenceConfig(samples=200)),
+               digest_of(confidence=ConfidenceConfig(level=0.9)), digest_of(negatives={"count": 5}), digest_of(),
                digest_of(negatives={"kind": "all"}), digest_of(target="most-popular-last")]  # fmt: skip
     assert len(set(changed)) == len(changed)
 
 
 def test_the_depth_of_slices_is_five_or_the_first() -> None:
-    assert sliced_metrics(Protocol(name="p", metrics=("auc", "hr"), k=(3, 5))) == (("auc", "hr"), (5,))
-    assert sliced_metrics(Protocol(name="p", metrics=("auc", "hr"), k=(1, 20))) == (("auc", "hr"), (1,))
-    assert sliced_metrics(Protocol(name="p", metrics=("recall",), k=(3, 5)))[1] == (3, 5)  # recall@3 is the primary
+    assert sliced_metrics(ProtocolConfig(name="p", metrics=("auc", "hr"), k=(3, 5))) == (("auc", "hr"), (5,))
+    assert sliced_metrics(ProtocolConfig(name="p", metrics=("auc", "hr"), k=(1, 20))) == (("auc", "hr"), (1,))
+    assert sliced_metrics(ProtocolConfig(name="p", metrics=("recall",), k=(3, 5)))[1] == (
+        3,
+        5,
+    )  # recall@3 is the primary
 
 
 def test_the_console_says_one_line(run: Run) -> None:
@@ -212,12 +215,12 @@ def test_the_console_says_one_line(run: Run) -> None:
     assert "of them with fewer than 30 users" in text
 
 
-def tables_in(folder: Path, **texts: str) -> SliceTables:
+def tables_in(folder: Path, **texts: str) -> SliceTablesConfig:
     paths = {}
     for kind, text in texts.items():
         paths[kind] = folder / f"{kind}.csv"
         paths[kind].write_text(text, encoding="utf-8")
-    return SliceTables(**paths)
+    return SliceTablesConfig(**paths)
 
 
 def test_columns_of_own_tables_are_slices(tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ def test_columns_of_own_tables_are_slices(tmp_path: Path) -> None:
 def test_a_parquet_table_with_numbers_as_ids(tmp_path: Path) -> None:
     pl.DataFrame({"user": [0, 1], "age": [20, 30]}).write_parquet(tmp_path / "users.parquet")
     facts = facts_of([1], [0, 0], user_ids=pa.array(["0", "1"]))
-    [age] = table_slices(SliceTables(users=tmp_path / "users.parquet"), facts)
+    [age] = table_slices(SliceTablesConfig(users=tmp_path / "users.parquet"), facts)
     assert named(age) == ["20", "30"]
 
 
@@ -280,7 +283,7 @@ def test_what_is_wrong_with_a_table_is_found_by_check(tmp_path: Path) -> None:
     first, second = check_tables(tables, "my.yaml:3")
     assert (first.field, first.allowed) == ("evaluate.tables.items", "one of them called item_id or item")
     assert second.found.endswith("a file called *.xlsx")
-    [absent] = check_tables(SliceTables(items=tmp_path / "absent.csv"), "my.yaml:3")
+    [absent] = check_tables(SliceTablesConfig(items=tmp_path / "absent.csv"), "my.yaml:3")
     assert "cannot be read" in absent.found
     (tmp_path / "scripted.yaml").write_text(SCRIPTED)
     [problem] = check(load(tmp_path, f"evaluate.tables.items={tmp_path / 'absent.csv'}"))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.candidate_rows import ANSWERS
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
 from msr_adapter.llamafactory.encoder import Encoder, collate
@@ -146,7 +146,7 @@ def test_a_batch_pads_on_the_left_and_drops_the_dummy_image() -> None:
 
 def test_reasoning_templates_are_refused_with_the_plain_one_named() -> None:
     with pytest.raises(UserError, match="qwen3_vl_nothink"):
-        Encoder(ModelRef(path=str(tiny_model("qwen3-vl")), template="qwen3_vl"))
+        Encoder(ModelConfig(path=str(tiny_model("qwen3-vl")), template="qwen3_vl"))
 
 
 def nameless(tmp_path: Path) -> Path:
@@ -159,10 +159,10 @@ def nameless(tmp_path: Path) -> Path:
 
 def test_unknown_template_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean qwen2_vl"):
-        Encoder(ModelRef(path=str(nameless(tmp_path)), template="qwen2vl"))
+        Encoder(ModelConfig(path=str(nameless(tmp_path)), template="qwen2vl"))
 
 
 def test_incomplete_model_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises((StageError, UserError), match=r"[Tt]okenizer"):
-        Encoder(ModelRef(path=str(tmp_path), template="qwen2_vl"))
+        Encoder(ModelConfig(path=str(tmp_path), template="qwen2_vl"))

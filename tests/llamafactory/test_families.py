@@ -19,7 +19,7 @@ from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.reference_prompts import Taught
 from msr_adapter.backends.reward import RewardBackend
 from msr_adapter.candidate_rows import ANSWERS
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure, Image, Request
 from msr_adapter.llamafactory.dataset import TRAIN, TrainingRow, read_rows
@@ -43,9 +43,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept conte
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def settings(family: Family) -> Train:
-    model = ModelRef(path=str(tiny_model(family.name)), image_max_pixels=112 * 112, image_min_pixels=784, batch_size=8)
-    return Train(
+def settings(family: Family) -> TrainConfig:
+    model = ModelConfig(
+        path=str(tiny_model(family.name)), image_max_pixels=112 * 112, image_min_pixels=784, batch_size=8
+    )
+    return TrainConfig(
         model=model, images=family.sees_images, max_steps=3, batch_size=4, gradient_accumulation=1, learning_rate=1e-2
     )
 
@@ -220,7 +222,7 @@ def test_texts_equal_plain_greedy_decoding(family: Family) -> None:
         assert answer.tokens_out == len(kept)
 
 
-def blanks_apart_model(folder: Path) -> ModelRef:
+def blanks_apart_model(folder: Path) -> ModelConfig:
     made = build_llava_next(folder, "mistral", blanks_apart(), MISTRAL_CHAT)
     return settings(FAMILIES[0]).model.model_copy(update={"path": str(made)})
 

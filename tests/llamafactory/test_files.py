@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.llamafactory import dataset, versions
 from msr_adapter.llamafactory.dataset import (
@@ -222,7 +222,7 @@ def test_paths_that_would_be_interpolated_are_refused(tmp_path: Path) -> None:
     [(32, 4, 1, 1.0, 8), (33, 4, 1, 1.0, 9), (33, 4, 2, 1.0, 5), (33, 4, 2, 0.5, 3), (1, 8, 8, 2.0, 2)],
 )
 def test_expected_steps(rows: int, batch: int, accumulation: int, epochs: float, steps: int) -> None:
-    train = Train(model=model_ref(), batch_size=batch, gradient_accumulation=accumulation, epochs=epochs)
+    train = TrainConfig(model=model_ref(), batch_size=batch, gradient_accumulation=accumulation, epochs=epochs)
     assert expected_steps(train, rows) == steps
     assert expected_steps(train.model_copy(update={"max_steps": 5}), rows) == 5
 

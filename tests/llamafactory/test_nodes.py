@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import Launch
+from msr_adapter.config.schema import LaunchConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory import parallelism, ray_launch, rendezvous, trainer_entrypoint
 from msr_adapter.llamafactory.launcher import UNSET, launch, trainer_process
 from msr_adapter.llamafactory.nodes import (
-    Place,
+    Node,
     by_hand,
     find_place,
     slurm_script,
@@ -31,7 +31,7 @@ from msr_adapter.llamafactory.nodes import (
     trainer_variables,
 )
 from msr_adapter.llamafactory.parallelism import LIBRARIES, STRATEGIES, check_launch, parallel_arguments
-from msr_adapter.llamafactory.rendezvous import MEETING, announced, join
+from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.pipeline import runner
 from msr_adapter.train import commands_by_hand, first_place
@@ -42,8 +42,8 @@ YAML = Path("/runs/my shop/train.yaml")
 
 @pytest.mark.parametrize(("gpus", "processes"), [(0, 1), (1, 1), (4, 4)])
 def test_one_process_for_each_gpu_unless_told_otherwise(gpus: int, processes: int) -> None:
-    assert find_place(Launch(), {}, gpus) == Place(processes, port=29_500, gpus=gpus)
-    assert find_place(Launch(processes=1), {}, gpus).world == 1
+    assert find_place(LaunchConfig(), {}, gpus) == Node(processes, port=29_500, gpus=gpus)
+    assert find_place(LaunchConfig(processes=1), {}, gpus).world == 1
 
 
 @pytest.mark.parametrize(
@@ -57,27 +57,27 @@ def test_one_process_for_each_gpu_unless_told_otherwise(gpus: int, processes: in
     ],
 )
 def test_the_environment_says_which_machine_this_is(environment: dict[str, str], rank: int, address: str) -> None:
-    place = find_place(Launch(nodes=4, processes=8), environment, 8)
+    place = find_place(LaunchConfig(nodes=4, processes=8), environment, 8)
     assert (place.rank, place.address, place.world) == (rank, address, 32)
-    told = find_place(Launch(nodes=4, address="told"), environment, 8)
+    told = find_place(LaunchConfig(nodes=4, address="told"), environment, 8)
     assert told.address == "told"
 
 
 def test_everything_wrong_with_a_place_is_said_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        find_place(Launch(nodes=2, processes=4), {"NODE_RANK": "2"}, 3)
+        find_place(LaunchConfig(nodes=2, processes=4), {"NODE_RANK": "2"}, 3)
     said = str(caught.value)
     assert "train.launch.processes: 4 processes, but 3 visible GPUs" in said
     assert "environment NODE_RANK: 2; a number from 0 to 1" in said
     assert "train.launch.address: nothing says where the first machine is" in said
     with pytest.raises(UserError, match="nothing says which of them this is"):
-        find_place(Launch(nodes=2, address="a"), {}, 0)
+        find_place(LaunchConfig(nodes=2, address="a"), {}, 0)
 
 
 def test_a_dry_run_needs_to_know_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "SLURM_JOB_NODELIST", "NODE_RANK", "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
-    train = train_config(launch=Launch(nodes=2))
+    train = train_config(launch=LaunchConfig(nodes=2))
     first, second = commands_by_hand(train, YAML)
     assert "--master-addr=FIRST_HOST" in first
     assert "--node-rank=1" in second
@@ -112,23 +112,23 @@ def test_only_a_training_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_commands_of_every_machine() -> None:
-    assert by_hand(Place(), Path("a.yaml")) == ["llamafactory-cli train a.yaml"]
-    assert by_hand(Place(gpus=2), Path("a.yaml")) == ["CUDA_VISIBLE_DEVICES=0 llamafactory-cli train a.yaml"]
-    [alone] = by_hand(Place(processes=4, gpus=4), YAML)
+    assert by_hand(Node(), Path("a.yaml")) == ["llamafactory-cli train a.yaml"]
+    assert by_hand(Node(gpus=2), Path("a.yaml")) == ["CUDA_VISIBLE_DEVICES=0 llamafactory-cli train a.yaml"]
+    [alone] = by_hand(Node(processes=4, gpus=4), YAML)
     assert shlex.split(alone) == [
         "torchrun", "--standalone", "--nproc-per-node=4", "-m", "llamafactory.launcher", str(YAML),
     ]  # fmt: skip
-    first, second = by_hand(Place(8, 2, 1, "head", 29_500, 8), YAML)
+    first, second = by_hand(Node(8, 2, 1, "head", 29_500, 8), YAML)
     assert "--nnodes=2 --node-rank=0 --nproc-per-node=8 --master-addr=head --master-port=29500" in first
     assert second == first.replace("--node-rank=0", "--node-rank=1")
-    assert trainer_arguments(Place(8, 2, 1, "head", 29_500), YAML)[1:] == [*shlex.split(second)[1:-3], str(YAML)]
+    assert trainer_arguments(Node(8, 2, 1, "head", 29_500), YAML)[1:] == [*shlex.split(second)[1:-3], str(YAML)]
 
 
 def test_a_single_trainer_sees_a_single_gpu() -> None:
-    assert trainer_variables(Place(gpus=1), {}) == {}
-    assert trainer_variables(Place(processes=2, gpus=2), {}) == {}
-    assert trainer_variables(Place(gpus=2), {}) == {"CUDA_VISIBLE_DEVICES": "0"}
-    assert trainer_variables(Place(gpus=2), {"CUDA_VISIBLE_DEVICES": "5,7"}) == {"CUDA_VISIBLE_DEVICES": "5"}
+    assert trainer_variables(Node(gpus=1), {}) == {}
+    assert trainer_variables(Node(processes=2, gpus=2), {}) == {}
+    assert trainer_variables(Node(gpus=2), {}) == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert trainer_variables(Node(gpus=2), {"CUDA_VISIBLE_DEVICES": "5,7"}) == {"CUDA_VISIBLE_DEVICES": "5"}
 
 
 def test_strategies_are_written_where_there_is_somebody_to_share_with() -> None:
@@ -179,12 +179,12 @@ def test_a_killed_msr_leaves_no_trainer_behind(tmp_path: Path) -> None:
 
 def test_what_a_launch_lacks_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallelism, "find_spec", lambda _: None)
-    problems = check_launch(Launch(nodes=2, strategy="zero-3", engine="ray"), "my.yaml:7")
+    problems = check_launch(LaunchConfig(nodes=2, strategy="zero-3", engine="ray"), "my.yaml:7")
     assert [problem.field for problem in problems] == [
         "train.launch.strategy", "train.launch.engine", "train.launch.processes",
     ]  # fmt: skip
     assert "deepspeed, which is not installed" in str(problems[0])
-    assert check_launch(Launch(engine="ray"), "") == []  # one machine needs no cluster
+    assert check_launch(LaunchConfig(engine="ray"), "") == []  # one machine needs no cluster
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_a_ray_cluster_starts_one_torchrun_on_each_machine(tmp_path: Path, monke
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        place = Place(1, 2, 0, cluster.address, free_port(), ray=True)
+        place = Node(1, 2, 0, cluster.address, free_port(), ray=True)
         for name, code in (("train.yaml", 0), ("fail.yaml", 1)):
             yaml = tmp_path / "a run" / name
             yaml.parent.mkdir(exist_ok=True)
@@ -228,7 +228,7 @@ def test_a_machine_of_the_cluster_trains_by_the_same_variables(monkeypatch: pyte
     for name in UNSET:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("ITS_OWN", "1")
-    assert ray_launch._train(Place(1, 2, 1, "a", 1), "a.yaml", {"RECORD_VRAM": "1"}) == 0
+    assert ray_launch._train(Node(1, 2, 1, "a", 1), "a.yaml", {"RECORD_VRAM": "1"}) == 0
     assert not seen[0].keys() & set(UNSET)
     assert (seen[0]["ITS_OWN"], seen[0]["RECORD_VRAM"]) == ("1", "1")
     assert "RECORD_VRAM" in ray_launch._PASSED
@@ -240,7 +240,7 @@ def test_a_joined_training_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.M
     found: list[list[Path]] = []
 
     @contextlib.contextmanager
-    def trainer(_: Place, __: Path, environment: dict[str, str], ___: Any) -> Iterator[Any]:
+    def trainer(_: Node, __: Path, environment: dict[str, str], ___: Any) -> Iterator[Any]:
         cache = Path(environment["HF_DATASETS_CACHE"])
         found.append(list(cache.glob("*")))
         cache.mkdir(exist_ok=True)
@@ -248,7 +248,7 @@ def test_a_joined_training_leaves_no_cache(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(rendezvous, "trainer_process", trainer)
     monkeypatch.setattr(rendezvous, "_meet", lambda *_: tmp_path / "a.yaml")
-    join(tmp_path, Place(1, 2, 1, "a", 1), 1, small=True, reporter=QUIET)
+    join(tmp_path, Node(1, 2, 1, "a", 1), 1, small=True, reporter=QUIET)
     assert found == [[]]
     assert not stale.exists()
 
@@ -261,25 +261,25 @@ def alive(pid: int) -> bool:
 
 
 def test_a_training_that_never_begins_or_is_long_gone_is_not_joined(tmp_path: Path) -> None:
-    place = Place(1, 2, 1, "127.0.0.1", 1)
+    place = Node(1, 2, 1, "127.0.0.1", 1)
     with pytest.raises(StageError, match="did not begin to train within"):
         join(tmp_path, place, 1.2, small=True, reporter=QUIET)
-    (tmp_path / MEETING).write_text(json.dumps({"yaml": "left behind", "nodes": 2, "processes": 1}))
+    (tmp_path / RENDEZVOUS).write_text(json.dumps({"yaml": "left behind", "nodes": 2, "processes": 1}))
     with pytest.raises(StageError, match="did not begin to train within"):
         join(tmp_path, place, 1.2, small=True, reporter=QUIET)
 
 
 def test_machines_that_disagree_do_not_train_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_BEAT_S", 0.1)
-    with announced(tmp_path / MEETING, tmp_path / "train.yaml", Place(4, 2, 0, "a", 1)):
+    with announced(tmp_path / RENDEZVOUS, tmp_path / "train.yaml", Node(4, 2, 0, "a", 1)):
         with pytest.raises(StageError, match="2 machines of 4 processes, this one would with 2 of 3"):
-            join(tmp_path, Place(3, 2, 1, "a", 1), 30, small=True, reporter=QUIET)
-        assert (tmp_path / MEETING).is_file()
-    assert not (tmp_path / MEETING).exists()
+            join(tmp_path, Node(3, 2, 1, "a", 1), 30, small=True, reporter=QUIET)
+        assert (tmp_path / RENDEZVOUS).is_file()
+    assert not (tmp_path / RENDEZVOUS).exists()
 
 
 def test_one_machine_announces_nothing(tmp_path: Path) -> None:
-    with announced(tmp_path / MEETING, tmp_path / "train.yaml", Place(2)):
+    with announced(tmp_path / RENDEZVOUS, tmp_path / "train.yaml", Node(2)):
         assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +299,7 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
     assert config["ddp_backend"] == "gloo"
     write_yaml(yaml, config, "")
     port = free_port()
-    first, second = (Place(1, 2, rank, "127.0.0.1", port) for rank in (0, 1))
+    first, second = (Node(1, 2, rank, "127.0.0.1", port) for rank in (0, 1))
     failed: list[Exception] = []
 
     def other() -> None:
@@ -310,7 +310,7 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=other)
     thread.start()
-    with announced(run_dir / MEETING, yaml, first):
+    with announced(run_dir / RENDEZVOUS, yaml, first):
         trained = launch(yaml, model, method="lora", small=True, place=first, reporter=QUIET)
     thread.join(120)
     assert not thread.is_alive()

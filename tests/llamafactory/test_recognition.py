@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from msr_adapter.cli import app
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import UserError
 from msr_adapter.llamafactory.families import (
     FAMILIES,
@@ -17,11 +17,11 @@ from msr_adapter.llamafactory.families import (
     UNSUPPORTED,
     Family,
     family_of,
-    settled,
+    resolve_template,
     template_problems,
 )
 from msr_adapter.pipeline import check, notes, plan, run
-from msr_adapter.pipeline.resolve import settle
+from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.progress import Reporter
 
 CHATS = {
@@ -40,19 +40,19 @@ def model_folder(folder: Path, chat: str = "", **config: Any) -> Path:
     return folder
 
 
-def of_family(folder: Path, family: Family) -> ModelRef:
+def of_family(folder: Path, family: Family) -> ModelConfig:
     config = {"model_type": family.model_type}
     parts = {"text_config": family.text_type, "vision_config": family.vision_type}
     config |= {part: {"model_type": kind} for part, kind in parts.items() if kind}
-    return ModelRef(path=str(model_folder(folder, CHATS.get(family.mark, ""), **config)))
+    return ModelConfig(path=str(model_folder(folder, CHATS.get(family.mark, ""), **config)))
 
 
 @each_family
 def test_each_family_is_known_by_its_config_and_its_chat_template(family: Family, tmp_path: Path) -> None:
     model = of_family(tmp_path, family)
     assert family_of(model) == family
-    assert settled(model).template == family.template
-    assert settled(model.model_copy(update={"template": family.template})).template == family.template
+    assert resolve_template(model).template == family.template
+    assert resolve_template(model.model_copy(update={"template": family.template})).template == family.template
 
 
 @each_family
@@ -60,7 +60,7 @@ def test_a_template_that_is_not_the_models_own_is_refused_with_the_right_one(fam
     wrong = "llava" if family.template != "llava" else "qwen2_vl"
     model = of_family(tmp_path, family).model_copy(update={"template": wrong})
     with pytest.raises(UserError) as caught:
-        settled(model, "my.yaml:7", "train.model")
+        resolve_template(model, "my.yaml:7", "train.model")
     assert str(caught.value) == (
         f"my.yaml:7 train.model.template: `{wrong}` is not the template of {tmp_path}, a {family.name}; "
         f"{family.template}. Correct or remove the line: the template is found by itself"
@@ -89,7 +89,7 @@ def test_where_the_chat_format_is_read(files: dict[str, str], template: str | No
     model_folder(tmp_path, model_type="llama")
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    found = family_of(ModelRef(path=str(tmp_path)))
+    found = family_of(ModelConfig(path=str(tmp_path)))
     assert (found and found.template) == template
 
 
@@ -103,19 +103,19 @@ def test_where_the_chat_format_is_read(files: dict[str, str], template: str | No
     ],
 )  # fmt: skip
 def test_another_model_needs_its_template_said(config: dict[str, Any], said: str, tmp_path: Path) -> None:
-    model = ModelRef(path=str(model_folder(tmp_path, **config)))
+    model = ModelConfig(path=str(model_folder(tmp_path, **config)))
     with pytest.raises(UserError, match=said) as caught:
-        settled(model)
+        resolve_template(model)
     assert "the model's LLaMA-Factory template. Write it there" in str(caught.value)
     said_so = model.model_copy(update={"template": "phi4"})
-    assert settled(said_so) == said_so
+    assert resolve_template(said_so) == said_so
 
 
 def test_a_thinking_template_is_refused_and_the_plain_one_named(tmp_path: Path) -> None:
     family = next(family for family in FAMILIES if family.name == "qwen3-vl")
     known = of_family(tmp_path / "known", family).model_copy(update={"template": "qwen3_vl"})
     assert "puts a thought before every answer; qwen3_vl_nothink." in str(template_problems(known)[0])
-    other = ModelRef(path=str(model_folder(tmp_path / "other", model_type="ours")), template="qwen3_vl")
+    other = ModelConfig(path=str(model_folder(tmp_path / "other", model_type="ours")), template="qwen3_vl")
     assert str(template_problems(other)[0]).endswith("a template without reasoning. Use qwen3_vl_nothink")
 
 
@@ -130,7 +130,9 @@ def test_the_thinking_templates_are_those_of_llamafactory() -> None:
 
 @pytest.mark.parametrize("architecture", UNSUPPORTED)
 def test_what_llamafactory_cannot_load_is_refused_with_the_reason(architecture: str, tmp_path: Path) -> None:
-    model = ModelRef(path=str(model_folder(tmp_path, model_type="x", architectures=[architecture])), template="llava")
+    model = ModelConfig(
+        path=str(model_folder(tmp_path, model_type="x", architectures=[architecture])), template="llava"
+    )
     assert UNSUPPORTED[architecture] in str(template_problems(model)[0])
 
 
@@ -151,8 +153,8 @@ def in_the_hubs_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_a_cached_hub_model_is_known_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_family(tmp_path, next(family for family in FAMILIES if family.name == "internvl"))
     in_the_hubs_cache(monkeypatch, tmp_path)
-    assert settled(ModelRef(path="Org/Name"), download=False).template == "intern_vl"
-    assert settled(ModelRef(path="Org/Other"), download=False).template == "auto"
+    assert resolve_template(ModelConfig(path="Org/Name"), download=False).template == "intern_vl"
+    assert resolve_template(ModelConfig(path="Org/Other"), download=False).template == "auto"
 
 
 def test_a_hub_model_is_fetched_or_its_template_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +169,10 @@ def test_a_hub_model_is_fetched_or_its_template_asked_for(tmp_path: Path, monkey
             model_folder(tmp_path, "<|im_start|>", model_type="qwen2")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    assert settled(ModelRef(path="Org/Name")).template == "qwen"
+    assert resolve_template(ModelConfig(path="Org/Name")).template == "qwen"
     assert asked == ["config.json", "chat_template.jinja", "chat_template.json", "tokenizer_config.json"]
     with pytest.raises(UserError, match="is not on this machine and cannot be downloaded"):
-        settled(ModelRef(path="Org/Other"))
+        resolve_template(ModelConfig(path="Org/Other"))
 
 
 YAML = """\
@@ -192,7 +194,7 @@ def pipeline(tmp_path: Path, model: str, mode: str = "none") -> LoadedPipeline:
 def test_the_template_reaches_all_that_is_written(tmp_path: Path) -> None:
     loaded = pipeline(tmp_path, "tiny")
     assert loaded.resolved["train"]["model"]["template"] == "auto"
-    settled_ = settle(loaded, download=False)
+    settled_ = resolve_models(loaded, download=False)
     assert settled_.resolved["train"]["model"]["template"] == settled_.pipeline.train.model.template == "qwen2_vl"
     run(loaded, ("data",), reporter=Reporter(quiet=True))
     written = json.loads((tmp_path / "run" / "pipeline.json").read_text())

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from msr_adapter.config.schema import Protocol
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.config.schema.evaluate import RANKING, MetricName
 from msr_adapter.metrics import METRICS
 from tests.support.judged_run import make_run
@@ -44,7 +44,7 @@ def _pattern(documented: str) -> re.Pattern[str]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     run = make_run(tmp_path_factory.mktemp("run"))
-    run.evaluate(Protocol(name="small", confidence={"samples": 100}, metrics=get_args(MetricName)))  # type: ignore[arg-type]
+    run.evaluate(ProtocolConfig(name="small", confidence={"samples": 100}, metrics=get_args(MetricName)))  # type: ignore[arg-type]
     return _paths(run.metrics())
 
 
@@ -64,7 +64,7 @@ def test_what_is_not_in_every_run_is_marked(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run.data / "truth.parquet").unlink()
     run.evaluate(
-        Protocol(name="few", metrics=("auc",), slices=(), confidence={"samples": 100}),  # type: ignore[arg-type]
+        ProtocolConfig(name="few", metrics=("auc",), slices=(), confidence={"samples": 100}),  # type: ignore[arg-type]
         baselines=(),
         score_dirs={"trained": run.trained},
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.messages import field_at, kind_of, models_of
-from msr_adapter.config.schema import Model, Pipeline, Source
+from msr_adapter.config.schema import PipelineConfig, SourceConfig, StrictModel
 from msr_adapter.files import digest
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.ignored_keys import CANNOT_MATTER, ignored
@@ -73,9 +73,9 @@ def others(loc: Loc, annotation: Any, value: Any, files: Path) -> Iterator[Any]:
                 yield from others(loc, option, value if type(value) is option else None, files)
 
 
-def parse(data: Any) -> Pipeline | None:
+def parse(data: Any) -> PipelineConfig | None:
     try:
-        return Pipeline.model_validate_json(json.dumps(data), strict=True)
+        return PipelineConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError:
         return None
 
@@ -98,8 +98,8 @@ def get(data: Any, loc: Loc) -> Any:
 def leaves(data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
     """Yield each key that holds no others, and the pipeline to change it in: one that has the part around it."""
     value = get(data, loc)
-    known = field_at(Pipeline, loc, data) if loc else None
-    parts: tuple[type[Model], ...] = models_of(known.annotation) if known else ()
+    known = field_at(PipelineConfig, loc, data) if loc else None
+    parts: tuple[type[StrictModel], ...] = models_of(known.annotation) if known else ()
     if value is None and parts:
         yield loc, data
         given = put(data, loc, OPENED.get(loc[-1], {"path": "hub/table"}))
@@ -113,9 +113,9 @@ def leaves(data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
         yield loc, data
 
 
-def changes(loc: Loc, data: Any, files: Path) -> Iterator[Pipeline]:
+def changes(loc: Loc, data: Any, files: Path) -> Iterator[PipelineConfig]:
     """Yield the pipeline with other values at ``loc``, as many as are valid."""
-    known = field_at(Pipeline, loc, data)
+    known = field_at(PipelineConfig, loc, data)
     assert known is not None
     value = get(data, loc)
     candidates = [OPENED[loc[-1]]] if value is None and loc[-1] in OPENED else []
@@ -127,7 +127,7 @@ def changes(loc: Loc, data: Any, files: Path) -> Iterator[Pipeline]:
 _TEMPLATES: dict[Any, dict[str, str]] = {}
 
 
-def template_digests(p: Pipeline) -> dict[str, str]:
+def template_digests(p: PipelineConfig) -> dict[str, str]:
     """Digest every template, once for all pipelines that say the same in them; lengths are settings of the stages."""
     said = (p.templates, p.summarize.noun, p.summarize.language, p.train.prompt)
     if said not in _TEMPLATES:
@@ -136,7 +136,7 @@ def template_digests(p: Pipeline) -> dict[str, str]:
     return _TEMPLATES[said]
 
 
-def fingerprints(p: Pipeline) -> dict[str, str]:
+def fingerprints(p: PipelineConfig) -> dict[str, str]:
     """What `running` takes of the pipeline for each stage that it needs."""
     templates = template_digests(p)
     return {
@@ -183,8 +183,8 @@ def test_so_it_is_in_modes_that_no_bundled_pipeline_has(sets: tuple[str, ...], f
     assert seen["summarize.users.block"] is False
 
 
-@pytest.mark.parametrize("source", get_args(get_args(Source)[0]), ids=lambda source: source.__name__)
-def test_every_key_of_every_source_counts(source: type[Model], files: Path) -> None:
+@pytest.mark.parametrize("source", get_args(get_args(SourceConfig)[0]), ids=lambda source: source.__name__)
+def test_every_key_of_every_source_counts(source: type[StrictModel], files: Path) -> None:
     needed = {
         name: {"path": "hub/log"} if models_of(field.annotation) else str(files / name)
         for name, field in source.model_fields.items()

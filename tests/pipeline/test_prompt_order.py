@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.config.schema import Pipeline
-from msr_adapter.pipeline.prompt_order import Shape, compare_orders, share_left
+from msr_adapter.config.schema import PipelineConfig
+from msr_adapter.pipeline.prompt_order import PromptShape, compare_orders, share_left
 from msr_adapter.pipeline.run_folder import RunFolder
 from tests.support.tiny_run import model_ref, write_upstream
 
@@ -18,19 +18,19 @@ from tests.support.tiny_run import model_ref, write_upstream
 )  # fmt: skip
 def test_ratios_by_the_formulas(image: int, reuse: int, user_first: float, item_first: float) -> None:
     """21 candidates, 20 tokens before, a preference of 200, titles of 30, a closing question of 60."""
-    shape = Shape(rows=21 * 1000, users=1000, items=21 * 1000 // reuse, preference=200, title=30, image=image)
+    shape = PromptShape(rows=21 * 1000, users=1000, items=21 * 1000 // reuse, preference=200, title=30, image=image)
     assert 1 / share_left(shape, 20, 80, item_first=False) == pytest.approx(user_first, abs=0.006)
     assert 1 / share_left(shape, 20, 80, item_first=True) == pytest.approx(item_first, abs=0.006)
 
 
-def pipeline(prompt: str) -> Pipeline:
+def pipeline(prompt: str) -> PipelineConfig:
     model = model_ref().model_dump()
     values = {
         "name": "x", "data": {"source": {"kind": "shop"}},
         "summarize": {"items": {"model": model}, "users": {"model": model}},
         "train": {"model": model, "prompt": prompt}, "evaluate": {"protocol": {"name": "p"}},
     }  # fmt: skip
-    return Pipeline.model_validate(values)
+    return PipelineConfig.model_validate(values)
 
 
 def say(folder: Path, image: float | None, prompt: str = "recommend") -> list[str]:

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Confidence, Protocol
-from msr_adapter.report.thumbnails import make_covers
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
+from msr_adapter.report.thumbnails import make_thumbnails
 from tests.support.judged_run import Run, make_run
 from tests.support.many_users import make_many
 
-FAST = Protocol(name="fast", metrics=("hr", "mrr"), slices=(), confidence=Confidence(samples=100))
+FAST = ProtocolConfig(name="fast", metrics=("hr", "mrr"), slices=(), confidence=ConfidenceConfig(samples=100))
 
 
 def embedded(page: str) -> tuple[dict[str, Any], list[str]]:
@@ -82,21 +82,21 @@ def pictures(tmp_path: Path) -> list[str]:
 
 
 def test_covers_shrink_before_any_is_left_out(tmp_path: Path, pictures: list[str]) -> None:
-    whole = make_covers(pictures, tmp_path, 10**9)
+    whole = make_thumbnails(pictures, tmp_path, 10**9)
     assert (whole.side, len(whole.images), whole.left_out) == (144, 40, frozenset())
     size = sum(map(len, whole.images.values()))
-    smaller = make_covers(pictures, tmp_path, size // 2)
+    smaller = make_thumbnails(pictures, tmp_path, size // 2)
     assert smaller.side < 144
     assert len(smaller.images) == 40
     assert sum(map(len, smaller.images.values())) <= size // 2
 
 
 def test_what_finds_no_room_is_named_the_least_wanted_last(tmp_path: Path, pictures: list[str]) -> None:
-    smallest = make_covers(pictures, tmp_path, 1)
+    smallest = make_thumbnails(pictures, tmp_path, 1)
     assert (smallest.images, smallest.left_out) == ({}, frozenset(pictures))
-    all_small = make_covers(pictures, tmp_path, 10**5)
+    all_small = make_thumbnails(pictures, tmp_path, 10**5)
     one = max(map(len, all_small.images.values()))
-    some = make_covers(pictures, tmp_path, 5 * one)
+    some = make_thumbnails(pictures, tmp_path, 5 * one)
     assert some.side == 56
     assert list(some.images) == pictures[: len(some.images)]
     assert 3 <= len(some.images) < 40

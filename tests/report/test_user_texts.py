@@ -7,7 +7,7 @@ import pytest
 
 from msr_adapter import schema
 from msr_adapter.report.context import ReportContext
-from msr_adapter.report.user_texts import Step, read_readings
+from msr_adapter.report.user_texts import SummaryStep, read_readings
 from tests.support.tiny_run import write_upstream
 
 
@@ -27,6 +27,6 @@ def test_the_last_text_is_the_one_that_the_model_read(tmp_path: Path, shortened:
     write(tmp_path / "fit", "users.parquet", cut, schema.USER_SUMMARIES)
     context = ReportContext("x", users_dir=made.users, preferences_dir=tmp_path / "fit" if shortened else None)
     found = read_readings([0, 1], [], made.data, context).steps
-    assert found[0] == [Step(1, "part"), Step(2, last)]
+    assert found[0] == [SummaryStep(1, "part"), SummaryStep(2, last)]
     [only] = found[1]
     assert (only.text == "short") == shortened

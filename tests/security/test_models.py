@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from msr_adapter.backends import make_backend
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation import Request
 from tests.support.tiny_models import tiny_model
 
@@ -26,7 +26,7 @@ class _Touch:
 
 
 def ask(folder: Path) -> None:
-    backend = make_backend(ModelRef(path=str(folder), template="qwen2_vl"))
+    backend = make_backend(ModelConfig(path=str(folder), template="qwen2_vl"))
     backend.complete([Request(backend.identity, "prompt", max_new_tokens=1)])
 
 

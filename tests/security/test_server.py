@@ -20,7 +20,7 @@ from rich.console import Console
 from msr_adapter.backends import bodies
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.reference_prompts import compare_prompts
-from msr_adapter.config.schema import ModelRef, Server
+from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.distributed.messages import Raised
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Request
@@ -74,9 +74,9 @@ def completion(text: Any, **changes: Any) -> bytes:
     return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}).encode()
 
 
-def model(url: str) -> ModelRef:
-    server = Server(url=url, key_variable="SHOP_ENTRY", retries=0, timeout=20, first_wait=0, longest_wait=0)
-    return ModelRef(path="served", backend="server", server=server)
+def model(url: str) -> ModelConfig:
+    server = ServerConfig(url=url, key_variable="SHOP_ENTRY", retries=0, timeout=20, first_wait=0, longest_wait=0)
+    return ModelConfig(path="served", backend="server", server=server)
 
 
 def ask(url: str) -> Any:
@@ -180,7 +180,7 @@ def test_secrets_of_the_environment_reach_no_log(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("url", ["http://me:pa55word@host/v1", "https://host/v1?api_key=abcdef"])
 def test_an_address_with_a_secret_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="key_variable"):
-        Server(url=url)
+        ServerConfig(url=url)
 
 
 def bomb(handler: BaseHTTPRequestHandler) -> None:
@@ -279,12 +279,12 @@ def test_a_problem_is_printed_without_its_secret(capsys: pytest.CaptureFixture[s
 
 
 def test_failed_downloads_are_listed_redacted(tmp_path: Path) -> None:
-    from msr_adapter.config.schema import Images
+    from msr_adapter.config.schema import ImagesConfig
     from msr_adapter.data.images.download.folder import fetch_into
     from msr_adapter.data.images.download.wanted import Policy
 
     wanted = {"1": "ftp://me:canary@host/x.jpg?access_token=canary"}
-    fetch_into(tmp_path, wanted, Policy(limits=Images()), Reporter(quiet=True))
+    fetch_into(tmp_path, wanted, Policy(limits=ImagesConfig()), Reporter(quiet=True))
     assert "canary" not in (tmp_path / "fetch-failures.csv").read_text()
     assert "ftp://***@host/x.jpg?access_token=***" in (tmp_path / "fetch-failures.csv").read_text()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import ItemSummaries, ModelRef
+from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig
 from msr_adapter.generation import CompletionCache
 from msr_adapter.progress import Meter, Reporter
 from msr_adapter.prompts import Prompts
@@ -20,7 +20,7 @@ from tests.summarize.test_users import run as run_users
 from tests.support.recording import Recording
 from tests.support.summaries import write_shop
 
-SCRIPTED = ModelRef(path="nobody", backend="scripted")
+SCRIPTED = ModelConfig(path="nobody", backend="scripted")
 
 
 @pytest.mark.parametrize(("texts", "share"), [
@@ -69,7 +69,7 @@ def test_places_are_spaced_evenly() -> None:
 
 
 def outlook(folder: Path, mode: str, cache: CompletionCache) -> Outlook:
-    config = ItemSummaries.model_validate({"model": SCRIPTED, "mode": mode, "max_new_tokens": 9})
+    config = ItemSummariesConfig.model_validate({"model": SCRIPTED, "mode": mode, "max_new_tokens": 9})
     starts = plan_items(config, folder, Prompts(), "recording")[1]
     return look_ahead(starts, cache.lookup, SCRIPTED, 9)
 
@@ -119,7 +119,7 @@ def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
 
 
 def test_tokens_are_counted_without_the_placeholder() -> None:
-    counter = Counter(ModelRef(path="tiny", default_system=""))
+    counter = Counter(ModelConfig(path="tiny", default_system=""))
     assert counter.text("<image>likes") == counter.text("likes") < counter.text("likes dragons")
     assert counter.picture(None) == 0
 

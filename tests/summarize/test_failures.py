@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msr_adapter.config.schema import ItemSummaries, ModelRef, UserSummaries
+from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, UserSummariesConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, CompletionCache, Failure, Request
 from msr_adapter.prompts import Prompts
@@ -16,7 +16,7 @@ from msr_adapter.summarize import summarize_items, summarize_users
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop, write_summaries
 
-MODEL = ModelRef(path="tiny")
+MODEL = ModelConfig(path="tiny")
 TITLES = {letter: f"Title{letter}" for letter in "abcdefgh"}
 
 
@@ -35,7 +35,7 @@ class Refusing(Recording):
 
 def items(folder: Path, backend: Recording, policy: str) -> tuple[dict[str, str], dict[str, Any], str]:
     reporter = Lines()
-    config = ItemSummaries(model=MODEL, on_failure=policy)  # type: ignore[arg-type]
+    config = ItemSummariesConfig(model=MODEL, on_failure=policy)  # type: ignore[arg-type]
     with CompletionCache(folder / "c.sqlite") as cache:
         counts = summarize_items(config, folder, Prompts(), backend, cache, folder / "items", reporter)
     rows = read_table(folder / "items" / "items.parquet", ITEM_SUMMARIES).to_pylist()
@@ -44,7 +44,7 @@ def items(folder: Path, backend: Recording, policy: str) -> tuple[dict[str, str]
 
 def users(folder: Path, backend: Recording, policy: str) -> tuple[list[str], dict[str, Any], str]:
     reporter = Lines()
-    config = UserSummaries(model=MODEL, block=2, on_failure=policy)  # type: ignore[arg-type]
+    config = UserSummariesConfig(model=MODEL, block=2, on_failure=policy)  # type: ignore[arg-type]
     with CompletionCache(folder / "c.sqlite") as cache:
         shown = (folder, folder / "items", Prompts(), backend, cache, folder / "users", reporter)
         counts = summarize_users(config, *shown)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import ItemSummaries, ModelRef
+from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Failure, Request
 from tests.summarize.test_items import run
@@ -18,9 +18,9 @@ from tests.support.summaries import write_shop
 TITLES = {letter: f"Title{letter}" for letter in "abcd"}
 
 
-def config(on_failure: str = "error") -> ItemSummaries:
-    return ItemSummaries.model_validate(
-        {"model": ModelRef(path="tiny"), "mode": "fusion", "max_new_tokens": 7, "on_failure": on_failure}
+def config(on_failure: str = "error") -> ItemSummariesConfig:
+    return ItemSummariesConfig.model_validate(
+        {"model": ModelConfig(path="tiny"), "mode": "fusion", "max_new_tokens": 7, "on_failure": on_failure}
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from msr_adapter.config.schema import ItemSummaries, ModelRef
+from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import ITEM_SUMMARIES, read_table
@@ -12,11 +12,11 @@ from msr_adapter.summarize import summarize_items
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop
 
-CONFIG = ItemSummaries(model=ModelRef(path="tiny"), max_new_tokens=7)
+CONFIG = ItemSummariesConfig(model=ModelConfig(path="tiny"), max_new_tokens=7)
 
 
 def run(
-    tmp_path: Path, backend: Recording | None, config: ItemSummaries = CONFIG
+    tmp_path: Path, backend: Recording | None, config: ItemSummariesConfig = CONFIG
 ) -> tuple[dict[str, str], dict[str, Any], str]:
     reporter = Lines()
     with CompletionCache(tmp_path / "c.sqlite") as cache:
@@ -96,7 +96,7 @@ def test_empty_answers_and_answers_cut_by_the_budget_are_counted_and_said(tmp_pa
 
 def test_mode_none_needs_no_backend_and_keeps_every_item(tmp_path: Path) -> None:
     write_shop(tmp_path, {"a": "A", "b": "B"}, [["a"]])
-    summaries, counts, _ = run(tmp_path, None, ItemSummaries(model=ModelRef(path="tiny"), mode="none"))
+    summaries, counts, _ = run(tmp_path, None, ItemSummariesConfig(model=ModelConfig(path="tiny"), mode="none"))
     assert summaries == {"a": "", "b": ""}
     assert counts == {"mode": "none", "items": 2, "items_in_histories": 1, "without_summary": 2}
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import ModelRef, UserSummaries
+from msr_adapter.config.schema import ModelConfig, UserSummariesConfig
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.schema import USER_STEPS, USER_SUMMARIES, read_table
@@ -24,8 +24,8 @@ from tests.support.summaries import Lines, write_shop, write_summaries
 TITLES = {letter: letter.upper() for letter in "abcdefgh"}
 
 
-def config(mode: str = "recurrent", block: int = 3) -> UserSummaries:
-    return UserSummaries.model_validate({"model": ModelRef(path="tiny"), "mode": mode, "block": block})
+def config(mode: str = "recurrent", block: int = 3) -> UserSummariesConfig:
+    return UserSummariesConfig.model_validate({"model": ModelConfig(path="tiny"), "mode": mode, "block": block})
 
 
 def write(folder: Path, histories: Sequence[str], titles: Mapping[str, str] = TITLES, summary: str = "") -> None:
@@ -34,7 +34,9 @@ def write(folder: Path, histories: Sequence[str], titles: Mapping[str, str] = TI
     write_summaries(folder / "items", {item: summary and f"{summary} {item}" for item in titles})
 
 
-def run(folder: Path, backend: Recording | None, settings: UserSummaries) -> tuple[list[str], dict[str, Any], str]:
+def run(
+    folder: Path, backend: Recording | None, settings: UserSummariesConfig
+) -> tuple[list[str], dict[str, Any], str]:
     reporter = Lines()
     with CompletionCache(folder / "c.sqlite") as cache:
         counts = summarize_users(

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit.inspection import Evidence
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.splits import Examples
-from msr_adapter.data.tables import Catalogue
+from msr_adapter.data.tables import ItemCatalogue
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NEW_YEAR = 1_704_067_200_000
@@ -51,7 +51,8 @@ def evidence(
     return Evidence(
         log, Examples(split, np.arange(len(users)), end - 1, end - lengths, end - 1), training,
         np.bincount(item[training], minlength=n_items), candidates(users),
-        Catalogue(log.items.to_list(), names, [""] * n_items, [None] * n_items), stored, Split(kind=kind), seed=0,
+        ItemCatalogue(log.items.to_list(), names, [""] * n_items, [None] * n_items), stored, SplitConfig(kind=kind),
+        seed=0,
     )  # fmt: skip
 
 

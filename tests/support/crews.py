@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Execution
+from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import open_workers
-from msr_adapter.distributed.pool import Workers
+from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, Follow, Request, ends_there
 
@@ -77,9 +77,9 @@ def answer(request: Request) -> Completion:
 
 
 @contextmanager
-def crew(make: Callable[[], Worked], notes: list[str] | None = None, **execution: Any) -> Iterator[Workers]:
+def crew(make: Callable[[], Worked], notes: list[str] | None = None, **execution: Any) -> Iterator[WorkerPool]:
     """Two workers, unless ``execution`` says otherwise; ``notes`` gets what is said of them."""
-    settings = Execution(**{"workers": 2, **execution})
+    settings = ExecutionConfig(**{"workers": 2, **execution})
     first = make()
     said = [] if notes is None else notes
     with open_workers(settings, make, first, first.log.parent / "logs", said.append) as workers:

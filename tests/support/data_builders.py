@@ -12,7 +12,14 @@ import polars as pl
 from hypothesis import strategies as st
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Data, Negatives, Protocol, Split, TableSource, TrainNegatives
+from msr_adapter.config.schema import (
+    DataConfig,
+    NegativesConfig,
+    ProtocolConfig,
+    SplitConfig,
+    TableSourceConfig,
+    TrainNegativesConfig,
+)
 from msr_adapter.data import build
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus, Log, encode
@@ -70,21 +77,23 @@ def random_rows(users: int, items: int, length: int, seed: int = 0) -> list[Row]
     return [(user, item, 1_000_000 + row) for row, (user, item) in enumerate(chosen)]
 
 
-def table_data(folder: Path, rows: Sequence[Row], titles: dict[str, str] | None = None, **settings: Any) -> Data:
+def table_data(folder: Path, rows: Sequence[Row], titles: dict[str, str] | None = None, **settings: Any) -> DataConfig:
     """Write rows (and titles) as csv and return the config that reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     log = write_csv(folder / "log.csv", ["user", "item", "timestamp"], rows)
     items = None if titles is None else write_csv(folder / "items.csv", ["item", "title"], titles.items())
-    return Data(source=TableSource(kind="table", interactions=log, items=items), **settings)
+    return DataConfig(source=TableSourceConfig(kind="table", interactions=log, items=items), **settings)
 
 
-def build_in(folder: Path, data: Data, split: Split | None = None, negatives: int | Protocol = 3, **more: Any) -> Built:
+def build_in(
+    folder: Path, data: DataConfig, split: SplitConfig | None = None, negatives: int | ProtocolConfig = 3, **more: Any
+) -> Built:
     out = folder / "out"
     out.mkdir(parents=True)
-    given = isinstance(negatives, Protocol)
-    protocol = negatives if given else Protocol(name="test", negatives=Negatives(count=negatives))
-    options = {"train_negatives": TrainNegatives(count=1), "seed": 0, "reporter": Reporter(quiet=True), **more}
-    return Built(out, build(data, split or Split(), protocol, out=out, **options))
+    given = isinstance(negatives, ProtocolConfig)
+    protocol = negatives if given else ProtocolConfig(name="test", negatives=NegativesConfig(count=negatives))
+    options = {"train_negatives": TrainNegativesConfig(count=1), "seed": 0, "reporter": Reporter(quiet=True), **more}
+    return Built(out, build(data, split or SplitConfig(), protocol, out=out, **options))
 
 
 @st.composite

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Confidence, Protocol
+from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.evaluate import ReportContext, evaluate
 from msr_adapter.progress import Reporter
 
@@ -26,7 +26,7 @@ HOSTILE_TITLES = (
     "",
     "{{ 7*7 }} {% raw %}",
 )
-PROTOCOL = Protocol(name="small", confidence=Confidence(samples=100))
+PROTOCOL = ProtocolConfig(name="small", confidence=ConfidenceConfig(samples=100))
 SIZE = 7
 
 
@@ -81,7 +81,7 @@ class Run:
     def __post_init__(self) -> None:
         self.data, self.trained, self.base = (self.root / name for name in ("data", "score", "score-base"))
 
-    def evaluate(self, protocol: Protocol = PROTOCOL, **changes: Any) -> dict[str, Any]:
+    def evaluate(self, protocol: ProtocolConfig = PROTOCOL, **changes: Any) -> dict[str, Any]:
         """Run the stage into ``root/evaluate``; returns its key numbers."""
         arguments: dict[str, Any] = {
             "baselines": ("random", "popularity", "base"),

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from msr_adapter.config.schema import Negatives, Protocol, Split, TrainNegatives
+from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log, Rows, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
@@ -18,7 +18,7 @@ from msr_adapter.data.splits import Examples, known_to_training, make_examples
 from msr_adapter.schema import candidates_digest
 from tests.support.data_builders import Row, log_of
 
-LAST_OUT = Split(kind="leave-last-out")
+LAST_OUT = SplitConfig(kind="leave-last-out")
 
 Groups = dict[tuple[str, str], list[tuple[str, int]]]
 """(user, target) -> [(item, label), ...] in order."""
@@ -65,11 +65,11 @@ class Drawn:
 
 def draw(
     rows: Sequence[Row] | Log,
-    test: Negatives,
-    train: TrainNegatives | None = None,
+    test: NegativesConfig,
+    train: TrainNegativesConfig | None = None,
     *,
     seed: int = 0,
-    split: Split = LAST_OUT,
+    split: SplitConfig = LAST_OUT,
     chunk: int = CHUNK,
     categories: dict[str, str] | None = None,
     target: str = "last",
@@ -80,9 +80,9 @@ def draw(
     if popularity is None:
         popularity = degree(log.item[known_to_training(log, split, examples, seed)], len(log.items))
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
-    protocol, audit, tally = Protocol(name="test", negatives=test), Audit(), Tally()
+    protocol, audit, tally = ProtocolConfig(name="test", negatives=test), Audit(), Tally()
     known = Knowledge(log.items, popularity, category)
-    recipes = make_recipes(protocol, train or TrainNegatives(count=1), log, known, seed, audit)
+    recipes = make_recipes(protocol, train or TrainNegativesConfig(count=1), log, known, seed, audit)
     drawn = draw_candidates(Draw(log, examples, recipes, seed), tally, chunk)
     return Drawn(log, examples, popularity, drawn, tally, audit)
 

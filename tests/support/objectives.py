@@ -12,7 +12,7 @@ import numpy as np
 
 from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
-from msr_adapter.config.schema import ModelRef, Objective, Train
+from msr_adapter.config.schema import ModelConfig, Objective, TrainConfig
 from msr_adapter.generation import Request
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.weights import BASE, Weights
@@ -31,7 +31,7 @@ def data_for(objective: Objective) -> Stages:
     return made
 
 
-def train_here(config: Train) -> Trained:
+def train_here(config: TrainConfig) -> Trained:
     """Train as the stage does, in a run folder of its own."""
     made, partial = data_for(config.objective), scratch() / ".train.partial"
     partial.mkdir()
@@ -39,7 +39,7 @@ def train_here(config: Train) -> Trained:
     return Trained(partial.rename(partial.with_name("train")), summary)
 
 
-def train_many(configs: Mapping[str, Train]) -> dict[str, Path]:
+def train_many(configs: Mapping[str, TrainConfig]) -> dict[str, Path]:
     """Train all ``configs`` by the YAML that msr writes, in one process; return where each model is.
 
     A failed one has no model there, but `NAME.error` beside it.
@@ -56,7 +56,7 @@ def train_many(configs: Mapping[str, Train]) -> dict[str, Path]:
     return {name: folder / name for name in configs}
 
 
-def logits(model: ModelRef, weights: Weights = BASE, split: str = "train") -> "np.ndarray[Any, Any]":
+def logits(model: ModelConfig, weights: Weights = BASE, split: str = "train") -> "np.ndarray[Any, Any]":
     """Return log p(Yes) - log p(No) of every candidate of a split, in the order of CANDIDATES."""
     made, backend = data_for("sft"), make_backend(model, weights)
     rows = CandidateRows(made.data, made.users, Prompts(), split, images=True)

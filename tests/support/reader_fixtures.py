@@ -10,20 +10,20 @@ import datasets
 import polars as pl
 
 from msr_adapter.config.schema import (
-    AmazonSource,
-    Columns,
-    HMSource,
-    HubTable,
-    HuggingFaceSource,
-    KuaiRecSource,
-    MicroLensSource,
-    MMRecSource,
-    MovieLensSource,
-    OfficialAmazonSource,
-    PixelRecSource,
-    RecBoleSource,
-    Source,
-    TableSource,
+    AmazonSourceConfig,
+    ColumnsConfig,
+    HMSourceConfig,
+    HubTableConfig,
+    HuggingFaceSourceConfig,
+    KuaiRecSourceConfig,
+    MicroLensSourceConfig,
+    MMRecSourceConfig,
+    MovieLensSourceConfig,
+    OfficialAmazonSourceConfig,
+    PixelRecSourceConfig,
+    RecBoleSourceConfig,
+    SourceConfig,
+    TableSourceConfig,
 )
 
 LOG_ROWS: dict[str, list[Any]] = {
@@ -42,21 +42,21 @@ def lines(*objects: dict[str, Any]) -> str:
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
 
 
-def table_csv(folder: Path) -> Source:
+def table_csv(folder: Path) -> SourceConfig:
     log = "who,item_id,when,stars,split\nann,007,2024-01-31,5,train\nann,8,2024-02-01T10:30:00Z,4.5,Test\n"
     log += "bob,8,2024-02-02 09:00,1,valid\n\nbob,007,2024-02-03,4,validation\n"
     items = (
         'item_id,name,description,categories,image_url\n007,"Spoon, big",For soup.,Kitchen,https://shop.example/7.jpg\n'
     )
     items += "8,,,,\n007,Again,,,\n"
-    columns = Columns(user="who", timestamp="when", split="split")
-    return TableSource(
+    columns = ColumnsConfig(user="who", timestamp="when", split="split")
+    return TableSourceConfig(
         kind="table", interactions=put(folder / "log.csv", log), items=put(folder / "items.csv", items),
         columns=columns, min_rating=4,
     )  # fmt: skip
 
 
-def table_jsonl_gz(folder: Path) -> Source:
+def table_jsonl_gz(folder: Path) -> SourceConfig:
     log = lines(*({"userID": u, "itemID": i, "timestamp": 1_700_000_000_000 + n, "extra": {"deep": [1]}}
                   for n, (u, i) in enumerate([("a", 1), ("a", "02"), ("b", 1)])))  # fmt: skip
     items = lines(
@@ -68,12 +68,12 @@ def table_jsonl_gz(folder: Path) -> Source:
         },
         {"itemID": "02", "title": ["Two", "titles"], "description": [], "image": ["a.jpg", "b.jpg"]},
     )
-    return TableSource(
+    return TableSourceConfig(
         kind="table", interactions=put(folder / "log.jsonl.gz", log), items=put(folder / "items.jsonl.gz", items)
     )
 
 
-def table_parquet(folder: Path) -> Source:
+def table_parquet(folder: Path) -> SourceConfig:
     """Typed columns: numbers as ids, moments, lists, bytes; the log in two files of a folder."""
     (folder / "log").mkdir()
     time = pl.Series("time", LOG_ROWS["time"]).cast(pl.Int64) * 1000
@@ -85,25 +85,29 @@ def table_parquet(folder: Path) -> Source:
          "image": [b"\x89PNG", None]}
     )  # fmt: skip
     items.write_parquet(folder / "items.parquet")
-    return TableSource(kind="table", interactions=folder / "log", items=folder / "items.parquet")
+    return TableSourceConfig(kind="table", interactions=folder / "log", items=folder / "items.parquet")
 
 
-def microlens_csv(folder: Path) -> Source:
+def microlens_csv(folder: Path) -> SourceConfig:
     pairs = put(folder / "MicroLens-50k_pairs.csv", "user,item,timestamp\n1,19,1583378629552\n1,7,1583379000000\n")
     titles = 'item,title\n7,"a ""b"", c # d"\n19,plain\n'
-    return MicroLensSource(kind="microlens", pairs=pairs, titles=put(folder / "MicroLens-50k_titles.csv", titles))
+    return MicroLensSourceConfig(kind="microlens", pairs=pairs, titles=put(folder / "MicroLens-50k_titles.csv", titles))
 
 
-def microlens_tsv(folder: Path) -> Source:
+def microlens_tsv(folder: Path) -> SourceConfig:
     pairs = put(folder / "MicroLens-50k_pairs.tsv", "1\t19 7 30\n2\t7 19\n")
-    return MicroLensSource(kind="microlens", pairs=pairs, titles=put(folder / "t.csv", "item,title\n7,a\n19,b\n30,c\n"))
+    return MicroLensSourceConfig(
+        kind="microlens", pairs=pairs, titles=put(folder / "t.csv", "item,title\n7,a\n19,b\n30,c\n")
+    )
 
 
-def microlens_100k(folder: Path) -> Source:
+def microlens_100k(folder: Path) -> SourceConfig:
     """No header above the titles, commas unquoted, quotation marks as they come."""
     pairs = put(folder / "MicroLens-100k_pairs.csv", "user,item,timestamp\n1,19,1583378629552\n1,7,1583379000000\n")
     titles = '7,one, two and "three"\n19,"never closed, 20\n30,"closed, with ""marks"""\n31\n'
-    return MicroLensSource(kind="microlens", pairs=pairs, titles=put(folder / "MicroLens-100k_title_en.csv", titles))
+    return MicroLensSourceConfig(
+        kind="microlens", pairs=pairs, titles=put(folder / "MicroLens-100k_title_en.csv", titles)
+    )
 
 
 def review(user: str, item: str, time: int, rating: float = 5.0, key: str = "timestamp") -> dict[str, Any]:
@@ -129,29 +133,29 @@ def meta_lines() -> str:
     )  # fmt: skip
 
 
-def amazon_jsonl(folder: Path) -> Source:
+def amazon_jsonl(folder: Path) -> SourceConfig:
     first = review("AE2", "B001", 1_600_000_500_000), review("AE2", "B002", 1_600_000_000_000)
     reviews = lines(*first, review("AE3", "B001", 1_600_000_000_000, 2.0), review("AE2", "B001", 1_600_000_100_000))
-    return AmazonSource(
+    return AmazonSourceConfig(
         kind="amazon-2023", reviews=put(folder / "Video_Games.jsonl", reviews),
         meta=put(folder / "meta_Video_Games.jsonl", meta_lines()), min_rating=3,
     )  # fmt: skip
 
 
-def amazon_gz(folder: Path) -> Source:
+def amazon_gz(folder: Path) -> SourceConfig:
     reviews = lines(review("AE2", "B003", 1_600_000_500_000, key="sortTimestamp"))
-    return AmazonSource(
+    return AmazonSourceConfig(
         kind="amazon-2023", reviews=put(folder / "Video_Games.jsonl.gz", reviews),
         meta=put(folder / "meta_Video_Games.jsonl.gz", meta_lines()),
     )  # fmt: skip
 
 
-def amazon_benchmark(folder: Path) -> Source:
+def amazon_benchmark(folder: Path) -> SourceConfig:
     rows = "user_id,parent_asin,rating,timestamp,history\nAE2,B002,4.0,1600000500000,B001 B003\n"
-    return AmazonSource(kind="amazon-2023", reviews=put(folder / "Video_Games.test.csv", rows))
+    return AmazonSourceConfig(kind="amazon-2023", reviews=put(folder / "Video_Games.test.csv", rows))
 
 
-def official(folder: Path, *, maps: bool = True, meta: bool = True) -> Source:
+def official(folder: Path, *, maps: bool = True, meta: bool = True) -> SourceConfig:
     """Separators disagree, negatives begin with a blank, an item repeats, and no order is that of time."""
     put(folder / "Toys_user_items_negs_train.csv", "0\t2,0,1\t 3, 4\n2\t1,2,1\t3,4\n")
     put(folder / "Toys_user_items_negs_test.csv", "1\t0, 2\t3,4\n")
@@ -159,77 +163,77 @@ def official(folder: Path, *, maps: bool = True, meta: bool = True) -> Source:
     if maps:
         put(folder / "Toys_u_map.tsv", "original\tuser_id\nAEA\t0\nAEB\t1\nAEC\t2\n")
     path = put(folder / "meta_Toys.jsonl", meta_lines()) if meta else None
-    return OfficialAmazonSource(kind="mllm-msr-amazon", folder=folder, meta=path)
+    return OfficialAmazonSourceConfig(kind="mllm-msr-amazon", folder=folder, meta=path)
 
 
-def movielens_100k(folder: Path) -> Source:
+def movielens_100k(folder: Path) -> SourceConfig:
     put(folder / "u.data", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n196\t302\t1\t881250950\n")
     flags = ["0|" * 18 + "0", "0|" * 5 + "1|" + "0|" * 10 + "1|0|0"]
     items = f"242|Léon (1994)|24-Jan-1997||http://imdb/1|{flags[1]}\n302|L.A. Story (1991)||||{flags[0]}\n"
     put(folder / "u.item", items, "latin-1")
-    return MovieLensSource(kind="movielens", folder=folder)
+    return MovieLensSourceConfig(kind="movielens", folder=folder)
 
 
-def movielens_1m(folder: Path) -> Source:
+def movielens_1m(folder: Path) -> SourceConfig:
     put(folder / "ratings.dat", "1::1193::5::978300760\n1::661::3::978302109\n2::1193::2.5::978298413\n")
     put(
         folder / "movies.dat",
         "661::Misérables, Les: Part 2 (1995)::Drama|Musical\n1193::One Flew (1975)::Drama\n",
         "latin-1",
     )
-    return MovieLensSource(kind="movielens", folder=folder, min_rating=3)
+    return MovieLensSourceConfig(kind="movielens", folder=folder, min_rating=3)
 
 
-def movielens_20m(folder: Path) -> Source:
+def movielens_20m(folder: Path) -> SourceConfig:
     put(folder / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n")
     put(
         folder / "movies.csv",
         'movieId,title,genres\n2,Jumanji (1995),Adventure|Children\n29,"City, The (1995)",(no genres listed)\n',
     )
-    return MovieLensSource(kind="movielens", folder=folder)
+    return MovieLensSourceConfig(kind="movielens", folder=folder)
 
 
-def recbole(folder: Path) -> Source:
+def recbole(folder: Path) -> SourceConfig:
     log = put(
         folder / "ml.inter", "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t0242\t3\t881250949\n"
     )
     items = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
     items += '0242\tKolya "the kid"\t1996\tComedy Drama\n'
-    return RecBoleSource(kind="recbole", interactions=log, items=put(folder / "ml.item", items), min_rating=2)
+    return RecBoleSourceConfig(kind="recbole", interactions=log, items=put(folder / "ml.item", items), min_rating=2)
 
 
-def mmrec(folder: Path) -> Source:
+def mmrec(folder: Path) -> SourceConfig:
     log = "userID\titemID\trating\ttimestamp\tx_label\n0\t5\t5.0\t1370476800\t0\n"
     log += "0\t6\t5.0\t1370476801\t1\n0\t7\t4.0\t1370476802\t2\n"
     items = "itemID\tasin\ttitle\tdescription\n5\tB5\tDuck\tYellow\n6\tB6\tBear\t\n7\tB7\tCat\t\n"
-    return MMRecSource(
+    return MMRecSourceConfig(
         kind="mmrec", interactions=put(folder / "baby.inter", log), items=put(folder / "items.tsv", items)
     )
 
 
-def pixelrec(folder: Path) -> Source:
+def pixelrec(folder: Path) -> SourceConfig:
     log = put(folder / "Pixel200K.csv", "item_id,user_id,timestamp\ni192714,u1,1637150735\ni5,u1,1637150736\n")
     items = "item_id,view_number,comment_number,thumbup_number,share_number,coin_number,favorite_number,barrage_number,"
     items += 'title,tag,description\ni192714,799668.0,739.0,8050.0,220.0,84.0,1049.0,510.0,"A turtle, mine",Pets,"Two\n'
     items += 'lines"\n'
     items += "i5,1.0,,,,,,,Sea,,\n"
-    return PixelRecSource(kind="pixelrec", interactions=log, items=put(folder / "item_info.csv", items))
+    return PixelRecSourceConfig(kind="pixelrec", interactions=log, items=put(folder / "item_info.csv", items))
 
 
-def hm(folder: Path) -> Source:
+def hm(folder: Path) -> SourceConfig:
     log = "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,000058a1,0663713001,0.0508,2\n"
     log += "2018-09-20,000058a1,0541518023,0.0305,2\n2018-09-24,00007d2d,0663713001,0.0152,1\n"
     items = "article_id,product_code,prod_name,product_type_no,product_type_name,detail_desc\n"
     items += '0663713001,0663713,Atlanta Push Body,283,Underwear body,"Lace push-up body, lined."\n'
     items += "0541518023,0541518,Rae Push,306,Bra,\n"
-    return HMSource(
+    return HMSourceConfig(
         kind="hm",
         transactions=put(folder / "transactions_train.csv", log),
         articles=put(folder / "articles.csv", items),
     )
 
 
-def kuairec(folder: Path) -> Source:
+def kuairec(folder: Path) -> SourceConfig:
     log = "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
     log += "14,148,4381,6067,2020-07-05 05:27:48.378,20200705.0,1593898068.378,0.722\n"
     log += "14,183,11635,6100,,,,1.907\n19,183,22422,17500,2020-07-05 05:28:10,20200705.0,1593898090.0,1.28\n"
@@ -238,29 +242,31 @@ def kuairec(folder: Path) -> Source:
     items += '148,UNKNOWN,"Dog, happy","[dogs, pets]",8,Animals\n183,Look!,,[],0,UNKNOWN\n'
     path = put(folder / "kuairec_caption_category.csv", items)
     path.write_bytes(path.read_bytes().replace(b"happy", b"happ\xe4\xb8"))  # a character cut in half
-    return KuaiRecSource(
+    return KuaiRecSourceConfig(
         kind="kuairec", interactions=put(folder / "small_matrix.csv", log), captions=path, min_watch_ratio=0.5
     )
 
 
-def huggingface_saved(folder: Path) -> Source:
+def huggingface_saved(folder: Path) -> SourceConfig:
     """Two saved folders; the rows of the log are picked by an index, as `select` and `shuffle` leave them."""
     rows = datasets.Dataset.from_dict({name: [*values, values[0]] for name, values in LOG_ROWS.items()})
     rows.select([2, 0, 1]).save_to_disk(folder / "log")
     image = [{"bytes": b"\xff\xd8", "path": None}, {"bytes": None, "path": None}]
     datasets.Dataset.from_dict({**ITEM_ROWS, "image": image}).save_to_disk(folder / "items")
-    return HuggingFaceSource(
-        kind="huggingface", interactions=HubTable(path=str(folder / "log")), items=HubTable(path=str(folder / "items"))
+    return HuggingFaceSourceConfig(
+        kind="huggingface",
+        interactions=HubTableConfig(path=str(folder / "log")),
+        items=HubTableConfig(path=str(folder / "items")),
     )
 
 
-def huggingface_splits(folder: Path) -> Source:
+def huggingface_splits(folder: Path) -> SourceConfig:
     rows = datasets.Dataset.from_dict(LOG_ROWS)
     datasets.DatasetDict(train=rows.select([0, 2]), test=rows.select([1])).save_to_disk(folder / "log")
-    return HuggingFaceSource(kind="huggingface", interactions=HubTable(path=str(folder / "log")))
+    return HuggingFaceSourceConfig(kind="huggingface", interactions=HubTableConfig(path=str(folder / "log")))
 
 
-def huggingface_parquet(folder: Path) -> Source:
+def huggingface_parquet(folder: Path) -> SourceConfig:
     rows = pl.DataFrame(LOG_ROWS)
     (folder / "log" / "data").mkdir(parents=True)
     rows.head(1).write_parquet(folder / "log" / "data" / "train-00000-of-00002.parquet")
@@ -268,19 +274,23 @@ def huggingface_parquet(folder: Path) -> Source:
     rows.tail(1).write_parquet(folder / "log" / "data" / "validation-00000-of-00001.parquet")
     (folder / "items").mkdir()
     pl.DataFrame(ITEM_ROWS).write_parquet(folder / "items" / "items.parquet")
-    return HuggingFaceSource(
-        kind="huggingface", interactions=HubTable(path=str(folder / "log")), items=HubTable(path=str(folder / "items"))
+    return HuggingFaceSourceConfig(
+        kind="huggingface",
+        interactions=HubTableConfig(path=str(folder / "log")),
+        items=HubTableConfig(path=str(folder / "items")),
     )
 
 
-def huggingface_loaded(folder: Path) -> Source:
+def huggingface_loaded(folder: Path) -> SourceConfig:
     """A folder of JSON goes through `load_dataset`, as a name on the hub does."""
     rows = ({"user_id": "u1", "item_id": item, "timestamp": 1_700_000_000, "note": "x"} for item in ("i1", "i2"))
     put(folder / "log" / "train.jsonl", lines(*rows))
-    return HuggingFaceSource(kind="huggingface", interactions=HubTable(path=str(folder / "log"), split="train"))
+    return HuggingFaceSourceConfig(
+        kind="huggingface", interactions=HubTableConfig(path=str(folder / "log"), split="train")
+    )
 
 
-SOURCES: dict[str, Callable[[Path], Source]] = {
+SOURCES: dict[str, Callable[[Path], SourceConfig]] = {
     "table-csv": table_csv,
     "table-jsonl-gz": table_jsonl_gz,
     "table-parquet": table_parquet,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from msr_adapter.config.schema import ModelRef, Train, UserSummaries
+from msr_adapter.config.schema import ModelConfig, TrainConfig, UserSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import SCORES, USER_SUMMARIES, read_table
@@ -24,7 +24,7 @@ def users(folder: Path, backend: Backend, histories: Sequence[str] = HISTORIES) 
     """Run the user summaries of ``histories``."""
     write_shop(folder, {letter: f"Title {letter}" for letter in "abcdefgh"}, histories, tested=6)
     write_summaries(folder / "items", dict.fromkeys("abcdefgh", "a book"))
-    config = UserSummaries(model=ModelRef(path="tiny"), block=2, max_new_tokens=12)
+    config = UserSummariesConfig(model=ModelConfig(path="tiny"), block=2, max_new_tokens=12)
     with CompletionCache(folder / "c.sqlite") as cache:
         counts = summarize_users(config, folder, folder / "items", Prompts(), backend, cache, folder / "users", Lines())
     return read_table(folder / "users" / "users.parquet", USER_SUMMARIES), counts
@@ -36,7 +36,7 @@ def scores(folder: Path, backend: Backend) -> tuple[pa.Table, dict[str, Any]]:
     (folder / "score").mkdir()
     with CompletionCache(folder / "s.sqlite") as cache:
         counts = score(
-            Train(model=ModelRef(path="tiny")),
+            TrainConfig(model=ModelConfig(path="tiny")),
             made.data,
             made.users,
             Prompts(),

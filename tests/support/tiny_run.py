@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.files import file_digest
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
@@ -47,16 +47,16 @@ def scratch() -> Path:
     return folder
 
 
-def model_ref(template: str = "qwen2_vl", **settings: Any) -> ModelRef:
+def model_ref(template: str = "qwen2_vl", **settings: Any) -> ModelConfig:
     """Return a reference to the tiny model of ``template``."""
     values = {"image_max_pixels": 112 * 112, "image_min_pixels": 784, "batch_size": 8, **settings}
-    return ModelRef(path=str(tiny_model(template)), template=template, **values)
+    return ModelConfig(path=str(tiny_model(template)), template=template, **values)
 
 
-def train_config(template: str = "qwen2_vl", **settings: Any) -> Train:
+def train_config(template: str = "qwen2_vl", **settings: Any) -> TrainConfig:
     """Return a training of three steps of the tiny model of ``template``."""
     values = {"max_steps": 3, "batch_size": 4, "gradient_accumulation": 1, "learning_rate": 1e-2, **settings}
-    return Train(**{"model": model_ref(template), **values})
+    return TrainConfig(**{"model": model_ref(template), **values})
 
 
 def write_upstream(folder: Path, *, candidates: int = 4, counts: Mapping[str, int] = EXAMPLES) -> Stages:

@@ -8,11 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msr_adapter.synthetic import COLOURS, COVER_SIZE, GENRES, MOTIFS, PATTERNS, Shop, draw_cover, generate, write_shop
+from msr_adapter.synthetic import (
+    COLOURS,
+    COVER_SIZE,
+    GENRES,
+    MOTIFS,
+    PATTERNS,
+    SyntheticDataset,
+    draw_image,
+    generate,
+    write_shop,
+)
 from msr_adapter.synthetic.vocabulary import ADJECTIVES, PLACES
 
 
-def small(seed: int = 3, **changes: float) -> Shop:
+def small(seed: int = 3, **changes: float) -> SyntheticDataset:
     arguments = {"users": 40, "items": 60, "interactions_per_user": 8, "noise": 1.0} | changes
     return generate(**arguments, seed=seed)  # type: ignore[arg-type]
 
@@ -72,7 +82,7 @@ def test_without_noise_users_take_what_they_like_best_in_order() -> None:
         assert chosen == best[: len(chosen)]
 
 
-def auc_of_last_choice(shop: Shop) -> float:
+def auc_of_last_choice(shop: SyntheticDataset) -> float:
     """Of the true taste: the last choice against all items the user never took."""
     items, wins = shop.items["item_id"].to_pylist(), []
     log = shop.interactions.to_pylist()
@@ -92,7 +102,7 @@ def test_noise_lowers_what_even_the_oracle_can_know() -> None:
     assert abs(aucs[3] - 0.5) < 0.1
 
 
-def share_explained(shop: Shop, facet: str) -> float:
+def share_explained(shop: SyntheticDataset, facet: str) -> float:
     """Share of the variance of one user's tastes that lies between the words of ``facet``, averaged over users."""
     items = shop.items["item_id"].to_pylist()
     codes = getattr(shop.goods, facet)
@@ -147,9 +157,9 @@ def test_titles_are_unique_and_sequels_are_numbered() -> None:
 
 def test_covers_are_small_rgb_pictures_that_differ_by_every_facet() -> None:
     def cover(motif: int, colour: int, pattern: int) -> np.ndarray:
-        return pixels(draw_cover(motif, colour, pattern, np.random.default_rng(0)))
+        return pixels(draw_image(motif, colour, pattern, np.random.default_rng(0)))
 
-    image = draw_cover(0, 0, 0, np.random.default_rng(0))
+    image = draw_image(0, 0, 0, np.random.default_rng(0))
     assert (image.mode, image.size) == ("RGB", (COVER_SIZE, COVER_SIZE))
     for facet, words in enumerate((MOTIFS, COLOURS, PATTERNS)):
         covers = [cover(*(code if place == facet else 1 for place in range(3))) for code in range(len(words))]
@@ -160,10 +170,10 @@ def test_covers_are_small_rgb_pictures_that_differ_by_every_facet() -> None:
 def test_a_nearest_neighbour_tells_motif_and_colour_of_unseen_covers() -> None:
     rng = np.random.default_rng(0)
     looks = list(itertools.product(range(len(MOTIFS)), range(len(COLOURS))))
-    known = np.stack([pixels(draw_cover(m, c, 0, rng)).ravel() for m, c in looks for _ in range(12)])
+    known = np.stack([pixels(draw_image(m, c, 0, rng)).ravel() for m, c in looks for _ in range(12)])
     right = 0
     for number, (motif, colour) in enumerate(looks):
-        cover = pixels(draw_cover(motif, colour, 0, rng)).ravel()
+        cover = pixels(draw_image(motif, colour, 0, rng)).ravel()
         right += int(np.argmin(((known - cover) ** 2).sum(1)) // 12 == number)
     assert right / len(looks) > 0.8
 

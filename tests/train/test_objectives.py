@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import ModelRef, Train
+from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory import dataset
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, count_rows, read_rows
@@ -133,9 +133,9 @@ def test_what_an_objective_cannot_use_is_refused() -> None:
     assert fields(check_objective(config)) == ["train.preference.label_smoothing"]
 
 
-@pytest.mark.parametrize("model", [model_ref(), ModelRef(path="Org/Absent", template="qwen3_vl_nothink")])
-def test_kto_is_refused_where_positions_are_lost(model: ModelRef) -> None:
-    (problem,) = check_objective(Train(model=model, objective="kto", batch_size=2))
+@pytest.mark.parametrize("model", [model_ref(), ModelConfig(path="Org/Absent", template="qwen3_vl_nothink")])
+def test_kto_is_refused_where_positions_are_lost(model: ModelConfig) -> None:
+    (problem,) = check_objective(TrainConfig(model=model, objective="kto", batch_size=2))
     assert problem.field == "train.objective"
     assert "loses the positions" in problem.found
     assert not check_objective(train_config("llava", objective="kto"))
@@ -168,20 +168,20 @@ def test_the_parts_of_models_are_those_llamafactory_knows() -> None:
     assert {kind: tuple(parts.projector_keys) for kind, parts in COMPOSITE_MODELS.items()} == PROJECTORS
 
 
-def folder_with(tmp_path: Path, **config: Any) -> ModelRef:
+def folder_with(tmp_path: Path, **config: Any) -> ModelConfig:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    return ModelRef(path=str(tmp_path), template="qwen2_vl")
+    return ModelConfig(path=str(tmp_path), template="qwen2_vl")
 
 
 def test_a_model_whose_parts_are_unknown_is_frozen_nowhere(tmp_path: Path) -> None:
     model = folder_with(tmp_path, model_type="lfm2_vl", vision_config={})
-    (problem,) = check_method(Train(model=model))
+    (problem,) = check_method(TrainConfig(model=model))
     assert "does not know the parts of lfm2_vl" in problem.found
     free = {"vision": False, "projector": False, "language": False}
-    assert not check_method(Train(model=model, freeze=free))
+    assert not check_method(TrainConfig(model=model, freeze=free))
     text = folder_with(tmp_path, model_type="qwen2")
-    assert not check_method(Train(model=text))
-    (problem,) = check_method(Train(model=text, freeze={"language": True, "vision": False}))
+    assert not check_method(TrainConfig(model=text))
+    (problem,) = check_method(TrainConfig(model=text, freeze={"language": True, "vision": False}))
     assert problem.field == "train.freeze.language"
 
 
@@ -238,7 +238,7 @@ def test_weights_are_a_chain_that_notices_what_changed(tmp_path: Path) -> None:
         trained_weights(dpo)
 
 
-def run_folder(tmp_path: Path, model: ModelRef, *, full: bool = False) -> Path:
+def run_folder(tmp_path: Path, model: ModelConfig, *, full: bool = False) -> Path:
     save(tmp_path / "train", b"w", full=full)
     text = json.dumps({"train": {"model": model.model_dump(mode="json")}})
     (tmp_path / "pipeline.json").write_text(text)

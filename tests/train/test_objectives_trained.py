@@ -10,7 +10,7 @@ import pytest
 
 from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import CandidateRows
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Request
 from msr_adapter.llamafactory.encoder import Encoder, collate
@@ -75,7 +75,7 @@ def weights_of(folder: Path) -> dict[str, "np.ndarray"]:
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
-def variants() -> dict[str, Train]:
+def variants() -> dict[str, TrainConfig]:
     """Every method, every part, and a reward model, on tiny models."""
     vision = {"vision": False, "projector": False}
     return {

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from msr_adapter import schema
-from msr_adapter.config.schema import Launch, ModelRef, Train
+from msr_adapter.config.schema import LaunchConfig, ModelConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.llamafactory import row_lengths as measuring_module
 from msr_adapter.llamafactory.dataset import INFO_FILE, TRAIN, VALIDATION, read_images, read_raw
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.memory_estimate import Shape, estimate, model_shape
-from msr_adapter.llamafactory.row_lengths import UNREADABLE, Asked, measuring, useful_workers
+from msr_adapter.llamafactory.memory_estimate import ModelShape, estimate, model_shape
+from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring, useful_workers
 from msr_adapter.llamafactory.weights import resolve_model
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight
@@ -34,11 +34,11 @@ def built(folder: Path, **settings: Any) -> Stages:
     return made
 
 
-def asked(made: Stages) -> list[Asked]:
+def asked(made: Stages) -> list[MeasureRequest]:
     return [asked_of(row, made.data) for name in (TRAIN, VALIDATION) for row in read_raw(made.dataset / name)]
 
 
-def all_lengths(rows: list[Asked], encoder: Encoder, workers: int | None = None) -> list[int]:
+def all_lengths(rows: list[MeasureRequest], encoder: Encoder, workers: int | None = None) -> list[int]:
     with measuring(encoder, len(rows), 0, workers) as measurer:
         return [int(length) for part in measurer.lengths(rows) for length in part]
 
@@ -157,8 +157,8 @@ def test_pairs_and_judged_rows_are_understood(tmp_path: Path) -> None:
     yes, no = ({"role": "assistant", "content": answer} for answer in ("Yes", "No"))
     pair = {"messages": [user], "chosen": yes, "rejected": no, "images": ["a.png"]}
     judged = {"messages": [user, no], "kto_tag": False, "images": []}
-    assert asked_of(pair, tmp_path) == Asked("<image>\nQ", ("Yes", "No"), (tmp_path / "a.png",))
-    assert asked_of(judged, tmp_path) == Asked("<image>\nQ", ("No",), ())
+    assert asked_of(pair, tmp_path) == MeasureRequest("<image>\nQ", ("Yes", "No"), (tmp_path / "a.png",))
+    assert asked_of(judged, tmp_path) == MeasureRequest("<image>\nQ", ("No",), ())
     balance = Balance()
     for row in (pair, judged, {**judged, "kto_tag": True}, {"messages": [user, yes], "images": []}):
         balance.add(row)
@@ -198,14 +198,14 @@ def test_too_little_disk_is_refused_before_training(tmp_path: Path, monkeypatch:
         preflight(train_config(), made.data, made.dataset, QUIET)
 
 
-SHAPE = Shape(
+SHAPE = ModelShape(
     parameters=8_000, language=7_000, words=2_000, adapted=100, width=10, inner=30, blocks=4, vocabulary=500, exact=True
 )
 
 
-def config(**settings: Any) -> Train:
-    model = ModelRef(path="No/Such", dtype=settings.pop("dtype", "bfloat16"))
-    return Train(model=model, batch_size=2, **settings)
+def config(**settings: Any) -> TrainConfig:
+    model = ModelConfig(path="No/Such", dtype=settings.pop("dtype", "bfloat16"))
+    return TrainConfig(model=model, batch_size=2, **settings)
 
 
 def test_the_memory_of_a_training_by_hand() -> None:
@@ -220,9 +220,9 @@ def test_the_memory_of_a_training_by_hand() -> None:
     assert (full.weights, full.trained) == (1_000 * 2, 7_000 * 16)
     whole = estimate(config(overrides={"disable_gradient_checkpointing": True}, dtype="float32"), SHAPE, 50, 0)
     assert (whole.activations, whole.logits) == (100 * 4 * 210 * 4, 100 * 500 * 12)
-    shared = estimate(config(method="full", launch=Launch(strategy="zero-2")), SHAPE, 50, 0, world=4)
+    shared = estimate(config(method="full", launch=LaunchConfig(strategy="zero-2")), SHAPE, 50, 0, world=4)
     assert (shared.weights, shared.trained) == (2_000, 7_000 * (4 + 3))
-    shared = estimate(config(method="full", launch=Launch(strategy="fsdp")), SHAPE, 50, 0, world=4)
+    shared = estimate(config(method="full", launch=LaunchConfig(strategy="fsdp")), SHAPE, 50, 0, world=4)
     assert (shared.weights, shared.trained) == (500, 7_000 * 4)
     few = estimate(config(method="qlora"), SHAPE, 50, 0)
     assert few.weights == 6_000 * 0.516 + 2_000 * 2
@@ -246,16 +246,16 @@ def test_the_disk_of_a_training_by_hand() -> None:
 
 
 def test_shapes_are_counted_in_the_weights_and_computed_without_them(tmp_path: Path) -> None:
-    counted = model_shape(ModelRef(path="tiny"))
+    counted = model_shape(ModelConfig(path="tiny"))
     assert counted is not None
     assert counted.exact
     assert (counted.width, counted.inner, counted.blocks, counted.vocabulary) == (128, 352, 4, 507)
     # q, k, v, o and the three matrices of the feed-forward, in each of four blocks
     assert counted.adapted == 4 * (4 * 256 + 3 * 480)
     shutil.copy(Path(resolve_model("tiny")) / "config.json", tmp_path / "config.json")
-    computed = model_shape(ModelRef(path=str(tmp_path)))
+    computed = model_shape(ModelConfig(path=str(tmp_path)))
     assert computed is not None
     assert not computed.exact
     assert computed.adapted == counted.adapted
     assert computed.parameters == pytest.approx(counted.parameters, rel=0.2)  # no patches and merger
-    assert model_shape(ModelRef(path="No/Such-Model")) is None
+    assert model_shape(ModelConfig(path="No/Such-Model")) is None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.llamafactory.checkpoints import checkpoints, settle, strip, whole
 from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.training_yaml import training_config
@@ -39,13 +39,13 @@ train(Train.model_validate_json(config), Path(data), Path(dataset), 0, out, QUIE
 """
 
 
-def run(config: Train, out: Path, unfinished: Path) -> dict[str, Any]:
+def run(config: TrainConfig, out: Path, unfinished: Path) -> dict[str, Any]:
     made = stages()
     out.mkdir()
     return train(config, made.data, made.dataset, 0, out, QUIET, unfinished)
 
 
-def killed(config: Train, folder: Path, unfinished: Path, after: int) -> int:
+def killed(config: TrainConfig, folder: Path, unfinished: Path, after: int) -> int:
     """Train in a process of its own and ``kill -9`` it once the checkpoint of step ``after`` is whole.
 
     Returns the step of its last whole checkpoint.

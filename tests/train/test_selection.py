@@ -13,13 +13,13 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import CandidateRows
-from msr_adapter.config.schema import Selection, Train
+from msr_adapter.config.schema import SelectionConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.llamafactory import early_stop, trainer_entrypoint
 from msr_adapter.llamafactory.early_stop import Desk, ask
 from msr_adapter.llamafactory.launcher import Trained
-from msr_adapter.llamafactory.nodes import Place
+from msr_adapter.llamafactory.nodes import Node
 from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -50,7 +50,7 @@ def judged(value: float) -> Judgement:
 
 
 def chooser(judge: Any, **settings: Any) -> Chooser:
-    return Chooser(Selection(**settings), judge, QUIET)
+    return Chooser(SelectionConfig(**settings), judge, QUIET)
 
 
 def checkpoints_at(folder: Path, *steps: int) -> dict[int, Path]:
@@ -161,7 +161,7 @@ def course(folder: Path, monkeypatch: pytest.MonkeyPatch, judge: Judge, start: i
     work.yaml.write_text("")
     choice = chooser(judge, patience=2)
     config = train_config(keep="best", selection={"patience": 2})
-    trained = bring_to_end(config, Place(), work, folder, choice, QUIET)
+    trained = bring_to_end(config, Node(), work, folder, choice, QUIET)
     return replace(trained, measured={}), choice
 
 
@@ -282,4 +282,4 @@ def test_without_validation_users_nothing_can_be_chosen(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_chosen_by_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Train(model={"path": "tiny"}, **settings)
+        TrainConfig(model={"path": "tiny"}, **settings)

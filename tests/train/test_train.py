@@ -11,7 +11,7 @@ import yaml
 
 from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows
-from msr_adapter.config.schema import ModelRef
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, read_rows
 from msr_adapter.prompts import Prompts
@@ -171,7 +171,7 @@ def test_all_damaged_images_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_a_template_without_images_is_refused_for_rows_with_images() -> None:
     made = stages()
-    model = ModelRef(path=str(tiny_model("qwen2.5")))
+    model = ModelConfig(path=str(tiny_model("qwen2.5")))
     with pytest.raises(UserError, match="takes no images"):
         preflight(train_config(model=model), made.data, made.dataset, QUIET)
 

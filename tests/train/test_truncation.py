@@ -21,7 +21,7 @@ from msr_adapter.pipeline import look_deep, plan, run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.train import build_dataset, preflight
-from msr_adapter.train.truncation import Listed, fit_preferences, summary
+from msr_adapter.train.truncation import Listed, summary, truncate_summaries
 from tests.support.tiny_run import QUIET, Stages, model_ref, train_config, write_upstream
 
 LONG = "Likes quiet landscapes and night scenes, bold red comic covers 🎬🧑‍🚀, and 山水画 above all. "
@@ -53,7 +53,7 @@ def fit(made: Stages, cutoff_len: int, histories: Any = no_history, **settings: 
     out = made.data.parent / f"fit-{cutoff_len}"
     out.mkdir(exist_ok=True)
     train = train_config(cutoff_len=cutoff_len, too_long="shorten", **settings)
-    return out, fit_preferences(train, made.data, made.users, histories, Prompts(), out, QUIET)
+    return out, truncate_summaries(train, made.data, made.users, histories, Prompts(), out, QUIET)
 
 
 def texts(folder: Path) -> list[str]:

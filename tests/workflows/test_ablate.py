@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.evaluate.ablation_table import Row, ablation_table
+from msr_adapter.evaluate.ablation_table import AblationRow, ablation_table
 from msr_adapter.pipeline import RunResult, run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
@@ -230,6 +230,6 @@ def test_wrong_input_ends_with_2(pipeline: Path, ran: list[str]) -> None:
 def test_runs_on_other_candidates_are_refused(pipeline: Path, ran: list[str]) -> None:
     found = ablated(pipeline, "direct")
     other = run(load_pipeline(str(pipeline), ("seed=1",), pipeline.parent / "other"), STAGE_NAMES, reporter=QUIET)
-    rows = {one.name: Row(one.run_dir, one.model, one.what) for one in found}
+    rows = {one.name: AblationRow(one.run_dir, one.model, one.what) for one in found}
     with pytest.raises(UserError, match="candidates"):
         ablation_table(rows | {"direct": replace(rows["direct"], run_dir=other.run_dir)})

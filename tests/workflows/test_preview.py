@@ -13,7 +13,7 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.cli import app
 from msr_adapter.pipeline import plan
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.preview import forecast_summaries, preview_summaries
+from msr_adapter.workflows.preview import estimate_summaries, preview_summaries
 from tests.pipeline.test_run import load, summaries
 from tests.support.scripted_pipeline import SCRIPTED
 
@@ -88,13 +88,13 @@ def test_never_are_two_models_loaded(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_cost_falls_to_nothing_when_all_is_answered(folder: Path) -> None:
-    before = forecast_summaries(load(folder), BOTH, QUIET)
+    before = estimate_summaries(load(folder), BOTH, QUIET)
     assert all(before[stage]["cached"] == 0 < before[stage]["to_ask"] for stage in BOTH)
     assert "at most" in before["users"]["line"]
     summaries(load(folder))
     assert before["items"]["calls"] == counts(folder, "items")["distinct_requests"]
     assert before["users"]["calls"] >= counts(folder, "users")["distinct_requests"]
-    after = forecast_summaries(load(folder), BOTH, QUIET)
+    after = estimate_summaries(load(folder), BOTH, QUIET)
     assert [after[stage]["to_ask"] for stage in BOTH] == [0, 0]
     assert after["items"]["line"].endswith("are answered already")
 
@@ -102,7 +102,7 @@ def test_the_cost_falls_to_nothing_when_all_is_answered(folder: Path) -> None:
 def test_a_stage_without_a_model_has_nothing_to_show(folder: Path) -> None:
     loaded = load(folder, "summarize.items.mode=none", "summarize.users.mode=none")
     assert preview_summaries(loaded, BOTH, 2, True, QUIET) == {"items": [], "users": []}
-    assert "no model is asked" in forecast_summaries(loaded, BOTH, QUIET)["users"]["line"]
+    assert "no model is asked" in estimate_summaries(loaded, BOTH, QUIET)["users"]["line"]
 
 
 def test_titles_alone_are_shown_when_items_have_no_summaries(folder: Path) -> None:

@@ -23,7 +23,7 @@ from msr_adapter.pipeline import run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.recommend import Wanted, output, shards, writing
+from msr_adapter.workflows.recommend import RecommendRequest, output, shards, writing
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.support.summaries import Lines
 
@@ -107,7 +107,9 @@ def order(folder: Path, sets: Sequence[str] = (), reporter: Reporter | None = No
         "overwrite": True,
         **more,
     }
-    return recommend(load(folder / "pipeline", folder, *sets), Wanted(**values), reporter or Reporter(quiet=True))
+    return recommend(
+        load(folder / "pipeline", folder, *sets), RecommendRequest(**values), reporter or Reporter(quiet=True)
+    )
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -344,7 +346,9 @@ def test_other_formats_hold_the_same(folder: Path) -> None:
 
 
 def test_wrong_files_are_told_at_once_before_anything_runs(folder: Path) -> None:
-    wanted = Wanted(folder / "absent.csv", "popular", 3, folder / "recs.xlsx", interactions=folder / "nolog.csv")
+    wanted = RecommendRequest(
+        folder / "absent.csv", "popular", 3, folder / "recs.xlsx", interactions=folder / "nolog.csv"
+    )
     with pytest.raises(UserError) as caught:
         recommend(load(folder / "pipeline", folder / "none"), wanted, Reporter(quiet=True))
     text = str(caught.value)

@@ -21,7 +21,7 @@ from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import USER_SUMMARIES, read_table
-from msr_adapter.workflows.recommend import Wanted
+from msr_adapter.workflows.recommend import RecommendRequest
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.support.paths import ROOT
 from tests.support.tiny_models import tiny_model
@@ -133,7 +133,9 @@ def test_scores_are_those_of_a_plain_forward_pass(tmp_path: Path, monkeypatch: p
     sets = ("evaluate.protocol.negatives=3", "train.negatives=1")
     pipeline = load_pipeline(str(tmp_path / "pictured.yaml"), sets, tmp_path / "run")
     monkeypatch.setattr("msr_adapter.workflows.recommend.workflow.shutil.rmtree", lambda *_, **__: None)
-    counts = recommend(pipeline, Wanted(None, "popular:4", 3, tmp_path / "recs.parquet"), Reporter(quiet=True))
+    counts = recommend(
+        pipeline, RecommendRequest(None, "popular:4", 3, tmp_path / "recs.parquet"), Reporter(quiet=True)
+    )
     assert counts["scores"]["computed"] == counts["scored"] == 40
     users = read_table(tmp_path / "run/.recommend.partial/group-00000/users/users.parquet", USER_SUMMARIES).to_pylist()
     summaries = {sorted(TAKEN)[row["example_id"]]: row["summary"] for row in users}

@@ -10,7 +10,7 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-class Room:
+class BatchSizer:
     """Rows and, padded, tokens of one pass. Memory that ran out once is remembered."""
 
     def __init__(self, rows: int, tokens: int | None = None, pass_cost: int = 0) -> None:

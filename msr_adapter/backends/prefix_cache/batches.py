@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_adapter.backends.network import without_adapters
-from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, Ready
+from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures
 from msr_adapter.generation.request import Image
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Batches:
                     parts.append(features)
                     slices.append(slice(max(first, begin) - begin, min(last, end) - begin))
                 begin = end
-        return {"pixel_values": Ready(parts, slices)} if parts else {}
+        return {"pixel_values": ImageFeatures(parts, slices)} if parts else {}
 
     def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Tokens:
         """Return (axes, tokens of the piece)."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.network import without_adapters
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
-from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.generation.request import Image
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Features:
         return sum(part.nbytes for part in (self.main, *self.deeper))
 
 
-class Ready:
+class ImageFeatures:
     """Features that stand in for pixels in a model's inputs; those of all pictures of a batch, in order."""
 
     def __init__(self, parts: Sequence[Features], pieces: Sequence[slice]) -> None:
@@ -74,7 +74,7 @@ class FeatureStore:
     """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
     `find` asks for."""
 
-    def __init__(self, network: Any, pixels: Pixels, room: Room, budget: int, spent: Spent) -> None:
+    def __init__(self, network: Any, pixels: Pixels, room: BatchSizer, budget: int, spent: ScoringStats) -> None:
         bare = without_adapters(network)
         self._model = getattr(bare, "model", bare)
         self._device = network.device
@@ -159,7 +159,7 @@ class FeatureStore:
             self._held -= self._kept.popitem(last=False)[1].nbytes
 
     def _get_image_features(self, pixel_values: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(pixel_values, Ready):
+        if not isinstance(pixel_values, ImageFeatures):
             assert self._original is not None
             return self._original(pixel_values, *args, **kwargs)
         assert self._form is not None

@@ -59,7 +59,7 @@ def lend(layers: list[tuple[torch.Tensor, torch.Tensor]], rows: torch.Tensor, be
 
 
 @dataclass(frozen=True)
-class Beginnings:
+class SharedPrefixes:
     """The state after some beginnings, one row each, left-padded."""
 
     layers: "list[tuple[torch.Tensor, torch.Tensor]]"
@@ -68,9 +68,9 @@ class Beginnings:
     """(beginnings, tokens): 1 where there is a token."""
 
     @staticmethod
-    def of(cache: Any, mask: "torch.Tensor") -> "Beginnings":
+    def of(cache: Any, mask: "torch.Tensor") -> "SharedPrefixes":
         """Take what a pass over beginnings left in its cache."""
-        return Beginnings([(layer.keys, layer.values) for layer in cache.layers], mask)
+        return SharedPrefixes([(layer.keys, layer.values) for layer in cache.layers], mask)
 
     def lend(self, rows: Sequence[int]) -> "tuple[Any, torch.Tensor]":
         """Return a cache that continues beginning ``rows[i]`` in row i, and the mask of the tokens before, (rows,
@@ -88,7 +88,7 @@ class Beginnings:
         return cache, mask[:, begin:]
 
 
-def merge(parts: Sequence[Beginnings]) -> Beginnings:
+def merge(parts: Sequence[SharedPrefixes]) -> SharedPrefixes:
     """Return the beginnings of all parts, the shorter ones padded on the left. O(size of all).
 
     Several parts are used up layer by layer: at no time are all of them held twice.
@@ -109,4 +109,4 @@ def merge(parts: Sequence[Beginnings]) -> Beginnings:
         layer = [part.layers.pop(0) for part in parts]
         layers.append((joined([keys for keys, _ in layer]), joined([values for _, values in layer])))
     masks = [pad(part.mask, (lack, 0)) for part, lack in zip(parts, lacks, strict=True)]
-    return Beginnings(layers, torch.cat(masks))
+    return SharedPrefixes(layers, torch.cat(masks))

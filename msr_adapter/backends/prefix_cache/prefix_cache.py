@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.network import longest_alike
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
 from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels, UnsharableError
 from msr_adapter.backends.prefix_cache.plan import make_plan
-from msr_adapter.backends.prefix_cache.runner import Execution, Found, Read
-from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
@@ -29,20 +29,20 @@ _TOP = 20
 """Likeliest next tokens that are compared."""
 
 
-class Sharing:
+class PrefixCache:
     """Shares beginnings and pictures among prompts of one model, once it has proved on a first prompt, and on a first
     one with a picture, that the model's answers stay what they are."""
 
     def __init__(
-        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, room: Room, refused: str = ""
+        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, room: BatchSizer, refused: str = ""
     ) -> None:
         """``refused`` says why the network cannot share at all, if that is known."""
-        self.spent = Spent()
+        self.spent = ScoringStats()
         self._network, self._collate = network, collate
         memory = _memory(network)
-        self._store = FeatureStore(network, pixels, Room(_IMAGES_PER_PASS), memory[1], self.spent)
+        self._store = FeatureStore(network, pixels, BatchSizer(_IMAGES_PER_PASS), memory[1], self.spent)
         self.batches = Batches(network, self._store, pad_token)
-        self._execution = Execution(network, self.batches, room, memory[0], self.spent)
+        self._execution = PlanRunner(network, self.batches, room, memory[0], self.spent)
         self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
         self._alike_up_to = longest_alike(network)
         if not refused:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Piece, Prompt
-from msr_adapter.backends.prefix_cache.kv_cache import Beginnings, merge
+from msr_adapter.backends.prefix_cache.kv_cache import SharedPrefixes, merge
 from msr_adapter.backends.prefix_cache.last_layer import LastLayer
 from msr_adapter.backends.prefix_cache.plan import Group, Plan
-from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,11 @@ class _Rest:
         return len(self.piece)
 
 
-class Execution:
+class PlanRunner:
     """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes or of a
     single one, one layer's copies of them, and one pass."""
 
-    def __init__(self, network: Any, batches: Batches, room: Room, budget: int, spent: Spent) -> None:
+    def __init__(self, network: Any, batches: Batches, room: BatchSizer, budget: int, spent: ScoringStats) -> None:
         self._network, self._batches, self._room = network, batches, room
         self.last_layer = LastLayer(network)
         self._budget, self._spent = budget, spent
@@ -114,7 +114,7 @@ class Execution:
         whole = [_Rest(0, -1, Piece(prompt, 0, size))]
         return torch.cat([self._end(rests, beginnings), self._end(whole, None)])
 
-    def _begin(self, pieces: Sequence[Piece]) -> Beginnings | None:
+    def _begin(self, pieces: Sequence[Piece]) -> SharedPrefixes | None:
         """Return the state after each of ``pieces``, longest first."""
         parts = []
         for part, made in self._room.each(pieces, len, self._state):
@@ -130,7 +130,7 @@ class Execution:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * width * self._network.dtype.itemsize)
 
-    def _state(self, pieces: Sequence[Piece]) -> Beginnings:
+    def _state(self, pieces: Sequence[Piece]) -> SharedPrefixes:
         """Return the state after each of ``pieces``, in one pass."""
         from transformers import DynamicCache
 
@@ -138,9 +138,9 @@ class Execution:
         cache = DynamicCache()
         with self.last_layer.only("state"):
             self._forward(inputs | {"past_key_values": cache, "use_cache": True})
-        return Beginnings.of(cache, inputs["attention_mask"])
+        return SharedPrefixes.of(cache, inputs["attention_mask"])
 
-    def _end(self, rests: Sequence[_Rest], beginnings: Beginnings | None) -> "torch.Tensor":
+    def _end(self, rests: Sequence[_Rest], beginnings: SharedPrefixes | None) -> "torch.Tensor":
         """Return the logits after the last token of each row, (rows, vocabulary)."""
         import torch
 

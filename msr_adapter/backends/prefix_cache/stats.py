@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 
 @dataclass
-class Spent:
+class ScoringStats:
     """Running counts of one backend's scoring."""
 
     rows: int = 0
@@ -46,12 +46,12 @@ class Spent:
         self.images_distinct += len(set(images))
         self.images_encoded += len(images)
 
-    def add(self, other: "Spent") -> None:
+    def add(self, other: "ScoringStats") -> None:
         """Add the counts of another backend, or of another call."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) | value if isinstance(value, set) else getattr(self, name) + value)
 
-    def since(self, before: "Spent") -> "Spent":
+    def since(self, before: "ScoringStats") -> "ScoringStats":
         """Return what was counted after ``before``; all reasons."""
         counted = {name: value - getattr(before, name) for name, value in vars(self).items() if isinstance(value, int)}
         return replace(self, **counted)

@@ -10,7 +10,7 @@ def allowed(words: str) -> dict[str, Any]:
     return {"allowed": words}
 
 
-class Model(BaseModel):
+class StrictModel(BaseModel):
     """Base of all config models."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import Model, allowed
-from msr_adapter.config.schema.sources import Source
+from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.sources import SourceConfig
 
 MOMENT = "a date (2024-06-30 or 2024-06-30T12:00:00Z), milliseconds since 1970, or null"
 
 
-class KCore(Model):
+class KCoreConfig(StrictModel):
     """Iterated minimum degrees; 1 keeps everything."""
 
     users: int = Field(1, ge=1)
@@ -22,7 +22,7 @@ class KCore(Model):
     """Fewest interactions a kept item has."""
 
 
-class Limit(Model):
+class LimitConfig(StrictModel):
     """A smaller experiment: samples users (never rows), seeded."""
 
     users: int | None = Field(None, ge=1)
@@ -31,7 +31,7 @@ class Limit(Model):
     """Most popular items kept, before the k-core."""
 
 
-class Images(Model):
+class ImagesConfig(StrictModel):
     """Where item images come from and what happens without one."""
 
     folder: Path | None = None
@@ -49,22 +49,22 @@ class Images(Model):
     """An image whose header claims more pixels is not decoded."""
 
 
-class Data(Model):
+class DataConfig(StrictModel):
     """Where the log comes from and what is kept of it."""
 
-    source: Source
+    source: SourceConfig
     """The log and the titles."""
     max_expansion: int = Field(100, ge=1)
     """A gzip file may hold this many times its own size (64 MiB in any case); more is refused as a bomb."""
-    k_core: KCore = KCore()
+    k_core: KCoreConfig = KCoreConfig()
     """Drops rare users and items."""
-    limit: Limit = Limit()
+    limit: LimitConfig = LimitConfig()
     """Makes the experiment smaller."""
-    images: Images = Images()
+    images: ImagesConfig = ImagesConfig()
     """The items' pictures."""
 
 
-class Split(Model):
+class SplitConfig(StrictModel):
     """Who is trained on and who is tested on."""
 
     kind: Literal["user-holdout", "leave-last-out", "temporal", "column"] = "user-holdout"
@@ -107,7 +107,7 @@ class Split(Model):
         return moment
 
     @model_validator(mode="after")
-    def _temporal_has_moments_in_order(self) -> "Split":
+    def _temporal_has_moments_in_order(self) -> "SplitConfig":
         if self.kind != "temporal":
             return self
         if self.test_from is None:

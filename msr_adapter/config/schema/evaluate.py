@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from msr_adapter.config.schema.base import Model, allowed
-from msr_adapter.config.schema.model import ModelRef
-from msr_adapter.config.schema.negatives import Negatives
+from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.model import ModelConfig
+from msr_adapter.config.schema.negatives import NegativesConfig
 
 
-class Confidence(Model):
+class ConfidenceConfig(StrictModel):
     """Bootstrap over users."""
 
     level: float = Field(0.95, gt=0, lt=1)
@@ -31,7 +31,7 @@ MetricName = Literal[
 SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
 
 
-class Protocol(Model):
+class ProtocolConfig(StrictModel):
     """What "good" means: one file in `eval/`."""
 
     name: str
@@ -40,7 +40,7 @@ class Protocol(Model):
     """The item that is to be found. last: the user's last by time. most-popular-last: the latest of the user's 6
     globally most popular items, the others being the history: as in the published MicroLens code, kept to reproduce it
     (popularity alone nearly solves it)."""
-    negatives: Negatives = Field(Negatives(), json_schema_extra=allowed("a count, or a mapping"))
+    negatives: NegativesConfig = Field(NegativesConfig(), json_schema_extra=allowed("a count, or a mapping"))
     """What the target is ranked among."""
     candidates: Path | None = None
     """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet` or RecBole's `.inter` with
@@ -55,7 +55,7 @@ class Protocol(Model):
     """Cut-offs of the ranking metrics."""
     ties: Literal["expected"] = "expected"
     """Ties count with their expected value over all tie orders."""
-    confidence: Confidence = Confidence()
+    confidence: ConfidenceConfig = ConfidenceConfig()
     """Intervals over users."""
     slices: tuple[SliceName, ...] = ("history", "popularity", "cold", "image", "category", "time")
     """Parts of the users that are judged apart: by history length; by the target's popularity (head, mid, tail), by
@@ -86,7 +86,7 @@ FITTED_BASELINES = ("item-knn", "mf", "sasrec")
 """Those that learn from the training log, through libraries of the extra `baselines`."""
 
 
-class SASRec(Model):
+class SASRecConfig(StrictModel):
     """The size of the SASRec baseline, which is trained on one CPU thread."""
 
     dim: int = Field(64, ge=1)
@@ -95,7 +95,7 @@ class SASRec(Model):
     """Passes over the training users."""
 
 
-class SliceTables(Model):
+class SliceTablesConfig(StrictModel):
     """Tables of your own: each column is a slice. csv, tsv or parquet."""
 
     items: Path | None = None
@@ -104,26 +104,26 @@ class SliceTables(Model):
     """One row per user, with a column `user_id`."""
 
 
-class Evaluate(Model):
+class EvaluateConfig(StrictModel):
     """How the trained model is judged."""
 
-    protocol: Protocol = Field(json_schema_extra=allowed("a protocol's name, its path, or the protocol itself"))
+    protocol: ProtocolConfig = Field(json_schema_extra=allowed("a protocol's name, its path, or the protocol itself"))
     """Keys of its own are laid over the protocol that an `extends:` parent names."""
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
     """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
     the extra `baselines`. A generated shop adds the oracle by itself."""
-    scorer: ModelRef | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
+    scorer: ModelConfig | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The
     cache knows it by address, name, `revision` and this run's weights: change one when another model is served."""
-    sasrec: SASRec = SASRec()
+    sasrec: SASRecConfig = SASRecConfig()
     """Read when `baselines` names `sasrec`."""
-    tables: SliceTables = SliceTables()
+    tables: SliceTablesConfig = SliceTablesConfig()
     """Numbers and dates are cut at their quartiles, texts grouped by value."""
 
     @field_validator("scorer")
     @classmethod
-    def _a_scorer_is_a_server(cls, scorer: ModelRef | None) -> ModelRef | None:
+    def _a_scorer_is_a_server(cls, scorer: ModelConfig | None) -> ModelConfig | None:
         if scorer is not None and scorer.backend == "huggingface":
             raise ValueError("only backend: server scores for the trained model; null loads the model itself, here")
         return scorer

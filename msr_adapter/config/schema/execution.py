@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.base import StrictModel, allowed
 
 Strategy = Literal["ddp", "zero-2", "zero-3", "fsdp"]
 
 
-class Launch(Model):
+class LaunchConfig(StrictModel):
     """How many processes train, on how many machines, and how they share the work."""
 
     nodes: int = Field(1, ge=1)
@@ -39,7 +39,7 @@ class Launch(Model):
 # Where summaries and scores are computed.
 
 
-class Execution(Model):
+class ExecutionConfig(StrictModel):
     """Where summaries and scores are computed. Nothing of it changes a result or makes a stage run again."""
 
     engine: Literal["local", "ray"] = "local"

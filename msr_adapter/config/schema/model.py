@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.base import StrictModel, allowed
 from msr_adapter.redaction import redact
 
 AUTO = "auto"
 """The template is found from the model's own files."""
 
 
-class Server(Model):
+class ServerConfig(StrictModel):
     """An OpenAI-compatible endpoint."""
 
     url: str = Field(pattern=r"^https?://[^/]", json_schema_extra=allowed("a URL that begins with http:// or https://"))
@@ -45,7 +45,7 @@ class Server(Model):
         return url
 
 
-class ModelRef(Model):
+class ModelConfig(StrictModel):
     """A model in one of the three roles, and everything that decides how a prompt reaches it."""
 
     path: str
@@ -73,17 +73,17 @@ class ModelRef(Model):
     backend: Literal["huggingface", "server", "scripted"] = "huggingface"
     """huggingface: loaded here. server: asked over HTTP, for the summarisers and `evaluate.scorer`; `path` is its name
     there. `scripted` answers by rule, for tests of the machinery only."""
-    server: Server | None = None
+    server: ServerConfig | None = None
     """Read when `backend` is `server`."""
 
     @model_validator(mode="after")
-    def _server_has_an_address(self) -> "ModelRef":
+    def _server_has_an_address(self) -> "ModelConfig":
         if self.backend == "server" and self.server is None:
             raise ValueError("backend server needs server.url")
         return self
 
     @model_validator(mode="after")
-    def _weights_are_ours(self) -> "ModelRef":
+    def _weights_are_ours(self) -> "ModelConfig":
         if self.backend != "huggingface" and (self.adapter is not None or self.quantization != "none"):
             raise ValueError(f"adapter and quantization need backend huggingface; {self.backend} loads no weights here")
         return self

@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from msr_adapter.config.schema.base import Model
+from msr_adapter.config.schema.base import StrictModel
 
 DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard"]
 """What a single negative can be drawn as."""
 
 
-class Mixture(Model):
+class MixtureConfig(StrictModel):
     """How much of each kind, as counts or as shares: they are scaled to `count`, the largest remainders rounded up."""
 
     uniform: float = Field(0, ge=0)
@@ -26,7 +26,7 @@ class Mixture(Model):
     """Weight of `hard`."""
 
 
-class Negatives(Model):
+class NegativesConfig(StrictModel):
     """What the target is ranked among. A bare number is the count of uniform negatives."""
 
     kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture", "all"] = "uniform"
@@ -45,7 +45,7 @@ class Negatives(Model):
     """Read by `popularity-matched` and `hard`: how many items are close enough. Smaller = closer."""
     scores: Path | None = None
     """Read by `hard`: parquet, csv or tsv with columns `item_id` and `score`, and `user_id` for lists of one's own."""
-    mixture: Mixture = Mixture()
+    mixture: MixtureConfig = MixtureConfig()
     """Read by `mixture`: how much of each kind."""
     fallback: tuple[DrawnKind, ...] = ()
     """Kinds tried in order where a kind cannot give its count; none = that is an error. Every use is in audit.json."""
@@ -58,7 +58,7 @@ class Negatives(Model):
         return {"count": data} if isinstance(data, int) and not isinstance(data, bool) else data
 
     @model_validator(mode="after")
-    def _what_a_kind_reads_is_given(self) -> "Negatives":
+    def _what_a_kind_reads_is_given(self) -> "NegativesConfig":
         if self.kind == "mixture" and not sum(self.mixture.model_dump().values()):
             raise ValueError("kind: mixture, but no `mixture:` of kinds with weights, such as {uniform: 10, hard: 10}")
         if "hard" in (*self.kinds(), *self.fallback) and self.scores is None:
@@ -80,7 +80,7 @@ class Negatives(Model):
         return {kind: count for kind, count in counts.items() if count}
 
 
-class TrainNegatives(Negatives):
+class TrainNegativesConfig(NegativesConfig):
     """What a training positive is set against. A bare number is the count of uniform negatives."""
 
     kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture"] = "uniform"

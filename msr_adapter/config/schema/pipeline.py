@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import Model, allowed
-from msr_adapter.config.schema.data import Data, Split
-from msr_adapter.config.schema.evaluate import Evaluate
-from msr_adapter.config.schema.execution import Execution
-from msr_adapter.config.schema.summarize import Summarize
-from msr_adapter.config.schema.train import Train
+from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.data import DataConfig, SplitConfig
+from msr_adapter.config.schema.evaluate import EvaluateConfig
+from msr_adapter.config.schema.execution import ExecutionConfig
+from msr_adapter.config.schema.summarize import SummarizeConfig
+from msr_adapter.config.schema.train import TrainConfig
 
 
-class Pipeline(Model):
+class PipelineConfig(StrictModel):
     """One experiment."""
 
     name: str = Field(
@@ -28,15 +28,15 @@ class Pipeline(Model):
     """File that keeps every summary and score by request; several pipelines may share one. Default: in `run_dir`."""
     templates: Path | None = Field(None, json_schema_extra=allowed("a folder, a bundled folder's name, or null"))
     """Searched before the bundled templates."""
-    data: Data
+    data: DataConfig
     """Where the log comes from and what is kept of it."""
-    split: Split = Split()
+    split: SplitConfig = SplitConfig()
     """Who is trained on and who is tested on."""
-    summarize: Summarize
+    summarize: SummarizeConfig
     """Moves 1 and 2: image -> text, history -> text."""
-    train: Train
+    train: TrainConfig
     """Move 3: fine-tuning the recommender."""
-    evaluate: Evaluate
+    evaluate: EvaluateConfig
     """How the trained model is judged."""
-    execution: Execution = Execution()
+    execution: ExecutionConfig = ExecutionConfig()
     """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import Model, allowed
+from msr_adapter.config.schema.base import StrictModel, allowed
 
 
-class Columns(Model):
+class ColumnsConfig(StrictModel):
     """Names of the columns of a table; null = found by the well-known aliases."""
 
     user: str | None = None
@@ -31,7 +31,7 @@ class Columns(Model):
     """Column of the item images: a path, a URL, or the bytes."""
 
 
-class TableSource(Model):
+class TableSourceConfig(StrictModel):
     """A log of your own: csv, tsv, jsonl (each also packed, `.gz`) or parquet, a file or a folder of them."""
 
     kind: Literal["table"]
@@ -40,13 +40,13 @@ class TableSource(Model):
     """One row per interaction: user, item, timestamp; maybe split, rating."""
     items: Path | None = None
     """One row per item: item, title; maybe text, category, image. Without it, titles are empty."""
-    columns: Columns = Columns()
+    columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
     min_rating: float | None = None
     """Drops interactions with a lower rating."""
 
 
-class MicroLensSource(Model):
+class MicroLensSourceConfig(StrictModel):
     """MicroLens-50k/100k as published."""
 
     kind: Literal["microlens"]
@@ -57,7 +57,7 @@ class MicroLensSource(Model):
     """`*_titles.csv` (item,title) or `*_title_en.csv` (no header, commas unquoted)."""
 
 
-class AmazonSource(Model):
+class AmazonSourceConfig(StrictModel):
     """Amazon Reviews 2023 as published."""
 
     kind: Literal["amazon-2023"]
@@ -70,7 +70,7 @@ class AmazonSource(Model):
     """Drops reviews with fewer stars."""
 
 
-class OfficialAmazonSource(Model):
+class OfficialAmazonSourceConfig(StrictModel):
     """The processed Amazon files of the method's official repository, flaws and all."""
 
     kind: Literal["mllm-msr-amazon"]
@@ -83,7 +83,7 @@ class OfficialAmazonSource(Model):
     """`meta_{Category}.jsonl` or `.jsonl.gz` of Amazon Reviews 2023: the files themselves have no titles."""
 
 
-class MovieLensSource(Model):
+class MovieLensSourceConfig(StrictModel):
     """MovieLens 100k, 1M, 10M, 20M and later; the layout is told by the files."""
 
     kind: Literal["movielens"]
@@ -94,7 +94,7 @@ class MovieLensSource(Model):
     """Drops interactions with fewer stars."""
 
 
-class RecBoleSource(Model):
+class RecBoleSourceConfig(StrictModel):
     """RecBole's atomic files."""
 
     kind: Literal["recbole"]
@@ -103,13 +103,13 @@ class RecBoleSource(Model):
     """`*.inter`: tab-separated, its header says `name:type`."""
     items: Path | None = None
     """`*.item`. Without it, titles are empty."""
-    columns: Columns = Columns()
+    columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, `:type` included, where they are none of the well-known ones."""
     min_rating: float | None = None
     """Drops interactions with a lower rating."""
 
 
-class MMRecSource(Model):
+class MMRecSourceConfig(StrictModel):
     """MMRec's interaction file, whose `x_label` is the split: 0 train, 1 validation, 2 test."""
 
     kind: Literal["mmrec"]
@@ -118,11 +118,11 @@ class MMRecSource(Model):
     """`*.inter`: tab-separated `userID`, `itemID`, `timestamp`, `x_label`."""
     items: Path | None = None
     """A table of your own with `itemID` and a title: MMRec publishes features, no titles."""
-    columns: Columns = Columns()
+    columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
 
 
-class PixelRecSource(Model):
+class PixelRecSourceConfig(StrictModel):
     """PixelRec as published; covers are `{item}.jpg`."""
 
     kind: Literal["pixelrec"]
@@ -133,7 +133,7 @@ class PixelRecSource(Model):
     """`item_info.csv`: item_id, ..., title, tag, description."""
 
 
-class HMSource(Model):
+class HMSourceConfig(StrictModel):
     """H&M Personalized Fashion Recommendations as published; times are days."""
 
     kind: Literal["hm"]
@@ -144,7 +144,7 @@ class HMSource(Model):
     """`articles.csv`."""
 
 
-class KuaiRecSource(Model):
+class KuaiRecSourceConfig(StrictModel):
     """KuaiRec as published: videos without covers."""
 
     kind: Literal["kuairec"]
@@ -157,7 +157,7 @@ class KuaiRecSource(Model):
     """Drops what was watched for a smaller share of its length."""
 
 
-class HubTable(Model):
+class HubTableConfig(StrictModel):
     """A Hugging Face data set."""
 
     path: str = Field(json_schema_extra=allowed("a folder (`./...`), or a data set's name on the hub"))
@@ -170,22 +170,22 @@ class HubTable(Model):
     """Branch, tag or commit of a hub data set; a run is only redone when this changes."""
 
 
-class HuggingFaceSource(Model):
+class HuggingFaceSourceConfig(StrictModel):
     """A Hugging Face data set, from disk or from the hub."""
 
     kind: Literal["huggingface"]
     """A Hugging Face data set, from disk or from the hub."""
-    interactions: HubTable
+    interactions: HubTableConfig
     """One row per interaction. Where several splits are read, their names become the split column."""
-    items: HubTable | None = None
+    items: HubTableConfig | None = None
     """One row per item. Without it, titles are empty."""
-    columns: Columns = Columns()
+    columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
     min_rating: float | None = None
     """Drops interactions with a lower rating."""
 
 
-class ShopSource(Model):
+class SyntheticSourceConfig(StrictModel):
     """A generated shop with drawn covers, for demos and tests: the true tastes are known."""
 
     kind: Literal["shop"]
@@ -200,18 +200,18 @@ class ShopSource(Model):
     """Temperature of the choices: 0 = users always take what they like best; larger = noisier tastes."""
 
 
-Source = Annotated[
-    TableSource
-    | MicroLensSource
-    | AmazonSource
-    | OfficialAmazonSource
-    | MovieLensSource
-    | RecBoleSource
-    | MMRecSource
-    | PixelRecSource
-    | HMSource
-    | KuaiRecSource
-    | HuggingFaceSource
-    | ShopSource,
+SourceConfig = Annotated[
+    TableSourceConfig
+    | MicroLensSourceConfig
+    | AmazonSourceConfig
+    | OfficialAmazonSourceConfig
+    | MovieLensSourceConfig
+    | RecBoleSourceConfig
+    | MMRecSourceConfig
+    | PixelRecSourceConfig
+    | HMSourceConfig
+    | KuaiRecSourceConfig
+    | HuggingFaceSourceConfig
+    | SyntheticSourceConfig,
     Field(discriminator="kind"),
 ]

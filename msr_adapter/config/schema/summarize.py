@@ -4,17 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import Model, allowed
-from msr_adapter.config.schema.model import ModelRef
+from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.model import ModelConfig
 
 OnFailure = Literal["error", "skip", "title"]
 """What becomes of a request that failed for good."""
 
 
-class ItemSummaries(Model):
+class ItemSummariesConfig(StrictModel):
     """Move 1: image, title and description -> text."""
 
-    model: ModelRef
+    model: ModelConfig
     """Writes the item summaries."""
     mode: Literal["image", "fusion", "none"] = "image"
     """image: one request shows the picture, the title and the description. fusion: the paper's three, one for the
@@ -28,10 +28,10 @@ class ItemSummaries(Model):
     else is done and kept. skip: leave it out of the histories. title: its title must do. Always counted and named."""
 
 
-class UserSummaries(Model):
+class UserSummariesConfig(StrictModel):
     """Move 2: history -> preference text."""
 
-    model: ModelRef
+    model: ModelConfig
     """Writes the user summaries."""
     mode: Literal["recurrent", "direct", "none"] = "recurrent"
     """recurrent: block by block; direct: the whole history in one prompt; none: the listed history itself."""
@@ -48,7 +48,7 @@ class UserSummaries(Model):
 _WORDS = r"^[^\s<>{}\[\]|$]+( [^\s<>{}\[\]|$]+)*$"
 
 
-class Summarize(Model):
+class SummarizeConfig(StrictModel):
     """The two summarisers."""
 
     noun: str = Field("item", pattern=_WORDS, max_length=40, json_schema_extra=allowed("a word or two"))
@@ -57,7 +57,7 @@ class Summarize(Model):
         None, pattern=_WORDS, max_length=40, json_schema_extra=allowed("a word or two, or null")
     )
     """What the summaries are written in (English, German), for the prompts; null = they name none."""
-    items: ItemSummaries
+    items: ItemSummariesConfig
     """The item summariser."""
-    users: UserSummaries
+    users: UserSummariesConfig
     """The user summariser."""

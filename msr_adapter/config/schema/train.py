@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import Model, allowed
-from msr_adapter.config.schema.execution import Launch
-from msr_adapter.config.schema.model import ModelRef
-from msr_adapter.config.schema.negatives import TrainNegatives
+from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.execution import LaunchConfig
+from msr_adapter.config.schema.model import ModelConfig
+from msr_adapter.config.schema.negatives import TrainNegativesConfig
 
 
-class Selection(Model):
+class SelectionConfig(StrictModel):
     """How checkpoints are judged: by how they rank validation users' candidates, as the trained model is later judged
     on test users'."""
 
@@ -33,7 +33,7 @@ class Selection(Model):
 # Fine-tuning the recommender.
 
 
-class Lora(Model):
+class LoraConfig(StrictModel):
     """Low-rank adapters."""
 
     rank: int = Field(8, ge=1)
@@ -46,7 +46,7 @@ class Lora(Model):
     """Modules that get an adapter, comma-separated; `all` = every linear layer."""
 
 
-class Preference(Model):
+class PreferenceConfig(StrictModel):
     """How strongly preferences pull. Read when `objective` is `dpo` or `kto`."""
 
     beta: float = Field(0.1, gt=0)
@@ -65,7 +65,7 @@ class Preference(Model):
     """Weight of the wrong answers in `kto`."""
 
 
-class Freeze(Model):
+class FreezeConfig(StrictModel):
     """Which parts of a model with images stay as they are."""
 
     vision: bool = True
@@ -80,7 +80,7 @@ Objective = Literal["sft", "dpo", "kto", "reward"]
 Method = Literal["lora", "qlora", "dora", "rslora", "full"]
 
 
-class Answers(Model):
+class AnswersConfig(StrictModel):
     """What the recommender may answer, and how that may be spelt."""
 
     yes: tuple[str, ...] = ("Yes",)
@@ -95,7 +95,7 @@ class Answers(Model):
         return tuple(words) if isinstance(words, list) else words
 
     @model_validator(mode="after")
-    def _are_words_of_one_side(self) -> "Answers":
+    def _are_words_of_one_side(self) -> "AnswersConfig":
         every = [*self.yes, *self.no]
         if not (self.yes and self.no) or not all(word.strip() for word in every):
             raise ValueError("each side needs a spelling, and none may be blank")
@@ -115,7 +115,7 @@ class Answers(Model):
         return more if any(more) else ()
 
 
-class Train(Model):
+class TrainConfig(StrictModel):
     """Move 3: LLaMA-Factory fine-tunes the recommender."""
 
     @model_validator(mode="before")
@@ -123,13 +123,13 @@ class Train(Model):
     def _qlora_quantises(cls, values: Any) -> Any:
         """Let `method: qlora` mean 4 bits, in training and wherever the model is loaded, unless the model says 8."""
         model = values.get("model") if isinstance(values, dict) and values.get("method") == "qlora" else None
-        if isinstance(model, ModelRef):
+        if isinstance(model, ModelConfig):
             model = model.model_dump()
         if not isinstance(model, dict) or model.get("quantization", "none") != "none":
             return values
         return {**values, "model": {**model, "quantization": 4}}
 
-    model: ModelRef
+    model: ModelConfig
     """The recommender before fine-tuning."""
     start: Path | None = Field(None, json_schema_extra=allowed("the folder of a run, a run's name, or null"))
     """Run whose trained model training goes on from (`demo`: the folder beside this file, else `runs/demo`): DPO after
@@ -137,14 +137,14 @@ class Train(Model):
     objective: Objective = "sft"
     """sft: the right answer. dpo: the right answer rather than the wrong one. kto: each answer by itself, as right or
     wrong. reward: a value head that prefers the right answer, and scores in place of the answers' odds."""
-    preference: Preference = Preference()
+    preference: PreferenceConfig = PreferenceConfig()
     """Read when `objective` is `dpo` or `kto`."""
     method: Method = "lora"
     """lora: low-rank adapters. qlora: on weights in 4 bits. dora: with directions and lengths apart. rslora: scaled for
     large ranks. full: all weights."""
-    lora: Lora = Lora()
+    lora: LoraConfig = LoraConfig()
     """Read unless `method` is `full`."""
-    freeze: Freeze = Freeze()
+    freeze: FreezeConfig = FreezeConfig()
     """Parts that training leaves alone."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
@@ -152,12 +152,13 @@ class Train(Model):
     """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
     for all candidates. recommend-image-first: the candidate does, and is computed once for all users who meet it; worth
     it for large pictures. `msr check` says which one saves more; docs/scoring.md says why."""
-    answers: Answers = Answers()
+    answers: AnswersConfig = AnswersConfig()
     """The two answers. Another first spelling needs a template that asks for it."""
     rows: Literal["parquet", "jsonl"] = "parquet"
     """Format of the training rows: Parquet is about 15 times smaller and written faster."""
-    negatives: TrainNegatives = Field(
-        TrainNegatives(count=1), json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`")
+    negatives: TrainNegativesConfig = Field(
+        TrainNegativesConfig(count=1),
+        json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`"),
     )
     """Negatives of the training lists: 1 uniform one unless told otherwise."""
     epochs: float = Field(1.0, gt=0)
@@ -193,15 +194,15 @@ class Train(Model):
     keep: Literal["last", "best"] = "last"
     """The model that is kept: that of the last step, or of the checkpoint that ranks validation users' candidates best
     (it needs a validation split)."""
-    selection: Selection = Selection()
+    selection: SelectionConfig = SelectionConfig()
     """Read when `keep` is `best`."""
-    launch: Launch = Launch()
+    launch: LaunchConfig = LaunchConfig()
     """On how many devices it trains."""
     overrides: dict[str, Any] = Field({})
     """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
 
     @model_validator(mode="after")
-    def _there_is_something_to_choose(self) -> "Train":
+    def _there_is_something_to_choose(self) -> "TrainConfig":
         if self.keep == "best" and not self.checkpoints and self.checkpoint_steps is None:
             raise ValueError("keep: best needs checkpoints to choose from; checkpoints is 0")
         if self.keep == "last" and self.selection.patience is not None:

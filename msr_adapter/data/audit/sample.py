@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Codes, Log, Mask, Rows
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.splits import Examples
-from msr_adapter.data.tables import Catalogue
+from msr_adapter.data.tables import ItemCatalogue
 
 LISTS = 20_000
 """Most test lists that are scored: an AUC over so many users has a standard error of at most .002."""
@@ -48,9 +48,9 @@ class Evidence:
     popularity: Rows
     """How many of them every item has."""
     candidates: Candidates
-    catalogue: Catalogue
+    catalogue: ItemCatalogue
     images: Sequence[Stored]
-    split: Split
+    split: SplitConfig
     seed: int
 
     @cached_property

@@ -6,7 +6,7 @@ from msr_adapter.data.audit.report import Audit, Severity
 
 
 @dataclass(frozen=True)
-class Rule:
+class FindingRule:
     """When a finding is made: at the first of error, warning and info whose bound ``measure`` reaches (None: never)."""
 
     measure: str
@@ -21,47 +21,47 @@ _LIFT = ("Share of the way from chance (.5) to perfect (1): a fifth, half, nine 
          "popularity alone has .66 with the last item as target, .79 as published.")  # fmt: skip
 _ROWS = "Set by judgement: a hundredth of the catalogue is worth a look, a tenth changes what a result means."
 
-RULES: dict[str, Rule] = {
-    "source": Rule("what a reader, a filter or the image store had to do", None, None, None,
+RULES: dict[str, FindingRule] = {
+    "source": FindingRule("what a reader, a filter or the image store had to do", None, None, None,
                    "Said where it happens; nothing is dropped without a count."),
-    "repeated-pairs": Rule("share of the rows read that repeat a (user, item) pair", 0.05, None, None,
+    "repeated-pairs": FindingRule("share of the rows read that repeat a (user, item) pair", 0.05, None, None,
                            "Set by judgement: below it, repeats are mostly double clicks."),
-    "rare-items": Rule("share of kept items with fewer than 5 interactions", 0.5, None, None,
+    "rare-items": FindingRule("share of kept items with fewer than 5 interactions", 0.5, None, None,
                        "5-core is the usual filter of the field (McAuley et al., 2015)."),
-    "short-history": Rule("share of test examples with fewer than 3 items of history", 0.25, 0.5, None,
+    "short-history": FindingRule("share of test examples with fewer than 3 items of history", 0.25, 0.5, None,
                           "3 is the paper's block: with fewer, the recurrent summary never recurs."),
-    "few-test-users": Rule("half of the widest 95 % interval that HR@k can have", 0.05, 0.1, None,
+    "few-test-users": FindingRule("half of the widest 95 % interval that HR@k can have", 0.05, 0.1, None,
                            "1.96 x sqrt(.25 / users): 384 users for 5 points, 96 for 10."),
-    "tied-times": Rule("share of test targets at the very time of the item before", 1e-9, 0.05, None,
+    "tied-times": FindingRule("share of test targets at the very time of the item before", 1e-9, 0.05, None,
                        "Which of the two is the target is then decided by the order of the rows."),
-    "whole-days": Rule("share of interactions at one and the same time of day", 0.99, None, None,
+    "whole-days": FindingRule("share of interactions at one and the same time of day", 0.99, None, None,
                        "Such times are dates: the order within a day is not known."),
-    "no-clock": Rule("1 where times are positions or row numbers", 1, None, None,
+    "no-clock": FindingRule("1 where times are positions or row numbers", 1, None, None,
                      "Moments of two users cannot be compared, so leakage and recency are not measured."),
-    "time-leakage": Rule("mean share of the training log that is later than a test target", 0.01, 0.25, None,
+    "time-leakage": FindingRule("mean share of the training log that is later than a test target", 0.01, 0.25, None,
                          "Ji et al. (TOIS 2023) show that rankings of models change with it, in no foreseeable way."),
-    "cold-targets": Rule("share of test targets that training never saw", 0.01, 0.1, None, _ROWS),
-    "cold-gap": Rule("difference of that share between test negatives and targets", 0.1, 0.2, None,
+    "cold-targets": FindingRule("share of test targets that training never saw", 0.01, 0.1, None, _ROWS),
+    "cold-gap": FindingRule("difference of that share between test negatives and targets", 0.1, 0.2, None,
                      "Asking only whether training saw the item then has AUC .55, .60."),
-    "popularity-shortcut": Rule("AUC or GAUC of popularity alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "recency-shortcut": Rule("AUC or GAUC of recency alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "title-shortcut": Rule("AUC or GAUC of title overlap alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "same-titles": Rule("share of items whose title is another item's, in lower case without punctuation",
+    "popularity-shortcut": FindingRule("AUC or GAUC of popularity alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
+    "recency-shortcut": FindingRule("AUC or GAUC of recency alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
+    "title-shortcut": FindingRule("AUC or GAUC of title overlap alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
+    "same-titles": FindingRule("share of items whose title is another item's, in lower case without punctuation",
                         0.01, 0.1, None, _ROWS),
-    "near-titles": Rule("share of items with a title whose words are nearly another's (Jaccard .8 or more)",
+    "near-titles": FindingRule("share of items with a title whose words are nearly another's (Jaccard .8 or more)",
                         0.05, 0.25, None, _ROWS),
-    "twin-negatives": Rule("share of test lists in which a negative has the target's title", 0.001, 0.01, None,
+    "twin-negatives": FindingRule("share of test lists in which a negative has the target's title", 0.001, 0.01, None,
                            "Each caps what a model that reads can reach: it cannot tell the two apart."),
-    "empty-titles": Rule("share of items that have a picture but no title", 1e-9, 0.05, None,
+    "empty-titles": FindingRule("share of items that have a picture but no title", 1e-9, 0.05, None,
                          "Such an item is its picture alone, and no words to a user summary."),
-    "nothing-to-show": Rule("share of items with neither title nor picture", 1e-9, 0.01, 0.5,
+    "nothing-to-show": FindingRule("share of items with neither title nor picture", 1e-9, 0.01, 0.5,
                             "The prompt of such a candidate says nothing about it."),
-    "same-images": Rule("share of items with a picture that is also another item's", 0.01, 0.1, None, _ROWS),
-    "placeholder-image": Rule("share of items with a picture that show the most used one (5 items at least)",
+    "same-images": FindingRule("share of items with a picture that is also another item's", 0.01, 0.1, None, _ROWS),
+    "placeholder-image": FindingRule("share of items with a picture that show the most used one (5 items at least)",
                               None, 0.01, None, "Set by judgement: shops show one `no image` picture for many items."),
-    "label-balance": Rule("negatives per positive in training", 4.5, None, None,
+    "label-balance": FindingRule("negatives per positive in training", 4.5, None, None,
                           "The paper trains at 1; well above, a model learns to say No."),
-    "target-position": Rule("standard errors between the target's mean place in its list and the middle", None, 5, None,
+    "target-position": FindingRule("standard errors from the target's mean place to the list's middle", None, 5, None,
                             "5 happens by chance once in 1.7 million."),
 }  # fmt: skip
 """Topic of a finding -> its rule. `docs/audit.md` is written from this table."""

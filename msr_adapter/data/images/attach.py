@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit, listed
-from msr_adapter.data.images.locate import cover_finder
+from msr_adapter.data.images.locate import image_finder
 from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
 from msr_adapter.data.log import Corpus
 from msr_adapter.errors import Problem, UserError
@@ -23,7 +23,7 @@ _ADVICE = {
 
 
 def illustrate(
-    ids: Sequence[str], corpus: Corpus, config: Images, out: Path, audit: Audit, reporter: Reporter,
+    ids: Sequence[str], corpus: Corpus, config: ImagesConfig, out: Path, audit: Audit, reporter: Reporter,
     memory: Path | None = None,
 ) -> list[Stored]:  # fmt: skip
     """Store the image of every item of the catalogue and apply the policy for those that have none.
@@ -34,7 +34,7 @@ def illustrate(
     """
     if corpus.shop is None and config.folder is None and not _names_images(corpus):
         return _without_images(len(ids), config, out, audit)
-    results = store_all(ids, cover_finder(ids, corpus, config), config, out, reporter, memory=memory)
+    results = store_all(ids, image_finder(ids, corpus, config), config, out, reporter, memory=memory)
     for name, number in image_counts(results).items():
         audit.count(name, number)
     _name_missing(ids, results, audit)
@@ -58,7 +58,7 @@ def _names_images(corpus: Corpus) -> bool:
     return corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
 
 
-def _without_images(number: int, config: Images, out: Path, audit: Audit) -> list[Stored]:
+def _without_images(number: int, config: ImagesConfig, out: Path, audit: Audit) -> list[Stored]:
     if config.missing == "error":
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
         raise UserError(Problem("", "data.images.folder", "not given, and no item names an image", "", step))
@@ -67,7 +67,7 @@ def _without_images(number: int, config: Images, out: Path, audit: Audit) -> lis
     return _with_policy([Stored(fault="absent")] * number, config, out, audit)
 
 
-def _with_policy(results: list[Stored], config: Images, out: Path, audit: Audit) -> list[Stored]:
+def _with_policy(results: list[Stored], config: ImagesConfig, out: Path, audit: Audit) -> list[Stored]:
     missing = sum(one.fault is not None for one in results)
     if config.missing == "text-only" or not missing:
         audit.count("items_text_only", missing)
@@ -77,7 +77,7 @@ def _with_policy(results: list[Stored], config: Images, out: Path, audit: Audit)
     return [grey if one.fault else one for one in results]
 
 
-def _treated(config: Images) -> str:
+def _treated(config: ImagesConfig) -> str:
     return "text only" if config.missing == "text-only" else "shown as a grey picture"
 
 
@@ -100,7 +100,7 @@ def _advice(results: Sequence[Stored]) -> str:
     return " ".join(steps)
 
 
-def _missing_images(missing: list[tuple[str, Stored]], config: Images) -> list[Problem]:
+def _missing_images(missing: list[tuple[str, Stored]], config: ImagesConfig) -> list[Problem]:
     where = str(config.folder or "")
     problems = [
         Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 
 Fault = Literal[
     "absent", "outside", "not_fetched", "no_folder", "unreadable", "empty", "not_an_image", "broken", "too_large"
@@ -27,7 +27,7 @@ _NOT_DECODED_HERE = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 _ORIENTATION = 0x0112
 
 
-class CoverError(Exception):
+class ImageError(Exception):
     """An image that cannot be used."""
 
     def __init__(self, fault: Fault) -> None:
@@ -69,35 +69,35 @@ def extension(kind: str) -> str:
     return min((suffix for suffix, name in Image.registered_extensions().items() if name == kind), default=".img")
 
 
-def decode(data: bytes, limits: Images) -> Decoded:
+def decode(data: bytes, limits: ImagesConfig) -> Decoded:
     """Return the picture in a file's bytes; its size is known from the header before a pixel is decoded.
 
     `CoverError` for everything that is no usable image. Call it inside `quiet_pillow`.
     """
     if not data:
-        raise CoverError("empty")
+        raise ImageError("empty")
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
             if math.prod(image.size) > limits.max_file_pixels:
-                raise CoverError("too_large")
+                raise ImageError("too_large")
             return _decoded(image, data, limits)
-    except CoverError:
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise CoverError("not_an_image") from error
+        raise ImageError("not_an_image") from error
     except Image.DecompressionBombError as error:
-        raise CoverError("too_large") from error
+        raise ImageError("too_large") from error
     except Exception as error:  # a damaged file makes Pillow's parsers raise anything: SyntaxError, IndexError, ...
-        raise CoverError("broken") from error
+        raise ImageError("broken") from error
 
 
-def shrink(image: Image.Image, limits: Images, size: tuple[int, int] | None = None) -> Image.Image:
+def shrink(image: Image.Image, limits: ImagesConfig, size: tuple[int, int] | None = None) -> Image.Image:
     """Return the image at the size that its full ``size`` has within the budget."""
     target = target_size(size or image.size, limits)
     return image if image.size == target else image.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def target_size(size: tuple[int, int], limits: Images) -> tuple[int, int]:
+def target_size(size: tuple[int, int], limits: ImagesConfig) -> tuple[int, int]:
     """Return the largest size of about the same shape within `max_pixels` and `max_side`."""
     scale = min(math.sqrt(limits.max_pixels / math.prod(size)), limits.max_side / max(size))
     if scale >= 1:
@@ -135,7 +135,7 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _decoded(image: Image.Image, data: bytes, limits: Images) -> Decoded:
+def _decoded(image: Image.Image, data: bytes, limits: ImagesConfig) -> Decoded:
     kind = "JPEG" if image.format == "MPO" else image.format or ""  # MPO: a phone's JPEG with extras
     orientation = _orientation(image)
     animated = kind != "JPEG" and bool(getattr(image, "is_animated", False))

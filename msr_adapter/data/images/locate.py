@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from msr_adapter.config.schema import Images
-from msr_adapter.data.images.decode import CoverError, suffixes
+from msr_adapter.config.schema import ImagesConfig
+from msr_adapter.data.images.decode import ImageError, suffixes
 from msr_adapter.data.log import Corpus
 from msr_adapter.files import digest, write_text
 
@@ -70,26 +70,26 @@ def write_index(folder: Path, entries: dict[str, Fetched]) -> None:
 
 # Where an item's image is: a file by its name, a path, a fetched URL, or bytes. Nothing outside the folder is read.
 
-Cover = Path | bytes | Image.Image
-Find = Callable[[str], Cover]
+ImageLocation = Path | bytes | Image.Image
+Find = Callable[[str], ImageLocation]
 """Item id -> its cover: a file, a file's bytes, or a drawn picture. `CoverError` when there is none to use."""
 
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
-def cover_finder(ids: Sequence[str], corpus: Corpus, config: Images) -> Find:
+def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> Find:
     """Return the finder for the items ``ids``: the shop's, else what the items name, else a file named as the item."""
     if corpus.shop is not None:
         return corpus.shop.draw
-    by_name = covers_in(config.folder, ids) if config.folder else _nowhere
+    by_name = images_in(config.folder, ids) if config.folder else _nowhere
     if corpus.items is None or "image" not in corpus.items.columns:
         return by_name
     named = corpus.items.select("item_id", "image").filter(pl.col("item_id").is_in(list(ids)))
     place = {item: row for row, item in enumerate(named["item_id"].to_list())}
     fetched = read_index(config.folder) if config.folder else {}
 
-    def find(item_id: str) -> Cover:
+    def find(item_id: str) -> ImageLocation:
         row = place.get(item_id)
         value = None if row is None else image_name(named["image"][row])
         if not value:
@@ -99,7 +99,7 @@ def cover_finder(ids: Sequence[str], corpus: Corpus, config: Images) -> Find:
         if is_url(value):
             return _fetched(config.folder, fetched.get(item_id), value) or _not_absent(by_name, item_id)
         if config.folder is None:
-            raise CoverError("no_folder")
+            raise ImageError("no_folder")
         return path_within(Path(os.path.realpath(config.folder)), value)
 
     return find
@@ -122,7 +122,7 @@ def is_url(text: str) -> bool:
     return _SCHEME.match(text.strip()) is not None
 
 
-def covers_in(folder: Path, ids: Collection[str]) -> Find:
+def images_in(folder: Path, ids: Collection[str]) -> Find:
     """Return a finder of `{item}.jpg` and so on in a folder and those below it; a listing, so no id reaches outside.
 
     Linked folders are not entered; a linked file is used if it leads to a place inside. O(files) time, O(ids) memory.
@@ -139,7 +139,7 @@ def covers_in(folder: Path, ids: Collection[str]) -> Find:
 
     def find(item_id: str) -> Path:
         if item_id not in best:
-            raise CoverError("absent")
+            raise ImageError("absent")
         _, _, path, linked = best[item_id]
         return path_within(root, os.path.relpath(path, root)) if linked else Path(path)
 
@@ -150,35 +150,35 @@ def path_within(root: Path, written: str) -> Path:
     """Return the file that a path names below ``root`` (already resolved); `CoverError` for every way out of it."""
     inside = PurePosixPath(written.strip().replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or "\0" in written or PureWindowsPath(written).drive:
-        raise CoverError("outside")
+        raise ImageError("outside")
     real = Path(os.path.realpath(root / inside))
     if not real.is_relative_to(root):
-        raise CoverError("outside")
+        raise ImageError("outside")
     return real
 
 
-def read_cover(path: Path, limit: int) -> bytes:
+def read_image(path: Path, limit: int) -> bytes:
     """Return a file's bytes, at most ``limit``; a device, a pipe or a link put in its place is not read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise CoverError("absent" if error.errno in _NO_SUCH_FILE else "unreadable") from error
+        raise ImageError("absent" if error.errno in _NO_SUCH_FILE else "unreadable") from error
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise CoverError("absent")
+            raise ImageError("absent")
         if status.st_size > limit:
-            raise CoverError("too_large")
+            raise ImageError("too_large")
         with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read(limit)
     except OSError as error:
-        raise CoverError("unreadable") from error
+        raise ImageError("unreadable") from error
     finally:
         os.close(handle)
 
 
-def _nowhere(_: str) -> Cover:
-    raise CoverError("absent")
+def _nowhere(_: str) -> ImageLocation:
+    raise ImageError("absent")
 
 
 def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | None:
@@ -186,15 +186,15 @@ def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | Non
     if folder is None or entry is None:
         return None
     if entry.url != url or entry.file is None:
-        raise CoverError("not_fetched")
+        raise ImageError("not_fetched")
     return path_within(Path(os.path.realpath(folder)), entry.file)
 
 
-def _not_absent(by_name: Find, item_id: str) -> Cover:
+def _not_absent(by_name: Find, item_id: str) -> ImageLocation:
     try:
         return by_name(item_id)
-    except CoverError as error:
-        raise CoverError("not_fetched" if error.fault == "absent" else error.fault) from error
+    except ImageError as error:
+        raise ImageError("not_fetched" if error.fault == "absent" else error.fault) from error
 
 
 def _files(folder: str | Path, depth: int) -> Iterator[tuple[os.DirEntry[str], int]]:

@@ -25,9 +25,9 @@ from typing import Literal
 import PIL
 from PIL import Image
 
-from msr_adapter.config.schema import Images
-from msr_adapter.data.images.decode import EXTENSIONS, CoverError, Fault, decode, encode, flat, quiet_pillow, shrink
-from msr_adapter.data.images.locate import Find, read_cover
+from msr_adapter.config.schema import ImagesConfig
+from msr_adapter.data.images.decode import EXTENSIONS, Fault, ImageError, decode, encode, flat, quiet_pillow, shrink
+from msr_adapter.data.images.locate import Find, read_image
 from msr_adapter.files import digest, file_digest
 from msr_adapter.progress import Reporter
 
@@ -53,7 +53,7 @@ Make = Callable[[Path | bytes], Stored]
 
 
 @contextlib.contextmanager
-def remembering(make: Make, limits: Images, out: Path, folder: Path | None) -> Iterator[Make]:
+def remembering(make: Make, limits: ImagesConfig, out: Path, folder: Path | None) -> Iterator[Make]:
     """Yield ``make`` with a memory in ``folder``, for any number of threads; without a folder, ``make`` itself.
 
     Failures are not remembered, and a remembered file counts only if its digest is still right.
@@ -138,7 +138,7 @@ _BATCH = 1024
 
 
 def store_all(
-    ids: Sequence[str], find: Find, limits: Images, out: Path, reporter: Reporter, workers: int | None = None,
+    ids: Sequence[str], find: Find, limits: ImagesConfig, out: Path, reporter: Reporter, workers: int | None = None,
     memory: Path | None = None,
 ) -> list[Stored]:  # fmt: skip
     """Store the image of every item under ``out``/images; the result is in the order of ``ids``.
@@ -158,7 +158,7 @@ def store_all(
             try:
                 cover = find(item_id)
                 return _draw(cover, limits, out) if isinstance(cover, Image.Image) else store(cover)
-            except CoverError as error:
+            except ImageError as error:
                 return Stored(fault=error.fault)
 
         results: list[Stored] = []
@@ -174,7 +174,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def store_placeholder(limits: Images, out: Path) -> Stored:
+def store_placeholder(limits: ImagesConfig, out: Path) -> Stored:
     """Store the grey picture that stands for a missing image."""
     side = min(224, math.isqrt(limits.max_pixels), limits.max_side)
     return _write(encode(Image.new("RGB", (side, side), (128, 128, 128)), "PNG"), "PNG", "encoded", out)
@@ -189,15 +189,15 @@ def image_counts(results: Sequence[Stored]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _draw(picture: Image.Image, limits: Images, out: Path) -> Stored:
+def _draw(picture: Image.Image, limits: ImagesConfig, out: Path) -> Stored:
     return _write(encode(shrink(flat(picture), limits), "PNG"), "PNG", "encoded", out)
 
 
-def _store(cover: Path | bytes, limits: Images, out: Path) -> Stored:
+def _store(cover: Path | bytes, limits: ImagesConfig, out: Path) -> Stored:
     limit = limits.max_file_mb * 2**20
-    data = cover if isinstance(cover, bytes) else read_cover(cover, limit)
+    data = cover if isinstance(cover, bytes) else read_image(cover, limit)
     if len(data) > limit:
-        raise CoverError("too_large")
+        raise ImageError("too_large")
     found = decode(data, limits)
     same_size = found.picture.size == found.size
     if found.plain and same_size:

@@ -10,9 +10,9 @@ from msr_adapter.arrays import ranges
 from msr_adapter.data.audit.report import raise_if_any
 from msr_adapter.data.log import Codes, Log, Rows
 from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.negatives.pools import Touched
+from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.sampler import Slots, fill
-from msr_adapter.data.negatives.spec import Draw, ListKeys, Recipe, Tally, rows_of_lists, shortages
+from msr_adapter.data.negatives.spec import Draw, ListKeys, ListSpec, Tally, rows_of_lists, shortages
 from msr_adapter.data.seeded_random import Bits, below, hash_ids, mix, stream
 
 CHUNK = 2**18
@@ -47,7 +47,7 @@ def candidate_chunks(draw: Draw, tally: Tally, rows: int = CHUNK) -> Iterator[Ca
             continue
         recipe = draw.recipes[split]
         drawn = _everything(draw.log, bounds, lists) if recipe.negatives.kind == "all" else _drawn(
-            lists, recipe, Touched(draw.log, bounds, user), tally)  # fmt: skip
+            lists, recipe, SeenItems(draw.log, bounds, user), tally)  # fmt: skip
         if not tally.short:
             yield drawn
     raise_if_any(shortages(tally))
@@ -83,7 +83,7 @@ def _everything(log: Log, bounds: Rows, lists: _Lists) -> Candidates:
     return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))
 
 
-def _drawn(lists: _Lists, recipe: Recipe, touched: Touched, tally: Tally) -> Candidates:
+def _drawn(lists: _Lists, recipe: ListSpec, touched: SeenItems, tally: Tally) -> Candidates:
     kinds, number = recipe.negatives.kinds(), len(lists.user)
     count = sum(kinds.values())
     slots = Slots(np.repeat(np.arange(number), count), np.tile(np.arange(count), number), np.full(number * count, -1))
@@ -98,7 +98,9 @@ def _drawn(lists: _Lists, recipe: Recipe, touched: Touched, tally: Tally) -> Can
     return _with_positives(lists, slots.chosen, count)
 
 
-def _fill(slots: Slots, wanted: NDArray[np.bool_], lists: _Lists, recipe: Recipe, kind: str, touched: Touched) -> None:
+def _fill(
+    slots: Slots, wanted: NDArray[np.bool_], lists: _Lists, recipe: ListSpec, kind: str, touched: SeenItems
+) -> None:
     keys = lists.keys if kind == "uniform" else mix(lists.keys ^ hash_ids([kind]))
     fill(slots, wanted, keys, recipe.pools[kind](lists.user, lists.positive), touched)
 

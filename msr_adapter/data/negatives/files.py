@@ -18,7 +18,7 @@ from msr_adapter import schema
 from msr_adapter.data.audit.report import LISTED, listed, raise_if_any
 from msr_adapter.data.log import Log, Rows
 from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.negatives.pools import Touched
+from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.spec import ListKeys
 from msr_adapter.data.seeded_random import below, stream
 from msr_adapter.data.splits import Examples
@@ -258,7 +258,7 @@ def _touched(lists: pl.DataFrame, log: Log) -> pl.Series:
     known = (lists["user"].is_not_null() & lists["item"].is_not_null()).to_numpy()
     result = np.zeros(len(lists), dtype=bool)
     user, item = (lists[name].fill_null(0).to_numpy()[known] for name in ("user", "item"))
-    result[known] = Touched(log, log.bounds(), user).by(np.arange(len(user)), item)
+    result[known] = SeenItems(log, log.bounds(), user).by(np.arange(len(user)), item)
     return pl.Series(result)
 
 

@@ -10,14 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from msr_adapter.arrays import Mask, contains, ranges
-from msr_adapter.config.schema import Negatives
+from msr_adapter.config.schema import NegativesConfig
 from msr_adapter.data.audit.report import Audit, raise_if_any
 from msr_adapter.data.log import Codes, Log, Rows
 from msr_adapter.data.seeded_random import hash_ids, keyed
 from msr_adapter.errors import Problem, UserError
 
 
-class Touched:
+class SeenItems:
     """What the users of a chunk ever touched, as one sorted array of (user of the chunk, item) keys."""
 
     def __init__(self, log: Log, bounds: Rows, users: Codes) -> None:
@@ -73,7 +73,7 @@ def _untouched(log: Log, user: Codes, item: Codes) -> np.ndarray:
     """Return which pairs (sorted by user) no user touched, in blocks of pairs."""
     bounds = log.bounds()
     parts = [slice(begin, begin + _BLOCK) for begin in range(0, len(user), _BLOCK)]
-    kept = [~Touched(log, bounds, user[part]).by(np.arange(len(user[part])), item[part]) for part in parts]
+    kept = [~SeenItems(log, bounds, user[part]).by(np.arange(len(user[part])), item[part]) for part in parts]
     return np.concatenate([np.empty(0, dtype=bool), *kept])
 
 
@@ -147,7 +147,7 @@ PoolOf = Callable[[Codes, Codes], Pool]
 """(user of each list, positive of each list) -> the pool they draw from."""
 
 
-def make_pools(negatives: Negatives, known: Knowledge, hard: HardLists | None, seed: int) -> Mapping[str, PoolOf]:
+def make_pools(negatives: NegativesConfig, known: Knowledge, hard: HardLists | None, seed: int) -> Mapping[str, PoolOf]:
     """Prepare every kind that ``negatives`` names, fallbacks included. O(items log items); hard lists come sorted."""
     makers: dict[str, Callable[[], PoolOf]] = {
         "uniform": lambda: partial(_same_for_all, Pool(np.arange(len(known.items), dtype=np.int32), *_NO_LISTS)),

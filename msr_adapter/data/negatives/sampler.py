@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msr_adapter.arrays import contains, ranges
 from msr_adapter.data.log import Rows
-from msr_adapter.data.negatives.pools import Pool, Touched
+from msr_adapter.data.negatives.pools import Pool, SeenItems
 from msr_adapter.data.seeded_random import Bits, below, stream
 
 _ROUNDS = 24
@@ -38,7 +38,7 @@ class Slots:
         return np.flatnonzero(wanted & (self.chosen < 0))
 
 
-def fill(slots: Slots, wanted: NDArray[np.bool_], keys: Bits, pool: Pool, touched: Touched) -> None:
+def fill(slots: Slots, wanted: NDArray[np.bool_], keys: Bits, pool: Pool, touched: SeenItems) -> None:
     """Fill the ``wanted`` empty slots from the pool; those for which it has too few items stay empty.
 
     A slot's draws depend on the key of its list, its number and the slots of the list filled before, on nothing else.
@@ -79,7 +79,7 @@ def _accept(slots: Slots, empty: Rows, drawn: Rows, n_items: int) -> None:
     slots.chosen[new[fresh]] = drawn[fresh]
 
 
-def _finish(slots: Slots, empty: Rows, keys: Bits, pool: Pool, touched: Touched) -> None:
+def _finish(slots: Slots, empty: Rows, keys: Bits, pool: Pool, touched: SeenItems) -> None:
     """Fill what is left from the free items of each pool, as many lists at a time as `_PAIRS` allows."""
     lists, needed = np.unique(slots.list_[empty], return_counts=True)
     width = pool.high[lists] - pool.low[lists]
@@ -91,7 +91,7 @@ def _finish(slots: Slots, empty: Rows, keys: Bits, pool: Pool, touched: Touched)
             _finish_some(slots, empty[first[begin] : last], lists[begin:end], keys, pool, touched)
 
 
-def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool, touched: Touched) -> None:
+def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool, touched: SeenItems) -> None:
     width = pool.high[lists] - pool.low[lists]
     places, list_ = ranges(pool.low[lists], width), np.repeat(lists, width)
     item = pool.items[places].astype(np.int64)

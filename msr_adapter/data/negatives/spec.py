@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from msr_adapter.config.schema import Negatives, Protocol
+from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Codes, Log, Mask, Rows, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
@@ -17,12 +17,12 @@ from msr_adapter.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ListSpec:
     """How the lists of one split are made."""
 
     setting: str
     """Where the config says it, for messages."""
-    negatives: Negatives
+    negatives: NegativesConfig
     pools: Mapping[str, PoolOf] = field(default_factory=dict)
     """Kind -> what it draws from, for every kind that ``negatives`` names; `all` draws nothing."""
 
@@ -33,7 +33,7 @@ class Draw:
 
     log: Log
     examples: Examples
-    recipes: tuple[Recipe, Recipe, Recipe]
+    recipes: tuple[ListSpec, ListSpec, ListSpec]
     """Of the split codes 0, 1, 2."""
     seed: int
     imported: Candidates | None = None
@@ -54,8 +54,8 @@ class ListKeys:
 
 
 def make_recipes(
-    protocol: Protocol, train: Negatives, log: Log, known: Knowledge, seed: int, audit: Audit
-) -> tuple[Recipe, Recipe, Recipe]:
+    protocol: ProtocolConfig, train: NegativesConfig, log: Log, known: Knowledge, seed: int, audit: Audit
+) -> tuple[ListSpec, ListSpec, ListSpec]:
     """Prepare the lists of training, validation and test. `UserError` with every problem of scores and categories.
 
     Validation lists are made as test lists are, or as training lists where a test list is the whole catalogue.
@@ -70,7 +70,7 @@ def make_recipes(
     return training, training if protocol.negatives.kind == "all" else test, test
 
 
-def _recipe(setting: str, negatives: Negatives, log: Log, known: Knowledge, seed: int, audit: Audit) -> Recipe:
+def _recipe(setting: str, negatives: NegativesConfig, log: Log, known: Knowledge, seed: int, audit: Audit) -> ListSpec:
     kinds = (*negatives.kinds(), *negatives.fallback)
     if "same-category" in kinds and known.category.null_count() == len(known.category):
         step = "Give the table of items a category, or draw another kind"
@@ -79,7 +79,7 @@ def _recipe(setting: str, negatives: Negatives, log: Log, known: Knowledge, seed
     hard = None
     if "hard" in kinds and negatives.scores is not None:
         hard = read_hard_lists(negatives.scores, log, negatives.pool, audit)
-    return Recipe(setting, negatives, make_pools(negatives, known, hard, seed))
+    return ListSpec(setting, negatives, make_pools(negatives, known, hard, seed))
 
 
 # Too few items: found before anything is drawn, or counted while drawing; who, how many, and the way out.
@@ -156,7 +156,7 @@ def shortages(tally: Tally) -> list[Problem]:
     ]
 
 
-def _by_setting(draw: Draw) -> list[tuple[Recipe, list[int]]]:
+def _by_setting(draw: Draw) -> list[tuple[ListSpec, list[int]]]:
     """Return each setting's recipe and the split codes that it makes."""
     codes: dict[str, list[int]] = {}
     for code, recipe in enumerate(draw.recipes):
@@ -164,7 +164,7 @@ def _by_setting(draw: Draw) -> list[tuple[Recipe, list[int]]]:
     return [(draw.recipes[of[0]], of) for of in codes.values()]
 
 
-def _too_few(recipe: Recipe, count: int, users: Codes, free: Rows, short: Mask, draw: Draw) -> Problem:
+def _too_few(recipe: ListSpec, count: int, users: Codes, free: Rows, short: Mask, draw: Draw) -> Problem:
     least = int(free[short].min())
     found = (f"{count} negatives asked for, but {len(np.unique(users[short])):,} users have fewer items that they "
              f"never touched (the catalogue has {len(draw.log.items):,} items)")  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import Source
+from msr_adapter.config.schema import SourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.amazon import check_amazon, read_amazon
@@ -55,7 +55,7 @@ _FOLDERS: dict[str, Callable[[Any], dict[str, Any]]] = {
 """Kinds whose files are not the paths of the source itself."""
 
 
-def read(source: Source, seed: int, audit: Audit) -> Corpus:
+def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
     """Read a source; `UserError` with every problem of its files."""
     if source.kind == "shop":
         return read_shop(source, seed)
@@ -65,12 +65,12 @@ def read(source: Source, seed: int, audit: Audit) -> Corpus:
         raise UserError([_fitting(problem, source) for problem in error.problems]) from error
 
 
-def check_source(source: Source) -> list[Problem]:
+def check_source(source: SourceConfig) -> list[Problem]:
     """Return what can be known to be wrong with a source without reading its rows."""
     return [] if source.kind == "shop" else [_fitting(one, source) for one in _READERS[source.kind][1](source)]
 
 
-def _fitting(problem: Problem, source: Source) -> Problem:
+def _fitting(problem: Problem, source: SourceConfig) -> Problem:
     """Return a problem whose next step can be taken: only some kinds let columns be named."""
     if "columns" in type(source).model_fields or not problem.next_step.startswith(NAME_IT):
         return problem
@@ -78,13 +78,13 @@ def _fitting(problem: Problem, source: Source) -> Problem:
     return replace(problem, next_step=step)
 
 
-def may_hold_images(source: Source) -> bool:
+def may_hold_images(source: SourceConfig) -> bool:
     """Say whether a source has a table of items that may name or hold images."""
     field = _IMAGE_TABLES.get(source.kind)
     return field is not None and getattr(source, field) is not None
 
 
-def source_files(source: Source) -> dict[str, Path | str | None]:
+def source_files(source: SourceConfig) -> dict[str, Path | str | None]:
     """Return what identifies a source, by role: its files, or the name of a hub data set; None = not given."""
     named: dict[str, Path | str | None] = {
         key: value for key in type(source).model_fields if isinstance(value := getattr(source, key), Path | None)

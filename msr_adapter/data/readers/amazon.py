@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import AmazonSource
+from msr_adapter.config.schema import AmazonSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import find_columns
@@ -26,7 +26,7 @@ _IMAGES = (
 wide, which is as much as a model sees by default."""
 
 
-def read_amazon(source: AmazonSource, audit: Audit) -> Corpus:
+def read_amazon(source: AmazonSourceConfig, audit: Audit) -> Corpus:
     """Read reviews and metadata; `UserError` with the problems of both files.
 
     All of it in Polars: nested JSON is taken as text and only looked into where it is needed.
@@ -44,7 +44,7 @@ def read_amazon(source: AmazonSource, audit: Audit) -> Corpus:
     return Corpus(interactions, items)
 
 
-def check_amazon(source: AmazonSource) -> list[Problem]:
+def check_amazon(source: AmazonSourceConfig) -> list[Problem]:
     """Return what is wrong with the files, without reading their rows."""
     problems = file_problems(source.reviews, "data.source.reviews", REVIEWS)
     if not problems:

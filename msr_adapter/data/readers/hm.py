@@ -1,6 +1,6 @@
 """H&M as published: transactions of whole days, articles whose ids begin with a zero."""
 
-from msr_adapter.config.schema import HMSource
+from msr_adapter.config.schema import HMSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import table_at
@@ -13,7 +13,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def read_hm(source: HMSource, audit: Audit) -> Corpus:
+def read_hm(source: HMSourceConfig, audit: Audit) -> Corpus:
     """Read the transactions and maybe the articles; an article bought again keeps its first day.
 
     `UserError` with all problems.
@@ -22,7 +22,7 @@ def read_hm(source: HMSource, audit: Audit) -> Corpus:
     return read_tables(table_at(source.transactions), items, _COLUMNS, audit, setting="articles")
 
 
-def check_hm(source: HMSource) -> list[Problem]:
+def check_hm(source: HMSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     problems = check_file(source.transactions, "data.source.transactions", LOG, _COLUMNS)
     if source.articles is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from msr_adapter.config.schema import HubTable, HuggingFaceSource
+from msr_adapter.config.schema import HubTableConfig, HuggingFaceSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import ALIASES, find_columns
@@ -23,7 +23,7 @@ _PART = re.compile(r"^(.+?)-\d+-of-\d+(?:-\w+)?$")
 """The stem of a Parquet file of the hub: `train-00000-of-00003`."""
 
 
-def read_huggingface(source: HuggingFaceSource, audit: Audit) -> Corpus:
+def read_huggingface(source: HuggingFaceSourceConfig, audit: Audit) -> Corpus:
     """Read a log and maybe items; `UserError` with the problems of both.
 
     Folders are read in batches, again for every pass. What comes through `load_dataset` (the hub, or a folder of csv
@@ -34,7 +34,7 @@ def read_huggingface(source: HuggingFaceSource, audit: Audit) -> Corpus:
     return read_tables(log, items, columns, audit, source.min_rating)
 
 
-def check_huggingface(source: HuggingFaceSource) -> list[Problem]:
+def check_huggingface(source: HuggingFaceSourceConfig) -> list[Problem]:
     """Return what is wrong with folders and their columns; the hub is not asked."""
     columns = source.columns.model_dump()
     needs = LOG if source.min_rating is None else (*LOG, "rating")
@@ -49,7 +49,7 @@ def check_huggingface(source: HuggingFaceSource) -> list[Problem]:
     return problems
 
 
-def huggingface_stamps(source: HuggingFaceSource) -> dict[str, Path | str | None]:
+def huggingface_stamps(source: HuggingFaceSourceConfig) -> dict[str, Path | str | None]:
     """Return what identifies the data: a folder, or the name and revision of a hub data set."""
     stamps: dict[str, Path | str | None] = {}
     for field, given in (("interactions", source.interactions), ("items", source.items)):
@@ -59,7 +59,7 @@ def huggingface_stamps(source: HuggingFaceSource) -> dict[str, Path | str | None
     return stamps
 
 
-def _open_both(source: HuggingFaceSource, columns: Configured) -> tuple[Table, Table | None]:
+def _open_both(source: HuggingFaceSourceConfig, columns: Configured) -> tuple[Table, Table | None]:
     problems: list[Problem] = []
     tables: dict[str, Table] = {}
     for field, given in (("interactions", source.interactions), ("items", source.items)):
@@ -70,17 +70,17 @@ def _open_both(source: HuggingFaceSource, columns: Configured) -> tuple[Table, T
     return tables["interactions"], tables.get("items")
 
 
-def _table(given: HubTable, parts: Mapping[str, pl.LazyFrame]) -> Table:
+def _table(given: HubTableConfig, parts: Mapping[str, pl.LazyFrame]) -> Table:
     """Put the splits one after the other; where there are several, `split` says which."""
     frames = [frame if len(parts) == 1 else frame.with_columns(split=pl.lit(name)) for name, frame in parts.items()]
     return Table(Path(given.path), _ROWS, pl.concat(frames))
 
 
-def _looks_local(given: HubTable) -> bool:
+def _looks_local(given: HubTableConfig) -> bool:
     return given.path.startswith((".", "/", "~"))
 
 
-def _local(given: HubTable, field: str) -> dict[str, pl.LazyFrame]:
+def _local(given: HubTableConfig, field: str) -> dict[str, pl.LazyFrame]:
     """Return split -> rows of a saved folder or a folder of Parquet files; nothing for what only `datasets` can load.
 
     `UserError` when the folder, or the split asked for, is not there.
@@ -107,7 +107,7 @@ def _split_of(file: Path, folder: Path) -> str:
     return file.parent.name if file.parent != folder else file.stem
 
 
-def _saved(folder: Path, given: HubTable, field: str) -> dict[str, Any]:
+def _saved(folder: Path, given: HubTableConfig, field: str) -> dict[str, Any]:
     import datasets
 
     try:
@@ -117,7 +117,7 @@ def _saved(folder: Path, given: HubTable, field: str) -> dict[str, Any]:
     return _chosen(loaded if isinstance(loaded, dict) else {given.split or "train": loaded}, given, field)
 
 
-def _loaded(given: HubTable, field: str, columns: Configured) -> dict[str, pl.LazyFrame]:
+def _loaded(given: HubTableConfig, field: str, columns: Configured) -> dict[str, pl.LazyFrame]:
     """Stream a data set through `load_dataset`, once, and keep the columns that have a meaning."""
     import datasets
 
@@ -164,7 +164,7 @@ def _frame(table: Any) -> pl.DataFrame:
     return frame
 
 
-def _chosen(splits: Mapping[str, Any], given: HubTable, field: str) -> dict[str, Any]:
+def _chosen(splits: Mapping[str, Any], given: HubTableConfig, field: str) -> dict[str, Any]:
     if given.split is None or not splits:
         return dict(splits)
     if given.split not in splits:
@@ -173,7 +173,7 @@ def _chosen(splits: Mapping[str, Any], given: HubTable, field: str) -> dict[str,
     return {given.split: splits[given.split]}
 
 
-def _unreadable(given: HubTable, field: str, error: Exception) -> Problem:
+def _unreadable(given: HubTableConfig, field: str, error: Exception) -> Problem:
     found = f"cannot be loaded ({redact((str(error).splitlines() or [type(error).__name__])[0])})"
     step = "A local folder begins with `./`; the hub needs a network, and a token in HF_TOKEN for what is private"
     return Problem(given.path, f"data.source.{field}", found, "a data set of Hugging Face", step)

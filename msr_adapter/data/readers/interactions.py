@@ -10,7 +10,7 @@ from msr_adapter.data.audit.report import Audit, raise_if_any
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, strays, survey
-from msr_adapter.data.readers.value_checks import AN_ID, Rule, check_rows, is_empty
+from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, is_empty
 from msr_adapter.errors import Problem, UserError
 
 SPLIT_NAMES = {
@@ -24,7 +24,7 @@ _TIME = "time_"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedColumns:
     """What is taken of a log."""
 
     names: Mapping[str, str]
@@ -52,7 +52,7 @@ class _Columns:
     untimed: pl.Expr
 
 
-def read_log(table: Table, wanted: Wanted, audit: Audit) -> pl.LazyFrame:
+def read_log(table: Table, wanted: WantedColumns, audit: Audit) -> pl.LazyFrame:
     """Return user_id, item_id, timestamp (ms, or the row number) and maybe split, in the order of the file.
 
     Two streaming passes survey and check the rows in constant memory; the result is lazy: whoever collects it reads
@@ -112,7 +112,7 @@ def _split(name: str) -> pl.Expr:
 
 
 def _columns(
-    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, Any], clock: Clock | None, wanted: Wanted
+    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, Any], clock: Clock | None, wanted: WantedColumns
 ) -> _Columns:
     user, item = (
         as_text(names[field], schema[names[field]], facts.get(f"{field}_whole", True)) for field in ("user", "item")
@@ -139,14 +139,14 @@ def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
-def _rules(names: Mapping[str, str], columns: _Columns) -> list[Rule]:
-    rules = [Rule(names["user"], columns.no_user, AN_ID), Rule(names["item"], columns.no_item, AN_ID)]
+def _rules(names: Mapping[str, str], columns: _Columns) -> list[ValueRule]:
+    rules = [ValueRule(names["user"], columns.no_user, AN_ID), ValueRule(names["item"], columns.no_item, AN_ID)]
     if columns.time is not None:
-        rules.append(Rule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
+        rules.append(ValueRule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
     if columns.split is not None:
-        rules.append(Rule(names["split"], columns.split.is_null(), "train, validation or test"))
+        rules.append(ValueRule(names["split"], columns.split.is_null(), "train, validation or test"))
     if columns.rating is not None:
-        rules.append(Rule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
+        rules.append(ValueRule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
     return rules
 
 
@@ -163,7 +163,7 @@ def _count(table: Table, source: pl.LazyFrame, columns: _Columns, bad: pl.Expr, 
     return collect(table, source.select(**counts)).row(0, named=True)
 
 
-def _tell(table: Table, wanted: Wanted, counted: Mapping[str, int], clock: Clock | None, audit: Audit) -> None:
+def _tell(table: Table, wanted: WantedColumns, counted: Mapping[str, int], clock: Clock | None, audit: Audit) -> None:
     name, left = table.path.name, counted["rows"] - counted["bad"]
     if not left:
         raise UserError(Problem(str(table.path), "", "no interactions", "at least one row below the header"))

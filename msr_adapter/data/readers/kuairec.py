@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from msr_adapter.config.schema import KuaiRecSource
+from msr_adapter.config.schema import KuaiRecSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
-from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.table import NO_ITEMS, check_file
@@ -18,7 +18,7 @@ _TITLE, _TEXTS, _CATEGORY = "caption", ("manual_cover_text", "topic_tag"), "firs
 _ITEMS = {"item": "video_id", "title": _TITLE, "text": _TEXTS[0], "category": _CATEGORY}
 
 
-def read_kuairec(source: KuaiRecSource, audit: Audit) -> Corpus:
+def read_kuairec(source: KuaiRecSourceConfig, audit: Audit) -> Corpus:
     """Read a matrix and maybe the captions; the text is what stands on the cover, then the tags.
 
     Views without a time (the small matrix has some) are dropped and counted. `UserError` with all problems.
@@ -26,7 +26,7 @@ def read_kuairec(source: KuaiRecSource, audit: Audit) -> Corpus:
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
-        wanted = Wanted(_LOG, source.min_watch_ratio, untimed="dropped")
+        wanted = WantedColumns(_LOG, source.min_watch_ratio, untimed="dropped")
         interactions = read_log(table_at(source.interactions), wanted, audit)
     if source.captions is not None:
         with collecting(problems):
@@ -37,7 +37,7 @@ def read_kuairec(source: KuaiRecSource, audit: Audit) -> Corpus:
     return Corpus(interactions, items)
 
 
-def check_kuairec(source: KuaiRecSource) -> list[Problem]:
+def check_kuairec(source: KuaiRecSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     problems = check_file(source.interactions, "data.source.interactions", tuple(_LOG), _LOG)
     if source.captions is not None:

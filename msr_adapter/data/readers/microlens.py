@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import MicroLensSource
+from msr_adapter.config.schema import MicroLensSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, listed, raise_if_any
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import ALIASES, canonical
@@ -23,7 +23,7 @@ _RECORD = r"^\s*\d+\s*(?:,|$)"
 _QUOTED = r'^\s*"((?:[^"]|"")*)"\s*$'
 
 
-def read_microlens(source: MicroLensSource, audit: Audit) -> Corpus:
+def read_microlens(source: MicroLensSourceConfig, audit: Audit) -> Corpus:
     """Read MicroLens; `UserError` with the problems of both files."""
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
@@ -36,7 +36,7 @@ def read_microlens(source: MicroLensSource, audit: Audit) -> Corpus:
     return Corpus(interactions, items)
 
 
-def check_microlens(source: MicroLensSource) -> list[Problem]:
+def check_microlens(source: MicroLensSourceConfig) -> list[Problem]:
     """Return what is wrong with the files of a MicroLens source, without reading their rows."""
     problems = file_problems(source.pairs, "data.source.pairs", (".csv", ".tsv"))
     if not problems and plain_suffix(source.pairs) == ".csv":

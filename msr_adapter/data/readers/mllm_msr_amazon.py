@@ -10,14 +10,14 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import OfficialAmazonSource
+from msr_adapter.config.schema import OfficialAmazonSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.amazon import check_meta, read_meta
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import NO_ITEMS
 from msr_adapter.data.readers.tabular import collect, scan
-from msr_adapter.data.readers.value_checks import Rule, check_rows, is_empty, not_empty
+from msr_adapter.data.readers.value_checks import ValueRule, check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items", "negatives"))
@@ -37,19 +37,19 @@ class _Files:
     user_map: Path | None
 
 
-def official_files(source: OfficialAmazonSource) -> dict[str, Path]:
+def official_files(source: OfficialAmazonSourceConfig) -> dict[str, Path]:
     """Return the files that are read, by role; empty when they are not all there."""
     found = _find(source)
     return {} if isinstance(found, Problem) else {role: path for role, path in vars(found).items() if path is not None}
 
 
-def check_official(source: OfficialAmazonSource) -> list[Problem]:
+def check_official(source: OfficialAmazonSourceConfig) -> list[Problem]:
     """Return which files lack."""
     found = _find(source)
     return [*([found] if isinstance(found, Problem) else []), *check_meta(source.meta)]
 
 
-def read_official(source: OfficialAmazonSource, audit: Audit) -> Corpus:
+def read_official(source: OfficialAmazonSourceConfig, audit: Audit) -> Corpus:
     """Read both files; the split column says which one a user is from. `UserError` with the problems of all files."""
     files = _find(source)
     if isinstance(files, Problem):
@@ -74,7 +74,7 @@ def read_official(source: OfficialAmazonSource, audit: Audit) -> Corpus:
     return Corpus(pl.concat(parts), items)
 
 
-def _find(source: OfficialAmazonSource) -> _Files | Problem:
+def _find(source: OfficialAmazonSourceConfig) -> _Files | Problem:
     where, setting = str(source.folder), "data.source.folder"
     if not source.folder.is_dir():
         found = "not a folder" if source.folder.exists() else "no such folder"
@@ -113,10 +113,14 @@ def _read_lists(path: Path, split: str, items: pl.DataFrame, users: pl.DataFrame
     known = numbers.list.eval(pl.element().is_in(items["number"].implode())).list.all()
     rules = [
         not_empty("user", user),
-        Rule("items", is_empty(pl.col("items").str.strip_chars()) | ~known.fill_null(False), "numbers of the item map"),
+        ValueRule(
+            "items", is_empty(pl.col("items").str.strip_chars()) | ~known.fill_null(False), "numbers of the item map"
+        ),
     ]
     if users is not None:
-        rules.append(Rule("user", ~is_empty(user) & ~user.is_in(users["number"].implode()), "a number of the user map"))
+        rules.append(
+            ValueRule("user", ~is_empty(user) & ~user.is_in(users["number"].implode()), "a number of the user map")
+        )
     bad = pl.any_horizontal(rule.bad for rule in rules)
     distinct, negatives = numbers.list.n_unique(), pl.col("negatives").str.split(",").list.len()
     counts = collect(table, scan(table, ()).select(
@@ -153,7 +157,7 @@ def _catalogue(names: pl.DataFrame, meta: pl.DataFrame, audit: Audit) -> pl.Data
     return items.join(meta, on="item_id", how="left", maintain_order="left")
 
 
-def _tell(source: OfficialAmazonSource, audit: Audit) -> None:
+def _tell(source: OfficialAmazonSourceConfig, audit: Audit) -> None:
     counts = audit.counts
     audit.find("warning", "The published lists are ordered by how often an item occurs, not by time: the last item of "
                "a user is the rarest, not the latest. Numbers on them say nothing about sequences; for that, use kind "

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import MovieLensSource
+from msr_adapter.config.schema import MovieLensSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
-from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import ITEM, header_problems
@@ -44,13 +44,13 @@ _VERSIONS = (
 )  # fmt: skip
 
 
-def movielens_files(source: MovieLensSource) -> dict[str, Path]:
+def movielens_files(source: MovieLensSourceConfig) -> dict[str, Path]:
     """Return the files that are read, by role; empty when there are none."""
     found = _find(source.folder)
     return {} if isinstance(found, Problem) else {"ratings": found[0].path, "movies": found[1].path}
 
 
-def check_movielens(source: MovieLensSource) -> list[Problem]:
+def check_movielens(source: MovieLensSourceConfig) -> list[Problem]:
     """Return which files lack, or lack a column."""
     found = _find(source.folder)
     if isinstance(found, Problem):
@@ -63,7 +63,7 @@ def check_movielens(source: MovieLensSource) -> list[Problem]:
     return problems
 
 
-def read_movielens(source: MovieLensSource, audit: Audit) -> Corpus:
+def read_movielens(source: MovieLensSourceConfig, audit: Audit) -> Corpus:
     """Read ratings and movies; `UserError` with the problems of both files."""
     found = _find(source.folder)
     if isinstance(found, Problem):
@@ -73,7 +73,7 @@ def read_movielens(source: MovieLensSource, audit: Audit) -> Corpus:
     interactions, items = pl.LazyFrame(), None
     names = dict(zip(("user", "item", "rating", "timestamp"), _RATINGS, strict=True))
     with collecting(problems):
-        interactions = read_log(ratings, Wanted(names, source.min_rating), audit)
+        interactions = read_log(ratings, WantedColumns(names, source.min_rating), audit)
     with collecting(problems):
         items = read_items(_as_utf8(movies), _fields(movies), audit)
     raise_if_any(problems)

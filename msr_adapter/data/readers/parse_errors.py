@@ -18,7 +18,7 @@ from msr_adapter.errors import Problem
 
 
 @dataclass(frozen=True)
-class Place:
+class FilePlace:
     """Where a row of a table stands in its file."""
 
     line: int
@@ -26,18 +26,18 @@ class Place:
     """Number of fields on a line of a delimited file."""
 
 
-def places(table: Table) -> Iterator[Place]:
+def places(table: Table) -> Iterator[FilePlace]:
     """Yield the place of every row, in the order in which the reader returns them."""
     if table.frame is not None or table.layout.kind == "parquet":
-        yield from map(Place, count(1))
+        yield from map(FilePlace, count(1))
     elif table.is_delimited:
         rows = _delimited(table, strict=False)
         if not table.layout.names:
             next(rows, None)
         for line, row in rows:
-            yield Place(line, len(row))
+            yield FilePlace(line, len(row))
     else:
-        yield from (Place(line) for line, _ in json_lines(table.path))
+        yield from (FilePlace(line) for line, _ in json_lines(table.path))
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,6 @@
 """PixelRec as published: item_id,user_id,timestamp (the item first), and item_info.csv."""
 
-from msr_adapter.config.schema import PixelRecSource
+from msr_adapter.config.schema import PixelRecSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import table_at
@@ -13,13 +13,13 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def read_pixelrec(source: PixelRecSource, audit: Audit) -> Corpus:
+def read_pixelrec(source: PixelRecSourceConfig, audit: Audit) -> Corpus:
     """Read the log and maybe the item information; `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
     return read_tables(table_at(source.interactions), items, _COLUMNS, audit)
 
 
-def check_pixelrec(source: PixelRecSource) -> list[Problem]:
+def check_pixelrec(source: PixelRecSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     problems = check_file(source.interactions, "data.source.interactions", LOG, _COLUMNS)
     if source.items is not None:

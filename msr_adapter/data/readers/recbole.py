@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from msr_adapter.config.schema import MMRecSource, RecBoleSource
+from msr_adapter.config.schema import MMRecSourceConfig, RecBoleSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import Layout, Table, table_at
@@ -22,14 +22,14 @@ from msr_adapter.errors import Problem
 _ATOMIC = Layout("delimited", "\t", quoted=False)
 
 
-def read_recbole(source: RecBoleSource, audit: Audit) -> Corpus:
+def read_recbole(source: RecBoleSourceConfig, audit: Audit) -> Corpus:
     """Read `.inter` and maybe `.item`; a column's name counts without its type. `UserError` with all problems."""
     items = None if source.items is None else Table(source.items, _ATOMIC)
     log = Table(source.interactions, _ATOMIC)
     return read_tables(log, items, source.columns.model_dump(), audit, source.min_rating)
 
 
-def check_recbole(source: RecBoleSource) -> list[Problem]:
+def check_recbole(source: RecBoleSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     columns = source.columns.model_dump()
     needs = LOG if source.min_rating is None else (*LOG, "rating")
@@ -39,13 +39,13 @@ def check_recbole(source: RecBoleSource) -> list[Problem]:
     return problems
 
 
-def read_mmrec(source: MMRecSource, audit: Audit) -> Corpus:
+def read_mmrec(source: MMRecSourceConfig, audit: Audit) -> Corpus:
     """Read MMRec's `.inter`, whose `x_label` becomes the split column. `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
     return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), audit)
 
 
-def check_mmrec(source: MMRecSource) -> list[Problem]:
+def check_mmrec(source: MMRecSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     columns = _mmrec_columns(source)
     problems = _check(source.interactions, "interactions", ".inter", LOG, columns, LOG_MORE)
@@ -54,7 +54,7 @@ def check_mmrec(source: MMRecSource) -> list[Problem]:
     return problems
 
 
-def _mmrec_columns(source: MMRecSource) -> Configured:
+def _mmrec_columns(source: MMRecSourceConfig) -> Configured:
     columns = source.columns.model_dump()
     return columns | {"split": columns["split"] or "x_label"}
 

@@ -3,13 +3,13 @@
 import polars as pl
 import pyarrow as pa
 
-from msr_adapter.config.schema import ShopSource
+from msr_adapter.config.schema import SyntheticSourceConfig
 from msr_adapter.data.log import Corpus
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.synthetic import generate
 
 
-def read_shop(source: ShopSource, seed: int) -> Corpus:
+def read_shop(source: SyntheticSourceConfig, seed: int) -> Corpus:
     """Generate the shop; `UserError` when its numbers do not fit together."""
     try:
         shop = generate(source.users, source.items, source.interactions_per_user, source.noise, seed)

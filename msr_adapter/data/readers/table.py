@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import TableSource
+from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import find_columns
-from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.tabular import column_names, file_problems
@@ -24,14 +24,14 @@ ITEM_MORE = ("text", "category", "image")
 NO_ITEMS = "No table of items is given, so every title is empty. Set data.source.{} to use titles."
 
 
-def read_table(source: TableSource, audit: Audit) -> Corpus:
+def read_table(source: TableSourceConfig, audit: Audit) -> Corpus:
     """Read a generic table; `UserError` with the problems of both files."""
     configured = source.columns.model_dump()
     items = None if source.items is None else table_at(source.items)
     return read_tables(table_at(source.interactions), items, configured, audit, source.min_rating)
 
 
-def check_table(source: TableSource) -> list[Problem]:
+def check_table(source: TableSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers of a generic table."""
     configured = source.columns.model_dump()
     needs = LOG if source.min_rating is None else (*LOG, "rating")
@@ -70,7 +70,9 @@ def read_named_log(table: Table, configured: Configured, audit: Audit, least: fl
     """Return the log of a table whose columns are found by name; rows rated below ``least`` are dropped."""
     needs = LOG if least is None else (*LOG, "rating")
     names = _columns(table, needs, configured, LOG_MORE)
-    return read_log(table, Wanted(names, least, split="asked for" if configured.get("split") else "found"), audit)
+    return read_log(
+        table, WantedColumns(names, least, split="asked for" if configured.get("split") else "found"), audit
+    )
 
 
 def read_named_items(table: Table, configured: Configured, audit: Audit) -> pl.DataFrame:

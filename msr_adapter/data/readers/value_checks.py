@@ -8,7 +8,7 @@ import polars as pl
 
 from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.readers.layout import Table
-from msr_adapter.data.readers.parse_errors import Place, places
+from msr_adapter.data.readers.parse_errors import FilePlace, places
 from msr_adapter.data.readers.tabular import collect, scan
 from msr_adapter.errors import Problem, UserError
 
@@ -18,7 +18,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Rule:
+class ValueRule:
     """What a column must satisfy; ``bad`` is true, never null, on the rows that do not."""
 
     column: str
@@ -31,12 +31,12 @@ def is_empty(text: pl.Expr) -> pl.Expr:
     return (text == "").fill_null(True)
 
 
-def not_empty(column: str, text: pl.Expr) -> Rule:
+def not_empty(column: str, text: pl.Expr) -> ValueRule:
     """Return the rule that an id is there."""
-    return Rule(column, is_empty(text), AN_ID)
+    return ValueRule(column, is_empty(text), AN_ID)
 
 
-def check_rows(table: Table, rules: Sequence[Rule], wanted: Collection[str]) -> None:
+def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]) -> None:
     """Raise `UserError` with every row that breaks a rule; a blank line of a delimited file breaks none.
 
     Two more passes over the file, in constant memory: call it only when some row is known to be bad or blank.
@@ -66,14 +66,16 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
     return pl.all_horizontal(is_empty(pl.col(name).str.strip_chars()) for name in columns)
 
 
-def _placed(table: Table, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Place]]:
+def _placed(table: Table, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], FilePlace]]:
     """Yield the ``rows`` with their places; the file is walked up to the last of them."""
     walk = enumerate(places(table))
     for row in rows:
         yield row, next(place for number, place in walk if number == row["_row"])
 
 
-def _problems(table: Table, place: Place, broken: list[tuple[Rule, object]], width: int | None) -> list[Problem]:
+def _problems(
+    table: Table, place: FilePlace, broken: list[tuple[ValueRule, object]], width: int | None
+) -> list[Problem]:
     where = f"{table.path}:{place.line}"
     if width is not None and place.fields is not None and place.fields < width:
         return [Problem(where, "", f"{place.fields} columns", f"{width} expected", "Complete or remove the row")]

@@ -12,29 +12,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter.config.schema import SASRec
+from msr_adapter.config.schema import SASRecConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines.training_log import Floats, Queries, TrainingLog, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
 
-Fit = Callable[[TrainingLog, Queries, SASRec, int, Advance], Floats]
+Fit = Callable[[TrainingLog, Queries, SASRecConfig, int, Advance], Floats]
 
 
-def _item_knn(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _item_knn(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.item_knn import item_knn_scores
 
     return item_knn_scores(log, queries)
 
 
-def _factors(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _factors(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.matrix_factorization import factor_scores
 
     return factor_scores(log, queries, seed)
 
 
-def _sasrec(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def _sasrec(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
     from msr_adapter.evaluate.baselines.sasrec import sasrec_scores
 
     return sasrec_scores(log, queries, settings, seed, advance)
@@ -44,7 +44,7 @@ FITTED: dict[str, Fit] = {"item-knn": _item_knn, "mf": _factors, "sasrec": _sasr
 
 
 def fit_baselines(
-    names: Sequence[str], settings: SASRec, seed: int, data_dir: Path, out: Path, reporter: Reporter
+    names: Sequence[str], settings: SASRecConfig, seed: int, data_dir: Path, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Fit the baselines among ``names`` that need it and write their scores; return the seconds each took."""
     held_out = read_held_out(data_dir)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from msr_adapter.config.schema import SASRec
+from msr_adapter.config.schema import SASRecConfig
 from msr_adapter.evaluate.baselines.training_log import Codes, Floats, Queries, TrainingLog, gather
 from msr_adapter.progress import Advance
 
@@ -25,7 +25,7 @@ _FULL_SOFTMAX = 4000
 _NEGATIVES = 256
 
 
-def sasrec_scores(log: TrainingLog, queries: Queries, settings: SASRec, seed: int, advance: Advance) -> Floats:
+def sasrec_scores(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
     """Score candidates (n,) by a transformer that reads the history; ``advance(1)`` is called after every epoch.
 
     Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, with a softmax over items as loss. An item
@@ -62,19 +62,19 @@ def _alone(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _fitted(log: TrainingLog, longest: int, settings: SASRec, advance: Advance) -> Any:
+def _fitted(log: TrainingLog, longest: int, settings: SASRecConfig, advance: Advance) -> Any:
     from pytorch_lightning import Callback, Trainer
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
-    class Progress(Callback):
+    class EpochProgress(Callback):
         def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
             advance(1)
 
     def trainer() -> Any:
         return Trainer(
-            max_epochs=settings.epochs, accelerator="cpu", devices=1, callbacks=[Progress()], logger=False,
+            max_epochs=settings.epochs, accelerator="cpu", devices=1, callbacks=[EpochProgress()], logger=False,
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         )  # fmt: skip
 

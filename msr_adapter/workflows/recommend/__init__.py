@@ -2,18 +2,18 @@
 
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.ranking import rank_shard
-from msr_adapter.workflows.recommend.request import Wanted, order_problems
-from msr_adapter.workflows.recommend.resolve_request import Given, Order, settle_order
+from msr_adapter.workflows.recommend.request import RecommendRequest, order_problems
+from msr_adapter.workflows.recommend.resolve_request import Given, ResolvedRequest, resolve_request
 from msr_adapter.workflows.recommend.retrieval import make_retriever
 
 __all__ = [
     "SUFFIXES",
     "Given",
-    "Order",
-    "Wanted",
+    "RecommendRequest",
+    "ResolvedRequest",
     "make_retriever",
     "order_problems",
     "rank_shard",
-    "settle_order",
+    "resolve_request",
     "writing",
 ]

@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.errors import StageError
-from msr_adapter.workflows.recommend.request import Wanted
+from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.shards import LISTS
 
 
-def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: Wanted) -> pa.Table:
+def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: RecommendRequest) -> pa.Table:
     """Return RECOMMENDATIONS of a shard's users: the first ``wanted.top`` of each.
 
     The order is the model's log-odds, falling; of equal ones, what was retrieved sooner comes first. Users without a

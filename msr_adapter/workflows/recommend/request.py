@@ -32,7 +32,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecommendRequest:
     """The whole order."""
 
     users: Path | None
@@ -70,7 +70,7 @@ def parse_retrieval(text: str) -> Retrieval:
     raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", _ALLOWED, step))
 
 
-def order_problems(wanted: Wanted, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
+def order_problems(wanted: RecommendRequest, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
     """Return what is wrong with an order that can be known without reading a row; `file_problems` looks at files."""
     problems: list[Problem] = []
     if wanted.users is not None:

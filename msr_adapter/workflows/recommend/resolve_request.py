@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.workflows.recommend.histories import Histories, Later, extended, read_histories
-from msr_adapter.workflows.recommend.request import Wanted
-from msr_adapter.workflows.recommend.shards import Asked
+from msr_adapter.workflows.recommend.request import RecommendRequest
+from msr_adapter.workflows.recommend.shards import AskedUsers
 
 _NAMED = 20
 _SHOWN = 3
@@ -27,10 +27,10 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Order:
+class ResolvedRequest:
     """An order that can be carried out."""
 
-    asked: Asked
+    asked: AskedUsers
     histories: Histories
     candidates: pl.DataFrame | None
     later: Later | None
@@ -40,29 +40,31 @@ class Order:
     """Candidate pairs of users who were not asked for."""
 
 
-def settle_order(wanted: Wanted, given: Given, data_dir: Path) -> Order:
+def resolve_request(wanted: RecommendRequest, given: Given, data_dir: Path) -> ResolvedRequest:
     """Read all histories and look up every id of the order. `UserError` with all that nobody knows, at once."""
     histories = read_histories(data_dir)
     later = None
     if given.later is not None:
         histories, later = extended(histories, data_dir, given.later)
     ids = histories.users if given.users is None else given.users.to_arrow().cast(pa.string())
-    asked = Asked(ids.to_pylist(), histories.places(ids))
+    asked = AskedUsers(ids.to_pylist(), histories.places(ids))
     problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
     if given.candidates is not None:
         problems += _candidate_problems(wanted, given.candidates, histories, asked)
     if problems:
         raise UserError(problems)
-    return Order(asked, histories, given.candidates, later, int((asked.places < 0).sum()), _ignored(given, asked))
+    return ResolvedRequest(
+        asked, histories, given.candidates, later, int((asked.places < 0).sum()), _ignored(given, asked)
+    )
 
 
-def _later_problems(wanted: Wanted, later: Later | None) -> Iterator[Problem]:
+def _later_problems(wanted: RecommendRequest, later: Later | None) -> Iterator[Problem]:
     if later is not None and later.unknown_rows == later.rows:
         found = f"none of its {later.rows:,} rows has an item of the catalogue (such as {_some(later.unknown)})"
         yield Problem(str(wanted.interactions), "--interactions", found, "", "Give the log of this pipeline's items")
 
 
-def _user_problems(wanted: Wanted, asked: Asked) -> Iterator[Problem]:
+def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Problem]:
     unknown = [user for user, place in zip(asked.ids, asked.places, strict=True) if place < 0]
     if not unknown or wanted.unknown_users == "fallback":
         return
@@ -73,7 +75,9 @@ def _user_problems(wanted: Wanted, asked: Asked) -> Iterator[Problem]:
     yield Problem(str(wanted.users), "--users", found, "", step)
 
 
-def _candidate_problems(wanted: Wanted, listed: pl.DataFrame, histories: Histories, asked: Asked) -> Iterator[Problem]:
+def _candidate_problems(
+    wanted: RecommendRequest, listed: pl.DataFrame, histories: Histories, asked: AskedUsers
+) -> Iterator[Problem]:
     where = str(wanted.retrieval.path)
     items = listed["item_id"].unique(maintain_order=True)
     known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=histories.items))
@@ -88,7 +92,7 @@ def _candidate_problems(wanted: Wanted, listed: pl.DataFrame, histories: Histori
             yield Problem(where, "--candidates", found, "", "Add pairs for them, or name the others with --users")
 
 
-def _ignored(given: Given, asked: Asked) -> int:
+def _ignored(given: Given, asked: AskedUsers) -> int:
     if given.candidates is None or "user_id" not in given.candidates.columns:
         return 0
     return int((~given.candidates["user_id"].is_in(list(asked.ids))).sum())

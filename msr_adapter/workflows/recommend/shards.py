@@ -34,7 +34,7 @@ LISTS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedUsers:
     """Who gets a list, in the order of the lists."""
 
     ids: Sequence[str]
@@ -47,7 +47,7 @@ class Asked:
 
 
 def write_histories(
-    folder: Path, data_dir: Path, asked: Asked, numbers: Sequence[int], histories: Histories, longest: int | None
+    folder: Path, data_dir: Path, asked: AskedUsers, numbers: Sequence[int], histories: Histories, longest: int | None
 ) -> int:
     """Write a data folder with the history of each user who has one, its ``longest`` latest items; return their number.
 
@@ -82,7 +82,7 @@ def cut_shards(numbers: Sequence[int], found: Sequence[Found]) -> Iterator[slice
 
 
 def write_shard(
-    folder: Path, data_dir: Path, items: pa.Table, asked: Asked, numbers: Sequence[int], found: Sequence[Found],
+    folder: Path, data_dir: Path, items: pa.Table, asked: AskedUsers, numbers: Sequence[int], found: Sequence[Found],
     histories: Histories,
 ) -> int:  # fmt: skip
     """Write LISTS and the data folder of one shard; return how many candidates the model is asked about."""

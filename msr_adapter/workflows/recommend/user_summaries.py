@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
-from msr_adapter.config.schema import ItemSummaries, UserSummaries
+from msr_adapter.config.schema import ItemSummariesConfig, UserSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.generation.estimate import Rehearsal, Unasked
+from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.pipeline.context import Context
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
-from msr_adapter.train.truncation import fit_preferences
-from msr_adapter.workflows.recommend.resolve_request import Order
+from msr_adapter.train.truncation import truncate_summaries
+from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
 from msr_adapter.workflows.recommend.shards import write_histories, write_items_to_describe
 
 _LABEL = "user summaries"
@@ -30,7 +30,7 @@ _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without
 _LENIENT = {"on_failure": "title"}
 """A rehearsal ends a chain at its first request without an answer."""
 
-_Role = ItemSummaries | UserSummaries
+_Role = ItemSummariesConfig | UserSummariesConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Calls:
 class Preferences:
     """Item summaries that the run lacks, then user summaries, group by group, in the folder ``work``."""
 
-    def __init__(self, context: Context, order: Order, work: Path) -> None:
+    def __init__(self, context: Context, order: ResolvedRequest, work: Path) -> None:
         self._context, self._order, self._work = context, order, work
         self._items, self._users = context.pipeline.summarize.items, context.pipeline.summarize.users
         self._new = self._undescribed()
@@ -69,7 +69,7 @@ class Preferences:
         if not (out / "users.parquet").exists():
             out.mkdir(exist_ok=True)
             self._encoder = self._encoder or Encoder(self._context.pipeline.train.model)
-            fit_preferences(
+            truncate_summaries(
                 self._context.pipeline.train, shard, self.users_dir(group), self._histories(group),
                 self._context.prompts, out, self._context.reporter, splits=("test",), encoder=self._encoder,
             )  # fmt: skip
@@ -88,7 +88,7 @@ class Preferences:
     def rehearse(self) -> tuple[Calls, Calls]:
         """Count the calls for items and for users without asking a model; as far as earlier answers reach."""
         silent = Reporter(quiet=True)
-        with Rehearsal(self._context.cache_path) as cache:
+        with DryRunCache(self._context.cache_path) as cache:
             items = self._describe(cache, silent, rehearsing=True)
             users = self._summarise(cache, silent, rehearsing=True)
         return Calls(len(self._new), _answered(items)), Calls(self._steps, _answered(users))
@@ -135,13 +135,13 @@ class Preferences:
         return totals
 
     def _backend(
-        self, config: ItemSummaries | UserSummaries, rehearsing: bool
+        self, config: ItemSummariesConfig | UserSummariesConfig, rehearsing: bool
     ) -> AbstractContextManager[Backend | None]:
         """Return what is asked for ``config``, where `execution` says; nothing where no model is."""
         if config.mode == "none":
             return nullcontext()
         if rehearsing:
-            return nullcontext(Unasked(make_backend(config.model).identity))
+            return nullcontext(DryRunBackend(make_backend(config.model).identity))
         return self._context.backend(config.model)
 
     def _longest(self) -> int | None:

@@ -13,25 +13,25 @@ import pyarrow as pa
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.outputs import Output, output_problems, protected_by, sweep_beside
-from msr_adapter.config.schema import TableSource
+from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.generation.estimate import Rehearsal, Unasked
+from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
 from msr_adapter.pipeline.checks import check
 from msr_adapter.pipeline.context import Context, prompts_of
-from msr_adapter.pipeline.resolve import settle
+from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import RECOMMENDING, run
 from msr_adapter.pipeline.stages import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.workflows.recommend import (
     Given,
-    Order,
-    Wanted,
+    RecommendRequest,
+    ResolvedRequest,
     make_retriever,
     order_problems,
     rank_shard,
-    settle_order,
+    resolve_request,
     writing,
 )
 from msr_adapter.workflows.recommend.output import SUFFIXES
@@ -42,7 +42,7 @@ _COSTLY = 100_000
 """Model calls from which on ranking the whole catalogue deserves a warning."""
 
 
-def tell_order(reporter: Reporter, wanted: Wanted, order: Order, counts: Mapping[str, int]) -> None:
+def tell_order(reporter: Reporter, wanted: RecommendRequest, order: ResolvedRequest, counts: Mapping[str, int]) -> None:
     """Say who gets a list in an unusual way, and what of the input is left out."""
     if order.later is not None:
         later = order.later
@@ -69,7 +69,7 @@ def tell_order(reporter: Reporter, wanted: Wanted, order: Order, counts: Mapping
         )
 
 
-def tell_calls(reporter: Reporter, wanted: Wanted, calls: tuple[Calls, Calls], scored: int) -> None:
+def tell_calls(reporter: Reporter, wanted: RecommendRequest, calls: tuple[Calls, Calls], scored: int) -> None:
     """Say how often the models will be asked, and what of it is cached."""
     items, users = calls
     reporter.note(
@@ -85,7 +85,7 @@ def tell_calls(reporter: Reporter, wanted: Wanted, calls: tuple[Calls, Calls], s
 _LABEL = "scoring candidates"
 
 
-def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dict[str, Any]:
+def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> dict[str, Any]:
     """Write the ranked lists that are ``wanted``; return counts.
 
     Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
@@ -100,12 +100,12 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
     sweep_beside(wanted.out)
-    loaded = settle(loaded, download=True)
+    loaded = resolve_models(loaded, download=True)
     started = time.monotonic()
     given = _read(loaded, wanted, reporter)
     run(loaded, ("data",), reporter=reporter, checked=True)
     folder = RunFolder(loaded.run_dir)
-    order = settle_order(wanted, given, folder.stage("data"))
+    order = resolve_request(wanted, given, folder.stage("data"))
     served = loaded.pipeline.evaluate.scorer is not None
     run(loaded, ("users" if served else "train",), reporter=reporter, checked=True)
     with folder.locked():
@@ -120,7 +120,7 @@ def recommend(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> dic
     return counts | {"seconds": round(time.monotonic() - started, 2)}
 
 
-def _read(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> Given:
+def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> Given:
     """Read the files of the order. `UserError` with the problems of all of them."""
     from msr_adapter.data.audit.report import collecting, raise_if_any
     from msr_adapter.data.id_files import read_items, read_later, read_users
@@ -134,7 +134,7 @@ def _read(loaded: LoadedPipeline, wanted: Wanted, reporter: Reporter) -> Given:
     with collecting(problems):
         if wanted.interactions:
             source = loaded.pipeline.data.source
-            columns = source.columns.model_dump() if isinstance(source, TableSource) else {}
+            columns = source.columns.model_dump() if isinstance(source, TableSourceConfig) else {}
             later, audit = read_later(wanted.interactions, "--interactions", columns)
             for finding in audit.findings:
                 reporter.note(finding["text"])
@@ -152,7 +152,7 @@ class _Shard:
     """Candidates that the model is asked about."""
 
 
-def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]:
+def _carry_out(context: Context, wanted: RecommendRequest, order: ResolvedRequest) -> dict[str, Any]:
     items = schema.read_table(context.dir("data") / "items.parquet", schema.ITEMS)
     shards, counts = _retrieve(context, wanted, order, items)
     preferences = Preferences(context, order, context.out)
@@ -171,7 +171,9 @@ def _carry_out(context: Context, wanted: Wanted, order: Order) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _retrieve(context: Context, wanted: Wanted, order: Order, items: pa.Table) -> tuple[list[_Shard], dict[str, int]]:
+def _retrieve(
+    context: Context, wanted: RecommendRequest, order: ResolvedRequest, items: pa.Table
+) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
     histories, asked = order.histories, order.asked
     retrieve = make_retriever(wanted.retrieval, histories, order.candidates, wanted.include_seen)
@@ -198,9 +200,9 @@ def _retrieve(context: Context, wanted: Wanted, order: Order, items: pa.Table) -
 
 def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_Shard], identity: str) -> int:
     """Return how many scores are cached."""
-    silent, unasked = Reporter(quiet=True), Unasked(identity)
+    silent, unasked = Reporter(quiet=True), DryRunBackend(identity)
     missing = 0
-    with Rehearsal(context.cache_path) as cache:
+    with DryRunCache(context.cache_path) as cache:
         for shard in shards:
             if shard.scored:
                 _score(context, preferences, shard, unasked, cache, silent)
@@ -209,7 +211,12 @@ def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_S
 
 
 def _rank_all(
-    context: Context, wanted: Wanted, preferences: Preferences, shards: list[_Shard], scorer: Backend, items: pa.Table
+    context: Context,
+    wanted: RecommendRequest,
+    preferences: Preferences,
+    shards: list[_Shard],
+    scorer: Backend,
+    items: pa.Table,
 ) -> tuple[int, dict[str, int]]:
     """Score every shard and write its lists; return the number of rows and counts of the scoring."""
     rows, totals = 0, dict.fromkeys(("computed", "cached", "tokens_in", "prompts_over_cutoff", "bounded"), 0)

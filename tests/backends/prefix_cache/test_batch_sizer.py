@@ -8,14 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 
 
 def cost(lengths: Sequence[int], ends: Sequence[int], pass_cost: int) -> int:
     return sum((end - start) * lengths[start] + pass_cost for start, end in pairwise([0, *ends]))
 
 
-def allowed(lengths: Sequence[int], room: Room) -> list[list[int]]:
+def allowed(lengths: Sequence[int], room: BatchSizer) -> list[list[int]]:
     """Every way of cutting the rows that keeps the limits, by brute force."""
     ways = []
     for chosen in range(2 ** (len(lengths) - 1)):
@@ -32,7 +32,7 @@ def allowed(lengths: Sequence[int], room: Room) -> list[list[int]]:
 def test_the_cut_is_the_cheapest_of_all_within_the_limits(
     lengths: list[int], rows: int, tokens: int | None, pass_cost: int
 ) -> None:
-    room = Room(rows, tokens, pass_cost)
+    room = BatchSizer(rows, tokens, pass_cost)
     ends = room.ends(lengths)
     ways = allowed(lengths, room)
     assert ends in ways
@@ -41,12 +41,12 @@ def test_the_cut_is_the_cheapest_of_all_within_the_limits(
 
 def test_padding_is_worth_a_pass_or_not() -> None:
     lengths = [100, 100, 20, 20, 20]
-    assert Room(8, pass_cost=10).ends(lengths) == [2, 5]
-    assert Room(8, pass_cost=1_000).ends(lengths) == [5]
+    assert BatchSizer(8, pass_cost=10).ends(lengths) == [2, 5]
+    assert BatchSizer(8, pass_cost=1_000).ends(lengths) == [5]
 
 
 def test_rows_come_once_and_in_order_and_what_memory_allowed_is_remembered() -> None:
-    room = Room(8, pass_cost=10_000)
+    room = BatchSizer(8, pass_cost=10_000)
     asked: list[int] = []
 
     def call(piece: Sequence[int]) -> int:
@@ -74,4 +74,4 @@ def test_a_row_that_does_not_fit_alone_is_an_error() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        list(Room(4).each([5, 4, 3], lambda one: one, never))
+        list(BatchSizer(4).each([5, 4, 3], lambda one: one, never))

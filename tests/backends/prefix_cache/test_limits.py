@@ -15,12 +15,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.network import longest_alike
-from msr_adapter.backends.prefix_cache.batch_sizer import Room
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Prompt
-from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, Ready, UnsharableError
+from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures, UnsharableError
 from msr_adapter.backends.prefix_cache.plan import Group
-from msr_adapter.backends.prefix_cache.prefix_cache import Sharing
-from msr_adapter.backends.prefix_cache.stats import Spent
+from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
+from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.generation.request import Completion, Failure, Image, Request
 from tests.backends.prefix_cache.test_prefix_cache import FAMILIES, ask, assert_plain, backend, grid, image
 from tests.support.tiny_run import model_ref
@@ -75,11 +75,11 @@ def test_beginnings_fit_their_budget_with_their_padding(monkeypatch: pytest.Monk
     assert waves == [[120], [60], [50, 10], [10, 10, 0]]
 
 
-def alone(network: Any, refused: str = "") -> Sharing:
+def alone(network: Any, refused: str = "") -> PrefixCache:
     def collate(prompt: Prompt) -> dict[str, torch.Tensor]:
         return {"input_ids": torch.from_numpy(prompt.ids)[None], "attention_mask": torch.ones(1, len(prompt)).long()}
 
-    return Sharing(network.eval(), lambda _: {}, collate, 0, Room(8), refused)
+    return PrefixCache(network.eval(), lambda _: {}, collate, 0, BatchSizer(8), refused)
 
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
@@ -167,13 +167,13 @@ def test_features_are_handed_over_in_the_form_that_the_family_uses(deeper: tuple
         return made
 
     network = SimpleNamespace(model=tower, device=torch.device("cpu"))
-    store = FeatureStore(network, lambda _: {"pixel_values": torch.ones(1)}, Room(4), 10**6, Spent())
+    store = FeatureStore(network, lambda _: {"pixel_values": torch.ones(1)}, BatchSizer(4), 10**6, ScoringStats())
     store.install()
     [features] = store.find([image(0)]).values()
-    handed = tower.get_image_features(pixel_values=Ready([features], [slice(1, 3)]))
+    handed = tower.get_image_features(pixel_values=ImageFeatures([features], [slice(1, 3)]))
     assert isinstance(handed, BaseModelOutput)
     assert torch.equal(handed.pooler_output[0], torch.ones(2, 4))
-    assert Ready([features] * 2, [slice(0, 3)] * 2).stacked().shape == (2, 3, 4)
+    assert ImageFeatures([features] * 2, [slice(0, 3)] * 2).stacked().shape == (2, 3, 4)
     assert [level.shape for level in getattr(handed, "deepstack_features", [])] == [(2, 4)] * len(deeper)
 
 

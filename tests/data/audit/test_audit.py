@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Split
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit import sample as sampling
 from msr_adapter.data.audit.heuristics import check_shortcuts
 from msr_adapter.data.audit.items import check_images, check_titles
@@ -100,7 +100,7 @@ def test_ties_that_the_split_leaves_out_are_no_finding() -> None:
     days = [NEW_YEAR, NEW_YEAR + DAY_MS, NEW_YEAR + DAY_MS]
     e = evidence([User(TEST, [0, 1, 2], times=days)])
     assert topics(check_clock, e) == {"whole-days": "info", "tied-times": "warning"}
-    e = replace(e, split=Split(same_time="leave-out"))
+    e = replace(e, split=SplitConfig(same_time="leave-out"))
     assert topics(check_clock, e) == {}
     assert check_clock(e, Audit())["tied_targets"] == 1.0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from msr_adapter.data.audit import sample
 from msr_adapter.data.audit.items import NEAR_ITEMS
 from msr_adapter.data.audit.near_duplicates import JACCARD
-from msr_adapter.data.audit.thresholds import RULES, Rule
+from msr_adapter.data.audit.thresholds import RULES, FindingRule
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "audit.md"
@@ -63,7 +63,7 @@ def reference() -> str:
     return HEADER + "".join(row(topic, rule) for topic, rule in RULES.items())
 
 
-def row(topic: str, rule: Rule) -> str:
+def row(topic: str, rule: FindingRule) -> str:
     bounds = " | ".join(bound(value) for value in (rule.info, rule.warning, rule.error))
     return f"| `{topic}` | {rule.measure} | {bounds} | {rule.why} |\n"
 

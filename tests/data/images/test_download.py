@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.download import Policy, fetch_into
 from msr_adapter.data.images.download.request import _retry_after
 from msr_adapter.data.images.locate import Fetched, read_index, safe_name
@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"retries": 2, "backoff_s": 0.01, "total_s": 20.0, "allo
 
 
 def fetch(folder: Path, wanted: dict[str, str], **settings: Any) -> dict[str, Any]:
-    policy = Policy(**{"limits": Images(max_file_mb=1), **QUICK, **settings})
+    policy = Policy(**{"limits": ImagesConfig(max_file_mb=1), **QUICK, **settings})
     return fetch_into(folder, wanted, policy, Reporter(quiet=True))
 
 

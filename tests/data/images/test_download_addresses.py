@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.download import Policy, fetch_into
 from msr_adapter.data.images.download.addresses import Resolve, is_public, resolve
 from msr_adapter.data.images.locate import read_index
@@ -27,7 +27,7 @@ NOT_PUBLIC = [
 
 
 def run(folder: Path, url: str, resolve: Resolve = resolve, **settings: Any) -> str | None:
-    policy = Policy(Images(), **{"retries": 0, "backoff_s": 0.01, "total_s": 20.0, **settings})
+    policy = Policy(ImagesConfig(), **{"retries": 0, "backoff_s": 0.01, "total_s": 20.0, **settings})
     fetch_into(folder, {"1": url}, policy, Reporter(quiet=True), resolve)
     return read_index(folder)["1"].reason
 

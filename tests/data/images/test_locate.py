@@ -10,17 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.images.attach import illustrate
-from msr_adapter.data.images.decode import CoverError, suffixes
+from msr_adapter.data.images.decode import ImageError, suffixes
 from msr_adapter.data.images.locate import (
     Fetched,
-    cover_finder,
-    covers_in,
+    image_finder,
+    images_in,
     is_url,
     path_within,
-    read_cover,
+    read_image,
     read_index,
     safe_name,
     write_index,
@@ -50,9 +50,9 @@ def corpus(**images: object) -> Corpus:
     return Corpus(corpus_of([]).interactions, items)
 
 
-def fault(corpus: Corpus, config: Images, item: str) -> str:
-    with pytest.raises(CoverError) as caught:
-        cover_finder([item], corpus, config)(item)
+def fault(corpus: Corpus, config: ImagesConfig, item: str) -> str:
+    with pytest.raises(ImageError) as caught:
+        image_finder([item], corpus, config)(item)
     return caught.value.fault
 
 
@@ -61,7 +61,7 @@ def fault(corpus: Corpus, config: Images, item: str) -> str:
 )
 def test_any_raster_image_is_found_at_any_depth(tmp_path: Path, name: str) -> None:
     put(tmp_path / name)
-    assert covers_in(tmp_path, ["7"])("7") == tmp_path / name
+    assert images_in(tmp_path, ["7"])("7") == tmp_path / name
 
 
 def test_pillow_formats_that_run_programs_are_not_looked_for() -> None:
@@ -72,7 +72,7 @@ def test_pillow_formats_that_run_programs_are_not_looked_for() -> None:
 def test_the_usual_format_then_the_upper_folder_then_the_name_decide(tmp_path: Path) -> None:
     for name in ("1.gif", "b/1.jpg", "a/1.jpg", "2.png", "a/2.png", "a/0/3.png", "b/3.png"):
         put(tmp_path / name)
-    find = covers_in(tmp_path, ["1", "2", "3"])
+    find = images_in(tmp_path, ["1", "2", "3"])
     found = [find(item) for item in "123"]
     assert found == [tmp_path / "a/1.jpg", tmp_path / "2.png", tmp_path / "b/3.png"]
 
@@ -86,11 +86,11 @@ def test_linked_files_are_used_if_they_stay_inside(tmp_path: Path) -> None:
     (folder / "loop").symlink_to(folder)
     (folder / "away").symlink_to(tmp_path)
     (folder / "dangling.png").symlink_to("nowhere.png")
-    find = covers_in(folder, ["in", "out", "chain", "secret", "dangling"])
+    find = images_in(folder, ["in", "out", "chain", "secret", "dangling"])
     assert find("in") == inside
     faults = []
     for item in ("out", "chain", "secret", "dangling"):
-        with pytest.raises(CoverError) as caught:
+        with pytest.raises(ImageError) as caught:
             find(item)
         faults.append(caught.value.fault)
     assert faults == ["outside", "outside", "absent", "absent"]
@@ -99,7 +99,7 @@ def test_linked_files_are_used_if_they_stay_inside(tmp_path: Path) -> None:
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     put(tmp_path / "real/1.png")
     (tmp_path / "covers").symlink_to("real")
-    assert covers_in(tmp_path / "covers", ["1"])("1") == tmp_path / "real/1.png"
+    assert images_in(tmp_path / "covers", ["1"])("1") == tmp_path / "real/1.png"
 
 
 @pytest.mark.parametrize(
@@ -113,22 +113,22 @@ def test_no_path_leads_outside(tmp_path: Path, written: str) -> None:
     put(folder / "1.png")
     (folder / "link").symlink_to(tmp_path)
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(CoverError, match="outside"):
+    with pytest.raises(ImageError, match="outside"):
         path_within(folder, written)
-    assert fault(corpus(i=written), Images(folder=folder), "i") == "outside"
+    assert fault(corpus(i=written), ImagesConfig(folder=folder), "i") == "outside"
 
 
 @pytest.mark.parametrize("written", ["a/1.png", "./a//1.png", "a\\1.png", " a/1.png "])
 def test_a_path_starts_from_the_folder(tmp_path: Path, written: str) -> None:
     put(tmp_path / "a/1.png")
-    assert cover_finder(["i"], corpus(i=written), Images(folder=tmp_path))("i") == tmp_path / "a/1.png"
+    assert image_finder(["i"], corpus(i=written), ImagesConfig(folder=tmp_path))("i") == tmp_path / "a/1.png"
 
 
 def test_a_path_without_a_folder_and_a_url_that_is_not_fetched(tmp_path: Path) -> None:
-    assert fault(corpus(i="a/1.png"), Images(), "i") == "no_folder"
-    assert fault(corpus(i="https://shop.example/1.png"), Images(), "i") == "not_fetched"
-    assert fault(corpus(i="HTTP://shop.example/1.png"), Images(folder=tmp_path), "i") == "not_fetched"
-    assert fault(corpus(i="file:///etc/passwd"), Images(folder=tmp_path), "i") == "not_fetched"
+    assert fault(corpus(i="a/1.png"), ImagesConfig(), "i") == "no_folder"
+    assert fault(corpus(i="https://shop.example/1.png"), ImagesConfig(), "i") == "not_fetched"
+    assert fault(corpus(i="HTTP://shop.example/1.png"), ImagesConfig(folder=tmp_path), "i") == "not_fetched"
+    assert fault(corpus(i="file:///etc/passwd"), ImagesConfig(folder=tmp_path), "i") == "not_fetched"
 
 
 def test_what_is_a_url() -> None:
@@ -139,9 +139,9 @@ def test_what_is_a_url() -> None:
 def test_an_item_that_names_no_image_is_found_by_its_name(tmp_path: Path) -> None:
     put(tmp_path / "1.png")
     put(tmp_path / "2.png")
-    find = cover_finder(["1", "2", "3"], corpus(**{"1": None, "3": ""}), Images(folder=tmp_path))
+    find = image_finder(["1", "2", "3"], corpus(**{"1": None, "3": ""}), ImagesConfig(folder=tmp_path))
     assert [find("1"), find("2")] == [tmp_path / "1.png", tmp_path / "2.png"]
-    with pytest.raises(CoverError, match="absent"):
+    with pytest.raises(ImageError, match="absent"):
         find("3")
 
 
@@ -154,10 +154,10 @@ def test_a_fetched_url_is_a_file_of_the_folder(tmp_path: Path) -> None:
     put(tmp_path / "5.png")
     write_index(tmp_path, {one.item_id: one for one in entries})
     named = corpus(**dict.fromkeys("12345", url))
-    config = Images(folder=tmp_path)
-    assert cover_finder("12345", named, config)("1") == tmp_path / "1.png"
+    config = ImagesConfig(folder=tmp_path)
+    assert image_finder("12345", named, config)("1") == tmp_path / "1.png"
     assert [fault(named, config, item) for item in "234"] == ["not_fetched", "not_fetched", "outside"]
-    assert cover_finder("5", named, config)("5") == tmp_path / "5.png"
+    assert image_finder("5", named, config)("5") == tmp_path / "5.png"
 
 
 def test_the_index_survives_what_a_killed_process_left(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_names_of_files_are_safe() -> None:
     assert all(name.startswith("_") and name[1:].isalnum() and len(name) == 33 for name in names)
 
 
-def stored(folder: Path, corpus: Corpus, config: Images) -> tuple[list[Stored], Audit]:
+def stored(folder: Path, corpus: Corpus, config: ImagesConfig) -> tuple[list[Stored], Audit]:
     audit = Audit()
     ids = [] if corpus.items is None else corpus.items["item_id"].to_list()
     return illustrate(ids, corpus, config, folder / "out", audit, Reporter(quiet=True)), audit
@@ -188,7 +188,7 @@ def stored(folder: Path, corpus: Corpus, config: Images) -> tuple[list[Stored], 
 def test_bytes_in_the_table_need_no_folder(tmp_path: Path, wrap: object) -> None:
     assert callable(wrap)
     named = corpus(a=wrap(image_bytes()), b=wrap(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), c=None)
-    results, audit = stored(tmp_path, named, Images())
+    results, audit = stored(tmp_path, named, ImagesConfig())
     assert [one.fault for one in results] == [None, "not_an_image", "absent"]
     assert (tmp_path / "out" / str(results[0].path)).read_bytes() == image_bytes()
     assert audit.counts == {"images_copied": 1, "image_files": 1, "images_missing_not_an_image": 1,
@@ -198,26 +198,26 @@ def test_bytes_in_the_table_need_no_folder(tmp_path: Path, wrap: object) -> None
 def test_a_struct_without_bytes_is_a_path(tmp_path: Path) -> None:
     path = put(tmp_path / "a/1.png")
     named = corpus(i={"bytes": None, "path": "a/1.png"})
-    assert cover_finder(["i"], named, Images(folder=tmp_path))("i") == path
+    assert image_finder(["i"], named, ImagesConfig(folder=tmp_path))("i") == path
 
 
 def test_the_audit_says_what_to_do(tmp_path: Path) -> None:
     named = corpus(a="http://shop.example/a.png", b="/etc/passwd", c="c.png")
-    _, audit = stored(tmp_path, named, Images())
+    _, audit = stored(tmp_path, named, ImagesConfig())
     text = audit.findings[-1]["text"]
     assert text.startswith(
         "3 of 3 items have no usable image (no_folder: 2 (such as 'b'), not_fetched: 1 ('a')) and are text only."
     )
     assert "run `msr fetch-images` with this pipeline" in text
-    _, audit = stored(tmp_path, named, Images(folder=tmp_path))
+    _, audit = stored(tmp_path, named, ImagesConfig(folder=tmp_path))
     assert "outside: they name or link to a file outside data.images.folder" in audit.findings[-1]["text"]
     with pytest.raises(UserError, match=r"a: image not fetched; .* Run `msr fetch-images` with this pipeline"):
-        stored(tmp_path, named, Images(missing="error"))
+        stored(tmp_path, named, ImagesConfig(missing="error"))
 
 
 def test_an_image_for_every_item_cannot_come_from_nowhere(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.images.folder: not given, and no item names an image"):
-        stored(tmp_path, corpus(a=None), Images(missing="error"))
+        stored(tmp_path, corpus(a=None), ImagesConfig(missing="error"))
 
 
 def test_only_regular_files_up_to_the_limit_are_read(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_only_regular_files_up_to_the_limit_are_read(tmp_path: Path) -> None:
     size = path.stat().st_size
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(path)
-    assert read_cover(path, size) == path.read_bytes()
+    assert read_image(path, size) == path.read_bytes()
     faults = []
     for name, limit in (
         ("1.png", size - 1),
@@ -235,8 +235,8 @@ def test_only_regular_files_up_to_the_limit_are_read(tmp_path: Path) -> None:
         ("no.png", 99),
         ("1.png/x", 9),
     ):
-        with pytest.raises(CoverError) as caught:
-            read_cover(tmp_path / name, limit)
+        with pytest.raises(ImageError) as caught:
+            read_image(tmp_path / name, limit)
         faults.append(caught.value.fault)
     assert faults == ["too_large", "absent", "absent", "unreadable", "absent", "absent"]
 
@@ -244,11 +244,11 @@ def test_only_regular_files_up_to_the_limit_are_read(tmp_path: Path) -> None:
 def test_the_limit_on_bytes_holds_for_files_and_tables(tmp_path: Path) -> None:
     noise = os.urandom(2**20 + 1)
     (tmp_path / "a.png").write_bytes(noise)
-    assert [one.fault for one in stored(tmp_path, corpus(a="a.png"), Images(folder=tmp_path, max_file_mb=1))[0]] == [
-        "too_large"
-    ]
-    assert stored(tmp_path, corpus(a=noise), Images(max_file_mb=1))[0][0].fault == "too_large"
-    assert stored(tmp_path, corpus(a=noise), Images())[0][0].fault == "not_an_image"
+    assert [
+        one.fault for one in stored(tmp_path, corpus(a="a.png"), ImagesConfig(folder=tmp_path, max_file_mb=1))[0]
+    ] == ["too_large"]
+    assert stored(tmp_path, corpus(a=noise), ImagesConfig(max_file_mb=1))[0][0].fault == "too_large"
+    assert stored(tmp_path, corpus(a=noise), ImagesConfig())[0][0].fault == "not_an_image"
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -264,7 +264,7 @@ def test_no_combination_leads_outside(tmp_path: Path, parts: list[str], separato
         put(tmp_path / "1.png")
     try:
         found = path_within(folder, start + separator.join(parts))
-    except CoverError as error:
+    except ImageError as error:
         outside = error.fault == "outside"
         assert outside
     else:

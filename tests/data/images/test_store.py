@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import target_size
-from msr_adapter.data.images.locate import covers_in
+from msr_adapter.data.images.locate import images_in
 from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
 from msr_adapter.errors import UserError
 from msr_adapter.files import file_digest
@@ -30,7 +30,7 @@ def picture(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image
 
 
 def store(folder: Path, *ids: str, budget: int = BUDGET) -> list[Stored]:
-    return store_all(ids, covers_in(folder, ids), Images(max_pixels=budget), folder / "out", Reporter(quiet=True))
+    return store_all(ids, images_in(folder, ids), ImagesConfig(max_pixels=budget), folder / "out", Reporter(quiet=True))
 
 
 def opened(folder: Path, stored: Stored) -> Image.Image:
@@ -127,7 +127,7 @@ def test_of_an_animation_the_first_frame_is_kept(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(784, 600_000))
 def test_the_target_size_is_within_the_budget_and_tight(width: int, height: int, budget: int) -> None:
-    new = target_size((width, height), Images(max_pixels=budget, max_side=5000))
+    new = target_size((width, height), ImagesConfig(max_pixels=budget, max_side=5000))
     assert 1 <= new[0] * new[1] <= max(budget, 1)
     if width * height <= budget:
         assert new == (width, height)
@@ -136,14 +136,14 @@ def test_the_target_size_is_within_the_budget_and_tight(width: int, height: int,
 
 
 def test_an_extreme_strip_stays_within_the_budget() -> None:
-    limits = Images(max_pixels=784)
+    limits = ImagesConfig(max_pixels=784)
     assert target_size((1, 10_000_000), limits) == (1, 784)
     assert target_size((10_000_000, 1), limits) == (784, 1)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(28, 3000))
 def test_no_side_is_longer_than_asked_for(width: int, height: int, side: int) -> None:
-    new = target_size((width, height), Images(max_pixels=25_000_000, max_side=side))
+    new = target_size((width, height), ImagesConfig(max_pixels=25_000_000, max_side=side))
     assert min(new) >= 1
     assert max(new) == min(side, max(width, height))
     assert abs(new[0] * height - new[1] * width) <= max(width, height) * (1 + 1e-6)
@@ -208,7 +208,7 @@ def test_equal_images_share_one_file(tmp_path: Path) -> None:
 
 
 def test_the_placeholder_is_grey_and_within_the_budget(tmp_path: Path) -> None:
-    stored = store_placeholder(Images(max_pixels=784), tmp_path / "out")
+    stored = store_placeholder(ImagesConfig(max_pixels=784), tmp_path / "out")
     assert opened(tmp_path, stored).size == (28, 28)
     assert opened(tmp_path, stored).getpixel((3, 3)) == (128, 128, 128)
 
@@ -219,7 +219,7 @@ def with_covers(folder: Path, policy: str) -> Built:
     covers.mkdir(parents=True)
     picture().save(covers / "i000.jpg")
     (covers / "i001.jpg").write_text("oops")
-    images = Images.model_validate({"folder": covers, "missing": policy, "max_pixels": 784})
+    images = ImagesConfig.model_validate({"folder": covers, "missing": policy, "max_pixels": 784})
     return build_in(folder, table_data(folder, random_rows(30, 12, 4), images=images))
 
 
@@ -263,7 +263,9 @@ def test_the_audit_names_the_one_damaged_picture_and_the_one_empty_title(tmp_pat
         Image.new("RGB", (8, 8), (number, 40, 90)).save(covers / f"i{number:03}.png")
     (covers / "i007.png").write_bytes((covers / "i008.png").read_bytes()[:-30])
     titles = {f"i{number:03}": "" if number in (7, 9) else f"Title {number}" for number in range(40)}
-    data = table_data(tmp_path, [*rows, ("u000", "gone", 1), ("new", "i001", 1)], titles, images=Images(folder=covers))
+    data = table_data(
+        tmp_path, [*rows, ("u000", "gone", 1), ("new", "i001", 1)], titles, images=ImagesConfig(folder=covers)
+    )
     audit = build_in(tmp_path, data).audit
     assert audit["named"] == {
         "images_missing_broken": ["i007"],

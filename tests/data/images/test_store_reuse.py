@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images import store as store_module
-from msr_adapter.data.images.locate import covers_in
+from msr_adapter.data.images.locate import images_in
 from msr_adapter.data.images.store import Stored, store_all
 from msr_adapter.progress import Reporter
 from tests.support.data_builders import build_in, random_rows, table_data
@@ -23,7 +23,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     decode = store_module.decode
 
-    def watched(data: bytes, limits: Images) -> object:
+    def watched(data: bytes, limits: ImagesConfig) -> object:
         seen.append(data)
         return decode(data, limits)
 
@@ -41,8 +41,8 @@ def covers(folder: Path) -> Path:
 
 
 def store(folder: Path, out: str, **limits: int) -> list[Stored]:
-    find = covers_in(folder / "covers", IDS)
-    config = Images(**{"max_pixels": 1000, **limits})
+    find = images_in(folder / "covers", IDS)
+    config = ImagesConfig(**{"max_pixels": 1000, **limits})
     return store_all(IDS, find, config, folder / out, Reporter(quiet=True), memory=folder / "memory")
 
 
@@ -136,7 +136,7 @@ def test_the_stage_hands_its_memory_on(tmp_path: Path, decoded: list[bytes]) -> 
     place.mkdir()
     for n in range(12):
         Image.new("RGB", (50, 50), (n, 0, 0)).save(place / f"i{n:03}.png")
-    config = Images(folder=place, max_pixels=1000)
+    config = ImagesConfig(folder=place, max_pixels=1000)
     data = table_data(tmp_path, random_rows(30, 12, 4), images=config)
     one = build_in(tmp_path / "1", data, memory=tmp_path / "memory")
     assert len(decoded) == 12

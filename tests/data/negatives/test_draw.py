@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Negatives, Protocol, Split, TrainNegatives
+from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
@@ -20,21 +20,21 @@ from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, log_of, logs, random_rows
 from tests.support.negatives_builders import digest_of
 
-LAST_OUT = Split(kind="leave-last-out")
+LAST_OUT = SplitConfig(kind="leave-last-out")
 
 GOLDEN_GROUP = [("i07", 0), ("i09", 1), ("i08", 0), ("i05", 0)]
 GOLDEN_DIGEST = "1983384fe4b21c2f7178cf8044b141143702d70a5d9a4b586a86db2ad08e66c1"
 
 
 def draw(
-    rows: list[Row], train: int, test: int, seed: int = 0, split: Split = LAST_OUT, chunk: int = CHUNK
+    rows: list[Row], train: int, test: int, seed: int = 0, split: SplitConfig = LAST_OUT, chunk: int = CHUNK
 ) -> tuple[Log, Examples, Candidates]:
     log = log_of(rows)
     examples = make_examples(log, split, seed)
     training = known_to_training(log, split, examples, seed)
     known = Knowledge(log.items, degree(log.item[training], len(log.items)), log.items)
-    protocol = Protocol(name="test", negatives=Negatives(count=test))
-    recipes = make_recipes(protocol, TrainNegatives(count=train), log, known, seed, Audit())
+    protocol = ProtocolConfig(name="test", negatives=NegativesConfig(count=test))
+    recipes = make_recipes(protocol, TrainNegativesConfig(count=train), log, known, seed, Audit())
     return log, examples, draw_candidates(Draw(log, examples, recipes, seed), Tally(), chunk)
 
 

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Negatives, Protocol, Split
+from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.negatives.files import FORMATS, export_candidates, lists_of, read_lists, write_lists
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, Row, build_in, random_rows, table_data
 
-LAST_OUT = Split(kind="leave-last-out")
+LAST_OUT = SplitConfig(kind="leave-last-out")
 NAMES = {"parquet": "lists.parquet", "recbole": "lists.inter", "elliot": "lists.tsv"}
 
 
-def protocol(candidates: Path | None = None, count: int = 4) -> Protocol:
-    return Protocol(name="test", negatives=Negatives(count=count), candidates=candidates)
+def protocol(candidates: Path | None = None, count: int = 4) -> ProtocolConfig:
+    return ProtocolConfig(name="test", negatives=NegativesConfig(count=count), candidates=candidates)
 
 
 def built_with(folder: Path, rows: list[Row], candidates: Path | None = None, **more: int) -> Built:
@@ -165,8 +165,8 @@ def test_what_is_no_list_is_told(tmp_path: Path, name: str, content: bytes, mess
 
 
 def test_files_that_are_not_there_are_known_before_anything_is_read(tmp_path: Path) -> None:
-    wanted = Protocol(name="test", candidates=tmp_path / "none.inter",
-                      negatives=Negatives(kind="hard", scores=tmp_path / "none.csv"))  # fmt: skip
+    wanted = ProtocolConfig(name="test", candidates=tmp_path / "none.inter",
+                      negatives=NegativesConfig(kind="hard", scores=tmp_path / "none.csv"))  # fmt: skip
     with pytest.raises(UserError) as caught:
         build_in(tmp_path, table_data(tmp_path, random_rows(4, 9, 3)), LAST_OUT, wanted)
     assert [problem.field for problem in caught.value.problems] == [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Mixture, Negatives, TrainNegatives
+from msr_adapter.config.schema import MixtureConfig, NegativesConfig, TrainNegativesConfig
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives import spec
 from msr_adapter.data.seeded_random import hash_ids
@@ -21,7 +21,7 @@ from tests.support.negatives_builders import Drawn, Groups, draw, skewed_rows
 
 ALL_KINDS = ("uniform", "popularity", "popularity-matched", "same-category", "mixture", "all")
 CATEGORIES = {f"i{n}": f"c{n % 3}" for n in range(14)}
-ANY: dict[str, Any] = {"fallback": ("popularity", "uniform"), "mixture": Mixture(popularity=1, same_category=2)}
+ANY: dict[str, Any] = {"fallback": ("popularity", "uniform"), "mixture": MixtureConfig(popularity=1, same_category=2)}
 
 
 def touched_by_user(rows: list[Row]) -> dict[str, set[str]]:
@@ -39,7 +39,7 @@ def is_feasible(rows: list[Row], count: int) -> bool:
 @given(rows=logs(max_users=5, max_items=14), kind=st.sampled_from(ALL_KINDS), count=st.integers(1, 4))
 def test_every_kind_gives_one_positive_and_distinct_untouched_negatives(rows: list[Row], kind: str, count: int) -> None:
     assume(is_feasible(rows, count))
-    drawn = draw(rows, Negatives(kind=kind, count=count, **ANY), categories=CATEGORIES)
+    drawn = draw(rows, NegativesConfig(kind=kind, count=count, **ANY), categories=CATEGORIES)
     touched, everything = touched_by_user(rows), {item for _, item, _ in rows}
     for code in range(3):
         for (user, target), group in drawn.groups(code).items():
@@ -63,7 +63,7 @@ def test_neither_chunks_nor_the_order_of_rows_change_any_kind(
     rows: list[Row], kind: str, chunk: int, shuffler: Any
 ) -> None:
     assume(is_feasible(rows, 2))
-    negatives = Negatives(kind=kind, count=2, **ANY)
+    negatives = NegativesConfig(kind=kind, count=2, **ANY)
     whole = draw(rows, negatives, categories=CATEGORIES)
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
@@ -80,7 +80,7 @@ def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
 def test_popularity_draws_in_proportion_to_a_power_of_popularity() -> None:
     rows = skewed_rows(users=4000, items=12, length=4)
     for alpha in (0.0, 0.5, 1.0):
-        drawn = draw(rows, Negatives(kind="popularity", alpha=alpha, count=1))
+        drawn = draw(rows, NegativesConfig(kind="popularity", alpha=alpha, count=1))
         weight = drawn.popularity.astype(float) ** alpha
         observed, expected = np.zeros(12), np.zeros(12)
         touched = touched_by_user(rows)
@@ -110,7 +110,7 @@ def test_two_draws_follow_sampling_without_replacement_also_in_the_exact_finish(
     weights = np.array([1, 2, 3, 5, 8, 13])
     background = [(f"b{n}{k}", name, 5) for n, name in enumerate(names) for k in range(int(weights[n]))]
     rows = background + [(f"u{n}", item, t) for n in range(4000) for t, item in enumerate(("y", "z"))]
-    drawn = draw(rows, Negatives(kind="popularity", count=2))
+    drawn = draw(rows, NegativesConfig(kind="popularity", count=2))
     assert [drawn.popularity_of()[name] for name in names] == weights.tolist()
     # y is everybody's history: no user of the test has anything else in common with the letters.
     found = Counter(tuple(sorted(names.index(item) for item in pair)) for pair in drawn.negatives(2).values())
@@ -123,7 +123,7 @@ def test_two_draws_follow_sampling_without_replacement_also_in_the_exact_finish(
 
 def test_popularity_never_draws_what_training_never_saw() -> None:
     rows = [*skewed_rows(users=60, items=20, length=4), ("zz", "a", 1), ("zz", "only-tested", 2)]
-    drawn = draw(rows, Negatives(kind="popularity", count=8, fallback=("uniform",)))
+    drawn = draw(rows, NegativesConfig(kind="popularity", count=8, fallback=("uniform",)))
     assert drawn.popularity_of()["only-tested"] == 0
     assert not drawn.tally.fallbacks
     assert "only-tested" not in {item for group in drawn.negatives(2).values() for item in group}
@@ -143,11 +143,11 @@ def matched_window(drawn: Drawn, positive: str, pool: int) -> tuple[int, int]:
 
 def test_popularity_matched_negatives_are_the_neighbours_in_popularity() -> None:
     rows = skewed_rows(users=300, items=200, length=4, skew=0.7)
-    drawn = draw(rows, Negatives(kind="popularity-matched", count=4, pool=6))
+    drawn = draw(rows, NegativesConfig(kind="popularity-matched", count=4, pool=6))
     for (_, target), negatives in drawn.negatives(2).items():
         low, high = matched_window(drawn, target, 6)
         assert all(low <= drawn.popularity_of()[item] <= high for item in negatives)
-    uniform = draw(rows, Negatives(count=4))
+    uniform = draw(rows, NegativesConfig(count=4))
     assert popularity_auc(uniform) > 0.65 > 0.58 > popularity_auc(drawn)  # nothing is above the most popular items
 
 
@@ -164,7 +164,7 @@ def popularity_auc(drawn: Drawn) -> float:
 def test_a_pool_is_drawn_from_evenly() -> None:
     rows = [(f"u{n}", item, t) for n in range(3000) for t, item in enumerate(("y", "z"))]
     rows += [(f"b{n}{k}", f"m{n}", 5) for n in range(9) for k in range(2)]
-    drawn = draw(rows, Negatives(kind="popularity-matched", count=1, pool=10))
+    drawn = draw(rows, NegativesConfig(kind="popularity-matched", count=1, pool=10))
     found = Counter(item for (item,) in drawn.negatives(2).values())
     assert set(found) == {f"m{n}" for n in range(9)}
     assert chi_square(np.array(list(found.values())), np.full(9, 3000 / 9)) < 26.1  # 99.9 %, 8 degrees of freedom
@@ -173,7 +173,7 @@ def test_a_pool_is_drawn_from_evenly() -> None:
 def test_same_category_stays_within_it_and_says_when_it_cannot() -> None:
     rows = random_rows(users=40, items=30, length=4)
     categories = {f"i{n:03}": f"c{n % 3}" for n in range(29)}  # the last item has none
-    with_uniform = Negatives(kind="same-category", count=5, fallback=("uniform",))
+    with_uniform = NegativesConfig(kind="same-category", count=5, fallback=("uniform",))
     drawn = draw(rows, with_uniform, categories=categories)
     without = 0
     for (_, target), negatives in drawn.negatives(2).items():
@@ -184,20 +184,20 @@ def test_same_category_stays_within_it_and_says_when_it_cannot() -> None:
     held_out = sum(target not in categories for code in (1, 2) for _, target in drawn.negatives(code))
     assert drawn.tally.fallbacks == {("same-category", "uniform"): 5 * held_out}
     with pytest.raises(UserError) as caught:
-        draw(rows, Negatives(kind="same-category", count=5), categories=categories)
+        draw(rows, NegativesConfig(kind="same-category", count=5), categories=categories)
     assert str(caught.value) == (
         f"evaluate.protocol.negatives: same-category: 5 negatives asked for, but {held_out} lists get fewer "
         "(the poorest 0); items that the kind allows and the user never touched. "
         "Ask for fewer, merge small categories, or set fallback: [popularity-matched, uniform]"
     )
     with pytest.raises(UserError, match=r"train.negatives: same-category, but the source has no item categories"):
-        draw(rows, Negatives(count=1), TrainNegatives(kind="same-category"))
+        draw(rows, NegativesConfig(count=1), TrainNegativesConfig(kind="same-category"))
 
 
 def test_fallbacks_are_tried_in_order() -> None:
     rows = random_rows(users=30, items=20, length=4)
     categories = {f"i{n:03}": ("small" if n < 3 else "large") for n in range(20)}
-    negatives = Negatives(kind="same-category", count=9, pool=4, fallback=("popularity-matched", "uniform"))
+    negatives = NegativesConfig(kind="same-category", count=9, pool=4, fallback=("popularity-matched", "uniform"))
     drawn = draw(rows, negatives, categories=categories)
     assert {kind for kind, _ in drawn.tally.fallbacks} == {"same-category"}
     assert {other for _, other in drawn.tally.fallbacks} == {"popularity-matched", "uniform"}
@@ -207,22 +207,22 @@ def test_fallbacks_are_tried_in_order() -> None:
 @pytest.mark.parametrize(
     ("mixture", "count", "expected"),
     [
-        (Mixture(uniform=10, hard=10), 20, {"uniform": 10, "hard": 10}),
-        (Mixture(uniform=1, popularity=1), 5, {"uniform": 3, "popularity": 2}),
-        (Mixture(uniform=0.7, popularity_matched=0.2, same_category=0.1), 10,
+        (MixtureConfig(uniform=10, hard=10), 20, {"uniform": 10, "hard": 10}),
+        (MixtureConfig(uniform=1, popularity=1), 5, {"uniform": 3, "popularity": 2}),
+        (MixtureConfig(uniform=0.7, popularity_matched=0.2, same_category=0.1), 10,
          {"uniform": 7, "popularity-matched": 2, "same-category": 1}),
-        (Mixture(uniform=9, popularity=1), 1, {"uniform": 1}),
+        (MixtureConfig(uniform=9, popularity=1), 1, {"uniform": 1}),
     ],
 )  # fmt: skip
-def test_a_mixture_is_scaled_to_the_count(mixture: Mixture, count: int, expected: dict[str, int]) -> None:
-    negatives = Negatives(kind="mixture", count=count, mixture=mixture, scores=Path("s.csv"))
+def test_a_mixture_is_scaled_to_the_count(mixture: MixtureConfig, count: int, expected: dict[str, int]) -> None:
+    negatives = NegativesConfig(kind="mixture", count=count, mixture=mixture, scores=Path("s.csv"))
     assert negatives.kinds() == expected
 
 
 def test_a_mixture_holds_its_kinds() -> None:
     rows = random_rows(users=40, items=40, length=4)
     categories = {f"i{n:03}": f"c{n % 2}" for n in range(40)}
-    drawn = draw(rows, Negatives(kind="mixture", count=8, mixture=Mixture(uniform=2, same_category=6)),
+    drawn = draw(rows, NegativesConfig(kind="mixture", count=8, mixture=MixtureConfig(uniform=2, same_category=6)),
                  categories=categories)  # fmt: skip
     same = [
         sum(categories[item] == categories[target] for item in group)
@@ -237,14 +237,14 @@ def test_full_ranking_has_a_limit_that_says_the_way_out(monkeypatch: pytest.Monk
     rows = random_rows(users=20, items=30, length=4)
     monkeypatch.setattr(spec, "MOST_ROWS", 499)
     with pytest.raises(UserError) as caught:
-        draw(rows, Negatives(kind="all"))
+        draw(rows, NegativesConfig(kind="all"))
     assert str(caught.value) == (
         "evaluate.protocol.negatives: all: 20 test lists over 28 items make 500 candidates; at most 499. "
         "Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
     )
     one = [("u", item, time) for time, item in enumerate("abc")]
     with pytest.raises(UserError, match="1 negatives asked for, but 1 users have fewer items"):
-        draw([*one, ("v", "a", 1)], Negatives(kind="all"))
+        draw([*one, ("v", "a", 1)], NegativesConfig(kind="all"))
 
 
 def write_scores(folder: Path, name: str, table: dict[str, list[Any]]) -> Path:
@@ -263,7 +263,7 @@ def test_hard_negatives_are_the_best_scored_that_the_user_never_touched(tmp_path
     score = rng.permutation(len(pairs)).astype(float)
     table = {"user_id": [u for u, _ in pairs] + ["ghost"], "item_id": [i for _, i in pairs] + ["i001"],
              "score": [*score.tolist(), 5.0]}  # fmt: skip
-    negatives = Negatives(kind="hard", count=3, pool=3, scores=write_scores(tmp_path, name, table))
+    negatives = NegativesConfig(kind="hard", count=3, pool=3, scores=write_scores(tmp_path, name, table))
     drawn = draw(rows, negatives)
     touched = touched_by_user(rows)
     for (user, _), found in drawn.negatives(2).items():
@@ -276,12 +276,12 @@ def test_one_list_of_hard_items_serves_all_and_doubles_count_once(tmp_path: Path
     rows = random_rows(users=20, items=25, length=4)
     table = {"item": [f"i{n:03}" for n in range(12)] * 2, "score": [float(n) for n in range(24)]}
     path = write_scores(tmp_path, "scores.csv", table)
-    drawn = draw(rows, Negatives(kind="hard", count=3, pool=10, scores=path))
+    drawn = draw(rows, NegativesConfig(kind="hard", count=3, pool=10, scores=path))
     best = {f"i{n:03}" for n in range(2, 12)}
     assert all(set(group) <= best for group in drawn.negatives(2).values())
     assert len({item for group in drawn.negatives(2).values() for item in group}) > 5
     with pytest.raises(UserError, match="hard: 11 negatives asked for, but 40 lists get fewer"):
-        draw(rows, Negatives(kind="hard", count=11, pool=10, scores=path))
+        draw(rows, NegativesConfig(kind="hard", count=11, pool=10, scores=path))
 
 
 def test_a_scores_file_that_is_none_is_told(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_scores_file_that_is_none_is_told(tmp_path: Path) -> None:
 
     def told(path: Path) -> str:
         with pytest.raises(UserError) as caught:
-            draw(rows, Negatives(kind="hard", count=1, scores=path))
+            draw(rows, NegativesConfig(kind="hard", count=1, scores=path))
         return str(caught.value).replace(str(tmp_path) + "/", "")
 
     assert told(tmp_path / "none.csv").startswith("none.csv scores: no such file")
@@ -318,7 +318,7 @@ def sharded(drawn: Drawn, shards: int) -> list[Log]:
 def test_one_four_and_sixteen_shards_of_users_draw_the_same(kind: str) -> None:
     rows = skewed_rows(users=60, items=40, length=6)
     categories = {f"i{n:03}": f"c{n % 2}" for n in range(40)}
-    negatives = Negatives(kind=kind, count=6, pool=20, **ANY)
+    negatives = NegativesConfig(kind=kind, count=6, pool=20, **ANY)
     whole = draw(rows, negatives, categories=categories)
     for shards in (1, 4, 16):
         together: Groups = {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import Data
+from msr_adapter.config.schema import DataConfig
 from msr_adapter.data.readers import compressed
 from msr_adapter.data.readers.compressed import compression_problems, open_plain, plain_suffix
 from msr_adapter.errors import UserError
@@ -149,6 +149,6 @@ def test_the_stage_stops_before_it_reads(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(compressed, "ALWAYS_FINE", 1000)
     data = table_data(tmp_path, random_rows(4, 5, 3))
     bomb = packed(tmp_path / "log.csv", b"user,item\n" + b"\n" * 10**6)
-    assert isinstance(data, Data)
+    assert isinstance(data, DataConfig)
     with pytest.raises(UserError, match=f"{bomb}: its .* hold more than"):
         build_in(tmp_path, data)

@@ -8,22 +8,22 @@ import polars as pl
 import pytest
 
 from msr_adapter.config.schema import (
-    AmazonSource,
-    Columns,
-    HubTable,
-    HuggingFaceSource,
-    KuaiRecSource,
-    MicroLensSource,
-    MMRecSource,
-    MovieLensSource,
-    OfficialAmazonSource,
-    RecBoleSource,
-    Source,
-    TableSource,
+    AmazonSourceConfig,
+    ColumnsConfig,
+    HubTableConfig,
+    HuggingFaceSourceConfig,
+    KuaiRecSourceConfig,
+    MicroLensSourceConfig,
+    MMRecSourceConfig,
+    MovieLensSourceConfig,
+    OfficialAmazonSourceConfig,
+    RecBoleSourceConfig,
+    SourceConfig,
+    TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import check_source, may_hold_images, read
-from msr_adapter.data.readers.interactions import Wanted, read_log
+from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import words
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.errors import UserError
@@ -35,18 +35,18 @@ TIME = (
 )
 
 
-def faults(source: Source, folder: Path) -> list[str]:
+def faults(source: SourceConfig, folder: Path) -> list[str]:
     """Return what reading says, with the folder left out of the paths."""
     with pytest.raises(UserError) as caught:
         read(source, 0, Audit())
     return [str(problem).replace(f"{folder}/", "") for problem in caught.value.problems]
 
 
-def checked(source: Source, folder: Path) -> list[str]:
+def checked(source: SourceConfig, folder: Path) -> list[str]:
     return [str(problem).replace(f"{folder}/", "") for problem in check_source(source)]
 
 
-def spoiled(folder: Path, name: str, file: str, change: Callable[[str], str]) -> Source:
+def spoiled(folder: Path, name: str, file: str, change: Callable[[str], str]) -> SourceConfig:
     source = SOURCES[name](folder)
     path = folder / file
     text = (gzip.decompress(path.read_bytes()) if file.endswith(".gz") else path.read_bytes()).decode("latin-1")
@@ -131,7 +131,7 @@ def test_windows_line_ends_change_nothing(name: str, tmp_path: Path) -> None:
 
 def test_the_first_of_many_bad_rows_are_told_and_the_others_counted(tmp_path: Path) -> None:
     rows = "".join(f"a,{'' if n % 2 else n},{n}\n" for n in range(100_000))
-    source = TableSource(kind="table", interactions=put(tmp_path / "log.csv", "user,item,time\n" + rows))
+    source = TableSourceConfig(kind="table", interactions=put(tmp_path / "log.csv", "user,item,time\n" + rows))
     found = faults(source, tmp_path)
     assert found[0] == "log.csv:3 item: empty; an id. Correct the row"
     assert len(found) == 21
@@ -141,16 +141,16 @@ def test_the_first_of_many_bad_rows_are_told_and_the_others_counted(tmp_path: Pa
 def test_a_split_column_that_was_merely_found_is_passed_over_when_it_says_something_else(tmp_path: Path) -> None:
     log = put(tmp_path / "log.csv", "user,item,time,subset\na,1,5,adults\na,2,6,test\n")
     audit = Audit()
-    corpus = read(TableSource(kind="table", interactions=log), 0, audit)
+    corpus = read(TableSourceConfig(kind="table", interactions=log), 0, audit)
     assert corpus.interactions.collect_schema().names() == ["user_id", "item_id", "timestamp"]
     assert "The column subset of log.csv is passed over" in audit.findings[0]["text"]
-    source = TableSource(kind="table", interactions=log, columns=Columns(split="subset"))
+    source = TableSourceConfig(kind="table", interactions=log, columns=ColumnsConfig(split="subset"))
     assert faults(source, tmp_path) == ["log.csv:2 subset: 'adults'; train, validation or test. Correct the row"]
 
 
 def test_a_least_rating_needs_a_rating_and_something_left(tmp_path: Path) -> None:
     log = put(tmp_path / "log.csv", "user,item,time,rating\na,1,5,3\na,2,6,2.5\n")
-    keep = TableSource(kind="table", interactions=log, min_rating=3)
+    keep = TableSourceConfig(kind="table", interactions=log, min_rating=3)
     audit = Audit()
     assert read(keep, 0, audit).interactions.collect().rows() == [("a", "1", 5000)]
     assert audit.counts == {"interactions_read": 1, "interactions_dropped_low_rating": 1}
@@ -158,17 +158,17 @@ def test_a_least_rating_needs_a_rating_and_something_left(tmp_path: Path) -> Non
         "log.csv: none of 2 rows is left: 2 are rated too low, 0 untimed. Lower the least rating that is kept"
     ]
     bare = put(tmp_path / "bare.csv", "user,item,time\na,1,5\n")
-    [problem] = checked(TableSource(kind="table", interactions=bare, min_rating=3), tmp_path)
+    [problem] = checked(TableSourceConfig(kind="table", interactions=bare, min_rating=3), tmp_path)
     assert problem.startswith("bare.csv rating: no column for the rating; names tried: rating, overall")
 
 
 def test_rows_without_a_time_are_dropped_by_kuairec_alone(tmp_path: Path) -> None:
     text = "user_id,video_id,timestamp,watch_ratio\n1,2,,0.5\n"
     path = put(tmp_path / "big_matrix.csv", text)
-    assert faults(KuaiRecSource(kind="kuairec", interactions=path), tmp_path) == [
+    assert faults(KuaiRecSourceConfig(kind="kuairec", interactions=path), tmp_path) == [
         "big_matrix.csv: none of 1 rows is left: 0 are rated too low, 1 untimed. Lower the least rating that is kept"
     ]
-    assert faults(TableSource(kind="table", interactions=path), tmp_path) == [
+    assert faults(TableSourceConfig(kind="table", interactions=path), tmp_path) == [
         f"big_matrix.csv:2 timestamp: empty; {TIME}"
     ]
 
@@ -176,7 +176,7 @@ def test_rows_without_a_time_are_dropped_by_kuairec_alone(tmp_path: Path) -> Non
 def test_a_truncated_gzip_file_is_named(tmp_path: Path) -> None:
     path = put(tmp_path / "Toys.jsonl.gz", lines(*(review(f"u{n}", "B1", n) for n in range(2000))))
     path.write_bytes(path.read_bytes()[:-200])
-    [problem] = faults(AmazonSource(kind="amazon-2023", reviews=path), tmp_path)
+    [problem] = faults(AmazonSourceConfig(kind="amazon-2023", reviews=path), tmp_path)
     assert problem.startswith("Toys.jsonl.gz: cannot be unpacked (Compressed file ended")
 
 
@@ -190,13 +190,13 @@ def test_the_files_of_the_official_repository_must_be_all_there(tmp_path: Path) 
     assert checked(source, tmp_path) == [
         "a data.source.category: categories there: Games, Toys; one with *_user_items_negs_train.csv. Name one category"
     ]
-    nowhere = OfficialAmazonSource(kind="mllm-msr-amazon", folder=tmp_path / "b")
+    nowhere = OfficialAmazonSourceConfig(kind="mllm-msr-amazon", folder=tmp_path / "b")
     assert "b data.source.folder: no such folder" in checked(nowhere, tmp_path)[0]
     assert faults(nowhere, tmp_path) == checked(nowhere, tmp_path)
 
 
 def test_movielens_says_which_files_it_looks_for(tmp_path: Path) -> None:
-    source = MovieLensSource(kind="movielens", folder=tmp_path)
+    source = MovieLensSourceConfig(kind="movielens", folder=tmp_path)
     [problem] = checked(source, tmp_path)
     assert "no ratings there; u.data and u.item, or ratings.dat and movies.dat, or ratings.csv" in problem
     put(tmp_path / "u.data", "")
@@ -208,13 +208,13 @@ def test_movielens_says_which_files_it_looks_for(tmp_path: Path) -> None:
 def test_suffixes_and_columns_are_checked_before_a_row_is_read(tmp_path: Path) -> None:
     log = put(tmp_path / "log.csv", "who,what\n")
     assert "unknown kind of file '.csv'; one of .inter" in checked(
-        RecBoleSource(kind="recbole", interactions=log), tmp_path
+        RecBoleSourceConfig(kind="recbole", interactions=log), tmp_path
     )[0]  # fmt: skip
     inter = put(tmp_path / "x.inter", "userID\titemID\ttimestamp\n")
-    [problem] = checked(MMRecSource(kind="mmrec", interactions=inter), tmp_path)
+    [problem] = checked(MMRecSourceConfig(kind="mmrec", interactions=inter), tmp_path)
     assert problem.startswith("x.inter split: no column 'x_label'; columns found: userID, itemID, timestamp")
     pairs = put(tmp_path / "pairs.txt", "1\t2\n")
-    found = checked(MicroLensSource(kind="microlens", pairs=pairs, titles=pairs), tmp_path)
+    found = checked(MicroLensSourceConfig(kind="microlens", pairs=pairs, titles=pairs), tmp_path)
     assert [text.split(": ", 1)[1].split(";")[0] for text in found] == ["unknown kind of file '.txt'"] * 2
 
 
@@ -222,15 +222,17 @@ def test_a_hugging_face_data_set_that_is_not_there(tmp_path: Path) -> None:
     rows = pl.DataFrame({"user": ["a"], "item": ["b"]})
     (tmp_path / "log").mkdir()
     rows.write_parquet(tmp_path / "log" / "train-00000-of-00001.parquet")
-    gone = HuggingFaceSource(kind="huggingface", interactions=HubTable(path=str(tmp_path / "gone")))
+    gone = HuggingFaceSourceConfig(kind="huggingface", interactions=HubTableConfig(path=str(tmp_path / "gone")))
     assert "gone data.source.interactions.path: no such folder" in checked(gone, tmp_path)[0]
     assert checked(gone, tmp_path) == faults(gone, tmp_path)
-    split = HubTable(path=str(tmp_path / "log"), split="test")
-    assert checked(HuggingFaceSource(kind="huggingface", interactions=split), tmp_path) == [
+    split = HubTableConfig(path=str(tmp_path / "log"), split="test")
+    assert checked(HuggingFaceSourceConfig(kind="huggingface", interactions=split), tmp_path) == [
         "log data.source.interactions.split: no split 'test'; splits there: train. Name one, or none for all"
     ]
-    whole = HubTable(path=str(tmp_path / "log"))
-    found = checked(HuggingFaceSource(kind="huggingface", interactions=whole, columns=Columns(user="who")), tmp_path)
+    whole = HubTableConfig(path=str(tmp_path / "log"))
+    found = checked(
+        HuggingFaceSourceConfig(kind="huggingface", interactions=whole, columns=ColumnsConfig(user="who")), tmp_path
+    )
     assert found[0].startswith("log user: no column 'who'; columns found: user, item")
 
 
@@ -241,7 +243,7 @@ def test_a_name_on_the_hub_that_cannot_be_loaded(tmp_path: Path, monkeypatch: py
         raise FileNotFoundError("Couldn't find 'someone/log' on the hub\nand more")
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    source = HuggingFaceSource(kind="huggingface", interactions=HubTable(path="someone/log"))
+    source = HuggingFaceSourceConfig(kind="huggingface", interactions=HubTableConfig(path="someone/log"))
     assert checked(source, tmp_path) == []
     [problem] = faults(source, tmp_path)
     assert problem.startswith("someone/log data.source.interactions: cannot be loaded (Couldn't find 'someone/log' on")
@@ -293,6 +295,6 @@ def test_times_of_a_log_are_read_alike_whatever_the_order_of_its_rows(tmp_path: 
     for order in ([0, 1, 2], [2, 1, 0]):
         rows = "".join(f"a,{n},{times[n]}\n" for n in order)
         table = Table(put(tmp_path / "log.csv", "user,item,time\n" + rows), Layout("delimited"))
-        log = read_log(table, Wanted({"user": "user", "item": "item", "timestamp": "time"}), Audit())
+        log = read_log(table, WantedColumns({"user": "user", "item": "item", "timestamp": "time"}), Audit())
         seen.append(sorted(log.collect()["timestamp"].to_list()))
     assert seen == [times, times]

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from msr_adapter.config.messages import kind_of
-from msr_adapter.config.schema import Source
+from msr_adapter.config.schema import SourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import check_source, read, source_files
 from tests.support.paths import GOLDENS, ROOT
@@ -60,11 +60,11 @@ def test_every_kind_of_source_has_a_golden(tmp_path: Path) -> None:
     for name, make in SOURCES.items():
         (tmp_path / name).mkdir()
         tried.add(make(tmp_path / name).kind)
-    kinds = {kind_of(model) for model in get_args(get_args(Source)[0])}
+    kinds = {kind_of(model) for model in get_args(get_args(SourceConfig)[0])}
     assert kinds - tried == {"shop"}
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [
-        kind_of(model) for model in get_args(get_args(Source)[0])
+        kind_of(model) for model in get_args(get_args(SourceConfig)[0])
     ]
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.config.schema import TableSource
+from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import read
 
@@ -66,7 +66,7 @@ def test_every_format_gives_what_a_loop_gives(
     for interactions, catalogue in zip(logs, tables, strict=True):
         if not kept:
             continue
-        source = TableSource(kind="table", interactions=interactions, items=catalogue, min_rating=least)
+        source = TableSourceConfig(kind="table", interactions=interactions, items=catalogue, min_rating=least)
         audit = Audit()
         corpus = read(source, 0, audit)
         assert corpus.items is not None

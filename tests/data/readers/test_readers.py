@@ -7,7 +7,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from msr_adapter.config.schema import Columns, HMSource, MicroLensSource, ShopSource, TableSource
+from msr_adapter.config.schema import (
+    ColumnsConfig,
+    HMSourceConfig,
+    MicroLensSourceConfig,
+    SyntheticSourceConfig,
+    TableSourceConfig,
+)
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers import check_source, read
@@ -19,15 +25,15 @@ from tests.support.data_builders import write_csv
 ROWS = [("007", "0042", 1_700_000_000), ("8", "43", 1_700_000_001)]
 
 
-def table(interactions: Path, items: Path | None = None, **columns: str) -> TableSource:
-    return TableSource(kind="table", interactions=interactions, items=items, columns=Columns(**columns))
+def table(interactions: Path, items: Path | None = None, **columns: str) -> TableSourceConfig:
+    return TableSourceConfig(kind="table", interactions=interactions, items=items, columns=ColumnsConfig(**columns))
 
 
-def read_one(source: TableSource | MicroLensSource | ShopSource) -> Corpus:
+def read_one(source: TableSourceConfig | MicroLensSourceConfig | SyntheticSourceConfig) -> Corpus:
     return read(source, 0, Audit())
 
 
-def problems_of(source: TableSource | MicroLensSource) -> list[str]:
+def problems_of(source: TableSourceConfig | MicroLensSourceConfig) -> list[str]:
     with pytest.raises(UserError) as caught:
         read_one(source)
     return [str(problem) for problem in caught.value.problems]
@@ -258,11 +264,11 @@ def test_repeated_titles_keep_the_first_and_are_counted(tmp_path: Path) -> None:
     assert (audit.counts["titles_read"], audit.counts["titles_dropped_duplicate"]) == (3, 1)
 
 
-def microlens(folder: Path, pairs: str, titles: str, suffix: str) -> MicroLensSource:
+def microlens(folder: Path, pairs: str, titles: str, suffix: str) -> MicroLensSourceConfig:
     folder.mkdir(exist_ok=True)
     (folder / f"pairs.{suffix}").write_bytes(pairs.encode())
     (folder / "titles.csv").write_bytes(titles.encode())
-    return MicroLensSource(kind="microlens", pairs=folder / f"pairs.{suffix}", titles=folder / "titles.csv")
+    return MicroLensSourceConfig(kind="microlens", pairs=folder / f"pairs.{suffix}", titles=folder / "titles.csv")
 
 
 def test_microlens_tsv_positions_are_times(tmp_path: Path) -> None:
@@ -309,7 +315,7 @@ def test_check_finds_faults_without_reading_rows(tmp_path: Path) -> None:
         check_source(table(tmp_path / "none.csv", tmp_path)),
         check_source(table(tmp_path / "empty.csv", tmp_path / "log.xlsx")),
         check_source(table(log)),
-        check_source(MicroLensSource(kind="microlens", pairs=log, titles=tmp_path / "nowhere" / "t.csv")),
+        check_source(MicroLensSourceConfig(kind="microlens", pairs=log, titles=tmp_path / "nowhere" / "t.csv")),
     ]
     texts = [[str(problem) for problem in problems] for problems in found]
     assert "data.source.interactions: no such file; files there: empty.csv, log.csv" in texts[0][0]
@@ -323,7 +329,7 @@ def test_check_finds_faults_without_reading_rows(tmp_path: Path) -> None:
 
 
 def test_a_shop_that_cannot_be_is_the_users_fault() -> None:
-    source = ShopSource(kind="shop", users=3, items=30, interactions_per_user=40)
+    source = SyntheticSourceConfig(kind="shop", users=3, items=30, interactions_per_user=40)
     with pytest.raises(UserError, match=r"data.source.interactions_per_user: logs of up to 50"):
         read_one(source)
 
@@ -384,7 +390,7 @@ def test_columns_found_are_listed_as_far_as_one_reads() -> None:
 
 def test_a_kind_whose_columns_have_fixed_names_does_not_ask_to_name_them(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "transactions_train.csv", ["user", "item", "time"], [["a", "b", 1]])
-    source = HMSource(kind="hm", transactions=path)
+    source = HMSourceConfig(kind="hm", transactions=path)
     with pytest.raises(UserError) as caught:
         read(source, 0, Audit())
     for problems in (check_source(source), caught.value.problems):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.config.schema import OfficialAmazonSource
+from msr_adapter.config.schema import OfficialAmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers import read
 from tests.support.end_to_end import msr
@@ -24,7 +24,7 @@ def shared(name: str) -> Path:
 
 def test_the_official_amazon_files_by_their_known_counts() -> None:
     audit = Audit()
-    corpus = read(OfficialAmazonSource(kind="mllm-msr-amazon", folder=shared("amazon-video-games")), 0, audit)
+    corpus = read(OfficialAmazonSourceConfig(kind="mllm-msr-amazon", folder=shared("amazon-video-games")), 0, audit)
     log = corpus.interactions.collect()
     assert log["split"].value_counts(sort=True).rows() == [("train", 415_362), ("test", 104_284)]
     assert (log["user_id"].n_unique(), log["item_id"].n_unique()) == (62_793, 21_940)

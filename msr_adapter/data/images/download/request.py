@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import httpcore
 import httpx
 
-from msr_adapter.data.images.decode import CoverError, decode, extension
+from msr_adapter.data.images.decode import ImageError, decode, extension
 from msr_adapter.data.images.download.addresses import RefusedAddressError
 from msr_adapter.data.images.download.wanted import Policy
 
@@ -106,7 +106,7 @@ def _check(data: bytes, policy: Policy) -> str:
     """Return the suffix of an image that decodes; a broken one may have been cut on its way."""
     try:
         return extension(decode(data, policy.limits).kind)
-    except CoverError as error:
+    except ImageError as error:
         raise FetchError(error.fault, again=error.fault == "broken") from error
 
 

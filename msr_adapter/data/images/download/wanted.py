@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from msr_adapter.config.schema import Data, Images
+from msr_adapter.config.schema import DataConfig, ImagesConfig
 from msr_adapter.data.audit.report import Audit, raise_if_any
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
@@ -18,7 +18,7 @@ from msr_adapter.data.readers import check_source, read
 class Policy:
     """Limits of a download; times in seconds."""
 
-    limits: Images
+    limits: ImagesConfig
     """Bytes and pixels of an image."""
     workers: int = 16
     """Requests at a time."""
@@ -51,7 +51,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedImages:
     """The images of the items looked at."""
 
     urls: dict[str, str]
@@ -66,7 +66,7 @@ class Wanted:
         return self.items - len(self.urls) - self.otherwise
 
 
-def wanted_images(data: Data, seed: int, *, every_item: bool) -> Wanted:
+def wanted_images(data: DataConfig, seed: int, *, every_item: bool) -> WantedImages:
     """Read the source and return the URLs of the kept catalogue, or of every item of the table of items.
 
     `UserError` with every problem of the source.
@@ -79,7 +79,7 @@ def wanted_images(data: Data, seed: int, *, every_item: bool) -> Wanted:
         named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
     values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
     urls = {item: name for item, name in values if isinstance(name, str) and is_url(name)}
-    return Wanted(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
+    return WantedImages(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
 
 
 def _named(corpus: Corpus) -> pl.DataFrame:
