@@ -173,10 +173,10 @@ _METRICS_WIDTH = 160
 
 _MADE = {
     "data": ("audit", "audit.json"),
-    "forecast": ("forecast of the rows' length", "forecast.json"),
+    "lengths": ("estimate of the row lengths", "lengths.json"),
     "items": ("item summaries", "items.parquet"),
     "users": ("user summaries", "users.parquet"),
-    "fit": ("shortened preferences", "shortened.parquet"),
+    "truncate": ("truncated user summaries", "shortened.parquet"),
     "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
     "train": ("trained model", "model"),
     "score": ("scores", "scores.parquet"),

@@ -91,7 +91,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
 
 
 def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
-    """Estimate what training takes, with the longest row as forecast, else as long as rows may be."""
+    """Estimate what training takes, with the longest row as estimated, else as long as rows may be."""
     from msr_adapter.llamafactory.memory_estimate import estimate, model_shape
 
     train = loaded.pipeline.train
@@ -99,8 +99,8 @@ def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
         return []
     if train.model.backend != "huggingface" or (shape := model_shape(train.model)) is None:
         return []
-    forecast = RunFolder(loaded.run_dir).manifest("forecast") if stages.get("forecast") == "up to date" else None
-    tokens = min(train.cutoff_len, forecast.summary["row"]["max"] if forecast else train.cutoff_len)
+    estimated = RunFolder(loaded.run_dir).manifest("lengths") if stages.get("lengths") == "up to date" else None
+    tokens = min(train.cutoff_len, estimated.summary["row"]["max"] if estimated else train.cutoff_len)
     processes = train.launch.processes
     world = train.launch.nodes * (1 if processes == "auto" else processes)
     needed = estimate(train, shape, tokens, 0, world)
@@ -121,7 +121,7 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
 
 
 def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
-    if stages["data"] != "up to date" or stages.get("forecast") != "up to date":
+    if stages["data"] != "up to date" or stages.get("lengths") != "up to date":
         return []
     from msr_adapter.pipeline.prompt_order import compare_orders
 

@@ -50,15 +50,15 @@ def share_left(shape: PromptShape, ahead: float, around: float, *, item_first: b
 
 
 def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
-    """Say how much of the scoring each order leaves, by the data and forecast stages; nothing if that is unknown."""
-    forecast = json.loads((folder.stage("forecast") / "forecast.json").read_text(encoding="utf-8"))
-    if forecast["image"] is None:
+    """Say how much of the scoring each order leaves, by the data and lengths stages; nothing if that is unknown."""
+    lengths = json.loads((folder.stage("lengths") / "lengths.json").read_text(encoding="utf-8"))
+    if lengths["image"] is None:
         return []
     count, how = token_counter(pipeline.train.model)
-    shape = _shape(folder.stage("data"), forecast, count)
+    shape = _shape(folder.stage("data"), lengths, count)
     if not shape.rows:
         return []
-    left = {name: _left(prompts_of(pipeline, name), count, forecast["overhead"], shape) for name in _ORDERS}
+    left = {name: _left(prompts_of(pipeline, name), count, lengths["overhead"], shape) for name in _ORDERS}
     best = min(left, key=left.__getitem__)
     told = "scoring: " + ", ".join(f"`train.prompt: {name}` leaves {part:.0%}" for name, part in left.items())
     told += f" of the tokens to process (preference {shape.preference:.0f}, picture {shape.image:.0f}, a candidate is "
@@ -66,7 +66,7 @@ def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
     return [told if best == pipeline.train.prompt else f"{told}; the order is part of what is trained"]
 
 
-def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> PromptShape:
+def _shape(data_dir: Path, lengths: Mapping[str, Any], count: Count) -> PromptShape:
     kept = read_examples(data_dir, "test")
     rows, items = 0, set[str]()
     for chunk in schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES):
@@ -74,10 +74,10 @@ def _shape(data_dir: Path, forecast: Mapping[str, Any], count: Count) -> PromptS
         rows += len(mine)
         items.update(pc.unique(mine).to_pylist())
     titles = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["title"])["title"].slice(0, _TITLES)
-    lengths = [count(title) for title in titles.to_pylist()]
+    title_tokens = [count(title) for title in titles.to_pylist()]
     return PromptShape(
-        rows, len(kept), len(items), forecast["preference"]["median"], float(np.median(lengths or [0])),
-        forecast["image"]["median"],
+        rows, len(kept), len(items), lengths["preference"]["median"], float(np.median(title_tokens or [0])),
+        lengths["image"]["median"],
     )  # fmt: skip
 
 

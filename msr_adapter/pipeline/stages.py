@@ -74,13 +74,13 @@ def _run_data(c: Context) -> dict[str, Any]:
     return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter, memory)
 
 
-def _forecast_config(p: PipelineConfig) -> Any:
+def _lengths_config(p: PipelineConfig) -> Any:
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
     return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p, "train.model"), texts, p.seed]
 
 
-def _run_forecast(c: Context) -> dict[str, Any]:
+def _run_lengths(c: Context) -> dict[str, Any]:
     from msr_adapter.train import estimate_lengths
 
     p = c.pipeline
@@ -125,15 +125,15 @@ def _run_users(c: Context) -> dict[str, Any]:
         return summarize_users(config, c.dir("data"), c.dir("items"), c.prompts, backend, cache, c.out, c.reporter)
 
 
-def _shortens(p: PipelineConfig) -> bool:
+def _truncates(p: PipelineConfig) -> bool:
     return p.train.too_long == "shorten"
 
 
-def _fit_config(p: PipelineConfig) -> Any:
+def _truncate_config(p: PipelineConfig) -> Any:
     return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
 
 
-def _run_fit(c: Context) -> dict[str, Any]:
+def _run_truncate(c: Context) -> dict[str, Any]:
     from msr_adapter.summarize import read_histories, read_summaries
     from msr_adapter.train.truncation import truncate_summaries
 
@@ -282,8 +282,8 @@ _TABLES = ("items.parquet", "interactions.parquet", "examples.parquet", "candida
 STAGES: tuple[Stage, ...] = (
     Stage("data", 4, (), (), (*_TABLES, "audit.json"), _data_config, _data_sources, _run_data),
     Stage(
-        "forecast", 1, ("data",), ("recommend", "history"), ("forecast.json",),
-        _forecast_config, _model_sources, _run_forecast,
+        "lengths", 1, ("data",), ("recommend", "history"), ("lengths.json",),
+        _lengths_config, _model_sources, _run_lengths,
     ),
     Stage("items", 3, ("data",), _items_templates, ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
@@ -291,20 +291,20 @@ STAGES: tuple[Stage, ...] = (
         _users_config, _users_sources, _run_users,
     ),
     Stage(
-        "fit", 1, ("data", "items", "users"), ("recommend", "history"), ("users.parquet",),
-        _fit_config, _train_sources, _run_fit, _shortens,
+        "truncate", 1, ("data", "items", "users"), ("recommend", "history"), ("users.parquet",),
+        _truncate_config, _train_sources, _run_truncate, _truncates,
     ),
     Stage(
-        "dataset", 2, ("data", "forecast", "users", "fit"), ("recommend",),
+        "dataset", 2, ("data", "lengths", "users", "truncate"), ("recommend",),
         ("dataset_info.json", "msr_train", "msr_validation"), _dataset_config, _no_sources, _run_dataset,
     ),
     Stage("train", 1, ("data", "dataset"), (), ("model/*.safetensors",), _train_config, _train_sources, _run_train),
     Stage(
-        "score", 2, ("data", "users", "fit", "train"), ("recommend",), ("scores.parquet",),
+        "score", 2, ("data", "users", "truncate", "train"), ("recommend",), ("scores.parquet",),
         _score_config, _start_sources, _run_score, spared=_served,
     ),
     Stage(
-        "score-base", 2, ("data", "users", "fit"), ("recommend",), ("scores.parquet",),
+        "score-base", 2, ("data", "users", "truncate"), ("recommend",), ("scores.parquet",),
         _base_config, _train_sources, _run_score_base, lambda p: "base" in p.evaluate.baselines,
     ),
     Stage(
@@ -312,7 +312,7 @@ STAGES: tuple[Stage, ...] = (
         lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
     ),
     Stage(
-        "evaluate", 5, ("data", "items", "users", "fit", "train", "score", "score-base", "baselines"), ("report.html",),
+        "evaluate", 5, ("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"), ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         _evaluate_config, _evaluate_sources, _run_evaluate, spared=_served,
     ),

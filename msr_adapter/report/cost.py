@@ -5,10 +5,10 @@ from typing import Any
 
 _STAGES = {
     "data": "Build data",
-    "forecast": "Length forecast",
+    "lengths": "Length estimate",
     "items": "Item summaries",
     "users": "User summaries",
-    "fit": "Shortened preferences",
+    "truncate": "Truncated user summaries",
     "dataset": "Training rows",
     "train": "Training",
     "score": "Scores, trained",

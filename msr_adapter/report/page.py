@@ -117,8 +117,8 @@ def _numbers(
     context: ReportContext,
 ) -> dict[str, Any]:
     """Return the template's variables about all users together."""
-    audit, forecast = _read_audit(data_dir / "audit.json"), context.manifests.get("forecast", {}).get("summary") or {}
-    found = [*(audit or {}).get("findings", []), *forecast.get("findings", []), *metrics["findings"]]
+    audit, lengths = _read_audit(data_dir / "audit.json"), context.manifests.get("lengths", {}).get("summary") or {}
+    found = [*(audit or {}).get("findings", []), *lengths.get("findings", []), *metrics["findings"]]
     found += [*training_findings(_trained(context)), *summaries.summary_findings(context.manifests)]
     cuts = metrics.get("slices") or []
     return {
@@ -133,7 +133,7 @@ def _numbers(
         "smallest": sections.smallest_line(metrics),
         "findings": sections.findings(found),
         "shortcuts": shortcut_rows(audit or {}),
-        "worth": worth_facts(audit or {}, forecast),
+        "worth": worth_facts(audit or {}, lengths),
         "counts": sections.flatten({key: value for key, value in (audit or {}).items() if key != "findings"}),
         "audited": audit is not None,
         "plots": figures.result_figures(metrics, models, held_out),

@@ -1,6 +1,6 @@
 """How long the rows will be, said before a summary is written or a model is loaded.
 
-`forecast.json`::
+`lengths.json`::
 
     {"cutoff_len", "tokens": how they were counted, "items_looked_at", "overhead",
      "text": {"median", "max"}, "image": {"median", "max"} or null where unknown, "preference": {"median", "max"},
@@ -43,7 +43,7 @@ def estimate_lengths(
     out: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Write ``out/forecast.json``; say how long rows will be, and what to change when they will be too long."""
+    """Write ``out/lengths.json``; say how long rows will be, and what to change when they will be too long."""
     count, how = token_counter(train.model)
     items, drawn = _items(data_dir, seed)
     texts = _text_tokens(items, prompts, count, train.images)
@@ -58,7 +58,7 @@ def estimate_lengths(
         "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),
     }  # fmt: skip
     found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
-    write_json(out / "forecast.json", found)
+    write_json(out / "lengths.json", found)
     _tell(found, reporter)
     return found
 

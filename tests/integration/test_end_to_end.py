@@ -114,7 +114,7 @@ def test_stage_commands_stop_where_they_say(tmp_path: Path) -> None:
     pipeline = write_small_pipeline(tmp_path)
     built = msr_json("build-data", pipeline, "--run-dir", tmp_path / "run", "--set", "summarize.items.mode=none",
                      "--set", "summarize.users.mode=none")  # fmt: skip
-    assert [stage["name"] for stage in built["stages"]] == ["data", "forecast", "items", "users", "dataset"]
+    assert [stage["name"] for stage in built["stages"]] == ["data", "lengths", "items", "users", "dataset"]
     assert (tmp_path / "run" / "dataset" / "dataset_info.json").is_file()
     assert not (tmp_path / "run" / "train").exists()
 
@@ -156,7 +156,7 @@ def test_dpo_goes_on_from_the_finished_run_on_the_same_candidates(finished: Path
     pipeline.write_text(SMALL_DPO)
     result = msr_json("run", pipeline, "--run-dir", run)
     states = {stage["name"]: stage["state"] for stage in result["stages"]}
-    taken_over = {"data", "forecast", "items", "users"}
+    taken_over = {"data", "lengths", "items", "users"}
     assert {name for name, state in states.items() if state == "up to date"} == taken_over
     assert json.loads((run / "train" / "origin.json").read_text())["full"] == str(finished / "train" / "model")
     before, after, base = (

@@ -39,7 +39,7 @@ TAIL = """
 - **picture**: the tokens that one takes of the context. Where they follow from the size, `image_max_pixels` is the
   budget; where their number is fixed, it saves reading time alone. LLaVA-NeXT shows a picture whole and again in tiles:
   at the default budget a square one takes 2,928 tokens, with `image_max_pixels: 112896` (336 x 336) 1,176, and a shape
-  unlike any tiling up to 1,944. Give it a `train.cutoff_len` of 4096; the forecast says what the rows need.
+  unlike any tiling up to 1,944. Give it a `train.cutoff_len` of 4096; the length estimate says what the rows need.
 - **LoRA** (`train.lora.target: all`): every linear layer of the language model gets an adapter, in every family; the
   vision tower and the projector stay as they are.
 - **dtype**: `bfloat16` for all of them on a GPU.

@@ -20,7 +20,7 @@ from msr_adapter.report.sections import findings, flatten
 from msr_adapter.report.training import read_history
 from msr_adapter.report.user_sample import pick
 from msr_adapter.report.user_texts import clip
-from tests.support.judged_run import FORECAST, STATISTICS, Run, make_run
+from tests.support.judged_run import LENGTHS, STATISTICS, Run, make_run
 
 _LOADS = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -222,7 +222,7 @@ def test_what_the_data_is_worth_by_hand() -> None:
         {"label": "How often training took the item", "auc": "0.790", "gauc": "0.780"},
         {"label": "Words shared with the titles of the history", "auc": "0.650", "gauc": "0.640"},
     ]
-    assert worth_facts(audit, FORECAST) == [
+    assert worth_facts(audit, LENGTHS) == [
         ("Kept", "3,400 interactions, 1,200 users, 60 items (density 4.72%)"),
         ("Interactions per user", "2 (5 to 95 %: 1 to 9)"),
         ("Interactions per item", "1"),

@@ -121,7 +121,7 @@ def test_every_stage_has_a_name_and_its_place_in_the_table() -> None:
     shown = [row["stage"] for row in cost_rows({name: {} for name in reversed(names)})][:-1]
     assert len(shown) == len(set(shown)) == len(names)
     assert not set(shown) & set(names)
-    assert shown[names.index("fit")] == "Shortened preferences"
+    assert shown[names.index("truncate")] == "Truncated user summaries"
 
 
 @pytest.mark.parametrize(

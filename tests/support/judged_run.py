@@ -42,7 +42,7 @@ STATISTICS = {
     "labels": {"train": {"positives": 10, "negatives": 40}},
 }  # fmt: skip
 """What the audit measured, in its layout."""
-FORECAST = {
+LENGTHS = {
     "cutoff_len": 512,
     "row": {"median": 190.0, "max": 1030},
     "findings": [{"severity": "error", "topic": "row-length", "text": "Rows may have up to 1,030 tokens."}],
@@ -104,7 +104,7 @@ class Run:
             manifests={
                 "train": {"stage": "train", "summary": TRAINED, "seconds": 125.0, "peak_bytes": 2**29},
                 "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
-                "forecast": {"stage": "forecast", "summary": FORECAST},
+                "lengths": {"stage": "lengths", "summary": LENGTHS},
             },
             history=self.root / "trainer_log.jsonl",
             items_dir=self.root / "items",

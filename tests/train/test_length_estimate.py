@@ -35,7 +35,7 @@ def told(
 ) -> dict[str, Any]:
     made = write_upstream(folder / "stages")
     found = estimate_lengths(train_config(**train), summaries or summarize(), made.data, Prompts(), 0, folder, reporter)
-    assert json.loads((folder / "forecast.json").read_text()) == found
+    assert json.loads((folder / "lengths.json").read_text()) == found
     return found
 
 

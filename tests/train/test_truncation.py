@@ -224,17 +224,17 @@ def test_a_run_trains_and_scores_the_shortened_texts(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Context, "backend", lambda *_: nullcontext(backend))
     loaded = load_pipeline(str(tmp_path / "short.yaml"), (), folder)
     result = run(loaded, ("dataset", "score-base"), reporter=QUIET)
-    fitted = {stage.name: stage.summary for stage in result.stages}["fit"]
+    fitted = {stage.name: stage.summary for stage in result.stages}["truncate"]
     assert fitted["longest_row"] > 165
     assert min(fitted["shortened_by_split"].values()) > 0
     assert look_deep(loaded, plan(loaded), QUIET)["longest_row"] <= 165
     shown, whole = (
         {row.prompt for row in CandidateRows(folder / "data", folder / stage, Prompts(), "test", images=True)}
-        for stage in ("fit", "users")
+        for stage in ("truncate", "users")
     )
     assert backend.prompts == shown != whole
     again = load_pipeline(str(tmp_path / "short.yaml"), ("train.too_long=error",), folder)
-    assert "fit" not in plan(again)
+    assert "truncate" not in plan(again)
     assert plan(again)["dataset"] != "up to date"
     with pytest.raises(UserError, match="Run `msr build-data` first"):
         look_deep(again, plan(again), QUIET)

@@ -199,8 +199,8 @@ def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch:
     folder = RunFolder(loaded.run_dir)
     texts = schema.read_table(folder.stage("users") / "users.parquet", schema.USER_SUMMARIES).to_pylist()
     short = pa.Table.from_pylist([{**row, "summary": "SHORT"} for row in texts], schema.USER_SUMMARIES)
-    (folder.root / "fit").mkdir()
-    schema.write_table(short, schema.USER_SUMMARIES, folder.stage("fit") / "users.parquet")
+    (folder.root / "truncate").mkdir()
+    schema.write_table(short, schema.USER_SUMMARIES, folder.stage("truncate") / "users.parquet")
     prompts: list[str] = []
 
     def complete(requests: Any) -> list[Any]:

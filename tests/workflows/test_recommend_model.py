@@ -127,7 +127,7 @@ def test_scores_are_those_of_a_plain_forward_pass(tmp_path: Path, monkeypatch: p
     (tmp_path / "covers").mkdir()
     for number, item in enumerate("acegij"):
         Image.new("RGB", (60 + 10 * number, 80), (40 * number, 90, 200)).save(tmp_path / "covers" / f"{item}.png")
-    replaced = {"train": finish_training, "forecast": nothing, "dataset": nothing}
+    replaced = {"train": finish_training, "lengths": nothing, "dataset": nothing}
     stages = tuple(replace(stage, run=replaced.get(stage.name, stage.run)) for stage in STAGES)
     monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
     sets = ("evaluate.protocol.negatives=3", "train.negatives=1")

@@ -65,7 +65,7 @@ class Preferences:
         """Folder with the USER_SUMMARIES that a shard's prompts show: shortened like those of the training rows."""
         if self._context.pipeline.train.too_long != "shorten":
             return self.users_dir(group)
-        out = shard / "fit"
+        out = shard / "truncate"
         if not (out / "users.parquet").exists():
             out.mkdir(exist_ok=True)
             self._encoder = self._encoder or Encoder(self._context.pipeline.train.model)

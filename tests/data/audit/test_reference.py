@@ -46,7 +46,7 @@ other users tell what was going to be liked.
 **Nearly equal titles** have sets of words with a Jaccard similarity of {JACCARD} or more. They are found by
 MinHash among the {NEAR_ITEMS:,} most popular distinct titles.
 
-**The forecast of the rows' length** (`forecast/forecast.json`, said right after the audit and before a summary is
+**The estimate of the row lengths** (`lengths/lengths.json`, said right after the audit and before a summary is
 written) adds up the prompt's text with the title, the picture and the longest preference that `max_new_tokens` allows,
 counted by the model's tokenizer where its file is on this machine, and warns when rows can be longer than
 `train.cutoff_len`. Before training, every row is measured.
