@@ -1,12 +1,16 @@
-"""Small vectorised steps over sorted arrays and ranges of rows; none of them loops over users."""
+"""Names of NumPy array types; small vectorised steps over sorted arrays and ranges of rows, none a loop over users."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Labels = NDArray[np.int8]  # 1 for a positive, 0 for a negative; or the number of a split
+Rows = Integers  # row numbers of a table, or offsets into it
+Codes = NDArray[np.integer]  # numbers that stand for ids (users, items); int32 where memory counts
 
 
 def ranges(start: NDArray[np.integer], length: NDArray[np.integer]) -> Rows:

@@ -8,16 +8,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from msr_adapter import schema
+from msr_adapter.arrays import Codes
 from msr_adapter.config.schema import AnswersConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.prompts import Prompts
 from msr_adapter.prompts.vectorized import PromptTable
-
-Codes = NDArray[np.integer]
 
 ANSWERS = AnswersConfig().trained
 """What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import first_at_least, user_blocks
-from msr_adapter.data.log import Log, Mask, Rows, degree
+from msr_adapter.arrays import Mask, Rows, first_at_least, user_blocks
+from msr_adapter.data.log import Log, degree
 
 POPULAR_ITEMS = 6
 """Items per user under `most-popular-last`, as in the published MicroLens code: 5 of history and the target."""

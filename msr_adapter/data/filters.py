@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Codes, Corpus, Log, Mask, Rows, degree
+from msr_adapter.data.log import Corpus, Log, degree
 from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem, UserError
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.errors import Problem
 from msr_adapter.synthetic import SyntheticDataset
@@ -37,9 +38,6 @@ def part_problems(interactions: pl.LazyFrame) -> list[Problem]:
 
 # The log inside the stage: frames of strings as read, then integer codes sorted by user and time.
 
-Codes = NDArray[np.int32]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 _BATCH = 1 << 20
 """Rows read at a time."""

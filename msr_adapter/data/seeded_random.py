@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_adapter.arrays import Integers
+
 Bits = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -39,11 +41,11 @@ def stream(keys: Bits, counter: NDArray[np.integer]) -> Bits:
     return mix(keys + (counter.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
 
 
-def below(bits: Bits, bound: NDArray[np.integer] | int) -> NDArray[np.int64]:
+def below(bits: Bits, bound: NDArray[np.integer] | int) -> Integers:
     """Map bits to integers in [0, bound), ``bound`` < 2**32; the bias is below bound / 2**32."""
     return (((bits >> np.uint64(32)) * np.asarray(bound).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
-def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> NDArray[np.int64]:
+def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> Integers:
     """Return a seeded permutation of ``ids`` (given sorted and distinct)."""
     return np.argsort(keyed(hash_ids(ids), seed, purpose), kind="stable")

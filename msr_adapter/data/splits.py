@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msr_adapter.arrays import first_at_least, ranges, user_blocks
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import View, view_of
-from msr_adapter.data.log import Codes, Log, Mask, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem
 from msr_adapter.heuristics import has_clock
@@ -32,7 +31,7 @@ _BLOCK = 2**22
 class Examples:
     """One row per (user, target), sorted by split, user, time; the number of a row is its example_id."""
 
-    split: NDArray[np.int8]
+    split: Labels
     """Index into `SPLITS`."""
     user: Codes
     target: Rows
@@ -97,7 +96,7 @@ def user_parts(log: Log, split: SplitConfig, seed: int) -> Rows:
     return codes
 
 
-def parts_of(log: Log) -> NDArray[np.int8]:
+def parts_of(log: Log) -> Labels:
     """Return each row's split code as the source says; a log without them is a bug (`columns.check_split_column`)."""
     assert log.part is not None, "the source says no split"
     return log.part
@@ -158,7 +157,7 @@ def _moments(split: SplitConfig) -> tuple[int, int, int]:
 
 def _cut(
     log: Log, split: SplitConfig, code: int, view: View, offset: int, users: Rows, place: Rows
-) -> tuple[NDArray[np.int8], Codes, Rows, Rows, Rows]:
+) -> tuple[Labels, Codes, Rows, Rows, Rows]:
     """Return (split code, user, target row, start, end) of the targets that have enough history before them."""
     first = view.first[users]
     there: Mask = place >= first

@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from msr_adapter import schema
+from msr_adapter.arrays import Mask, Rows
 from msr_adapter.data.images.store import Stored
-from msr_adapter.data.log import Log, Mask, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.splits import SPLITS, Examples
 from msr_adapter.synthetic import SyntheticDataset

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from msr_adapter.arrays import Codes
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods, draw_image, sample_goods
-from msr_adapter.synthetic.vocabulary import Codes
 
 NO_COVER = "No cover."
 _BARE_SHARE = 0.05

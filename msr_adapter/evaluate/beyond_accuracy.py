@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.baselines.training_log import item_codes, read_items
 from msr_adapter.evaluate.candidates import HeldOut, flat
@@ -36,7 +36,7 @@ def calibration(protocol: ProtocolConfig, held_out: HeldOut, tables: Mapping[str
 
 
 def beyond_accuracy(
-    protocol: ProtocolConfig, held_out: HeldOut, scores: Mapping[str, npt.NDArray[np.float64]], data_dir: Path
+    protocol: ProtocolConfig, held_out: HeldOut, scores: Mapping[str, Floats], data_dir: Path
 ) -> dict[str, dict[str, float]]:
     """Return model -> ``coverage@k`` .. ``novelty@k`` of the protocol, over the whole catalogue of ``data_dir``."""
     wanted = [name for name in _EXPOSURE if name in protocol.metrics]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.arrays import Integers, Labels
 from msr_adapter.errors import StageError
 from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, read_table
 
@@ -17,11 +17,11 @@ from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, 
 class HeldOut:
     """Candidates of the test split: n rows, grouped by example; one example is one user."""
 
-    example_ids: npt.NDArray[np.int64]
+    example_ids: Integers
     """(users,), ascending."""
     user_ids: pa.Array
     """(users,)"""
-    offsets: npt.NDArray[np.int64]
+    offsets: Integers
     """(users + 1,): the rows of each example."""
     table: pa.Table
     """CANDIDATES of the test split (n rows)."""
@@ -29,7 +29,7 @@ class HeldOut:
     """That of the rows (`schema.candidates_digest`)."""
 
     @property
-    def labels(self) -> npt.NDArray[np.int8]:
+    def labels(self) -> Labels:
         """1 = the target (n,)."""
         return np.asarray(self.table["label"].to_numpy(), dtype=np.int8)
 

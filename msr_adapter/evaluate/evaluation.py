@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
@@ -105,11 +106,9 @@ def _all_scores(
     held_out: HeldOut,
     tables: Mapping[str, pa.Table],
     fitted_dir: Path | None,
-) -> dict[str, judging.Floats]:
+) -> dict[str, Floats]:
     """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
-    scores: dict[str, judging.Floats | None] = {
-        name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()
-    }
+    scores: dict[str, Floats | None] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
     if fitted_dir is not None:
         scores |= {name: read_fitted(name, held_out, fitted_dir) for name in FITTED if name in baselines}
     scores |= {name: score(held_out, data_dir, seed) for name, score in SIMPLE.items() if name in baselines}

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.arrays import Floats
 from msr_adapter.evaluate.candidates import flat
-from msr_adapter.evaluate.judging import Floats
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.files import atomic_path
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut
@@ -19,8 +19,6 @@ from msr_adapter.metrics import (
     smallest_difference,
     standard_errors,
 )
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

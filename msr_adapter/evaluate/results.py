@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Floats
 from msr_adapter.schema import CANDIDATES, candidates_digest
 
 _AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"

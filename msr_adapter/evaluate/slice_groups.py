@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SliceTablesConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.training_log import item_codes
@@ -39,7 +40,7 @@ class Slice:
     name: str
     values: tuple[str, ...]
     """Names of the groups, in order."""
-    group: npt.NDArray[np.int64]
+    group: Integers
     """Each user's index into ``values`` (users,)."""
 
 
@@ -47,18 +48,18 @@ class Slice:
 class UserFacts:
     """What slices are cut by: one row per test user; the target is the first positive where there are several."""
 
-    history: npt.NDArray[np.int64]
+    history: Integers
     """Items in the history that models see (users,)."""
-    time: npt.NDArray[np.int64]
+    time: Integers
     """The target's (users,)."""
-    target: npt.NDArray[np.int64]
+    target: Integers
     """Row of ITEMS (users,)."""
     items: pa.Table
     """ITEMS."""
     user_ids: pa.Array
 
     @property
-    def popularity(self) -> npt.NDArray[np.int64]:
+    def popularity(self) -> Integers:
         """Training interactions of every item (items,)."""
         return np.asarray(self.items["popularity"].to_numpy())
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Floats, Integers
 from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Floats, primary_metric
+from msr_adapter.evaluate.judging import primary_metric
 from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts, table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
 
@@ -52,7 +52,7 @@ def sliced_metrics(protocol: ProtocolConfig) -> tuple[tuple[str, ...], tuple[int
 
 def _judge(
     protocol: ProtocolConfig, metrics: Sequence[str], depths: Sequence[int], held_out: HeldOut,
-    users: npt.NDArray[np.int64], scores: Mapping[str, Floats], seed: int,
+    users: Integers, scores: Mapping[str, Floats], seed: int,
 ) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
     """Return model -> metric -> mean, low, high over ``users`` (rows of the held-out users) alone."""
     starts, sizes = held_out.offsets[users], np.diff(held_out.offsets)[users]

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from rich import box
 from rich.table import Table
 
+from msr_adapter.arrays import Floats
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Judged, label
 from msr_adapter.schema import CANDIDATES
@@ -51,7 +51,7 @@ def _rows(held_out: HeldOut, name: str, judged: Judged, schema: pa.Schema) -> pa
     return pa.table(columns, schema=schema)
 
 
-def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, npt.NDArray[np.float64]]) -> pa.Table:
+def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, Floats]) -> pa.Table:
     """Return the candidates with what every model ranks them by: example_id, item_id, label, one column per model.
 
     Metrics, comparisons and exports can be made again from it alone.

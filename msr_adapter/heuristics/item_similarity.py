@@ -3,9 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Codes = NDArray[np.integer[Any]]
+from msr_adapter.arrays import Codes
 
 NEIGHBOURS = 200
 """Nearest items that an item keeps."""

@@ -1,14 +1,8 @@
 """Shortcuts that need the log alone: how often an item was taken, and how lately."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Codes = NDArray[np.integer[Any]]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+from msr_adapter.arrays import Codes, Floats, Mask, Rows
 
 _CLOCK_FROM = 10**11
 """Milliseconds from 1970 to March 1973. Nearer to 1970, times are positions or row numbers: no log is that old."""

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from msr_adapter.arrays import Codes, Floats, Rows
 
 # Scripts that do not put blanks between words are taken sign by sign.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -55,7 +52,6 @@ def split_words(titles: pl.Series) -> pl.Series:
 
 # The shortcut that reads: how much a candidate's title repeats the titles of the history.
 
-Codes = NDArray[np.integer[Any]]
 
 _CHUNK_WORDS = 2**17
 """Words per chunk of examples: sets the memory (about 50 bytes each), never the scores."""

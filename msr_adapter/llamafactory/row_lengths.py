@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import model_file, of_template
@@ -24,7 +24,7 @@ from msr_adapter.llamafactory.trainer_entrypoint import die_with
 Count = Callable[[str], int]
 
 _ROLES = 24
-"""Tokens of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
+"""Integers of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
 _SYSTEM = "You are a helpful assistant."
 _BYTES_PER_TOKEN = 3
 """UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
@@ -85,7 +85,6 @@ def _squares(model: ModelConfig) -> tuple[int, float, float] | None:
 
 # The exact length of training rows through the trained template: in parallel, every distinct image processed once.
 
-Tokens = NDArray[np.int64]
 
 UNREADABLE = -1
 """Stands for the length of a row whose image cannot be read."""
@@ -129,7 +128,7 @@ class Measurer:
                     self._expansions[path] = known.setdefault(expansion, expansion)
             advance(len(paths))
 
-    def lengths(self, rows: Iterable[MeasureRequest]) -> Iterator[Tokens]:
+    def lengths(self, rows: Iterable[MeasureRequest]) -> Iterator[Integers]:
         """Yield the lengths of ``rows`` in their order, some at a time; images that are not learned are processed.
 
         A row's length is that of prompt, longest answer and end of sequence, before any cut. Rows with an image that
@@ -205,7 +204,7 @@ def _expand(encoder: Encoder, paths: Sequence[Path]) -> list[tuple[str, str]]:
     return [("" if fault else encoder.expansion(path), fault) for path, fault in zip(paths, faults, strict=True)]
 
 
-def _measure(encoder: Encoder, part: _Part) -> Tokens:
+def _measure(encoder: Encoder, part: _Part) -> Integers:
     encoder.remember(part.expansions)
     return np.array([_length(encoder, row, part.expansions) for row in part.rows], dtype=np.int64)
 

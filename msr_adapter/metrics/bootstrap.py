@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Floats, Integers
 from msr_adapter.metrics.catalogue import GroupMetrics
-from msr_adapter.metrics.groups import Floats, Integers
 from msr_adapter.metrics.pooled_auc import PooledResampler, available_threads
 
 _CHUNK_COUNTS = 2**22
@@ -56,7 +55,7 @@ def _pooled(resampler: PooledResampler, weights: Integers, workers: int) -> Floa
         return np.concatenate(list(pool.map(resampler.auc, shares)))
 
 
-def percentile_interval(draws: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+def percentile_interval(draws: Floats, level: float) -> tuple[float, float]:
     """Return the central ``level`` (0.95 = 95%) of the resampled values as (low, high)."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.metrics.groups import CHUNK_SCORES, Floats, Integers
+from msr_adapter.arrays import Floats, Integers
+from msr_adapter.metrics.groups import CHUNK_SCORES
 
 BINS = 10
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from msr_adapter.arrays import Floats, Integers, Mask
 from msr_adapter.metrics import ranking, ties
-from msr_adapter.metrics.groups import Floats, Groups, Integers, count_above, make_groups
+from msr_adapter.metrics.groups import Groups, count_above, make_groups
 from msr_adapter.metrics.pooled_auc import pooled_auc
 from msr_adapter.metrics.ties import TieBlocks, tie_blocks
 
@@ -57,7 +58,7 @@ class GroupMetrics:
         return ranking.expected_rank(self.greater, self.equal) if self.blocks is None else ties.first_rank(self.blocks)
 
     @property
-    def tied(self) -> npt.NDArray[np.bool_]:
+    def tied(self) -> Mask:
         """Whether a positive of the user ties with a negative (users,)."""
         if self.blocks is None:
             return self.equal > 0

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.metrics.groups import Floats, Integers, Scores, chunks
+from msr_adapter.arrays import Floats, Integers
+from msr_adapter.metrics.groups import Scores, chunks
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from msr_adapter.arrays import Integers
+
 Scores = npt.NDArray[np.floating[Any]]
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 CHUNK_SCORES = 2**16
 """Scores per chunk: the temporaries of a chunk stay in the processor's cache."""

@@ -9,8 +9,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from msr_adapter.arrays import Floats
 from msr_adapter.metrics.catalogue import GroupMetrics
-from msr_adapter.metrics.groups import Floats
 from msr_adapter.metrics.pooled_auc import pooled_auc_per_user
 
 ALPHA, POWER = 0.05, 0.8
@@ -27,7 +27,7 @@ def paired_values(result: GroupMetrics) -> dict[str, Floats]:
     return {name: values[name] for name in result.names}
 
 
-def sign_flip_test(differences: npt.NDArray[np.float64], samples: int, seed: int) -> Floats:
+def sign_flip_test(differences: Floats, samples: int, seed: int) -> Floats:
     """Return two-sided p-values (metrics,) of paired ``differences`` (users, metrics) whose mean should be zero.
 
     Were the two scorers alike, each user's difference could as well have the other sign (Fisher, 1935). With up to 12

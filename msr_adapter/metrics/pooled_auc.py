@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from msr_adapter.metrics.groups import Floats, Groups, Integers, Scores
+from msr_adapter.arrays import Floats, Integers
+from msr_adapter.metrics.groups import Groups, Scores
 
 _CELLS = 2.0**32 - 2.0**10
 _SPANS = (1e-200, 1e200)
@@ -157,13 +158,13 @@ class PooledResampler:
         self._owner: Integers = np.repeat(np.arange(groups.users), groups.sizes)[order]
         self._owners, self._sizes, self._counts = groups.owners, groups.sizes, groups.counts
 
-    def auc(self, weights: Iterable[npt.NDArray[np.int64]]) -> Floats:
+    def auc(self, weights: Iterable[Integers]) -> Floats:
         """Return the AUC of each array of weights (users,); buffers of two int64 per score are reused."""
         prefix = np.zeros(len(self._owner) + 1, np.int64)
         gathered = np.empty(len(self._owner), np.int64)
         return np.array([self._one(weight, gathered, prefix) for weight in weights])
 
-    def _one(self, weight: npt.NDArray[np.int64], gathered: Integers, prefix: Integers) -> float:
+    def _one(self, weight: Integers, gathered: Integers, prefix: Integers) -> float:
         np.take(weight, self._owner, out=gathered, mode="clip")
         np.cumsum(gathered, out=prefix[1:])
         twice = int(np.dot(weight[self._owners], prefix[self._below] + prefix[self._up_to]))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from msr_adapter.metrics.groups import Floats, Integers
+from msr_adapter.arrays import Floats, Integers
 
 
 def expected_rank(greater: Integers, equal: Integers) -> Floats:

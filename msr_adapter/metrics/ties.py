@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.metrics.groups import Floats, Groups, Integers, chunks
+from msr_adapter.arrays import Floats, Integers
+from msr_adapter.metrics.groups import Groups, chunks
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Codes, Mask
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
@@ -15,7 +15,6 @@ from msr_adapter.prompts.template_parts import Part, cut, pieces
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
 
 Value = TypeVar("Value")
-Codes = NDArray[np.integer]
 Quote = Callable[[str], str]
 """Escapes text; works character by character, so that joined escapes are the escape of what is joined."""
 Pattern = Sequence[str]
@@ -80,7 +79,7 @@ class PromptTable:
         prompts: Prompts,
         preferences: pl.Series,
         titles: pl.Series,
-        images: NDArray[np.bool_],
+        images: Mask,
         quote: Quote | None = None,
     ) -> None:
         """Render whatever depends on a user or an item alone; with ``quote``, prompts come escaped.

@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 from jinja2 import nodes
 
+from msr_adapter.arrays import Codes
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.template_parts import is_plain
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
-from msr_adapter.prompts.vectorized import Codes, Pattern, by_value, fill, split_at_marks
+from msr_adapter.prompts.vectorized import Pattern, by_value, fill, split_at_marks
 
 _NAME = "history"
 _FIELDS = ("title", "summary")

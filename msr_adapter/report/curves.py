@@ -8,10 +8,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.judging import Judged, label
 from msr_adapter.report.plots import COLOR, Draw, Look
 
-Floats = npt.NDArray[np.float64]
 Looks = Mapping[str, Look]
 
 _CUTS = 100
@@ -58,7 +58,7 @@ def hit_rate_curve(models: Mapping[str, Judged], looks: Looks) -> Draw:
     return draw
 
 
-def roc_curve(models: Mapping[str, Judged], labels: npt.NDArray[np.int8], looks: Looks) -> Draw:
+def roc_curve(models: Mapping[str, Judged], labels: Labels, looks: Looks) -> Draw:
     """True against false positive rate of every model, candidates of all users pooled."""
 
     def draw(axes: Axes) -> None:
@@ -71,7 +71,7 @@ def roc_curve(models: Mapping[str, Judged], labels: npt.NDArray[np.int8], looks:
     return draw
 
 
-def roc_points(scores: Floats, labels: npt.NDArray[np.int8]) -> tuple[Floats, Floats]:
+def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
     """Return false and true positive rates (points,) from (0, 0) to (1, 1), the curve's own at up to `_CUTS` scores.
 
     A cut is a positive's score; the curve runs straight from what lies above it to what lies at or above it, so that
@@ -98,7 +98,7 @@ def _line(axes: Axes, x: npt.NDArray[Any], y: Floats, name: str, looks: Looks) -
     axes.plot(x, y, color=COLOR[look.variable], linestyle=look.dash, linewidth=width, label=name)
 
 
-def score_distribution(scores: Floats, labels: npt.NDArray[np.int8]) -> Draw:
+def score_distribution(scores: Floats, labels: Labels) -> Draw:
     """Densities of the trained model's log-odds of Yes for true items and for negatives."""
 
     def draw(axes: Axes) -> None:

@@ -21,12 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Floats, Integers
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.thumbnails import Thumbnails
-from msr_adapter.report.user_sample import Integers, Ranking
+from msr_adapter.report.user_sample import Ranking
 from msr_adapter.report.user_texts import Readings, clip
 
 
@@ -51,7 +51,7 @@ def pack(
     kinds: Mapping[int, str],
     models: Mapping[str, GroupMetrics],
     held_out: HeldOut,
-    probabilities: npt.NDArray[np.float64],
+    probabilities: Floats,
     readings: Readings,
 ) -> tuple[str, list[str]]:
     """Return the data text, and the item ids in its order. ``models`` begins with the one that ranks."""
@@ -131,5 +131,5 @@ def _steps(examples: Sequence[int], readings: Readings) -> dict[str, Any]:
     return {"texts": list(texts), "steps": columns}
 
 
-def _rounded(ranks: npt.NDArray[np.float64]) -> list[float]:
+def _rounded(ranks: Floats) -> list[float]:
     return [int(rank) if rank == int(rank) else round(float(rank), 2) for rank in ranks]

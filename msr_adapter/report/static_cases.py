@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Floats
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.user_sample import Ranking
@@ -64,7 +64,7 @@ def make_cases(
     ranking: Ranking,
     result: GroupMetrics,
     held_out: HeldOut,
-    probabilities: npt.NDArray[np.float64],
+    probabilities: Floats,
     readings: Readings,
 ) -> list[Case]:
     """Return the ``chosen`` (kind, user index), all of them in ``ranking``, with everything the page shows of them."""
@@ -80,7 +80,7 @@ def make_cases(
 
 
 def _candidates(
-    user: int, ranking: Ranking, held_out: HeldOut, probabilities: npt.NDArray[np.float64], readings: Readings
+    user: int, ranking: Ranking, held_out: HeldOut, probabilities: Floats, readings: Readings
 ) -> list[CandidateView]:
     place = int(np.searchsorted(ranking.users, user))
     end = int(ranking.counts[: place + 1].sum())

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from msr_adapter.arrays import Integers
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.user_texts import Readings
-
-Integers = npt.NDArray[np.int64]
 
 SHOWN_CANDIDATES = 30
 """Candidates shown of a user, beside the true items."""

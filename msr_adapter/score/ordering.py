@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from msr_adapter.candidate_rows import CandidateRow, CandidateRows, Codes
+from msr_adapter.arrays import Codes
+from msr_adapter.candidate_rows import CandidateRow, CandidateRows
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 
 Leading = Literal["users", "items"]

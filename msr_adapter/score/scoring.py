@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from msr_adapter import schema
+from msr_adapter.arrays import Floats
 from msr_adapter.candidate_rows import CandidateRow, CandidateRows, ask, candidate_blocks, count_rows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
@@ -123,7 +124,7 @@ class BlockScorer:
         return [ask(row, self._train.answers, self._backend.identity) for row in rows]
 
 
-def _refuse(missing: int, logprobs: NDArray[np.float64]) -> None:
+def _refuse(missing: int, logprobs: Floats) -> None:
     if missing:
         raise StageError(f"{missing} of {len(logprobs)} candidates were not answered", "the backend is at fault")
     if sick := int((~np.isfinite(logprobs)).any(axis=1).sum()):

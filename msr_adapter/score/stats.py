@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Floats, Integers, Rows
 from msr_adapter.candidate_rows import ANSWERS, CandidateRow, CandidateRows
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.request import Remote, Request
 from msr_adapter.progress import Reporter
-
-Floats = NDArray[np.float64]
 
 _LEAST_MASS = 0.1
 _EVEN = 0.5
@@ -33,7 +31,7 @@ class Counts:
     longest_prompt: int = 0
     prompts_over_cutoff: int = 0
 
-    def add(self, examples: int, mass: Floats, lengths: NDArray[np.int64], cutoff_len: int) -> None:
+    def add(self, examples: int, mass: Floats, lengths: Integers, cutoff_len: int) -> None:
         """Count a block: the probability of the answers and the tokens of each prompt."""
         self.candidates += len(mass)
         self.examples += examples
@@ -100,7 +98,6 @@ def sharing_line(counts: Mapping[str, Any]) -> str:
 
 # What is to be known of scores that come from a server: whose prompts they answer, and which of them are bounds.
 
-Rows = NDArray[np.int64]
 
 _SAMPLE = 4
 """Prompts with a picture, and as many without one, that are compared."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
+from msr_adapter.arrays import Floats, Mask
 from msr_adapter.candidate_rows import CandidateRows, read_examples
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
@@ -16,8 +16,6 @@ from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentil
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score.scoring import BlockScorer
-
-Floats = npt.NDArray[np.float64]
 
 _LEVEL, _SAMPLES = 0.95, 1000
 _DRAW = 0x5E1EC7
@@ -65,7 +63,7 @@ def nobody(found: str, where: str = "") -> Problem:
     return Problem(where, "train.keep", f"best, but {found}", "checkpoints are judged on validation users", step)
 
 
-def _loss(logit: Floats, mass: Floats, wanted: npt.NDArray[np.bool_]) -> float:
+def _loss(logit: Floats, mass: Floats, wanted: Mask) -> float:
     """Return the mean of -log p(right answer), Yes where ``wanted``; both kinds of rows weigh the same."""
     right = np.where(wanted, logit, -logit)
     each = np.logaddexp(0, -right) - np.log(np.maximum(mass, np.finfo(np.float64).tiny))

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from msr_adapter.arrays import Codes, Floats
 from msr_adapter.synthetic.images import draw_image
-from msr_adapter.synthetic.user_tastes import Floats, Tastes, choose, sample_tastes
-from msr_adapter.synthetic.vocabulary import Codes, Goods, sample_goods
+from msr_adapter.synthetic.user_tastes import Tastes, choose, sample_tastes
+from msr_adapter.synthetic.vocabulary import Goods, sample_goods
 
 _OPENING_MS = 1_704_067_200_000  # 2024-01-01 UTC
 _DAY_MS = 86_400_000

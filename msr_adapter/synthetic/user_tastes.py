@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, Codes, Goods
-
-Floats = npt.NDArray[np.float64]
+from msr_adapter.arrays import Codes, Floats
+from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, Goods
 
 _MOTIF_WEIGHTS = (6.5, 5.5)
 _COLOUR_WEIGHTS = (2.0, 1.5)

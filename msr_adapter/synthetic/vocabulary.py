@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Codes = npt.NDArray[np.int64]
+from msr_adapter.arrays import Codes
 
 MOTIFS = ("star", "moon", "heart", "tree", "house", "boat", "fish", "flower", "cup", "kite")
 COLOURS = ("red", "yellow", "green", "blue", "pink", "brown")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from msr_adapter.candidate_rows import ANSWERS, CandidateRows, Codes
+from msr_adapter.arrays import Codes, Mask
+from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
@@ -133,7 +133,7 @@ def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Gen
     return (sides * order[:, None] + np.arange(sides)).ravel()
 
 
-def _image_early(order: Codes, shown: NDArray[np.bool_], within: int) -> Codes:
+def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     """Put the first row that has an image in front, unless one is among the first ``within`` rows."""
     place = int(np.argmax(shown[order]))
     if place < within:

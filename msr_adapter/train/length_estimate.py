@@ -19,15 +19,13 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
 from msr_adapter.llamafactory.row_lengths import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
-
-Tokens = NDArray[np.int64]
 
 _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
 """Items drawn by seed, items with the longest titles beside them, and histories among the first examples
@@ -72,13 +70,13 @@ def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
     return items.take(pa.array(np.append(drawn, np.setdiff1d(longest, drawn)))), slice(number)
 
 
-def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) -> Tokens:
+def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) -> Integers:
     """Count the prompt of each item without its preference; the placeholder of a picture counts too."""
     rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
     return np.array([count(prompts.recommend("", title, images and image is not None)) for title, image in rows])
 
 
-def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Tokens | None:
+def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Integers | None:
     """Return the tokens of each item's picture, 0 without one; None where the model's way of counting is unknown."""
     paths = items["image"].to_pylist() if train.images else [None] * items.num_rows
     tokens = np.zeros(len(paths), dtype=np.int64)
@@ -97,7 +95,7 @@ def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Tokens
 
 def _preference_tokens(
     summarize: SummarizeConfig, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
-) -> Tokens:
+) -> Integers:
     """Return the most that preferences can have; in mode `none` they are histories, here of titles drawn like items."""
     if summarize.users.mode != "none":
         return np.array([summarize.users.max_new_tokens])
@@ -111,7 +109,7 @@ def _preference_tokens(
                      for history in drawn])  # fmt: skip
 
 
-def _ends(tokens: Tokens) -> dict[str, float]:
+def _ends(tokens: Integers) -> dict[str, float]:
     return {"median": float(np.median(tokens)), "max": int(tokens.max())}
 
 

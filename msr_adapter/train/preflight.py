@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
-from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, Tokens, measuring
+from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring
 from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.train.dataset import Balance, asked_of, tell_balance
@@ -32,7 +33,7 @@ class _Lengths:
     too_long: int = 0
     named: list[str] = field(default_factory=list)
 
-    def add(self, name: str, begin: int, lengths: Tokens, cutoff_len: int) -> None:
+    def add(self, name: str, begin: int, lengths: Integers, cutoff_len: int) -> None:
         """Take in the lengths of the rows from ``begin`` of a data set."""
         self.rows += len(lengths)
         self.tokens += int(lengths[lengths != UNREADABLE].sum())
@@ -102,7 +103,7 @@ def _asked(folder: Path, data_dir: Path, balance: Balance) -> Iterator[MeasureRe
         yield asked_of(row, data_dir)
 
 
-def _measure(name: str, parts: Iterator[Tokens], lengths: _Lengths, cutoff_len: int, advance: Advance) -> None:
+def _measure(name: str, parts: Iterator[Integers], lengths: _Lengths, cutoff_len: int, advance: Advance) -> None:
     begin = 0
     for part in parts:
         lengths.add(name, begin, part, cutoff_len)

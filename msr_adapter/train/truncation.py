@@ -11,7 +11,8 @@ import polars as pl
 import pyarrow as pa
 
 from msr_adapter import schema
-from msr_adapter.candidate_rows import CandidateRows, Codes
+from msr_adapter.arrays import Codes
+from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.encoder import Encoder
@@ -21,7 +22,7 @@ from msr_adapter.prompts import HistoryItem, Prompts, neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
 
 _LEAST_TOKENS = 8
-"""Tokens of a summary that must stay: with less, nothing is said of the user any more."""
+"""Integers of a summary that must stay: with less, nothing is said of the user any more."""
 _MARK = "…"
 _WORD = 40
 """A cut moves back to the last blank within so many characters."""
@@ -132,9 +133,9 @@ class _Example:
     """Its rows within its split."""
     text: Shortened
     before: int
-    """Tokens of its longest prompt as it was."""
+    """Integers of its longest prompt as it was."""
     over: int
-    """Tokens of its longest prompt beyond the limit, now."""
+    """Integers of its longest prompt beyond the limit, now."""
 
 
 def truncate_summaries(

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from msr_adapter.arrays import Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Log, Rows, degree
+from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
 from msr_adapter.data.negatives.pools import Knowledge

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from msr_adapter.arrays import Integers
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ class BatchSizer:
         longest = np.asarray(lengths, np.int64)
         fitting = np.array([self.fitting(size) for size in lengths], np.int64)
         begin = np.zeros(len(longest), np.int64)
-        least: NDArray[np.int64] = np.zeros(len(longest) + 1, np.int64)
+        least: Integers = np.zeros(len(longest) + 1, np.int64)
         for end in range(1, len(longest) + 1):
             starts = np.arange(max(0, end - self.rows), end)
             cost = least[starts] + (end - starts) * longest[starts]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Integers
 from msr_adapter.backends.network import without_adapters
 from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures
 from msr_adapter.generation.request import Image
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     import torch
 
 Inputs = dict[str, Any]
-Tokens = NDArray[np.int64]
 
 
 @dataclass
 class Prompt:
     """An encoded prompt."""
 
-    ids: Tokens
+    ids: Integers
     images: tuple[Image, ...]
-    positions: Tokens = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    positions: Integers = field(default_factory=lambda: np.empty((0, 0), np.int64))
     """(axes, tokens): filled by `Batches.inputs`."""
 
     def __len__(self) -> int:
@@ -33,7 +32,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens ``start`` to ``stop`` of a prompt."""
+    """Integers ``start`` to ``stop`` of a prompt."""
 
     prompt: Prompt
     start: int
@@ -52,7 +51,7 @@ class Batches:
         bare = without_adapters(network)
         holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
         self._rope: Any = getattr(holder, "get_rope_index", None)
-        self._known: dict[tuple[Any, ...], Tokens] = {}
+        self._known: dict[tuple[Any, ...], Integers] = {}
 
     def prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
         """Return a prompt without positions yet."""
@@ -136,7 +135,7 @@ class Batches:
                 begin = end
         return {"pixel_values": ImageFeatures(parts, slices)} if parts else {}
 
-    def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Tokens:
+    def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Integers:
         """Return (axes, tokens of the piece)."""
         prompt = piece.prompt
         if not prompt.positions.size:
@@ -145,7 +144,7 @@ class Batches:
             prompt.positions = self._positions(prompt, found)
         return prompt.positions[:, piece.start : piece.stop]
 
-    def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Tokens:
+    def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Integers:
         """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
         if self._rope is None:
             return np.arange(len(prompt), dtype=np.int64)[None]
@@ -160,7 +159,7 @@ class Batches:
             known = self._known[key] = self._ask_positions(prompt, grids)
         return known[:, : len(prompt)]
 
-    def _ask_positions(self, prompt: Prompt, grids: "list[torch.Tensor]") -> Tokens:
+    def _ask_positions(self, prompt: Prompt, grids: "list[torch.Tensor]") -> Integers:
         import torch
 
         if not grids:
@@ -173,7 +172,7 @@ class Batches:
         return np.concatenate([axes[:1], axes])
 
 
-def _counted(tokens: int) -> Tokens:
+def _counted(tokens: int) -> Integers:
     """Return the positions of words alone, (4, tokens)."""
     return np.tile(np.arange(tokens, dtype=np.int64), (4, 1))
 

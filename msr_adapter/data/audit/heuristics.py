@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from msr_adapter.arrays import Floats
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence, TestLists
 from msr_adapter.data.audit.thresholds import note, severity
 from msr_adapter.heuristics import has_clock, popularity, recency, title_overlap, title_vectors
-from msr_adapter.heuristics.title_overlap import Floats
 from msr_adapter.metrics import evaluate_groups
 
 _SAID = {

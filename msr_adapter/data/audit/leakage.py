@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.data.log import Rows
 from msr_adapter.heuristics import has_clock
 
 _SAMPLED = 2_000_000

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.data.log import Rows, degree
+from msr_adapter.data.log import degree
 from msr_adapter.data.splits import SPLITS
 from msr_adapter.heuristics import has_clock
 

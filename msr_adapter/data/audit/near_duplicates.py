@@ -5,8 +5,8 @@ sorted band: time and memory are O(words x hashes) and O(items) whatever the num
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Floats, Rows
 from msr_adapter.data.seeded_random import hash_ids, mix
 from msr_adapter.heuristics import TitleVectors
 
@@ -15,8 +15,6 @@ JACCARD = 0.8
 
 _BANDS, _DEPTH = 10, 3
 """A pair at Jaccard .8 is met with probability 1 - (1 - .8**3)**10 = .999, one at .5 with .74 and then refused."""
-
-Rows = NDArray[np.int64]
 
 
 def near_pairs(titles: TitleVectors) -> Rows:
@@ -42,7 +40,7 @@ def near_pairs(titles: TitleVectors) -> Rows:
     return pairs[jaccard(titles, pairs) >= JACCARD]
 
 
-def jaccard(titles: TitleVectors, pairs: Rows) -> NDArray[np.float64]:
+def jaccard(titles: TitleVectors, pairs: Rows) -> Floats:
     """Return the Jaccard similarity of the sets of words of each pair (n, 2). O(words log words)."""
     lengths = np.diff(titles.offsets)
     left, right = pairs.T

@@ -6,9 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.images.store import Stored
-from msr_adapter.data.log import Codes, Log, Mask, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.splits import Examples
 from msr_adapter.data.tables import ItemCatalogue

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msr_adapter.data.log import Codes, Rows
+from msr_adapter.arrays import Codes, Labels, Rows
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class Candidates:
 
     example: Rows
     item: Codes
-    label: NDArray[np.int8]
+    label: Labels
 
     def __len__(self) -> int:
         return len(self.item)

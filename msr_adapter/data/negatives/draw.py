@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msr_adapter.arrays import ranges
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
 from msr_adapter.data.audit.report import raise_if_any
-from msr_adapter.data.log import Codes, Log, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.sampler import Slots, fill
@@ -64,7 +63,7 @@ def draw_candidates(draw: Draw, tally: Tally, rows: int = CHUNK) -> Candidates:
     return whole
 
 
-def _parts(split: NDArray[np.int8], sizes: Rows, rows: int) -> Iterator[slice]:
+def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
     """Cut the examples where the split changes and about every ``rows`` candidates."""
     bucket = (np.cumsum(sizes) - sizes) // rows
     cuts = np.flatnonzero((np.diff(bucket) != 0) | (np.diff(split) != 0)) + 1
@@ -98,9 +97,7 @@ def _drawn(lists: _Lists, recipe: ListSpec, touched: SeenItems, tally: Tally) ->
     return _with_positives(lists, slots.chosen, count)
 
 
-def _fill(
-    slots: Slots, wanted: NDArray[np.bool_], lists: _Lists, recipe: ListSpec, kind: str, touched: SeenItems
-) -> None:
+def _fill(slots: Slots, wanted: Mask, lists: _Lists, recipe: ListSpec, kind: str, touched: SeenItems) -> None:
     keys = lists.keys if kind == "uniform" else mix(lists.keys ^ hash_ids([kind]))
     fill(slots, wanted, keys, recipe.pools[kind](lists.user, lists.positive), touched)
 

@@ -15,8 +15,9 @@ import polars as pl
 import pyarrow.compute as pc
 
 from msr_adapter import schema
+from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import LISTED, listed, raise_if_any
-from msr_adapter.data.log import Log, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.spec import ListKeys

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from msr_adapter.arrays import Mask, contains, ranges
+from msr_adapter.arrays import Codes, Floats, Mask, Rows, contains, ranges
 from msr_adapter.config.schema import NegativesConfig
 from msr_adapter.data.audit.report import Audit, raise_if_any
-from msr_adapter.data.log import Codes, Log, Rows
+from msr_adapter.data.log import Log
 from msr_adapter.data.seeded_random import hash_ids, keyed
 from msr_adapter.errors import Problem, UserError
 
@@ -127,7 +127,7 @@ class Pool:
     items: Codes
     low: Rows
     high: Rows
-    cumulative: NDArray[np.float64] | None = None
+    cumulative: Floats | None = None
     """Running sum of the items' weights, for pools that are one and the same for all lists; None = all alike."""
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msr_adapter.arrays import contains, ranges
-from msr_adapter.data.log import Rows
+from msr_adapter.arrays import Floats, Mask, Rows, contains, ranges
 from msr_adapter.data.negatives.pools import Pool, SeenItems
 from msr_adapter.data.seeded_random import Bits, below, stream
 
@@ -33,12 +31,12 @@ class Slots:
     chosen: Rows
     """Item, or -1 while empty. Filled in place."""
 
-    def empty(self, wanted: NDArray[np.bool_]) -> Rows:
+    def empty(self, wanted: Mask) -> Rows:
         """Return the ``wanted`` slots that are empty."""
         return np.flatnonzero(wanted & (self.chosen < 0))
 
 
-def fill(slots: Slots, wanted: NDArray[np.bool_], keys: Bits, pool: Pool, touched: SeenItems) -> None:
+def fill(slots: Slots, wanted: Mask, keys: Bits, pool: Pool, touched: SeenItems) -> None:
     """Fill the ``wanted`` empty slots from the pool; those for which it has too few items stay empty.
 
     A slot's draws depend on the key of its list, its number and the slots of the list filled before, on nothing else.
@@ -111,8 +109,8 @@ def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool,
     slots.chosen[empty[slot]] = item[drawn]
 
 
-def _clocks(bits: Bits, pool: Pool, places: Rows) -> NDArray[np.float64]:
+def _clocks(bits: Bits, pool: Pool, places: Rows) -> Floats:
     assert pool.cumulative is not None
     weight = np.diff(pool.cumulative, prepend=0.0)[places]
-    clocks: NDArray[np.float64] = -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53) / weight
+    clocks: Floats = -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53) / weight
     return clocks

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
 from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
-from msr_adapter.data.log import Codes, Log, Mask, Rows, degree
+from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import Knowledge, PoolOf, make_pools, read_hard_lists
 from msr_adapter.data.negatives.sampler import Slots

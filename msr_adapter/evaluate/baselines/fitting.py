@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import SASRecConfig
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.training_log import Floats, Queries, TrainingLog, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table

@@ -1,6 +1,7 @@
 """Item-based nearest neighbours."""
 
-from msr_adapter.evaluate.baselines.training_log import Floats, Queries, TrainingLog, gather
+from msr_adapter.arrays import Floats
+from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, gather
 from msr_adapter.heuristics.item_similarity import item_similarity
 
 

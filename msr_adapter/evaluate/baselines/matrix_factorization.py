@@ -3,7 +3,8 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from msr_adapter.evaluate.baselines.training_log import Floats, Queries, TrainingLog, gather
+from msr_adapter.arrays import Floats
+from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, gather
 
 FACTORS = 32
 CONFIDENCE = 10.0

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
+from msr_adapter.arrays import Floats, Integers, Mask
 from msr_adapter.config.schema import SASRecConfig
-from msr_adapter.evaluate.baselines.training_log import Codes, Floats, Queries, TrainingLog, gather
+from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, gather
 from msr_adapter.progress import Advance
 
 _HEADS = 1
@@ -90,7 +90,7 @@ def _fitted(log: TrainingLog, longest: int, settings: SASRecConfig, advance: Adv
     return model.fit(Dataset.construct(rows))
 
 
-def _embed(model: Any, queries: Queries, items: int) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+def _embed(model: Any, queries: Queries, items: int) -> tuple[Floats, Floats, Mask]:
     """Return user vectors (users, dim), item vectors (items, dim), and which items the model knows (items,)."""
     known, place = np.zeros(items, dtype=bool), np.zeros(items, np.int64)
     external = model.data_preparator.get_known_item_ids().astype(np.int64)
@@ -106,7 +106,7 @@ def _embed(model: Any, queries: Queries, items: int) -> tuple[Floats, Floats, np
     return users.double().numpy(), towers.double().numpy()[place], known
 
 
-def _sessions(queries: Queries, known: npt.NDArray[np.bool_], place: Codes) -> Codes:
+def _sessions(queries: Queries, known: Mask, place: Integers) -> Integers:
     """Return the known items of each history in the model's numbers, right-aligned, 0 before them: (users, longest)."""
     sessions = np.zeros((queries.users, queries.longest), np.int64)
     for row, (first, last) in enumerate(zip(queries.history_offsets[:-1], queries.history_offsets[1:], strict=True)):

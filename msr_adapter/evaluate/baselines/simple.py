@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import heuristics
+from msr_adapter.arrays import Floats
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.training_log import Floats, item_codes, read_items, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.training_log import item_codes, read_items, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 

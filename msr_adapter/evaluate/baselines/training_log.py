@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.arrays import Floats, Integers
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut, flat
 from msr_adapter.schema import EXAMPLES, INTERACTIONS, ITEMS, read_table
-
-Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
 
 _BLOCK = 2**23
 """Scores of the whole catalogue that are held at a time."""
@@ -25,11 +22,11 @@ _BLOCK = 2**23
 class TrainingLog:
     """The interactions that training may know, in integer codes, by user and oldest first: n rows."""
 
-    user: Codes
+    user: Integers
     """(n,), 0..users-1."""
-    item: Codes
+    item: Integers
     """(n,), row of ITEMS."""
-    time: Codes
+    time: Integers
     """(n,), milliseconds, or positions when the source has no times."""
     users: int
     items: int
@@ -46,13 +43,13 @@ class TrainingLog:
 class Queries:
     """The test users' histories and candidates as rows of ITEMS."""
 
-    history: Codes
+    history: Integers
     """Of all users, one after the other, oldest first."""
-    history_offsets: Codes
+    history_offsets: Integers
     """(users + 1,)"""
-    candidates: Codes
+    candidates: Integers
     """(n,), in the order of CANDIDATES."""
-    offsets: Codes
+    offsets: Integers
     """(users + 1,)"""
     longest: int
     """Items in the longest history of any example, of training too."""
@@ -109,7 +106,7 @@ def read_items(data_dir: Path) -> pa.Table:
     return read_table(data_dir / "items.parquet", ITEMS)
 
 
-def item_codes(ids: pa.Array, items: pa.Array) -> Codes:
+def item_codes(ids: pa.Array, items: pa.Array) -> Integers:
     """Return the row of ITEMS of every id. Raises StageError, with the count, on ids that are no item."""
     rows = pc.index_in(ids, value_set=items)
     if rows.null_count:

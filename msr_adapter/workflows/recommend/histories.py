@@ -9,13 +9,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from msr_adapter import schema
+from msr_adapter.arrays import Codes, Rows
 from msr_adapter.heuristics import has_clock
-
-Codes = NDArray[np.int32]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def extended(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[His
     added = int(distinct["is_new"].sum())
     grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
     histories = distinct.group_by("user_id", maintain_order=True).agg("code")
-    merged = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
+    merged: dict[str, Codes] = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
     whole = _spliced(known, merged)
     unknown = strange["item_id"].unique(maintain_order=True).to_list()
     return whole, Later(

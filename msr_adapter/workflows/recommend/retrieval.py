@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from msr_adapter.arrays import Codes, Integers
 from msr_adapter.heuristics.item_similarity import item_similarity
-from msr_adapter.workflows.recommend.histories import Codes, Histories
+from msr_adapter.workflows.recommend.histories import Histories
 from msr_adapter.workflows.recommend.request import Retrieval
 
 _EMPTY = np.empty(0, np.int32)
@@ -123,7 +123,7 @@ def _whole(items: Codes) -> Found:
     return Found(items, len(items))
 
 
-def _ranks(order: Codes) -> NDArray[np.int64]:
+def _ranks(order: Codes) -> Integers:
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     return ranks

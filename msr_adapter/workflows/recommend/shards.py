@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from msr_adapter import schema
-from msr_adapter.workflows.recommend.histories import Codes, Histories, Rows
+from msr_adapter.arrays import Codes, Rows
+from msr_adapter.workflows.recommend.histories import Histories
 from msr_adapter.workflows.recommend.retrieval import Found
 
 GROUP = 4_096
