@@ -6,7 +6,8 @@ MsrError
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -58,6 +59,22 @@ class StageError(MsrError):
 
     def __reduce__(self) -> tuple[type["StageError"], tuple[str, str, str]]:
         return (StageError, (self.what, self.cause, self.next_step))
+
+
+@contextmanager
+def collecting(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of a `UserError` raised inside to ``problems``, so that the next file is looked at too."""
+    try:
+        yield
+    except UserError as error:
+        problems.extend(error.problems)
+
+
+def raise_if_any(problems: Iterable[Problem]) -> None:
+    """Raise one `UserError` that carries all ``problems``, if there are any."""
+    found = list(problems)
+    if found:
+        raise UserError(found)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import polars as pl
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.audit.inspection import Evidence, inspect, tell
-from msr_adapter.data.audit.report import LISTED, Audit, raise_if_any
+from msr_adapter.data.audit.report import LISTED, Audit
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import illustrate
@@ -29,6 +29,7 @@ from msr_adapter.data.tables import (
     write_items,
     write_truth,
 )
+from msr_adapter.errors import raise_if_any
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import neutralise

@@ -1,12 +1,11 @@
 """The audit: every count and every finding of the data stage, written to `audit.json` and nothing dropped silently."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem
 
 Severity = Literal["info", "warning", "error"]
 
@@ -38,22 +37,6 @@ class Audit:
     def as_json(self, **more: Any) -> dict[str, Any]:
         """Return the content of `audit.json`."""
         return {"counts": self.counts, "named": self.named, "findings": self.findings, **more}
-
-
-@contextmanager
-def collecting(problems: list[Problem]) -> Iterator[None]:
-    """Add the problems of a `UserError` raised inside to ``problems``, so that the next file is looked at too."""
-    try:
-        yield
-    except UserError as error:
-        problems.extend(error.problems)
-
-
-def raise_if_any(problems: Iterable[Problem]) -> None:
-    """Raise one `UserError` that carries all ``problems``, if there are any."""
-    found = list(problems)
-    if found:
-        raise UserError(found)
 
 
 def listed(problems: list[Problem], total: int, where: str) -> list[Problem]:

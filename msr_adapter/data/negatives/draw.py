@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
-from msr_adapter.data.audit.report import raise_if_any
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.sampler import Slots, fill
 from msr_adapter.data.negatives.spec import Draw, ListKeys, ListSpec, Tally, rows_of_lists, shortages
 from msr_adapter.data.seeded_random import Bits, below, hash_ids, mix, stream
+from msr_adapter.errors import raise_if_any
 
 CHUNK = 2**18
 """Candidate rows per chunk: sets the memory, never the sample."""

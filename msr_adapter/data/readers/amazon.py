@@ -5,14 +5,14 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import AmazonSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.table import LOG, NO_ITEMS, check_file, read_named_log
 from msr_adapter.data.readers.tabular import column_names, file_problems
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, collecting, raise_if_any
 
 REVIEWS = (".jsonl", ".csv")
 META = (".jsonl",)

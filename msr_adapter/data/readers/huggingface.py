@@ -9,12 +9,12 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from msr_adapter.config.schema import HubTableConfig, HuggingFaceSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import ALIASES, find_columns
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import ITEM, ITEM_MORE, LOG, LOG_MORE, Configured, header_problems, read_tables
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 from msr_adapter.redaction import redact
 
 _ROWS = Layout("parquet")

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import polars as pl
 
-from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, strays, survey
 from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, is_empty
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, raise_if_any
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "0": "train",

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.interactions import as_text
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.tabular import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, raise_if_any
 
 _TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u00[0-9a-fA-F]{2})*"|null'
 _JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"

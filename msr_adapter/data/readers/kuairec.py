@@ -5,13 +5,13 @@ from dataclasses import replace
 import polars as pl
 
 from msr_adapter.config.schema import KuaiRecSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.table import NO_ITEMS, check_file
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, collecting, raise_if_any
 
 _LOG = {"user": "user_id", "item": "video_id", "timestamp": "timestamp", "rating": "watch_ratio"}
 _TITLE, _TEXTS, _CATEGORY = "caption", ("manual_cover_text", "topic_tag"), "first_level_category_name"

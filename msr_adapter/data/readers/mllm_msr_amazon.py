@@ -11,14 +11,14 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import OfficialAmazonSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.amazon import check_meta, read_meta
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import NO_ITEMS
 from msr_adapter.data.readers.tabular import collect, scan
 from msr_adapter.data.readers.value_checks import ValueRule, check_rows, is_empty, not_empty
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items", "negatives"))
 _MAP = Layout("delimited", "\t", quoted=False)

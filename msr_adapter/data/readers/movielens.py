@@ -6,14 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MovieLensSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.table import ITEM, header_problems
 from msr_adapter.data.readers.tabular import file_problems, split_lines
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIES = ("movieId", "title", "genres")

@@ -6,14 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import TableSourceConfig
-from msr_adapter.data.audit.report import Audit, collecting, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.tabular import column_names, file_problems
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 Configured = Mapping[str, str | None]
 

@@ -122,8 +122,8 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
 
 def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> Given:
     """Read the files of the order. `UserError` with the problems of all of them."""
-    from msr_adapter.data.audit.report import collecting, raise_if_any
     from msr_adapter.data.id_files import read_items, read_later, read_users
+    from msr_adapter.errors import collecting, raise_if_any
 
     problems: list[Any] = []
     users = candidates = later = None

@@ -6,12 +6,13 @@ from typing import Any
 import polars as pl
 
 from msr_adapter.config.schema import DataConfig, ImagesConfig
-from msr_adapter.data.audit.report import Audit, raise_if_any
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.locate import image_name, is_url
 from msr_adapter.data.log import Corpus, encode
 from msr_adapter.data.readers import check_source, read
+from msr_adapter.errors import raise_if_any
 
 
 @dataclass(frozen=True)
