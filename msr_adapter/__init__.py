@@ -1,3 +1,3 @@
 """A declarative multimodal sequential recommender (MLLM-MSR) on top of LLaMA-Factory."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
