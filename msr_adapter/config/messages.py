@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from msr_adapter.config.schema import PipelineConfig, StrictModel
+from msr_adapter.config.schema.sources import RENAMED_KINDS
 from msr_adapter.config.yaml_tree import Loc, Node, dotted
 from msr_adapter.errors import Problem, did_you_mean
 
@@ -181,7 +182,10 @@ def _wrong_kind(loc: Loc, tree: Node, data: Any) -> Problem:
     if "kind" not in source.value:
         return Problem(source.where, place, "missing", expected, f"Add `kind:` under `{dotted(loc)}`")
     given = source.value["kind"]
-    guess = did_you_mean(given.value, kinds) if isinstance(given.value, str) else ""
+    if not isinstance(given.value, str):
+        return Problem(given.where, place, describe(given.plain()), expected)
+    renamed = RENAMED_KINDS.get(given.value)
+    guess = f"`{given.value}` is now called `{renamed}`" if renamed in kinds else did_you_mean(given.value, kinds)
     return Problem(given.where, place, describe(given.plain()), expected, guess)
 
 

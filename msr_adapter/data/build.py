@@ -63,8 +63,8 @@ def build(
     write_interactions(log, training, out)
     write_examples(log, examples, out)
     write_candidates(log, candidates, out)
-    if corpus.shop is not None:
-        write_truth(log, examples, candidates, corpus.shop, out)
+    if corpus.synthetic is not None:
+        write_truth(log, examples, candidates, corpus.synthetic, out)
     statistics = inspect(
         Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
     )

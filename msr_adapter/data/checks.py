@@ -26,7 +26,7 @@ def check_data(data: DataConfig) -> list[Problem]:
 
 def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]:
     """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
-    if data.source.kind == "shop":
+    if data.source.kind == "synthetic":
         return []
     paths = [path for path in source_files(data.source).values() if isinstance(path, Path)]
     return compression_problems(paths, data.max_expansion, budget)
@@ -50,7 +50,7 @@ def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Pro
 def source_stamp(data: DataConfig) -> dict[str, Any]:
     """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
     stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
-    if data.source.kind != "shop":
+    if data.source.kind != "synthetic":
         stamp |= {role: found if isinstance(found, str) else _stamp(found)
                   for role, found in source_files(data.source).items()}  # fmt: skip
         stamp["images"] = _stamp(data.images.folder, content_limit=0)
@@ -69,7 +69,7 @@ def _stamp(path: Path | None, **limit: int) -> str | None:
 
 def _check_images(data: DataConfig) -> list[Problem]:
     images: ImagesConfig = data.images
-    if data.source.kind == "shop":
+    if data.source.kind == "synthetic":
         return []
     if images.folder is None:
         if images.missing != "error" or may_hold_images(data.source):

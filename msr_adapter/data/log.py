@@ -55,8 +55,8 @@ class Corpus:
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
-    shop: SyntheticDataset | None = None
-    """The generated shop behind the log: it draws covers and knows the true tastes."""
+    synthetic: SyntheticDataset | None = None
+    """The generated dataset behind the log: it draws the images and knows the true preferences."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def check_templates(loaded: LoadedPipeline) -> list[Problem]:
 
 def _blind(loaded: LoadedPipeline) -> list[Problem]:
     pipeline = loaded.pipeline
-    if pipeline.data.images.folder is None and pipeline.data.source.kind != "shop":
+    if pipeline.data.images.folder is None and pipeline.data.source.kind != "synthetic":
         return []
     shown = {"train.model": ("train.images", "false") if pipeline.train.images else None,
              "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip

@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 MINIMAL = """\
 data:
-  source: {kind: shop}
+  source: {kind: synthetic}
 summarize:
   items: {model: {path: tiny}}
   users: {model: {path: tiny}}
@@ -115,7 +115,7 @@ def test_lists_replace_they_do_not_merge() -> None:
 
 
 def test_a_source_of_another_kind_replaces_the_whole_source(tmp_path: Path) -> None:
-    write("a.yaml", MINIMAL.replace("{kind: shop}", "{kind: shop, users: 40, noise: 0}"))
+    write("a.yaml", MINIMAL.replace("{kind: synthetic}", "{kind: synthetic, users: 40, noise: 0}"))
     write("b.yaml", "extends: a.yaml\ndata: {source: {kind: table, interactions: log.csv}}\n")
     assert load_pipeline("b.yaml").pipeline.data.source == TableSourceConfig(
         kind="table", interactions=tmp_path / "log.csv"
@@ -125,7 +125,7 @@ def test_a_source_of_another_kind_replaces_the_whole_source(tmp_path: Path) -> N
         kind="table", interactions=tmp_path / "x.csv"
     )
     assert load_pipeline("a.yaml", ["data.source.users=50"]).pipeline.data.source == SyntheticSourceConfig(
-        kind="shop", users=50, noise=0
+        kind="synthetic", users=50, noise=0
     )
 
 
@@ -137,7 +137,7 @@ def test_a_split_of_another_kind_keeps_the_other_keys() -> None:
 def test_relative_paths_start_from_the_yaml_that_names_them(tmp_path: Path) -> None:
     source = "{kind: microlens, pairs: logs/pairs.tsv, titles: /abs/titles.csv}"
     Path("base/texts").mkdir(parents=True)
-    text = MINIMAL.replace("{kind: shop}", f"{source}\n  images: {{folder: ../covers}}")
+    text = MINIMAL.replace("{kind: synthetic}", f"{source}\n  images: {{folder: ../covers}}")
     write("base/a.yaml", text + "templates: texts\n")
     write("b/c.yaml", "extends: ../base/a.yaml\ntrain: {model: {path: ./weights}}\n")
     loaded = load_pipeline("b/c.yaml", ["summarize.users.model.path=../llm"]).pipeline

@@ -13,7 +13,7 @@ PYTHON = "tag:yaml.org,2002:python/name:"
 PROTOCOL = "a protocol's name, its path, or the protocol itself"
 KINDS = (
     "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, "
-    "huggingface, shop"
+    "huggingface, synthetic"
 )
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
@@ -94,35 +94,39 @@ def test_one_bad_line(line: str, message: str) -> None:
     ("old", "new", "messages"),
     [
         (
-            "  source: {kind: shop}", "  {}",
+            "  source: {kind: synthetic}", "  {}",
             [f"p.yaml:1 data.source: missing; expected a mapping with `kind`: {KINDS}. "
              "Add `source:` under `data`"],
         ),
         (
-            "{kind: shop}", "{users: 3}",
+            "{kind: synthetic}", "{users: 3}",
             [f"p.yaml:2 data.source.kind: missing; expected {KINDS}. Add `kind:` under `data.source`"],
         ),
         (
-            "{kind: shop}", "{kind: tabel}",
+            "{kind: synthetic}", "{kind: shop}",
+            [f"p.yaml:2 data.source.kind: the text 'shop'; expected {KINDS}. `shop` is now called `synthetic`"],
+        ),
+        (
+            "{kind: synthetic}", "{kind: tabel}",
             [f"p.yaml:2 data.source.kind: the text 'tabel'; expected {KINDS}. Did you mean `table`?"],
         ),
-        ("{kind: shop}", "{kind: 3}", [f"p.yaml:2 data.source.kind: the number 3; expected {KINDS}"]),
+        ("{kind: synthetic}", "{kind: 3}", [f"p.yaml:2 data.source.kind: the number 3; expected {KINDS}"]),
         (
-            "{kind: shop}", "shop",
+            "{kind: synthetic}", "shop",
             [f"p.yaml:2 data.source: the text 'shop'; expected a mapping with `kind`: {KINDS}"],
         ),
         (
-            "{kind: shop}", "{kind: table}",
+            "{kind: synthetic}", "{kind: table}",
             ["p.yaml:2 data.source.interactions: missing; expected a path. Add `interactions:` under `data.source`"],
         ),
         (
-            "{kind: shop}", "{kind: shop, itms: 3, users: 0}",
+            "{kind: synthetic}", "{kind: synthetic, itms: 3, users: 0}",
             ["p.yaml:2 data.source.users: the number 0; expected a whole number, at least 1",
              "p.yaml:2 data.source.itms: unknown key; known here: kind, users, items, interactions_per_user, noise. "
              "Did you mean `items`?"],
         ),
         (
-            "{kind: shop}", "{kind: table, interactions: 7}",
+            "{kind: synthetic}", "{kind: table, interactions: 7}",
             ["p.yaml:2 data.source.interactions: the number 7; expected a path"],
         ),
         (

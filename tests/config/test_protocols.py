@@ -111,7 +111,7 @@ def test_popularity_is_worth_nothing_against_negatives_as_popular(tmp_path: Path
     for name in ("next-item", "popularity-matched"):
         pipeline = tmp_path / "popular.yaml"
         pipeline.write_text(
-            SCRIPTED.replace("{kind: shop, users: 12, items: 60}", "{kind: table, interactions: log.csv}")
+            SCRIPTED.replace("{kind: synthetic, users: 12, items: 60}", "{kind: table, interactions: log.csv}")
         )
         write_popular_log(tmp_path / "log.csv")
         sets = (

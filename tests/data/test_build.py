@@ -156,7 +156,7 @@ def test_hostile_titles_arrive_as_data(tmp_path: Path) -> None:
 
 
 def test_a_shop_has_covers_and_true_tastes(tmp_path: Path) -> None:
-    source = SyntheticSourceConfig(kind="shop", users=60, items=40, interactions_per_user=8)
+    source = SyntheticSourceConfig(kind="synthetic", users=60, items=40, interactions_per_user=8)
     built = build_in(tmp_path, DataConfig(source=source), negatives=4, seed=3)
     shop = generate(60, 40, 8, source.noise, 3)
     items = {row["item_id"]: row for row in built.rows("items")}
@@ -218,7 +218,7 @@ def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
         seen.append(json.dumps(source_stamp(data)))
     assert len(set(seen)) == 4
     assert source_stamp(data)["interactions"] is None
-    assert source_stamp(DataConfig(source=SyntheticSourceConfig(kind="shop"))).keys() == {"title_rules"}
+    assert source_stamp(DataConfig(source=SyntheticSourceConfig(kind="synthetic"))).keys() == {"title_rules"}
 
 
 def microlens() -> Path:

@@ -17,7 +17,7 @@ from tests.support.data_builders import Row, corpus_of, log_of, logs, pairs_of, 
 
 def data(users: int = 1, items: int = 1, limit: LimitConfig | None = None) -> DataConfig:
     return DataConfig(
-        source=SyntheticSourceConfig(kind="shop"),
+        source=SyntheticSourceConfig(kind="synthetic"),
         k_core=KCoreConfig(users=users, items=items),
         limit=limit or LimitConfig(),
     )

@@ -26,7 +26,7 @@ SECONDS = 1_700_000_000
 YAML = """\
 name: scripted
 data:
-  source: {kind: shop, users: 40, items: 60}
+  source: {kind: synthetic, users: 40, items: 60}
 summarize:
   items: {model: &model {path: nobody, backend: scripted}}
   users: {model: *model}

@@ -177,7 +177,7 @@ def test_a_hub_model_is_fetched_or_its_template_asked_for(tmp_path: Path, monkey
 
 YAML = """\
 data:
-  source: {kind: shop, users: 12, items: 60}
+  source: {kind: synthetic, users: 12, items: 60}
 summarize:
   items: {model: &model {path: MODEL}, mode: MODE}
   users: {model: *model, mode: none}

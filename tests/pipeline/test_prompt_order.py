@@ -26,7 +26,7 @@ def test_ratios_by_the_formulas(image: int, reuse: int, user_first: float, item_
 def pipeline(prompt: str) -> PipelineConfig:
     model = model_ref().model_dump()
     values = {
-        "name": "x", "data": {"source": {"kind": "shop"}},
+        "name": "x", "data": {"source": {"kind": "synthetic"}},
         "summarize": {"items": {"model": model}, "users": {"model": model}},
         "train": {"model": model, "prompt": prompt}, "evaluate": {"protocol": {"name": "p"}},
     }  # fmt: skip

@@ -141,7 +141,7 @@ def test_it_tells_everything(run: Run, page: _Page) -> None:
                    "Worst", "true item", "Items 1 to 3, then the preference", "likes nothing yet", "512 MiB",
                    "Calibration", "Are the probabilities true?", "Beyond being right", "By item popularity",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 50",
-                   "kind: shop", "Rows may have up to 1,030 tokens.", "How often training took the item0.7900.780",
+                   "kind: synthetic", "Rows may have up to 1,030 tokens.", "How often training took the item0.7900.780",
                    "39% on average", "Checkpoint kept30of 50 steps, stopped early of 60: best AUC of 5",
                    "85", "9,412 tokens a second", "41,312", "3.7% of 1.12 million", "83 s",
                    "since step 20, where it went on", "1.5 GiB", "and 1.0 GiB of main memory",

@@ -18,7 +18,7 @@ SMALL = """\
 extends: demo
 name: small
 data:
-  source: {kind: shop, users: 50, items: 60}
+  source: {kind: synthetic, users: 50, items: 60}
 split: {train_targets: 2}
 train: {max_steps: 4, batch_size: 8, checkpoint_steps: 2}
 """

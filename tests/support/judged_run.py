@@ -99,7 +99,7 @@ class Run:
         """Return everything a pipeline could tell."""
         return ReportContext(
             name="a <b>bold</b> run",
-            config={"data": {"source": {"kind": "shop"}}, "note": "</pre><script>x</script>"},
+            config={"data": {"source": {"kind": "synthetic"}}, "note": "</pre><script>x</script>"},
             versions={"torch": "0", "llamafactory": "0"},
             manifests={
                 "train": {"stage": "train", "summary": TRAINED, "seconds": 125.0, "peak_bytes": 2**29},

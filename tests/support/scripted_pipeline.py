@@ -10,7 +10,7 @@ def scripted(
     return f"""\
 name: scripted
 data:
-  source: {{kind: shop, users: {users}, items: 60}}
+  source: {{kind: synthetic, users: {users}, items: 60}}
 split: {{fractions: {fractions}}}
 summarize:
   items: {{model: &model {{path: nobody, backend: scripted}}}}

@@ -197,7 +197,7 @@ def test_a_history_loses_its_oldest_items_and_keeps_the_newest(length: int, step
 SHORT = """\
 name: short
 data:
-  source: {kind: shop, users: 40, items: 60}
+  source: {kind: synthetic, users: 40, items: 60}
 summarize:
   items: {model: {path: nobody, backend: scripted}, mode: none}
   users: {model: {path: nobody, backend: scripted}, mode: none}

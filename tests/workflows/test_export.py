@@ -156,7 +156,7 @@ def test_a_folder_in_use_is_refused_before_anything_runs(tmp_path: Path) -> None
 
 EXPORTED = """\
 name: e
-data: {source: {kind: shop, users: 20, items: 40}}
+data: {source: {kind: synthetic, users: 20, items: 40}}
 split: {fractions: [0.5, 0.1, 0.4]}
 summarize:
   items: {model: {path: nobody, backend: scripted}, mode: none}

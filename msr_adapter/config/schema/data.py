@@ -36,7 +36,7 @@ class ImagesConfig(StrictModel):
 
     folder: Path | None = None
     """Holds `{item}.jpg` or any other raster image, in sub-folders too; the items' `image` column, if it has paths, is
-    relative to it; `msr fetch-images` fills it. Nothing outside it is read. A shop draws its own."""
+    relative to it; `msr fetch-images` fills it. Nothing outside it is read. A synthetic dataset draws its own."""
     missing: Literal["text-only", "placeholder", "error"] = "text-only"
     """An item whose image is absent or unusable: prompt without image, a grey image, or stop. Always counted."""
     max_pixels: int = Field(589_824, ge=784)
@@ -61,7 +61,7 @@ class DataConfig(StrictModel):
     limit: LimitConfig = LimitConfig()
     """Makes the experiment smaller."""
     images: ImagesConfig = ImagesConfig()
-    """The items' pictures."""
+    """The items' images."""
 
 
 class SplitConfig(StrictModel):

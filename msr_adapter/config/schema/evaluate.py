@@ -111,7 +111,7 @@ class EvaluateConfig(StrictModel):
     """Keys of its own are laid over the protocol that an `extends:` parent names."""
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
     """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
-    the extra `baselines`. A generated shop adds the oracle by itself."""
+    the extra `baselines`. A synthetic dataset adds the oracle by itself."""
     scorer: ModelConfig | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The

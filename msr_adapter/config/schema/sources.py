@@ -7,6 +7,9 @@ from pydantic import Field
 
 from msr_adapter.config.schema.base import StrictModel, allowed
 
+RENAMED_KINDS = {"shop": "synthetic"}
+"""Kinds under the names that they once had, so that an old pipeline is told the new one."""
+
 
 class ColumnsConfig(StrictModel):
     """Names of the columns of a table; null = found by the well-known aliases."""
@@ -186,18 +189,18 @@ class HuggingFaceSourceConfig(StrictModel):
 
 
 class SyntheticSourceConfig(StrictModel):
-    """A generated shop with drawn covers, for demos and tests: the true tastes are known."""
+    """A generated dataset with drawn images, for demos and tests: the true preferences are known."""
 
-    kind: Literal["shop"]
-    """A generated shop."""
+    kind: Literal["synthetic"]
+    """A synthetic dataset, generated from the seed."""
     users: int = Field(500, ge=1)
     """Users drawn."""
     items: int = Field(300, ge=30)
-    """Items drawn, each with a title and a cover."""
+    """Items drawn, each with a title and an image."""
     interactions_per_user: int = Field(12, ge=2)
     """Mean length of a user's log."""
     noise: float = Field(1.0, ge=0)
-    """Temperature of the choices: 0 = users always take what they like best; larger = noisier tastes."""
+    """Temperature of the choices: 0 = users always choose what they like best; larger = noisier choices."""
 
 
 SourceConfig = Annotated[

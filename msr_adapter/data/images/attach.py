@@ -32,7 +32,7 @@ def illustrate(
 
     `UserError` with the first missing images and their number when the policy is `error`.
     """
-    if corpus.shop is None and config.folder is None and not _names_images(corpus):
+    if corpus.synthetic is None and config.folder is None and not _names_images(corpus):
         return _without_images(len(ids), config, out, audit)
     results = store_all(ids, image_finder(ids, corpus, config), config, out, reporter, memory=memory)
     for name, number in image_counts(results).items():

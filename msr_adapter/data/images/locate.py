@@ -80,8 +80,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> Find:
     """Return the finder for the items ``ids``: the shop's, else what the items name, else a file named as the item."""
-    if corpus.shop is not None:
-        return corpus.shop.draw
+    if corpus.synthetic is not None:
+        return corpus.synthetic.draw
     by_name = images_in(config.folder, ids) if config.folder else _nowhere
     if corpus.items is None or "image" not in corpus.items.columns:
         return by_name

@@ -18,7 +18,7 @@ from msr_adapter.data.readers.mllm_msr_amazon import check_official, official_fi
 from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
 from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
-from msr_adapter.data.readers.synthetic import read_shop
+from msr_adapter.data.readers.synthetic import read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table
 from msr_adapter.errors import Problem, UserError
 
@@ -57,8 +57,8 @@ _FOLDERS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
     """Read a source; `UserError` with every problem of its files."""
-    if source.kind == "shop":
-        return read_shop(source, seed)
+    if source.kind == "synthetic":
+        return read_synthetic(source, seed)
     try:
         return _READERS[source.kind][0](source, audit)
     except UserError as error:
@@ -67,7 +67,7 @@ def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
 
 def check_source(source: SourceConfig) -> list[Problem]:
     """Return what can be known to be wrong with a source without reading its rows."""
-    return [] if source.kind == "shop" else [_fitting(one, source) for one in _READERS[source.kind][1](source)]
+    return [] if source.kind == "synthetic" else [_fitting(one, source) for one in _READERS[source.kind][1](source)]
 
 
 def _fitting(problem: Problem, source: SourceConfig) -> Problem:

@@ -9,7 +9,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.synthetic import generate
 
 
-def read_shop(source: SyntheticSourceConfig, seed: int) -> Corpus:
+def read_synthetic(source: SyntheticSourceConfig, seed: int) -> Corpus:
     """Generate the shop; `UserError` when its numbers do not fit together."""
     try:
         shop = generate(source.users, source.items, source.interactions_per_user, source.noise, seed)

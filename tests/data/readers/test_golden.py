@@ -61,7 +61,7 @@ def test_every_kind_of_source_has_a_golden(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         tried.add(make(tmp_path / name).kind)
     kinds = {kind_of(model) for model in get_args(get_args(SourceConfig)[0])}
-    assert kinds - tried == {"shop"}
+    assert kinds - tried == {"synthetic"}
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == [
         kind_of(model) for model in get_args(get_args(SourceConfig)[0])

@@ -329,7 +329,7 @@ def test_check_finds_faults_without_reading_rows(tmp_path: Path) -> None:
 
 
 def test_a_shop_that_cannot_be_is_the_users_fault() -> None:
-    source = SyntheticSourceConfig(kind="shop", users=3, items=30, interactions_per_user=40)
+    source = SyntheticSourceConfig(kind="synthetic", users=3, items=30, interactions_per_user=40)
     with pytest.raises(UserError, match=r"data.source.interactions_per_user: logs of up to 50"):
         read_one(source)
 
