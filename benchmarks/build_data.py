@@ -105,6 +105,7 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     )
     from msr_adapter.data import build
     from msr_adapter.generation import CompletionCache
+    from msr_adapter.jobs import Job, StageDirs
     from msr_adapter.progress import Reporter
     from msr_adapter.prompts import Prompts
     from msr_adapter.summarize import summarize_items, summarize_users
@@ -126,7 +127,9 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
         summarize_items(items, stages["data"], prompts, None, cache, stages["items"], quiet)
         summarize_users(users, stages["data"], stages["items"], prompts, None, cache, stages["users"], quiet)
     train = TrainConfig(model=model, rows="jsonl" if kind == "jsonl" else "parquet")
-    build_dataset(train, stages["data"], stages["users"], prompts, 0, stages["dataset"], quiet)
+    users = stages["users"]
+    dirs = StageDirs(stages["data"], stages["items"], users, users, stages["dataset"], folder / "train")
+    build_dataset(train, dirs, prompts, Job(stages["dataset"], quiet))
     yield "done"
 
 

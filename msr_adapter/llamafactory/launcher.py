@@ -19,7 +19,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
 from msr_adapter.llamafactory.failures import explain
-from msr_adapter.llamafactory.nodes import Node, trainer_arguments, trainer_variables
+from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node, trainer_arguments, trainer_variables
 from msr_adapter.progress import Reporter
 
 WEIGHTS = {**dict.fromkeys(("lora", "qlora", "dora", "rslora"), "adapter_model*.safetensors"),
@@ -28,7 +28,6 @@ WEIGHTS = {**dict.fromkeys(("lora", "qlora", "dora", "rslora"), "adapter_model*.
 _POLL_S = 0.2
 _GRACE_S = 10.0
 _NOTES = 10
-_HERE = Node()
 UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY", "FORCE_TORCHRUN",
          "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID")  # fmt: skip
@@ -66,8 +65,8 @@ _ALONE = Beside()
 
 
 def launch(
-    yaml: Path, output_dir: Path, *, method: str, small: bool, place: Node = _HERE, reporter: Reporter, start: int = 0,
-    beside: Beside = _ALONE,
+    yaml: Path, output_dir: Path, *, method: str, small: bool, place: Node = ONE_PROCESS, reporter: Reporter,
+    start: int = 0, beside: Beside = _ALONE,
 ) -> Trained:  # fmt: skip
     """Run LLaMA-Factory on ``yaml``, which writes ``output_dir``; its output goes to `train.log` beside the YAML.
 

@@ -36,6 +36,10 @@ class Node:
         return self.processes * self.nodes
 
 
+ONE_PROCESS = Node()
+"""One process on this machine, without a GPU."""
+
+
 def find_place(launch: LaunchConfig, environment: Mapping[str, str], gpus: int) -> Node:
     """Return this machine's place from the settings, the environment and its number of visible GPUs.
 

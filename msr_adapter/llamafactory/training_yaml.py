@@ -15,6 +15,7 @@ from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
+from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
 from msr_adapter.llamafactory.parallelism import parallel_arguments
 from msr_adapter.llamafactory.weights import Weights, is_small, own_adapters, resolve_model, starting_weights
@@ -105,18 +106,18 @@ def unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
 
 
 def training_config(
-    train: TrainConfig, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, *, cuda: bool, world: int = 1
+    train: TrainConfig, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, place: Node = ONE_PROCESS
 ) -> dict[str, Any]:
-    """Return the LLaMA-Factory arguments of this training in ``world`` processes; every path absolute.
+    """Return the LLaMA-Factory arguments of this training with as many processes as ``place`` says; absolute paths.
 
     Raises `UserError` for what this training cannot be, and for overrides and paths that LLaMA-Factory would misread.
     """
     start = starting_weights(train)
-    rows = count_rows(dataset_dir / TRAIN)
+    rows, cuda = count_rows(dataset_dir / TRAIN), place.gpus > 0
     config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
     config |= _files(data_dir, dataset_dir, output_dir)
-    steps = expected_steps(train, rows, world)
-    config |= parallel_arguments(train.launch.strategy, world, cuda=cuda)
+    steps = expected_steps(train, rows, place.world)
+    config |= parallel_arguments(train.launch.strategy, place.world, cuda=cuda)
     config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
     config |= _checkpoints(train, steps, config["logging_steps"])
     problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)

@@ -13,7 +13,7 @@ from msr_adapter.doctor.optional_libraries import BASELINES, RAY, RECTOOLS, is_t
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
 from msr_adapter.ownership import folder_problems
-from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.context import prompts_of, stage_dirs
 from msr_adapter.pipeline.resolve import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.selecting import check_selection
@@ -142,7 +142,7 @@ def look_deep(loaded: LoadedPipeline, stages: Mapping[str, str], reporter: Repor
         found = f"the rows are not there or not up to date ({stages['dataset']})"
         raise UserError(Problem(loaded.run_dir.as_posix(), "", found, "", "Run `msr build-data` first"))
     folder = RunFolder(loaded.run_dir)
-    found_in = preflight(loaded.pipeline.train, folder.stage("data"), folder.stage("dataset"), reporter)
+    found_in = preflight(loaded.pipeline.train, stage_dirs(loaded.pipeline, folder), reporter)
     said = (f"{found_in['rows']:,} rows of at most {found_in['longest_row']:,} tokens and {found_in['images']:,} "
             "images are as the training needs them")  # fmt: skip
     return {**found_in, "said": said}

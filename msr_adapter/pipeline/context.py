@@ -8,6 +8,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.progress import Reporter
@@ -36,6 +37,12 @@ def user_summaries_dir(pipeline: PipelineConfig, folder: RunFolder) -> Path:
     return folder.stage("truncate" if pipeline.train.too_long == "shorten" else "users")
 
 
+def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:
+    """Return the folders of a run's stages."""
+    data, items, users, dataset, train = map(folder.stage, ("data", "items", "users", "dataset", "train"))
+    return StageDirs(data, items, users, user_summaries_dir(pipeline, folder), dataset, train)
+
+
 @dataclass(frozen=True)
 class Context:
     """One stage of one run; it writes into ``out`` and reads the folders of upstream stages."""
@@ -50,6 +57,16 @@ class Context:
     def dir(self, stage: str) -> Path:
         """Folder of an upstream stage."""
         return self.folder.stage(stage)
+
+    @property
+    def dirs(self) -> StageDirs:
+        """Folders of the run's stages."""
+        return stage_dirs(self.pipeline, self.folder)
+
+    @property
+    def job(self) -> Job:
+        """Where the stage writes, how it reports, and the pipeline's seed."""
+        return Job(self.out, self.reporter, self.pipeline.seed)
 
     @property
     def preferences(self) -> Path:

@@ -11,8 +11,9 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.files import digest, write_json
+from msr_adapter.jobs import Job
 from msr_adapter.pipeline.checks import require
-from msr_adapter.pipeline.context import Context, prompts_of
+from msr_adapter.pipeline.context import Context, prompts_of, stage_dirs
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import watch_gpu, watch_memory
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
@@ -107,8 +108,8 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
     with folder.locked():
         out = folder.root / "train-dry-run"
         out.mkdir(exist_ok=True)
-        p = loaded.pipeline
-        return write(p.train, folder.stage("data"), folder.stage("dataset"), p.seed, out)
+        job = Job(out, Reporter(quiet=True), loaded.pipeline.seed)
+        return write(loaded.pipeline.train, stage_dirs(loaded.pipeline, folder), job)
 
 
 def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] = (), reporter: Reporter) -> bool:

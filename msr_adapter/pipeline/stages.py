@@ -83,8 +83,7 @@ def _lengths_config(p: PipelineConfig) -> Any:
 def _run_lengths(c: Context) -> dict[str, Any]:
     from msr_adapter.train import estimate_lengths
 
-    p = c.pipeline
-    return estimate_lengths(p.train, p.summarize, c.dir("data"), c.prompts, p.seed, c.out, c.reporter)
+    return estimate_lengths(c.pipeline.train, c.pipeline.summarize, c.dirs, c.prompts, c.job)
 
 
 def _items_config(p: PipelineConfig) -> Any:
@@ -135,12 +134,12 @@ def _truncate_config(p: PipelineConfig) -> Any:
 
 def _run_truncate(c: Context) -> dict[str, Any]:
     from msr_adapter.summarize import read_histories, read_summaries
-    from msr_adapter.train.truncation import truncate_summaries
+    from msr_adapter.train import UserTexts, truncate_summaries
 
     def histories(examples: Any) -> Any:
         return read_histories(examples, c.dir("data"), read_summaries(c.dir("items")))
 
-    return truncate_summaries(c.pipeline.train, c.dir("data"), c.dir("users"), histories, c.prompts, c.out, c.reporter)
+    return truncate_summaries(c.pipeline.train, c.dirs, UserTexts(c.prompts, histories), c.job)
 
 
 def _dataset_config(p: PipelineConfig) -> Any:
@@ -150,8 +149,7 @@ def _dataset_config(p: PipelineConfig) -> Any:
 def _run_dataset(c: Context) -> dict[str, Any]:
     from msr_adapter.train import build_dataset
 
-    p = c.pipeline
-    return build_dataset(p.train, c.dir("data"), c.preferences, c.prompts, p.seed, c.out, c.reporter)
+    return build_dataset(c.pipeline.train, c.dirs, c.prompts, c.job)
 
 
 _ELSEWHERE = {
@@ -193,10 +191,8 @@ def _run_train(c: Context) -> dict[str, Any]:
     from msr_adapter.pipeline.selecting import checkpoint_judge
     from msr_adapter.train import train
 
-    p = c.pipeline
-    unfinished = c.folder.unfinished("train")
-    judge = checkpoint_judge(c, c.preferences) if p.train.keep == "best" else None
-    return train(p.train, c.dir("data"), c.dir("dataset"), p.seed, c.out, c.reporter, unfinished, judge)
+    judge = checkpoint_judge(c, c.preferences) if c.pipeline.train.keep == "best" else None
+    return train(c.pipeline.train, c.dirs, c.job, c.folder.unfinished("train"), judge)
 
 
 def _score_config(p: PipelineConfig) -> Any:
@@ -312,7 +308,8 @@ STAGES: tuple[Stage, ...] = (
         lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
     ),
     Stage(
-        "evaluate", 5, ("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"), ("report.html",),
+        "evaluate", 5, ("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"),
+        ("report.html",),
         ("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         _evaluate_config, _evaluate_sources, _run_evaluate, spared=_served,
     ),

@@ -11,8 +11,10 @@ from msr_adapter.train.training import (
     training_place,
     write_training_yaml,
 )
+from msr_adapter.train.truncation import UserTexts, truncate_summaries
 
 __all__ = [
+    "UserTexts",
     "build_dataset",
     "commands_by_hand",
     "estimate_lengths",
@@ -21,5 +23,6 @@ __all__ = [
     "preflight",
     "train",
     "training_place",
+    "truncate_summaries",
     "write_training_yaml",
 ]

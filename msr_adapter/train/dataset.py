@@ -12,6 +12,7 @@ from msr_adapter.arrays import Codes, Mask
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
 from msr_adapter.llamafactory.objectives import SHAPES
 from msr_adapter.llamafactory.row_lengths import MeasureRequest
@@ -85,35 +86,33 @@ _CHUNK = 10_000
 """Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
 
 
-def build_dataset(
-    train: TrainConfig, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int, out: Path, reporter: Reporter
-) -> dict[str, Any]:
-    """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` into ``out``; return counts.
+def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Job) -> dict[str, Any]:
+    """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` and return counts.
 
     A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
-    wrong one. Rows are shuffled by ``seed``. Image paths are relative to ``data_dir``. Raises `UserError` without
-    training rows.
+    wrong one. Rows are shuffled by the job's seed. Image paths are relative to the data stage's
+    folder. Raises `UserError` without training rows.
     """
     shape = SHAPES[train.objective]
     counts: dict[str, Any] = {}
     written = []
     quote = json_text if train.rows == "jsonl" else None
     for place, (name, split) in enumerate(_SPLITS):
-        rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images, quote=quote)
+        rows = CandidateRows(dirs.data, dirs.user_summaries, prompts, split, images=train.images, quote=quote)
         sides = 2 if shape == "judged" else 1
         counts |= {f"{split}_rows": sides * len(rows), f"{split}_positives": sides * int(rows.labels.sum())}
         if len(rows):
             shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
-            order = _order(rows, split, sides, np.random.default_rng([seed, place]))
+            order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
-            with reporter.track(f"{split} rows", len(order)) as advance:
-                write_rows(out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
+            with job.reporter.track(f"{split} rows", len(order)) as advance:
+                write_rows(job.out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
             counts[f"{split}_with_image"] = sides * int(shown.sum())
             written.append(name)
     if TRAIN not in written:
         step = "Lower data.k_core or split.min_history, or give more interactions"
         raise UserError(Problem("", "split", "no training examples are left", "at least one", step))
-    write_info(out, written, shape)
+    write_info(job.out, written, shape)
     return counts
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.row_lengths import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
@@ -33,20 +34,14 @@ read, where they are the preference."""
 
 
 def estimate_lengths(
-    train: TrainConfig,
-    summarize: SummarizeConfig,
-    data_dir: Path,
-    prompts: Prompts,
-    seed: int,
-    out: Path,
-    reporter: Reporter,
+    train: TrainConfig, summarize: SummarizeConfig, dirs: StageDirs, prompts: Prompts, job: Job
 ) -> dict[str, Any]:
     """Write ``out/lengths.json``; say how long rows will be, and what to change when they will be too long."""
     count, how = token_counter(train.model)
-    items, drawn = _items(data_dir, seed)
+    items, drawn = _items(dirs.data, job.seed)
     texts = _text_tokens(items, prompts, count, train.images)
-    images = _image_tokens(items, data_dir, train)
-    preference = _preference_tokens(summarize, data_dir, items["title"].to_pylist()[drawn], prompts, count)
+    images = _image_tokens(items, dirs.data, train)
+    preference = _preference_tokens(summarize, dirs.data, items["title"].to_pylist()[drawn], prompts, count)
     around = overhead(train.model, count)
     alone = around + texts + (0 if images is None else images)
     found = {
@@ -56,8 +51,8 @@ def estimate_lengths(
         "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),
     }  # fmt: skip
     found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
-    write_json(out / "lengths.json", found)
-    _tell(found, reporter)
+    write_json(job.out / "lengths.json", found)
+    _tell(found, job.reporter)
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.jobs import StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
@@ -43,9 +44,7 @@ class _Lengths:
         self.named += [f"{name} {begin + row + 1}" for row in over[: _SHOWN - len(self.named)].tolist()]
 
 
-def preflight(
-    train: TrainConfig, data_dir: Path, dataset_dir: Path, reporter: Reporter, *, workers: int | None = None
-) -> dict[str, Any]:
+def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, workers: int | None = None) -> dict[str, Any]:
     """Measure every row as LLaMA-Factory will encode it, and have its loader read all of them; return what was found.
 
     Raises `UserError` with everything that is wrong: rows longer than ``cutoff_len`` (they would be cut without a
@@ -53,6 +52,7 @@ def preflight(
     overrides, a template without images, too little disk. The result does not depend on ``workers``, the number of
     processes. Memory: a path for each distinct image, and some thousand rows a process.
     """
+    data_dir, dataset_dir = dirs.data, dirs.dataset
     encoder = Encoder(train.model)
     encoder.side_tokens([train.answers.yes, train.answers.no])
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]

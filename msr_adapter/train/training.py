@@ -9,6 +9,7 @@ from typing import Any
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import path_stamp, write_json
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.early_stop import FOLDER, Desk
 from msr_adapter.llamafactory.launcher import Beside, Trained, launch, told
@@ -115,9 +116,8 @@ Its result goes to output_dir, which must not hold a model yet."""
 
 
 def train(
-    train: TrainConfig, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter,
-    unfinished: Path | None = None, judge: Judge | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    train: TrainConfig, dirs: StageDirs, job: Job, unfinished: Path | None = None, judge: Judge | None = None
+) -> dict[str, Any]:
     """Train the recommender into ``out/model`` and return counts and losses; `train.log` and `train.yaml` beside it.
 
     ``unfinished`` is a folder on the same disk that outlives a kill: the same training called again goes on from its
@@ -125,12 +125,13 @@ def train(
     most is kept, and ``out/selection.json`` says why. Raises `UserError` before anything is trained, `StageError` when
     LLaMA-Factory fails or trains nothing; the checkpoints stay for the next attempt then.
     """
+    out, reporter = job.out, job.reporter
     require_versions()
     write_origin(out, origin := starting_weights(train))
     place = training_place(train)
-    checked = preflight(train, data_dir, dataset_dir, reporter)
-    config = _config(train, place, data_dir, dataset_dir, seed, out / MODEL)
-    known = content(train, data_dir, dataset_dir, origin)
+    checked = preflight(train, dirs, reporter)
+    config = training_config(train, dirs.data, dirs.dataset, out / MODEL, job.seed, place)
+    known = content(train, dirs, origin)
     work = working(unfinished or out / ".unfinished", config, place.world, known)
     chooser = Chooser(train.selection, judge, reporter) if judge else None
     if chooser:  # first of all: a judge that fails, fails before hours of training
@@ -168,24 +169,22 @@ def _select(chooser: Chooser | None, work: Working, trained: Trained, out: Path)
     return selected
 
 
-def content(train: TrainConfig, data_dir: Path, dataset_dir: Path, origin: Weights) -> list[Any]:
+def content(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[Any]:
     """Identify the rows, the pictures and the weights that a training starts from, wherever they lie."""
-    stamps = [path_stamp(dataset_dir), path_stamp(data_dir / "items.parquet"), model_stamp(train.model)]
+    stamps = [path_stamp(dirs.dataset), path_stamp(dirs.data / "items.parquet"), model_stamp(train.model)]
     return [*stamps, *origin.stamps()]
 
 
-def write_training_yaml(
-    train: TrainConfig, data_dir: Path, dataset_dir: Path, seed: int, out: Path, reporter: Reporter | None = None
-) -> Path:
+def write_training_yaml(train: TrainConfig, dirs: StageDirs, job: Job) -> Path:
     """Check the rows as `train` does, write ``out/train.yaml`` and return its path; trains nothing.
 
     `commands_by_hand` has the commands that take the file as it is and write ``out/model``.
     """
     require_versions()
     place = first_place(train)
-    preflight(train, data_dir, dataset_dir, reporter or Reporter(quiet=True))
-    _write(out / YAML, _config(train, place, data_dir, dataset_dir, seed, out / MODEL))
-    return out / YAML
+    preflight(train, dirs, job.reporter)
+    _write(job.out / YAML, training_config(train, dirs.data, dirs.dataset, job.out / MODEL, job.seed, place))
+    return job.out / YAML
 
 
 def commands_by_hand(train: TrainConfig, yaml: Path) -> list[str]:
@@ -215,12 +214,6 @@ def training_place(train: TrainConfig) -> Node:
     import torch
 
     return find_place(train.launch, os.environ, torch.cuda.device_count())
-
-
-def _config(
-    train: TrainConfig, place: Node, data_dir: Path, dataset_dir: Path, seed: int, output_dir: Path
-) -> dict[str, Any]:
-    return training_config(train, data_dir, dataset_dir, output_dir, seed, cuda=place.gpus > 0, world=place.world)
 
 
 def _write(yaml: Path, config: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from msr_adapter.arrays import Codes
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, Measurer, MeasureRequest, measuring
 from msr_adapter.progress import Reporter
@@ -120,6 +121,15 @@ def _continues(character: str) -> bool:
 Histories = Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]
 """Takes a part of EXAMPLES and returns each one's history, oldest item first."""
 
+
+@dataclass(frozen=True)
+class UserTexts:
+    """What prompts show of a user, and what it can be told shorter from."""
+
+    prompts: Prompts
+    histories: Histories
+
+
 SPLITS = ("train", "validation", "test")
 _CHUNK = 4_096
 _SHOWN = 5
@@ -139,40 +149,39 @@ class _Example:
 
 
 def truncate_summaries(
-    train: TrainConfig, data_dir: Path, users_dir: Path, histories: Histories, prompts: Prompts, out: Path,
-    reporter: Reporter, *, splits: Sequence[str] = SPLITS, workers: int | None = None,
+    train: TrainConfig, dirs: StageDirs, shown: UserTexts, job: Job, *, splits: Sequence[str] = SPLITS,
     encoder: Encoder | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write ``out/users.parquet``: USER_SUMMARIES in which no example of ``splits`` has too long a prompt; counts.
+    """Write `users.parquet`: USER_SUMMARIES in which no example of ``splits`` has too long a prompt; counts.
 
-    A summary loses its tail, a listed history its oldest items; `shortened.parquet` beside it names every cut. The
-    result does not depend on ``workers``. Raises `UserError` with the rows that stay too long without any preference to
-    speak of. Memory: the longest length of every example, and some thousand prompts.
+    A summary loses its tail, a listed history its oldest items; `shortened.parquet` beside it names every cut. Raises
+    `UserError` with the rows that stay too long without any preference to speak of. Memory: the longest
+    length of every example, and some thousand prompts.
     """
     encoder = encoder or Encoder(train.model)
-    texts = schema.read_table(users_dir / "users.parquet", schema.USER_SUMMARIES)
+    texts = schema.read_table(dirs.users / "users.parquet", schema.USER_SUMMARIES)
     found: list[tuple[int, str, int, int, int, str]] = []
     longest, failed = 0, dict[int, int]()
     for split in splits:
-        rows = CandidateRows(data_dir, users_dir, prompts, split, images=train.images)
+        rows = CandidateRows(dirs.data, dirs.users, shown.prompts, split, images=train.images)
         if len(rows):
-            fitting = _Fitting(train, rows, encoder, prompts, histories, data_dir, texts)
-            most, fitted = fitting.run(reporter, workers)
+            fitting = _Fitting(train, rows, encoder, shown, dirs.data, texts)
+            most, fitted = fitting.run(job.reporter)
             longest = max(longest, most)
             failed |= fitting.failed
             found += [(number, split, one.before, train.cutoff_len + one.over, fitting.count(one.text.now()),
                        one.text.now())
                       for number, one in fitted.items()]  # fmt: skip
     if failed:
-        raise UserError(_too_long(failed, data_dir, train.cutoff_len, longest))
-    _write(texts, found, out)
+        raise UserError(_too_long(failed, dirs.data, train.cutoff_len, longest))
+    _write(texts, found, job.out)
     counts = {
         "longest_row": longest, "shortened": len(found), "examples": len(texts),
         "shortened_by_split": {split: sum(one[1] == split for one in found) for split in splits},
         "shortest_left": min((one[4] for one in found), default=None),
     }  # fmt: skip
     if found:
-        reporter.note(f"  {len(found):,} of {len(texts):,} preferences shortened: their rows had up to {longest:,} "
+        job.reporter.note(f"  {len(found):,} of {len(texts):,} preferences shortened: their rows had up to {longest:,} "
                       f"tokens, train.cutoff_len is {train.cutoff_len:,}. The shortest keeps {counts['shortest_left']} "
                       "tokens; shortened.parquet names them all")  # fmt: skip
     return counts
@@ -182,21 +191,21 @@ class _Fitting:
     """One split: measured, then cut in rounds until all is short enough."""
 
     def __init__(
-        self, train: TrainConfig, rows: CandidateRows, encoder: Encoder, prompts: Prompts, histories: Histories,
-        data_dir: Path, texts: pa.Table,
+        self, train: TrainConfig, rows: CandidateRows, encoder: Encoder, shown: UserTexts, data_dir: Path,
+        texts: pa.Table,
     ) -> None:  # fmt: skip
-        self._limit, self._rows, self._encoder, self._prompts = train.cutoff_len, rows, encoder, prompts
-        self._histories, self._data_dir, self._texts = histories, data_dir, texts
+        self._limit, self._rows, self._encoder, self._prompts = train.cutoff_len, rows, encoder, shown.prompts
+        self._histories, self._data_dir, self._texts = shown.histories, data_dir, texts
         self._said = train.answers.trained
         self.failed: dict[int, int] = {}
         """Examples that stay too long, and their longest row in tokens."""
 
-    def run(self, reporter: Reporter, workers: int | None) -> tuple[int, dict[int, _Example]]:
+    def run(self, reporter: Reporter) -> tuple[int, dict[int, _Example]]:
         """Return the longest row in tokens as it was, and the shortened examples by id."""
         number = len(self._rows)
         images = self._rows.images(np.arange(number)).n_unique()
         with (
-            measuring(self._encoder, number, images, workers) as measurer,
+            measuring(self._encoder, number, images) as measurer,
             reporter.track("measuring prompts", number) as advance,
         ):
             longest = self._measure_all(measurer, advance)

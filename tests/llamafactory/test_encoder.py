@@ -34,7 +34,7 @@ def tokenised_by_llamafactory(template: str, out: Path) -> tuple[list[list[int]]
     from llamafactory.model import load_tokenizer
 
     made = stages()
-    config = training_config(train_config(template), made.data, made.dataset, out, 0, cuda=False)
+    config = training_config(train_config(template), made.data, made.dataset, out, 0)
     model_args, data_args, training_args, _, _ = get_train_args(config)
     module = load_tokenizer(model_args)
     shared = get_template_and_fix_tokenizer(module["tokenizer"], data_args)

@@ -22,6 +22,7 @@ from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure, Image, Request
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, TrainingRow, read_rows
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import FAMILIES, Family
@@ -31,7 +32,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset
 from tests.support.paths import ROOT
 from tests.support.tiny_models import MISTRAL_CHAT, build_llava_next, tiny_model
-from tests.support.tiny_run import QUIET, Stages, scratch, write_upstream
+from tests.support.tiny_run import QUIET, scratch, write_upstream
 from tests.support.tiny_tokenizers import blanks_apart
 
 ROWS = 200
@@ -53,12 +54,12 @@ def settings(family: Family) -> TrainConfig:
 
 
 @functools.cache
-def data(images: bool) -> Stages:
+def data(images: bool) -> StageDirs:
     """Return a data set of `ROWS` training rows, with hostile titles, with and without pictures."""
     made = write_upstream(scratch(), counts={"train": ROWS // 4, "test": 2})
     made.dataset.mkdir()
     family = next(family for family in FAMILIES if family.sees_images == images)
-    build_dataset(settings(family), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(settings(family), made, Prompts(), Job(made.dataset, QUIET))
     return made
 
 
@@ -68,7 +69,7 @@ def trained_folder() -> Path:
     folder = scratch()
     for family in FAMILIES:
         made = data(family.sees_images)
-        config = training_config(settings(family), made.data, made.dataset, folder / family.name, 0, cuda=False)
+        config = training_config(settings(family), made.data, made.dataset, folder / family.name, 0)
         write_yaml(folder / f"{family.name}.yaml", config, "a tiny model")
     script = ROOT / "tests" / "support" / "train_yamls.py"
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}

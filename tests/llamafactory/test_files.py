@@ -91,7 +91,7 @@ def test_dataset_info_names_every_column_and_tag_in_ascii(tmp_path: Path) -> Non
 
 def config(tmp_path: Path, **settings: Any) -> dict[str, Any]:
     made = stages()
-    return training_config(train_config(**settings), made.data, made.dataset, tmp_path / "out", 7, cuda=False)
+    return training_config(train_config(**settings), made.data, made.dataset, tmp_path / "out", 7)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_misspelt_overrides_name_the_nearest() -> None:
 def test_paths_that_would_be_interpolated_are_refused(tmp_path: Path) -> None:
     made = stages()
     with pytest.raises(UserError, match=r"output_dir.*interpolate"):
-        training_config(train_config(), made.data, made.dataset, tmp_path / "${HOME}", 0, cuda=False)
+        training_config(train_config(), made.data, made.dataset, tmp_path / "${HOME}", 0)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from msr_adapter.errors import StageError
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.failures import KNOWN, explain
 from msr_adapter.llamafactory.launcher import Trained, child_environment, launch, verify
@@ -193,7 +194,7 @@ def test_every_pattern_is_tested() -> None:
 
 
 def real_yaml(out: Path, data: Path, dataset: Path, **settings: Any) -> Path:
-    config = training_config(train_config(**settings), data, dataset, out / "model", 0, cuda=False)
+    config = training_config(train_config(**settings), data, dataset, out / "model", 0)
     write_yaml(out / "train.yaml", config, "")
     return out / "train.yaml"
 
@@ -201,7 +202,7 @@ def real_yaml(out: Path, data: Path, dataset: Path, **settings: Any) -> Path:
 def test_llamafactory_itself_on_a_damaged_image(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     made.dataset.mkdir()
-    build_dataset(train_config(), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(), made, Prompts(), Job(made.dataset, QUIET))
     for image in (made.data / "images").iterdir():
         image.write_bytes(b"this is no image")
     with pytest.raises(StageError, match="cannot identify image file") as caught:

@@ -295,7 +295,7 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
     out = run_dir / ".train.partial"
     out.mkdir(parents=True)
     yaml, model = out / "train.yaml", out / "model"
-    config = training_config(train_config(), made.data, made.dataset, model, 0, cuda=False, world=2)
+    config = training_config(train_config(), made.data, made.dataset, model, 0, Node(processes=2))
     assert config["ddp_backend"] == "gloo"
     write_yaml(yaml, config, "")
     port = free_port()

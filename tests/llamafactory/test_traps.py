@@ -50,6 +50,7 @@ import pytest
 import yaml
 
 from msr_adapter.errors import UserError
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset_check
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, read_raw, write_info, write_rows
 from msr_adapter.llamafactory.encoder import Encoder
@@ -66,7 +67,7 @@ TESTS = ROOT / "tests"
 
 def config(out: Path, **settings: Any) -> dict[str, Any]:
     made = stages()
-    return training_config(train_config(**settings), made.data, made.dataset, out, 7, cuda=False)
+    return training_config(train_config(**settings), made.data, made.dataset, out, 7)
 
 
 def test_every_test_that_is_named_above_exists() -> None:
@@ -97,7 +98,7 @@ def test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows() -> None
     assert "<|im_start|>assistant" not in trained
     assert row.answers[0] in trained.split("\n")[-2]
     with pytest.raises(UserError, match="rows are longer than"):
-        preflight(train_config(cutoff_len=limit), made.data, made.dataset, QUIET)
+        preflight(train_config(cutoff_len=limit), made, QUIET)
 
 
 def test_no_cache_and_no_output_folder_is_used_again(tmp_path: Path) -> None:
@@ -184,16 +185,16 @@ def test_images_are_those_of_the_run_wherever_msr_is_called_from(
 ) -> None:
     made = write_upstream(tmp_path / "with blanks, and ü" / "run")
     made.dataset.mkdir()
-    build_dataset(train_config(), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(), made, Prompts(), Job(made.dataset, QUIET))
     missing = made.data / "images" / "000.png"
     # LLaMA-Factory would take a file of the same name under the working directory, with one warning for all.
     (tmp_path / "images").mkdir()
     missing.rename(tmp_path / "images" / "000.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=re.escape(str(missing))):
-        preflight(train_config(), made.data, made.dataset, QUIET)
+        preflight(train_config(), made, QUIET)
     (tmp_path / "images" / "000.png").rename(missing)
-    assert preflight(train_config(), made.data, made.dataset, QUIET)["rows"] == 44
+    assert preflight(train_config(), made, QUIET)["rows"] == 44
 
 
 def test_the_written_yaml_says_the_same_to_both_readers(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from msr_adapter.candidate_rows import CandidateRows, candidate_blocks, count_ro
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.shards import Job
+from msr_adapter.jobs import StageDirs
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
 from msr_adapter.score import scoring as scoring_module
-from tests.support.tiny_run import QUIET, Stages, model_ref, stages, train_config, trained, write_upstream
+from tests.support.tiny_run import QUIET, model_ref, stages, train_config, trained, write_upstream
 
 
 class FixedBackend:
@@ -36,7 +37,7 @@ class FixedBackend:
         return [Completion(r.key, "", self._logprobs.pop(0), "choice", self._tokens_in, 0) for r in requests]
 
 
-def run(made: Stages, out: Path, backend: Backend, reporter: Any = QUIET, **settings: Any) -> dict[str, Any]:
+def run(made: StageDirs, out: Path, backend: Backend, reporter: Any = QUIET, **settings: Any) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     with CompletionCache(out.parent / "completions.sqlite") as cache:
         return score(train_config(**settings), made.data, made.users, Prompts(), backend, cache, out, reporter)

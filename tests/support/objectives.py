@@ -14,20 +14,21 @@ from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import ModelConfig, Objective, TrainConfig
 from msr_adapter.generation import Request
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, train
 from tests.support.paths import ROOT
-from tests.support.tiny_run import QUIET, Stages, Trained, scratch, train_config, write_upstream
+from tests.support.tiny_run import QUIET, Trained, scratch, train_config, write_upstream
 
 
 @functools.cache
-def data_for(objective: Objective) -> Stages:
+def data_for(objective: Objective) -> StageDirs:
     """Return the tiny run's stages with the data set of ``objective``, once per process."""
     made = write_upstream(scratch())
     made.dataset.mkdir()
-    build_dataset(train_config(objective=objective), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(objective=objective), made, Prompts(), Job(made.dataset, QUIET))
     return made
 
 
@@ -35,7 +36,7 @@ def train_here(config: TrainConfig) -> Trained:
     """Train as the stage does, in a run folder of its own."""
     made, partial = data_for(config.objective), scratch() / ".train.partial"
     partial.mkdir()
-    summary = train(config, made.data, made.dataset, 0, partial, QUIET)
+    summary = train(config, made, Job(partial, QUIET))
     return Trained(partial.rename(partial.with_name("train")), summary)
 
 
@@ -47,7 +48,7 @@ def train_many(configs: Mapping[str, TrainConfig]) -> dict[str, Path]:
     folder = scratch()
     for name, config in configs.items():
         made = data_for(config.objective)
-        arguments = training_config(config, made.data, made.dataset, folder / name / "model", 0, cuda=False)
+        arguments = training_config(config, made.data, made.dataset, folder / name / "model", 0)
         write_yaml(folder / f"{name}.yaml", arguments, name)
     script = ROOT / "tests" / "support" / "train_yamls.py"
     environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}

@@ -17,6 +17,7 @@ from rich.console import Console
 from msr_adapter import schema
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.files import file_digest
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
 from msr_adapter.train import build_dataset, train
@@ -31,13 +32,10 @@ QUIET = Reporter(console=Console(quiet=True))
 EXAMPLES = {"train": 8, "validation": 3, "test": 4}
 
 
-@dataclass(frozen=True)
-class Stages:
-    """Folders of the upstream stages."""
-
-    data: Path
-    users: Path
-    dataset: Path
+def stages_in(folder: Path) -> StageDirs:
+    """Return the folders of stages under ``folder``; user summaries are shown as they were written."""
+    users = folder / "users"
+    return StageDirs(folder / "data", folder / "items", users, users, folder / "dataset", folder / "train")
 
 
 def scratch() -> Path:
@@ -59,7 +57,7 @@ def train_config(template: str = "qwen2_vl", **settings: Any) -> TrainConfig:
     return TrainConfig(**{"model": model_ref(template), **values})
 
 
-def write_upstream(folder: Path, *, candidates: int = 4, counts: Mapping[str, int] = EXAMPLES) -> Stages:
+def write_upstream(folder: Path, *, candidates: int = 4, counts: Mapping[str, int] = EXAMPLES) -> StageDirs:
     """Write data and users stages: hostile titles, every fourth item without an image, ``counts`` per split."""
     data, users = folder / "data", folder / "users"
     items = _write_items(data)
@@ -80,7 +78,7 @@ def write_upstream(folder: Path, *, candidates: int = 4, counts: Mapping[str, in
     schema.write_table(
         pa.Table.from_pylist(summaries, schema.USER_SUMMARIES), schema.USER_SUMMARIES, users / "users.parquet"
     )
-    return Stages(data, users, folder / "dataset")
+    return stages_in(folder)
 
 
 def _write_items(data: Path) -> list[str]:
@@ -106,11 +104,11 @@ def _draw(path: Path, number: int) -> None:
 
 
 @functools.cache
-def stages() -> Stages:
+def stages() -> StageDirs:
     """Return the upstream stages with the dataset stage built, once per process."""
     made = write_upstream(scratch())
     made.dataset.mkdir()
-    build_dataset(train_config(), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(), made, Prompts(), Job(made.dataset, QUIET))
     return made
 
 
@@ -128,5 +126,5 @@ def trained(method: str) -> Trained:
     made = stages()
     partial = scratch() / ".train.partial"
     partial.mkdir()
-    summary = train(train_config(method=method), made.data, made.dataset, 0, partial, QUIET)
+    summary = train(train_config(method=method), made, Job(partial, QUIET))
     return Trained(partial.rename(partial.with_name("train")), summary)

@@ -12,6 +12,7 @@ from PIL import Image
 from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, SummarizeConfig, UserSummariesConfig
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import image_tokens, token_counter
 from msr_adapter.progress import Reporter
@@ -34,7 +35,7 @@ def told(
     folder: Path, summaries: SummarizeConfig | None = None, reporter: Reporter = QUIET, **train: Any
 ) -> dict[str, Any]:
     made = write_upstream(folder / "stages")
-    found = estimate_lengths(train_config(**train), summaries or summarize(), made.data, Prompts(), 0, folder, reporter)
+    found = estimate_lengths(train_config(**train), summaries or summarize(), made, Prompts(), Job(folder, reporter))
     assert json.loads((folder / "lengths.json").read_text()) == found
     return found
 
@@ -55,7 +56,7 @@ def test_rows_are_about_as_long_as_forecast(tmp_path: Path) -> None:
     longest = max(encoder.row_length(row.prompt, [row.image.path] if row.image else [], "Yes") for row in rows)
     table = schema.read_table(made.users / "users.parquet", schema.USER_SUMMARIES)
     most = max(count(neutralise(text)) for text in table["summary"].to_pylist())
-    found = estimate_lengths(train_config(), summarize(tokens=most), made.data, Prompts(), 0, tmp_path, QUIET)
+    found = estimate_lengths(train_config(), summarize(tokens=most), made, Prompts(), Job(tmp_path, QUIET))
     assert found["tokens"] == "counted by the model's tokenizer"
     assert longest - 10 <= found["row"]["max"] <= longest + 60
 
@@ -121,7 +122,7 @@ def test_an_unknown_kind_of_picture_is_said_to_be_unknown(tmp_path: Path) -> Non
     log = tmp_path / "log"
     model = UNKNOWN.model_copy(update={"template": "phi"})
     train = train_config().model_copy(update={"model": model})
-    found = estimate_lengths(train, summarize(), made.data, Prompts(), 0, tmp_path, Reporter(quiet=True, log=log))
+    found = estimate_lengths(train, summarize(), made, Prompts(), Job(tmp_path, Reporter(quiet=True, log=log)))
     assert found["image"] is None
     assert "picture unknown" in log.read_text()
 
@@ -138,6 +139,6 @@ def test_items_are_sampled_and_the_longest_titles_are_always_among_them(
     monkeypatch.setattr(module, "_LONGEST", 1)
     longest = token_counter(model_ref())[0]("long title " * 40)
     for seed in range(5):
-        found = estimate_lengths(train_config(), summarize(), made.data, Prompts(), seed, tmp_path, QUIET)
+        found = estimate_lengths(train_config(), summarize(), made, Prompts(), Job(tmp_path, QUIET, seed))
         assert found["items_looked_at"] in (3, 4)
         assert found["text"]["max"] >= longest - 2

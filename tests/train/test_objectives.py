@@ -14,6 +14,7 @@ import pytest
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, count_rows, read_rows
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
@@ -78,7 +79,7 @@ def test_llamafactory_is_told_every_column_and_the_types_it_asks_for() -> None:
 def test_json_lines_of_every_shape_hold_the_same_rows(tmp_path: Path, objective: Any) -> None:
     made = write_upstream(tmp_path)
     config = train_config(objective=objective, rows="jsonl")
-    build_dataset(config, made.data, made.users, Prompts(), 0, tmp_path / "dataset", QUIET)
+    build_dataset(config, made, Prompts(), Job(tmp_path / "dataset", QUIET))
     for name in (TRAIN, VALIDATION):
         assert sorted_rows(tmp_path / "dataset" / name) == sorted_rows(data_for(objective).dataset / name)
     file = str(tmp_path / "dataset" / TRAIN / "part-00000.jsonl")
@@ -247,12 +248,12 @@ def run_folder(tmp_path: Path, model: ModelConfig, *, full: bool = False) -> Pat
 
 def test_a_training_that_goes_on_loads_merges_and_adds(tmp_path: Path) -> None:
     made, run = stages(), run_folder(tmp_path, model_ref())
-    config = training_config(train_config(start=run), made.data, made.dataset, tmp_path / "out", 0, cuda=False)
+    config = training_config(train_config(start=run), made.data, made.dataset, tmp_path / "out", 0)
     assert config["adapter_name_or_path"] == str(run / "train" / "model")
     assert config["create_new_adapter"] is True
     assert config["model_name_or_path"] == str(tiny_model("qwen2_vl"))
     full = run_folder(tmp_path / "full", model_ref(), full=True)
-    config = training_config(train_config(start=full), made.data, made.dataset, tmp_path / "out", 0, cuda=False)
+    config = training_config(train_config(start=full), made.data, made.dataset, tmp_path / "out", 0)
     assert config["model_name_or_path"] == str(full / "train" / "model")
     assert not {"adapter_name_or_path", "create_new_adapter", "ref_model"} & set(config)
 

@@ -14,6 +14,7 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.config.schema import LaunchConfig, ModelConfig, TrainConfig
 from msr_adapter.errors import UserError
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory import row_lengths as measuring_module
 from msr_adapter.llamafactory.dataset import INFO_FILE, TRAIN, VALIDATION, read_images, read_raw
 from msr_adapter.llamafactory.dataset_check import compare
@@ -24,17 +25,17 @@ from msr_adapter.llamafactory.weights import resolve_model
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight
 from msr_adapter.train.dataset import Balance, asked_of
-from tests.support.tiny_run import QUIET, Stages, model_ref, stages, train_config, write_upstream
+from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream
 
 
-def built(folder: Path, **settings: Any) -> Stages:
+def built(folder: Path, **settings: Any) -> StageDirs:
     made = write_upstream(folder)
     made.dataset.mkdir()
-    build_dataset(train_config(**settings), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(**settings), made, Prompts(), Job(made.dataset, QUIET))
     return made
 
 
-def asked(made: Stages) -> list[MeasureRequest]:
+def asked(made: StageDirs) -> list[MeasureRequest]:
     return [asked_of(row, made.data) for name in (TRAIN, VALIDATION) for row in read_raw(made.dataset / name)]
 
 
@@ -110,7 +111,7 @@ def rewrite(folder: Path, change: Any) -> None:
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
 
 
-def change_info(made: Stages, change: Any) -> None:
+def change_info(made: StageDirs, change: Any) -> None:
     path = made.dataset / INFO_FILE
     info = json.loads(path.read_text())
     change(info[TRAIN])
@@ -147,7 +148,7 @@ def test_a_stray_file_ends_the_preflight(tmp_path: Path) -> None:
     made = built(tmp_path)
     (made.dataset / TRAIN / "README.md").write_text("hello")
     with pytest.raises(UserError, match="does not read it as it was written") as caught:
-        preflight(train_config(), made.data, made.dataset, QUIET)
+        preflight(train_config(), made, QUIET)
     assert [Path(problem.where).name for problem in caught.value.problems] == [TRAIN]
     assert not list(made.dataset.parent.glob(".read-back*"))
 
@@ -174,9 +175,9 @@ def test_one_sided_labels_are_warned_of(kind: str, answer: str, tmp_path: Path) 
         table = table.set_column(2, schema.CANDIDATES.field("label"), labels)
         schema.write_table(table, schema.CANDIDATES, made.data / "candidates.parquet")
     made.dataset.mkdir()
-    build_dataset(train_config(), made.data, made.users, Prompts(), 0, made.dataset, QUIET)
+    build_dataset(train_config(), made, Prompts(), Job(made.dataset, QUIET))
     log = tmp_path / "log"
-    found = preflight(train_config(), made.data, made.dataset, QUIET.with_log(log))
+    found = preflight(train_config(), made, QUIET.with_log(log))
     said = log.read_text()
     assert "[label-balance]" in said
     if answer:
@@ -184,18 +185,18 @@ def test_one_sided_labels_are_warned_of(kind: str, answer: str, tmp_path: Path) 
         assert found["yes_share"] == (kind == "all")
     else:
         assert "25.0% of the training rows answer Yes; train.negatives ask for 50.0%" in said
-        preflight(train_config(negatives=3), made.data, made.dataset, QUIET.with_log(tmp_path / "quiet"))
+        preflight(train_config(negatives=3), made, QUIET.with_log(tmp_path / "quiet"))
         assert "[label-balance]" not in (tmp_path / "quiet").read_text()
 
 
 def test_too_little_disk_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stages()
-    found = preflight(train_config(), made.data, made.dataset, QUIET)
+    found = preflight(train_config(), made, QUIET)
     assert found["disk_estimate"] > 13 * found["tokens"]
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 0, found["disk_estimate"] - 1))
     with pytest.raises(UserError, match="caches take about"):
-        preflight(train_config(), made.data, made.dataset, QUIET)
+        preflight(train_config(), made, QUIET)
 
 
 SHAPE = ModelShape(

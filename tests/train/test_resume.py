@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from msr_adapter.config.schema import TrainConfig
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.checkpoints import checkpoints, settle, strip, whole
 from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.training_yaml import training_config
@@ -30,19 +31,21 @@ CHILD = """\
 import json, sys
 from pathlib import Path
 from tests.support.tiny_run import QUIET
-from msr_adapter.config.schema import Train
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.train import train
-config, data, dataset, out, unfinished = sys.argv[1:]
+from msr_adapter.jobs import Job
+from tests.support.tiny_run import stages_in
+config, folder, out, unfinished = sys.argv[1:]
 out = Path(out)
 out.mkdir()
-train(Train.model_validate_json(config), Path(data), Path(dataset), 0, out, QUIET, Path(unfinished))
+train(TrainConfig.model_validate_json(config), stages_in(Path(folder)), Job(out, QUIET), Path(unfinished))
 """
 
 
 def run(config: TrainConfig, out: Path, unfinished: Path) -> dict[str, Any]:
     made = stages()
     out.mkdir()
-    return train(config, made.data, made.dataset, 0, out, QUIET, unfinished)
+    return train(config, made, Job(out, QUIET), unfinished)
 
 
 def killed(config: TrainConfig, folder: Path, unfinished: Path, after: int) -> int:
@@ -51,7 +54,7 @@ def killed(config: TrainConfig, folder: Path, unfinished: Path, after: int) -> i
     Returns the step of its last whole checkpoint.
     """
     made = stages()
-    arguments = [config.model_dump_json(), *map(str, (made.data, made.dataset, folder / "killed", unfinished))]
+    arguments = [config.model_dump_json(), *map(str, (made.data.parent, folder / "killed", unfinished))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", CHILD, *arguments], env=environment) as process:
         while True:
@@ -199,7 +202,7 @@ def test_only_the_very_same_training_meets_its_checkpoints(tmp_path: Path) -> No
 
     def folder(processes: int = 1, data: Path = made.data, dataset: Path = made.dataset, **settings: Any) -> str:
         config = train_config(**settings)
-        yaml = training_config(config, data, dataset, tmp_path, 0, cuda=False)
+        yaml = training_config(config, data, dataset, tmp_path, 0)
         return working(tmp_path, yaml, processes, content(config, data, dataset, BASE)).folder.name
 
     moved = Path(shutil.copytree(made.data, tmp_path / "data")), Path(shutil.copytree(made.dataset, tmp_path / "rows"))

@@ -16,6 +16,7 @@ from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import SelectionConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import CompletionCache, Request
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory import early_stop, trainer_entrypoint
 from msr_adapter.llamafactory.early_stop import Desk, ask
 from msr_adapter.llamafactory.launcher import Trained
@@ -30,7 +31,7 @@ from msr_adapter.train.training import bring_to_end
 from msr_adapter.train.working_dir import Working
 from tests.support.checkpoint_folders import write_checkpoint, write_log
 from tests.support.paths import ROOT
-from tests.support.tiny_run import QUIET, Stages, stages, train_config, write_upstream
+from tests.support.tiny_run import QUIET, stages, train_config, write_upstream
 
 
 class Judge:
@@ -210,7 +211,7 @@ def test_llamafactory_itself_waits_and_stops(tmp_path: Path) -> None:
     made = stages()
     judge = Judge(s0=0.5, s1=0.7, s2=0.6)
     config = train_config(max_steps=5, checkpoint_steps=1, keep="best", selection={"patience": 1})
-    summary = train(config, made.data, made.dataset, 0, tmp_path, QUIET, tmp_path / "unfinished", judge)
+    summary = train(config, made, Job(tmp_path, QUIET), tmp_path / "unfinished", judge)
     assert judge.asked == [0, 1, 2]
     assert (summary["steps"], summary["selection"]["chosen"], summary["selection"]["stopped"]) == (2, 1, 2)
     assert summary["validation_loss"] == pytest.approx(0.3)
@@ -223,7 +224,7 @@ def test_llamafactory_itself_waits_and_stops(tmp_path: Path) -> None:
     assert not list(model.glob("optimizer*")) + list(model.glob("checkpoint-*"))
 
 
-def judge_scripted(made: Stages, folder: Path, seed: int = 0, **settings: Any) -> tuple[Judgement, list[str]]:
+def judge_scripted(made: StageDirs, folder: Path, seed: int = 0, **settings: Any) -> tuple[Judgement, list[str]]:
     config = train_config(keep="best", selection=settings)
     backend = ScriptedBackend(trained=True)
     with CompletionCache(folder / f"{len(list(folder.iterdir()))}.sqlite") as cache:

@@ -13,16 +13,17 @@ from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, read_rows
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight, train, write_training_yaml
 from tests.support.tiny_models import tiny_model
-from tests.support.tiny_run import QUIET, Stages, stages, train_config, trained, write_upstream
+from tests.support.tiny_run import QUIET, stages, train_config, trained, write_upstream
 
 
-def build(made: Stages, seed: int = 0, **settings: Any) -> dict[str, Any]:
+def build(made: StageDirs, seed: int = 0, **settings: Any) -> dict[str, Any]:
     made.dataset.mkdir(exist_ok=True)
-    return build_dataset(train_config(**settings), made.data, made.users, Prompts(), seed, made.dataset, QUIET)
+    return build_dataset(train_config(**settings), made, Prompts(), Job(made.dataset, QUIET, seed))
 
 
 def test_every_training_candidate_is_one_row_with_its_answer_and_image(tmp_path: Path) -> None:
@@ -87,8 +88,8 @@ def test_json_lines_hold_the_same_rows_and_begin_with_an_image(tmp_path: Path) -
         assert first.images
         assert sorted([first, *rest], key=repr) == sorted(read_rows(made.dataset / name), key=repr)
         assert [path.suffix for path in (other.dataset / name).iterdir()] == [".jsonl"]
-    longest = preflight(train_config(), made.data, made.dataset, QUIET)
-    assert preflight(train_config(rows="jsonl"), other.data, other.dataset, QUIET) == longest
+    longest = preflight(train_config(), made, QUIET)
+    assert preflight(train_config(rows="jsonl"), other, QUIET) == longest
 
 
 def test_rows_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_without_images_no_row_has_one(tmp_path: Path) -> None:
     assert all(not row.images and "<image>" not in row.prompt for row in read_rows(made.dataset / TRAIN))
 
 
-def without_split(made: Stages, split: str) -> None:
+def without_split(made: StageDirs, split: str) -> None:
     """Take all examples of ``split`` out of the data stage."""
     table = schema.read_table(made.data / "examples.parquet", schema.EXAMPLES)
     rows = [row for row in table.to_pylist() if row["split"] != split]
@@ -122,7 +123,7 @@ def test_without_validation_examples_there_is_no_validation_set(tmp_path: Path) 
     without_split(made, "validation")
     assert build(made)["validation_rows"] == 0
     assert list(json.loads((made.dataset / "dataset_info.json").read_text())) == [TRAIN]
-    path = write_training_yaml(train_config(), made.data, made.dataset, 0, tmp_path)
+    path = write_training_yaml(train_config(), made, Job(tmp_path, QUIET))
     assert "eval_dataset" not in yaml.safe_load(path.read_text())
 
 
@@ -143,10 +144,10 @@ def test_stages_of_different_runs_are_refused(tmp_path: Path) -> None:
 
 def test_too_long_rows_are_counted_before_anything_is_trained() -> None:
     made = stages()
-    longest = preflight(train_config(), made.data, made.dataset, QUIET)["longest_row"]
-    assert preflight(train_config(cutoff_len=longest), made.data, made.dataset, QUIET)["rows"] == 44
+    longest = preflight(train_config(), made, QUIET)["longest_row"]
+    assert preflight(train_config(cutoff_len=longest), made, QUIET)["rows"] == 44
     with pytest.raises(UserError) as caught:
-        preflight(train_config(cutoff_len=longest - 1), made.data, made.dataset, QUIET)
+        preflight(train_config(cutoff_len=longest - 1), made, QUIET)
     (problem,) = caught.value.problems
     assert problem.field == "train.cutoff_len"
     assert problem.found.startswith("1 of 44 rows") or problem.found.startswith("2 of 44 rows")
@@ -163,7 +164,7 @@ def test_all_damaged_images_are_reported_at_once(tmp_path: Path) -> None:
     whole = (made.data / used[3]).read_bytes()
     (made.data / used[3]).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError) as caught:
-        preflight(train_config(overrides={"lerning_rate": 1}), made.data, made.dataset, QUIET)
+        preflight(train_config(overrides={"lerning_rate": 1}), made, QUIET)
     fields = {problem.where for problem in caught.value.problems}
     assert fields == {"", *(str(made.data / path) for path in used[:4])}
     assert "did you mean learning_rate" in str(caught.value)
@@ -173,12 +174,12 @@ def test_a_template_without_images_is_refused_for_rows_with_images() -> None:
     made = stages()
     model = ModelConfig(path=str(tiny_model("qwen2.5")))
     with pytest.raises(UserError, match="takes no images"):
-        preflight(train_config(model=model), made.data, made.dataset, QUIET)
+        preflight(train_config(model=model), made, QUIET)
 
 
 def test_a_dry_run_writes_the_yaml_and_trains_nothing(tmp_path: Path) -> None:
     made = stages()
-    path = write_training_yaml(train_config(), made.data, made.dataset, 5, tmp_path)
+    path = write_training_yaml(train_config(), made, Job(tmp_path, QUIET, 5))
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name] == ["train.yaml"]
     config = yaml.safe_load(path.read_text())
     assert (config["output_dir"], config["seed"], config["dataset"]) == (str(tmp_path / "model"), 5, TRAIN)
@@ -217,7 +218,7 @@ def test_the_kept_yaml_does_not_point_into_the_temporary_folder() -> None:
 
 def test_training_twice_gives_the_same_weights(tmp_path: Path) -> None:
     made, first = stages(), trained("lora")
-    summary = train(train_config(), made.data, made.dataset, 0, tmp_path, QUIET)
+    summary = train(train_config(), made, Job(tmp_path, QUIET))
     weights = "model/adapter_model.safetensors"
     assert (tmp_path / weights).read_bytes() == (first.out / weights).read_bytes()
     differ = {"measured": None, "pruned_bytes": 0}  # states hold paths
@@ -235,4 +236,4 @@ def test_the_first_spellings_are_what_is_trained(tmp_path: Path) -> None:
 def test_spellings_of_both_sides_that_begin_alike_stop_before_training(tmp_path: Path) -> None:
     made = stages()
     with pytest.raises(StageError, match="begin with the same token"):
-        preflight(train_config(answers={"yes": ["Yes"], "no": ["No", "Yes, but no"]}), made.data, made.dataset, QUIET)
+        preflight(train_config(answers={"yes": ["Yes"], "no": ["No", "Yes, but no"]}), made, QUIET)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
+from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.pipeline import look_deep, plan, run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.train import build_dataset, preflight
-from msr_adapter.train.truncation import Listed, summary, truncate_summaries
-from tests.support.tiny_run import QUIET, Stages, model_ref, train_config, write_upstream
+from msr_adapter.train.truncation import Listed, UserTexts, summary, truncate_summaries
+from tests.support.tiny_run import QUIET, model_ref, train_config, write_upstream
 
 LONG = "Likes quiet landscapes and night scenes, bold red comic covers 🎬🧑‍🚀, and 山水画 above all. "
 ENCODER: list[Encoder] = []
@@ -34,7 +36,7 @@ def encoder() -> Encoder:
     return ENCODER[0]
 
 
-def with_long(folder: Path, long: Sequence[int] = (0, 9, 12)) -> Stages:
+def with_long(folder: Path, long: Sequence[int] = (0, 9, 12)) -> StageDirs:
     """Write stages in which the given examples (training, validation, test) have long preferences."""
     made = write_upstream(folder)
     table = schema.read_table(made.users / "users.parquet", schema.USER_SUMMARIES).to_pylist()
@@ -49,18 +51,18 @@ def no_history(examples: pa.Table) -> list[list[HistoryItem]]:
     return [[] for _ in range(len(examples))]
 
 
-def fit(made: Stages, cutoff_len: int, histories: Any = no_history, **settings: Any) -> tuple[Path, dict[str, Any]]:
+def fit(made: StageDirs, cutoff_len: int, histories: Any = no_history, **settings: Any) -> tuple[Path, dict[str, Any]]:
     out = made.data.parent / f"fit-{cutoff_len}"
     out.mkdir(exist_ok=True)
     train = train_config(cutoff_len=cutoff_len, too_long="shorten", **settings)
-    return out, truncate_summaries(train, made.data, made.users, histories, Prompts(), out, QUIET)
+    return out, truncate_summaries(train, made, UserTexts(Prompts(), histories), Job(out, QUIET))
 
 
 def texts(folder: Path) -> list[str]:
     return list(schema.read_table(folder / "users.parquet", schema.USER_SUMMARIES)["summary"].to_pylist())
 
 
-def longest_rows(made: Stages, users: Path) -> dict[int, int]:
+def longest_rows(made: StageDirs, users: Path) -> dict[int, int]:
     """Return example -> its longest row, measured one by one."""
     found: dict[int, int] = {}
     for split in ("train", "validation", "test"):
@@ -99,8 +101,8 @@ def test_what_is_trained_is_what_is_asked(tmp_path: Path) -> None:
     out, _ = fit(made, 300)
     train = train_config(cutoff_len=300, too_long="shorten")
     made.dataset.mkdir()
-    build_dataset(train, made.data, out, Prompts(), 0, made.dataset, QUIET)
-    assert preflight(train, made.data, made.dataset, QUIET)["longest_row"] <= 300
+    build_dataset(train, replace(made, user_summaries=out), Prompts(), Job(made.dataset, QUIET))
+    assert preflight(train, made, QUIET)["longest_row"] <= 300
     written = {row.prompt for name in (TRAIN, VALIDATION) for row in read_rows(made.dataset / name)}
     asked = [row for split in ("train", "validation") for row in CandidateRows(made.data, out, Prompts(), split,
                                                                               images=True)]  # fmt: skip

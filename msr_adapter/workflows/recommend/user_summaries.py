@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ItemSummariesConfig, UserSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.pipeline.context import Context
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
-from msr_adapter.train.truncation import truncate_summaries
+from msr_adapter.train import UserTexts, truncate_summaries
 from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
 from msr_adapter.workflows.recommend.shards import write_histories, write_items_to_describe
 
@@ -69,10 +70,10 @@ class Preferences:
         if not (out / "users.parquet").exists():
             out.mkdir(exist_ok=True)
             self._encoder = self._encoder or Encoder(self._context.pipeline.train.model)
-            truncate_summaries(
-                self._context.pipeline.train, shard, self.users_dir(group), self._histories(group),
-                self._context.prompts, out, self._context.reporter, splits=("test",), encoder=self._encoder,
-            )  # fmt: skip
+            dirs = replace(self._context.dirs, data=shard, users=self.users_dir(group))
+            texts = UserTexts(self._context.prompts, self._histories(group))
+            job = Job(out, self._context.reporter)
+            truncate_summaries(self._context.pipeline.train, dirs, texts, job, splits=("test",), encoder=self._encoder)
         return out
 
     def _histories(self, group: int) -> Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]:
