@@ -1,7 +1,6 @@
-"""Judge scorers on the frozen test candidates: metrics with intervals, baselines on the same lists, a report."""
+"""Judge scorers on the test candidates: metrics with intervals, baselines on the same candidate lists."""
 
 from msr_adapter.evaluate.baselines import fit_baselines
-from msr_adapter.evaluate.evaluation import evaluate
-from msr_adapter.report.context import ReportContext
+from msr_adapter.evaluate.evaluation import EvaluateDirs, Evaluation, Run, evaluate
 
-__all__ = ["ReportContext", "evaluate", "fit_baselines"]
+__all__ = ["EvaluateDirs", "Evaluation", "Run", "evaluate", "fit_baselines"]

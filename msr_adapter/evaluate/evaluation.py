@@ -22,10 +22,11 @@
 Models: trained, base (with a score folder), item-knn, mf, sasrec, popularity, recency (if the log has times),
 title-overlap, random (each if asked for), oracle (if the truth is known).
 docs/metrics.md explains each key. `per_user.parquet`: see `tables.per_user_schema`. `candidate_scores.parquet`: see
-`tables.candidate_scores_table`. `report.html`: one self-contained page.
+`tables.candidate_scores_table`. The report is made of the `Evaluation` that `evaluate` returns.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 
 from msr_adapter.arrays import Floats
-from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
+from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
 from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_fitted
@@ -43,52 +44,98 @@ from msr_adapter.evaluate.slice_groups import read_facts, table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, console_table, per_user_table
 from msr_adapter.files import write_json
+from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
-from msr_adapter.report.context import ReportContext
-from msr_adapter.report.page import write_report
-from msr_adapter.report.sections import headline
 from msr_adapter.schema import write_table
 
 
-def evaluate(
-    protocol: ProtocolConfig,
-    baselines: tuple[str, ...],
-    seed: int,
-    data_dir: Path,
-    score_dirs: Mapping[str, Path],
-    out: Path,
-    reporter: Reporter,
-    context: ReportContext,
-    fitted_dir: Path | None = None,
-    slice_tables: SliceTablesConfig = SliceTablesConfig(),  # noqa: B008  (frozen)
-) -> dict[str, Any]:
-    """Judge the models of ``score_dirs`` and the baselines; write metrics.json, two tables and report.html.
+@dataclass(frozen=True)
+class EvaluateDirs:
+    """The folders of earlier stages that are judged."""
 
-    Returns the users, every model's means, the share of the oracle's lift and the findings. Raises StageError, with
-    counts, on scores that do not fit the candidates one to one.
+    data: Path
+    """Tables of the data stage."""
+    scores: Mapping[str, Path]
+    """Model -> its folder of SCORES: `trained`, and `base` where it is asked for."""
+    baselines: Path | None = None
+    """Scores of the fitted baselines; None without any."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `metrics.json` says of the run beside its numbers."""
+
+    pipeline: str
+    """Name of the pipeline."""
+    versions: Mapping[str, str]
+    """Library -> version."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was found out about the models of a run; the report shows it."""
+
+    metrics: Mapping[str, Any]
+    """The content of `metrics.json`."""
+    models: Mapping[str, judging.Judged]
+    """Model -> its metrics, user by user."""
+    held_out: HeldOut
+    """The test candidates."""
+    trained: pa.Table
+    """SCORES of the trained model, row by row of the candidates."""
+    data_dir: Path
+    """The data stage's folder."""
+
+    @property
+    def key_numbers(self) -> dict[str, Any]:
+        """The users, every model's means, the share of the oracle's lift and the findings: for the manifest."""
+        means = {
+            name: {metric: value["mean"] for metric, value in model["metrics"].items()}
+            for name, model in self.metrics["models"].items()
+        }
+        keys = ("users", "primary", "oracle_lift_share", "findings")
+        return {
+            "metrics": means,
+            "candidates_digest": self.metrics["candidates"]["digest"],
+            **{key: self.metrics[key] for key in keys},
+        }
+
+    def say(self, reporter: Reporter, headline: str) -> None:
+        """Print the metric table, ``headline``, the slices and every finding."""
+        reporter.console.print(console_table(self.metrics))
+        reporter.note(headline)
+        if self.metrics["slices"]:
+            reporter.note(say_slices(self.metrics["slices"]))
+        for finding in self.metrics["findings"]:
+            reporter.note(f"{finding['severity']}: {finding['text']}")
+
+
+def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> Evaluation:
+    """Judge the models of ``dirs.scores`` and the baselines; write metrics.json and two tables into ``job.out``.
+
+    Raises StageError, with counts, on scores that do not fit the candidates one to one.
     """
-    held_out = read_held_out(data_dir)
-    tables = _read_tables(baselines, score_dirs, held_out)
-    scores = _all_scores(baselines, seed, data_dir, held_out, tables, fitted_dir)
+    protocol, seed = config.protocol, job.seed
+    held_out = read_held_out(dirs.data)
+    tables = _read_tables(config.baselines, dirs.scores, held_out)
+    scores = _all_scores(config.baselines, seed, dirs, held_out, tables)
     models = {}
-    with reporter.track("judging", len(scores)) as advance:
+    with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
             models[name] = judging.judge(protocol, held_out, values, seed)
             advance(1)
-    metrics = _metrics(protocol, baselines, seed, held_out, models, tables, context)
+    metrics = _metrics(config, held_out, models, tables, run, seed)
     metrics["calibration"] = calibration(protocol, held_out, tables)
-    facts = read_facts(held_out, data_dir)
-    metrics["slices"] = slice_metrics(protocol, slice_tables, held_out, scores, facts, seed)
-    metrics["findings"] += table_findings(slice_tables, facts)
-    metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, data_dir)
-    write_json(out / "metrics.json", metrics)
+    facts = read_facts(held_out, dirs.data)
+    metrics["slices"] = slice_metrics(protocol, config.tables, held_out, scores, facts, seed)
+    metrics["findings"] += table_findings(config.tables, facts)
+    metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
+    write_json(job.out / "metrics.json", metrics)
     per_user = per_user_table(held_out, models)
-    write_table(per_user, per_user.schema, out / "per_user.parquet")
+    write_table(per_user, per_user.schema, job.out / "per_user.parquet")
     ranked = candidate_scores_table(held_out, scores)
-    write_table(ranked, ranked.schema, out / "candidate_scores.parquet")
-    write_report(metrics, models, held_out, tables["trained"], data_dir, out / "report.html", context)
-    _say(metrics, reporter)
-    return _key_numbers(metrics)
+    write_table(ranked, ranked.schema, job.out / "candidate_scores.parquet")
+    return Evaluation(metrics, models, held_out, tables["trained"], dirs.data)
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
@@ -102,29 +149,28 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
 def _all_scores(
     baselines: tuple[str, ...],
     seed: int,
-    data_dir: Path,
+    dirs: EvaluateDirs,
     held_out: HeldOut,
     tables: Mapping[str, pa.Table],
-    fitted_dir: Path | None,
 ) -> dict[str, Floats]:
     """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
     scores: dict[str, Floats | None] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
-    if fitted_dir is not None:
-        scores |= {name: read_fitted(name, held_out, fitted_dir) for name in FITTED if name in baselines}
-    scores |= {name: score(held_out, data_dir, seed) for name, score in SIMPLE.items() if name in baselines}
-    scores["oracle"] = oracle_scores(held_out, data_dir)
+    if dirs.baselines is not None:
+        scores |= {name: read_fitted(name, held_out, dirs.baselines) for name in FITTED if name in baselines}
+    scores |= {name: score(held_out, dirs.data, seed) for name, score in SIMPLE.items() if name in baselines}
+    scores["oracle"] = oracle_scores(held_out, dirs.data)
     return {name: values for name, values in scores.items() if values is not None}
 
 
 def _metrics(
-    protocol: ProtocolConfig,
-    baselines: tuple[str, ...],
-    seed: int,
+    config: EvaluateConfig,
     held_out: HeldOut,
     models: Mapping[str, judging.Judged],
     tables: Mapping[str, pa.Table],
-    context: ReportContext,
+    run: Run,
+    seed: int,
 ) -> dict[str, Any]:
+    protocol = config.protocol
     primary, sizes = judging.primary_metric(protocol), np.diff(held_out.offsets)
     chances = judging.chance(protocol, held_out)
     gaps = judging.differences(models, primary, protocol.confidence.level)
@@ -137,7 +183,7 @@ def _metrics(
     }
     settings = protocol.model_dump(mode="json")
     return {
-        "pipeline": context.name,
+        "pipeline": run.pipeline,
         "users": len(held_out.example_ids),
         "seed": seed,
         "primary": primary,
@@ -149,22 +195,20 @@ def _metrics(
         "differences": gaps,
         "smallest_difference": judging.smallest_differences(models, primary),
         "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
-        "findings": [*judging.find(models, gaps, mass, primary), *_about_the_protocol(protocol, baselines, models)],
-        "versions": dict(context.versions),
+        "findings": judging.find(models, gaps, mass, primary) + _about_the_protocol(config, models),
+        "versions": dict(run.versions),
     }
 
 
-def _about_the_protocol(
-    protocol: ProtocolConfig, baselines: tuple[str, ...], models: Mapping[str, judging.Judged]
-) -> list[dict[str, str]]:
+def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Judged]) -> list[dict[str, str]]:
     found = []
-    if protocol.target == "most-popular-last":
+    if config.protocol.target == "most-popular-last":
         text = (
             "The target is the latest of the user's 6 most popular items, as in the published code, not the last item "
         )
         text += "taken: popularity alone nearly finds it. Set these numbers beside that code's, never beside others."
         found.append({"severity": "warning", "text": text})
-    if "recency" in baselines and "recency" not in models:
+    if "recency" in config.baselines and "recency" not in models:
         text = "Recency is not judged: the log has no times that two users share."
         found.append({"severity": "info", "text": text})
     return found
@@ -173,25 +217,3 @@ def _about_the_protocol(
 def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:
     row = {"metrics": judged.summary, "tied_users": judging.tied_share(judged.result)}
     return row if mass is None else {**row, "answer_mass": mass}
-
-
-def _say(metrics: Mapping[str, Any], reporter: Reporter) -> None:
-    reporter.console.print(console_table(metrics))
-    reporter.note(headline(metrics))
-    if metrics["slices"]:
-        reporter.note(say_slices(metrics["slices"]))
-    for finding in metrics["findings"]:
-        reporter.note(f"{finding['severity']}: {finding['text']}")
-
-
-def _key_numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    means = {
-        name: {metric: value["mean"] for metric, value in model["metrics"].items()}
-        for name, model in metrics["models"].items()
-    }
-    keys = ("users", "primary", "oracle_lift_share", "findings")
-    return {
-        "metrics": means,
-        "candidates_digest": metrics["candidates"]["digest"],
-        **{key: metrics[key] for key in keys},
-    }

@@ -1,23 +1,29 @@
-"""What the evaluate stage is told about the run."""
+"""The evaluate stage of a run: the judgement, and the report of it."""
 
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msr_adapter
+from msr_adapter.jobs import Job
 from msr_adapter.pipeline.context import Context
+from msr_adapter.report.context import ReportContext
+
+if TYPE_CHECKING:
+    from msr_adapter.evaluate import Evaluation
 
 _LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy", "implicit", "RecTools")
 
 
 def evaluate_run(c: Context) -> dict[str, Any]:
     """Judge the run that ``c`` belongs to and write its report."""
-    from msr_adapter.evaluate import ReportContext, evaluate
+    from msr_adapter.evaluate import EvaluateDirs, Run, evaluate
 
+    run = Run(c.pipeline.name, _versions())
     told = ReportContext(
-        name=c.pipeline.name,
+        name=run.pipeline,
         config=c.resolved,
-        versions=_versions(),
+        versions=run.versions,
         manifests={manifest.stage: asdict(manifest) for manifest in c.folder.manifests()},
         history=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
@@ -29,10 +35,18 @@ def evaluate_run(c: Context) -> dict[str, Any]:
     folders = {"trained": c.dir("score")}
     if "base" in settings.baselines:
         folders["base"] = c.dir("score-base")
-    return evaluate(
-        settings.protocol, settings.baselines, c.pipeline.seed, c.dir("data"), folders, c.out, c.reporter, told,
-        c.dir("baselines"), settings.tables,
-    )  # fmt: skip
+    dirs, job = EvaluateDirs(c.dir("data"), folders, c.dir("baselines")), Job(c.out, c.reporter, c.pipeline.seed)
+    return report(evaluate(settings, dirs, run, job), told, job)
+
+
+def report(evaluation: "Evaluation", context: ReportContext, job: Job) -> dict[str, Any]:
+    """Write `report.html` into ``job.out``, say what was found, and return the key numbers."""
+    from msr_adapter.report.page import write_report
+    from msr_adapter.report.sections import headline
+
+    write_report(evaluation, job.out / "report.html", context)
+    evaluation.say(job.reporter, headline(evaluation.metrics))
+    return evaluation.key_numbers
 
 
 def _versions() -> dict[str, str]:

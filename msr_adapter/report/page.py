@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate import Evaluation
 from msr_adapter.files import bundled, write_text
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
 from msr_adapter.report import cost, explorer, figures, sections, summaries, tables, user_sample
@@ -46,23 +44,15 @@ _DESCRIBED = {
 }
 
 
-def write_report(
-    metrics: Mapping[str, Any],
-    models: Mapping[str, Judged],
-    held_out: HeldOut,
-    scores: pa.Table,
-    data_dir: Path,
-    path: Path,
-    context: ReportContext,
-) -> None:
-    """Render `report.html.j2` to ``path``. ``metrics`` is `metrics.json`'s content, ``scores`` the trained SCORES.
+def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> None:
+    """Render `report.html.j2` to ``path``.
 
     The page makes no request; every text is escaped; its policy lets only the scripts and styles we wrote run.
     """
-    environment = _environment(context)
+    environment, metrics = _environment(context), evaluation.metrics
     values = {
-        **_numbers(metrics, models, held_out, data_dir, context),
-        **_users(metrics, models, held_out, scores, data_dir, context),
+        **_numbers(evaluation, context),
+        **_users(evaluation, context),
         "name": context.name,
         "metrics": metrics,
         "facts": sections.facts(metrics),
@@ -109,15 +99,11 @@ def _source_hash(environment: Environment, name: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _numbers(
-    metrics: Mapping[str, Any],
-    models: Mapping[str, Judged],
-    held_out: HeldOut,
-    data_dir: Path,
-    context: ReportContext,
-) -> dict[str, Any]:
+def _numbers(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
     """Return the template's variables about all users together."""
-    audit, lengths = _read_audit(data_dir / "audit.json"), context.manifests.get("lengths", {}).get("summary") or {}
+    metrics = evaluation.metrics
+    audit = _read_audit(evaluation.data_dir / "audit.json")
+    lengths = context.manifests.get("lengths", {}).get("summary") or {}
     found = [*(audit or {}).get("findings", []), *lengths.get("findings", []), *metrics["findings"]]
     found += [*training_findings(_trained(context)), *summaries.summary_findings(context.manifests)]
     cuts = metrics.get("slices") or []
@@ -136,7 +122,7 @@ def _numbers(
         "worth": worth_facts(audit or {}, lengths),
         "counts": sections.flatten({key: value for key, value in (audit or {}).items() if key != "findings"}),
         "audited": audit is not None,
-        "plots": figures.result_figures(metrics, models, held_out),
+        "plots": figures.result_figures(metrics, evaluation.models, evaluation.held_out),
         "calibration": sections.calibration_table(metrics),
         "beyond": sections.beyond_table(metrics),
         "slices": [
@@ -161,15 +147,10 @@ def _read_audit(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def _users(
-    metrics: Mapping[str, Any],
-    models: Mapping[str, Judged],
-    held_out: HeldOut,
-    scores: pa.Table,
-    data_dir: Path,
-    context: ReportContext,
-) -> dict[str, Any]:
+def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, Any]:
     """Return the template's variables about single users: the explorer's data and covers, and the cases."""
+    metrics, models, held_out = evaluation.metrics, evaluation.models, evaluation.held_out
+    data_dir = evaluation.data_dir
     result, seed = models["trained"].result, int(metrics["seed"])
     chosen = user_sample.pick(result)
     always = [user for _, user in chosen]
@@ -180,7 +161,7 @@ def _users(
     readings = read_readings(examples, candidates, data_dir, context)
     fitting = user_sample.within_texts(users, always, held_out, readings, seed)
     ranking = user_sample.rank_candidates(fitting, result, held_out) if len(fitting) < len(users) else ranking
-    probabilities = np.asarray(scores["score"].to_numpy())
+    probabilities = np.asarray(evaluation.trained["score"].to_numpy())
     results = {name: judged.result for name, judged in models.items()}
     kinds = {user: kind for kind, user in chosen}
     data, items = explorer.pack(ranking, kinds, results, held_out, probabilities, readings)

@@ -267,7 +267,7 @@ def test_what_a_table_cannot_be_used_for_is_said(tmp_path: Path) -> None:
 
 
 def test_a_table_of_other_users_is_a_finding_of_the_run(run: Run, tmp_path: Path) -> None:
-    keys = run.evaluate(slice_tables=tables_in(tmp_path, users="user_id,age\n7,30\n"), out=tmp_path)
+    keys = run.evaluate(tables=tables_in(tmp_path, users="user_id,age\n7,30\n"), out=tmp_path)
     assert [finding["text"].partition(" has no row")[0] for finding in keys["findings"]][-1] == "users.csv"
 
 

@@ -12,9 +12,13 @@ from PIL import Image
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
-from msr_adapter.evaluate import ReportContext, evaluate
+from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, ProtocolConfig
+from msr_adapter.evaluate import EvaluateDirs, evaluate
+from msr_adapter.evaluate import Run as JudgedRun
+from msr_adapter.jobs import Job
+from msr_adapter.pipeline.reporting import report
 from msr_adapter.progress import Reporter
+from msr_adapter.report.context import ReportContext
 
 HOSTILE_TITLES = (
     "<script>alert(1)</script>",
@@ -82,18 +86,21 @@ class Run:
         self.data, self.trained, self.base = (self.root / name for name in ("data", "score", "score-base"))
 
     def evaluate(self, protocol: ProtocolConfig = PROTOCOL, **changes: Any) -> dict[str, Any]:
-        """Run the stage into ``root/evaluate``; returns its key numbers."""
-        arguments: dict[str, Any] = {
-            "baselines": ("random", "popularity", "base"),
-            "seed": 0,
-            "data_dir": self.data,
-            "score_dirs": {"base": self.base, "trained": self.trained},
-            "out": self.root / "evaluate",
-            "reporter": Reporter(console=Console(quiet=True)),
-            "context": self.context(),
-        }
+        """Run the stage into ``root/evaluate``; returns its key numbers.
+
+        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `seed`, `out`, `reporter`, `context`.
+        """
         (self.root / "evaluate").mkdir(exist_ok=True)
-        return evaluate(protocol, **(arguments | changes))
+        job = Job(
+            changes.pop("out", self.root / "evaluate"),
+            changes.pop("reporter", Reporter(console=Console(quiet=True))),
+            changes.pop("seed", 0),
+        )
+        context = changes.pop("context", self.context())
+        folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
+        dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None))
+        config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
+        return report(evaluate(config, dirs, JudgedRun(context.name, context.versions), job), context, job)
 
     def context(self) -> ReportContext:
         """Return everything a pipeline could tell."""
