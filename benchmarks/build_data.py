@@ -46,11 +46,11 @@ PROMPT = (
 )
 OWN_TEMPLATE = """\
 {%- macro shown(text) %}"{{ text|replace("#", "")|trim }}"{% endmacro -%}
-{% set liked = preference|replace("; ", ", ") -%}
+{% set liked = user_summary|replace("; ", ", ") -%}
 You know this viewer. {{ liked|truncate(1200) }}
 {% for word in title.split()[:3] %}{{ word|lower }} {% endfor %}
 {%- if image %}<image>{% endif %}
-Is {{ shown(title) if title else "an untitled video" }} next? ({{ preference|wordcount }} words on the viewer)
+Is {{ shown(title) if title else "an untitled video" }} next? ({{ user_summary|wordcount }} words on the viewer)
 """
 
 

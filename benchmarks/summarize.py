@@ -58,7 +58,7 @@ def together(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequence[
     def chain(user: int) -> Chain[str]:
         text = ""
         for start in range(0, ITEMS, BLOCK):
-            prompt = prompts.user_preference(text, histories[user][start : start + BLOCK])
+            prompt = prompts.user_summary(text, histories[user][start : start + BLOCK])
             answer: Answer = yield Request(backend.identity, prompt, max_new_tokens=BUDGET)
             assert isinstance(answer, Completion)
             text = answer.text
@@ -78,7 +78,7 @@ def one_at_a_time(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequ
     for history in histories:
         text = ""
         for start in range(0, ITEMS, BLOCK):
-            ids = loaded.encoder.encode(prompts.user_preference(text, history[start : start + BLOCK]))
+            ids = loaded.encoder.encode(prompts.user_summary(text, history[start : start + BLOCK]))
             inputs = collate(loaded._collator, [ids], [[]])
             inputs.pop("position_ids", None)
             with torch.inference_mode():

@@ -21,7 +21,7 @@ from msr_adapter.prompts import Prompts
 
 STEPS = sum(course.steps for course in COURSES)
 CARD = "card.json"
-_TEMPLATES = ("item_summary", "user_preference", "recommend")
+_TEMPLATES = ("item_summary", "user_summary", "recommend")
 _CORPUS_LESSONS = 3000
 _QUESTIONS = 300
 _EXAM_SEED = 2**20
@@ -86,7 +86,7 @@ def _corpus(prompts: Prompts, seed: int) -> Iterator[str]:
         lesson = kinds[number % len(kinds)](prompts, rng)
         yield lesson.prompt
         yield lesson.answer
-        yield prompts.recommend(preference=lesson.answer, title="", image=False)
+        yield prompts.recommend(user_summary=lesson.answer, title="", image=False)
         yield from ("Yes", "No")
 
 

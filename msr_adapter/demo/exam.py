@@ -73,10 +73,10 @@ def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, s
         logs.setdefault(row["user_id"], []).append(codes[row["item_id"]])
     lessons = []
     for log in logs.values():
-        preference = summary_of("", [described[code] for code in log[:-1]])
+        user_summary = summary_of("", [described[code] for code in log[:-1]])
         other = int(rng.choice(np.setdiff1d(np.arange(len(codes)), log)))
         for code in (log[-1], other):
-            prompt = prompts.recommend(preference=preference, title=shop.goods.titles[code], image=True)
+            prompt = prompts.recommend(user_summary=user_summary, title=shop.goods.titles[code], image=True)
             lessons.append(Lesson(prompt, (cover_of(shop.goods, code, rng),), ""))
     completions = _complete(backend, _requests(backend.identity, lessons, scratch / "yes_no", _YES_NO))
     scores = [c.choice_logprobs[0] - c.choice_logprobs[1] for c in completions]

@@ -1,4 +1,4 @@
-"""The tiny model's lessons, made afresh for every batch: describe a cover, keep a preference summary."""
+"""The tiny model's lessons, made afresh for every batch: describe a cover, keep a user summary."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ def see(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     goods = _liked(earlier + new, rng)
     choices = choices_of(goods)
     previous, items = summary_of("", choices[:earlier]), choices[earlier:]
-    words = prompts.user_preference(previous=previous, items=[replace(item, summary=_HERE) for item in items])
+    words = prompts.user_summary(previous=previous, items=[replace(item, summary=_HERE) for item in items])
     covers = tuple(cover_of(goods, index, rng) for index in range(earlier, earlier + new))
     return Lesson(words.replace(_HERE, IMAGE_PLACEHOLDER), covers, summary_of(previous, items))
 
@@ -78,7 +78,7 @@ def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which."""
     summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
     goods = sample_goods(1, rng)
-    prompt = prompts.recommend(preference=summary, title=goods.titles[0], image=True)
+    prompt = prompts.recommend(user_summary=summary, title=goods.titles[0], image=True)
     return Lesson(prompt, (cover_of(goods, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
 
 
@@ -106,7 +106,7 @@ def cover_of(goods: Goods, index: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _preference(prompts: Prompts, previous: str, choices: Sequence[HistoryItem]) -> Lesson:
-    return Lesson(prompts.user_preference(previous=previous, items=choices), (), summary_of(previous, choices))
+    return Lesson(prompts.user_summary(previous=previous, items=choices), (), summary_of(previous, choices))
 
 
 def _history(count: int, rng: np.random.Generator) -> list[HistoryItem]:

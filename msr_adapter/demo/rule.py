@@ -1,4 +1,4 @@
-"""The rule behind the tiny model's preference summaries: name what was chosen, and whether twice or often.
+"""The rule behind the tiny model's user summaries: name what was chosen, and whether twice or often.
 
     Covers: boat often, fish, kite twice; blue, red often. Genres: drama often, western.
 

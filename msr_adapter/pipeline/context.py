@@ -27,13 +27,13 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
     """Return the pipeline's prompts, with what it says of its items and of how long a summary may be."""
     summaries = pipeline.summarize
     budgets = dict.fromkeys(("item_summary", "item_text", "item_image", "item_fusion"), summaries.items.max_new_tokens)
-    budgets["user_preference"] = summaries.users.max_new_tokens
+    budgets["user_summary"] = summaries.users.max_new_tokens
     wording = Wording(summaries.noun, summaries.language or "", budgets)
     return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
 
 
 def user_summaries_dir(pipeline: PipelineConfig, folder: RunFolder) -> Path:
-    """Return the folder of the preference texts that prompts show: whoever shows a prompt reads the same."""
+    """Return the folder of the user summaries that prompts show: whoever shows a prompt reads the same."""
     return folder.stage("truncate" if pipeline.train.too_long == "shorten" else "users")
 
 
@@ -69,8 +69,8 @@ class Context:
         return Job(self.out, self.reporter, self.pipeline.seed)
 
     @property
-    def preferences(self) -> Path:
-        """Folder of the preference texts that prompts show."""
+    def user_summaries(self) -> Path:
+        """Folder of the user summaries that prompts show."""
         return user_summaries_dir(self.pipeline, self.folder)
 
     @property

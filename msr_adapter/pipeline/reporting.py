@@ -28,7 +28,7 @@ def evaluate_run(c: Context) -> dict[str, Any]:
         history=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
         users_dir=c.dir("users"),
-        preferences_dir=c.preferences,
+        user_summaries_dir=c.user_summaries,
         templates=c.pipeline.templates,
     )
     settings = c.pipeline.evaluate

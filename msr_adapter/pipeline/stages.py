@@ -191,7 +191,7 @@ def _run_train(c: Context) -> dict[str, Any]:
     from msr_adapter.pipeline.selecting import checkpoint_judge
     from msr_adapter.train import train
 
-    judge = checkpoint_judge(c, c.preferences) if c.pipeline.train.keep == "best" else None
+    judge = checkpoint_judge(c, c.user_summaries) if c.pipeline.train.keep == "best" else None
     return train(c.pipeline.train, c.dirs, c.job, c.folder.unfinished("train"), judge)
 
 
@@ -224,7 +224,7 @@ def _score(c: Context, scorer: AbstractContextManager[Backend]) -> dict[str, Any
     p = c.pipeline
     with c.cache() as cache, scorer as backend:
         return score(
-            p.train, c.dir("data"), c.preferences, c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
+            p.train, c.dir("data"), c.user_summaries, c.prompts, backend, cache, c.out, c.reporter, bounded_share(p)
         )
 
 
@@ -283,7 +283,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("items", 3, ("data",), _items_templates, ("items.parquet",), _items_config, _items_sources, _run_items),
     Stage(
-        "users", 4, ("data", "items"), ("user_preference", "history"), ("users.parquet",),
+        "users", 4, ("data", "items"), ("user_summary", "history"), ("users.parquet",),
         _users_config, _users_sources, _run_users,
     ),
     Stage(

@@ -10,7 +10,7 @@ from jinja2 import meta, nodes
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.prompts.sandbox import LimitError
 from msr_adapter.prompts.template_files import parse, read_source, sources
-from msr_adapter.prompts.variables import VARIABLES
+from msr_adapter.prompts.variables import RENAMED, VARIABLES
 
 _SIMILAR = 0.88  # "recomend.j2" is a slip of the pen, "recommend_old.j2" is a file kept beside
 
@@ -32,9 +32,12 @@ def check(
 
 
 def _misnamed(folder: Path | None) -> Iterator[Problem]:
-    """A file that is nearly called like a template would be passed over without a word."""
+    """A file that is nearly called like a template, or as one was called, would be passed over without a word."""
     for path in sorted(folder.glob("*.j2")) if folder else ():
-        if path.stem not in VARIABLES and (near := difflib.get_close_matches(path.stem, VARIABLES, 1, _SIMILAR)):
+        if (new := RENAMED.get(path.stem)) in VARIABLES:
+            step = f"Rename the file to {new}.j2"
+            yield Problem(str(path), "", "is never rendered: this template has a new name", f"{new}.j2", step)
+        elif path.stem not in VARIABLES and (near := difflib.get_close_matches(path.stem, VARIABLES, 1, _SIMILAR)):
             yield Problem(str(path), "", "is never rendered", f"did you mean {near[0]}.j2?")
 
 
@@ -69,6 +72,8 @@ def _first_uses(tree: nodes.Template, names: set[str]) -> list[tuple[str, int]]:
 
 def _allowed(variable: str, name: str) -> str:
     known = f"{name}.j2 has {', '.join(VARIABLES[name])}"
+    if (new := RENAMED.get(variable)) in VARIABLES[name]:
+        return f"it is called {new} now; {known}"
     near = difflib.get_close_matches(variable, VARIABLES[name], 1)
     return f"did you mean {near[0]}? {known}" if near else known
 

@@ -80,18 +80,18 @@ class Prompts:
         values = {name: neutralise(value, TEXT_LIMIT) for name, value in told.items()}
         return self._ask("item_fusion", {"title": neutralise(title), **values})
 
-    def user_preference(self, previous: str, items: Sequence[HistoryItem]) -> str:
-        """Ask for a preference summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
+    def user_summary(self, previous: str, items: Sequence[HistoryItem]) -> str:
+        """Ask for a user summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
         values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items)}
-        return self._ask("user_preference", values)
+        return self._ask("user_summary", values)
 
     def history(self, items: Sequence[HistoryItem]) -> str:
-        """Tell a history (oldest first) without any model: the preference text of mode `none`."""
+        """Tell a history (oldest first) without any model: the user summary of mode `none`."""
         return self._render("history", {"items": _neutral_items(items)})
 
-    def recommend(self, preference: str, title: str, image: bool) -> str:
+    def recommend(self, user_summary: str, title: str, image: bool) -> str:
         """Ask whether the user will choose the candidate; renders training rows and scoring requests alike."""
-        values = {"preference": neutralise(preference, TEXT_LIMIT), "title": neutralise(title), "image": image}
+        values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), "image": image}
         return self._render(self.question, values, images=int(image))
 
     def digest(self, name: str) -> str:
@@ -122,7 +122,7 @@ class Prompts:
             "item_text": [partial(self.item_text, *case) for case in product(texts, texts)],
             "item_image": [partial(self.item_image, title) for title in texts],
             "item_fusion": [partial(self.item_fusion, title, "Some text", "Some text") for title in texts],
-            "user_preference": [partial(self.user_preference, previous, items) for previous in texts],
+            "user_summary": [partial(self.user_summary, previous, items) for previous in texts],
             "history": [partial(self.history, items)],
             self.question: [partial(self.recommend, *case) for case in product(texts, texts, flags)],
         }

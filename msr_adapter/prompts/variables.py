@@ -13,14 +13,17 @@ VARIABLES = {
     "item_text": ("title", "text", *_LENGTH, *_WORDS),
     "item_image": ("title", *_LENGTH, *_WORDS),
     "item_fusion": ("title", "text_summary", "image_summary", *_LENGTH, *_WORDS),
-    "user_preference": ("previous", "items", *_LENGTH, *_WORDS),
+    "user_summary": ("previous", "items", *_LENGTH, *_WORDS),
     "history": ("items", *_WORDS),
-    "recommend": ("preference", "title", "image", *_WORDS),
-    "recommend-image-first": ("preference", "title", "image", *_WORDS),
+    "recommend": ("user_summary", "title", "image", *_WORDS),
+    "recommend-image-first": ("user_summary", "title", "image", *_WORDS),
 }
 """Every template that msr renders, and the variables it may use."""
 
 TEMPLATE_NAMES = tuple(VARIABLES)
+
+RENAMED = {"user_preference": "user_summary", "preference": "user_summary"}
+"""Names that templates and their variables had before -> their names now; a template that still says them is told."""
 
 _WORDS_PER_TOKEN = 0.6
 """English has about 0.75 words a token; a model that is told a number of words does not count well."""

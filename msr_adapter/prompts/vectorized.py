@@ -66,8 +66,8 @@ Columns = dict[str, pl.Series]
 Patterns = dict[tuple[bool, ...], Pattern]
 """Which variables are not empty -> the pattern of the text."""
 
-_USER, _ITEM = frozenset({"preference"}), frozenset({"title", "image"})
-_TEXTS = frozenset({"preference", "title"})
+_USER, _ITEM = frozenset({"user_summary"}), frozenset({"title", "image"})
+_TEXTS = frozenset({"user_summary", "title"})
 _HALF_PLACEHOLDER = rf"(?:{'|'.join(IMAGE_PLACEHOLDER[:end] for end in range(1, len(IMAGE_PLACEHOLDER)))})$"
 
 
@@ -77,7 +77,7 @@ class PromptTable:
     def __init__(
         self,
         prompts: Prompts,
-        preferences: pl.Series,
+        user_summaries: pl.Series,
         titles: pl.Series,
         images: Mask,
         quote: Quote | None = None,
@@ -88,7 +88,7 @@ class PromptTable:
         """
         self._prompts = prompts
         self._values = {
-            "preference": _neutral(preferences, TEXT_LIMIT), "title": _neutral(titles, TITLE_LIMIT),
+            "user_summary": _neutral(user_summaries, TEXT_LIMIT), "title": _neutral(titles, TITLE_LIMIT),
             "image": pl.Series(images),
         }  # fmt: skip
         self._parts = [
@@ -97,7 +97,7 @@ class PromptTable:
         self._texts = [None if part.is_pair else part.render(self._columns(part)) for part in self._parts]
         self._found = self._placeholders()
         if not any(part.is_pair for part in self._parts):
-            del self._values["preference"]
+            del self._values["user_summary"]
 
     def take(self, users: Codes, items: Codes) -> pl.Series:
         """Return the prompt of each pair; ``users`` and ``items`` are places in the given columns, one per row."""
@@ -119,7 +119,7 @@ class PromptTable:
 
     def _placeholders(self) -> tuple[Codes, Codes] | None:
         """Return the number in each user's and each item's text; None if only whole prompts can be counted."""
-        users, items = (np.zeros(len(self._values[name]), dtype=np.int64) for name in ("preference", "title"))
+        users, items = (np.zeros(len(self._values[name]), dtype=np.int64) for name in ("user_summary", "title"))
         for part, texts in zip(self._parts, self._texts, strict=True):
             if texts is None or texts.str.contains(_HALF_PLACEHOLDER).any():
                 return None

@@ -24,7 +24,7 @@ class ReportContext:
     """Folder with the item summaries, `items.parquet`."""
     users_dir: Path | None = None
     """Folder with the user summaries, `users.parquet`, and how they grew, `steps.parquet`."""
-    preferences_dir: Path | None = None
+    user_summaries_dir: Path | None = None
     """Folder whose `users.parquet` has the texts that prompts show, where these were shortened; else ``users_dir``."""
     templates: Path | None = None
     """A folder searched for `report.html.j2` before the bundled one."""

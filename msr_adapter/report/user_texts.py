@@ -53,7 +53,7 @@ def read_readings(
     histories = _lookup(data_dir / "examples.parquet", EXAMPLES, "example_id", examples, "history")
     wanted = sorted({item for history in histories.values() for item in history} | set(candidates))
     users_dir = context.users_dir
-    shown = context.preferences_dir or users_dir
+    shown = context.user_summaries_dir or users_dir
     steps = _steps(examples, histories, users_dir, shown) if users_dir and shown else {}
     return Readings(histories, steps, _items(wanted, data_dir, context.items_dir))
 

@@ -44,7 +44,7 @@ class Reading:
         """Yield a request for each block."""
         text, steps = "", list[ChainStep]()
         for block in self.blocks:
-            request = self.asking.request(self.prompts.user_preference(text, block))
+            request = self.asking.request(self.prompts.user_summary(text, block))
             answer = yield request
             told = read(request, answer)
             # An empty answer must not wipe out what earlier blocks said.
@@ -67,7 +67,7 @@ class Reading:
             earlier = f"‹the summary after block {number}›" if number else ""
             unknown = sum(item.summary == TO_COME for item in block) * self.item_tokens
             to_come = unknown + (self.asking.max_new_tokens if number else 0)
-            yield Ahead(self.prompts.user_preference(earlier, block), to_come)
+            yield Ahead(self.prompts.user_summary(earlier, block), to_come)
 
 
 # The chains that describe one item: one prompt for all there is, or the paper's three.

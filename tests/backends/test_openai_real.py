@@ -84,9 +84,7 @@ def local() -> HuggingFaceBackend:
 def test_a_real_server_gives_the_texts_of_the_model_loaded_here(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSR_TEST_KEY", KEY)
     histories = [["a red car on it", "a blue dog on it"], ["a green tree on it"], ["a white ship on it"] * 3]
-    texts = [
-        PROMPTS.user_preference("", [HistoryItem(summary, summary) for summary in history]) for history in histories
-    ]
+    texts = [PROMPTS.user_summary("", [HistoryItem(summary, summary) for summary in history]) for history in histories]
     remote, here = served(url), local()
     answers = remote.complete([Request(remote.identity, text, max_new_tokens=24) for text in texts])
     wanted = here.complete([Request(here.identity, text, max_new_tokens=24) for text in texts])

@@ -126,15 +126,15 @@ def test_a_chain_moves_on_what_is_known() -> None:
 def test_prompts_travel_with_their_templates(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "user_preference.j2").write_text("{% include 'part.j2' %} {{ previous }}{{ items | length }}")
+    (mine / "user_summary.j2").write_text("{% include 'part.j2' %} {{ previous }}{{ items | length }}")
     (mine / "part.j2").write_text("Mine:")
     here = Prompts(mine)
     packed = pickle.dumps(here)
     items = [HistoryItem("A"), HistoryItem("B")]
-    expected, digest = here.user_preference("so far", items), here.digest("user_preference")
+    expected, digest = here.user_summary("so far", items), here.digest("user_summary")
     for path in mine.iterdir():
         path.unlink()
     there = pickle.loads(packed)
-    assert there.user_preference("so far", items) == expected == "Mine: so far2"
-    assert there.digest("user_preference") == digest
+    assert there.user_summary("so far", items) == expected == "Mine: so far2"
+    assert there.digest("user_summary") == digest
     assert there.item_summary("T", True) == Prompts().item_summary("T", True)

@@ -94,15 +94,15 @@ def test_a_remembered_image_expands_as_the_plugin_would(encoder: Encoder) -> Non
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(title=st.text(max_size=80) | st.sampled_from(HOSTILE), preference=st.text(max_size=80))
+@given(title=st.text(max_size=80) | st.sampled_from(HOSTILE), user_summary=st.text(max_size=80))
 @pytest.mark.parametrize("template", FAMILIES)
-def test_no_title_can_act(template: str, title: str, preference: str) -> None:
+def test_no_title_can_act(template: str, title: str, user_summary: str) -> None:
     encoder = _encoder(template)
     made = stages()
     image = made.data / "images" / "000.png"
-    prompt = Prompts().recommend(preference=neutralise(preference), title=neutralise(title), image=True)
+    prompt = Prompts().recommend(user_summary=neutralise(user_summary), title=neutralise(title), image=True)
     special = set(encoder.tokenizer.all_special_ids)
-    plain = Prompts().recommend(preference="x", title="y", image=True)
+    plain = Prompts().recommend(user_summary="x", title="y", image=True)
     ids, plain_ids = encoder.encode(prompt, [image]), encoder.encode(plain, [image])
     unknown = {encoder.tokenizer.unk_token_id}
     controls = [token for token in ids if token in special - unknown]

@@ -77,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("covers", "words"):
         Path(folder).mkdir()
     Path("covers/i1.jpg").write_bytes(b"a picture")
-    Path("words/user_preference.j2").write_text("{{ items }}")
+    Path("words/user_summary.j2").write_text("{{ items }}")
     return tmp_path
 
 
@@ -205,7 +205,7 @@ def test_users_files_are_untouched_by_any_refused_command(
 
 
 INPUTS = ("log.csv", "items.csv", "extra.csv", "mine.yaml", "base.yaml", "protocol.yaml", "covers/i1.jpg",
-          "words/user_preference.j2", "covers/new.parquet", "words/new.parquet", "run/new.parquet",
+          "words/user_summary.j2", "covers/new.parquet", "words/new.parquet", "run/new.parquet",
           "run/data/new.parquet")  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def test_prompts_and_requests_agree_on_the_placeholder() -> None:
 
 
 def test_a_users_template_is_found_before_the_bundled_one(tmp_path: Path) -> None:
-    mine = Prompts(folder(tmp_path, recommend="{% if image %}<image>{% endif %}{{ preference }} / {{ title }}?"))
+    mine = Prompts(folder(tmp_path, recommend="{% if image %}<image>{% endif %}{{ user_summary }} / {{ title }}?"))
     assert mine.recommend("likes", "T", image=True) == "<image>likes / T?"
     assert mine.item_summary("T", image=False) == Prompts().item_summary("T", image=False)
 
@@ -52,7 +52,7 @@ def test_no_value_can_add_or_remove_a_placeholder(image: bool) -> None:
     assert prompts.recommend(HOSTILE, HOSTILE, image).count("<image>") == int(image)
     assert prompts.item_image(HOSTILE).count("<image>") == 1
     for text in (
-        prompts.user_preference(HOSTILE, items),
+        prompts.user_summary(HOSTILE, items),
         prompts.history(items),
         prompts.recommend(HOSTILE, "", False),
         prompts.item_text(HOSTILE, HOSTILE),
@@ -62,8 +62,8 @@ def test_no_value_can_add_or_remove_a_placeholder(image: bool) -> None:
 
 
 def test_the_two_steps_of_the_recurrence_share_one_template() -> None:
-    first = Prompts().user_preference("", [HistoryItem("A"), HistoryItem("B", "about b")])
-    update = Prompts().user_preference("likes a", [HistoryItem("C")])
+    first = Prompts().user_summary("", [HistoryItem("A"), HistoryItem("B", "about b")])
+    update = Prompts().user_summary("likes a", [HistoryItem("C")])
     assert "1. A\n2. B - about b\n" in first
     assert "Update" not in first
     assert "so far: likes a\n" in update
@@ -106,11 +106,21 @@ def test_check_names_file_line_variable_and_the_likely_one(tmp_path: Path) -> No
     ]
 
 
+def test_old_names_of_templates_and_variables_are_told_with_the_new_ones(tmp_path: Path) -> None:
+    found = problems(tmp_path, user_preference="{{ previous }}{{ items }}", recommend="{{ preference }}{{ title }}")
+    assert found[0] == (
+        f"{tmp_path}/user_preference.j2: is never rendered: this template has a new name; user_summary.j2. "
+        "Rename the file to user_summary.j2"
+    )
+    assert found[1].startswith(f"{tmp_path}/recommend.j2:1 preference: unknown variable; it is called user_summary now")
+    assert len(found) == 2
+
+
 def test_check_reports_all_templates_at_once(tmp_path: Path) -> None:
-    found = problems(tmp_path, item_summary="{{ nothing }}", user_preference="{% for %}", history="{{ items | nope }}")
+    found = problems(tmp_path, item_summary="{{ nothing }}", user_summary="{% for %}", history="{{ items | nope }}")
     assert [line.split(":")[0].rsplit("/", 1)[1] for line in found] == [
         "item_summary.j2",
-        "user_preference.j2",
+        "user_summary.j2",
         "history.j2",
     ]
 
@@ -135,9 +145,9 @@ def test_check_renders_every_case(tmp_path: Path, text: str, place: str, message
 
 
 def test_check_finds_a_misspelt_field_of_an_item(tmp_path: Path) -> None:
-    found = problems(tmp_path, user_preference="{{ previous }}\n{% for item in items %}{{ item.titel }}{% endfor %}")
+    found = problems(tmp_path, user_summary="{{ previous }}\n{% for item in items %}{{ item.titel }}{% endfor %}")
     assert len(found) == 1
-    assert "user_preference.j2:2" in found[0]
+    assert "user_summary.j2:2" in found[0]
     assert "items have title, summary" in found[0]
 
 
@@ -202,9 +212,9 @@ def test_a_failure_that_check_could_not_see_is_still_a_user_error(
 
 @pytest.mark.parametrize(("tokens", "words"), [(0, 0), (1, 0), (16, 9), (32, 19), (64, 35), (128, 75), (512, 305)])
 def test_a_length_is_told_in_tokens_and_in_fewer_words(tmp_path: Path, tokens: int, words: int) -> None:
-    template = folder(tmp_path, user_preference="{{ max_tokens }} {{ max_words }}")
-    prompts = Prompts(template, Wording(budgets={"user_preference": tokens}))
-    assert prompts.user_preference("", []) == f"{tokens} {words}"
+    template = folder(tmp_path, user_summary="{{ max_tokens }} {{ max_words }}")
+    prompts = Prompts(template, Wording(budgets={"user_summary": tokens}))
+    assert prompts.user_summary("", []) == f"{tokens} {words}"
 
 
 def test_noun_and_language_reach_every_template_and_those_it_includes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_last_text_is_the_one_that_the_model_read(tmp_path: Path, shortened:
     write(made.users, "steps.parquet", rows, schema.USER_STEPS)
     cut: list[dict[str, object]] = [{"example_id": 0, "summary": "all"}, {"example_id": 1, "summary": "short"}]
     write(tmp_path / "truncate", "users.parquet", cut, schema.USER_SUMMARIES)
-    context = ReportContext("x", users_dir=made.users, preferences_dir=tmp_path / "truncate" if shortened else None)
+    context = ReportContext("x", users_dir=made.users, user_summaries_dir=tmp_path / "truncate" if shortened else None)
     found = read_readings([0, 1], [], made.data, context).steps
     assert found[0] == [SummaryStep(1, "part"), SummaryStep(2, last)]
     [only] = found[1]

@@ -170,7 +170,7 @@ def test_chunks_and_blocks_do_not_change_the_scores(
     assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
 
 
-ITEM_FIRST = "{% if image %}<image>{% endif %}{{ title }} / {{ preference }}"
+ITEM_FIRST = "{% if image %}<image>{% endif %}{{ title }} / {{ user_summary }}"
 
 
 def test_items_first_are_asked_item_by_item_and_written_in_the_order_of_the_candidates(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_waves_give_what_one_user_at_a_time_gives(
         state = ""
         for start in range(0, len(history), block):
             items = [HistoryItem(item.upper()) for item in history[start : start + block]]
-            state = " ".join(f"answer to {prompts.user_preference(state, items)}".split())
+            state = " ".join(f"answer to {prompts.user_summary(state, items)}".split())
         expected.append(state)
     assert texts == expected
     assert counts["requests"] == sum(-(-len(history) // block) for history in histories)
