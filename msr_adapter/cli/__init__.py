@@ -1,4 +1,28 @@
-"""The command line: parses, calls the pipeline, prints. Starts without torch: stages are imported when they run."""
+"""The command line: parses, calls the pipeline and the workflows, prints. Starts without torch, which stages import.
+
+One file per command, named like it:
+run           the whole experiment
+build_data    splits, candidate lists, summaries, the LLaMA-Factory dataset
+summarize     item and user summaries; --preview, --dry-run
+train         the fine-tuning; --dry-run
+evaluate      scores, metrics, report
+ablate        what each part of the method is worth
+compare       finished runs, paired on the same users
+results       a finished run's numbers for papers and other tools
+recommend     top-k lists for users
+export        the trained model as a folder for others
+candidates    the candidate lists as a file
+fetch_images  downloads of the items' images
+check         every problem that can be known beforehand
+doctor        what this machine has and lacks
+ls, cp        the bundled pipelines, protocols and templates
+demo_model    the demo's tiny model, made again
+cache         what the completion caches hold
+
+common        options, exit codes, how results and tables are printed
+runs          which run is meant, and how its stages are brought up to date
+app           registers the commands
+"""
 
 from msr_adapter.cli.app import app, main
 

@@ -1,6 +1,5 @@
 """`msr ablate`: what each part of the method is worth, on the same users and candidates."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +19,6 @@ from msr_adapter.cli.common import (
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.ablation_table import AblationTable
-    from msr_adapter.workflows.ablate import Ablation
 
 
 def ablate(
@@ -31,16 +29,17 @@ def ablate(
     sets: Sets = None, run_dir: RunDir = None, markdown: MarkdownFlag = False, quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Run the experiment with one part taken out at a time, and compare: full, direct, no-image-summary, no-image,
+    """Run the experiment with one part left out at a time, and compare: full, direct, no-image-summary, no-image,
     no-sft, text-only, no-summary.
 
     All variants rank the same candidates for the same users; stages that come out equal are done once, and a second
-    call goes on where the first one stopped. The table is also written to RUN/ablations/ablation.json and .md.
+    call continues where the first one stopped. The table is also written to RUN/ablations/ablation.json and .md.
 
     Example: [bold]msr ablate demo --only direct,no-image[/bold]
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.evaluate.ablation_table import AblationRow, ablation_table
         from msr_adapter.files import write_json, write_text
         from msr_adapter.progress import Reporter
         from msr_adapter.workflows.ablate import ablate as run_variants
@@ -49,16 +48,10 @@ def ablate(
         folder = load_pipeline(pipeline, sets or (), run_dir).run_dir / "ablations"
         with interruptible(folder.parent):
             found = run_variants(pipeline, sets or (), run_dir, names, Reporter(quiet=quiet))
-        table = _judge(found)
+        table = ablation_table({one.name: AblationRow(one.run_dir, one.model, one.what) for one in found})
         write_json(folder / "ablation.json", table.as_dict())
         write_text(folder / "ablation.md", _text(table, True) + "\n")
         emit(table.as_dict(), "" if as_json else _text(table, markdown), as_json)
-
-
-def _judge(found: Sequence["Ablation"]) -> "AblationTable":
-    from msr_adapter.evaluate.ablation_table import AblationRow, ablation_table
-
-    return ablation_table({one.name: AblationRow(one.run_dir, one.model, one.what) for one in found})
 
 
 def _text(table: "AblationTable", markdown: bool) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes
+from msr_adapter.cli.runs import run_folder
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def prune(
         int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was stored before that.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="ID", help="Only this model's; the beginning of its id will do.")
+        str | None,
+        typer.Option("--model", metavar="ID", help="Only this model's; the first digits of its id are enough."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete completions by age or by model and give the room back; they are computed again when needed.
+    """Delete completions by age or by model and free their disk space; they are computed again when needed.
 
     Example: [bold]msr cache prune runs/demo --older-than 30[/bold]
     """
@@ -65,7 +67,7 @@ def prune(
             )
         path = cache_file(cache)
         before = None if older_than is None else int(time.time()) - older_than * _DAY_S
-        with _nobody_using(path), _opened(path) as store:
+        with _locked_run(path), _opened(path) as store:
             identity = None if model is None else _one_model(store, model)
             gone = store.prune(before=before, identity=identity)
         size = path.stat().st_size
@@ -89,7 +91,7 @@ def export(
         from msr_adapter.generation.store import SUFFIXES, write_entries
 
         path = cache_file(cache)
-        require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_read_beside(cache)})
+        require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_protected(cache)})
         with _opened(path) as store:
             rows = write_entries(store.entries(), out)
         emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {rows:,} completions", as_json)
@@ -98,9 +100,8 @@ def export(
 def cache_file(argument: str) -> Path:
     """Return the cache that ``argument`` means: a file, that of a run folder, or that of a pipeline.
 
-    Raises UserError when there is none.
+    Raises `UserError` when there is none.
     """
-    from msr_adapter.cli.common import run_folder
     from msr_adapter.config.bundled import find_yaml
     from msr_adapter.config.loader import load_pipeline
     from msr_adapter.pipeline.context import OWN_CACHE
@@ -118,8 +119,8 @@ def cache_file(argument: str) -> Path:
     return path
 
 
-def _read_beside(argument: str) -> dict[str, Path]:
-    """Return what belongs to the run or the pipeline whose cache is meant."""
+def _protected(argument: str) -> dict[str, Path]:
+    """Return what `--out` must not name: what belongs to the run or the pipeline whose cache is meant."""
     from msr_adapter.config.loader import load_pipeline
     from msr_adapter.config.outputs import protected_by, protected_by_run
 
@@ -130,8 +131,8 @@ def _read_beside(argument: str) -> dict[str, Path]:
 
 
 @contextmanager
-def _nobody_using(path: Path) -> "Iterator[None]":
-    """Keep other commands out of the run folder that a cache belongs to; UserError while one is at work there."""
+def _locked_run(path: Path) -> "Iterator[None]":
+    """Keep other commands out of the run folder that a cache belongs to; `UserError` while one is at work there."""
     from msr_adapter.ownership import is_run
     from msr_adapter.pipeline.context import OWN_CACHE
     from msr_adapter.pipeline.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""`msr candidates export`: the frozen candidate lists, for other tools and for other runs."""
+"""`msr candidates export`: the candidate lists, for other tools and for other runs."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -18,10 +18,10 @@ from msr_adapter.cli.common import (
     interruptible,
 )
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(name="candidates", no_args_is_help=True, rich_markup_mode="rich")
 
 
-class Format(StrEnum):
+class CandidatesFormat(StrEnum):
     """What `msr candidates export --format` takes."""
 
     PARQUET = "parquet"
@@ -29,7 +29,7 @@ class Format(StrEnum):
     RECBOLE = "recbole"
 
 
-class Held(StrEnum):
+class HeldOutSplit(StrEnum):
     """What `msr candidates export --split` takes."""
 
     TEST = "test"
@@ -38,7 +38,7 @@ class Held(StrEnum):
 
 @app.callback()
 def _root() -> None:
-    """The frozen candidate lists that every model ranks.
+    """The candidate lists that every model ranks.
 
     Example: [bold]msr candidates export demo --out demo.parquet[/bold]
     """
@@ -52,11 +52,11 @@ def export(
                            help="The file; its suffix (.parquet, .inter, any other) says its format."),
     ],
     kind: Annotated[
-        Format | None, typer.Option("--format", show_default="as the file's suffix says",
+        CandidatesFormat | None, typer.Option("--format", show_default="as the file's suffix says",
                                     help="parquet: user_id, item_id, label. recbole: the same as .inter text. "
                                     "elliot: a line of negatives for each user."),
     ] = None,
-    split: Annotated[Held, typer.Option("--split", help="Whose lists.")] = Held.TEST,
+    split: Annotated[HeldOutSplit, typer.Option("--split", help="Whose lists.")] = HeldOutSplit.TEST,
     overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -76,6 +76,6 @@ def export(
         with interruptible(loaded.run_dir):
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
         counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)
-        use = "" if split is Held.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
+        use = "" if split is HeldOutSplit.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
         text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates, digest {counts['digest'][:16]}{use}"
         emit({"file": str(out), "split": split.value, **counts}, text, as_json)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msr_adapter.cli import common
 from msr_adapter.cli.common import Json, LatexFlag, MarkdownFlag, emit, exit_codes, render
+from msr_adapter.cli.runs import TRAINED, read_run, split_model
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
     problems: list[Problem] = []
     found: list[tuple[str, FinishedRun, str]] = []
     for argument in arguments:
-        name, model = common.split_model(argument)
+        name, model = split_model(argument)
         try:
-            run = common.read_run(name)
+            run = read_run(name)
             run.scores(model)
             found.append((argument, run, model))
         except UserError as error:
@@ -90,7 +90,7 @@ def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
 
 def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
     """Call a run by its folder's name, with the model unless it is the trained one; unclear names stay as given."""
-    short = [run.folder.name + (f":{model}" if model != common.TRAINED else "") for _, run, model in found]
+    short = [run.folder.name + (f":{model}" if model != TRAINED else "") for _, run, model in found]
     return [name if short.count(name) == 1 else given for name, (given, _, _) in zip(short, found, strict=True)]
 
 

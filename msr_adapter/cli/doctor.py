@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from msr_adapter.cli.common import Json, emit, exit_codes
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from msr_adapter.doctor import Diagnosis, Finding
 
 _SIGNS = {"ok": ("ok", "green"), "absent": ("-", "dim"), "warning": ("!", "yellow"), "error": ("X", "bold red")}
@@ -25,41 +24,47 @@ def doctor(
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Tell whether this machine can train and score: versions, devices, memory, disk, and what absences disable.
+    """Tell whether this machine can train and score: versions, devices, memory, disk, and what is disabled.
 
     Exit code 1 when training cannot work here. Example: [bold]msr doctor[/bold]
     """
     with exit_codes(as_json):
         from msr_adapter.doctor import diagnose
 
-        examined = diagnose(run_dir)
+        diagnosis = diagnose(run_dir)
         if as_json:
-            emit(_as_dict(examined), "", as_json)
+            emit(_as_dict(diagnosis), "", as_json)
         else:
-            _show(examined)
-        if examined.errors:
+            _show(diagnosis)
+        if diagnosis.errors:
             raise typer.Exit(1)
 
 
-def _as_dict(examined: "Diagnosis") -> dict[str, object]:
+def _as_dict(diagnosis: "Diagnosis") -> dict[str, object]:
     return {
-        "ok": not examined.errors, "verdict": examined.verdict, "devices": list(examined.devices),
-        "findings": [asdict(finding) for finding in examined.findings],
+        "ok": not diagnosis.errors, "verdict": diagnosis.verdict, "devices": list(diagnosis.devices),
+        "findings": [asdict(finding) for finding in diagnosis.findings],
     }  # fmt: skip
 
 
-def _show(examined: "Diagnosis") -> None:
+def _show(diagnosis: "Diagnosis") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    for section, findings in groupby(examined.findings, lambda finding: finding.section):
+    for section, findings in groupby(diagnosis.findings, lambda finding: finding.section):
         console.print(Text(section, style="bold"))
         console.print(_table(list(findings)))
-    style = "bold red" if examined.errors else "bold green"
-    console.print(Text(examined.verdict, style=style))
+    style = "bold red" if diagnosis.errors else "bold green"
+    console.print(Text(diagnosis.verdict, style=style))
 
 
-def _table(findings: "list[Finding]") -> Table:
+def _table(findings: "list[Finding]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 1))
     for width in (3, 20, None):
         table.add_column(min_width=width, no_wrap=width is not None)

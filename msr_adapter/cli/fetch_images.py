@@ -26,19 +26,19 @@ def fetch_images(
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Requests at a time.")] = 16,
     per_host: Annotated[int, typer.Option("--per-host", min=1, help="Requests at a time to one host.")] = 4,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Repetitions of a request that failed.")] = 3,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Longest single try, in seconds.")] = 120.0,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries of a request that failed.")] = 3,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that one try may take.")] = 120.0,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace pictures of the same names that were not downloaded.")
+        bool, typer.Option("--overwrite", help="Replace images of the same names that were not downloaded.")
     ] = False,
     sets: Sets = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Download the images that items name by URL; go on where it stopped, try again what failed.
+    """Download the images that items name by URL; continue where it stopped, retry what failed.
 
-    Example: [bold]msr fetch-images my.yaml --out covers --workers 32[/bold]
+    Example: [bold]msr fetch-images my.yaml --out images --workers 32[/bold]
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
@@ -57,9 +57,9 @@ def fetch_images(
         try:
             report = fetch_into(folder, wanted.urls, policy, Reporter(quiet=quiet))
         except KeyboardInterrupt:
-            kept = f"Interrupted. What was downloaded is kept in {folder}. The same command goes on from there."
+            kept = f"Interrupted. What was downloaded is kept in {folder}. The same command continues from there."
             raise InterruptError(kept) from None
-        _tell(folder, wanted, report, config, as_json)
+        _report(folder, wanted, report, config, as_json)
 
 
 def _folder(config: "PipelineConfig", out: Path | None) -> Path:
@@ -71,7 +71,7 @@ def _folder(config: "PipelineConfig", out: Path | None) -> Path:
 
 
 def _require_place(loaded: "LoadedPipeline", folder: Path) -> None:
-    """Raise `UserError` where no pictures may go: among other inputs, the templates, or into a run."""
+    """Raise `UserError` where no images may go: among other inputs, the templates, or into a run."""
     from msr_adapter.config.outputs import place_problem, protected_by
 
     others = {what: path for what, path in protected_by(loaded).items() if what != "data.images.folder"}
@@ -86,7 +86,7 @@ def _no_urls(wanted: "WantedImages") -> Problem:
     return Problem("", "data.source", found, "a table of items with a column of URLs", "Set data.source.columns.image")
 
 
-def _tell(
+def _report(
     folder: Path, wanted: "WantedImages", report: dict[str, Any], config: "PipelineConfig", as_json: bool
 ) -> None:
     """Print the report; `StageError` when nothing at all is there afterwards."""

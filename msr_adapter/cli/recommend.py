@@ -19,7 +19,7 @@ from msr_adapter.cli.common import (
 )
 
 
-class Unknown(StrEnum):
+class UnknownUsers(StrEnum):
     """What `msr recommend --unknown-users` takes."""
 
     ERROR = "error"
@@ -46,11 +46,11 @@ def recommend(
         typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what came later."),
     ] = None,
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Recommend what a user already has, too.")
+        bool, typer.Option("--include-seen", help="Recommend what a user has already interacted with, too.")
     ] = False,
     unknown_users: Annotated[
-        Unknown, typer.Option("--unknown-users", help="Of ids in no log: stop, or give them popular items.")
-    ] = Unknown.ERROR,
+        UnknownUsers, typer.Option("--unknown-users", help="For ids in no log: stop, or recommend popular items.")
+    ] = UnknownUsers.ERROR,
     overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli import common
 from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes, render
+from msr_adapter.cli.runs import read_run
 from msr_adapter.errors import Problem, UserError
 
 
-class Format(StrEnum):
+class ResultsFormat(StrEnum):
     """What `msr results --format` takes."""
 
     TABLE = "table"
@@ -24,9 +24,9 @@ class Format(StrEnum):
 def results(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
     form: Annotated[
-        Format,
+        ResultsFormat,
         typer.Option("--format", help="A table of the metrics, or run and qrels files of every model (trec, ranx)."),
-    ] = Format.TABLE,
+    ] = ResultsFormat.TABLE,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="The folder of trec and ranx files, or a table's file.")
     ] = None,
@@ -41,7 +41,7 @@ def results(
         from msr_adapter.config.outputs import Output, protected_by_run, require_outputs
         from msr_adapter.evaluate.exports import WRITERS, file_names
 
-        finished = common.read_run(run)
+        finished = read_run(run)
         protected = protected_by_run(finished.folder) | ({"RUN": Path(run)} if Path(run).is_file() else {})
         if form in WRITERS:
             if out is None or out.is_file():
@@ -57,11 +57,11 @@ def results(
         _show(finished.metrics, form, out, as_json)
 
 
-def _show(metrics: dict[str, object], form: Format, out: Path | None, as_json: bool) -> None:
+def _show(metrics: dict[str, object], form: ResultsFormat, out: Path | None, as_json: bool) -> None:
     from msr_adapter.evaluate.text_tables import metric_table
     from msr_adapter.files import write_text
 
-    text = render([metric_table(metrics)], form is Format.MARKDOWN, form is Format.LATEX)
+    text = render([metric_table(metrics)], form is ResultsFormat.MARKDOWN, form is ResultsFormat.LATEX)
     if out is None:
         emit(metrics, text, as_json)
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from msr_adapter.errors import Problem, did_you_mean
+from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import BundledKind, bundled
 
 YamlKind = Literal["pipelines", "eval"]
@@ -38,6 +38,33 @@ def bundled_files(kind: BundledKind) -> list[BundledFile]:
     return [
         BundledFile(kind, name if kind == "templates" else name.removesuffix(suffix), root / name) for name in names
     ]
+
+
+def all_bundled_files() -> list[BundledFile]:
+    """List every bundled file: pipelines, protocols, templates."""
+    return [file for kind in _SUFFIX for file in bundled_files(kind)]
+
+
+def find_bundled(name: str) -> BundledFile:
+    """Return the bundled file called ``name`` (``demo``, ``demo.yaml`` or ``pipelines/demo``).
+
+    Raises `UserError` when there is none, or more than one.
+    """
+    files = all_bundled_files()
+    matches = [file for file in files if name in _names(file)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        full = [f"{file.kind}/{file.name}" for file in matches]
+        raise UserError(Problem("", "", f"`{name}` names {len(matches)} files", "", f"Say {' or '.join(full)}"))
+    guess = did_you_mean(name, [each for file in files for each in _names(file)])
+    raise UserError(Problem("", "", f"nothing bundled is called `{name}`", "", guess or "`msr ls` lists the names"))
+
+
+def _names(file: BundledFile) -> set[str]:
+    suffix = file.path.suffix
+    stem = file.name.removesuffix(suffix)
+    return {stem, f"{stem}{suffix}", f"{file.kind}/{stem}", f"{file.kind}/{stem}{suffix}"}
 
 
 def template_folders() -> list[str]:

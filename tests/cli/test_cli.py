@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 import msr_adapter.pipeline
 from msr_adapter import __version__
 from msr_adapter.cli import app
-from msr_adapter.cli.common import made
+from msr_adapter.cli.runs import made
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline import RunResult, StageOutcome, State
 from tests.config.test_config import MINIMAL
@@ -189,7 +189,7 @@ def test_ctrl_c_is_exit_code_130_and_says_what_is_kept(monkeypatch: pytest.Monke
     done = msr("run", "p.yaml")
     assert done.exit_code == 130
     assert done.stderr.startswith("Interrupted. Finished stages, ")
-    assert f"are kept in {tmp_path / 'runs' / 'p'}. The same command goes on from there." in done.stderr
+    assert f"are kept in {tmp_path / 'runs' / 'p'}. The same command continues from there." in done.stderr
 
 
 def test_a_bug_crashes_loudly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.cli.bundled import copy
+from msr_adapter.cli.cp import copy
 from msr_adapter.config.loader import load_pipeline
 from tests.support.data_builders import build_in, random_rows, write_csv
 from tests.support.end_to_end import msr

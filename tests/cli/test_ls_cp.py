@@ -7,8 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
-from msr_adapter.cli.bundled import all_files, find
-from msr_adapter.config.bundled import bundled_files
+from msr_adapter.config.bundled import all_bundled_files, bundled_files, find_bundled
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
 
@@ -24,7 +23,7 @@ def msr(*arguments: str) -> Result:
 
 def test_ls_shows_every_bundled_file_with_its_description() -> None:
     shown = msr("ls").stdout
-    files = all_files()
+    files = all_bundled_files()
     assert {file.kind for file in files} == {"pipelines", "eval", "templates"}
     for file in files:
         assert f"{file.name} " in shown
@@ -40,7 +39,7 @@ def test_cp_copies_byte_by_byte(name: str) -> None:
     done = msr("cp", name, "new/my.yaml")
     assert done.exit_code == 0
     assert done.stdout == "Copied pipelines/microlens-50k to new/my.yaml\nRun it: msr run new/my.yaml\n"
-    assert Path("new/my.yaml").read_bytes() == find("microlens-50k").path.read_bytes()
+    assert Path("new/my.yaml").read_bytes() == find_bundled("microlens-50k").path.read_bytes()
 
 
 def test_cp_into_a_folder_keeps_the_name() -> None:
@@ -78,9 +77,9 @@ def test_cp_of_an_unknown_name() -> None:
 
 def test_a_name_of_two_files_must_be_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [*bundled_files("pipelines"), *bundled_files("pipelines")]
-    monkeypatch.setattr("msr_adapter.cli.bundled.all_files", lambda: twice)
+    monkeypatch.setattr("msr_adapter.config.bundled.all_bundled_files", lambda: twice)
     with pytest.raises(UserError, match="names 2 files"):
-        find("microlens-50k")
+        find_bundled("microlens-50k")
 
 
 def test_cp_to_a_place_that_cannot_be_written() -> None:

@@ -140,5 +140,5 @@ def test_an_interrupted_download_says_what_is_kept(
     monkeypatch.setattr("msr_adapter.data.images.download.fetch_into", interrupt)
     done = msr(pipeline(tmp_path, server, "{folder: covers}"))
     assert done.exit_code == 130
-    kept = f"What was downloaded is kept in {tmp_path / 'covers'}. The same command goes on from there."
+    kept = f"What was downloaded is kept in {tmp_path / 'covers'}. The same command continues from there."
     assert kept in done.stderr

@@ -1,0 +1,42 @@
+"""`msr check`: everything that can be known of a pipeline before a model is loaded."""
+
+from typing import Annotated
+
+import typer
+
+from msr_adapter.cli.common import Json, PipelineArgument, Quiet, RunDir, Sets, emit, exit_codes
+from msr_adapter.cli.runs import StageOptions
+from msr_adapter.errors import UserError
+
+
+def check(
+    pipeline: PipelineArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Measure every row and read every image too, as before a training.")
+    ] = False,
+    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Find every problem that can be known before a model is loaded; say what would run.
+
+    Example: [bold]msr check my.yaml --deep[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.pipeline import check as find_problems
+        from msr_adapter.pipeline import look_deep, notes, plan
+
+        options = StageOptions(pipeline, sets, run_dir, quiet=quiet, as_json=as_json)
+        loaded = options.load()
+        if problems := find_problems(loaded):
+            raise UserError(problems)
+        stages = plan(loaded)
+        noted = notes(loaded, stages)
+        lines = [f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:"]
+        for name, state in stages.items():
+            lines.append(f"  {name:<11} {state if state == 'up to date' else f'would run ({state})'}")
+        lines += [f"note: {note}" for note in noted]
+        result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": noted}
+        if deep:
+            rows = look_deep(loaded, stages, options.reporter())
+            result["rows"] = rows
+            lines.append(rows["said"])
+        emit(result, "\n".join(lines), as_json)

@@ -1,0 +1,146 @@
+"""Which run a command means, and how its stages are brought up to date."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msr_adapter.cli.common import emit, exit_codes, interruptible
+from msr_adapter.errors import Problem, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from msr_adapter.config.loader import LoadedPipeline
+    from msr_adapter.evaluate.results import FinishedRun
+    from msr_adapter.pipeline import RunResult
+    from msr_adapter.progress import Reporter
+
+TRAINED = "trained"
+"""The model that RUN means where it names none."""
+_METRICS_WIDTH = 160
+
+_MADE = {
+    "data": ("audit", "audit.json"),
+    "lengths": ("estimate of the row lengths", "lengths.json"),
+    "items": ("item summaries", "items.parquet"),
+    "users": ("user summaries", "users.parquet"),
+    "truncate": ("truncated user summaries", "shortened.parquet"),
+    "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
+    "train": ("trained model", "model"),
+    "score": ("scores", "scores.parquet"),
+    "score-base": ("scores", "scores.parquet"),
+    "baselines": ("baseline scores", "manifest.json"),
+    "evaluate": ("report", "report.html"),
+}
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """The argument and the options of every command that runs stages."""
+
+    pipeline: str
+    sets: Sequence[str] | None = None
+    run_dir: Path | None = None
+    force: Sequence[str] | None = None
+    quiet: bool = False
+    as_json: bool = False
+
+    def load(self) -> "LoadedPipeline":
+        """Load the pipeline; raises `UserError` for it and for unknown stages in ``force``."""
+        from msr_adapter.config.loader import load_pipeline
+        from msr_adapter.pipeline import STAGE_NAMES
+
+        expected = f"expected one of {', '.join(STAGE_NAMES)}"
+        unknown = [
+            Problem("--force", "", f"the text {name!r}", expected, did_you_mean(name, STAGE_NAMES))
+            for name in self.force or ()
+            if name not in STAGE_NAMES
+        ]
+        if unknown:
+            raise UserError(unknown)
+        return load_pipeline(self.pipeline, self.sets or (), self.run_dir)
+
+    def reporter(self) -> "Reporter":
+        """Return the reporter of a command: on standard error, silent with ``--quiet``."""
+        from msr_adapter.progress import Reporter
+
+        return Reporter(quiet=self.quiet)
+
+
+def run_stages(targets: Sequence[str], options: StageOptions) -> None:
+    """Bring stages and what they depend on up to date, and print where the last one's product is.
+
+    On the further machines of a training with several, wait for the first one's model instead.
+    """
+    with exit_codes(options.as_json):
+        from msr_adapter.pipeline import join, run
+
+        loaded, reporter = options.load(), options.reporter()
+        force = tuple(options.force or ())
+        with interruptible(loaded.run_dir):
+            if join(loaded, targets, force=force, reporter=reporter):
+                joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
+                emit(joined, f"the first machine has the model: {loaded.run_dir}", options.as_json)
+                return
+            result = run(loaded, targets, force=force, reporter=reporter)
+        if not options.as_json:
+            _print_metrics(result, options.quiet)
+        what, path = made(result)
+        stages = [asdict(stage) for stage in result.stages]
+        as_dict = {
+            "pipeline": loaded.pipeline.name, "run_dir": str(result.run_dir), "stages": stages, "result": str(path),
+        }  # fmt: skip
+        emit(as_dict, f"{what}: {path}", options.as_json)
+
+
+def made(result: "RunResult") -> tuple[str, Path]:
+    """Return what the last stage makes, in words, and where it is."""
+    last = result.stages[-1].name
+    what, file = _MADE[last]
+    return what, result.run_dir / last / file
+
+
+def _print_metrics(result: "RunResult", quiet: bool) -> None:
+    """Print the metrics table on standard output, unless the stage has just shown it or the run has none."""
+    last = result.stages[-1]
+    if last.name != "evaluate" or (last.state == "done" and not quiet):
+        return
+    from rich.console import Console
+
+    from msr_adapter.evaluate.tables import console_table
+
+    metrics = json.loads((result.run_dir / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
+    Console(highlight=False, width=None if sys.stdout.isatty() else _METRICS_WIDTH).print(console_table(metrics))
+
+
+def split_model(argument: str) -> tuple[str, str]:
+    """Split ``RUN:model``; without a model it is the trained one. An existing path is never split."""
+    head, colon, model = argument.rpartition(":")
+    return (argument, TRAINED) if not colon or Path(argument).exists() else (head, model or TRAINED)
+
+
+def run_folder(argument: str) -> Path:
+    """Return the run folder that RUN means: a folder is itself, a pipeline stands for its own run folder.
+
+    Raises `UserError` when it is neither.
+    """
+    from msr_adapter.config.bundled import find_yaml, not_found
+    from msr_adapter.config.loader import load_pipeline
+
+    folder = Path(argument).expanduser()
+    if folder.is_dir():
+        inside = folder.name == "evaluate" and (folder / "metrics.json").exists()
+        return folder.resolve().parent if inside else folder.resolve()
+    if find_yaml(argument, "pipelines", Path.cwd()) is None:
+        problem = not_found(argument, "pipelines", Path.cwd())
+        found = f"`{argument}` is neither a run folder nor a pipeline"
+        raise UserError(Problem("", "RUN", found, problem.allowed, problem.next_step))
+    return load_pipeline(argument).run_dir
+
+
+def read_run(argument: str) -> "FinishedRun":
+    """Read the finished run that RUN means; raises `UserError` when there is none."""
+    from msr_adapter.evaluate.results import read_finished
+
+    return read_finished(run_folder(argument))
