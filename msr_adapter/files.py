@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from msr_adapter.system import try_lock
+
 BundledKind = Literal["templates", "pipelines", "eval"]
 
 _STAMP_LIMIT = 64 * 2**20
@@ -102,12 +104,11 @@ def _is_abandoned(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        return try_lock(handle)
+    except OSError:  # a file system without locks: nobody can say that they are done with it
         return False
     finally:
         os.close(handle)
-    return True
 
 
 def remove(path: Path) -> None:
@@ -127,6 +128,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json_object(path: Path | None) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where there is no file, or anything else is in it."""
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def digest(value: Any) -> str:

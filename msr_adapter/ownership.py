@@ -4,7 +4,6 @@ A run folder has `MARK`, written before anything else. Older ones have none and 
 the resolved pipeline, a stage with its manifest, or nothing yet but the lock and the log of a run that was killed.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem
+from msr_adapter.files import read_json_object
 
 MARK = ".msr-run"
 MANIFEST = "manifest.json"
@@ -27,13 +27,13 @@ def is_run(root: Path) -> bool:
     """Say whether a folder is a run of msr's."""
     if os.path.isfile(root / MARK):  # noqa: PTH113 - False where this user may not look
         return True
-    if _read(root / "pipeline.json").keys() >= _SECTIONS:
+    if read_json_object(root / "pipeline.json").keys() >= _SECTIONS:
         return True
     try:
         names = _names(root)
     except OSError:
         return False
-    if any(_is_manifest(_read(root / name / MANIFEST), name) for name in names):
+    if any(_is_manifest(read_json_object(root / name / MANIFEST), name) for name in names):
         return True
     return ".lock" in names and _is_lock(root / ".lock") and all(_is_first(root / name) for name in names)
 
@@ -64,7 +64,7 @@ def is_own_stage(stage: Path) -> bool:
     manifest = stage / MANIFEST
     if not os.path.lexists(manifest):
         return not _names(stage)
-    found = _read(manifest)
+    found = read_json_object(manifest)
     return not found or found.get("stage") == stage.name  # what cannot be read was ours and is damaged
 
 
@@ -78,8 +78,10 @@ def foreign_stage(stage: Path) -> Problem:
 
 def remembered(root: Path) -> dict[str, Path]:
     """Return the paths that the latest run in ``root`` was told of, by setting: its inputs and its YAML files."""
-    files = [Path(name) for name in _read(root / MARK).get("files", ())]
-    return {f"the pipeline's file {path.name}": path for path in files} | paths_in(_read(root / "pipeline.json"))
+    files = [Path(name) for name in read_json_object(root / MARK).get("files", ())]
+    return {f"the pipeline's file {path.name}": path for path in files} | paths_in(
+        read_json_object(root / "pipeline.json")
+    )
 
 
 def paths_in(settings: Any, key: str = "") -> dict[str, Path]:
@@ -99,15 +101,6 @@ def _names(root: Path) -> list[str]:
         return sorted(path.name for path in root.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _is_manifest(found: dict[str, Any], stage: str) -> bool:

@@ -1,11 +1,9 @@
 """Trying again: exponential back-off with full jitter, `Retry-After` honoured, an end to it in any case."""
 
 import asyncio
-import email.utils
 import json
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
@@ -13,6 +11,7 @@ import httpx
 
 from msr_adapter.config.schema import ServerConfig
 from msr_adapter.redaction import quoted
+from msr_adapter.system import retry_after
 
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """States that pass: overload, restarts, time-outs."""
@@ -97,20 +96,6 @@ class Attempts:
         if isinstance(error, TimeoutError | httpx.TimeoutException):
             return "no answer in time"
         return quoted(error, self._secrets) or type(error).__name__
-
-
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds a `Retry-After` header asks for: a number or an HTTP date; None if absent or unreadable."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
 
 
 def sent_secrets(response: httpx.Response) -> list[str]:

@@ -1,11 +1,11 @@
 """Which devices and how many CPU threads each worker of this machine gets."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.system import cpu_count
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
@@ -44,7 +44,7 @@ def environments(
 
 def threads(workers: int) -> int:
     """Return the CPU threads of each of ``workers`` on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
+    return max(1, cpu_count() // workers)
 
 
 def share_gpus(workers: int, each: float | None, gpus: Sequence[str]) -> list[list[str]]:

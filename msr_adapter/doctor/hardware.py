@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.doctor.finding import Finding, State
+from msr_adapter.system import cpu_count, memory_bytes
 
 _DEVICES, _HOST = "Devices", "Processor, memory, disk"
 _GB = 10**9
 _LEAST_FREE = 2**30
 _LARGE_MODEL_GB = 20
-_CGROUP = Path("/sys/fs/cgroup")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -52,7 +52,7 @@ def host(run_dir: Path, torch: Mapping[str, Any]) -> list[Finding]:
     total, available = memory_bytes()
     free = "" if available is None else f"{available / _GB:.1f} of "
     return [
-        Finding(_HOST, "processor", "ok", f"{platform.machine()}, {cores()} usable cores{threads}"),
+        Finding(_HOST, "processor", "ok", f"{platform.machine()}, {cpu_count()} usable cores{threads}"),
         Finding(_HOST, "memory", "ok", f"{free}{total / _GB:.1f} GB{'' if available is None else ' available'}"),
         *_shared_memory(),
         _disk("run folder", run_dir, _LEAST_FREE, "error", "at least 1 GB is needed",
@@ -60,40 +60,6 @@ def host(run_dir: Path, torch: Mapping[str, Any]) -> list[Finding]:
         _disk("model cache", Path(HF_HUB_CACHE), _LARGE_MODEL_GB * _GB, "warning",
               "a model of 7B parameters has about 16 GB", "set HF_HOME to a folder on a larger disk"),
     ]  # fmt: skip
-
-
-def cores() -> int:
-    """Return the cores that this process may use: affinity and the container's quota count."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return max(1, min(mine, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control group of version 2, or no quota ("max")
-        return mine
-
-
-def memory_bytes() -> tuple[int, int | None]:
-    """Return the memory in all, and what is available now where the system says so; a container's limit counts."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    available = None
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) * 1024
-    limit = _limit()
-    if limit is not None and limit < total:
-        total = limit
-        available = None if available is None else min(available, limit)
-    return total, available
-
-
-def _limit() -> int | None:
-    for path in (_CGROUP / "memory.max", _CGROUP / "memory" / "memory.limit_in_bytes"):
-        try:
-            return int(path.read_text())
-        except (OSError, ValueError):  # absent, or no limit ("max")
-            continue
-    return None
 
 
 def _shared_memory() -> list[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msr_adapter.doctor import child
 from msr_adapter.llamafactory.launcher import UNSET
+from msr_adapter.system import cpu_count
 
 _TIMEOUT_S = 300.0
 _LAST_CHARACTERS = 200
@@ -36,7 +37,7 @@ def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
 def probe_all(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Probe libraries side by side, as many at a time as this machine has cores, at most four."""
     names = list(names)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, cpu_count())) as pool:
         return dict(zip(names, pool.map(probe, names), strict=True))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
-from msr_adapter.files import write_text
+from msr_adapter.files import read_json_object, write_text
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.weights import Weights
 
@@ -79,14 +79,16 @@ def lasting(folder: Path) -> list[Path]:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the trainer's state beside weights: `global_step`, `max_steps`, `log_history`; {} without a whole one."""
-    return _json(folder / STATE)
+    return read_json_object(folder / STATE)
 
 
 def is_whole(checkpoint: Path, step: int) -> bool:
     """Tell whether the weights in ``checkpoint`` are all there, and those of ``step``."""
     weights = [path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)]
     for index in checkpoint.glob("*.safetensors.index.json"):
-        weights += [checkpoint / name for name in set(_json(index).get("weight_map", {"": "(damaged)"}).values())]
+        weights += [
+            checkpoint / name for name in set(read_json_object(index).get("weight_map", {"": "(damaged)"}).values())
+        ]
     return (
         read_state(checkpoint).get("global_step") == step
         and bool(weights)
@@ -151,13 +153,6 @@ def _lines(log: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and ("loss" in row or "eval_loss" in row):
             rows.append(row)
     return rows
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 # The trained model as one folder that needs neither msr nor LLaMA-Factory: adapters merged, in a chosen dtype.

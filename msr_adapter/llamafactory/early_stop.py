@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.files import read_json_object
+
 FOLDER = "handshake"
 
 _SAVED, _VERDICT = "saved.json", "verdict.json"
@@ -29,7 +31,7 @@ class Desk:
 
     def asked(self) -> int | None:
         """Return the step whose checkpoint waits for an answer; None: the trainer is at work."""
-        step = _read(self._folder / _SAVED).get("step", 0)
+        step = read_json_object(self._folder / _SAVED).get("step", 0)
         return step if step != self._answered else None
 
     def answer(self, step: int, *, stop: bool) -> None:
@@ -58,15 +60,11 @@ def ask(folder: Path, step: int, longest: float = _LONGEST_S) -> bool:
     _write(folder / _SAVED, {"step": step})
     deadline = time.monotonic() + longest
     while time.monotonic() < deadline:
-        verdict = _read(folder / _VERDICT)
+        verdict = read_json_object(folder / _VERDICT)
         if verdict.get("step") == step:
             return bool(verdict["stop"])
         time.sleep(_POLL_S)
     raise TimeoutError(f"msr did not judge the checkpoint of step {step} within {longest:g} s")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import bundled_model
+from msr_adapter.files import bundled_model, read_json_object
 
 _NO_KTO = {
     "kto": "LLaMA-Factory 0.9.5 drops the M-RoPE positions on the way to its KTO loss, and the model ends in an error"
@@ -163,7 +163,7 @@ def model_file(model: ModelConfig, name: str) -> Path | None:
 
 def facts(model: ModelConfig) -> ModelFacts | None:
     """Read the model's files; None when its `config.json` is not on this machine or is no JSON object."""
-    config = _json(model_file(model, "config.json"))
+    config = read_json_object(model_file(model, "config.json"))
     if not config.get("model_type") and not config.get("architectures"):
         return None
     return ModelFacts(
@@ -275,22 +275,12 @@ def _chat(model: ModelConfig) -> str:
     texts = [
         path.read_text(encoding="utf-8", errors="replace") for name in _CHAT_FILES if (path := model_file(model, name))
     ]
-    template = _json(model_file(model, "tokenizer_config.json")).get("chat_template")
+    template = read_json_object(model_file(model, "tokenizer_config.json")).get("chat_template")
     texts += [json.dumps(template, ensure_ascii=False)] if template else []
     if not texts:
         paths = [path for name in _TOKENIZER_FILES if (path := model_file(model, name))]
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
     return "\n".join(texts)
-
-
-def _json(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _fetch(model: ModelConfig) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import StageError
+from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
 from msr_adapter.llamafactory.failures import explain
@@ -108,7 +109,7 @@ def verify(output_dir: Path, method: str, stopped: int | None = None) -> Trained
 
     ``stopped`` is the step at which the trainer was told to stop early.
     """
-    results, state = _json(output_dir / "train_results.json"), read_state(output_dir)
+    results, state = read_json_object(output_dir / "train_results.json"), read_state(output_dir)
     weights = [path for path in output_dir.glob(WEIGHTS[method]) if path.stat().st_size > 0]
     steps, planned = int(state.get("global_step", 0)), int(state.get("max_steps", 0))
     doubts = [
@@ -120,7 +121,7 @@ def verify(output_dir: Path, method: str, stopped: int | None = None) -> Trained
     if any(doubts):
         what = f"LLaMA-Factory ended without an error, but {'; '.join(filter(None, doubts))} ({output_dir})"
         raise StageError(what, "an interrupted save, or a diverged loss", "read train.log; lower the learning rate")
-    evaluated = _json(output_dir / "eval_results.json").get("eval_loss")
+    evaluated = read_json_object(output_dir / "eval_results.json").get("eval_loss")
     return told(state, float(results["train_loss"]), evaluated)
 
 
@@ -206,7 +207,3 @@ def _show(events: Iterator[dict[str, Any]], start: int, reporter: Reporter) -> i
                 noted = step * _NOTES // total + 1
                 reporter.note(f"  step {step}/{total}  loss {event['loss']:.4f}")
     return step
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

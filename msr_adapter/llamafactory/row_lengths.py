@@ -20,6 +20,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import model_file, of_template
 from msr_adapter.llamafactory.trainer_entrypoint import die_with
+from msr_adapter.system import cpu_count
 
 Count = Callable[[str], int]
 
@@ -183,9 +184,8 @@ def measuring(encoder: Encoder, rows: int, images: int, workers: int | None = No
 
 def useful_workers(rows: int, images: int) -> int:
     """Return how many processes are worth their start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     worth = max(rows // _ROWS_PER_WORKER, images // _IMAGES_PER_WORKER)
-    return max(1, min(worth, cores, _MOST_WORKERS))
+    return max(1, min(worth, cpu_count(), _MOST_WORKERS))
 
 
 def image_fault(path: Path) -> str:

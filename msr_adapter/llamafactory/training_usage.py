@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
 
 _PARAMETERS = re.compile(r"trainable params: ([\d,]+) \|\| all params: ([\d,]+)")
@@ -53,7 +54,7 @@ def measures(
     Keys: `seconds`, `from_step`, `rows_per_second`, `tokens_per_second`, `trainable_parameters`, `parameters`,
     `peak_gpu_bytes` (of one process); what the trainer did not say is None.
     """
-    results, state = _json(output_dir / "train_results.json"), read_state(output_dir)
+    results, state = read_json_object(output_dir / "train_results.json"), read_state(output_dir)
     seconds = float(results.get("train_runtime", 0)) - waited
     steps, tokens = state.get("global_step", 0) - start, state.get("num_input_tokens_seen", 0) - tokens_before
     trainable, parameters = _parameters(log)
@@ -83,7 +84,3 @@ def _gpu(log: Path) -> int | None:
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     peak = max((float(json.loads(line).get("vram_allocated", 0)) for line in lines), default=0.0)
     return round(peak * _GIB) or None
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -5,7 +5,6 @@ smaller key. NumPy sorts keys in about 0.6 of the time of the scores. Cells are 
 always alone in its own; the few that are not are counted among the scores of their cells.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from msr_adapter.arrays import Floats, Integers
 from msr_adapter.metrics.groups import Groups, Scores
+from msr_adapter.system import cpu_count
 
 _CELLS = 2.0**32 - 2.0**10
 _SPANS = (1e-200, 1e200)
@@ -97,7 +97,7 @@ _LARGEST_BLOCK = 2**21
 
 def available_threads() -> int:
     """Return how many processors this process may use, at most four: sorting gains nothing beyond."""
-    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(4, cpu_count())
 
 
 def pooled_auc(groups: Groups, threads: int | None = None) -> float:

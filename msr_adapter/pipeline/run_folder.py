@@ -12,7 +12,6 @@ run_dir/
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
 from msr_adapter.llamafactory.dataset_check import READ_BACK
 from msr_adapter.ownership import MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
+from msr_adapter.system import LockHeldError, locked
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,14 @@ class RunFolder:
         neither new, empty nor a run is left as it is: `UserError`.
         """
         self.claim()
-        try:
-            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(_not_writable(self.root, error)) from error
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(_in_use(self.root, os.pread(handle, 32, 0).decode(errors="replace"))) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+                stack.enter_context(locked(self.root / ".lock"))
+            except LockHeldError as error:
+                raise UserError(_in_use(self.root, error.holder)) from None
+            except OSError as error:
+                raise UserError(_not_writable(self.root, error)) from error
             yield
-        finally:
-            os.close(handle)
 
     def manifest(self, name: str) -> Manifest | None:
         """Return the manifest of a finished stage; None when it is absent or unreadable."""

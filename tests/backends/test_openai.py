@@ -2,10 +2,7 @@
 
 import base64
 import io
-import math
 import socket
-import time
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from pydantic import ValidationError
 
 from msr_adapter.backends import make_backend
 from msr_adapter.backends.openai import ServerBackend
-from msr_adapter.backends.retry import Attempts, retry_after
+from msr_adapter.backends.retry import Attempts
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Image, Request
@@ -229,14 +226,3 @@ def test_no_pause_is_longer_than_allowed(attempt: int, asked: float | None) -> N
     assert 0 <= pause <= 66
     if asked is not None:
         assert pause >= min(60, asked)
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    assert retry_after("2.5") == 2.5
-    assert retry_after("-3") == 0
-    assert retry_after(None) is None
-    assert retry_after("soon") is None
-    assert retry_after("nan") is None
-    later = retry_after(formatdate(time.time() + 100, usegmt=True))
-    assert later is not None
-    assert math.isclose(later, 100, abs_tol=3)

@@ -127,19 +127,6 @@ def test_devices_and_what_they_cannot() -> None:
     assert sick.state == "error"
 
 
-def test_a_containers_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
-    whole, cores = hardware.memory_bytes()[0], hardware.cores()
-    assert cores >= 1
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert hardware.memory_bytes() == (1_000_000, 1_000_000)
-    assert hardware.cores() == 1
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert (hardware.memory_bytes()[0], hardware.cores()) == (whole, cores)
-
-
 def test_a_full_disk_is_an_error_a_small_cache_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 0, 10**8))

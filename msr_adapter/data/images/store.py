@@ -30,6 +30,7 @@ from msr_adapter.data.images.decode import EXTENSIONS, Fault, ImageError, decode
 from msr_adapter.data.images.locate import Find, read_image
 from msr_adapter.files import digest, file_digest
 from msr_adapter.progress import Reporter
+from msr_adapter.system import cpu_count
 
 _VERSION = 1
 """Rises when equal files give other pictures."""
@@ -132,7 +133,7 @@ def _link(source: Path, target: Path) -> None:
 
 # The run's image store: every used image once, validated, shrunk, named by its content; failures counted by reason.
 
-__all__ = ["Stored", "cores", "image_counts", "store_all", "store_placeholder"]
+__all__ = ["Stored", "image_counts", "store_all", "store_placeholder"]
 
 _BATCH = 1024
 
@@ -151,7 +152,7 @@ def store_all(
         quiet_pillow(),
         remembering(partial(_store, limits=limits, out=out), limits, out, memory) as store,
         reporter.track("Images", len(ids)) as advance,
-        ThreadPoolExecutor(workers or cores()) as pool,
+        ThreadPoolExecutor(workers or cpu_count()) as pool,
     ):
 
         def one(item_id: str) -> Stored:
@@ -167,11 +168,6 @@ def store_all(
                 results.append(stored)
                 advance(1)
     return results
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def store_placeholder(limits: ImagesConfig, out: Path) -> Stored:

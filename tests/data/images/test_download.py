@@ -6,18 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-import httpx
 import polars as pl
 import pytest
 from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.download import Policy, fetch_into
-from msr_adapter.data.images.download.request import _retry_after
 from msr_adapter.data.images.locate import Fetched, read_index, safe_name
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
@@ -92,18 +89,6 @@ def test_retry_after_is_obeyed(tmp_path: Path) -> None:
 
 def test_a_server_that_wants_a_longer_wait_than_ours_is_left_alone(tmp_path: Path) -> None:
     assert reason(tmp_path, status(429, Retry_After="3600")) == ("http_429", 1)
-
-
-def test_retry_after_as_a_number_a_date_or_nonsense() -> None:
-    def wait(text: str) -> float:
-        return _retry_after(httpx.Response(429, headers={"Retry-After": text}), now=lambda: 1_000_000.0)
-
-    assert wait("7") == 7
-    assert wait(formatdate(1_000_090.0, usegmt=True)) == 90
-    assert wait(formatdate(999_000.0, usegmt=True)) == 0
-    assert [wait(text) for text in ("", "soon", "-5", "1.5", "Mon, 99 Jan 2020 00:00:00 GMT")] == [0] * 5
-    assert wait("9" * 400) == float("inf")
-    assert _retry_after(httpx.Response(429)) == 0
 
 
 def test_too_slow_and_silent_servers(tmp_path: Path) -> None:
@@ -259,12 +244,12 @@ def test_a_host_that_must_be_waited_for_does_not_hold_up_others(tmp_path: Path) 
 KILLED = """
 import sys
 from pathlib import Path
-from msr_adapter.config.schema import Images
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.download import Policy, fetch_into
 from msr_adapter.progress import Reporter
 folder, base = Path(sys.argv[1]), sys.argv[2]
 wanted = {f"{n:03}": f"{base}{n}" for n in range(60)}
-fetch_into(folder, wanted, Policy(Images(), per_host=2, allow_private=True), Reporter(quiet=True))
+fetch_into(folder, wanted, Policy(ImagesConfig(), per_host=2, allow_private=True), Reporter(quiet=True))
 """
 
 

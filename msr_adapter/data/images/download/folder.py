@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import csv
-import fcntl
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +19,11 @@ from msr_adapter.data.images.download.addresses import GuardedBackend, GuardedTr
 from msr_adapter.data.images.download.request import Download, FetchError, download
 from msr_adapter.data.images.download.wanted import Policy
 from msr_adapter.data.images.locate import INDEX, Fetched, line_of, read_index, safe_name, write_index
-from msr_adapter.data.images.store import cores
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import atomic_path, digest, sweep, write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.redaction import redact
+from msr_adapter.system import LockHeldError, cpu_count, locked
 
 FAILURES = "fetch-failures.csv"
 REPORT = "fetch-report.json"
@@ -87,7 +86,7 @@ async def _fetch_all(place: Place, todo: Mapping[str, str], policy: Policy, reso
     transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
     save = partial(_save, place, policy.overwrite)
     timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
-    with ThreadPoolExecutor(cores()) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads:
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
 
             async def one(url: str, items: list[str]) -> list[Fetched]:
@@ -186,17 +185,14 @@ def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[st
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Create the folder and hold its lock, which the kernel takes back from a killed process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        step = "Choose another with --out, or set data.images.folder"
-        raise UserError(Problem(str(folder), "", f"cannot be written ({error.strerror})", "", step)) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".fetch.lock"))
+        except LockHeldError as error:
+            found = f"another `msr fetch-images` writes into it (process {error.holder.strip() or 'unknown'})"
+            raise UserError(Problem(str(folder), "", found, "", "Wait for it to end")) from None
+        except OSError as error:
+            step = "Choose another with --out, or set data.images.folder"
+            raise UserError(Problem(str(folder), "", f"cannot be written ({error.strerror})", "", step)) from error
         yield
-    except BlockingIOError:
-        found = "another `msr fetch-images` writes into it"
-        raise UserError(Problem(str(folder), "", found, "", "Wait for it to end")) from None
-    finally:
-        os.close(handle)

@@ -3,11 +3,8 @@
 import asyncio
 import random
 import socket
-import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import httpcore
 import httpx
@@ -15,6 +12,7 @@ import httpx
 from msr_adapter.data.images.decode import ImageError, decode, extension
 from msr_adapter.data.images.download.addresses import RefusedAddressError
 from msr_adapter.data.images.download.wanted import Policy
+from msr_adapter.system import retry_after
 
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "msr fetch-images"}
 _LATER = {408, 425, 429, 500, 502, 503, 504}
@@ -77,7 +75,8 @@ async def _get(client: httpx.AsyncClient, url: str, policy: Policy) -> bytes:
 async def _body(response: httpx.Response, policy: Policy) -> bytes:
     if response.status_code != 200:
         again = response.status_code in _LATER
-        raise FetchError(f"http_{response.status_code}", again=again, after=_retry_after(response) if again else 0.0)
+        wait = retry_after(response.headers.get("Retry-After")) if again else None
+        raise FetchError(f"http_{response.status_code}", again=again, after=wait or 0.0)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise FetchError("compressed")  # we asked for plain bytes; nothing is unpacked before its size is known
     length = response.headers.get("Content-Length", "")
@@ -89,17 +88,6 @@ async def _body(response: httpx.Response, policy: Policy) -> bytes:
         if len(data) > policy.max_bytes:
             raise FetchError("too_large")
     return bytes(data)
-
-
-def _retry_after(response: httpx.Response, now: Callable[[], float] = time.time) -> float:
-    """Return the seconds that a server asks to wait: a number or a date; 0 when it does not say."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now())
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _check(data: bytes, policy: Policy) -> str:
