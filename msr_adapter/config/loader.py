@@ -1,4 +1,8 @@
-"""From files and ``--set`` to one tree: `extends:` parents below, the file above them, the command line on top."""
+"""From files and ``--set`` to one valid pipeline.
+
+`extends:` parents lie at the bottom, the file above them, the command line on top. Everything is merged as a tree whose
+nodes remember where they come from, so that every problem names its file and line; all problems are told at once.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,28 +19,78 @@ from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, Node, Source, dotted
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
 
-PROTOCOL: Loc = ("evaluate", "protocol")
-SOURCE: Loc = ("data", "source")
+_PROTOCOL: Loc = ("evaluate", "protocol")
+_SOURCE: Loc = ("data", "source")
 _LONGEST_CHAIN = 32
 
 
-class Assembler:
-    """Reads and merges trees; whatever is wrong is added to ``problems``."""
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A valid pipeline, where it came from and where it runs."""
+
+    pipeline: PipelineConfig
+    origin: Path
+    """The YAML file."""
+    run_dir: Path
+    """Absolute."""
+    resolved: dict[str, Any]
+    """The whole config with every default, JSON-able."""
+    tree: Node = field(repr=False, compare=False)
+    files: tuple[Path, ...] = ()
+    """The YAML file, what it extends, and the protocol's."""
+
+    def where(self, key: str) -> str:
+        """Return the place (``file:line`` or ``--set``) that set a dotted ``key``, or the nearest key above it."""
+        return self.tree.nearest(tuple(key.split("."))).where
+
+
+def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None = None) -> LoadedPipeline:
+    """Load the pipeline that ``argument`` names: an existing file, else a bundled name.
+
+    Precedence: defaults < `extends:` parents < the file < ``sets`` (``a.b=value``). Raises `UserError` with every
+    problem found.
+    """
+    origin = find_yaml(argument, "pipelines", Path.cwd())
+    if origin is None:
+        raise UserError(not_found(argument, "pipelines", Path.cwd()))
+    reader = TreeReader()
+    settings = reader.read_sets(sets)
+    tree = reader.read(origin, "pipelines")
+    if tree is None:
+        raise UserError(reader.problems)
+    tree = reader.merge(tree, settings)
+    protocol = reader.named_protocol(tree.nearest(_PROTOCOL))
+    if protocol is not None:
+        tree = tree.replaced(_PROTOCOL, protocol)
+    data = _with_absolute_paths(tree, reader.problems)
+    pipeline = _validate(data, tree, reader.problems)
+    root = run_dir or pipeline.run_dir or Path("runs") / pipeline.name
+    resolved = pipeline.model_dump(mode="json")
+    files = tuple(dict.fromkeys(reader.files))
+    return LoadedPipeline(pipeline, origin, root.expanduser().resolve(), resolved, tree, files)
+
+
+class TreeReader:
+    """Reads YAML files and settings as trees, and merges them; whatever is wrong is added to ``problems``."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._known: dict[tuple[Path, YamlKind], Node | None] = {}
         self.files: list[Path] = []
         """Every file that was read: the pipeline, what it extends, the protocol."""
+        self._known: dict[tuple[Path, YamlKind], Node | None] = {}
 
     def read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...] = ()) -> Node | None:
-        """Read a YAML file on top of what it extends; None when it or a parent cannot be read."""
-        if (path, kind) not in self._known:  # a parent of several is read once, however many ways lead to it
+        """Read a YAML file on top of what it extends; None when it or a parent cannot be read.
+
+        ``chain`` holds the files that extend it, the outermost first.
+        """
+        # A parent of several files is read once: a lattice of `extends:` would else take 2^depth readings.
+        if (path, kind) not in self._known:
             self._known[path, kind] = self._read(path, kind, chain)
         return self._known[path, kind]
 
     def _read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...]) -> Node | None:
-        tree = self._read_alone(path)
+        tree = self._read_file(path)
         if tree is None or "extends" not in tree.value:
             return tree
         entries = dict(tree.value)
@@ -68,15 +122,17 @@ class Assembler:
 
         A source of another kind replaces the whole source. A mapping over a protocol's name changes that protocol.
         """
-        if loc == PROTOCOL and isinstance(over.value, dict):
+        if loc == _PROTOCOL and isinstance(over.value, dict):
             under = self.named_protocol(under) or under
         if not isinstance(under.value, dict) or not isinstance(over.value, dict):
             return over
-        if loc == SOURCE and _changes_kind(under.value, over.value):
+        # The keys of one kind of source mean nothing to another: merged, they would be refused as unknown.
+        if loc == _SOURCE and _changes_kind(under.value, over.value):
             return over
         merged = dict(under.value)
         for key, child in over.value.items():
             merged[key] = self.merge(merged[key], child, (*loc, key)) if key in merged else child
+        # A key that only `--set` reaches into still stands in its file: problems of the whole mapping belong there.
         return Node(merged, under.where if over.where == SET else over.where, over.base)
 
     def named_protocol(self, node: Node) -> Node | None:
@@ -85,13 +141,13 @@ class Assembler:
             return None
         path = find_yaml(node.value, "eval", node.base)
         if path is None:
-            self.problems.append(not_found(node.value, "eval", node.base, node.where, dotted(PROTOCOL)))
+            self.problems.append(not_found(node.value, "eval", node.base, node.where, dotted(_PROTOCOL)))
             return None
         return self.read(path, "eval")
 
-    def _read_alone(self, path: Path) -> Node | None:
-        """Read one file; without a `name` of its own it is called like the file."""
-        label = shown(path)
+    def _read_file(self, path: Path) -> Node | None:
+        """Read one file alone; without a `name` of its own it is called like the file."""
+        label = _shown(path)
         self.files.append(path)
         try:
             with path.open("rb") as file:
@@ -134,113 +190,39 @@ class Assembler:
             return None
         if len(chain) >= _LONGEST_CHAIN:
             found = f"more than {_LONGEST_CHAIN} files, each of which extends the next"
-            self.problems.append(Problem(name.where, "extends", found, next_step="Write some of them together"))
+            self.problems.append(Problem(name.where, "extends", found, next_step="Merge some of them"))
             return None
         return self.read(path, kind, chain)
-
-
-def shown(path: Path) -> str:
-    """Write a path as messages do: relative to the working directory when it lies below it."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _changes_kind(under: dict[str, Node], over: dict[str, Node]) -> bool:
     return "kind" in under and "kind" in over and under["kind"].value != over["kind"].value
 
 
-# Load a pipeline: a file or a bundled name, what it extends, ``--set`` on top; every problem at once.
-
-
-@dataclass(frozen=True)
-class LoadedPipeline:
-    """A valid pipeline, where it came from and where it runs."""
-
-    pipeline: PipelineConfig
-    origin: Path
-    """The YAML file."""
-    run_dir: Path
-    """Absolute."""
-    resolved: dict[str, Any]
-    """The whole config with every default, JSON-able."""
-    tree: Node = field(repr=False, compare=False)
-    files: tuple[Path, ...] = ()
-    """The YAML file, what it extends, and the protocol's."""
-
-    def where(self, key: str) -> str:
-        """Return the place (``file:line`` or ``--set``) that set a dotted ``key``, or the nearest key above it."""
-        return self.tree.nearest(tuple(key.split("."))).where
-
-
-def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None = None) -> LoadedPipeline:
-    """Load the pipeline that ``argument`` names: an existing file, else a bundled name.
-
-    Precedence: defaults < `extends:` parents < the file < ``sets`` (``a.b=value``). Raises `UserError` with every
-    problem found.
-    """
-    origin = find_yaml(argument, "pipelines", Path.cwd())
-    if origin is None:
-        raise UserError(not_found(argument, "pipelines", Path.cwd()))
-    assembler = Assembler()
-    tree, problems = _assemble(assembler, origin, sets)
-    data = _with_absolute_paths(tree, problems)
-    pipeline = _validate(data, tree, problems)
-    root = run_dir or pipeline.run_dir or Path("runs") / pipeline.name
-    resolved = pipeline.model_dump(mode="json")
-    files = tuple(dict.fromkeys(assembler.files))
-    return LoadedPipeline(pipeline, origin, root.expanduser().resolve(), resolved, tree, files)
-
-
-def _assemble(assembler: Assembler, origin: Path, sets: Sequence[str]) -> tuple[Node, list[Problem]]:
-    settings = assembler.read_sets(sets)
-    tree = assembler.read(origin, "pipelines")
-    if tree is None:
-        raise UserError(assembler.problems)
-    tree = assembler.merge(tree, settings)
-    protocol = tree.nearest(PROTOCOL)
-    named = assembler.named_protocol(protocol)
-    if named is not None:
-        tree = tree.replaced(PROTOCOL, named)
-    return tree, assembler.problems
-
-
-def _validate(data: Any, tree: Node, problems: list[Problem]) -> PipelineConfig:
-    """Validate strictly; an error at a key that already has a problem would only repeat it."""
-    try:
-        pipeline = PipelineConfig.model_validate_json(json.dumps(data), strict=True)
-    except ValidationError as error:
-        known = {problem.field for problem in problems}
-        found = [problem for problem in explain(error.errors(), tree) if problem.field not in known]
-        raise UserError(sorted([*problems, *found], key=_place)) from None
-    if problems:
-        raise UserError(problems)
-    return pipeline
-
-
-def _place(problem: Problem) -> tuple[str, int]:
-    label, _, line = problem.where.rpartition(":")
-    return (label, int(line)) if line.isdigit() else (problem.where, 0)
-
-
-def _with_absolute_paths(tree: Node, problems: list[Problem]) -> Any:
+def _with_absolute_paths(tree: Node, problems: list[Problem]) -> object:
     """Return the plain config with every path absolute: relative ones start from the YAML that names them."""
     data = tree.plain()
     for loc, node in list(tree.leaves()):
         known = field_at(PipelineConfig, loc, data)
         if known is None or not isinstance(node.value, str):
             continue
-        if "\0" in node.value and is_path(known):
-            problems.append(Problem(node.where, ".".join(map(str, loc)), "a NUL character", "a path"))
-            continue
-        if not node.value.strip() and is_path(known):  # else it would mean the YAML's own folder
-            problems.append(Problem(node.where, ".".join(map(str, loc)), "an empty text", "a path"))
-            continue
-        if loc == ("train", "start"):
-            tree = tree.replaced(loc, Node(str(_run(node)), node.where, node.base))
+        if is_path(known) and "\0" in node.value:
+            problems.append(Problem(node.where, dotted(loc), "a NUL character", "a path"))
+        elif is_path(known) and not node.value.strip():  # else it would mean the YAML's own folder
+            problems.append(Problem(node.where, dotted(loc), "an empty text", "a path"))
+        elif loc == ("train", "start"):
+            tree = _with_text(tree, loc, str(_run(node)))
         elif loc == ("templates",):
-            tree = tree.replaced(loc, Node(_templates(node, problems), node.where, node.base))
+            tree = _with_text(tree, loc, _templates(node, problems))
         elif is_path(known) or (loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))):
-            tree = tree.replaced(loc, Node(str(_absolute(node)), node.where, node.base))
+            # `path` of a model or a hub data set may also be a hub's name: only what looks like a path is one.
+            tree = _with_text(tree, loc, str(_absolute(node)))
     return tree.plain()
+
+
+def _with_text(tree: Node, loc: Loc, text: str) -> Node:
+    node = tree.nearest(loc)
+    return tree.replaced(loc, Node(text, node.where, node.base))
 
 
 def _absolute(node: Node) -> Path:
@@ -259,7 +241,31 @@ def _templates(node: Node, problems: list[Problem]) -> str:
         if folder.is_dir():
             return str(folder)
     names = template_folders()
-    found = f"no folder `{shown(_absolute(node))}`"
+    found = f"no folder `{_shown(_absolute(node))}`"
     expected = f"expected a folder of templates or a bundled one: {', '.join(names)}"
     problems.append(Problem(node.where, "templates", found, expected, did_you_mean(node.value, names)))
     return str(node.value)
+
+
+def _shown(path: Path) -> str:
+    """Write a path as messages do: relative to the working directory when it lies below it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _validate(data: object, tree: Node, problems: list[Problem]) -> PipelineConfig:
+    """Validate strictly; raises `UserError` with ``problems`` and pydantic's, in the order of files and lines."""
+    try:
+        # As JSON, because pydantic's strict mode takes lists for tuples and texts for paths only there.
+        pipeline = PipelineConfig.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        known = {problem.field for problem in problems}  # an error at such a key would only repeat its problem
+        found = [problem for problem in explain(error.errors(), tree) if problem.field not in known]
+        raise UserError(sorted([*problems, *found], key=_place)) from None
+    if problems:
+        raise UserError(problems)
+    return pipeline
+
+
+def _place(problem: Problem) -> tuple[str, int]:
+    label, _, line = problem.where.rpartition(":")
+    return (label, int(line)) if line.isdigit() else (problem.where, 0)

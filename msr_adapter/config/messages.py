@@ -1,4 +1,7 @@
-"""What the config models allow, in words: for error messages and for docs/configuration.md."""
+"""The config in words: pydantic's errors as problems with a place in the YAML, and what a field may hold.
+
+`explain` makes the error messages; `allowed` and `words` serve both them and docs/configuration.md.
+"""
 
 import types
 from collections.abc import Iterable
@@ -24,7 +27,90 @@ _SCALARS: dict[Any, str] = {
 _LIMITS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
 
-def model_at(root: type[StrictModel], loc: Loc, data: Any) -> type[StrictModel] | None:
+def explain(errors: Iterable[ErrorDetails], tree: Node) -> list[Problem]:
+    """Return one problem per error, in the order of the models."""
+    data = tree.plain()
+    return [_explain(error, _in_tree(error["loc"], data), tree, data) for error in errors]
+
+
+def _explain(error: ErrorDetails, loc: Loc, tree: Node, data: object) -> Problem:
+    where = tree.nearest(loc).where
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(where, loc, data)
+    if error["type"] == "missing" and isinstance(loc[-1], str):
+        return _missing(where, loc, data)
+    if error["type"].startswith("union_tag"):
+        return _wrong_kind(loc, tree, data)
+    if error["type"] == "value_error":
+        return Problem(where, dotted(loc), str(error["ctx"]["error"]))
+    if error["type"] == "missing":  # the list is too short: the list is at fault, not the absent element
+        loc = loc[:-1]
+    field = field_at(PipelineConfig, loc, data)
+    expected = f"expected {allowed_at(field, loc)}" if field else ""
+    found = tree.nearest(loc).plain()
+    guess = did_you_mean(found, choices(field.annotation)) if field and isinstance(found, str) else ""
+    return Problem(where, dotted(loc), describe(found), expected, guess)
+
+
+def _unknown_key(where: str, loc: Loc, data: object) -> Problem:
+    model = model_at(PipelineConfig, loc[:-1], data)
+    known = list(model.model_fields) if model else []
+    return Problem(
+        where, dotted(loc), "unknown key", f"known here: {', '.join(known)}", did_you_mean(str(loc[-1]), known)
+    )
+
+
+def _missing(where: str, loc: Loc, data: object) -> Problem:
+    field = field_at(PipelineConfig, loc, data)
+    parent = f"under `{dotted(loc[:-1])}`" if len(loc) > 1 else "at the top level"
+    expected = f"expected {allowed(field)}" if field else ""
+    return Problem(where, dotted(loc), "missing", expected, f"Add `{loc[-1]}:` {parent}")
+
+
+def _wrong_kind(loc: Loc, tree: Node, data: object) -> Problem:
+    field = field_at(PipelineConfig, loc, data)
+    kinds = [kind_of(model) for model in models_of(field.annotation)] if field else []
+    source = tree.nearest(loc)
+    place, expected = dotted((*loc, "kind")), f"expected {one_of(kinds)}"
+    if "kind" not in source.value:
+        return Problem(source.where, place, "missing", expected, f"Add `kind:` under `{dotted(loc)}`")
+    given = source.value["kind"]
+    if not isinstance(given.value, str):
+        return Problem(given.where, place, describe(given.plain()), expected)
+    renamed = RENAMED_KINDS.get(given.value)
+    guess = f"`{given.value}` is now called `{renamed}`" if renamed in kinds else did_you_mean(given.value, kinds)
+    return Problem(given.where, place, describe(given.plain()), expected, guess)
+
+
+def _in_tree(loc: Loc, data: object) -> Loc:
+    """Drop the alternative's name that pydantic puts into the place of an error inside a tagged union."""
+    kept: list[str | int] = []
+    for part in loc:
+        if kept and isinstance(data, dict) and part == data.get("kind") and part not in data:
+            continue
+        kept.append(part)
+        data = data.get(part) if isinstance(data, dict) else None
+    return tuple(kept)
+
+
+def describe(value: Any) -> str:
+    """Say what a value is: ``the text 'abc'``, ``the number 3``, ``a list``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {_shortened(value)!r}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
+
+
+def _shortened(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def model_at(root: type[StrictModel], loc: Loc, data: object) -> type[StrictModel] | None:
     """Return the model that stands at ``loc``; ``data`` decides between alternatives by their `kind`."""
     model: type[StrictModel] | None = root
     for part in loc:
@@ -34,7 +120,7 @@ def model_at(root: type[StrictModel], loc: Loc, data: Any) -> type[StrictModel] 
     return model
 
 
-def field_at(root: type[StrictModel], loc: Loc, data: Any) -> FieldInfo | None:
+def field_at(root: type[StrictModel], loc: Loc, data: object) -> FieldInfo | None:
     """Return the field that stands at ``loc``; inside a list, the list's."""
     while loc and isinstance(loc[-1], int):
         loc = loc[:-1]
@@ -69,7 +155,7 @@ def allowed_at(field: FieldInfo, loc: Loc) -> str:
     return words(get_args(field.annotation)[0]) if isinstance(loc[-1], int) else allowed(field)
 
 
-def words(annotation: Any, limits: Iterable[Any] = ()) -> str:
+def words(annotation: Any, limits: Iterable[object] = ()) -> str:
     """Say what an annotation allows; ``limits`` are its constraints."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -86,7 +172,7 @@ def words(annotation: Any, limits: Iterable[Any] = ()) -> str:
     return ", ".join([_SCALARS[annotation], *_limit_words(limits)])
 
 
-def one_of(choices: Iterable[Any]) -> str:
+def one_of(choices: Iterable[object]) -> str:
     """Join choices: ``one of a, b``."""
     listed = [str(choice) for choice in choices]
     return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
@@ -109,7 +195,7 @@ def _tuple_words(args: tuple[Any, ...]) -> str:
     return f"a list of {len(args)}, each {words(args[0])}"
 
 
-def _union_words(args: tuple[Any, ...], limits: Iterable[Any]) -> str:
+def _union_words(args: tuple[Any, ...], limits: Iterable[object]) -> str:
     models = [arg for arg in args if models_of(arg)]
     if len(models) > 1:
         return f"a mapping with `kind`: {one_of(kind_of(model) for model in models)}"
@@ -117,102 +203,15 @@ def _union_words(args: tuple[Any, ...], limits: Iterable[Any]) -> str:
     return " or ".join(options) + (", or null" if types.NoneType in args else "")
 
 
-def _limit_words(limits: Iterable[Any]) -> list[str]:
+def _limit_words(limits: Iterable[object]) -> list[str]:
     found = []
     for limit in limits:
         found += [f"{phrase} {getattr(limit, name)}" for name, phrase in _LIMITS if hasattr(limit, name)]
     return found
 
 
-def _choose(models: tuple[type[StrictModel], ...], data: Any) -> type[StrictModel] | None:
+def _choose(models: tuple[type[StrictModel], ...], data: object) -> type[StrictModel] | None:
     if len(models) < 2:
         return models[0] if models else None
     kind = data.get("kind") if isinstance(data, dict) else None
     return next((model for model in models if kind_of(model) == kind), None)
-
-
-# From pydantic's errors to ours: the place in the YAML, what was found, what is allowed.
-
-
-def explain(errors: Iterable[ErrorDetails], tree: Node) -> list[Problem]:
-    """Return one problem per error, in the order of the models."""
-    data = tree.plain()
-    return [_explain(error, _in_tree(error["loc"], data), tree, data) for error in errors]
-
-
-def _explain(error: ErrorDetails, loc: Loc, tree: Node, data: Any) -> Problem:
-    where = tree.nearest(loc).where
-    if error["type"] == "extra_forbidden":
-        return _unknown_key(where, loc, data)
-    if error["type"] == "missing" and isinstance(loc[-1], str):
-        return _missing(where, loc, data)
-    if error["type"].startswith("union_tag"):
-        return _wrong_kind(loc, tree, data)
-    if error["type"] == "value_error":
-        return Problem(where, dotted(loc), str(error["ctx"]["error"]))
-    if error["type"] == "missing":  # the list is too short: the list is at fault, not the absent element
-        loc = loc[:-1]
-    field = field_at(PipelineConfig, loc, data)
-    expected = f"expected {allowed_at(field, loc)}" if field else ""
-    found = tree.nearest(loc).plain()
-    guess = did_you_mean(found, choices(field.annotation)) if field and isinstance(found, str) else ""
-    return Problem(where, dotted(loc), describe(found), expected, guess)
-
-
-def _unknown_key(where: str, loc: Loc, data: Any) -> Problem:
-    model = model_at(PipelineConfig, loc[:-1], data)
-    known = list(model.model_fields) if model else []
-    return Problem(
-        where, dotted(loc), "unknown key", f"known here: {', '.join(known)}", did_you_mean(str(loc[-1]), known)
-    )
-
-
-def _missing(where: str, loc: Loc, data: Any) -> Problem:
-    field = field_at(PipelineConfig, loc, data)
-    parent = f"under `{dotted(loc[:-1])}`" if len(loc) > 1 else "at the top level"
-    expected = f"expected {allowed(field)}" if field else ""
-    return Problem(where, dotted(loc), "missing", expected, f"Add `{loc[-1]}:` {parent}")
-
-
-def _wrong_kind(loc: Loc, tree: Node, data: Any) -> Problem:
-    field = field_at(PipelineConfig, loc, data)
-    kinds = [kind_of(model) for model in models_of(field.annotation)] if field else []
-    source = tree.nearest(loc)
-    place, expected = dotted((*loc, "kind")), f"expected {one_of(kinds)}"
-    if "kind" not in source.value:
-        return Problem(source.where, place, "missing", expected, f"Add `kind:` under `{dotted(loc)}`")
-    given = source.value["kind"]
-    if not isinstance(given.value, str):
-        return Problem(given.where, place, describe(given.plain()), expected)
-    renamed = RENAMED_KINDS.get(given.value)
-    guess = f"`{given.value}` is now called `{renamed}`" if renamed in kinds else did_you_mean(given.value, kinds)
-    return Problem(given.where, place, describe(given.plain()), expected, guess)
-
-
-def _in_tree(loc: Loc, data: Any) -> Loc:
-    """Drop the alternative's name that pydantic puts into the place of an error inside a tagged union."""
-    kept: list[str | int] = []
-    for part in loc:
-        tag = data.get("kind") if isinstance(data, dict) else None
-        if part == tag and kept and part not in data:
-            continue
-        kept.append(part)
-        data = data.get(part) if isinstance(data, dict) else None
-    return tuple(kept)
-
-
-def describe(value: Any) -> str:
-    """Say what a value is: ``the text 'abc'``, ``the number 3``, ``a list``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"the text {_shortened(value)!r}"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
-
-
-def _shortened(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -17,7 +17,6 @@ from msr_adapter.ownership import enclosing_run, paths_in, remembered
 Protected = Mapping[str, Path]
 """What a command reads -> where: settings by their dotted key, options by their name."""
 
-
 RUN = "the run folder"
 
 
@@ -69,6 +68,13 @@ def output_problems(output: Output, protected: Protected) -> list[Problem]:
     return []
 
 
+def require_folder(out: Path, protected: Protected, field: str = "--out") -> None:
+    """Raise `UserError` unless a folder may be written whole; else remove what a killed command left beside it."""
+    if problems := _folder_problems(out, protected, field):
+        raise UserError(problems)
+    sweep_beside(out)
+
+
 def _folder_problems(out: Path, protected: Protected, field: str = "--out") -> list[Problem]:
     """Return why a folder may not be written whole: it must be new or empty, and none of what is ``protected``."""
     if problem := place_problem(out, protected, field):
@@ -77,13 +83,6 @@ def _folder_problems(out: Path, protected: Protected, field: str = "--out") -> l
         found = f"{out} exists already and is not an empty folder"
         return [Problem("", field, found, "a folder that is new or empty", "Choose another")]
     return []
-
-
-def require_folder(out: Path, protected: Protected, field: str = "--out") -> None:
-    """Raise `UserError` unless a folder may be written whole; else remove what a killed command left beside it."""
-    if problems := _folder_problems(out, protected, field):
-        raise UserError(problems)
-    sweep_beside(out)
 
 
 def sweep_beside(out: Path) -> None:

@@ -1,6 +1,6 @@
-"""docs/configuration.md is written from the config models.
+"""docs/configuration.md is written from the config classes.
 
-`UPDATE_GOLDENS=1 pytest tests/test_config_reference.py` rewrites it.
+`UPDATE_GOLDENS=1 pytest tests/config/test_reference.py` rewrites it.
 """
 
 import json
@@ -20,7 +20,7 @@ HEADER = """\
 # Configuration
 
 One YAML is one experiment. This page lists every key; `msr check PIPELINE` says what is wrong with a file, all problems
-at once. (The tables are written from the models in `msr_adapter/config/models/`; a test keeps them true.)
+at once. (The tables are written from the classes in `msr_adapter/config/schema/`; a test keeps them true.)
 
 - **What wins**: defaults < `extends:` parents < the file < `--set key=value`. Mappings merge key by key, everything
   else replaces. A `data.source` of another `kind` replaces the whole source.
@@ -34,14 +34,15 @@ at once. (The tables are written from the models in `msr_adapter/config/models/`
 
 
 def reference() -> str:
-    """Return the page: one table per model, in the order in which a pipeline names them."""
+    """Return the page: one table per class, in the order in which a pipeline names them."""
     places: dict[type[StrictModel], list[str]] = {}
     collect(PipelineConfig, "", places)
     return HEADER + "".join(section(model, where) for model, where in places.items())
 
 
 def collect(model: type[StrictModel], place: str, places: dict[type[StrictModel], list[str]]) -> None:
-    places.setdefault(model, []).append(place)
+    known = places.setdefault(model, [])
+    known += [place] * (place not in known)
     for key, field in model.model_fields.items():
         for inner in models_of(field.annotation):
             collect(inner, f"{place}.{key}".removeprefix("."), places)

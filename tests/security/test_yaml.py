@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.config import loader
-from msr_adapter.config.loader import load_pipeline
+from msr_adapter.config.loader import TreeReader, load_pipeline
 from msr_adapter.errors import UserError
 from tests.config.test_config import MINIMAL, write
 
@@ -51,15 +50,15 @@ def test_a_file_that_is_no_pipeline_by_its_size_is_not_read() -> None:
         load_pipeline(write("a.yaml", "a: b\n" + "# x\n" * 200_000))
 
 
-def test_a_diamond_of_parents_reads_each_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diamond_of_parents_reads_each_file_once() -> None:
     write("p0.yaml", MINIMAL)
     for n in range(1, 30):
         write(f"p{n}.yaml", f"extends: [p{n - 1}.yaml, p{n - 1}.yaml]\nseed: {n}\n")
-    read: list[str] = []
-    alone = loader.Assembler._read_alone
-    monkeypatch.setattr(loader.Assembler, "_read_alone", lambda self, path: read.append(path.name) or alone(self, path))
-    assert load_pipeline("p29.yaml").pipeline.seed == 29
-    assert sorted(read) == sorted({*read})
+    reader = TreeReader()
+    tree = reader.read(Path("p29.yaml"), "pipelines")
+    assert tree is not None
+    assert tree.value["seed"].value == 29
+    assert len(reader.files) == len({*reader.files}) == 30
 
 
 def test_a_long_chain_of_parents_is_refused() -> None:

@@ -1,7 +1,18 @@
-"""The config models: what a pipeline and a protocol may say. Frozen; unknown keys are refused.
+"""The config classes: what a pipeline and a protocol may say. Frozen; unknown keys are refused.
 
 Precedence: defaults < `extends:` parents < the file < ``--set``. Relative paths are resolved against the YAML that
-names them before these models see them. Each field's documentation stands right under it.
+names them before these classes see them. Each field's documentation stands right under it.
+
+pipeline   one experiment: the top level
+data       what is kept of the log, images, the split
+sources    one class per format of a log
+negatives  what candidate lists hold beside the positive
+summarize  the item and the user summariser
+model      a model in one of its roles; servers
+train      fine-tuning: objective, method, answers, checkpoints
+evaluate   the protocol, baselines, slices
+execution  devices of the training, workers of summaries and scores
+base       what all classes share
 """
 
 from msr_adapter.config.schema.base import StrictModel

@@ -1,4 +1,4 @@
-"""On how many devices the training runs."""
+"""Where the work is done: the devices of the training, the workers of summaries and scores."""
 
 from typing import Annotated, Literal
 
@@ -31,12 +31,9 @@ class LaunchConfig(StrictModel):
     """Host name of the first machine; default: `MASTER_ADDR` of the environment, or Slurm's first host. With engine
     `ray`, where the cluster is; default: Ray's own, `RAY_ADDRESS` or the cluster on this machine."""
     port: int = Field(29_500, ge=1, le=65_535)
-    """Port on the first machine at which the others meet it."""
+    """Port of the first machine on which the rendezvous takes place."""
     wait: float = Field(3_600, gt=0)
     """Seconds that the other machines wait for the first to begin: it builds the data set before."""
-
-
-# Where summaries and scores are computed.
 
 
 class ExecutionConfig(StrictModel):

@@ -1,4 +1,4 @@
-"""The two summarisers."""
+"""How the two summarisers write: items from their images and texts, users from their histories."""
 
 from typing import Literal
 
@@ -17,19 +17,19 @@ class ItemSummariesConfig(StrictModel):
     model: ModelConfig
     """Writes the item summaries."""
     mode: Literal["image", "fusion", "none"] = "image"
-    """image: one request shows the picture, the title and the description. fusion: the paper's three, one for the
-    words, one for the picture, and one that joins both answers (an item with only one of the two is asked about once).
+    """image: one request shows the image, the title and the description. fusion: the paper's three, one for the
+    words, one for the image, and one that joins both answers (an item with only one of the two is asked about once).
     none: an item is its title."""
     max_new_tokens: int = Field(64, ge=1)
-    """Longest answer; the bundled prompts name about as many words. One that is cut here ends with its last whole
-    sentence."""
+    """Longest answer in tokens, which the bundled prompts tell the model in words. An answer that is cut off here ends
+    with its last whole sentence."""
     on_failure: OnFailure = "error"
     """An item that cannot be described (a damaged image, a server that keeps failing). error: stop, once everything
-    else is done and kept. skip: leave it out of the histories. title: its title must do. Always counted and named."""
+    else is done and kept. skip: leave it out of the histories. title: its title stands in. Always counted and named."""
 
 
 class UserSummariesConfig(StrictModel):
-    """Move 2: history -> preference text."""
+    """Move 2: history -> user summary."""
 
     model: ModelConfig
     """Writes the user summaries."""
@@ -38,8 +38,8 @@ class UserSummariesConfig(StrictModel):
     block: int = Field(3, ge=1)
     """Items per recurrent step; 3 in the paper."""
     max_new_tokens: int = Field(128, ge=1)
-    """Longest answer; the bundled prompts name about as many words. One that is cut here ends with its last whole
-    sentence."""
+    """Longest answer in tokens, which the bundled prompts tell the model in words. An answer that is cut off here ends
+    with its last whole sentence."""
     on_failure: OnFailure = "error"
     """A step that fails for good. error: stop, once everything else is done and kept. skip: the summary stays what it
     was before the step. title: the listed history itself stands in for the summary. Always counted and named."""
