@@ -103,7 +103,7 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
         TrainNegativesConfig,
         UserSummariesConfig,
     )
-    from msr_adapter.data import build
+    from msr_adapter.data import BuildInputs, build
     from msr_adapter.generation import CompletionCache
     from msr_adapter.jobs import Job, StageDirs
     from msr_adapter.progress import Reporter
@@ -120,7 +120,8 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     data = DataConfig(source=source, k_core=KCoreConfig(**CORE))
     protocol = ProtocolConfig(name="benchmark", negatives=NegativesConfig(count=NEGATIVES["validation"]))
     split = SplitConfig(kind="leave-last-out", max_history=HISTORY)
-    build(data, split, protocol, TrainNegativesConfig(count=NEGATIVES["train"]), 0, stages["data"], quiet)
+    inputs = BuildInputs(data, split, protocol, TrainNegativesConfig(count=NEGATIVES["train"]))
+    build(inputs, Job(stages["data"], quiet))
     prompts = Prompts(folder / "templates") if kind == "jinja" else Prompts()
     with CompletionCache(folder / "cache.sqlite") as cache:
         items, users = ItemSummariesConfig(model=model, mode="none"), UserSummariesConfig(model=model, mode="none")

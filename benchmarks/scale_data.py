@@ -31,7 +31,8 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
     TrainNegativesConfig,
 )
-from msr_adapter.data import build
+from msr_adapter.data import BuildInputs, build
+from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
 
 ROWS_PER_USER, ROWS_PER_ITEM = 20, 200
@@ -75,9 +76,8 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     out.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    result = build(
-        data, SplitConfig.model_validate({"kind": kind}), protocol, TrainNegativesConfig(count=1), 0, out, Reporter()
-    )
+    split = SplitConfig.model_validate({"kind": kind})
+    result = build(BuildInputs(data, split, protocol, TrainNegativesConfig(count=1)), Job(out, Reporter()))
     return {
         "counts": result["counts"],
         "splits": result["splits"],

@@ -43,6 +43,9 @@ INTERACTIONS = pa.schema(
 )
 """The kept log, sorted by user_id, timestamp, original row."""
 
+SPLITS = ("train", "validation", "test")
+"""What the column `split` says; in memory, a split is its number here."""
+
 EXAMPLES = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),  # 0..n-1

@@ -1,7 +1,8 @@
 """The data stage: logs -> corpus -> split -> frozen candidates, images and the audit."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -10,16 +11,18 @@ from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfi
 from msr_adapter.data.audit.inspection import Evidence, inspect, tell
 from msr_adapter.data.audit.report import LISTED, Audit
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
+from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import illustrate
-from msr_adapter.data.log import Corpus, Log, degree, encode, part_problems
+from msr_adapter.data.log import Log, degree, encode
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.draw import draw_candidates
 from msr_adapter.data.negatives.files import read_imported
 from msr_adapter.data.negatives.pools import Knowledge
 from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
-from msr_adapter.data.readers import read
-from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, empty_splits, known_to_training, make_examples
+from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.readers.sources import read
+from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
 from msr_adapter.data.tables import (
     ItemCatalogue,
     test_lists_digest,
@@ -31,34 +34,57 @@ from msr_adapter.data.tables import (
 )
 from msr_adapter.errors import raise_if_any
 from msr_adapter.files import write_json
-from msr_adapter.progress import Reporter
+from msr_adapter.jobs import Job
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT
+from msr_adapter.schema import SPLITS
 
 
-def build(
-    data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, train_negatives: NegativesConfig, seed: int,
-    out: Path, reporter: Reporter, memory: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Write the stage's tables, images and `audit.json` into ``out``; return its counts and the candidates' digest.
+@dataclass(frozen=True)
+class BuildInputs:
+    """The parts of a pipeline that decide the data."""
 
-    The result depends on the content of the sources and on ``seed``, never on the order of rows with distinct times.
-    ``memory`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
+    data: DataConfig
+    split: SplitConfig
+    protocol: ProtocolConfig
+    """Of the evaluation: the targets, and the candidates of the test lists."""
+    train_negatives: NegativesConfig
+
+
+class DataFacts(TypedDict):
+    """What the stage's manifest says of the data."""
+
+    counts: dict[str, int]
+    """Of the audit."""
+    splits: dict[str, dict[str, int]]
+    """Split -> its numbers of users, examples and candidates."""
+    history: dict[str, float]
+    """min, median and max length of the histories, in items."""
+    candidates_digest: str
+    """Of the test lists."""
+
+
+def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> DataFacts:
+    """Write the stage's tables, images and `audit.json` into the job's folder; return what its manifest says.
+
+    The result depends on the content of the sources and on the seed, never on the order of rows with distinct times.
+    ``image_store`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
     """
-    raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, train_negatives))
+    data, split, protocol, seed, out = inputs.data, inputs.split, inputs.protocol, job.seed, job.out
+    raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
     corpus = read(data.source, seed, audit)
-    raise_if_any(part_problems(corpus.interactions) if split.kind == "column" else [])
+    raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     log = clean(encode(corpus, audit), corpus, data, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)
-    training = known_to_training(log, split, examples, seed)
+    training = known_to_training(log, split, examples.held_out, seed)
     popularity = degree(log.item[training], len(log.items))
     catalogue = _catalogue(log, corpus, audit)
     known = Knowledge(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
-    recipes = make_recipes(protocol, train_negatives, log, known, seed, audit)
+    recipes = make_recipes(protocol, inputs.train_negatives, log, known, seed, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
     candidates = _candidates(Draw(log, examples, recipes, seed, imported), audit)
-    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, reporter, memory)
+    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, job.reporter, image_store)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_examples(log, examples, out)
@@ -68,14 +94,17 @@ def build(
     statistics = inspect(
         Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
     )
-    facts = {
-        "splits": _split_counts(examples, candidates),
-        "history": _history_lengths(examples),
-        "candidates_digest": test_lists_digest(log, examples, candidates),
-    }
-    write_json(out / "audit.json", audit.as_json(**facts, statistics=statistics))
-    tell(audit, {**facts, "statistics": statistics}, reporter)
-    return {"counts": audit.counts, **facts}
+    splits, history = _split_counts(examples, candidates), _history_lengths(examples)
+    facts = DataFacts(
+        counts=audit.counts,
+        splits=splits,
+        history=history,
+        candidates_digest=test_lists_digest(log, examples, candidates),
+    )
+    known_facts = {**{key: value for key, value in facts.items() if key != "counts"}, "statistics": statistics}
+    write_json(out / "audit.json", audit.as_json(**known_facts))
+    tell(audit, known_facts, job.reporter)
+    return facts
 
 
 def _candidates(draw: Draw, audit: Audit) -> Candidates:
@@ -101,7 +130,8 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
     without = np.setdiff1d(np.arange(len(log.users)), examples.user)
     audit.count("users_without_example", len(without))
     audit.name("users_without_example", log.users.gather(without[:LISTED]).to_list())
-    raise_if_any(empty_splits(log, split, examples, audit))
+    sizes = np.bincount(examples.split, minlength=len(SPLITS)).tolist()
+    raise_if_any(empty_splits(log, split, sizes, audit))
     return examples
 
 

@@ -2,11 +2,10 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
-from msr_adapter.config.schema import DataConfig, ImagesConfig, NegativesConfig, ProtocolConfig
-from msr_adapter.data.readers import check_source, may_hold_images, source_files
+from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig
 from msr_adapter.data.readers.compressed import compression_problems
+from msr_adapter.data.readers.sources import check_source, draws_images, may_hold_images, source_files
 from msr_adapter.errors import Problem
 from msr_adapter.files import path_stamp
 from msr_adapter.prompts.neutralize import RULES_VERSION
@@ -26,8 +25,6 @@ def check_data(data: DataConfig) -> list[Problem]:
 
 def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]:
     """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
-    if data.source.kind == "synthetic":
-        return []
     paths = [path for path in source_files(data.source).values() if isinstance(path, Path)]
     return compression_problems(paths, data.max_expansion, budget)
 
@@ -47,18 +44,18 @@ def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Pro
     ]
 
 
-def source_stamp(data: DataConfig) -> dict[str, Any]:
+def source_stamp(data: DataConfig) -> dict[str, str | int | None]:
     """Return what identifies the sources: logs by content, images by name, size and time; None = absent."""
-    stamp: dict[str, Any] = {"title_rules": RULES_VERSION}
-    if data.source.kind != "synthetic":
-        stamp |= {role: found if isinstance(found, str) else _stamp(found)
-                  for role, found in source_files(data.source).items()}  # fmt: skip
+    stamp: dict[str, str | int | None] = {"title_rules": RULES_VERSION}
+    for role, found in source_files(data.source).items():
+        stamp[role] = found if isinstance(found, str) else _stamp(found)
+    if not draws_images(data.source):
         stamp["images"] = _stamp(data.images.folder, content_limit=0)
     return stamp
 
 
-def protocol_stamp(protocol: ProtocolConfig, train: NegativesConfig) -> dict[str, Any]:
-    """Return what identifies the files that decide candidates: frozen lists, scores; None = absent."""
+def protocol_stamp(protocol: ProtocolConfig, train: NegativesConfig) -> dict[str, object]:
+    """Return what identifies the files that decide candidates: candidate lists, scores; None = absent."""
     scores = [_stamp(negatives.scores) for negatives in (train, protocol.negatives)]
     return {"candidates": _stamp(protocol.candidates), "scores": scores}
 
@@ -68,8 +65,8 @@ def _stamp(path: Path | None, **limit: int) -> str | None:
 
 
 def _check_images(data: DataConfig) -> list[Problem]:
-    images: ImagesConfig = data.images
-    if data.source.kind == "synthetic":
+    images = data.images
+    if draws_images(data.source):
         return []
     if images.folder is None:
         if images.missing != "error" or may_hold_images(data.source):
@@ -78,6 +75,6 @@ def _check_images(data: DataConfig) -> list[Problem]:
         return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]
     if not images.folder.is_dir():
         found = "not a folder" if images.folder.exists() else "no such folder"
-        step = "Correct data.images.folder, fill it with `msr fetch-images`, or remove it to go on without pictures"
+        step = "Correct data.images.folder, fill it with `msr fetch-images`, or remove it to go on without images"
         return [Problem(str(images.folder), "data.images.folder", found, "a folder of {item}.jpg", step)]
     return []

@@ -1,21 +1,63 @@
-"""Which rows of a log examples are made of: all of them, those of a split, or each user's most popular items."""
+"""The examples of a log: one target each, and the history before it.
 
+A history holds nothing but rows that stand before the target in the user's log, which is sorted by time; rows of equal
+time stand in the order of the file. So of the target's own moment, what the file lists before it is history (unless
+`split.same_time` leaves it out) and what it lists after it never is.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import Mask, Rows, first_at_least, user_blocks
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.log import Log, degree
+from msr_adapter.data.splits import row_splits, split_bounds, user_splits
 
 POPULAR_ITEMS = 6
 """Items per user under `most-popular-last`, as in the published MicroLens code: 5 of history and the target."""
 
 _BLOCK = 2**22
+"""Rows that are sorted at a time."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One row per (user, target), sorted by split, user, time; the number of a row is its example_id."""
+
+    split: Labels
+    """Index into `schema.SPLITS`."""
+    user: Codes
+    target: Rows
+    """Row of the log that is to be predicted."""
+    start: Rows
+    """The history is the places start..end-1 of `sequence`, oldest first."""
+    end: Rows
+    sequence: Rows | None = None
+    """The rows of the log that histories are cut from, one view after the other; None = the log itself."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def held_out(self) -> Rows:
+        """Rows of the log that are validation or test targets."""
+        return self.target[self.split > 0]
+
+    def row(self, place: Rows) -> Rows:
+        """Return the rows of the log at ``place`` of the sequence."""
+        return place if self.sequence is None else self.sequence[place]
+
+    def histories(self, part: slice = slice(None)) -> tuple[Rows, Rows]:
+        """Return (offsets (n + 1,), rows of the log) of the histories of a slice of examples."""
+        start, length = self.start[part], (self.end - self.start)[part]
+        return np.concatenate([[0], np.cumsum(length)]), self.row(ranges(start, length))
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of a log's rows in their order; a place is a number among them."""
+    """The rows of a log that examples may see, in their order; a place is a number among them."""
 
     rows: Rows | None
     """Rows of the log, ascending; None = all of them."""
@@ -31,10 +73,13 @@ class View:
         """Return the rows of the log at ``place``."""
         return place if self.rows is None else self.rows[place]
 
+    def times(self, log: Log) -> Rows:
+        """Return the time of each place."""
+        return log.time if self.rows is None else log.time[self.rows]
+
     def before(self, log: Log, moment: int) -> Rows:
         """Return for each user the place one past the last row before ``moment``."""
-        times = log.time if self.rows is None else log.time[self.rows]
-        return first_at_least(times, self.first, self.end, moment)
+        return first_at_least(self.times(log), self.first, self.end, moment)
 
     def last(self, log: Log, wanted: Mask) -> tuple[Rows, Rows]:
         """Return the users that have a ``wanted`` row (of the log) in the view, and the place of their last one."""
@@ -44,7 +89,70 @@ class View:
         return user[is_last].astype(np.int64), places[is_last]
 
 
-def view_of(log: Log, target: str, allowed: Mask | None = None) -> View:
+@dataclass(frozen=True)
+class _Targets:
+    """Targets of one split, at most one of each user."""
+
+    split: int
+    view: int
+    """Number of the view that their histories are cut from."""
+    users: Rows
+    place: Rows
+    """Place in the view of each user's target; before the user's first place where there is none."""
+
+
+def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last") -> Examples:
+    """Return the examples of ``log``; users with too short a log give none. O(rows + users x targets)."""
+    views = _views(log, split, target)
+    offsets = np.concatenate([[0], np.cumsum([len(view) for view in views])])
+    parts = [
+        _cut(log, split, views[targets.view], int(offsets[targets.view]), targets)
+        for targets in _targets(log, split, seed, views)
+    ]
+    codes, user, row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((row, user, codes))
+    rows = [view.rows for view in views if view.rows is not None]
+    sequence = np.concatenate(rows) if rows else None
+    return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
+
+
+def assert_no_leak(log: Log, examples: Examples) -> None:
+    """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item."""
+    for block in user_blocks(log.bounds(), _BLOCK):
+        keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # far faster than unique
+        assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
+    assert bool((examples.start < examples.end).all()), "a history is empty"
+    first, last = examples.row(examples.start), examples.row(examples.end - 1)
+    assert bool((last < examples.target).all()), "a history reaches its target"
+    assert bool((log.user[first] == log.user[examples.target]).all()), "a history is another user's"
+
+
+def most_popular(log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK) -> Mask:
+    """Return the rows of each user's ``number`` most popular items in the whole log; the first id wins a tie.
+
+    O(rows log rows) in blocks of users: the memory is one block and one byte a row.
+    """
+    popularity = degree(log.item, len(log.items))
+    chosen = np.zeros(len(log.user), dtype=bool)
+    for block in user_blocks(log.bounds(), block_rows):
+        user, item = log.user[block], log.item[block]
+        order = np.lexsort((item, -popularity[item], user))
+        rank = np.arange(len(user)) - np.searchsorted(user, user)  # the order keeps each user's rows where they are
+        chosen[block.start + order[rank < number]] = True
+    return chosen
+
+
+def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
+    """Return the rows that examples may see: one view for all splits; under `column`, one for each split.
+
+    There, training sees training rows, validation those and its own, test everything: whatever the order in time.
+    """
+    if split.kind == "column":
+        return [_view(log, target, row_splits(log) <= code) for code in range(3)]
+    return [_view(log, target)]
+
+
+def _view(log: Log, target: str, allowed: Mask | None = None) -> View:
     """Return the rows that are ``allowed`` (None = all) and that the protocol's ``target`` leaves."""
     if target == "most-popular-last":
         popular = most_popular(log)
@@ -57,16 +165,45 @@ def view_of(log: Log, target: str, allowed: Mask | None = None) -> View:
     return View(rows, np.concatenate([[0], end[:-1]]), end)
 
 
-def most_popular(log: Log, number: int = POPULAR_ITEMS) -> Mask:
-    """Return the rows of each user's ``number`` most popular items in the whole log; the first id wins a tie.
+def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iterator[_Targets]:
+    """Yield the targets of each split; a training user has one for each of the latest `train_targets` positions."""
+    view, everyone = views[0], np.arange(len(log.users))
+    longest = int((view.end - view.first).max(initial=0))
+    lags = range(1, min(split.train_targets, longest) + 1)
+    if split.kind == "leave-last-out":
+        yield _Targets(2, 0, everyone, view.end - 1)
+        yield _Targets(1, 0, everyone, view.end - 2)
+        yield from (_Targets(0, 0, everyone, view.end - 2 - lag) for lag in lags)
+    elif split.kind == "user-holdout":
+        codes = user_splits(log, split, seed)
+        for code in (1, 2):
+            yield _Targets(code, 0, everyone[codes == code], view.end[codes == code] - 1)
+        yield from (_Targets(0, 0, everyone[codes == 0], view.end[codes == 0] - lag) for lag in lags)
+    elif split.kind == "temporal":
+        first, *held_out = (view.before(log, moment) for moment in split_bounds(split))
+        yield from (_Targets(0, 0, everyone, first - lag) for lag in lags)
+        for code, (begin, end) in zip((1, 2), ((first, held_out[0]), (held_out[0], held_out[1])), strict=True):
+            yield _Targets(code, 0, everyone[begin < end], end[begin < end] - 1)
+    else:
+        yield from (_Targets(0, 0, everyone, view.end - lag) for lag in lags)
+        yield from (_Targets(code, code, *views[code].last(log, row_splits(log) == code)) for code in (1, 2))
 
-    O(rows log rows) in blocks of users: the memory is one block and one byte a row.
+
+def _cut(
+    log: Log, split: SplitConfig, view: View, offset: int, targets: _Targets
+) -> tuple[Labels, Codes, Rows, Rows, Rows]:
+    """Return (split, user, target row, start, end) of the targets that have enough history before them.
+
+    ``offset`` is where the rows of the view begin in the sequence of all views.
     """
-    popularity = degree(log.item, len(log.items))
-    chosen = np.zeros(len(log.user), dtype=bool)
-    for block in user_blocks(log.bounds(), _BLOCK):
-        user, item = log.user[block], log.item[block]
-        order = np.lexsort((item, -popularity[item], user))
-        rank = np.arange(len(user)) - np.searchsorted(user, user)  # the order keeps each user's rows where they are
-        chosen[block.start + order[rank < number]] = True
-    return chosen
+    first = view.first[targets.users]
+    there: Mask = targets.place >= first
+    users, place, first = targets.users[there], targets.place[there], first[there]
+    row = view.row(place)
+    end = place
+    if split.same_time == "leave-out":
+        end = first_at_least(view.times(log), first, place, log.time[row])
+    enough = end - first >= split.min_history
+    users, row, first, end = users[enough], row[enough], first[enough], end[enough]
+    start = np.maximum(first, end - split.max_history)
+    return np.full(len(users), targets.split, dtype=np.int8), users.astype(np.int32), row, start + offset, end + offset

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.arrays import Mask, Rows
+from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.splits import SPLITS, Examples
+from msr_adapter.schema import SPLITS
 from msr_adapter.synthetic import SyntheticDataset
 
 _ROWS = 1 << 19

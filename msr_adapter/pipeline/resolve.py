@@ -39,8 +39,10 @@ def check_templates(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _blind(loaded: LoadedPipeline) -> list[Problem]:
+    from msr_adapter.data import draws_images  # reads tables, which resolving the models has no need of
+
     pipeline = loaded.pipeline
-    if pipeline.data.images.folder is None and pipeline.data.source.kind != "synthetic":
+    if pipeline.data.images.folder is None and not draws_images(pipeline.data.source):
         return []
     shown = {"train.model": ("train.images", "false") if pipeline.train.images else None,
              "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip

@@ -12,6 +12,7 @@ from msr_adapter.config.schema import FITTED_BASELINES, ModelConfig, PipelineCon
 from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
 from msr_adapter.generation import Backend
+from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.objectives import SHAPES
 from msr_adapter.llamafactory.weights import BASE, model_stamp, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
@@ -67,11 +68,11 @@ def _data_sources(p: PipelineConfig) -> Any:
 
 
 def _run_data(c: Context) -> dict[str, Any]:
-    from msr_adapter.data import build
+    from msr_adapter.data import BuildInputs, build
 
     p = c.pipeline
-    memory = c.folder.root / "cache" / "images"
-    return build(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.seed, c.out, c.reporter, memory)
+    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives)
+    return {**build(inputs, Job(c.out, c.reporter, p.seed), c.folder.root / "cache" / "images")}
 
 
 def _lengths_config(p: PipelineConfig) -> Any:

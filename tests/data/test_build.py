@@ -68,7 +68,7 @@ def test_tables_of_a_small_log_by_hand(tmp_path: Path) -> None:
 def test_a_split_that_gets_no_example_stops_the_build(tmp_path: Path) -> None:
     data = table_data(tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "c", 3)])
     with pytest.raises(
-        UserError, match=r"split: no train example .* leave-last-out takes one from a log of at least 4 interactions"
+        UserError, match=r"split: no train example .* leave-last-out needs a user with at least 4 interactions"
     ):
         build_in(tmp_path, data, SplitConfig(kind="leave-last-out"), negatives=1)
     with pytest.raises(UserError, match="no test example from 2 users"):

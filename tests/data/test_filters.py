@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.config.schema import DataConfig, KCoreConfig, LimitConfig, SyntheticSourceConfig
-from msr_adapter.data import log as log_module
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean, k_core
 from msr_adapter.data.log import Log, encode
@@ -61,10 +60,7 @@ def test_equal_times_keep_the_order_of_the_rows() -> None:
 def test_batches_and_shards_change_nothing(rows: list[Row], times: int, shard: int, batch: int) -> None:
     tied = [(user, item, time // 10 % times) for user, item, time in rows]
     whole = log_of(tied)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_module, "_SHARD", shard)
-        patch.setattr(log_module, "_BATCH", batch)
-        log = log_of(tied)
+    log = encode(corpus_of(tied), Audit(), batch_rows=batch, shard_rows=shard)
     assert pairs_of(log) == pairs_of(whole)
     assert log.time.tolist() == whole.time.tolist()
     earliest = {}

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.config.schema import SplitConfig
+from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.log import Log
-from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, known_to_training, make_examples, user_parts
+from msr_adapter.data.splits import known_to_training, user_splits
+from msr_adapter.schema import SPLITS
 from tests.support.data_builders import Row, log_of, logs, pairs_of, random_rows
 
 HOLDOUT, LAST_OUT = "user-holdout", "leave-last-out"
@@ -52,7 +54,7 @@ def test_leave_last_out_by_hand() -> None:
 def test_leave_last_out_training_knows_everything_but_the_held_out_targets() -> None:
     log = log_of(word("long", "abcd") + word("one", "d"))
     split = SplitConfig(kind=LAST_OUT)
-    known = known_to_training(log, split, make_examples(log, split, 0), 0)
+    known = known_to_training(log, split, make_examples(log, split, 0).held_out, 0)
     # c and d of "long" are targets; the single interaction of "one" is nobody's target.
     assert [pair for pair, is_known in zip(pairs_of(log), known, strict=True) if is_known] == [
         ("long", "a"),
@@ -72,8 +74,8 @@ def test_user_holdout_by_hand() -> None:
 def test_user_holdout_training_knows_its_users_only() -> None:
     rows = random_rows(users=30, items=12, length=6)
     log, split = log_of(rows), SplitConfig()
-    trained = {log.users[int(code)] for code in np.flatnonzero(user_parts(log, split, 3) == 0)}
-    known = known_to_training(log, split, make_examples(log, split, 3), 3)
+    trained = {log.users[int(code)] for code in np.flatnonzero(user_splits(log, split, 3) == 0)}
+    known = known_to_training(log, split, make_examples(log, split, 3).held_out, 3)
     assert len(trained) == 24
     assert {pair for pair, is_known in zip(pairs_of(log), known, strict=True) if is_known} == {
         (user, item) for user, item, _ in rows if user in trained
@@ -82,10 +84,10 @@ def test_user_holdout_training_knows_its_users_only() -> None:
 
 def test_shares_of_users_are_as_configured_and_follow_the_seed() -> None:
     log = log_of(random_rows(users=200, items=9, length=2))
-    parts = user_parts(log, SplitConfig(), 0)
+    parts = user_splits(log, SplitConfig(), 0)
     assert np.bincount(parts).tolist() == [160, 20, 20]
-    assert (parts != user_parts(log, SplitConfig(), 1)).any()
-    assert np.bincount(user_parts(log, SplitConfig(fractions=(0.0, 0.5, 0.5)), 0)).tolist() == [0, 100, 100]
+    assert (parts != user_splits(log, SplitConfig(), 1)).any()
+    assert np.bincount(user_splits(log, SplitConfig(fractions=(0.0, 0.5, 0.5)), 0)).tolist() == [0, 100, 100]
 
 
 @settings(deadline=None)
@@ -115,7 +117,7 @@ def test_no_history_reaches_its_target_and_splits_are_kept_apart(
 def test_every_user_with_enough_items_gives_its_examples(rows: list[Row], split: SplitConfig) -> None:
     log = log_of(rows)
     examples = make_examples(log, split, 0)
-    parts = user_parts(log, split, 0)
+    parts = user_splits(log, split, 0)
     for user, length in enumerate(np.bincount(log.user).tolist()):
         positions = range(length - 1, split.min_history - 1, -1)
         if split.kind == LAST_OUT:

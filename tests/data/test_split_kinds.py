@@ -19,10 +19,12 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.examples import most_popular
-from msr_adapter.data.log import Corpus, Log, encode
-from msr_adapter.data.splits import SPLITS, Examples, assert_no_leak, known_to_training, make_examples, user_parts
+from msr_adapter.data.examples import Examples, assert_no_leak, make_examples, most_popular
+from msr_adapter.data.log import Log, encode
+from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.splits import known_to_training, user_splits
 from msr_adapter.errors import UserError
+from msr_adapter.schema import SPLITS
 from tests.support.data_builders import Row, build_in, random_rows, table_data, write_csv
 
 DAY = 86_400_000
@@ -134,7 +136,7 @@ def test_every_split_is_what_a_search_row_by_row_finds(events: list[Event], spli
     log = log_of_events(events)
     examples = make_examples(log, split, 3, target)
     assert_no_leak(log, examples)
-    parts = dict(zip(log.users.to_list(), user_parts(log, split, 3).tolist(), strict=True))
+    parts = dict(zip(log.users.to_list(), user_splits(log, split, 3).tolist(), strict=True))
     found = as_set(log, examples)
     assert found == brute_force(events, split, target, parts)
     assert len(found) == len(examples)
@@ -168,7 +170,7 @@ def test_no_history_holds_the_target_or_anything_after_it_ties_included(
 def test_training_knows_nothing_of_what_is_held_out(events: list[Event], split: SplitConfig) -> None:
     log = log_of_events(events)
     examples = make_examples(log, split, 0)
-    known = known_to_training(log, split, examples, 0)
+    known = known_to_training(log, split, examples.held_out, 0)
     if split.kind != "user-holdout":
         assert not known[examples.target[examples.split > 0]].any()
     assert known[examples.target[examples.split == 0]].all()
@@ -176,7 +178,7 @@ def test_training_knows_nothing_of_what_is_held_out(events: list[Event], split: 
     if split.kind == "temporal":
         assert known.tolist() == (log.time < begin).tolist()
     if split.kind == "column":
-        assert known.tolist() == [part == 0 for part in log.part.tolist()]  # type: ignore[union-attr]
+        assert known.tolist() == [part == 0 for part in log.split.tolist()]  # type: ignore[union-attr]
 
 
 def events_of(user: str, text: str) -> list[Event]:
@@ -237,9 +239,7 @@ def test_the_most_popular_last_is_the_latest_of_six() -> None:
 def test_the_most_popular_rows_do_not_depend_on_the_blocks(events: list[Event], number: int, block: int) -> None:
     log = log_of_events(events)
     whole = most_popular(log, number)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msr_adapter.data.examples._BLOCK", block)
-        assert most_popular(log, number).tolist() == whole.tolist()
+    assert most_popular(log, number, block).tolist() == whole.tolist()
     assert np.bincount(log.user[whole]).tolist() == np.minimum(np.bincount(log.user), number).tolist()
 
 
@@ -283,7 +283,7 @@ def test_dates_are_moments_of_utc(tmp_path: Path) -> None:
         for name in SPLITS
     }
     assert times == {"train": {4}, "validation": {6}, "test": {8}}  # counted from 0
-    with pytest.raises(UserError, match=r"split: no test example .* temporal takes one from an interaction from 2030"):
+    with pytest.raises(UserError, match=r"split: no test example .* temporal makes one of an interaction from 2030"):
         build_in(
             tmp_path / "late",
             table_data(tmp_path / "late", DAILY),
@@ -322,14 +322,14 @@ def refused(folder: Path, split: SplitConfig, rows: Sequence[Row] = DAILY, title
 
 def test_dates_outside_the_log_are_told_with_the_dates_of_the_log(tmp_path: Path) -> None:
     message = refused(tmp_path, SplitConfig(kind="temporal", test_from="2030-01-01"))
-    assert "no test example from 20 users with 180 interactions; temporal takes one from" in message
+    assert "no test example from 20 users with 180 interactions; temporal makes one of" in message
     assert "the log is of 2024-01-01T00:00:00 to 2024-01-09T00:00:00. Move the dates, or keep longer logs" in message
 
 
 def test_dates_for_a_log_without_a_clock_are_told_so(tmp_path: Path) -> None:
     rows = [(user, item, place) for place, (user, item, _) in enumerate(DAILY)]
     assert refused(tmp_path, SplitConfig(kind="temporal", test_from=LATE), rows) == (
-        "split.kind: temporal, but the log has no clock: its times are positions or row numbers; times of a clock that "
+        "split.kind: temporal, but the log has no timestamps: its times are positions or row numbers; timestamps that "
         "all users share. Name a column of times in data.source.columns.timestamp, or choose another split.kind"
     )
 
@@ -338,7 +338,7 @@ def test_a_split_without_validation_says_what_this_split_would_need(tmp_path: Pa
     split = SplitConfig(kind="temporal", validation_from="2024-01-07T12:00:00", test_from="2024-01-07T13:00:00")
     built = build_in(tmp_path, table_data(tmp_path, DAILY), split)
     assert (
-        "No validation example: temporal takes one from an interaction from 2024-01-07T12:00:00 and before "
+        "No validation example: temporal makes one of an interaction from 2024-01-07T12:00:00 and before "
         "2024-01-07T13:00:00 with 1 before it; the log is of"
     ) in str(built.audit["findings"])
 
@@ -350,7 +350,7 @@ def test_a_column_without_validation_says_so_in_its_own_words(tmp_path: Path) ->
         tmp_path, DataConfig(source=TableSourceConfig(kind="table", interactions=log)), SplitConfig(kind="column")
     )
     assert (
-        "No validation example: column takes one from a row that says validation with 1 before it; 0 rows say so. "
+        "No validation example: column makes one of a row that says validation with 1 before it; 0 rows say so. "
         "Say so in more rows, or keep longer logs to have one."
     ) in [finding["text"] for finding in built.audit["findings"]]
 
@@ -358,5 +358,5 @@ def test_a_column_without_validation_says_so_in_its_own_words(tmp_path: Path) ->
 def test_what_was_dropped_before_is_told_with_the_split_that_got_nothing(tmp_path: Path) -> None:
     message = refused(tmp_path, SplitConfig(min_history=3), DAILY, titles={"i01": "A"})
     assert "interactions (of 180; dropped: unknown item " in message
-    assert "user-holdout gives test 10% of the users and takes one from a log of at least 4 interactions" in message
+    assert "user-holdout gives test 10% of the users and needs a user with at least 4 interactions" in message
     assert message.endswith("Keep more users, change split.fractions, or keep longer logs, or lower split.min_history")

@@ -20,9 +20,12 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
     TrainNegativesConfig,
 )
-from msr_adapter.data import build
+from msr_adapter.data import BuildInputs, build
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus, Log, encode
+from msr_adapter.data.build import DataFacts
+from msr_adapter.data.log import Log, encode
+from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
 
 Row = tuple[str, str, int]
@@ -33,7 +36,7 @@ class Built:
     """What a build left behind."""
 
     out: Path
-    result: dict[str, Any]
+    result: DataFacts
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return schema.read_table(self.out / f"{name}.parquet", getattr(schema, name.upper())).to_pylist()
@@ -86,14 +89,15 @@ def table_data(folder: Path, rows: Sequence[Row], titles: dict[str, str] | None 
 
 
 def build_in(
-    folder: Path, data: DataConfig, split: SplitConfig | None = None, negatives: int | ProtocolConfig = 3, **more: Any
-) -> Built:
+    folder: Path, data: DataConfig, split: SplitConfig | None = None, negatives: int | ProtocolConfig = 3, *,
+    seed: int = 0, reporter: Reporter | None = None, image_store: Path | None = None,
+) -> Built:  # fmt: skip
     out = folder / "out"
     out.mkdir(parents=True)
     given = isinstance(negatives, ProtocolConfig)
     protocol = negatives if given else ProtocolConfig(name="test", negatives=NegativesConfig(count=negatives))
-    options = {"train_negatives": TrainNegativesConfig(count=1), "seed": 0, "reporter": Reporter(quiet=True), **more}
-    return Built(out, build(data, split or SplitConfig(), protocol, out=out, **options))
+    inputs = BuildInputs(data, split or SplitConfig(), protocol, TrainNegativesConfig(count=1))
+    return Built(out, build(inputs, Job(out, reporter or Reporter(quiet=True), seed), image_store))
 
 
 @st.composite

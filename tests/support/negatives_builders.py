@@ -10,12 +10,13 @@ import pyarrow as pa
 from msr_adapter.arrays import Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.examples import Examples, make_examples
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
 from msr_adapter.data.negatives.pools import Knowledge
 from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
-from msr_adapter.data.splits import Examples, known_to_training, make_examples
+from msr_adapter.data.splits import known_to_training
 from msr_adapter.schema import candidates_digest
 from tests.support.data_builders import Row, log_of
 
@@ -79,7 +80,7 @@ def draw(
     log = rows if isinstance(rows, Log) else log_of(rows)
     examples = make_examples(log, split, seed, target)
     if popularity is None:
-        popularity = degree(log.item[known_to_training(log, split, examples, seed)], len(log.items))
+        popularity = degree(log.item[known_to_training(log, split, examples.held_out, seed)], len(log.items))
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
     protocol, audit, tally = ProtocolConfig(name="test", negatives=test), Audit(), Tally()
     known = Knowledge(log.items, popularity, category)

@@ -7,7 +7,7 @@ import numpy as np
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.data.splits import SPLITS
+from msr_adapter.schema import SPLITS
 
 
 def check_labels(e: Evidence, audit: Audit) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.log import degree
-from msr_adapter.data.splits import SPLITS
 from msr_adapter.heuristics import has_clock
+from msr_adapter.schema import SPLITS
 
 DAY_MS = 86_400_000
 _SAMPLED = 1_000_000

@@ -8,10 +8,10 @@ import numpy as np
 
 from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
+from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.splits import Examples
 from msr_adapter.data.tables import ItemCatalogue
 
 LISTS = 20_000

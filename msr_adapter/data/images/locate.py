@@ -15,7 +15,7 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import ImageError, suffixes
-from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.files import digest, write_text
 
 INDEX = "fetched.jsonl"

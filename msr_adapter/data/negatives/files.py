@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import LISTED, listed
+from msr_adapter.data.examples import Examples
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.spec import ListKeys
 from msr_adapter.data.seeded_random import below, stream
-from msr_adapter.data.splits import Examples
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.files import atomic_path
 

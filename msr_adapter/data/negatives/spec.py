@@ -8,12 +8,12 @@ import numpy as np
 from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.examples import Examples
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import Knowledge, PoolOf, make_pools, read_hard_lists
 from msr_adapter.data.negatives.sampler import Slots
 from msr_adapter.data.seeded_random import Bits, hash_ids, keyed, mix
-from msr_adapter.data.splits import Examples
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 

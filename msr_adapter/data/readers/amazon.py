@@ -6,12 +6,12 @@ import polars as pl
 
 from msr_adapter.config.schema import AmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import table_at
-from msr_adapter.data.readers.table import LOG, NO_ITEMS, check_file, read_named_log
-from msr_adapter.data.readers.tabular import column_names, file_problems
+from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file, log_needs, read_named_log
+from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_scan import column_names, file_problems
 from msr_adapter.errors import Problem, collecting, raise_if_any
 
 REVIEWS = (".jsonl", ".csv")
@@ -26,7 +26,7 @@ _IMAGES = (
 wide, which is as much as a model sees by default."""
 
 
-def read_amazon(source: AmazonSourceConfig, audit: Audit) -> Corpus:
+def read_amazon(source: AmazonSourceConfig, context: ReadContext) -> Corpus:
     """Read reviews and metadata; `UserError` with the problems of both files.
 
     All of it in Polars: nested JSON is taken as text and only looked into where it is needed.
@@ -34,13 +34,13 @@ def read_amazon(source: AmazonSourceConfig, audit: Audit) -> Corpus:
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
-        interactions = read_named_log(table_at(source.reviews), {}, audit, source.min_rating)
+        interactions = read_named_log(table_at(source.reviews), {}, context.audit, source.min_rating)
     if source.meta is not None:
         with collecting(problems):
-            items = read_meta(source.meta, audit)
+            items = read_meta(source.meta, context.audit)
     raise_if_any(problems)
     if items is None:
-        audit.find("info", NO_ITEMS.format("meta"))
+        context.audit.find("info", NO_ITEMS.format("meta"))
     return Corpus(interactions, items)
 
 
@@ -48,7 +48,7 @@ def check_amazon(source: AmazonSourceConfig) -> list[Problem]:
     """Return what is wrong with the files, without reading their rows."""
     problems = file_problems(source.reviews, "data.source.reviews", REVIEWS)
     if not problems:
-        needs = LOG if source.min_rating is None else (*LOG, "rating")
+        needs = log_needs(source.min_rating)
         problems = check_file(source.reviews, "data.source.reviews", needs, {})
     return problems + check_meta(source.meta)
 

@@ -1,10 +1,9 @@
 """H&M as published: transactions of whole days, articles whose ids begin with a zero."""
 
 from msr_adapter.config.schema import HMSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import table_at
-from msr_adapter.data.readers.table import ITEM, LOG, check_file, read_tables
+from msr_adapter.data.readers.log_and_items import ITEM, LOG, check_file, read_tables
+from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem
 
 _COLUMNS = {
@@ -13,13 +12,13 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def read_hm(source: HMSourceConfig, audit: Audit) -> Corpus:
+def read_hm(source: HMSourceConfig, context: ReadContext) -> Corpus:
     """Read the transactions and maybe the articles; an article bought again keeps its first day.
 
     `UserError` with all problems.
     """
     items = None if source.articles is None else table_at(source.articles)
-    return read_tables(table_at(source.transactions), items, _COLUMNS, audit, setting="articles")
+    return read_tables(table_at(source.transactions), items, _COLUMNS, context.audit, setting="articles")
 
 
 def check_hm(source: HMSourceConfig) -> list[Problem]:

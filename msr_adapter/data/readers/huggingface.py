@@ -9,11 +9,18 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from msr_adapter.config.schema import HubTableConfig, HuggingFaceSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.column_names import ALIASES, find_columns
 from msr_adapter.data.readers.layout import Layout, Table
-from msr_adapter.data.readers.table import ITEM, ITEM_MORE, LOG, LOG_MORE, Configured, header_problems, read_tables
+from msr_adapter.data.readers.log_and_items import (
+    ITEM,
+    ITEM_MORE,
+    LOG_MORE,
+    Configured,
+    header_problems,
+    log_needs,
+    read_tables,
+)
+from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 from msr_adapter.redaction import redact
 
@@ -23,7 +30,7 @@ _PART = re.compile(r"^(.+?)-\d+-of-\d+(?:-\w+)?$")
 """The stem of a Parquet file of the hub: `train-00000-of-00003`."""
 
 
-def read_huggingface(source: HuggingFaceSourceConfig, audit: Audit) -> Corpus:
+def read_huggingface(source: HuggingFaceSourceConfig, context: ReadContext) -> Corpus:
     """Read a log and maybe items; `UserError` with the problems of both.
 
     Folders are read in batches, again for every pass. What comes through `load_dataset` (the hub, or a folder of csv
@@ -31,13 +38,13 @@ def read_huggingface(source: HuggingFaceSourceConfig, audit: Audit) -> Corpus:
     """
     columns = source.columns.model_dump()
     log, items = _open_both(source, columns)
-    return read_tables(log, items, columns, audit, source.min_rating)
+    return read_tables(log, items, columns, context.audit, source.min_rating)
 
 
 def check_huggingface(source: HuggingFaceSourceConfig) -> list[Problem]:
     """Return what is wrong with folders and their columns; the hub is not asked."""
     columns = source.columns.model_dump()
-    needs = LOG if source.min_rating is None else (*LOG, "rating")
+    needs = log_needs(source.min_rating)
     problems: list[Problem] = []
     for given, field, required, more in (
         (source.interactions, "interactions", needs, LOG_MORE), (source.items, "items", ITEM, ITEM_MORE)
@@ -49,7 +56,7 @@ def check_huggingface(source: HuggingFaceSourceConfig) -> list[Problem]:
     return problems
 
 
-def huggingface_stamps(source: HuggingFaceSourceConfig) -> dict[str, Path | str | None]:
+def huggingface_files(source: HuggingFaceSourceConfig) -> dict[str, Path | str | None]:
     """Return what identifies the data: a folder, or the name and revision of a hub data set."""
     stamps: dict[str, Path | str | None] = {}
     for field, given in (("interactions", source.interactions), ("items", source.items)):

@@ -5,12 +5,11 @@ from dataclasses import replace
 import polars as pl
 
 from msr_adapter.config.schema import KuaiRecSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Table, table_at
-from msr_adapter.data.readers.table import NO_ITEMS, check_file
+from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file
+from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, collecting, raise_if_any
 
 _LOG = {"user": "user_id", "item": "video_id", "timestamp": "timestamp", "rating": "watch_ratio"}
@@ -18,7 +17,7 @@ _TITLE, _TEXTS, _CATEGORY = "caption", ("manual_cover_text", "topic_tag"), "firs
 _ITEMS = {"item": "video_id", "title": _TITLE, "text": _TEXTS[0], "category": _CATEGORY}
 
 
-def read_kuairec(source: KuaiRecSourceConfig, audit: Audit) -> Corpus:
+def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
     """Read a matrix and maybe the captions; the text is what stands on the cover, then the tags.
 
     Views without a time (the small matrix has some) are dropped and counted. `UserError` with all problems.
@@ -27,13 +26,13 @@ def read_kuairec(source: KuaiRecSourceConfig, audit: Audit) -> Corpus:
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
         wanted = WantedColumns(_LOG, source.min_watch_ratio, untimed="dropped")
-        interactions = read_log(table_at(source.interactions), wanted, audit)
+        interactions = read_log(table_at(source.interactions), wanted, context.audit)
     if source.captions is not None:
         with collecting(problems):
-            items = read_items(_lossy(table_at(source.captions)), _fields(), audit)
+            items = read_items(_lossy(table_at(source.captions)), _fields(), context.audit)
     raise_if_any(problems)
     if items is None:
-        audit.find("info", NO_ITEMS.format("captions"))
+        context.audit.find("info", NO_ITEMS.format("captions"))
     return Corpus(interactions, items)
 
 

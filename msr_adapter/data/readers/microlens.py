@@ -6,15 +6,15 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MicroLensSourceConfig
-from msr_adapter.data.audit.report import Audit, listed
-from msr_adapter.data.log import Corpus
+from msr_adapter.data.audit.report import listed
 from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.items import first_rows
 from msr_adapter.data.readers.layout import Layout, Table, open_text, table_at
+from msr_adapter.data.readers.log_and_items import LOG, LOG_MORE, check_file, read_named_log
 from msr_adapter.data.readers.parse_errors import explain
-from msr_adapter.data.readers.table import LOG, LOG_MORE, check_file, read_named_log
-from msr_adapter.data.readers.tabular import collect, file_problems, scan
+from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_scan import collect, file_problems, scan
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
@@ -23,15 +23,15 @@ _RECORD = r"^\s*\d+\s*(?:,|$)"
 _QUOTED = r'^\s*"((?:[^"]|"")*)"\s*$'
 
 
-def read_microlens(source: MicroLensSourceConfig, audit: Audit) -> Corpus:
+def read_microlens(source: MicroLensSourceConfig, context: ReadContext) -> Corpus:
     """Read MicroLens; `UserError` with the problems of both files."""
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
         lists = plain_suffix(source.pairs) == ".tsv"
-        interactions = _read_lists(source.pairs) if lists else read_named_log(table_at(source.pairs), {}, audit)
+        interactions = _read_lists(source.pairs) if lists else read_named_log(table_at(source.pairs), {}, context.audit)
     with collecting(problems):
-        items = first_rows(_read_titles(source.titles), audit)
+        items = first_rows(_read_titles(source.titles), context.audit)
     raise_if_any(problems)
     return Corpus(interactions, items)
 

@@ -12,11 +12,11 @@ import polars as pl
 
 from msr_adapter.config.schema import OfficialAmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.amazon import check_meta, read_meta
 from msr_adapter.data.readers.layout import Layout, Table
-from msr_adapter.data.readers.table import NO_ITEMS
-from msr_adapter.data.readers.tabular import collect, scan
+from msr_adapter.data.readers.log_and_items import NO_ITEMS
+from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.data.readers.value_checks import ValueRule, check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
@@ -37,19 +37,20 @@ class _Files:
     user_map: Path | None
 
 
-def official_files(source: OfficialAmazonSourceConfig) -> dict[str, Path]:
-    """Return the files that are read, by role; empty when they are not all there."""
+def mllm_msr_amazon_files(source: OfficialAmazonSourceConfig) -> dict[str, Path | None]:
+    """Return the files that are read, by role; only the metadata when the others are not all there."""
     found = _find(source)
-    return {} if isinstance(found, Problem) else {role: path for role, path in vars(found).items() if path is not None}
+    lists = {} if isinstance(found, Problem) else {role: path for role, path in vars(found).items() if path is not None}
+    return {"meta": source.meta, **lists}
 
 
-def check_official(source: OfficialAmazonSourceConfig) -> list[Problem]:
+def check_mllm_msr_amazon(source: OfficialAmazonSourceConfig) -> list[Problem]:
     """Return which files lack."""
     found = _find(source)
     return [*([found] if isinstance(found, Problem) else []), *check_meta(source.meta)]
 
 
-def read_official(source: OfficialAmazonSourceConfig, audit: Audit) -> Corpus:
+def read_mllm_msr_amazon(source: OfficialAmazonSourceConfig, context: ReadContext) -> Corpus:
     """Read both files; the split column says which one a user is from. `UserError` with the problems of all files."""
     files = _find(source)
     if isinstance(files, Problem):
@@ -64,13 +65,13 @@ def read_official(source: OfficialAmazonSourceConfig, audit: Audit) -> Corpus:
     parts, items = [], None
     for path, split in ((files.train, "train"), (files.test, "test")):
         with collecting(problems):
-            lists = _read_lists(path, split, maps["items"], maps.get("users"), audit)
+            lists = _read_lists(path, split, maps["items"], maps.get("users"), context.audit)
             parts.append(_pairs(lists, maps["items"], maps.get("users")))
     if source.meta is not None:
         with collecting(problems):
-            items = _catalogue(maps["items"], read_meta(source.meta, audit), audit)
+            items = _catalogue(maps["items"], read_meta(source.meta, context.audit), context.audit)
     raise_if_any(problems)
-    _tell(source, audit)
+    _tell(source, context.audit)
     return Corpus(pl.concat(parts), items)
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MovieLensSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import Fields, read_items, words
 from msr_adapter.data.readers.layout import Layout, Table
-from msr_adapter.data.readers.table import ITEM, header_problems
-from msr_adapter.data.readers.tabular import file_problems, split_lines
+from msr_adapter.data.readers.log_and_items import ITEM, header_problems
+from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_scan import file_problems, split_lines
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
@@ -63,7 +62,7 @@ def check_movielens(source: MovieLensSourceConfig) -> list[Problem]:
     return problems
 
 
-def read_movielens(source: MovieLensSourceConfig, audit: Audit) -> Corpus:
+def read_movielens(source: MovieLensSourceConfig, context: ReadContext) -> Corpus:
     """Read ratings and movies; `UserError` with the problems of both files."""
     found = _find(source.folder)
     if isinstance(found, Problem):
@@ -73,9 +72,9 @@ def read_movielens(source: MovieLensSourceConfig, audit: Audit) -> Corpus:
     interactions, items = pl.LazyFrame(), None
     names = dict(zip(("user", "item", "rating", "timestamp"), _RATINGS, strict=True))
     with collecting(problems):
-        interactions = read_log(ratings, WantedColumns(names, source.min_rating), audit)
+        interactions = read_log(ratings, WantedColumns(names, source.min_rating), context.audit)
     with collecting(problems):
-        items = read_items(_as_utf8(movies), _fields(movies), audit)
+        items = read_items(_as_utf8(movies), _fields(movies), context.audit)
     raise_if_any(problems)
     return Corpus(interactions, items)
 

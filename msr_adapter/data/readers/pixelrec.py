@@ -1,10 +1,9 @@
 """PixelRec as published: item_id,user_id,timestamp (the item first), and item_info.csv."""
 
 from msr_adapter.config.schema import PixelRecSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import table_at
-from msr_adapter.data.readers.table import ITEM, LOG, check_file, read_tables
+from msr_adapter.data.readers.log_and_items import ITEM, LOG, check_file, read_tables
+from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem
 
 _COLUMNS = {
@@ -13,10 +12,10 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def read_pixelrec(source: PixelRecSourceConfig, audit: Audit) -> Corpus:
+def read_pixelrec(source: PixelRecSourceConfig, context: ReadContext) -> Corpus:
     """Read the log and maybe the item information; `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
-    return read_tables(table_at(source.interactions), items, _COLUMNS, audit)
+    return read_tables(table_at(source.interactions), items, _COLUMNS, context.audit)
 
 
 def check_pixelrec(source: PixelRecSourceConfig) -> list[Problem]:

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from msr_adapter.config.schema import MMRecSourceConfig, RecBoleSourceConfig
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
 from msr_adapter.data.readers.layout import Layout, Table, table_at
-from msr_adapter.data.readers.table import (
+from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
     LOG,
@@ -14,35 +12,37 @@ from msr_adapter.data.readers.table import (
     Configured,
     check_file,
     header_problems,
+    log_needs,
     read_tables,
 )
-from msr_adapter.data.readers.tabular import file_problems
+from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_scan import file_problems
 from msr_adapter.errors import Problem
 
 _ATOMIC = Layout("delimited", "\t", quoted=False)
 
 
-def read_recbole(source: RecBoleSourceConfig, audit: Audit) -> Corpus:
+def read_recbole(source: RecBoleSourceConfig, context: ReadContext) -> Corpus:
     """Read `.inter` and maybe `.item`; a column's name counts without its type. `UserError` with all problems."""
     items = None if source.items is None else Table(source.items, _ATOMIC)
     log = Table(source.interactions, _ATOMIC)
-    return read_tables(log, items, source.columns.model_dump(), audit, source.min_rating)
+    return read_tables(log, items, source.columns.model_dump(), context.audit, source.min_rating)
 
 
 def check_recbole(source: RecBoleSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers."""
     columns = source.columns.model_dump()
-    needs = LOG if source.min_rating is None else (*LOG, "rating")
+    needs = log_needs(source.min_rating)
     problems = _check(source.interactions, "interactions", ".inter", needs, columns, LOG_MORE)
     if source.items is not None:
         problems += _check(source.items, "items", ".item", ITEM, columns, ITEM_MORE)
     return problems
 
 
-def read_mmrec(source: MMRecSourceConfig, audit: Audit) -> Corpus:
+def read_mmrec(source: MMRecSourceConfig, context: ReadContext) -> Corpus:
     """Read MMRec's `.inter`, whose `x_label` becomes the split column. `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
-    return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), audit)
+    return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), context.audit)
 
 
 def check_mmrec(source: MMRecSourceConfig) -> list[Problem]:

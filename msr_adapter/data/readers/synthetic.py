@@ -1,22 +1,27 @@
-"""The generated shop as a source: its log, its titles, and the shop itself for covers and true tastes."""
+"""The synthetic dataset as a source: its log, its titles, and the dataset itself for images and true preferences."""
 
 import polars as pl
 import pyarrow as pa
 
 from msr_adapter.config.schema import SyntheticSourceConfig
-from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.synthetic import generate
 
 
-def read_synthetic(source: SyntheticSourceConfig, seed: int) -> Corpus:
-    """Generate the shop; `UserError` when its numbers do not fit together."""
+def read_synthetic(source: SyntheticSourceConfig, context: ReadContext) -> Corpus:
+    """Generate the dataset from the seed; `UserError` when its numbers do not go together."""
     try:
-        shop = generate(source.users, source.items, source.interactions_per_user, source.noise, seed)
+        dataset = generate(source.users, source.items, source.interactions_per_user, source.noise, context.seed)
     except ValueError as error:
         next_step = "Lower interactions_per_user or raise items"
         raise UserError(Problem("", "data.source.interactions_per_user", str(error), "", next_step)) from error
-    return Corpus(_frame(shop.interactions).lazy(), _frame(shop.items), shop)
+    return Corpus(_frame(dataset.interactions).lazy(), _frame(dataset.items), dataset)
+
+
+def check_synthetic(source: SyntheticSourceConfig) -> list[Problem]:
+    """Return nothing: there are no files, and generating is the only check of the numbers."""
+    return []
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import polars as pl
 from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.parse_errors import FilePlace, places
-from msr_adapter.data.readers.tabular import collect, scan
+from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.errors import Problem, UserError
 
 AN_ID = "an id"

@@ -26,7 +26,7 @@ from msr_adapter.data.images.locate import (
     write_index,
 )
 from msr_adapter.data.images.store import Stored
-from msr_adapter.data.log import Corpus
+from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
 from tests.support.data_builders import corpus_of

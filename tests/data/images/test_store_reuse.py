@@ -138,9 +138,9 @@ def test_the_stage_hands_its_memory_on(tmp_path: Path, decoded: list[bytes]) -> 
         Image.new("RGB", (50, 50), (n, 0, 0)).save(place / f"i{n:03}.png")
     config = ImagesConfig(folder=place, max_pixels=1000)
     data = table_data(tmp_path, random_rows(30, 12, 4), images=config)
-    one = build_in(tmp_path / "1", data, memory=tmp_path / "memory")
+    one = build_in(tmp_path / "1", data, image_store=tmp_path / "memory")
     assert len(decoded) == 12
-    two = build_in(tmp_path / "2", data, memory=tmp_path / "memory")
+    two = build_in(tmp_path / "2", data, image_store=tmp_path / "memory")
     assert len(decoded) == 12
     assert one.rows("items") == two.rows("items")
     assert one.counts == two.counts

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.examples import Examples, make_examples
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
 from msr_adapter.data.negatives.pools import Knowledge
 from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
 from msr_adapter.data.seeded_random import below, hash_ids, keyed, mix, stream
-from msr_adapter.data.splits import Examples, known_to_training, make_examples
+from msr_adapter.data.splits import known_to_training
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, log_of, logs, random_rows
 from tests.support.negatives_builders import digest_of
@@ -31,7 +32,7 @@ def draw(
 ) -> tuple[Log, Examples, Candidates]:
     log = log_of(rows)
     examples = make_examples(log, split, seed)
-    training = known_to_training(log, split, examples, seed)
+    training = known_to_training(log, split, examples.held_out, seed)
     known = Knowledge(log.items, degree(log.item[training], len(log.items)), log.items)
     protocol = ProtocolConfig(name="test", negatives=NegativesConfig(count=test))
     recipes = make_recipes(protocol, TrainNegativesConfig(count=train), log, known, seed, Audit())

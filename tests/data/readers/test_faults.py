@@ -22,10 +22,10 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers import check_source, may_hold_images, read
 from msr_adapter.data.readers.interactions import WantedColumns, read_log
 from msr_adapter.data.readers.items import words
 from msr_adapter.data.readers.layout import Layout, Table
+from msr_adapter.data.readers.sources import check_source, may_hold_images, read
 from msr_adapter.errors import UserError
 from tests.support.reader_fixtures import SOURCES, lines, official, put, review
 

@@ -14,7 +14,7 @@ import pytest
 from msr_adapter.config.messages import kind_of
 from msr_adapter.config.schema import SourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers import check_source, read, source_files
+from msr_adapter.data.readers.sources import check_source, read, source_files
 from tests.support.paths import GOLDENS, ROOT
 from tests.support.reader_fixtures import SOURCES
 

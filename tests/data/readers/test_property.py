@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers import read
+from msr_adapter.data.readers.sources import read
 
 NO_CONTROLS = st.characters(exclude_categories=["Cs", "Cc"])
 IDS = st.text(NO_CONTROLS, min_size=1, max_size=6).map(str.strip).filter(bool)

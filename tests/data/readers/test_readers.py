@@ -15,9 +15,9 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Corpus
-from msr_adapter.data.readers import check_source, read
 from msr_adapter.data.readers.column_names import find_columns
+from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.data.readers.timestamps import clock_of, milliseconds, survey
 from msr_adapter.errors import UserError
 from tests.support.data_builders import write_csv

@@ -10,7 +10,7 @@ import pytest
 
 from msr_adapter.config.schema import OfficialAmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers import read
+from msr_adapter.data.readers.sources import read
 from tests.support.end_to_end import msr
 from tests.support.paths import shared_data
 

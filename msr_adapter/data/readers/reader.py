@@ -1,0 +1,41 @@
+"""What a reader is: it is handed the config of its kind and a context, and returns a corpus."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.synthetic import SyntheticDataset
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a reader returns: everything in the order of the files, nothing filtered but what the source asks for."""
+
+    interactions: pl.LazyFrame
+    """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position); where the
+    source says it, split (String: one of `schema.SPLITS`)."""
+    items: pl.DataFrame | None
+    """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
+    (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
+    synthetic: SyntheticDataset | None = None
+    """The generated dataset behind the log: it draws the images and knows the true preferences."""
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """What a reader may use beside its config."""
+
+    audit: Audit
+    """Where it counts every row that it drops, and says what it guessed."""
+    seed: int = 0
+    """Of what is drawn: only the synthetic dataset draws anything."""
+
+
+class Reader(Protocol):
+    """Read the files of a source."""
+
+    # `Any`, because each reader takes the config class of its own row in `SOURCES`.
+    def __call__(self, source: Any, context: ReadContext, /) -> Corpus:
+        """Return the corpus, its log lazy and in constant memory; one `UserError` with the problems of all files."""

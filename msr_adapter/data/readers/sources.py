@@ -1,0 +1,137 @@
+"""The table of all kinds of sources, and what is done with a source of any kind: check, read, identify.
+
+A new kind is a config class in `config.schema.sources`, a module beside this one, and a row here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.config.schema import (
+    AmazonSourceConfig,
+    HMSourceConfig,
+    HuggingFaceSourceConfig,
+    KuaiRecSourceConfig,
+    MicroLensSourceConfig,
+    MMRecSourceConfig,
+    MovieLensSourceConfig,
+    OfficialAmazonSourceConfig,
+    PixelRecSourceConfig,
+    RecBoleSourceConfig,
+    SourceConfig,
+    StrictModel,
+    SyntheticSourceConfig,
+    TableSourceConfig,
+)
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.amazon import check_amazon, read_amazon
+from msr_adapter.data.readers.column_names import NAME_IT
+from msr_adapter.data.readers.hm import check_hm, read_hm
+from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_files, read_huggingface
+from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
+from msr_adapter.data.readers.microlens import check_microlens, read_microlens
+from msr_adapter.data.readers.mllm_msr_amazon import check_mllm_msr_amazon, mllm_msr_amazon_files, read_mllm_msr_amazon
+from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
+from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
+from msr_adapter.data.readers.reader import Corpus, ReadContext, Reader
+from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
+from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
+from msr_adapter.data.readers.table import check_table, read_table
+from msr_adapter.errors import Problem, UserError
+
+SourceFiles = Mapping[str, Path | str | None]
+"""Role -> a file or folder, or the name of a dataset on the hub; None = not given."""
+
+
+def configured_paths(source: StrictModel) -> SourceFiles:
+    """Return every path of a config by its key."""
+    return {key: value for key in type(source).model_fields if isinstance(value := getattr(source, key), Path | None)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """All facts of one kind of source."""
+
+    kind: str
+    """What the config calls it."""
+    config: type[StrictModel]
+    """Its config class, which `read`, `check` and `files` are handed."""
+    read: Reader
+    check: Callable[[Any], list[Problem]]
+    """Returns what can be known to be wrong without reading rows."""
+    files: Callable[[Any], SourceFiles] = configured_paths
+    """Returns what identifies the data: its content goes into the fingerprint of the stage."""
+    items: str | None = None
+    """The key of a table of items that may name or hold images."""
+    draws_images: bool = False
+    """Whether its images are made with it, so that no folder is wanted."""
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether the config can say which column is which."""
+        return "columns" in self.config.model_fields
+
+
+SOURCES = (
+    Source("table", TableSourceConfig, read_table, check_table, items="items"),
+    Source("microlens", MicroLensSourceConfig, read_microlens, check_microlens),
+    Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta"),
+    Source(
+        "mllm-msr-amazon", OfficialAmazonSourceConfig, read_mllm_msr_amazon, check_mllm_msr_amazon,
+        files=mllm_msr_amazon_files, items="meta",
+    ),
+    Source("movielens", MovieLensSourceConfig, read_movielens, check_movielens, files=movielens_files),
+    Source("recbole", RecBoleSourceConfig, read_recbole, check_recbole, items="items"),
+    Source("mmrec", MMRecSourceConfig, read_mmrec, check_mmrec, items="items"),
+    Source("pixelrec", PixelRecSourceConfig, read_pixelrec, check_pixelrec),
+    Source("hm", HMSourceConfig, read_hm, check_hm),
+    Source("kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec),
+    Source(
+        "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,
+        files=huggingface_files, items="items",
+    ),
+    Source("synthetic", SyntheticSourceConfig, read_synthetic, check_synthetic, draws_images=True),
+)  # fmt: skip
+"""Every kind of source, in the order of the docs."""
+
+_BY_KIND = {row.kind: row for row in SOURCES}
+
+
+def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
+    """Return the corpus of a source; `UserError` with every problem of its files."""
+    row = _BY_KIND[source.kind]
+    try:
+        return row.read(source, ReadContext(audit, seed))
+    except UserError as error:
+        raise UserError([_with_a_step_to_take(problem, row) for problem in error.problems]) from error
+
+
+def check_source(source: SourceConfig) -> list[Problem]:
+    """Return what can be known to be wrong with a source without reading its rows."""
+    row = _BY_KIND[source.kind]
+    return [_with_a_step_to_take(problem, row) for problem in row.check(source)]
+
+
+def source_files(source: SourceConfig) -> SourceFiles:
+    """Return what identifies a source, by role; nothing for data that is generated."""
+    return _BY_KIND[source.kind].files(source)
+
+
+def may_hold_images(source: SourceConfig) -> bool:
+    """Return whether a source is given a table of items that may name or hold images."""
+    field = _BY_KIND[source.kind].items
+    return field is not None and getattr(source, field) is not None
+
+
+def draws_images(source: SourceConfig) -> bool:
+    """Return whether a source makes the images of its items itself."""
+    return _BY_KIND[source.kind].draws_images
+
+
+def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:
+    """Return a problem whose next step is possible: columns cannot be named where a format fixes them."""
+    if row.names_columns or not problem.next_step.startswith(NAME_IT):
+        return problem
+    step = f"Give the file as `{row.kind}` publishes it, or read a file of your own as kind: table"
+    return replace(problem, next_step=step)
