@@ -1,4 +1,4 @@
-"""Template checks that need no model: everything that can be known before the first prompt is sent."""
+"""Checks of templates that need no model: everything that can be known before the first prompt is sent."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _SIMILAR = 0.88  # "recomend.j2" is a slip of the pen, "recommend_old.j2" is a f
 def check(
     environment: jinja2.Environment, folder: Path | None, cases: Mapping[str, Sequence[Callable[[], str]]]
 ) -> list[Problem]:
-    """Check every template that msr renders; ``cases`` render each one in all the ways it meets."""
+    """Check every template that msr renders; ``cases`` render each one in all the ways that occur."""
     if folder is not None and not folder.is_dir():
         return [Problem(str(folder), "templates", "no such folder", "a folder of .j2 files")]
     problems = list(_misnamed(folder))

@@ -10,7 +10,7 @@ import re
 TITLE_LIMIT = 1_000
 """Characters kept of a title."""
 DESCRIPTION_LIMIT = 1_000
-"""Characters of an item's description that a prompt shows: about 250 tokens, as many as a small picture."""
+"""Characters of an item's description that a prompt shows: about 250 tokens, as many as a small image."""
 TEXT_LIMIT = 20_000
 """Characters kept of a model's own text; too long a prompt is reported by the stage that encodes it."""
 _READ_PER_KEPT = 100
@@ -38,7 +38,7 @@ def neutralise(text: str, limit: int = TITLE_LIMIT) -> str:
 
     Idempotent; ordinary text is unchanged but for its white space; `<image>` becomes `‹image›`. O(limit).
     """
-    text = text[: limit * _READ_PER_KEPT]
+    text = text[: limit * _READ_PER_KEPT]  # before the rules, which would else read a field of megabytes
     # Nothing that is dropped is printable, nor is any white space but the blank. Most text skips this line.
     if not text.isprintable() or "  " in text or text.strip() != text:
         text = " ".join(_INVISIBLE.sub("", text).split())

@@ -1,4 +1,8 @@
-"""Prompts from templates: the user's folder first, then the bundled one."""
+"""Prompts from templates: the user's folder first, then the bundled one.
+
+Training rows and scoring requests come from the same methods, so that a model is asked what it was trained on. The
+vectorized renderers must equal these, prompt by prompt.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -47,7 +51,7 @@ class Prompts:
             keep_trailing_newline=False,
             auto_reload=False,
         )
-        # The same in every prompt of a run, hence no variables: whatever renders parts of a template knows them too.
+        # The same in every prompt of a run, hence globals, no variables: the parts of a template know them too.
         self._said = {"noun": neutralise(wording.noun), "language": neutralise(wording.language)}
         self.environment.globals |= self._said
         self._compiled: dict[str, jinja2.Template] = {}
@@ -61,7 +65,7 @@ class Prompts:
     def item_summary(self, title: str, image: bool, text: str = "") -> str:
         """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.
 
-        ``text`` is what the source says of the item, cut to `DESCRIPTION_LIMIT` characters.
+        ``text`` is what the source says of the item, truncated to `DESCRIPTION_LIMIT` characters.
         """
         values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), "image": image}
         return self._ask("item_summary", values, images=int(image))
@@ -71,7 +75,7 @@ class Prompts:
         return self._ask("item_text", {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)})
 
     def item_image(self, title: str) -> str:
-        """Mode `fusion`, second: ask what an item's picture shows; exactly one placeholder."""
+        """Mode `fusion`, second: ask what an item's image shows; exactly one placeholder."""
         return self._ask("item_image", {"title": neutralise(title)}, images=1)
 
     def item_fusion(self, title: str, text_summary: str, image_summary: str) -> str:
@@ -129,7 +133,7 @@ class Prompts:
         return check(self.environment, self.folder, cases)
 
     def _ask(self, name: str, values: dict[str, Any], images: int = 0) -> str:
-        """Render a template whose answer has a length."""
+        """Render a template whose answer has a length, and tell it that length."""
         return self._render(name, values | self.wording.length(name), images)
 
     def _render(self, name: str, values: dict[str, Any], images: int = 0) -> str:

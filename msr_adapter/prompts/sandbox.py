@@ -1,5 +1,8 @@
 """Templates of others: they can call nothing but text, and they end, in bounded time and memory.
 
+A template comes with somebody else's pipeline, and is code: Jinja's sandbox keeps it from the machine, but lets it loop
+for ever. Prompts come out as from plain Jinja, letter by letter; only what exceeds the `Limits` is refused.
+
 Everything is counted while a template renders, on whatever thread: each pass of a loop, each call of a macro and each
 inclusion by the size of its body, each value that is made by its length. No value may be larger than `Limits.value`,
 so that no single step takes long; the clock is read at every step besides.
@@ -22,7 +25,7 @@ from jinja2.runtime import Context, LoopContext, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from msr_adapter.prompts.counting import NODE, CountingCode
+from msr_adapter.prompts.sandbox_compiler import NODE, CountingCode
 
 _OTHER = 20
 """Characters of what is neither text nor a container: numbers, dates."""

@@ -1,7 +1,9 @@
-"""Which part of a template depends on what: cut at the top level, it can be rendered part by part, each value once.
+"""Which part of a template depends on what: cut at its top level, it can be rendered part by part, each value once.
 
-The cut is only made where it provably changes nothing: parts share no state but `{% set %}`, macros and plain imports,
-which every part repeats; a template that does anything else is one part that depends on all its variables.
+Why: `vectorized` renders what depends on the user once per user, and what depends on the item once per item, instead of
+everything once per pair. The invariant: the parts' texts, joined, are the whole template's text. So a cut is only made
+where it provably changes nothing: parts share no state but `{% set %}`, macros and plain imports, which every part that
+needs them repeats. The fallback: a template that does anything else is one part that depends on all its variables.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from jinja2 import nodes
 
 _STATE = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.Import, nodes.FromImport)
 _SCOPES = (nodes.For, nodes.With, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)
+# Blocks and includes render elsewhere, namespaces and contexts carry state past a cut: none of it can be followed here.
 _UNCUTTABLE = (
     nodes.Include,
     nodes.Extends,
@@ -66,6 +69,7 @@ def _cut(found: list[nodes.Node], groups: Sequence[frozenset[str]], texts: froze
         if isinstance(node, _STATE):
             continue
         group = _group(_resolve(node, depends), groups, variables)
+        # Constant text joins its neighbour, so that parts are as few, and columns as long, as can be.
         if spans and (not group or not spans[-1][0] or spans[-1][0] == group):
             spans[-1] = (spans[-1][0] | group, [*spans[-1][1], place])
         else:
@@ -104,7 +108,8 @@ def _leaks(node: nodes.Node) -> bool:
 def _dependencies(found: list[nodes.Node], variables: frozenset[str]) -> dict[str, frozenset[str]]:
     """Return name -> variables behind it, whenever and wherever it is set."""
     depends = {name: frozenset([name]) for name in variables}
-    for _ in range(len(found) + 1):  # every round passes dependencies on by one more name
+    # A macro may use a name that is set below it: one pass is not enough. Each passes dependencies on by one name more.
+    for _ in range(len(found) + 1):
         for node in found:
             if isinstance(node, _STATE):
                 behind = _resolve(node, depends)

@@ -1,8 +1,16 @@
-"""Texts by column: literals and columns joined row by row, a function called once for equal values."""
+"""The `recommend` prompts of a whole table, one per (user, candidate) pair.
 
-from collections.abc import Callable, Mapping, Sequence
+Why: one Jinja rendering takes about 15 microseconds, which made it the larger half of the time of building a dataset of
+hundreds of thousands of rows. A user's rows share the user's text, and an item comes up for many users. So the template
+is cut into parts that depend on the user alone or on the item alone (`template_parts`); each is rendered once per user
+or item, and the rows are joined as columns.
+
+Fallback: a part that depends on both is rendered once per pair, and a template that cannot be cut safely is one such
+part. The invariant, which tests hold for bundled and odd templates alike: every prompt equals that of
+`Prompts.recommend`, white space included. It holds because Jinja itself renders every part.
+"""
+
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -12,55 +20,8 @@ from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.template_parts import Part, cut, pieces
+from msr_adapter.prompts.text_columns import Pattern, Quote, by_value, fill, joined, split_at_marks
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
-
-Value = TypeVar("Value")
-Quote = Callable[[str], str]
-"""Escapes text; works character by character, so that joined escapes are the escape of what is joined."""
-Pattern = Sequence[str]
-"""Literals and, at odd places, the names of the columns between them."""
-
-
-def split_at_marks(text: str, mark: str) -> Pattern:
-    """Return the pattern behind a text that was rendered with ``mark + name + mark`` in place of each column."""
-    return tuple(text.split(mark))
-
-
-def fill(
-    patterns: Mapping[int, Pattern], case: Codes, columns: Mapping[str, pl.Series], quote: Quote | None = None
-) -> pl.Series:
-    """Fill for every row the pattern of its case: at once all rows of the same case."""
-    texts, places = [pl.Series(dtype=pl.String)], [np.empty(0, dtype=np.int64)]
-    for number, pattern in patterns.items():
-        if (rows := np.flatnonzero(case == number)).size:
-            pieces: list[pl.Series | str] = []
-            for place, piece in enumerate(pattern):
-                if place % 2:
-                    values = columns[piece].gather(rows)
-                    pieces.append(by_value(values.to_list(), quote) if quote else values)
-                else:
-                    pieces.append(quote(piece) if quote else piece)
-            texts.append(joined(pieces, len(rows)))
-            places.append(rows)
-    return pl.concat(texts).gather(np.argsort(np.concatenate(places)))
-
-
-def joined(columns: Sequence[pl.Series | str], rows: int) -> pl.Series:
-    """Return columns and constants joined row by row."""
-    if all(isinstance(column, str) for column in columns):
-        return pl.Series(["".join(map(str, columns))]).new_from_index(0, rows)
-    return pl.select(pl.concat_str([pl.lit(column) for column in columns])).to_series()
-
-
-def by_value(values: Sequence[Value], function: Callable[[Value], str]) -> pl.Series:
-    """Return ``function`` of every value, called once for equal ones."""
-    known = {value: function(value) for value in dict.fromkeys(values)}
-    return pl.Series(map(known.__getitem__, values), dtype=pl.String)
-
-
-# The `recommend` prompts of a whole table: what a user's rows share is rendered once, and so is every item's text.
-#
-# The result is that of `Prompts.recommend`, row by row, white space included: every piece is rendered by Jinja.
 
 Columns = dict[str, pl.Series]
 Patterns = dict[tuple[bool, ...], Pattern]
@@ -68,6 +29,7 @@ Patterns = dict[tuple[bool, ...], Pattern]
 
 _USER, _ITEM = frozenset({"user_summary"}), frozenset({"title", "image"})
 _TEXTS = frozenset({"user_summary", "title"})
+# A text that ends like the beginning of a placeholder may become one together with the text after it.
 _HALF_PLACEHOLDER = rf"(?:{'|'.join(IMAGE_PLACEHOLDER[:end] for end in range(1, len(IMAGE_PLACEHOLDER)))})$"
 
 
@@ -96,7 +58,7 @@ class PromptTable:
         ]
         self._texts = [None if part.is_pair else part.render(self._columns(part)) for part in self._parts]
         self._found = self._placeholders()
-        if not any(part.is_pair for part in self._parts):
+        if not any(part.is_pair for part in self._parts):  # then only the rendered texts are needed: free the memory
             del self._values["user_summary"]
 
     def take(self, users: Codes, items: Codes) -> pl.Series:
@@ -118,7 +80,10 @@ class PromptTable:
         return {name: column.gather(users if name in _USER else items) for name, column in columns.items()}
 
     def _placeholders(self) -> tuple[Codes, Codes] | None:
-        """Return the number in each user's and each item's text; None if only whole prompts can be counted."""
+        """Return the number of placeholders in each user's and each item's text; None where rows must be counted.
+
+        Two counts per row are far cheaper than a search through every prompt.
+        """
         users, items = (np.zeros(len(self._values[name]), dtype=np.int64) for name in ("user_summary", "title"))
         for part, texts in zip(self._parts, self._texts, strict=True):
             if texts is None or texts.str.contains(_HALF_PLACEHOLDER).any():
@@ -136,7 +101,11 @@ class PromptTable:
 
 
 class _Renderer:
-    """One part of the template, compiled by itself."""
+    """One part of the template, compiled by itself.
+
+    Where its texts are only printed or tested for being empty, not even every value is rendered: one rendering for each
+    combination of empty and given texts shows where the texts go, and Polars fills the rest.
+    """
 
     def __init__(self, prompts: Prompts, part: Part, quote: Quote | None) -> None:
         self._prompts, self._quote = prompts, quote
@@ -165,7 +134,10 @@ class _Renderer:
         return fill(numbered, case, columns, self._quote)
 
     def _find_patterns(self) -> Patterns | None:
-        """Render every case with marks for the texts; None if that fails, or if two kinds of marks disagree."""
+        """Render every case with marks for the texts; None if that fails, or if two kinds of marks disagree.
+
+        They disagree where a template does more with a text than print it, such as comparing it.
+        """
         cases = product((False, True), repeat=len(self.names))
         try:
             found = {case: [self._pattern(case, mark) for mark in "\x00\x01"] for case in cases}

@@ -1,20 +1,28 @@
-"""The `history` texts of a whole table: one rendering of the loop stands for all items of the same kind."""
+"""The `history` texts of a whole table: what a user is told by when no model summarises.
 
+Why: a history is rendered per example, and most of its time went into the loop over its items. An item's text depends
+on its title, its summary and its place in the loop alone; so the loop is rendered once for every kind of item (with or
+without a title, a summary) at every place, and the texts of all histories are filled in from those patterns as columns.
+
+Fallback: a template that is anything but text around one such loop, or histories too long to be worth it, are rendered
+one by one, equal ones once. The invariant, held by tests: the texts equal those of `Prompts.history`.
+"""
+
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import jinja2
 import numpy as np
 import polars as pl
 from jinja2 import nodes
 
-from msr_adapter.arrays import Codes
+from msr_adapter.arrays import Codes, Mask
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.template_parts import is_plain
+from msr_adapter.prompts.text_columns import Pattern, by_value, fill, split_at_marks
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
-from msr_adapter.prompts.vectorized import Pattern, by_value, fill, split_at_marks
 
 _NAME = "history"
 _FIELDS = ("title", "summary")
@@ -24,6 +32,7 @@ _REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Filter, nodes.C
 _LONGEST = 100
 """Longer histories would take more renderings of the loop than are saved."""
 _BEGIN, _END = "\x02", "\x03"
+"""Marks around each item's text. Neutralised data has no control characters, so no data can be taken for a mark."""
 
 
 def tell_histories(
@@ -51,11 +60,14 @@ def _one_by_one(prompts: Prompts, told: dict[str, pl.Series], items: Codes, leng
     return by_value(histories, lambda history: prompts.history([known[i] for i in history]) if history else "")
 
 
+@dataclass(frozen=True)
 class _Loop:
-    """The template around its one loop, and the loop's text for every kind of item and place."""
+    """The text before and after a template's one loop, and the loop's text for every kind of item and place."""
 
-    def __init__(self, head: str, tail: str, patterns: dict[int, Pattern]) -> None:
-        self.head, self.tail, self.patterns = head, tail, patterns
+    head: str
+    tail: str
+    patterns: dict[int, Pattern]
+    """By `_case`."""
 
 
 def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Codes) -> pl.Series:
@@ -64,7 +76,7 @@ def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Cod
     last = place + 1 == np.repeat(lengths, lengths)
     columns = {name: column.gather(items) for name, column in told.items()}
     given = [(columns[name] != "").to_numpy() for name in _FIELDS]
-    pieces = fill(loop.patterns, _case(place, last, given[0], given[1]), columns)
+    pieces = fill(loop.patterns, np.asarray(_case(place, last, given[0], given[1])), columns)
     history = np.repeat(np.arange(len(lengths)), lengths)
     frame = pl.DataFrame({"history": history, "piece": pieces})
     texts = frame.group_by("history", maintain_order=True).agg(pl.col("piece").str.join(""))
@@ -73,8 +85,8 @@ def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Cod
     return all_.join(whole, on="history", how="left", maintain_order="left")["text"].fill_null("")
 
 
-def _case(place: Any, last: Any, title: Any, summary: Any) -> Any:
-    """Number the kinds of items: by place, whether it is the last one, what is known of it."""
+def _case(place: Codes | int, last: Mask | bool, title: Mask | bool, summary: Mask | bool) -> Codes | int:
+    """Number the kinds of items: by place, by whether it is the last one, by what is known of it."""
     return place * 8 + last * 4 + title * 2 + summary
 
 
@@ -92,7 +104,7 @@ def _find_loop(prompts: Prompts, longest: int) -> _Loop | None:
         first, second = (_render_cases(template, mark, longest) for mark in "\x00\x01")
     except (UserError, jinja2.TemplateError, TypeError, ValueError):
         return None  # the single renderer will say what is wrong, if it ever comes to it
-    return _Loop(*first) if first == second else None
+    return first if first == second else None
 
 
 def _is_plain_loop(loop: nodes.For) -> bool:
@@ -110,8 +122,8 @@ def _is_plain_loop(loop: nodes.For) -> bool:
     return plain and len(asked) == len(fields) == len(names) and set(asked) <= known
 
 
-def _render_cases(template: jinja2.Template, mark: str, longest: int) -> tuple[str, str, dict[int, Pattern]]:
-    """Render histories of every length of items of every kind; return head, tail and the pattern of every case."""
+def _render_cases(template: jinja2.Template, mark: str, longest: int) -> _Loop:
+    """Render histories of every length, with items of every kind."""
     patterns: dict[int, Pattern] = {}
     head = tail = ""
     for title, summary in product((False, True), repeat=2):
@@ -122,10 +134,11 @@ def _render_cases(template: jinja2.Template, mark: str, longest: int) -> tuple[s
             head, *pieces = template.render(items=[item] * length).split(_BEGIN)
             texts = [piece.split(_END)[0] for piece in pieces]
             tail = pieces[-1].split(_END)[1]
+            # An item that is not the last has the same text at any length: the longest history shows them all.
             for place in range(0 if length == longest else length - 1, length):
                 last = place == length - 1
-                patterns[_case(place, last, title, summary)] = split_at_marks(texts[place], mark)
-    return head, tail, patterns
+                patterns[int(_case(place, last, title, summary))] = split_at_marks(texts[place], mark)
+    return _Loop(head, tail, patterns)
 
 
 def _text(text: str) -> nodes.Output:

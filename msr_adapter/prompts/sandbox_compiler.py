@@ -1,6 +1,8 @@
 """The Python that Jinja makes of a template, with calls in it that count what the template does.
 
-It calls `step`, `made` and `joined` of its environment, a `BoundedEnvironment`.
+Why: neither a time limit nor a limit on the finished text stops a template that loops over nothing, or builds one huge
+value and drops it. Signals reach only the main thread, and prompts are rendered on others. So the code itself counts:
+it calls `step`, `made` and `joined` of its environment, the `BoundedEnvironment` of `sandbox`.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,7 @@ class CountingCode(CodeGenerator):
         for body, size in zip(bodies, sizes, strict=True):
             count = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(size)], [], None, None)
             body.body.insert(0, nodes.ExprStmt(count).set_lineno(body.lineno))
+            # A loop whose `if` lets nothing pass never enters its body: its test counts too.
             if isinstance(body, nodes.For) and body.test is not None:
                 body.test = nodes.And(count, body.test).set_lineno(body.lineno)
         super().visit_Template(node, frame)
