@@ -8,8 +8,8 @@ from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.seeded_random import seeded_order
 
 
 def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -> Log:

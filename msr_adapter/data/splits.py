@@ -13,10 +13,10 @@ from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log
-from msr_adapter.data.seeded_random import seeded_order
 from msr_adapter.errors import Problem
-from msr_adapter.heuristics import has_clock
+from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS
+from msr_adapter.seeded_random import seeded_order
 
 
 def user_splits(log: Log, split: SplitConfig, seed: int) -> Rows:
@@ -80,7 +80,7 @@ def empty_splits(log: Log, split: SplitConfig, sizes: Sequence[int], audit: Audi
     instead, and the way out.
     """
     problems = list(_empty(log, split, sizes, audit))
-    if problems and split.kind == "temporal" and not has_clock(log.time):
+    if problems and split.kind == "temporal" and not has_timestamps(log.time):
         found = "temporal, but the log has no timestamps: its times are positions or row numbers"
         step = "Name a column of times in data.source.columns.timestamp, or choose another split.kind"
         return [Problem("", "split.kind", found, "timestamps that all users share", step)]

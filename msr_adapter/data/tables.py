@@ -102,7 +102,7 @@ def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: Synt
     pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
     users = _ids(log.users).take(pa.array(pairs // len(log.items)))
     items = _ids(log.items).take(pa.array(pairs % len(log.items)))
-    score = shop.taste(users.to_pylist(), items.to_pylist())
+    score = shop.true_preference(users.to_pylist(), items.to_pylist())
     schema.write_table(
         pa.table({"user_id": users, "item_id": items, "score": score}), schema.TRUTH, out / "truth.parquet"
     )

@@ -67,7 +67,7 @@ def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, s
     rng = np.random.default_rng([seed, len(_KINDS)])
     shop = generate(users=questions, items=400, interactions_per_user=10, noise=1.0, seed=seed)
     codes = {item: code for code, item in enumerate(shop.items["item_id"].to_pylist())}
-    described = choices_of(shop.goods)
+    described = choices_of(shop.facets)
     logs: dict[str, list[int]] = {}
     for row in shop.interactions.to_pylist():
         logs.setdefault(row["user_id"], []).append(codes[row["item_id"]])
@@ -76,8 +76,8 @@ def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, s
         user_summary = summary_of("", [described[code] for code in log[:-1]])
         other = int(rng.choice(np.setdiff1d(np.arange(len(codes)), log)))
         for code in (log[-1], other):
-            prompt = prompts.recommend(user_summary=user_summary, title=shop.goods.titles[code], image=True)
-            lessons.append(Lesson(prompt, (cover_of(shop.goods, code, rng),), ""))
+            prompt = prompts.recommend(user_summary=user_summary, title=shop.facets.titles[code], image=True)
+            lessons.append(Lesson(prompt, (cover_of(shop.facets, code, rng),), ""))
     completions = _complete(backend, _requests(backend.identity, lessons, scratch / "yes_no", _YES_NO))
     scores = [c.choice_logprobs[0] - c.choice_logprobs[1] for c in completions]
     return pooled_auc(make_groups(scores, [1, 0] * len(logs), np.arange(0, len(scores) + 1, 2)))

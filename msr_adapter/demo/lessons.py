@@ -11,7 +11,7 @@ from msr_adapter.arrays import Codes
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods, draw_image, sample_goods
+from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, ItemFacets, draw_image, sample_item_facets
 
 NO_COVER = "No cover."
 _BARE_SHARE = 0.05
@@ -38,7 +38,7 @@ class Lesson:
 
 def describe(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     """One cover and its description; now and then no cover."""
-    goods = sample_goods(1, rng)
+    goods = sample_item_facets(1, rng)
     if rng.random() < _BARE_SHARE:
         return Lesson(prompts.item_summary(title=goods.titles[0], image=False), (), NO_COVER)
     prompt = prompts.item_summary(title=goods.titles[0], image=True)
@@ -77,7 +77,7 @@ def see(prompts: Prompts, rng: np.random.Generator) -> Lesson:
 def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which."""
     summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
-    goods = sample_goods(1, rng)
+    goods = sample_item_facets(1, rng)
     prompt = prompts.recommend(user_summary=summary, title=goods.titles[0], image=True)
     return Lesson(prompt, (cover_of(goods, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
 
@@ -100,7 +100,7 @@ COURSES = (
 )
 
 
-def cover_of(goods: Goods, index: int, rng: np.random.Generator) -> Image.Image:
+def cover_of(goods: ItemFacets, index: int, rng: np.random.Generator) -> Image.Image:
     """Draw the cover of item ``index``."""
     return draw_image(int(goods.motif[index]), int(goods.colour[index]), int(goods.pattern[index]), rng)
 
@@ -120,8 +120,8 @@ def _history(count: int, rng: np.random.Generator) -> list[HistoryItem]:
     return choices
 
 
-def _liked(count: int, rng: np.random.Generator) -> Goods:
-    goods = sample_goods(count, rng)
+def _liked(count: int, rng: np.random.Generator) -> ItemFacets:
+    goods = sample_item_facets(count, rng)
     eager = rng.uniform(0.3, 1.0)
     motif = _leaning(goods.motif, len(MOTIFS), eager, rng)
     colour = _leaning(goods.colour, len(COLOURS), eager * 0.7, rng)

@@ -13,7 +13,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from msr_adapter.synthetic import COVER_SIZE
+from msr_adapter.synthetic import IMAGE_SIZE
 
 VOCABULARY = 704
 _INIT = 0.06
@@ -54,7 +54,7 @@ def make_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
     """Join ``tokenizer`` with an image and a video processor that keep a 56x56 cover as it is: 4 image tokens."""
-    size = {"shortest_edge": COVER_SIZE**2, "longest_edge": COVER_SIZE**2 * 16}
+    size = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2 * 16}
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
         video_processor=Qwen2VLVideoProcessor(size=size),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from msr_adapter.prompts import HistoryItem
-from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, Goods
+from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, ItemFacets
 
 _LEVELS = {1: "", 2: " twice", 3: " often"}
 _OFTEN = max(_LEVELS)
@@ -27,7 +27,7 @@ def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
     return _written(counts)
 
 
-def choices_of(goods: Goods) -> list[HistoryItem]:
+def choices_of(goods: ItemFacets) -> list[HistoryItem]:
     """Return the items of ``goods`` as a summariser reads them, truly described."""
     return [HistoryItem(title, goods.describe(index)) for index, title in enumerate(goods.titles)]
 

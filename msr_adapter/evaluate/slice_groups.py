@@ -18,7 +18,7 @@ from msr_adapter.config.schema import SliceTablesConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.training_log import item_codes
 from msr_adapter.evaluate.candidates import HeldOut, flat
-from msr_adapter.heuristics import has_clock
+from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 
 BINS = 4
@@ -116,7 +116,7 @@ def by_category(facts: UserFacts) -> Slice:
 
 def by_time(facts: UserFacts) -> Slice:
     """Return the users by the period of their target; one group where times are positions."""
-    if not has_clock(facts.time):
+    if not has_timestamps(facts.time):
         return used("time", ("no time",), np.zeros(len(facts.time), np.int64))
     return by_day("time", facts.time // 86_400_000)
 

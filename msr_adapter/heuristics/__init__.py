@@ -1,11 +1,18 @@
-"""Shortcuts: scorers that know nothing of taste, for the audit of the data and for the baselines of the evaluation.
+"""Heuristics: scorers that know no preferences, for the audit of the data and the trivial baselines of the evaluation.
 
 Arrays in, one float64 score per (example, candidate) pair out, larger = sooner recommended. Items are integer codes;
 the pairs of example ``e`` are ``offsets[e]:offsets[e + 1]``, and its history is a slice in the same way. Only what
 training may know is passed in as counts and log, so no scorer here can see a test target.
+
+popularity        popularity and recency, from the log
+title_overlap     titles as TF-IDF vectors, and their overlap with the history's
+item_similarity   cosines of items over the users who interacted with them
+near_duplicates   titles or summaries that are nearly the same
 """
 
-from msr_adapter.heuristics.popularity import has_clock, popularity, recency
+from msr_adapter.heuristics.popularity import TrainingLog, has_timestamps, popularity, recency
 from msr_adapter.heuristics.title_overlap import TitleVectors, title_overlap, title_vectors
 
-__all__ = ["TitleVectors", "has_clock", "popularity", "recency", "title_overlap", "title_vectors"]
+__all__ = [
+    "TitleVectors", "TrainingLog", "has_timestamps", "popularity", "recency", "title_overlap", "title_vectors",
+]  # fmt: skip

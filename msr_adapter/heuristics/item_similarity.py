@@ -1,4 +1,4 @@
-"""Who takes this also takes that: the cosines of items over the users who took them, through `implicit`."""
+"""Items that the same users interact with: the cosines of items over their users, through `implicit`."""
 
 from typing import Any
 

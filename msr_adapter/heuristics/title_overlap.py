@@ -1,4 +1,4 @@
-"""Titles as unit TF-IDF vectors."""
+"""The heuristic that reads: how much a candidate's title repeats the titles of the history, by TF-IDF."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Codes, Floats, Rows
+
+_CHUNK_WORDS = 2**17
 
 # Scripts that do not put blanks between words are taken sign by sign.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -50,22 +52,20 @@ def split_words(titles: pl.Series) -> pl.Series:
     return titles.str.to_lowercase().str.extract_all(_WORD)
 
 
-# The shortcut that reads: how much a candidate's title repeats the titles of the history.
-
-
-_CHUNK_WORDS = 2**17
-"""Words per chunk of examples: sets the memory (about 50 bytes each), never the scores."""
-
-
-def title_overlap(titles: TitleVectors, items: Codes, offsets: Rows, history: Codes, history_offsets: Rows) -> Floats:
+def title_overlap(
+    titles: TitleVectors, items: Codes, offsets: Rows, history: Codes, history_offsets: Rows,
+    chunk_words: int = _CHUNK_WORDS,
+) -> Floats:  # fmt: skip
     """Score candidates (n,) by the cosine of the title with the sum of the titles in the example's history, in [0, 1].
 
     ``items`` (n,) are grouped by ``offsets`` (examples + 1,), ``history`` by ``history_offsets`` (examples + 1,). No
-    words, no overlap: 0. O(words of all pairs and histories x log) time, memory bounded by one chunk of examples.
+    words, no overlap: 0. O(words of all pairs and histories x log) time; memory is about 50 bytes for each of the
+    ``chunk_words`` words of the examples that are scored together, which never change the scores.
     """
     scores = np.zeros(len(items))
     lengths = np.diff(titles.offsets)
-    for first, last in _chunks(_words_upto(lengths, history, history_offsets) + _words_upto(lengths, items, offsets)):
+    before = _words_upto(lengths, history, history_offsets) + _words_upto(lengths, items, offsets)
+    for first, last in _chunks(before, chunk_words):
         rows = slice(offsets[first], offsets[last])
         owner = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
         past = slice(history_offsets[first], history_offsets[last])
@@ -104,11 +104,11 @@ def _words_upto(lengths: Rows, items: Codes, offsets: Rows) -> Rows:
     return np.concatenate([[0], np.cumsum(lengths[items])])[offsets]
 
 
-def _chunks(upto: Rows) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) examples with about `_CHUNK_WORDS` words each; ``upto`` counts the words before each."""
+def _chunks(upto: Rows, words: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) examples with about ``words`` words each; ``upto`` counts the words before each."""
     first, examples = 0, len(upto) - 1
     while first < examples:
-        last = int(np.searchsorted(upto, upto[first] + _CHUNK_WORDS, side="right")) - 1
+        last = int(np.searchsorted(upto, upto[first] + words, side="right")) - 1
         last = min(max(last, first + 1), examples)
         yield first, last
         first = last

@@ -14,12 +14,12 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Failure, Image, Request, Start
 from msr_adapter.generation.shards import watched
+from msr_adapter.heuristics.near_duplicates import near_identical
 from msr_adapter.progress import Advance, Meter, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
 from msr_adapter.summarize.cleaning import Cleaned, clean
 from msr_adapter.summarize.cost_estimate import Planned, look_ahead
-from msr_adapter.summarize.diversity import near_identical
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
 _ALIKE = 0.8  # share of nearly identical summaries above which the same holds

@@ -1,11 +1,16 @@
-"""The generated shop: drawn covers, titles, and users whose true, noisy tastes are known."""
+"""The synthetic dataset: drawn images, titles, and users whose true, noisy preferences are known.
 
-from msr_adapter.synthetic.dataset import SyntheticDataset, generate
-from msr_adapter.synthetic.folder import write_shop
-from msr_adapter.synthetic.images import COVER_SIZE, draw_image
-from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, PATTERNS, Goods, sample_goods
+dataset            generates items and log from a seed, writes them as a folder
+images             draws an item's image
+user_preferences   what users like, and how they choose
+vocabulary         the words of images and titles
+"""
+
+from msr_adapter.synthetic.dataset import SyntheticDataset, generate, write_dataset
+from msr_adapter.synthetic.images import IMAGE_SIZE, draw_image
+from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, PATTERNS, ItemFacets, sample_item_facets
 
 __all__ = [
-    "COLOURS", "COVER_SIZE", "GENRES", "MOTIFS", "PATTERNS", "Goods", "SyntheticDataset", "draw_image", "generate",
-    "sample_goods", "write_shop",
+    "COLOURS", "GENRES", "IMAGE_SIZE", "MOTIFS", "PATTERNS", "ItemFacets", "SyntheticDataset", "draw_image",
+    "generate", "sample_item_facets", "write_dataset",
 ]  # fmt: skip

@@ -1,17 +1,19 @@
-"""A whole shop from one seed: items, covers, and a log of noisy choices by known tastes."""
+"""The synthetic dataset, whole from one seed: items, images, and a log of noisy choices by known preferences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 from PIL import Image
 
 from msr_adapter.arrays import Codes, Floats
 from msr_adapter.synthetic.images import draw_image
-from msr_adapter.synthetic.user_tastes import Tastes, choose, sample_tastes
-from msr_adapter.synthetic.vocabulary import Goods, sample_goods
+from msr_adapter.synthetic.user_preferences import UserPreferences, choose, sample_preferences
+from msr_adapter.synthetic.vocabulary import ItemFacets, sample_item_facets
 
 _OPENING_MS = 1_704_067_200_000  # 2024-01-01 UTC
 _DAY_MS = 86_400_000
@@ -19,14 +21,14 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class SyntheticDataset:
-    """A generated shop. Items and users are known by zero-padded ids: the order of ids is the order of codes."""
+    """Items, users and their log. Ids are padded with zeros, so that they sort in the order of the codes."""
 
     items: pa.Table
     """item_id, title."""
     interactions: pa.Table
     """user_id, item_id, timestamp (int64 milliseconds), sorted by user and time; no pair twice."""
-    goods: Goods
-    tastes: Tastes
+    facets: ItemFacets
+    preferences: UserPreferences
     seed: int
 
     @cached_property
@@ -35,27 +37,27 @@ class SyntheticDataset:
 
     @cached_property
     def _user_codes(self) -> dict[str, int]:
-        return {user: code for code, user in enumerate(_ids("u", len(self.tastes.motif)))}
+        return {user: code for code, user in enumerate(_ids("u", len(self.preferences.motif)))}
 
-    def taste(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
-        """Return the true affinity of each (user, item) pair: the oracle's score. KeyError on an unknown id."""
+    def true_preference(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
+        """Return the true affinity (pairs,) of users to items, the oracle's score. KeyError on an unknown id."""
         users = np.array([self._user_codes[user] for user in user_ids], dtype=np.int64)
         items = np.array([self._item_codes[item] for item in item_ids], dtype=np.int64)
-        return self.tastes.affinity(users, self.goods, items)
+        return self.preferences.affinity(users, self.facets, items)
 
     def draw(self, item_id: str) -> Image.Image:
-        """Draw the item's cover, 56x56 RGB; the same picture each time. KeyError on an unknown id."""
-        code, goods = self._item_codes[item_id], self.goods
-        facets = int(goods.motif[code]), int(goods.colour[code]), int(goods.pattern[code])
-        return draw_image(*facets, np.random.default_rng([self.seed, code]))
+        """Draw the item's image, 56 x 56 RGB, the same each time. KeyError on an unknown id."""
+        code, facets = self._item_codes[item_id], self.facets
+        shown = int(facets.motif[code]), int(facets.colour[code]), int(facets.pattern[code])
+        return draw_image(*shown, np.random.default_rng([self.seed, code]))
 
     def describe(self, item_id: str) -> str:
-        """Return what the item's cover truly shows. KeyError on an unknown id."""
-        return self.goods.describe(self._item_codes[item_id])
+        """Return what the item's image truly shows. KeyError on an unknown id."""
+        return self.facets.describe(self._item_codes[item_id])
 
 
 def generate(users: int, items: int, interactions_per_user: int, noise: float, seed: int) -> SyntheticDataset:
-    """Generate a shop; ``noise`` is the temperature of the choices, logs vary by a quarter around the mean length.
+    """Generate a dataset; ``noise`` is the temperature of the choices, logs vary by a quarter around the mean length.
 
     Raises ValueError when a log would be longer than the catalogue. O(users x items log items) time.
     """
@@ -63,13 +65,23 @@ def generate(users: int, items: int, interactions_per_user: int, noise: float, s
     if interactions_per_user + spread > items:
         raise ValueError(f"logs of up to {interactions_per_user + spread} different items need more than {items} items")
     rng = np.random.default_rng(seed)
-    goods = sample_goods(items, rng)
-    tastes = sample_tastes(users, items, rng)
+    facets = sample_item_facets(items, rng)
+    preferences = sample_preferences(users, items, rng)
     lengths = rng.integers(interactions_per_user - spread, interactions_per_user + spread + 1, size=users)
-    choices = choose(tastes, goods, lengths, noise, rng)
+    choices = choose(preferences, facets, lengths, noise, rng)
     item_ids = _ids("i", items)
-    table = pa.table({"item_id": item_ids, "title": list(goods.titles)})
-    return SyntheticDataset(table, _log(choices, item_ids, rng), goods, tastes, seed)
+    table = pa.table({"item_id": item_ids, "title": list(facets.titles)})
+    return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, seed)
+
+
+def write_dataset(dataset: SyntheticDataset, folder: Path) -> None:
+    """Write ``interactions.csv``, ``items.csv`` and ``images/{item_id}.png``, the way people bring their own data."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    pa_csv.write_csv(dataset.interactions, folder / "interactions.csv")
+    pa_csv.write_csv(dataset.items, folder / "items.csv")
+    for item in dataset.items["item_id"].to_pylist():
+        dataset.draw(item).save(images / f"{item}.png")
 
 
 def _log(choices: list[Codes], item_ids: list[str], rng: np.random.Generator) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Drawn covers: one motif in one colour on a patterned ground, never twice at the same place, size and shade."""
+"""Drawn images: one motif in one colour on a patterned background; place, size and shade vary from item to item."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw
 
 from msr_adapter.synthetic.vocabulary import COLOURS, MOTIFS, PATTERNS
 
-COVER_SIZE = 56
+IMAGE_SIZE = 56
 """Side in pixels: 4 x 4 patches of 14, which Qwen2-VL merges into 4 image tokens."""
 
 _SCALE = 4  # drawn larger and shrunk, so that edges are smooth
-_SIDE = COVER_SIZE * _SCALE
+_SIDE = IMAGE_SIZE * _SCALE
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -24,17 +24,17 @@ _PAINT: dict[str, Colour] = {
 
 
 def draw_image(motif: int, colour: int, pattern: int, rng: np.random.Generator) -> Image.Image:
-    """Draw one 56x56 RGB cover from facet codes; ``rng`` moves, scales and shades it a little."""
+    """Draw one RGB image (56 x 56) from the codes of its facets; ``rng`` moves, scales and shades it a little."""
     light = int(rng.integers(222, 246))
     image = Image.new("RGB", (_SIDE, _SIDE), (light, light, light))
     pen = ImageDraw.Draw(image)
-    _GROUNDS[PATTERNS[pattern]](pen, light - 80, int(rng.integers(0, 48)))
+    _BACKGROUNDS[PATTERNS[pattern]](pen, light - 80, int(rng.integers(0, 48)))
     shade = rng.integers(-12, 13, size=3)
     paint = tuple(int(np.clip(c + s, 0, 255)) for c, s in zip(_PAINT[COLOURS[colour]], shade, strict=True))
     centre = tuple(_SIDE / 2 + rng.uniform(-14, 14, size=2))
     radius = float(rng.uniform(66, 84))
     _MOTIFS[MOTIFS[motif]](_Brush(pen, (centre[0], centre[1]), radius, (paint[0], paint[1], paint[2])))
-    return image.resize((COVER_SIZE, COVER_SIZE), Image.Resampling.BOX)
+    return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
 
 
 class _Brush:
@@ -137,7 +137,7 @@ _MOTIFS: dict[str, Callable[[_Brush], None]] = {
 
 
 def _paper(pen: ImageDraw.ImageDraw, tone: int, shift: int) -> None:
-    """Leave the ground as it is."""
+    """Leave the background as it is."""
 
 
 def _stripes(pen: ImageDraw.ImageDraw, tone: int, shift: int) -> None:
@@ -157,6 +157,6 @@ def _checks(pen: ImageDraw.ImageDraw, tone: int, shift: int) -> None:
             pen.rectangle([x, y, x + 47, y + 47], fill=(tone, tone, tone))
 
 
-_GROUNDS: dict[str, Callable[[ImageDraw.ImageDraw, int, int], None]] = {
+_BACKGROUNDS: dict[str, Callable[[ImageDraw.ImageDraw, int, int], None]] = {
     "paper": _paper, "stripes": _stripes, "dots": _dots, "checks": _checks,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the shop's goods are made of: the words for what a cover shows and for what a title says."""
+"""What the items of the synthetic dataset are made of: the words for what an image shows and what a title says."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from msr_adapter.arrays import Codes
 MOTIFS = ("star", "moon", "heart", "tree", "house", "boat", "fish", "flower", "cup", "kite")
 COLOURS = ("red", "yellow", "green", "blue", "pink", "brown")
 PATTERNS = ("paper", "stripes", "dots", "checks")
-"""Backgrounds: part of every picture and of nobody's taste."""
+"""Backgrounds: in every image, and of no weight in any preference."""
 GENRES = ("mystery", "comedy", "drama", "romance", "western", "fantasy", "thriller", "musical")
 ADJECTIVES = ("Silent", "Golden", "Broken", "Distant", "Little", "Hidden", "Winter", "Last")
 PLACES = ("Harbour", "Garden", "River", "Station", "Island", "Castle", "Valley", "Bridge")
-"""With the adjectives, the part of a title that nobody's taste depends on."""
+"""With the adjectives, the part of a title that no preference depends on."""
 
 
 @dataclass(frozen=True)
-class Goods:
-    """Items by code: three facets seen on the cover alone, one read in the title alone. Arrays of one length."""
+class ItemFacets:
+    """Items by code: three facets are seen in the image alone, one is read in the title alone. Arrays (items,)."""
 
     motif: Codes
     colour: Codes
@@ -27,16 +27,16 @@ class Goods:
     titles: tuple[str, ...]
 
     def describe(self, index: int) -> str:
-        """Return what the cover of item ``index`` shows, e.g. ``A red boat on dots.``"""
+        """Return what the image of item ``index`` shows, e.g. ``A red boat on dots.``"""
         colour, motif = COLOURS[self.colour[index]], MOTIFS[self.motif[index]]
         return f"A {colour} {motif} on {PATTERNS[self.pattern[index]]}."
 
 
-def sample_goods(count: int, rng: np.random.Generator) -> Goods:
+def sample_item_facets(count: int, rng: np.random.Generator) -> ItemFacets:
     """Draw ``count`` items: facets uniform and independent, titles all different."""
     motif, colour, pattern = (rng.integers(len(words), size=count) for words in (MOTIFS, COLOURS, PATTERNS))
     genre, titles = _sample_titles(count, rng)
-    return Goods(motif, colour, pattern, genre, titles)
+    return ItemFacets(motif, colour, pattern, genre, titles)
 
 
 def _sample_titles(count: int, rng: np.random.Generator) -> tuple[Codes, tuple[str, ...]]:

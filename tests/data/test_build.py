@@ -168,7 +168,7 @@ def test_a_shop_has_covers_and_true_tastes(tmp_path: Path) -> None:
     truth = built.rows("truth")
     assert {(row["user_id"], row["item_id"]) for row in truth} == pairs
     assert len(truth) == len(pairs)
-    expected = shop.taste([row["user_id"] for row in truth], [row["item_id"] for row in truth])
+    expected = shop.true_preference([row["user_id"] for row in truth], [row["item_id"] for row in truth])
     assert [row["score"] for row in truth] == expected.tolist()
 
 

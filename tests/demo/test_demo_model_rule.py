@@ -10,7 +10,7 @@ from msr_adapter.demo.build import demo_prompts
 from msr_adapter.demo.lessons import COURSES, NO_COVER, describe, see, toss, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.prompts import HistoryItem
-from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, sample_goods
+from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, sample_item_facets
 
 BOAT = HistoryItem("Silent Harbour, a drama", "A red boat on dots.")
 KITE = HistoryItem("Last Bridge, a western", "A blue kite on paper.")
@@ -43,7 +43,7 @@ def test_what_is_not_known_is_not_named(item: HistoryItem, summary: str) -> None
 
 
 histories = st.integers(0, 2**32).flatmap(
-    lambda seed: st.integers(1, 12).map(lambda n: choices_of(sample_goods(n, np.random.default_rng(seed))))
+    lambda seed: st.integers(1, 12).map(lambda n: choices_of(sample_item_facets(n, np.random.default_rng(seed))))
 )
 
 

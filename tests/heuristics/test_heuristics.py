@@ -1,4 +1,4 @@
-"""The shortcuts: worked by hand, against a brute force, against scikit-learn."""
+"""The heuristics: worked by hand, against a brute force, against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from msr_adapter.heuristics import has_clock, popularity, recency, title_overlap, title_vectors
-from msr_adapter.heuristics import popularity as popularity_module
-from msr_adapter.heuristics import title_overlap as title_overlap_module
+from msr_adapter.heuristics import TrainingLog, has_timestamps, popularity, recency, title_overlap, title_vectors
 
 DAY = 86_400_000
 YEAR_2024 = 1_704_067_200_000
@@ -22,29 +20,29 @@ def test_popularity_is_the_count_of_the_item() -> None:
     assert popularity(rows(2, 0, 2, 1), rows(5, 0, 3)).tolist() == [3.0, 5.0, 3.0, 0.0]
 
 
-def test_positions_and_row_numbers_are_no_clock() -> None:
-    assert has_clock(rows(YEAR_2024))
-    assert not has_clock(rows(0, 1, 2, 359_707))
-    assert not has_clock(rows())
+def test_positions_and_row_numbers_are_no_timestamps() -> None:
+    assert has_timestamps(rows(YEAR_2024))
+    assert not has_timestamps(rows(0, 1, 2, 359_707))
+    assert not has_timestamps(rows())
 
 
 def test_recency_by_hand() -> None:
-    log = {"log_items": rows(0, 0, 1, 2), "log_times": rows(10, 40, 30, 50), "n_items": 4}
-    scores = recency(rows(0, 1, 2, 3, 0), rows(45, 45, 45, 45, 1_000_000), **log)
+    log = TrainingLog(rows(0, 0, 1, 2), rows(10, 40, 30, 50), 4)
+    scores = recency(rows(0, 1, 2, 3, 0), rows(45, 45, 45, 45, 1_000_000), log)
     assert scores[[0, 1, 4]].tolist() == [-5.0, -15.0, -999_960.0]
     # Item 2 is seen at 50, later than 45; item 3 never: both are below an item that was seen very long ago.
     assert scores[2] == scores[3] < scores[4]
 
 
 def test_recency_does_not_count_the_moment_itself() -> None:
-    scores = recency(rows(0, 0), rows(40, 41), rows(0, 0), rows(10, 40), 1)
+    scores = recency(rows(0, 0), rows(40, 41), TrainingLog(rows(0, 0), rows(10, 40), 1))
     assert scores.tolist() == [-30.0, -1.0]
 
 
 def test_recency_before_the_log_began_and_without_a_log() -> None:
-    assert len(set(recency(rows(0, 1), rows(5, 10), rows(0, 1), rows(10, 20), 2))) == 1
-    assert recency(rows(0, 1), rows(5, 5), rows(), rows(), 2).tolist() == [0.0, 0.0]
-    assert recency(rows(), rows(), rows(0), rows(1), 2).tolist() == []
+    assert len(set(recency(rows(0, 1), rows(5, 10), TrainingLog(rows(0, 1), rows(10, 20), 2)))) == 1
+    assert recency(rows(0, 1), rows(5, 5), TrainingLog(rows(), rows(), 2)).tolist() == [0.0, 0.0]
+    assert recency(rows(), rows(), TrainingLog(rows(0), rows(1), 2)).tolist() == []
 
 
 @given(
@@ -57,9 +55,7 @@ def test_recency_is_what_a_search_row_by_row_finds(
 ) -> None:
     items, times = np.array(asked).T
     known = np.arange(len(log)) % 3 > 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(popularity_module, "_CHUNK", chunk)
-        scores = recency(items, times, *np.array(log).T, 5, known)
+    scores = recency(items, times, TrainingLog(*np.array(log).T, 5, known), chunk)
     unseen = []
     for score, (item, time) in zip(scores, asked, strict=True):
         earlier = [seen for row, (other, seen) in enumerate(log) if other == item and seen < time and row % 3]
@@ -71,7 +67,7 @@ def test_recency_is_what_a_search_row_by_row_finds(
 
 def test_recency_survives_times_that_do_not_fit_beside_the_items() -> None:
     far, items = 2**61, 2**20
-    scores = recency(rows(7, 8), rows(far, far), rows(7, 8), rows(far // 2, 0), items)
+    scores = recency(rows(7, 8), rows(far, far), TrainingLog(rows(7, 8), rows(far // 2, 0), items))
     assert scores == pytest.approx([-far / 2, -far], rel=1e-6)
 
 
@@ -126,9 +122,8 @@ def test_overlap_is_the_cosine_whatever_the_chunks(data: st.DataObject) -> None:
     lists = [data.draw(st.lists(item, min_size=1, max_size=4)) for _ in histories]
     flat = [rows(*(one for group in groups for one in group)) for groups in (lists, histories)]
     bounds = [rows(0, *np.cumsum([len(group) for group in groups])) for groups in (lists, histories)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(title_overlap_module, "_CHUNK_WORDS", data.draw(st.integers(1, 12)))
-        ours = title_overlap(title_vectors(titles), flat[0], bounds[0], flat[1], bounds[1])
+    chunk = data.draw(st.integers(1, 12))
+    ours = title_overlap(title_vectors(titles), flat[0], bounds[0], flat[1], bounds[1], chunk)
     brute = [cosine(titles, past, one) for past, group in zip(histories, lists, strict=True) for one in group]
     assert ours == pytest.approx(brute, abs=1e-12)
 

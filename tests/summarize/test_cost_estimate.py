@@ -1,6 +1,5 @@
 """What is said before a summariser asks anything, and of how alike its answers are."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from msr_adapter.progress import Meter, Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.summarize import plan_items
 from msr_adapter.summarize.cost_estimate import Counter, Outlook, look_ahead, spaced
-from msr_adapter.summarize.diversity import SAMPLED, near_identical
 from tests.summarize.test_users import TITLES, letters, write
 from tests.summarize.test_users import config as users_config
 from tests.summarize.test_users import run as run_users
@@ -21,45 +19,6 @@ from tests.support.recording import Recording
 from tests.support.summaries import write_shop
 
 SCRIPTED = ModelConfig(path="nobody", backend="scripted")
-
-
-@pytest.mark.parametrize(("texts", "share"), [
-    ([], 0.0),
-    (["likes dragons"], 0.0),
-    (["likes dragons", "likes dragons"], 1.0),
-    (["likes red dragons", "LIKES  red dragons!", "prefers calm seas at night"], 2 / 3),
-    (["", "", "likes dragons"], 0.0),
-    (["a b c d e f g h i j", "a b c d e f g h i z"], 1.0),  # 8 of 10 pairs are common
-    (["a b c d e f g h i", "a b c d e f g h z"], 0.0),  # 7 of 9
-    (["喜欢龙和大海和红色的封面故事", "喜欢龙和大海和红色的封面故人", "不同的东西"], 2 / 3),
-    (["yes", "yes", "no"], 2 / 3),
-])  # fmt: skip
-def test_near_identical_by_hand(texts: list[str], share: float) -> None:
-    assert near_identical(texts) == pytest.approx(share)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.sampled_from("abc"), max_size=6).map(" ".join), max_size=8))
-def test_near_identical_is_what_comparing_every_pair_gives(texts: list[str]) -> None:
-    def pairs(text: str) -> set[object]:
-        words = text.split()
-        return set(pairwise(words)) if len(words) > 1 else {text}
-
-    given_ = [text for text in texts if text]
-    alike = [
-        any(
-            len(pairs(one) & pairs(other)) / len(pairs(one) | pairs(other)) >= 0.8
-            for at, other in enumerate(given_)
-            if at != place
-        )
-        for place, one in enumerate(given_)
-    ]
-    assert near_identical(texts) == pytest.approx(sum(alike) / len(alike) if len(alike) > 1 else 0.0)
-
-
-def test_a_collapse_among_many_is_seen_in_a_sample() -> None:
-    assert near_identical([f"The user likes things and stuff of all kinds, {n}" for n in range(3 * SAMPLED)]) == 1.0
-    assert near_identical([" ".join(str(n * k) for k in (7, 11, 13)) for n in range(2 * SAMPLED)]) < 0.1
 
 
 def test_places_are_spaced_evenly() -> None:

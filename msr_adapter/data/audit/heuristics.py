@@ -8,7 +8,7 @@ from msr_adapter.arrays import Floats
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence, TestLists
 from msr_adapter.data.audit.thresholds import note, severity
-from msr_adapter.heuristics import has_clock, popularity, recency, title_overlap, title_vectors
+from msr_adapter.heuristics import TrainingLog, has_timestamps, popularity, recency, title_overlap, title_vectors
 from msr_adapter.metrics import evaluate_groups
 
 _SAID = {
@@ -46,9 +46,9 @@ def _scores(e: Evidence, lists: TestLists) -> dict[str, Floats]:
     scores: dict[str, Floats] = {}
     if e.training.any():
         scores["popularity"] = popularity(lists.items, e.popularity)
-    if e.training.any() and has_clock(e.log.time):
-        known = (e.log.item, e.log.time, len(e.log.items), e.training)
-        scores["recency"] = recency(lists.items, lists.times, *known)
+    if e.training.any() and has_timestamps(e.log.time):
+        known = TrainingLog(e.log.item, e.log.time, len(e.log.items), e.training)
+        scores["recency"] = recency(lists.items, lists.times, known)
     if any(e.catalogue.titles):
         scores["title_overlap"] = _overlap(e, lists)
     return scores

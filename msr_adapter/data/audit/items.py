@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Mask, Rows
-from msr_adapter.data.audit.near_duplicates import near_pairs
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.heuristics import title_vectors
+from msr_adapter.heuristics.near_duplicates import near_pairs
 from msr_adapter.heuristics.title_overlap import split_words
 
 NEAR_ITEMS = 100_000

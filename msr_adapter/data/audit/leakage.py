@@ -8,7 +8,7 @@ from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.heuristics import has_clock
+from msr_adapter.heuristics import has_timestamps
 
 _SAMPLED = 2_000_000
 
@@ -28,7 +28,7 @@ def check_leakage(e: Evidence, audit: Audit) -> dict[str, Any]:
     looked at, drawn by seed. O(rows log rows) of those.
     """
     targets = e.log.time[e.test_targets]
-    if not len(targets) or not has_clock(e.log.time):
+    if not len(targets) or not has_timestamps(e.log.time):
         return {}
     known = _training_times(e)
     if not len(known):

@@ -10,7 +10,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.sample import Evidence
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.log import degree
-from msr_adapter.heuristics import has_clock
+from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS
 
 DAY_MS = 86_400_000
@@ -56,7 +56,7 @@ def check_history(e: Evidence, audit: Audit) -> dict[str, Any]:
 
 def check_clock(e: Evidence, audit: Audit) -> dict[str, Any]:
     """Find times that are no clock, dates without a time of day, and targets tied with the item before. O(rows)."""
-    clock = has_clock(e.log.time)
+    clock = has_timestamps(e.log.time)
     note(audit, "no-clock", not clock,
          "The log has no clock, only an order within each user: leakage in time and the recency shortcut are not "
          "measured. Give a timestamp column to have them.")  # fmt: skip

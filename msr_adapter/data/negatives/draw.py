@@ -11,8 +11,8 @@ from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.sampler import Slots, fill
 from msr_adapter.data.negatives.spec import Draw, ListKeys, ListSpec, Tally, rows_of_lists, shortages
-from msr_adapter.data.seeded_random import Bits, below, hash_ids, mix, stream
 from msr_adapter.errors import raise_if_any
+from msr_adapter.seeded_random import Bits, below, hash_ids, mix, stream
 
 CHUNK = 2**18
 """Candidate rows per chunk: sets the memory, never the sample."""

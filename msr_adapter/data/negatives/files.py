@@ -22,9 +22,9 @@ from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.spec import ListKeys
-from msr_adapter.data.seeded_random import below, stream
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.files import atomic_path
+from msr_adapter.seeded_random import below, stream
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
 """Columns of a file of lists: the row or line of the file, ids as text, 1 = positive, null = neither 0 nor 1."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from msr_adapter.arrays import Floats, Mask, Rows, contains, ranges
 from msr_adapter.data.negatives.pools import Pool, SeenItems
-from msr_adapter.data.seeded_random import Bits, below, stream
+from msr_adapter.seeded_random import Bits, below, stream
 
 _ROUNDS = 24
 """Rounds of reject-and-retry before the few slots left are finished exactly."""

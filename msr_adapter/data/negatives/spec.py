@@ -13,8 +13,8 @@ from msr_adapter.data.log import Log, degree
 from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.pools import Knowledge, PoolOf, make_pools, read_hard_lists
 from msr_adapter.data.negatives.sampler import Slots
-from msr_adapter.data.seeded_random import Bits, hash_ids, keyed, mix
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
+from msr_adapter.seeded_random import Bits, hash_ids, keyed, mix
 
 
 @dataclass(frozen=True)

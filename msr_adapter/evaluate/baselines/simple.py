@@ -33,13 +33,13 @@ def recency_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats | Non
     None when the log has no times that two users share: then an item's last time says nothing.
     """
     log = read_training_log(data_dir)
-    if not heuristics.has_clock(log.time):
+    if not heuristics.has_timestamps(log.time):
         return None
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
     times = np.repeat(test["timestamp"].to_numpy(), np.diff(held_out.offsets))
     codes = read_queries(held_out, data_dir).candidates
-    return heuristics.recency(codes, times, log.item, log.time, log.items)
+    return heuristics.recency(codes, times, heuristics.TrainingLog(log.item, log.time, log.items))
 
 
 def title_overlap_scores(held_out: HeldOut, data_dir: Path, seed: int) -> Floats:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Rows
-from msr_adapter.heuristics import has_clock
+from msr_adapter.heuristics import has_timestamps
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def extended(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[His
     strange, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
     touched = mine["user_id"].unique(maintain_order=True)
     old, clocked = _times(known, data_dir, touched)
-    clocked = clocked and has_clock(later["timestamp"].to_numpy())
+    clocked = clocked and has_timestamps(later["timestamp"].to_numpy())
     new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
     both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
     latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
@@ -119,7 +119,7 @@ def _times(known: Histories, data_dir: Path, users: pl.Series) -> tuple[pl.DataF
     parts = [pl.DataFrame(schema={"user_id": pl.String, "code": pl.Int32, "timestamp": pl.Int64, "is_new": pl.Boolean})]
     clocked = False
     for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
-        clocked = clocked or has_clock(chunk["timestamp"].to_numpy())
+        clocked = clocked or has_timestamps(chunk["timestamp"].to_numpy())
         mine = chunk.filter(pc.is_in(chunk["user_id"], value_set=wanted))
         code = pc.index_in(mine["item_id"], value_set=known.items)
         table = pa.table({"user_id": mine["user_id"], "code": code, "timestamp": mine["timestamp"]})

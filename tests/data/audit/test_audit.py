@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit import sample as sampling
@@ -14,10 +12,8 @@ from msr_adapter.data.audit.items import check_images, check_titles
 from msr_adapter.data.audit.labels import check_labels, check_position
 from msr_adapter.data.audit.leakage import check_cold, check_leakage
 from msr_adapter.data.audit.log_statistics import DAY_MS, check_clock, check_history, check_log, quantiles
-from msr_adapter.data.audit.near_duplicates import jaccard, near_pairs
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.thresholds import RULES, severity
-from msr_adapter.heuristics import title_vectors
 from tests.support.audited import NEW_YEAR, TEST, TRAIN, User, evidence, text, topics
 
 
@@ -309,25 +305,3 @@ def test_targets_that_always_stand_first() -> None:
     assert "first of its list for 100% of the test users (by chance 25%)" in text(check_position, evidence(first))
     assert topics(check_position, evidence(anywhere)) == {}
     assert check_position(evidence(anywhere), Audit())["mean_place"] == pytest.approx(0.5)
-
-
-WORDS = st.lists(st.sampled_from("abcdef"), max_size=6).map(" ".join)
-
-
-@given(st.lists(WORDS, max_size=12))
-def test_near_pairs_are_near_and_equal_titles_are_all_found(titles: list[str]) -> None:
-    pairs = near_pairs(title_vectors(titles)).tolist()
-    sets = [frozenset(title.split()) for title in titles]
-    assert all(low < high and len(sets[low] & sets[high]) >= 0.8 * len(sets[low] | sets[high]) for low, high in pairs)
-    twins = {n for n, one in enumerate(sets) if one and sets.count(one) > 1}
-    assert twins <= {item for pair in pairs for item in pair}
-
-
-@given(st.lists(WORDS, min_size=2, max_size=6))
-def test_jaccard_is_shared_words_over_all_words(titles: list[str]) -> None:
-    sets = [set(title.split()) for title in titles]
-    if not any(sets):
-        return
-    pairs = np.array([(0, other) for other in range(1, len(titles))])
-    expected = [len(sets[0] & one) / max(len(sets[0] | one), 1) for one in sets[1:]]
-    assert jaccard(title_vectors(titles), pairs) == pytest.approx(expected)

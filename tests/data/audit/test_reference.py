@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msr_adapter.data.audit import sample
 from msr_adapter.data.audit.items import NEAR_ITEMS
-from msr_adapter.data.audit.near_duplicates import JACCARD
 from msr_adapter.data.audit.thresholds import RULES, FindingRule
+from msr_adapter.heuristics.near_duplicates import JACCARD
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "audit.md"

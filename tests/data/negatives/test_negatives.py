@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msr_adapter.config.schema import MixtureConfig, NegativesConfig, TrainNegativesConfig
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives import spec
-from msr_adapter.data.seeded_random import hash_ids
 from msr_adapter.errors import UserError
+from msr_adapter.seeded_random import hash_ids
 from tests.support.data_builders import Row, logs, random_rows
 from tests.support.negatives_builders import Drawn, Groups, draw, skewed_rows
 

@@ -1,23 +1,23 @@
-"""Users' true tastes and their noisy choices."""
+"""Users' true preferences and their noisy choices."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from msr_adapter.arrays import Codes, Floats
-from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, Goods
+from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, ItemFacets
 
 _MOTIF_WEIGHTS = (6.5, 5.5)
 _COLOUR_WEIGHTS = (2.0, 1.5)
 _GENRE_WEIGHTS = (5.5, 4.5)
 _APPEAL = 0.8
-"""Standard deviation of what everybody sees in an item: makes popularity a weak, real predictor."""
+"""Standard deviation of an item's appeal to all users: it makes popularity a weak but real predictor."""
 
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class Tastes:
+class UserPreferences:
     """What each user likes: (users, words) weights per facet, and an appeal per item."""
 
     motif: Floats
@@ -25,15 +25,15 @@ class Tastes:
     genre: Floats
     appeal: Floats
 
-    def affinity(self, users: Codes, goods: Goods, items: Codes) -> Floats:
+    def affinity(self, users: Codes, facets: ItemFacets, items: Codes) -> Floats:
         """Return the true affinity of users to items; the two code arrays broadcast against each other."""
-        picture = self.motif[users, goods.motif[items]] + self.colour[users, goods.colour[items]]
-        return np.asarray(picture + self.genre[users, goods.genre[items]] + self.appeal[items], dtype=np.float64)
+        seen = self.motif[users, facets.motif[items]] + self.colour[users, facets.colour[items]]
+        return np.asarray(seen + self.genre[users, facets.genre[items]] + self.appeal[items], dtype=np.float64)
 
 
-def sample_tastes(users: int, items: int, rng: np.random.Generator) -> Tastes:
+def sample_preferences(users: int, items: int, rng: np.random.Generator) -> UserPreferences:
     """Give each user two favourite motifs, colours and genres, the first liked better than the second."""
-    return Tastes(
+    return UserPreferences(
         motif=_favourites(users, len(MOTIFS), _MOTIF_WEIGHTS, rng),
         colour=_favourites(users, len(COLOURS), _COLOUR_WEIGHTS, rng),
         genre=_favourites(users, len(GENRES), _GENRE_WEIGHTS, rng),
@@ -48,17 +48,19 @@ def _favourites(users: int, words: int, weights: tuple[float, ...], rng: np.rand
     return padded[ranks]
 
 
-def choose(tastes: Tastes, goods: Goods, lengths: Codes, noise: float, rng: np.random.Generator) -> list[Codes]:
+def choose(
+    preferences: UserPreferences, facets: ItemFacets, lengths: Codes, noise: float, rng: np.random.Generator
+) -> list[Codes]:
     """Return each user's choices in order, ``lengths[u]`` different items each.
 
-    One choice after another by softmax(affinity / noise) over what is not yet taken, drawn for all at once by the
+    One choice after another by softmax(affinity / noise) over what is not chosen yet, drawn for all at once by the
     Gumbel top-k trick (Kool et al., 2019): sort affinity + noise x Gumbel. O(users x items log items).
     """
-    items = np.arange(len(goods.titles))
+    items = np.arange(len(facets.titles))
     choices: list[Codes] = []
     for start in range(0, len(lengths), _BLOCK):
         users = np.arange(start, min(start + _BLOCK, len(lengths)))
-        affinity = tastes.affinity(users[:, None], goods, items[None, :])
+        affinity = preferences.affinity(users[:, None], facets, items[None, :])
         order = np.argsort(-(affinity + noise * rng.gumbel(size=affinity.shape)), axis=1, kind="stable")
         choices.extend(row[: lengths[user]] for user, row in zip(users, order, strict=True))
     return choices
