@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from msr_adapter.doctor.finding import Finding, State
+from msr_adapter.doctor.diagnosis import Finding, State
 from msr_adapter.llamafactory.launcher import UNSET
 
 _SECTION = "Environment"

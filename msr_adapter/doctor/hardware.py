@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.doctor.finding import Finding, State
+from msr_adapter.doctor.diagnosis import Finding, State
 from msr_adapter.system import cpu_count, memory_bytes
 
 _DEVICES, _HOST = "Devices", "Processor, memory, disk"

@@ -1,4 +1,4 @@
-"""Runs `child.py`: what a library says of itself, or how its import ends; never an exception."""
+"""Runs `probe_script.py`: what a library says of itself, or how its import ends; never an exception."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from msr_adapter.doctor import child
+from msr_adapter.doctor import probe_script
 from msr_adapter.llamafactory.launcher import UNSET
 from msr_adapter.system import cpu_count
 
@@ -18,8 +18,8 @@ _LAST_CHARACTERS = 200
 
 
 def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
-    """Return what `child.py` found of library ``name``; ``{"error": ...}`` if it cannot be imported or dies."""
-    command = [sys.executable, "-P", child.__file__, name]
+    """Return what `probe_script.py` found of library ``name``; ``{"error": ...}`` if it cannot be imported or dies."""
+    command = [sys.executable, "-P", probe_script.__file__, name]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
@@ -27,9 +27,9 @@ def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"the import did not end within {timeout:.0f} s"}
-    answers = [line for line in done.stdout.splitlines() if line.startswith(child.MARK)]
+    answers = [line for line in done.stdout.splitlines() if line.startswith(probe_script.MARK)]
     if answers:
-        found: dict[str, Any] = json.loads(answers[-1].removeprefix(child.MARK))
+        found: dict[str, Any] = json.loads(answers[-1].removeprefix(probe_script.MARK))
         return found
     return {"error": _died(done.returncode, done.stderr)}
 

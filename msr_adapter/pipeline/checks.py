@@ -9,7 +9,7 @@ from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
-from msr_adapter.doctor.optional_libraries import BASELINES, RAY, RECTOOLS, is_there
+from msr_adapter.doctor.libraries import BASELINES, RAY, RECTOOLS, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model
 from msr_adapter.ownership import folder_problems

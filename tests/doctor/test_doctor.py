@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from msr_adapter import doctor as doctor_package
 from msr_adapter.cli import app
-from msr_adapter.doctor import diagnostics, hardware, packages
-from msr_adapter.doctor.diagnostics import diagnose
+from msr_adapter.doctor import diagnose, hardware, libraries
 from msr_adapter.doctor.environment import variables
-from msr_adapter.doctor.optional_libraries import LIBRARIES, optional
+from msr_adapter.doctor.libraries import LIBRARIES, optional
 from msr_adapter.doctor.probes import probe, probe_all
 from msr_adapter.llamafactory.launcher import UNSET
 from msr_adapter.llamafactory.versions import INSTALL, PINNED
@@ -29,8 +29,8 @@ TORCH = {"version": "2.11.0", "cuda": "13.0", "hip": None, "threads": 2, "mps": 
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """Replace the imports by what the test says of them: all is well at first, and no optional library is there."""
     probed: dict[str, dict[str, Any]] = {"torch": dict(TORCH), "llamafactory": {"version": PINNED["llamafactory"]}}
-    monkeypatch.setattr(diagnostics, "probe_all", lambda names: {name: probed[name] for name in names})
-    monkeypatch.setattr(diagnostics, "present", lambda: [name for name in probed if name not in PROBED_ALWAYS])
+    monkeypatch.setattr(doctor_package, "probe_all", lambda names: {name: probed[name] for name in names})
+    monkeypatch.setattr(doctor_package, "present", lambda: [name for name in probed if name not in PROBED_ALWAYS])
     return probed
 
 
@@ -81,7 +81,7 @@ def test_a_mismatched_torchaudio_is_a_finding_with_the_command_that_mends_it(
     torch = probe("torch")  # the real one
     assert torch["version"].startswith(PINNED["torch"])
     assert torch["torchaudio"] == {"error": "OSError: Could not load _torchaudio.abi3.so"}
-    found = {one.name: one for one in packages.packages({"torch": torch, "llamafactory": {"error": "the same"}})}
+    found = {one.name: one for one in libraries.needed({"torch": torch, "llamafactory": {"error": "the same"}})}
     assert [name for name, one in found.items() if one.state == "error"] == ["torchaudio", "llamafactory"]
     assert found["torchaudio"].mend == INSTALL
     assert "torch==2.11.0" in INSTALL
@@ -103,9 +103,9 @@ def test_another_version_is_held_against_the_pin(
     machine: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions = {"llamafactory": "0.9.4", "torch": "2.10.0+cu128", "transformers": "5.9.0", "peft": None}
-    installed = packages._installed
-    monkeypatch.setattr(packages, "_installed", lambda name: versions.get(name, installed(name)))
-    found = {one.name: one for one in packages.packages(machine)}
+    installed = libraries.installed_version
+    monkeypatch.setattr(libraries, "installed_version", lambda name: versions.get(name, installed(name)))
+    found = {one.name: one for one in libraries.needed(machine)}
     assert (found["llamafactory"].state, found["llamafactory"].found) == ("error", "0.9.4")
     assert (found["torch"].state, found["torch"].found) == ("warning", "2.10.0+cu128 for CUDA 13.0")
     assert found["transformers"].state == "warning"

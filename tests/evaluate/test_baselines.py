@@ -10,7 +10,7 @@ import pytest
 
 from msr_adapter import schema
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.doctor.optional_libraries import RECTOOLS
+from msr_adapter.doctor.libraries import RECTOOLS
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.baselines import SIMPLE
 from msr_adapter.evaluate.candidates import read_held_out

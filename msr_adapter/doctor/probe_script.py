@@ -1,7 +1,7 @@
 """Imports one library in a process of its own and says as JSON what it is, or why it cannot be imported.
 
-Called by path: ``python -P child.py torch``. Nothing of ours is imported: whatever breaks here breaks alone. The last
-line of standard output begins with `MARK`.
+Called by path: ``python -P probe_script.py torch``. Nothing of ours is imported: whatever breaks here breaks alone.
+The last line of standard output begins with `MARK`.
 """
 
 import importlib

@@ -1,0 +1,160 @@
+"""Python and libraries: installed versions against those asked for, and what is disabled without an optional one."""
+
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from msr_adapter.doctor.diagnosis import Finding
+from msr_adapter.llamafactory.versions import INSTALL, PINNED
+
+# RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
+RECTOOLS = "pip install --no-deps RecTools==0.19.0"
+BASELINES = "pip install 'msr-adapter[baselines]'"
+RAY = "pip install 'msr-adapter[ray]'"
+
+_NEEDED, _OPTIONAL = "Python and libraries", "Optional libraries"
+_PYTHONS = ((3, 11), (3, 13))
+_COMPANIONS = ("torchvision", "torchaudio")
+_REQUIRED = ("transformers", "peft", "datasets", "accelerate", "trl")
+_ASKING = ("llamafactory", "msr-adapter")
+
+
+class Library(NamedTuple):
+    """An optional library."""
+
+    name: str
+    module: str
+    without: str
+    """What is disabled without it."""
+    mend: str
+    on_cuda: bool = False
+    """Of no use without an NVIDIA GPU."""
+
+
+LIBRARIES = (
+    Library("flash-attn", "flash_attn", "attention runs through torch's own kernels: long prompts train slower",
+            "pip install flash-attn --no-build-isolation", on_cuda=True),
+    Library("bitsandbytes", "bitsandbytes", "no QLoRA (weights in 4 or 8 bit)", "pip install bitsandbytes",
+            on_cuda=True),
+    Library("liger-kernel", "liger_kernel", "no enable_liger_kernel: more memory for the loss",
+            "pip install liger-kernel", on_cuda=True),
+    Library("deepspeed", "deepspeed", "no ZeRO: weights and optimizer states are not spread over GPUs by it",
+            "pip install deepspeed", on_cuda=True),
+    Library("ray", "ray", "no clusters through Ray", RAY),
+    Library("vllm", "vllm", "no vLLM here; a vLLM server elsewhere can still write the summaries (backend: server)",
+            "install it in an environment of its own: it asks for another torch", on_cuda=True),
+    Library("implicit", "implicit", "no item-knn, mf and sasrec baselines", BASELINES),
+    Library("pytorch-lightning", "pytorch_lightning", "no sasrec baseline", BASELINES),
+    Library("RecTools", "rectools", "no sasrec baseline", RECTOOLS),
+    Library("tensorboard", "tensorboard", "no report_to: tensorboard", "pip install tensorboard"),
+    Library("wandb", "wandb", "no report_to: wandb", "pip install wandb"),
+    Library("mlflow", "mlflow", "no report_to: mlflow", "pip install mlflow"),
+)  # fmt: skip
+
+
+def needed(probed: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    """Return a finding for Python, the torch trio, LLaMA-Factory and what it needs; ``probed`` has their imports."""
+    torch = probed["torch"]
+    trio = {"torch": torch, **{name: torch.get(name, {"error": "torch comes first"}) for name in _COMPANIONS}}
+    return [
+        _python(),
+        *(_pinned(name, found) for name, found in trio.items()),
+        _pinned("llamafactory", probed["llamafactory"]),
+        *(_asked(name) for name in _REQUIRED),
+    ]
+
+
+def _python() -> Finding:
+    first, last = _PYTHONS
+    found = f"{sys.version.split()[0]} ({sys.executable})"
+    if first <= sys.version_info[:2] < last:
+        return Finding(_NEEDED, "Python", "ok", found)
+    return Finding(_NEEDED, "Python", "error", found, "msr needs Python 3.11 or 3.12", "python3.11 -m venv .venv")
+
+
+def _pinned(name: str, probed: Mapping[str, Any]) -> Finding:
+    installed = installed_version(name)
+    if installed is None:
+        return Finding(_NEEDED, name, "error", "not installed", "nothing can be trained or scored", INSTALL)
+    build = ""
+    if name == "torch" and "error" not in probed:
+        build = " for ROCm" if probed["hip"] else f" for CUDA {probed['cuda']}" if probed["cuda"] else " without CUDA"
+    if error := probed.get("error"):
+        means = f"it cannot be imported ({error}), so nothing can be trained or scored"
+        return Finding(_NEEDED, name, "error", installed, means, INSTALL)
+    if name == "llamafactory" and installed != PINNED[name]:
+        means = f"msr is built on {PINNED[name]}, whose Python API is internal"
+        return Finding(_NEEDED, name, "error", installed, means, INSTALL)
+    if installed.split("+")[0] != PINNED[name]:
+        means = f"it can be imported, but msr is tested with {PINNED[name]}"
+        return Finding(_NEEDED, name, "warning", installed + build, means, INSTALL)
+    return Finding(_NEEDED, name, "ok", installed + build)
+
+
+def _asked(name: str) -> Finding:
+    """Hold a library against the ranges of LLaMA-Factory and of msr."""
+    installed, asked = installed_version(name), _ranges(name)
+    mend = f'pip install "{name}{asked}"'
+    if installed is None:
+        return Finding(_NEEDED, name, "error", "not installed", "LLaMA-Factory needs it", mend)
+    if not asked.contains(installed, prereleases=True):
+        return Finding(_NEEDED, name, "warning", installed, f"asked for is {asked}", mend)
+    return Finding(_NEEDED, name, "ok", installed)
+
+
+def _ranges(name: str) -> SpecifierSet:
+    found = SpecifierSet()
+    for asking in _ASKING:
+        try:
+            required = [Requirement(line) for line in metadata.requires(asking) or ()]
+        except metadata.PackageNotFoundError:
+            continue
+        for one in required:
+            if one.name == name and one.marker is None:
+                found &= one.specifier
+    return found
+
+
+def present() -> list[str]:
+    """Return the modules of the optional libraries that are there; nothing is imported."""
+    return [library.module for library in LIBRARIES if is_there(library.module)]
+
+
+def is_there(module: str) -> bool:
+    """Tell whether a module is installed, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def optional(probed: Mapping[str, dict[str, Any]], *, cuda: bool) -> list[Finding]:
+    """Return a finding for each optional library; ``probed`` has the imports of those that are `present`."""
+    browser = Finding(_OPTIONAL, "Chromium", "ok", "not needed", "a report is one file that any browser opens")
+    return [*(_library(library, probed, cuda=cuda) for library in LIBRARIES), browser]
+
+
+def _library(library: Library, probed: Mapping[str, dict[str, Any]], *, cuda: bool) -> Finding:
+    if library.module not in probed:
+        useless = library.on_cuda and not cuda
+        without = f"{library.without} (of use with an NVIDIA GPU only)" if useless else library.without
+        return Finding(_OPTIONAL, library.name, "absent", "not installed", without, "" if useless else library.mend)
+    found = probed[library.module]
+    version = installed_version(library.name) or found.get("version", "")
+    if error := found.get("error"):
+        means = f"it is there but cannot be imported ({error}): {library.without}"
+        return Finding(_OPTIONAL, library.name, "warning", version, means, library.mend)
+    return Finding(_OPTIONAL, library.name, "ok", version)
+
+
+def installed_version(name: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
