@@ -33,7 +33,7 @@ import numpy as np
 import pytrec_eval
 from sklearn.metrics import roc_auc_score
 
-from msr_adapter.metrics import METRICS, bootstrap, calibrate, evaluate_groups, expose, pooled_auc
+from msr_adapter.metrics import RANKING, bootstrap, calibrate, evaluate_groups, expose, pooled_auc
 from msr_adapter.metrics.groups import make_groups
 
 SIZE = 21
@@ -189,7 +189,7 @@ def _parts(arrays: Arrays, evaluate: Callable[..., object]) -> dict[str, Callabl
     return {
         "one sort of the scores": lambda: np.sort(scores),
         "ours, one thread": lambda: evaluate(*arrays, threads=1),
-        "ours, without the pooled AUC": lambda: evaluate(*arrays, METRICS[1:]),
+        "ours, without the pooled AUC": lambda: evaluate(*arrays, RANKING[1:]),
         "our pooled AUC": lambda: pooled_auc(groups),
         "scikit-learn's pooled AUC": lambda: roc_auc_score(labels, scores),
         "our log loss, Brier, ECE": lambda: calibrate(probabilities, labels),

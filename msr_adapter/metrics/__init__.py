@@ -2,11 +2,30 @@
 
 A group is one user's candidate list with one positive or several. Scores and labels are flat arrays; group ``u`` is the
 slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
+
+`catalogue`: the table of all metrics, and `evaluate_groups`, which computes those that rank
+`groups`: what makes groups valid, and where a group's only positive stands
+`ranking`: formulas for one positive; `ties`: for several, over tie blocks
+`pooled_auc`: the AUC over all users' candidates, its resampler, and its parts by user
+`calibration`: of the probabilities; `exposure`: of what the first k places show
+`bootstrap`: intervals over users; `paired`: tests of differences
 """
 
 from msr_adapter.metrics.bootstrap import bootstrap, percentile_interval
 from msr_adapter.metrics.calibration import Calibration, calibrate
-from msr_adapter.metrics.catalogue import METRICS, GroupMetrics, Judgement, evaluate_groups
+from msr_adapter.metrics.catalogue import (
+    METRICS,
+    RANKING,
+    ExposureMetric,
+    GroupMetrics,
+    Judgement,
+    MetricName,
+    ProbabilityMetric,
+    RankingMetric,
+    evaluate_groups,
+    label,
+    metric_row,
+)
 from msr_adapter.metrics.exposure import Exposure, expose
 from msr_adapter.metrics.paired import (
     ALPHA,
@@ -18,23 +37,27 @@ from msr_adapter.metrics.paired import (
     standard_errors,
 )
 from msr_adapter.metrics.pooled_auc import pooled_auc, pooled_auc_per_user
-from msr_adapter.metrics.ranking import expected_hit_rate, expected_rank
 
 __all__ = [
     "ALPHA",
     "METRICS",
     "POWER",
+    "RANKING",
     "Calibration",
     "Exposure",
+    "ExposureMetric",
     "GroupMetrics",
     "Judgement",
+    "MetricName",
+    "ProbabilityMetric",
+    "RankingMetric",
     "bootstrap",
     "calibrate",
     "evaluate_groups",
-    "expected_hit_rate",
-    "expected_rank",
     "expose",
     "holm",
+    "label",
+    "metric_row",
     "paired_values",
     "percentile_interval",
     "pooled_auc",

@@ -25,7 +25,7 @@ def bootstrap(result: GroupMetrics, samples: int, seed: int, *, threads: int | N
     """
     users = result.groups.users
     values = np.stack([*result.per_user.values(), np.zeros(users)], axis=1)  # never without a column
-    resampler = PooledResampler(result.groups) if "auc" in result.pooled else None
+    resampler = PooledResampler(result.groups) if result.pooled else None
     workers = threads or available_threads()
     means, pooled = [], []
     for weights in resamples(users, samples, seed):
@@ -34,7 +34,7 @@ def bootstrap(result: GroupMetrics, samples: int, seed: int, *, threads: int | N
             pooled.append(_pooled(resampler, weights, workers))
     draws = dict(zip(result.per_user, np.concatenate(means).T, strict=False))
     if pooled:
-        draws["auc"] = np.concatenate(pooled)
+        draws |= dict.fromkeys(result.pooled, np.concatenate(pooled))  # one metric: the pooled AUC
     return {name: draws[name] for name in result.names}
 
 

@@ -58,6 +58,18 @@ class Groups:
         return np.asarray(self.positives[order[starts]])
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where one positive of each group stands."""
+
+    greater: Integers
+    """Candidates scored above it (users,)."""
+    equal: Integers
+    """Negatives tied with it (users,)."""
+    sizes: Integers
+    """Candidates of its group (users,)."""
+
+
 def make_groups(scores: npt.ArrayLike, labels: npt.ArrayLike, offsets: npt.ArrayLike) -> Groups:
     """Check and bundle scores (n,), labels (n,) of 0 and 1, and offsets (users + 1,); scores are not copied.
 
@@ -114,15 +126,15 @@ def chunks(offsets: Integers) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def count_above(groups: Groups) -> tuple[Integers, Integers]:
-    """Count the candidates scored above each group's only positive and the negatives tied with it: two (users,).
+def count_above(groups: Groups) -> Standing:
+    """Count the candidates scored above each group's only positive and the negatives tied with it.
 
     These two counts decide every metric of a group with one positive. O(n) time; beside them, memory is one chunk.
     """
     greater, equal = np.empty(groups.users, np.int64), np.empty(groups.users, np.int64)
     for first, last in chunks(groups.offsets):
         greater[first:last], equal[first:last] = _count_chunk(groups, first, last)
-    return greater, equal
+    return Standing(greater, equal, groups.sizes)
 
 
 def _count_chunk(groups: Groups, first: int, last: int) -> tuple[Integers, Integers]:

@@ -22,8 +22,7 @@ _EXACT_USERS = 12
 
 def paired_values(result: GroupMetrics) -> dict[str, Floats]:
     """Return metric -> values (users,) whose mean is the metric; of ``auc``, the AUC plus the user's influence."""
-    pooled = {"auc": pooled_auc_per_user(result.groups)} if "auc" in result.pooled else {}
-    values = {**result.per_user, **pooled}
+    values = result.per_user | {name: pooled_auc_per_user(result.groups) for name in result.pooled}
     return {name: values[name] for name in result.names}
 
 

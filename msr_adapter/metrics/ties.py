@@ -46,7 +46,7 @@ class TieBlocks:
         """Add up ``values`` (blocks,) over each group's blocks."""
         return np.asarray(np.add.reduceat(values, self.first), np.float64)
 
-    def taken(self, k: int) -> Integers:
+    def inside(self, k: int) -> Integers:
         """Return how many of each block's ranks are among the first k (blocks,)."""
         return np.clip(k - self.above, 0, self.size)
 
@@ -95,9 +95,9 @@ def auc(blocks: TieBlocks) -> Floats:
 
 def hit_rate(blocks: TieBlocks, k: int) -> Floats:
     """Return HR@k, the probability that a positive is among the first k."""
-    taken = blocks.taken(k)[blocks.first]
+    inside = blocks.inside(k)[blocks.first]
     size, relevant = blocks.size[blocks.first], blocks.relevant[blocks.first]
-    more, fewer = np.maximum(relevant, taken), np.minimum(relevant, taken)
+    more, fewer = np.maximum(relevant, inside), np.minimum(relevant, inside)
     missed = np.ones(len(size))
     for step in range(int(fewer.max())):  # C(t - r, m) / C(t, m), a product of min(r, m) factors
         left = size - step
@@ -106,7 +106,7 @@ def hit_rate(blocks: TieBlocks, k: int) -> Floats:
 
 
 def _found(blocks: TieBlocks, k: int) -> Floats:
-    return blocks.per_group(blocks.relevant * blocks.taken(k) / blocks.size)
+    return blocks.per_group(blocks.relevant * blocks.inside(k) / blocks.size)
 
 
 def recall(blocks: TieBlocks, k: int) -> Floats:
@@ -136,18 +136,18 @@ def average_precision(blocks: TieBlocks, k: int) -> Floats:
 
     Divided by the number of positives, as trec_eval does (`map_cut`), not by ``min(k, positives)``.
     """
-    taken = blocks.taken(k)
+    inside = blocks.inside(k)
     harmonic = _prefix(1 / np.arange(1.0, _depth(blocks, k) + 1))
-    added = _between(harmonic, blocks.above, taken)
+    added = _between(harmonic, blocks.above, inside)
     pairs = (blocks.relevant - 1) / np.maximum(blocks.size - 1, 1)
-    sums = (blocks.before + 1) * added + pairs * (taken - (blocks.above + 1) * added)
+    sums = (blocks.before + 1) * added + pairs * (inside - (blocks.above + 1) * added)
     return np.asarray(blocks.per_group(blocks.relevant / blocks.size * sums) / blocks.positives)
 
 
 def ndcg(blocks: TieBlocks, k: int) -> Floats:
     """Return NDCG@k: gain ``1 / log2(rank + 1)``, over that of the best order (Jarvelin and Kekalainen, 2002)."""
     discounts = _prefix(1 / np.log2(np.arange(1.0, _depth(blocks, k) + 1) + 1))
-    gains = blocks.relevant / blocks.size * _between(discounts, blocks.above, blocks.taken(k))
+    gains = blocks.relevant / blocks.size * _between(discounts, blocks.above, blocks.inside(k))
     return np.asarray(blocks.per_group(gains) / discounts[np.minimum(blocks.positives, k)])
 
 
@@ -159,6 +159,6 @@ def _prefix(values: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def _between(prefix: Floats, above: Integers, taken: Integers) -> Floats:
+def _between(prefix: Floats, above: Integers, inside: Integers) -> Floats:
     last = len(prefix) - 1
-    return np.asarray(prefix[np.minimum(above + taken, last)] - prefix[np.minimum(above, last)])
+    return np.asarray(prefix[np.minimum(above + inside, last)] - prefix[np.minimum(above, last)])

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from msr_adapter.metrics import METRICS, evaluate_groups, expected_rank, groups, pooled_auc
+from msr_adapter.metrics import RANKING, evaluate_groups, groups, pooled_auc
 from msr_adapter.metrics import pooled_auc as pooled_auc_module
-from msr_adapter.metrics.groups import make_groups
+from msr_adapter.metrics.groups import Standing, make_groups
+from msr_adapter.metrics.ranking import expected_rank
 
 # A group: the negatives' scores around one positive. Few distinct values, so that most groups have ties.
 _GROUP = st.tuples(st.lists(st.integers(-2, 2), min_size=1, max_size=5), st.integers(-2, 2), st.integers(0, 5))
@@ -96,7 +97,7 @@ def test_constant_scorer_knows_nothing(place: int) -> None:
 @given(st.lists(_GROUP, min_size=1, max_size=3), st.integers(1, 7))
 def test_equals_the_mean_over_every_tie_order(drawn: list[tuple[list[int], int, int]], k: int) -> None:
     scores, labels, offsets = _flatten(drawn)
-    result = evaluate_groups(scores, labels, offsets, METRICS, (k,))
+    result = evaluate_groups(scores, labels, offsets, RANKING, (k,))
     for user, (first, last) in enumerate(itertools.pairwise(offsets)):
         for name, gain in _gains(k, last - first).items():
             expected = _every_order(scores[first:last], labels[first:last], gain)
@@ -162,11 +163,11 @@ def test_a_group_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_float32_and_infinite_scores_are_ranked_as_they_are() -> None:
     scores = np.array([np.inf, 1.0, -np.inf, -np.inf], np.float32)
     result = evaluate_groups(scores, [0, 1, 0, 0], [0, 4], k=(1,))
-    assert result.means() == {"auc": 2 / 3, "gauc": 2 / 3} | dict.fromkeys([f"{name}@1" for name in METRICS[2:]], 0)
+    assert result.means() == {"auc": 2 / 3, "gauc": 2 / 3} | dict.fromkeys([f"{name}@1" for name in RANKING[2:]], 0)
 
 
 def test_expected_rank_is_the_middle_of_the_tie() -> None:
-    assert expected_rank(np.array([0, 2]), np.array([3, 0])).tolist() == [2.5, 3.0]
+    assert expected_rank(Standing(np.array([0, 2]), np.array([3, 0]), np.array([4, 4]))).tolist() == [2.5, 3.0]
 
 
 def test_only_the_metrics_asked_for_in_their_order() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.metrics import METRICS, bootstrap, evaluate_groups, groups
+from msr_adapter.metrics import RANKING, bootstrap, evaluate_groups, groups
 from msr_adapter.metrics.bootstrap import resamples
 from msr_adapter.metrics.groups import make_groups
 
@@ -189,7 +189,7 @@ def test_any_metric_at_any_depth_afterwards() -> None:
     for most in (1, 4):
         drawn = _random_groups(30, most)
         result = evaluate_groups(*drawn, ("gauc",))
-        for name in METRICS[2:]:
+        for name in RANKING[2:]:
             again = evaluate_groups(*drawn, (name,), (7,))
             assert result.at(name, 7).tolist() == again.per_user[f"{name}@7"].tolist()
 

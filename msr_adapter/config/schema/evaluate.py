@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from msr_adapter.config.schema.base import StrictModel, allowed
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import NegativesConfig
+from msr_adapter.metrics import RANKING, MetricName
 
 
 class ConfidenceConfig(StrictModel):
@@ -17,15 +18,6 @@ class ConfidenceConfig(StrictModel):
     """Coverage of the interval."""
     samples: int = Field(1000, ge=100)
     """Bootstrap samples."""
-
-
-RANKING = ("auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg")
-"""Metrics of where the targets stand in their lists."""
-
-MetricName = Literal[
-    "auc", "gauc", "hr", "recall", "precision", "mrr", "map", "ndcg",
-    "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",
-]  # fmt: skip
 
 
 SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
