@@ -51,7 +51,7 @@ def compare(
     with exit_codes(as_json):
         from msr_adapter.evaluate.comparison import chosen_metrics
         from msr_adapter.evaluate.comparison import compare as test
-        from msr_adapter.evaluate.tables import shown_metrics
+        from msr_adapter.evaluate.text_tables import shown_metrics
 
         chosen = _read(run)
         base = next(iter(chosen.values()))[0]

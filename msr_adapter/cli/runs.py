@@ -108,7 +108,7 @@ def _print_metrics(result: "RunResult", quiet: bool) -> None:
         return
     from rich.console import Console
 
-    from msr_adapter.evaluate.tables import console_table
+    from msr_adapter.evaluate.text_tables import console_table
 
     metrics = json.loads((result.run_dir / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     Console(highlight=False, width=None if sys.stdout.isatty() else _METRICS_WIDTH).print(console_table(metrics))

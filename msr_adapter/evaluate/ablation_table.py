@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.evaluate.comparison import PairedDifference, compare, require_comparable
-from msr_adapter.evaluate.judging import Judged, judge, label
+from msr_adapter.evaluate.judging import Judged, judge
 from msr_adapter.evaluate.results import FinishedRun, read_finished
-from msr_adapter.evaluate.tables import short, shown_metrics
-from msr_adapter.evaluate.text_tables import TextTable, difference_table
+from msr_adapter.evaluate.text_tables import TextTable, difference_table, shown_metrics, value_cell
+from msr_adapter.metrics import label
 
 _PAPER = ("auc", "hr@5", "mrr@5")
 """The metrics of the paper's table."""
@@ -53,15 +53,13 @@ class AblationTable:
     def tables(self) -> list[TextTable]:
         """Return the paper's table, one row per variant, and the paired differences."""
         level = self.base.metrics["protocol"]["confidence"]["level"]
-        cells = [[name, row.what, *(self._cell(name, metric) for metric in self.metrics)]
-                 for name, row in self.rows.items()]  # fmt: skip
+        cells = [
+            [name, row.what, *(value_cell(self.models[name].summary[metric]) for metric in self.metrics)]
+            for name, row in self.rows.items()
+        ]
         title = f"{self.base.metrics['pipeline']}: {self.base.metrics['users']:,} test users, {level:.0%} intervals"
         table = TextTable(title, ["variant", "what", *map(label, self.metrics)], cells)
         return [table, difference_table(self.differences, next(iter(self.rows)))] if self.differences else [table]
-
-    def _cell(self, name: str, metric: str) -> str:
-        value = self.models[name].summary[metric]
-        return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
 
 
 def ablation_table(rows: Mapping[str, AblationRow]) -> AblationTable:

@@ -42,7 +42,8 @@ from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.slice_groups import read_facts, table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
-from msr_adapter.evaluate.tables import candidate_scores_table, console_table, per_user_table
+from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
+from msr_adapter.evaluate.text_tables import console_table
 from msr_adapter.files import write_json
 from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter

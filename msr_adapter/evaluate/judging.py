@@ -15,6 +15,7 @@ from msr_adapter.metrics import (
     GroupMetrics,
     bootstrap,
     evaluate_groups,
+    label,
     percentile_interval,
     smallest_difference,
     standard_errors,
@@ -161,9 +162,3 @@ def _not_above(
 
 def _finding(severity: str, text: str) -> dict[str, str]:
     return {"severity": severity, "text": text[0].upper() + text[1:] + "."}
-
-
-def label(metric: str) -> str:
-    """Return a metric's name as papers write it: ``hr@5`` -> ``HR@5``, ``recall@5`` -> ``Recall@5``."""
-    name, at, depth = metric.partition("@")
-    return f"{name.title() if name in ('recall', 'precision') else name.upper()}{at}{depth}"

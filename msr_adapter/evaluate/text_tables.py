@@ -1,7 +1,7 @@
 """Tables of numbers for a terminal, Markdown and LaTeX."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,11 @@ from rich import box
 from rich.table import Table
 
 from msr_adapter.evaluate.comparison import PairedDifference
-from msr_adapter.evaluate.judging import label
-from msr_adapter.evaluate.tables import short, shown_metrics
+from msr_adapter.metrics import RankingMetric, label, metric_row
 
 _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"}
 _ESCAPED |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+_UNBRACKETED = str.maketrans("", "", "()")
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,52 @@ class TextTable:
     rows: Sequence[Sequence[str]]
 
 
-def metric_table(metrics: Mapping[str, Any], names: Sequence[str] | None = None) -> TextTable:
-    """Return metric x model with intervals, and chance, from `metrics.json`'s content."""
+def shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the metrics worth a row: one that equals another of them where users have one target is left out."""
+    names = list(metrics["chance"])
+    if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
+        return names
+    return [name for name in names if _same_with_one_positive(name) not in names]
+
+
+def _same_with_one_positive(name: str) -> str | None:
+    row = metric_row(name)
+    if not isinstance(row, RankingMetric) or row.same_with_one_positive is None:
+        return None
+    return name.replace(row.name, row.same_with_one_positive, 1)
+
+
+def short(value: float) -> str:
+    """Format a bound of an interval without its leading zero: 0.9513 -> ``.951``."""
+    return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"
+
+
+def value_cell(value: Mapping[str, float]) -> str:
+    """Return a mean with its interval: ``0.912 (.900–.923)``."""
+    return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
+
+
+def metric_table(
+    metrics: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+    cell: Callable[[Mapping[str, float]], str] = value_cell,
+) -> TextTable:
+    """Return metric x model with intervals, and chance, from `metrics.json`'s content; ``cell`` writes one value."""
     level = metrics["protocol"]["confidence"]["level"]
     rows = []
     for name in names or shown_metrics(metrics):
-        cells = [_value(model["metrics"][name]) for model in metrics["models"].values()]
+        cells = [cell(model["metrics"][name]) for model in metrics["models"].values()]
         rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
     title = f"{metrics['users']:,} test users, {level:.0%} intervals over users"
     return TextTable(title, ["metric", *metrics["models"], "chance"], rows)
+
+
+def console_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the same table for a terminal: the trained model in bold, chance dim, intervals without brackets."""
+    made = to_rich(metric_table(metrics, cell=lambda value: value_cell(value).translate(_UNBRACKETED)))
+    for column in made.columns:
+        column.style = {"trained": "bold", "chance": "dim"}.get(str(column.header), "")
+    return made
 
 
 def difference_table(rows: Sequence[PairedDifference], reference: str) -> TextTable:
@@ -51,10 +88,6 @@ def difference_table(rows: Sequence[PairedDifference], reference: str) -> TextTa
 def p_text(p: float) -> str:
     """Write a p-value with three decimals; ``<.001`` below."""
     return "<.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _value(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
 
 
 def to_rich(table: TextTable) -> Table:

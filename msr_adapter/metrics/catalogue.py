@@ -143,15 +143,15 @@ RANKING: tuple[MetricName, ...] = tuple(_RANKING)
 """The metrics that rank, in their order."""
 
 
-def metric_row(metric: str) -> Metric:
-    """Return the row of ``hr`` or ``hr@5``. Raises KeyError on a name that is not in the table."""
-    return {row.name: row for row in METRICS}[metric.partition("@")[0]]  # type: ignore[index]
+def metric_row(metric: str) -> Metric | None:
+    """Return the row of ``hr`` or ``hr@5``; None for a name that is not in the table."""
+    return next((row for row in METRICS if row.name == metric.partition("@")[0]), None)
 
 
 def label(metric: str) -> str:
     """Return how papers write a metric: ``hr@5`` -> ``HR@5``; a name that is not in the table stays as it is."""
-    name, at, depth = metric.partition("@")
-    return f"{next((row.label for row in METRICS if row.name == name), name)}{at}{depth}"
+    row = metric_row(metric)
+    return metric.replace(row.name, row.label, 1) if row else metric
 
 
 @dataclass(frozen=True)

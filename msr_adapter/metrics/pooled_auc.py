@@ -73,7 +73,7 @@ def pooled_auc(groups: Groups, threads: int | None = None) -> float:
         return float("nan")
     size = min(max(-(-total // workers), _SMALLEST_BLOCK), _LARGEST_BLOCK)
     blocks = [groups.scores[start : start + size] for start in range(0, total, size)]
-    keys = _make_keys(groups.scores, positives)
+    keys = make_keys(groups.scores, positives)
     if min(workers, len(blocks)) == 1:
         twice = _twice(map, blocks, positives, keys)
     else:
@@ -143,7 +143,7 @@ def _twice(run: Map, blocks: list[Scores], positives: Scores, keys: SortKeys | N
     """Return, summed over positives, 2 x scores below + scores equal; ``run`` maps over the blocks."""
     if keys is None:
         return sum(run(lambda block: _twice_below(block, positives), blocks))
-    return _twice_below_by_keys(run, blocks, positives, keys)
+    return twice_below_by_keys(run, blocks, positives, keys)
 
 
 def _twice_below(block: Scores, positives: Scores) -> int:
@@ -160,7 +160,7 @@ def _share(twice: int, positives: int, negatives: int) -> float:
     return (twice - positives * positives) / (2 * positives * negatives)
 
 
-def _make_keys(scores: Scores, positives: Scores) -> SortKeys | None:
+def make_keys(scores: Scores, positives: Scores) -> SortKeys | None:
     """Return keys for ``scores``, or None where they would not help.
 
     That is with infinite scores, and when many of the ascending ``positives`` share a cell: with ties, or with scores
@@ -174,7 +174,7 @@ def _make_keys(scores: Scores, positives: Scores) -> SortKeys | None:
     return keys if np.count_nonzero(cells[1:] != cells[:-1]) >= _ALONE * (len(cells) - 1) else None
 
 
-def _twice_below_by_keys(run: Map, blocks: list[Scores], positives: Scores, keys: SortKeys) -> int:
+def twice_below_by_keys(run: Map, blocks: list[Scores], positives: Scores, keys: SortKeys) -> int:
     """Return, summed over ascending ``positives``, 2 x scores below + scores equal, over all ``blocks``.
 
     The positives are among the scores. ``run`` maps a function over the blocks, in threads or not.

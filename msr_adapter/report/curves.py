@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.arrays import Floats, Labels
-from msr_adapter.evaluate.judging import Judged, label
+from msr_adapter.evaluate.judging import Judged
+from msr_adapter.metrics import label
 from msr_adapter.report.plots import COLOR, Draw, Look
 
 Looks = Mapping[str, Look]

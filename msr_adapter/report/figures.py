@@ -7,7 +7,8 @@ import numpy as np
 from markupsafe import Markup
 
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Judged, label
+from msr_adapter.evaluate.judging import Judged
+from msr_adapter.metrics import label
 from msr_adapter.report import curves
 from msr_adapter.report.plots import Draw, draw_svg, looks
 from msr_adapter.report.tables import compared_models, slice_metric

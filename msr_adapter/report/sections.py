@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msr_adapter.evaluate.judging import label
-from msr_adapter.evaluate.tables import short, shown_metrics
+from msr_adapter.evaluate.text_tables import short, shown_metrics
+from msr_adapter.metrics import label
 from msr_adapter.report.user_texts import clip
 
 _SEVERITIES = ("error", "warning", "info")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from msr_adapter.evaluate.judging import label
-from msr_adapter.evaluate.tables import short
+from msr_adapter.evaluate.text_tables import short
+from msr_adapter.metrics import label
 from msr_adapter.report.user_texts import clip
 
 _PREFERRED = ("gauc", "ndcg@10", "ndcg@5", "hr@5")

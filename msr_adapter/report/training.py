@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.evaluate.judging import label
-from msr_adapter.evaluate.tables import short
+from msr_adapter.evaluate.text_tables import short
+from msr_adapter.metrics import label
 
 
 @dataclass(frozen=True)

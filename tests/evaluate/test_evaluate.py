@@ -17,7 +17,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from msr_adapter import schema
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.judging import primary_metric, protocol_digest
-from msr_adapter.evaluate.tables import per_user_schema, shown_metrics
+from msr_adapter.evaluate.tables import per_user_schema
+from msr_adapter.evaluate.text_tables import shown_metrics
 from msr_adapter.files import bundled
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter

@@ -1,5 +1,6 @@
 """Bootstrap over users: against explicit resampling, its determinism, and its coverage."""
 
+import importlib
 import importlib.util
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
-from msr_adapter.metrics import bootstrap as bootstrap_module
 from msr_adapter.metrics.bootstrap import resamples
 from tests.support.paths import ROOT
 
@@ -47,7 +47,7 @@ def test_each_resample_draws_as_many_users_as_there_are() -> None:
 def test_same_seed_same_draws_whatever_threads_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     result = evaluate_groups(*_groups(30))
     first = bootstrap(result, samples=40, seed=5, threads=1)
-    monkeypatch.setattr(bootstrap_module, "_CHUNK_COUNTS", 100)
+    monkeypatch.setattr(importlib.import_module("msr_adapter.metrics.bootstrap"), "_CHUNK_COUNTS", 100)
     second = bootstrap(result, samples=40, seed=5, threads=3)
     other = bootstrap(result, samples=40, seed=6)
     for name, values in first.items():

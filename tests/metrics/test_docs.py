@@ -7,8 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from msr_adapter.config.schema import ProtocolConfig
-from msr_adapter.config.schema.evaluate import RANKING, MetricName
-from msr_adapter.metrics import METRICS
+from msr_adapter.metrics import METRICS, RANKING, MetricName
 from tests.support.judged_run import make_run
 from tests.support.paths import ROOT
 
@@ -25,8 +24,17 @@ def _rows(heading: str) -> list[str]:
 def test_every_metric_of_a_protocol_has_a_row() -> None:
     ranking = [name.removesuffix("@k") for name in _rows("Ranking metrics")]
     others = [*_rows("Calibration"), *(name.removesuffix("@k") for name in _rows("What the first k places show"))]
-    assert ranking == list(METRICS) == list(RANKING)
-    assert [*ranking, *others] == list(get_args(MetricName))
+    assert ranking == list(RANKING)
+    assert [*ranking, *others] == [row.name for row in METRICS]
+
+
+def test_the_overview_is_the_table_of_metrics() -> None:
+    at_k = {True: "@k", False: ""}
+    rows = [
+        f"| `{row.name}{at_k[row.at_k]}` | {row.label} | {row.better} | {row.about.format(k='`k`')} |"
+        for row in METRICS
+    ]
+    assert "\n".join(rows) in TEXT
 
 
 def _paths(value: Any, path: str = "") -> set[str]:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from msr_adapter.metrics import RANKING, evaluate_groups, groups, pooled_auc
-from msr_adapter.metrics import pooled_auc as pooled_auc_module
 from msr_adapter.metrics.groups import Standing, make_groups
 from msr_adapter.metrics.ranking import expected_rank
+
+POOLED = import_module("msr_adapter.metrics.pooled_auc")  # the package has a function of that name
 
 # A group: the negatives' scores around one positive. Few distinct values, so that most groups have ties.
 _GROUP = st.tuples(st.lists(st.integers(-2, 2), min_size=1, max_size=5), st.integers(-2, 2), st.integers(0, 5))
@@ -146,8 +148,8 @@ def test_chunks_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     scores, labels, offsets = _random_groups(200, distinct=3)
     whole = evaluate_groups(scores, labels, offsets)
     monkeypatch.setattr(groups, "CHUNK_SCORES", 50)
-    monkeypatch.setattr(pooled_auc_module, "_SMALLEST_BLOCK", 64)
-    monkeypatch.setattr(pooled_auc_module, "_LARGEST_BLOCK", 64)
+    monkeypatch.setattr(POOLED, "_SMALLEST_BLOCK", 64)
+    monkeypatch.setattr(POOLED, "_LARGEST_BLOCK", 64)
     for threads in (1, 3):
         pieces = evaluate_groups(scores, labels, offsets, threads=threads)
         assert pieces.means() == whole.means()
@@ -212,13 +214,13 @@ def test_counting_by_crowded_keys_changes_nothing(
     scores, labels, offsets = _flatten(drawn)
     made = make_groups(scores * scale + shift + np.sin(np.arange(len(scores))) // 0.5, labels, offsets)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pooled_auc_module, "make_keys", lambda *_: None)
+        patch.setattr(POOLED, "make_keys", lambda *_: None)
         expected = pooled_auc(made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pooled_auc_module, "_CELLS", float(cells))
-        patch.setattr(pooled_auc_module, "_ALONE", -1.0)
-        patch.setattr(pooled_auc_module, "_SMALLEST_BLOCK", 8)
-        patch.setattr(pooled_auc_module, "_LARGEST_BLOCK", 8)
+        patch.setattr(POOLED, "_CELLS", float(cells))
+        patch.setattr(POOLED, "_ALONE", -1.0)
+        patch.setattr(POOLED, "_SMALLEST_BLOCK", 8)
+        patch.setattr(POOLED, "_LARGEST_BLOCK", 8)
         assert pooled_auc(made, threads=1) == expected
     assert pooled_auc(made) == expected
 
@@ -228,10 +230,10 @@ def test_counting_by_crowded_keys_changes_nothing(
 def test_counting_by_keys_equals_scikit_learn(dtype: type, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scores, labels, offsets = _random_groups(3000, distinct=None)
     scores = scores.astype(dtype)
-    monkeypatch.setattr(pooled_auc_module, "_LARGEST_BLOCK", 5000)
-    monkeypatch.setattr(pooled_auc_module, "_SMALLEST_BLOCK", 5000)
+    monkeypatch.setattr(POOLED, "_LARGEST_BLOCK", 5000)
+    monkeypatch.setattr(POOLED, "_SMALLEST_BLOCK", 5000)
     made = make_groups(scores, labels, offsets)
-    assert pooled_auc_module.make_keys(scores, np.sort(scores[made.positives])) is not None
+    assert POOLED.make_keys(scores, np.sort(scores[made.positives])) is not None
     assert pooled_auc(made, threads) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
@@ -240,6 +242,6 @@ def test_scores_that_keys_do_not_suit(odd: list[float]) -> None:
     scores, labels, offsets = _random_groups(200, distinct=2)
     scores[:2] = odd
     made = make_groups(scores, labels, offsets)
-    assert pooled_auc_module.make_keys(scores, np.sort(scores[made.positives])) is None
+    assert POOLED.make_keys(scores, np.sort(scores[made.positives])) is None
     finite = np.clip(scores, -1e200, 1e200)
     assert pooled_auc(made) == pytest.approx(roc_auc_score(labels, finite), abs=1e-12)
