@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, template_folders
 from msr_adapter.config.messages import explain, field_at, is_path
 from msr_adapter.config.schema import PipelineConfig
-from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, Node, Source, dotted, parse
+from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
 
@@ -35,7 +35,7 @@ class LoadedPipeline:
     """Absolute."""
     resolved: dict[str, Any]
     """The whole config with every default, JSON-able."""
-    tree: Node = field(repr=False, compare=False)
+    tree: YamlNode = field(repr=False, compare=False)
     files: tuple[Path, ...] = ()
     """The YAML file, what it extends, and the protocol's."""
 
@@ -77,9 +77,9 @@ class TreeReader:
         self.problems: list[Problem] = []
         self.files: list[Path] = []
         """Every file that was read: the pipeline, what it extends, the protocol."""
-        self._known: dict[tuple[Path, YamlKind], Node | None] = {}
+        self._known: dict[tuple[Path, YamlKind], YamlNode | None] = {}
 
-    def read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...] = ()) -> Node | None:
+    def read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...] = ()) -> YamlNode | None:
         """Read a YAML file on top of what it extends; None when it or a parent cannot be read.
 
         ``chain`` holds the files that extend it, the outermost first.
@@ -89,7 +89,7 @@ class TreeReader:
             self._known[path, kind] = self._read(path, kind, chain)
         return self._known[path, kind]
 
-    def _read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...]) -> Node | None:
+    def _read(self, path: Path, kind: YamlKind, chain: tuple[Path, ...]) -> YamlNode | None:
         tree = self._read_file(path)
         if tree is None or "extends" not in tree.value:
             return tree
@@ -97,27 +97,27 @@ class TreeReader:
         parents = self._parents(entries.pop("extends"), kind, (*chain, path))
         if parents is None:
             return None
-        merged = Node(entries, tree.where, tree.base)
+        merged = YamlNode(entries, tree.where, tree.base)
         for parent in reversed(parents):
             merged = self.merge(parent, merged)
         return merged
 
-    def read_sets(self, sets: Iterable[str]) -> Node:
+    def read_sets(self, sets: Iterable[str]) -> YamlNode:
         """Read ``a.b=value`` settings into one tree; values are YAML, paths are relative to the working directory."""
-        tree = Node({}, SET, Path.cwd())
+        tree = YamlNode({}, SET, Path.cwd())
         for setting in sets:
             key, equals, text = setting.partition("=")
             if not equals or not all(key.split(".")):
                 found = f"`{setting}` is not a setting"
                 self.problems.append(Problem(SET, "", found, "expected key=value, e.g. `train.epochs=2`"))
                 continue
-            node = parse(text, Source(SET, Path.cwd(), numbered=False), self.problems)
+            node = parse(text, YamlSource(SET, Path.cwd(), numbered=False), self.problems)
             for part in reversed(key.split(".")):
-                node = Node({part: node}, SET, Path.cwd()) if node else None
+                node = YamlNode({part: node}, SET, Path.cwd()) if node else None
             tree = self.merge(tree, node) if node else tree
         return tree
 
-    def merge(self, under: Node, over: Node, loc: Loc = ()) -> Node:
+    def merge(self, under: YamlNode, over: YamlNode, loc: Loc = ()) -> YamlNode:
         """Lay ``over`` on ``under``: mappings merge key by key, everything else replaces.
 
         A source of another kind replaces the whole source. A mapping over a protocol's name changes that protocol.
@@ -133,9 +133,9 @@ class TreeReader:
         for key, child in over.value.items():
             merged[key] = self.merge(merged[key], child, (*loc, key)) if key in merged else child
         # A key that only `--set` reaches into still stands in its file: problems of the whole mapping belong there.
-        return Node(merged, under.where if over.where == SET else over.where, over.base)
+        return YamlNode(merged, under.where if over.where == SET else over.where, over.base)
 
-    def named_protocol(self, node: Node) -> Node | None:
+    def named_protocol(self, node: YamlNode) -> YamlNode | None:
         """Return the protocol that ``node`` names, or None when it is no name or cannot be read."""
         if not isinstance(node.value, str):
             return None
@@ -145,7 +145,7 @@ class TreeReader:
             return None
         return self.read(path, "eval")
 
-    def _read_file(self, path: Path) -> Node | None:
+    def _read_file(self, path: Path) -> YamlNode | None:
         """Read one file alone; without a `name` of its own it is called like the file."""
         label = _shown(path)
         self.files.append(path)
@@ -162,20 +162,22 @@ class TreeReader:
         except OSError as error:
             self.problems.append(Problem(label, "", f"cannot be read ({error.strerror})"))
             return None
-        tree = parse(text, Source(label, path.parent), self.problems)
+        tree = parse(text, YamlSource(label, path.parent), self.problems)
         if tree is not None and not isinstance(tree.value, dict):
             found = "the file is empty" if tree.value is None else "the file is not a mapping"
             self.problems.append(Problem(tree.where, "", found, "expected `key: value` lines"))
             return None
-        return tree and Node({"name": Node(path.stem, tree.where, tree.base), **tree.value}, tree.where, tree.base)
+        return tree and YamlNode(
+            {"name": YamlNode(path.stem, tree.where, tree.base), **tree.value}, tree.where, tree.base
+        )
 
-    def _parents(self, extends: Node, kind: YamlKind, chain: tuple[Path, ...]) -> list[Node] | None:
+    def _parents(self, extends: YamlNode, kind: YamlKind, chain: tuple[Path, ...]) -> list[YamlNode] | None:
         names = extends.value if isinstance(extends.value, list) else [extends]
         parents = [self._parent(name, kind, chain) for name in names]
         found = [parent for parent in parents if parent is not None]
         return found if len(found) == len(parents) else None
 
-    def _parent(self, name: Node, kind: YamlKind, chain: tuple[Path, ...]) -> Node | None:
+    def _parent(self, name: YamlNode, kind: YamlKind, chain: tuple[Path, ...]) -> YamlNode | None:
         if not isinstance(name.value, str):
             expected = "expected a name, a path, or a list of them"
             self.problems.append(Problem(name.where, "extends", "not a name", expected))
@@ -195,11 +197,11 @@ class TreeReader:
         return self.read(path, kind, chain)
 
 
-def _changes_kind(under: dict[str, Node], over: dict[str, Node]) -> bool:
+def _changes_kind(under: dict[str, YamlNode], over: dict[str, YamlNode]) -> bool:
     return "kind" in under and "kind" in over and under["kind"].value != over["kind"].value
 
 
-def _with_absolute_paths(tree: Node, problems: list[Problem]) -> object:
+def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:
     """Return the plain config with every path absolute: relative ones start from the YAML that names them."""
     data = tree.plain()
     for loc, node in list(tree.leaves()):
@@ -220,22 +222,22 @@ def _with_absolute_paths(tree: Node, problems: list[Problem]) -> object:
     return tree.plain()
 
 
-def _with_text(tree: Node, loc: Loc, text: str) -> Node:
+def _with_text(tree: YamlNode, loc: Loc, text: str) -> YamlNode:
     node = tree.nearest(loc)
-    return tree.replaced(loc, Node(text, node.where, node.base))
+    return tree.replaced(loc, YamlNode(text, node.where, node.base))
 
 
-def _absolute(node: Node) -> Path:
+def _absolute(node: YamlNode) -> Path:
     return (node.base / Path(node.value).expanduser()).resolve()
 
 
-def _run(node: Node) -> Path:
+def _run(node: YamlNode) -> Path:
     """Find a run: a folder beside the YAML, else the place where a pipeline of that name leaves its run."""
     folder = _absolute(node)
     return folder if folder.is_dir() else (Path("runs") / node.value).expanduser().resolve()
 
 
-def _templates(node: Node, problems: list[Problem]) -> str:
+def _templates(node: YamlNode, problems: list[Problem]) -> str:
     """Find a folder of templates: beside the YAML, else a bundled sub-folder."""
     for folder in (_absolute(node), bundled("templates") / node.value):
         if folder.is_dir():
@@ -252,7 +254,7 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _validate(data: object, tree: Node, problems: list[Problem]) -> PipelineConfig:
+def _validate(data: object, tree: YamlNode, problems: list[Problem]) -> PipelineConfig:
     """Validate strictly; raises `UserError` with ``problems`` and pydantic's, in the order of files and lines."""
     try:
         # As JSON, because pydantic's strict mode takes lists for tuples and texts for paths only there.

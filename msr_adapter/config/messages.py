@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from msr_adapter.config.schema import PipelineConfig, StrictModel
 from msr_adapter.config.schema.sources import RENAMED_KINDS
-from msr_adapter.config.yaml_tree import Loc, Node, dotted
+from msr_adapter.config.yaml_tree import Loc, YamlNode, dotted
 from msr_adapter.errors import Problem, did_you_mean
 
 _SCALARS: dict[Any, str] = {
@@ -27,13 +27,13 @@ _SCALARS: dict[Any, str] = {
 _LIMITS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
 
-def explain(errors: Iterable[ErrorDetails], tree: Node) -> list[Problem]:
+def explain(errors: Iterable[ErrorDetails], tree: YamlNode) -> list[Problem]:
     """Return one problem per error, in the order of the models."""
     data = tree.plain()
     return [_explain(error, _in_tree(error["loc"], data), tree, data) for error in errors]
 
 
-def _explain(error: ErrorDetails, loc: Loc, tree: Node, data: object) -> Problem:
+def _explain(error: ErrorDetails, loc: Loc, tree: YamlNode, data: object) -> Problem:
     where = tree.nearest(loc).where
     if error["type"] == "extra_forbidden":
         return _unknown_key(where, loc, data)
@@ -67,7 +67,7 @@ def _missing(where: str, loc: Loc, data: object) -> Problem:
     return Problem(where, dotted(loc), "missing", expected, f"Add `{loc[-1]}:` {parent}")
 
 
-def _wrong_kind(loc: Loc, tree: Node, data: object) -> Problem:
+def _wrong_kind(loc: Loc, tree: YamlNode, data: object) -> Problem:
     field = field_at(PipelineConfig, loc, data)
     kinds = [kind_of(model) for model in models_of(field.annotation)] if field else []
     source = tree.nearest(loc)

@@ -14,7 +14,7 @@ import yaml
 from msr_adapter.errors import Problem
 
 Loc = tuple[str | int, ...]
-Value = Any  # dict[str, Node] | list[Node] | str | int | float | bool | None
+Value = Any  # dict[str, YamlNode] | list[YamlNode] | str | int | float | bool | None
 
 LARGEST = 512 * 2**10
 """Bytes of a file; PyYAML reads about as many in a few seconds."""
@@ -27,7 +27,7 @@ SET = "--set"
 
 
 @dataclass(frozen=True)
-class Node:
+class YamlNode:
     """A value, the place that set it (``file:line`` or ``--set``) and the folder its relative paths start from."""
 
     value: Value
@@ -40,7 +40,7 @@ class Node:
             return {key: child.plain() for key, child in self.value.items()}
         return [child.plain() for child in self.value] if isinstance(self.value, list) else self.value
 
-    def nearest(self, loc: Loc) -> "Node":
+    def nearest(self, loc: Loc) -> "YamlNode":
         """Return the node at ``loc``, or its closest existing ancestor."""
         node = self
         for part in loc:
@@ -50,15 +50,15 @@ class Node:
             node = children[part]
         return node
 
-    def replaced(self, loc: Loc, new: "Node") -> "Node":
+    def replaced(self, loc: Loc, new: "YamlNode") -> "YamlNode":
         """Return the tree with the existing node at ``loc`` replaced."""
         if not loc:
             return new
         copy: Any = dict(self.value) if isinstance(self.value, dict) else list(self.value)
         copy[loc[0]] = copy[loc[0]].replaced(loc[1:], new)
-        return Node(copy, self.where, self.base)
+        return YamlNode(copy, self.where, self.base)
 
-    def leaves(self, loc: Loc = ()) -> Iterator[tuple[Loc, "Node"]]:
+    def leaves(self, loc: Loc = ()) -> Iterator[tuple[Loc, "YamlNode"]]:
         """Yield every scalar with its place in the tree."""
         if isinstance(self.value, dict | list):
             for key, child in self.value.items() if isinstance(self.value, dict) else enumerate(self.value):
@@ -68,7 +68,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Source:
+class YamlSource:
     """Where YAML text comes from."""
 
     label: str
@@ -95,13 +95,13 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def parse(text: str, source: Source, problems: list[Problem]) -> Node | None:
+def parse(text: str, source: YamlSource, problems: list[Problem]) -> YamlNode | None:
     """Read YAML; None when nothing can be read. Syntax errors, duplicate keys and odd tags go to ``problems``."""
     try:
         loader = _CoreLoader(text)
         root = loader.get_single_node()
         if root is None:
-            return Node(None, source.where(0), source.base)
+            return YamlNode(None, source.where(0), source.base)
         return _Builder(loader, source, problems).build(root, source.where(root.start_mark.line), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -130,11 +130,11 @@ class _Builder:
     """Turns PyYAML's nodes into ours."""
 
     loader: _CoreLoader
-    source: Source
+    source: YamlSource
     problems: list[Problem]
     values: int = 0
 
-    def build(self, node: yaml.Node, where: str, loc: Loc, above: tuple[yaml.Node, ...] = ()) -> Node:
+    def build(self, node: yaml.Node, where: str, loc: Loc, above: tuple[yaml.Node, ...] = ()) -> YamlNode:
         value: Value
         self.values += 1
         if self.values > _MOST_VALUES:
@@ -153,10 +153,10 @@ class _Builder:
             ]
         else:
             value = self._scalar(node, loc)
-        return Node(value, where, self.source.base)
+        return YamlNode(value, where, self.source.base)
 
-    def _mapping(self, node: yaml.MappingNode, loc: Loc, above: tuple[yaml.Node, ...]) -> dict[str, Node]:
-        entries: dict[str, Node] = {}
+    def _mapping(self, node: yaml.MappingNode, loc: Loc, above: tuple[yaml.Node, ...]) -> dict[str, YamlNode]:
+        entries: dict[str, YamlNode] = {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import MicroLensSourceConfig, ProtocolConfig, SyntheticSourceConfig, TableSourceConfig
-from msr_adapter.config.yaml_tree import Source, parse
+from msr_adapter.config.yaml_tree import YamlSource, parse
 from msr_adapter.errors import Problem, UserError
 from tests.support.paths import ROOT
 
@@ -221,7 +221,7 @@ def test_where_names_the_line_that_set_a_key() -> None:
 )  # fmt: skip
 def test_scalars_follow_the_core_schema(text: str, value: object) -> None:
     problems: list[Problem] = []
-    node = parse(text, Source("x", Path()), problems)
+    node = parse(text, YamlSource("x", Path()), problems)
     assert not problems
     assert node is not None
     assert node.plain() == value
@@ -239,7 +239,7 @@ _JSON = st.recursive(
 @given(_JSON)
 def test_json_is_read_as_it_is(value: object) -> None:
     problems: list[Problem] = []
-    node = parse(json.dumps(value, ensure_ascii=False), Source("x", Path()), problems)
+    node = parse(json.dumps(value, ensure_ascii=False), YamlSource("x", Path()), problems)
     assert not problems
     assert node is not None
     assert node.plain() == value
@@ -248,7 +248,7 @@ def test_json_is_read_as_it_is(value: object) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused_never_a_crash(text: str) -> None:
     problems: list[Problem] = []
-    assert (parse(text, Source("x", Path()), problems) is not None) or problems
+    assert (parse(text, YamlSource("x", Path()), problems) is not None) or problems
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
