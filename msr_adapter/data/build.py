@@ -1,5 +1,6 @@
-"""The data stage: logs -> corpus -> split -> frozen candidates, images and the audit."""
+"""The data stage: sources -> log -> splits and examples -> candidate lists, images and the audit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -71,6 +72,7 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     ``image_store`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
     """
     data, split, protocol, seed, out = inputs.data, inputs.split, inputs.protocol, job.seed, job.out
+    # A packed file is unpacked to its end only here: that may take long, and what can be told fast is told first.
     raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
     corpus = read(data.source, seed, audit)
@@ -94,16 +96,18 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     statistics = inspect(
         Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
     )
-    splits, history = _split_counts(examples, candidates), _history_lengths(examples)
     facts = DataFacts(
         counts=audit.counts,
-        splits=splits,
-        history=history,
+        splits=_split_counts(examples, candidates),
+        history=_history_lengths(examples),
         candidates_digest=test_lists_digest(log, examples, candidates),
     )
-    known_facts = {**{key: value for key, value in facts.items() if key != "counts"}, "statistics": statistics}
-    write_json(out / "audit.json", audit.as_json(**known_facts))
-    tell(audit, known_facts, job.reporter)
+    found: Mapping[str, object] = {
+        "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],
+        "statistics": statistics,
+    }  # fmt: skip
+    write_json(out / "audit.json", audit.as_json(**found))
+    tell(audit, found, job.reporter)
     return facts
 
 
@@ -119,6 +123,7 @@ def _candidates(draw: Draw, audit: Audit) -> Candidates:
 
 
 def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int, audit: Audit) -> Examples:
+    """Return the examples, checked for leaks; `UserError` where a split got none."""
     examples = make_examples(log, split, seed, protocol.target)
     assert_no_leak(log, examples)
     tied = log.time[examples.row(examples.end - 1)] == log.time[examples.target]
@@ -136,30 +141,31 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:
-    """Return what is known of every item, in the order of its code; count the texts that lack or were cut."""
+    """Return what is known of every item, in the order of its code; count the texts that lack or were truncated."""
     items = pl.DataFrame({"item_id": log.items})
     if corpus.items is not None:
-        audit.count("items_never_touched", corpus.items.height - audit.counts["items_read"]
+        audit.count("items_without_interaction", corpus.items.height - audit.counts["items_read"]
                     + audit.counts["items_dropped_unknown_item"])  # fmt: skip
         items = items.join(corpus.items, on="item_id", how="left", maintain_order="left")
-    written = _column(items, "title")
-    titles = [neutralise(title or "") for title in written]
-    audit.count("titles_empty", sum(not title for title in titles))
+    titles = _neutral(items, "title", TITLE_LIMIT, audit)
     audit.name("titles_empty", (item for item, title in zip(log.items, titles, strict=True) if not title))
-    audit.count("titles_shortened", sum(_is_cut(title, TITLE_LIMIT) for title in written if title))
-    described = _column(items, "text")
-    texts = [neutralise(text or "", TEXT_LIMIT) for text in described]
-    audit.count("texts_empty", sum(not text for text in texts))
-    audit.count("texts_shortened", sum(_is_cut(text, TEXT_LIMIT) for text in described if text))
+    texts = _neutral(items, "text", TEXT_LIMIT, audit)
     return ItemCatalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
+
+
+def _neutral(items: pl.DataFrame, name: str, limit: int, audit: Audit) -> list[str]:
+    """Return a column as text that no prompt can be changed by, at most ``limit`` characters each."""
+    written = _column(items, name)
+    texts = [neutralise(text or "", limit) for text in written]
+    audit.count(f"{name}s_empty", sum(not text for text in texts))
+    # Neutralising shortens a text by itself: it was truncated only where twice the limit leaves more.
+    cut = (text for text in written if text and len(text) > limit and len(neutralise(text, 2 * limit)) > limit)
+    audit.count(f"{name}s_truncated", sum(1 for _ in cut))
+    return texts
 
 
 def _column(items: pl.DataFrame, name: str) -> list[str | None]:
     return items[name].to_list() if name in items.columns else [None] * items.height
-
-
-def _is_cut(text: str, limit: int) -> bool:
-    return len(text) > limit and len(neutralise(text, 2 * limit)) > limit
 
 
 def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:

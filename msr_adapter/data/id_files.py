@@ -9,7 +9,7 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
 from msr_adapter.data.readers.compressed import plain_suffix
-from msr_adapter.data.readers.interactions import WantedColumns, as_text, read_log
+from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
 from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, type_problems
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
@@ -20,7 +20,7 @@ _SUFFIXES = (*LAYOUTS, _LINES)
 _ID = {"user": "user_id", "item": "item_id"}
 
 
-def list_problems(path: Path, option: str, *, lines: bool = True) -> list[Problem]:
+def id_file_problems(path: Path, option: str, *, lines: bool = True) -> list[Problem]:
     """Return what is wrong with a file before it is read; with ``lines``, plain text with an id a line will do too."""
     if path.is_dir():
         return [Problem("", option, f"{path} is a folder", "a file", f"Correct {option}")]
@@ -28,7 +28,7 @@ def list_problems(path: Path, option: str, *, lines: bool = True) -> list[Proble
     return [replace(one, next_step=f"Correct {option}" if one.next_step else "") for one in found]
 
 
-def read_users(path: Path, option: str) -> pl.Series:
+def read_user_ids(path: Path, option: str) -> pl.Series:
     """Return the distinct user ids of a file in its order: a column of users, or an id a line.
 
     `UserError` with every bad row.
@@ -36,7 +36,7 @@ def read_users(path: Path, option: str) -> pl.Series:
     return _read(path, option, ("user",), ())["user_id"].unique(maintain_order=True)
 
 
-def read_items(path: Path, option: str) -> pl.DataFrame:
+def read_item_ids(path: Path, option: str) -> pl.DataFrame:
     """Return distinct item_id, or user_id and item_id where the file has users, in the order of the file.
 
     `UserError` with every bad row.
@@ -44,21 +44,23 @@ def read_items(path: Path, option: str) -> pl.DataFrame:
     return _read(path, option, ("item",), ("user",)).unique(maintain_order=True)
 
 
-def read_later(path: Path, option: str, configured: Mapping[str, str | None]) -> tuple[pl.DataFrame, Audit]:
+def read_later_interactions(
+    path: Path, option: str, configured: Mapping[str, str | None]
+) -> tuple[pl.DataFrame, Audit]:
     """Return user_id, item_id, timestamp (ms, or the row number) of a log in the order of its file, and what was found.
 
     ``configured`` names columns as the pipeline does; a name that the file lacks is looked for by its aliases.
     """
     audit, table = Audit(), table_at(path)
-    raise_if_any(list_problems(path, option, lines=False))
+    raise_if_any(id_file_problems(path, option, lines=False))
     header = _named(table, option)
     known = {field: name for field, name in configured.items() if name in header}
     names = _columns(table, header, option, ("user", "item"), ("timestamp",), known)
-    return collect(table, read_log(table, WantedColumns(names), audit)), audit
+    return collect(table, read_log(table, LogColumns(names), audit)), audit
 
 
 def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
-    raise_if_any(list_problems(path, option))
+    raise_if_any(id_file_problems(path, option))
     table, names = _open(path, option, required, optional)
     frame = scan(table, names.values())
     types = schema_of(table, frame)

@@ -100,7 +100,7 @@ def test_the_audit_is_what_is_returned_and_told(tmp_path: Path, capsys: pytest.C
     assert {name: audit[name] for name in built.result} == built.result
     assert audit["counts"]["interactions_dropped_duplicate"] == 3
     assert audit["counts"]["interactions_dropped_unknown_item"] == 1
-    assert audit["counts"]["items_never_touched"] == 1
+    assert audit["counts"]["items_without_interaction"] == 1
     assert audit["splits"]["test"] == {"users": 4, "examples": 4, "candidates": 16}
     assert audit["history"] == {"min": 4, "median": 4.0, "max": 4}
     assert {finding["severity"] for finding in audit["findings"]} <= {"info", "warning", "error"}
@@ -151,7 +151,7 @@ def test_hostile_titles_arrive_as_data(tmp_path: Path) -> None:
     assert len(titles["long"]) <= 1000
     assert titles["emoji"] == HOSTILE["emoji"]
     assert titles["rtl"].startswith("שלום")
-    assert built.counts["titles_shortened"] == 1
+    assert built.counts["titles_truncated"] == 1
     assert built.counts["titles_empty"] == 1
 
 

@@ -300,7 +300,7 @@ def large_field(folder: Path, suffix: str, size: int) -> Built:
     built = build_in(folder / "b", table_files(folder, suffix, "u", "large", title))
     [row] = [row for row in built.rows("items") if row["item_id"] == "large"]
     assert len(row["title"]) <= 1000
-    assert built.counts["titles_shortened"] == 1
+    assert built.counts["titles_truncated"] == 1
     return built
 
 

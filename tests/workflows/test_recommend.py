@@ -16,7 +16,7 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
-from msr_adapter.data.id_files import read_users
+from msr_adapter.data.id_files import read_user_ids
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Completion, Follow, Request, ends_there
 from msr_adapter.pipeline import run
@@ -260,7 +260,7 @@ def test_users_come_in_the_order_of_their_file(folder: Path) -> None:
 ])  # fmt: skip
 def test_users_files(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    assert read_users(tmp_path / name, "--users").to_list() == ["u3", "u1"]
+    assert read_user_ids(tmp_path / name, "--users").to_list() == ["u3", "u1"]
 
 
 def test_unknown_users_get_popular_items_when_asked_for(folder: Path, asked: Asked) -> None:
@@ -381,7 +381,7 @@ def test_unknown_ids_are_told_at_once_before_a_model_is_asked(folder: Path, aske
 def test_damaged_lists_of_users(tmp_path: Path, name: str, content: str, said: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said):
-        read_users(tmp_path / name, "--users")
+        read_user_ids(tmp_path / name, "--users")
 
 
 def test_fewer_candidates_than_places_are_refused(folder: Path) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 from msr_adapter.config.schema import AmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
-from msr_adapter.data.readers.items import Fields, read_items, words
+from msr_adapter.data.readers.items import ItemColumns, read_items, words
 from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file, log_needs, read_named_log
 from msr_adapter.data.readers.reader import Corpus, ReadContext
@@ -72,4 +72,4 @@ def read_meta(path: Path, audit: Audit) -> pl.DataFrame:
     category = pl.coalesce(words("categories", pl.String(), " > "), words("main_category", pl.String()))
     image = pl.coalesce(pl.col("images").str.json_path_match(place) for place in _IMAGES)
     more = {"text": pl.when(text != "").then(text), "category": category, "image": image}
-    return read_items(table, Fields(item, "title", more, _META_COLUMNS), audit)
+    return read_items(table, ItemColumns(item, "title", more, _META_COLUMNS), audit)

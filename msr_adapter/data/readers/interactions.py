@@ -1,15 +1,23 @@
-"""The log of any table: surveyed in one streaming pass, checked, and handed on as a lazy frame."""
+"""The log of any table: its columns are looked at in one streaming pass, its rows checked, the result is lazy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, type_problems, whole_lines
-from msr_adapter.data.readers.timestamps import ALLOWED, Clock, clock_of, is_midnight, milliseconds, strays, survey
+from msr_adapter.data.readers.timestamps import (
+    ALLOWED,
+    TimeFormat,
+    count_too_small,
+    is_midnight,
+    milliseconds,
+    time_format,
+    time_statistics,
+)
 from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, is_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
 
@@ -21,11 +29,12 @@ SPLIT_NAMES = {
 """What a split column may hold, in any case; the numbers are those of MMRec's `x_label`."""
 
 _TIME = "time_"
+"""What the names of the statistics of the times begin with."""
 
 
 @dataclass(frozen=True)
-class WantedColumns:
-    """What is taken of a log."""
+class LogColumns:
+    """Which columns of a table are its log, and how strictly they are read."""
 
     names: Mapping[str, str]
     """Field (user, item, timestamp, split, rating) -> column; all but user and item may be absent."""
@@ -34,48 +43,57 @@ class WantedColumns:
     untimed: Literal["refused", "dropped"] = "refused"
     """What becomes of a row whose time is empty."""
     split: Literal["asked for", "found"] = "found"
-    """A split column that is merely found is passed over when it holds anything but names of splits."""
+    """A split column that is merely found is ignored when it holds anything but names of splits."""
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """The columns of a log as expressions, once the survey has told how to read them."""
+class _Expressions:
+    """The columns of a log as expressions, once their statistics have told how to read them."""
 
     user: pl.Expr
     item: pl.Expr
     no_user: pl.Expr
     no_item: pl.Expr
     time: pl.Expr | None
+    """None = the table has no times."""
+    within_a_day: pl.Expr | None
+    """Whether a time is not midnight; None for plain numbers, whose midnights say nothing."""
     split: pl.Expr | None
     rating: pl.Expr | None
     low: pl.Expr
+    """Whether a row is rated too low."""
     untimed: pl.Expr
+    """Whether a row without a time is dropped."""
 
 
-def read_log(table: Table, wanted: WantedColumns, audit: Audit) -> pl.LazyFrame:
+def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     """Return user_id, item_id, timestamp (ms, or the row number) and maybe split, in the order of the file.
 
-    Two streaming passes survey and check the rows in constant memory; the result is lazy: whoever collects it reads
-    the file once more. `UserError` with the bad rows.
+    Two streaming passes look at the columns and check the rows, in constant memory; the result is lazy: whoever
+    collects it reads the file once more. `UserError` with the bad rows.
     """
     names, source = dict(wanted.names), scan(table, wanted.names.values())
     schema = schema_of(table, source)
     raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
-    facts = collect(table, source.select(**_survey(names, schema), **whole_lines(table))).row(0, named=True)
-    clock = clock_of(schema[names["timestamp"]], _time_facts(facts)) if "timestamp" in names else None
-    if clock is not None and (few := strays(_time_facts(facts), clock)):
-        audit.find("warning", f"{few:,} times of {table.path.name} are before March 1973 in the unit of the others: "
-                   "were they written in another unit, or are they missing? Correct or remove those rows.")  # fmt: skip
+    facts = collect(table, source.select(**_statistics(names, schema), **whole_lines(table))).row(0, named=True)
+    time = None
+    if "timestamp" in names:
+        of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
+        time = time_format(schema[names["timestamp"]], of_times)
+        if few := count_too_small(of_times, time):
+            audit.find("warning", f"{few:,} times of {table.path.name} are before March 1973 in the unit of the "
+                       "others: were they written in another unit, or are they missing? Correct or remove those "
+                       "rows.")  # fmt: skip
     if facts.get("split_unknown") and wanted.split == "found":
-        audit.find("info", f"The column {names.pop('split')} of {table.path.name} is passed over: it holds more "
-                   "than train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
-    columns = _columns(names, schema, facts, clock, wanted)
+        audit.find("info", f"The column {names.pop('split')} of {table.path.name} is ignored: it holds more than "
+                   "train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
+    columns = _expressions(names, schema, facts, time, wanted)
     rules = _rules(names, columns)
     bad = pl.any_horizontal(rule.bad for rule in rules)
-    counted = _count(table, source, columns, bad, clock)
+    counted = _count(table, source, columns, bad)
     if counted["bad"]:
         check_rows(table, rules, names.values())
-    _tell(table, wanted, counted, clock, audit)
+    _tell(table, wanted, counted, audit, has_times=time is not None)
     return _result(source.filter(~bad) if counted["bad"] else source, columns)
 
 
@@ -87,7 +105,7 @@ def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
     return column.cast(pl.String).str.strip_chars()
 
 
-def _survey(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Expr]:
+def _statistics(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Expr]:
     """Return the aggregates that decide how the columns are read."""
     facts: dict[str, pl.Expr] = {"rows": pl.len()}
     for field in ("user", "item"):
@@ -95,15 +113,11 @@ def _survey(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Expr]:
         if schema[names[field]].is_float():
             facts[f"{field}_whole"] = (column == column.round()).all()
     if "timestamp" in names:
-        time = survey(pl.col(names["timestamp"]), schema[names["timestamp"]])
-        facts |= {f"{_TIME}{name}": aggregate for name, aggregate in time.items()}
+        of_times = time_statistics(pl.col(names["timestamp"]), schema[names["timestamp"]])
+        facts |= {f"{_TIME}{name}": aggregate for name, aggregate in of_times.items()}
     if "split" in names:
         facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
     return facts
-
-
-def _time_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
 
 
 def _split(name: str) -> pl.Expr:
@@ -111,17 +125,19 @@ def _split(name: str) -> pl.Expr:
     return text.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
 
 
-def _columns(
-    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, Any], clock: Clock | None, wanted: WantedColumns
-) -> _Columns:
+def _expressions(
+    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, int], time: TimeFormat | None, wanted: LogColumns
+) -> _Expressions:
     user, item = (
-        as_text(names[field], schema[names[field]], facts.get(f"{field}_whole", True)) for field in ("user", "item")
+        as_text(names[field], schema[names[field]], bool(facts.get(f"{field}_whole", True)))
+        for field in ("user", "item")
     )
-    time = rating = None
+    moment = within_a_day = rating = None
     untimed = low = pl.lit(False)
-    if clock is not None:
+    if time is not None:
         column = pl.col(names["timestamp"])
-        time = milliseconds(column, schema[names["timestamp"]], clock)
+        moment = milliseconds(column, schema[names["timestamp"]], time)
+        within_a_day = ~is_midnight(moment) if time.form in ("iso", "moment") else None
         if wanted.untimed == "dropped":
             untimed = is_empty(column.cast(pl.String).str.strip_chars())
     if wanted.least is not None:
@@ -129,7 +145,7 @@ def _columns(
         low = (rating < wanted.least).fill_null(False)
     split = _split(names["split"]) if "split" in names else None
     no_user, no_item = (_lacks(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
-    return _Columns(user, item, no_user, no_item, time, split, rating, low, untimed)
+    return _Expressions(user, item, no_user, no_item, moment, within_a_day, split, rating, low, untimed)
 
 
 def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -139,7 +155,7 @@ def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
-def _rules(names: Mapping[str, str], columns: _Columns) -> list[ValueRule]:
+def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
     rules = [ValueRule(names["user"], columns.no_user, AN_ID), ValueRule(names["item"], columns.no_item, AN_ID)]
     if columns.time is not None:
         rules.append(ValueRule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
@@ -150,20 +166,21 @@ def _rules(names: Mapping[str, str], columns: _Columns) -> list[ValueRule]:
     return rules
 
 
-def _count(table: Table, source: pl.LazyFrame, columns: _Columns, bad: pl.Expr, clock: Clock | None) -> dict[str, int]:
-    """Count the rows that are bad (or blank), too lowly rated, without time, and those within a day."""
+def _count(table: Table, source: pl.LazyFrame, columns: _Expressions, bad: pl.Expr) -> dict[str, int]:
+    """Count the rows that are bad (or blank), rated too low, without time, and those within a day."""
     counts = {
         "rows": pl.len(),
         "bad": bad.sum(),
         "low": (~bad & columns.low).sum(),
         "untimed": (~bad & ~columns.low & columns.untimed).sum(),
     }
-    if clock is not None and clock.form in ("iso", "moment") and columns.time is not None:
-        counts["within_a_day"] = (~is_midnight(columns.time)).sum()
+    if columns.within_a_day is not None:
+        counts["within_a_day"] = columns.within_a_day.sum()
     return collect(table, source.select(**counts)).row(0, named=True)
 
 
-def _tell(table: Table, wanted: WantedColumns, counted: Mapping[str, int], clock: Clock | None, audit: Audit) -> None:
+def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: Audit, *, has_times: bool) -> None:
+    """Count and say what is dropped and how time is told; `UserError` when no row is left."""
     name, left = table.path.name, counted["rows"] - counted["bad"]
     if not left:
         raise UserError(Problem(str(table.path), "", "no interactions", "at least one row below the header"))
@@ -177,14 +194,14 @@ def _tell(table: Table, wanted: WantedColumns, counted: Mapping[str, int], clock
     if left == counted["low"] + counted["untimed"]:
         found = f"none of {left:,} rows is left: {counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
         raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))
-    if clock is None:
-        audit.find("info", f"{name} has no time: each user's interactions are taken in the order of the rows.")
+    if not has_times:
+        audit.find("info", f"{name} has no time: each user's interactions are in the order of the rows.")
     elif counted.get("within_a_day") == 0:
-        audit.find("info", f"The times of {name} are whole days: within a day, a user's interactions are taken in the "
-                   "order of the rows.")  # fmt: skip
+        audit.find("info", f"The times of {name} are whole days: within a day, a user's interactions are in the order "
+                   "of the rows.")  # fmt: skip
 
 
-def _result(rows: pl.LazyFrame, columns: _Columns) -> pl.LazyFrame:
+def _result(rows: pl.LazyFrame, columns: _Expressions) -> pl.LazyFrame:
     if columns.time is None:
         rows = rows.with_row_index("_row")
     time = pl.col("_row").cast(pl.Int64) if columns.time is None else columns.time

@@ -18,7 +18,7 @@ _JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"
 
 
 @dataclass(frozen=True)
-class Fields:
+class ItemColumns:
     """What is taken of a table of items: the column of the ids, and how the others are made."""
 
     item: str
@@ -30,7 +30,7 @@ class Fields:
     """The columns that the expressions read."""
 
 
-def read_items(table: Table, fields: Fields, audit: Audit) -> pl.DataFrame:
+def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     """Return item_id, title and what else there is; of a repeated item the first row stays, the others are counted.
 
     Columns, no Python objects: as much memory as the texts. `UserError` with the rows that have no id.

@@ -5,8 +5,8 @@ from dataclasses import replace
 import polars as pl
 
 from msr_adapter.config.schema import KuaiRecSourceConfig
-from msr_adapter.data.readers.interactions import WantedColumns, read_log
-from msr_adapter.data.readers.items import Fields, read_items, words
+from msr_adapter.data.readers.interactions import LogColumns, read_log
+from msr_adapter.data.readers.items import ItemColumns, read_items, words
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
@@ -25,7 +25,7 @@ def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
-        wanted = WantedColumns(_LOG, source.min_watch_ratio, untimed="dropped")
+        wanted = LogColumns(_LOG, source.min_watch_ratio, untimed="dropped")
         interactions = read_log(table_at(source.interactions), wanted, context.audit)
     if source.captions is not None:
         with collecting(problems):
@@ -49,10 +49,10 @@ def _lossy(table: Table) -> Table:
     return replace(table, layout=replace(table.layout, lossy=True))
 
 
-def _fields() -> Fields:
+def _fields() -> ItemColumns:
     text = pl.concat_str([_known(name) for name in _TEXTS], separator=" ", ignore_nulls=True)
     more = {"text": pl.when(text != "").then(text), "category": _known(_CATEGORY)}
-    return Fields("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))
+    return ItemColumns("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))
 
 
 def _known(name: str) -> pl.Expr:

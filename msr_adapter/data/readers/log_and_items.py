@@ -8,8 +8,8 @@ import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
-from msr_adapter.data.readers.interactions import WantedColumns, read_log
-from msr_adapter.data.readers.items import Fields, read_items
+from msr_adapter.data.readers.interactions import LogColumns, read_log
+from msr_adapter.data.readers.items import ItemColumns, read_items
 from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.table_scan import column_names, file_problems
@@ -59,7 +59,7 @@ def read_named_log(table: Table, configured: Configured, audit: Audit, least: fl
     """Return the log of a table whose columns are found by name; rows rated below ``least`` are dropped."""
     names = _columns(table, log_needs(least), configured, LOG_MORE)
     split: Literal["asked for", "found"] = "asked for" if configured.get("split") else "found"
-    return read_log(table, WantedColumns(names, least, split=split), audit)
+    return read_log(table, LogColumns(names, least, split=split), audit)
 
 
 def log_needs(least: float | None) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def read_named_items(table: Table, configured: Configured, audit: Audit) -> pl.D
     """Return the items of a table whose columns are found by name."""
     names = _columns(table, ITEM, configured, ITEM_MORE)
     more = {field: names[field] for field in ITEM_MORE if field in names}
-    return read_items(table, Fields(names["item"], names["title"], more), audit)
+    return read_items(table, ItemColumns(names["item"], names["title"], more), audit)
 
 
 def check_file(

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MovieLensSourceConfig
-from msr_adapter.data.readers.interactions import WantedColumns, read_log
-from msr_adapter.data.readers.items import Fields, read_items, words
+from msr_adapter.data.readers.interactions import LogColumns, read_log
+from msr_adapter.data.readers.items import ItemColumns, read_items, words
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.log_and_items import ITEM, header_problems
 from msr_adapter.data.readers.reader import Corpus, ReadContext
@@ -72,7 +72,7 @@ def read_movielens(source: MovieLensSourceConfig, context: ReadContext) -> Corpu
     interactions, items = pl.LazyFrame(), None
     names = dict(zip(("user", "item", "rating", "timestamp"), _RATINGS, strict=True))
     with collecting(problems):
-        interactions = read_log(ratings, WantedColumns(names, source.min_rating), context.audit)
+        interactions = read_log(ratings, LogColumns(names, source.min_rating), context.audit)
     with collecting(problems):
         items = read_items(_as_utf8(movies), _fields(movies), context.audit)
     raise_if_any(problems)
@@ -94,14 +94,14 @@ def _find(folder: Path) -> tuple[Table, Table] | Problem:
     return Problem(where, setting, "no ratings there", ", or ".join(names), "Name the unpacked folder")
 
 
-def _fields(movies: Table) -> Fields:
+def _fields(movies: Table) -> ItemColumns:
     if "Western" not in movies.layout.names:
         genres = words("genres", pl.String())
         listed = pl.when(genres != "(no genres listed)").then(genres)
-        return Fields("movieId", "title", {"category": listed}, ("genres",))
+        return ItemColumns("movieId", "title", {"category": listed}, ("genres",))
     flagged = [pl.when(pl.col(genre).str.strip_chars() == "1").then(pl.lit(genre)) for genre in _GENRES]
     genres = pl.concat_str(flagged, separator="|", ignore_nulls=True)
-    return Fields("movieId", "title", {"category": pl.when(genres != "").then(genres)}, _GENRES)
+    return ItemColumns("movieId", "title", {"category": pl.when(genres != "").then(genres)}, _GENRES)
 
 
 def _as_utf8(table: Table) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
@@ -21,15 +21,17 @@ _DAY = 86_400_000
 
 
 @dataclass(frozen=True)
-class Clock:
-    """How a column tells time; ``unit`` is what a millisecond is in numbers."""
+class TimeFormat:
+    """How a column tells time."""
 
     form: Literal["moment", "number", "iso", "none"]
+    """A typed date, a number since 1970, text, or nothing that can be read as a time."""
     unit: float = 1.0
+    """How many of a number make a millisecond: 1e-3 for seconds."""
 
 
-def survey(column: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
-    """Return the aggregates that `clock_of` reads: one streaming pass, whatever the number of rows."""
+def time_statistics(column: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
+    """Return the aggregates that `time_format` reads: one streaming pass, whatever the number of rows."""
     if dtype in (pl.Date, pl.Datetime) or not (dtype == pl.String or dtype.is_numeric()):
         return {}
     number = _numbers(column, dtype)
@@ -39,33 +41,36 @@ def survey(column: pl.Expr, dtype: pl.DataType) -> dict[str, pl.Expr]:
     return facts
 
 
-def clock_of(dtype: pl.DataType, facts: Mapping[str, Any]) -> Clock:
-    """Return how the column tells time: one unit for all of it, that of its (upper) median."""
+def time_format(dtype: pl.DataType, facts: Mapping[str, int]) -> TimeFormat:
+    """Return how the column tells time: one unit for all of it, that of its (upper) median.
+
+    A median cannot be moved by a few bad values, as a first row, a minimum or a maximum can.
+    """
     if dtype in (pl.Date, pl.Datetime):
-        return Clock("moment")
+        return TimeFormat("moment")
     if not facts:
-        return Clock("none")
+        return TimeFormat("none")
     if facts["numbers"] * 2 < facts["values"]:
-        return Clock("iso")
+        return TimeFormat("iso")
     half = facts["sizes"] - facts["sizes"] // 2
     names = [f"from_{least:.0e}" for least in _FROM]
     place = next((i for i, name in enumerate(names) if half and facts[name] >= half), len(names))
-    return Clock("number", _PER_MILLISECOND[place])
+    return TimeFormat("number", _PER_MILLISECOND[place])
 
 
-def strays(facts: Mapping[str, Any], clock: Clock) -> int:
-    """Return how many numbers are too small for the clock's unit: they would be times before March 1973."""
-    unit = _PER_MILLISECOND.index(clock.unit) if clock.form == "number" else len(_FROM)
-    return int(facts["sizes"] - facts[f"from_{_FROM[unit]:.0e}"]) if unit < len(_FROM) else 0
+def count_too_small(facts: Mapping[str, int], time: TimeFormat) -> int:
+    """Return how many numbers are too small for the unit of the column: they would be times before March 1973."""
+    unit = _PER_MILLISECOND.index(time.unit) if time.form == "number" else len(_FROM)
+    return facts["sizes"] - facts[f"from_{_FROM[unit]:.0e}"] if unit < len(_FROM) else 0
 
 
-def milliseconds(column: pl.Expr, dtype: pl.DataType, clock: Clock) -> pl.Expr:
-    """Return Int64 milliseconds, null where a value is no timestamp."""
-    if clock.form == "none":
+def milliseconds(column: pl.Expr, dtype: pl.DataType, time: TimeFormat) -> pl.Expr:
+    """Return Int64 milliseconds since 1970, null where a value is no timestamp."""
+    if time.form == "none":
         return pl.lit(None, dtype=pl.Int64)
-    if clock.form == "moment":
+    if time.form == "moment":
         return column.cast(pl.Datetime("ms")).cast(pl.Int64)
-    return _scaled(column, dtype, clock.unit) if clock.form == "number" else _iso(column)
+    return _scaled(column, dtype, time.unit) if time.form == "number" else _iso(column)
 
 
 def is_midnight(moment: pl.Expr) -> pl.Expr:
@@ -80,6 +85,7 @@ def _numbers(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _scaled(column: pl.Expr, dtype: pl.DataType, unit: float) -> pl.Expr:
     """Scale to milliseconds: integers exactly, fractions to the nearest; what does not fit becomes null."""
     number = _numbers(column, dtype)
+    # Nanoseconds since 1970 have more digits than a float holds, so integers are divided as integers.
     whole = (column.str.strip_chars() if dtype == pl.String else column).cast(pl.Int64, strict=False)
     exact = whole // int(unit) if unit >= 1 else whole * 1000
     scaled = number / unit

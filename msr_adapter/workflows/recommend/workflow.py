@@ -91,12 +91,12 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
     Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
     killed command resumes. `UserError` with every problem of the order before a model is loaded or trained.
     """
-    from msr_adapter.data.id_files import list_problems
+    from msr_adapter.data.id_files import id_file_problems
 
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
     read = {option: path for option, path in named.items() if path and path.is_file()}
     output = Output(wanted.out, wanted.overwrite, SUFFIXES)
-    asked = [*output_problems(output, protected_by(loaded, read)), *order_problems(wanted, list_problems)]
+    asked = [*output_problems(output, protected_by(loaded, read)), *order_problems(wanted, id_file_problems)]
     if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
     sweep_beside(wanted.out)
@@ -122,20 +122,20 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
 
 def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> Given:
     """Read the files of the order. `UserError` with the problems of all of them."""
-    from msr_adapter.data.id_files import read_items, read_later, read_users
+    from msr_adapter.data.id_files import read_item_ids, read_later_interactions, read_user_ids
     from msr_adapter.errors import collecting, raise_if_any
 
     problems: list[Any] = []
     users = candidates = later = None
     with collecting(problems):
-        users = read_users(wanted.users, "--users") if wanted.users else None
+        users = read_user_ids(wanted.users, "--users") if wanted.users else None
     with collecting(problems):
-        candidates = read_items(wanted.retrieval.path, "--candidates") if wanted.retrieval.path else None
+        candidates = read_item_ids(wanted.retrieval.path, "--candidates") if wanted.retrieval.path else None
     with collecting(problems):
         if wanted.interactions:
             source = loaded.pipeline.data.source
             columns = source.columns.model_dump() if isinstance(source, TableSourceConfig) else {}
-            later, audit = read_later(wanted.interactions, "--interactions", columns)
+            later, audit = read_later_interactions(wanted.interactions, "--interactions", columns)
             for finding in audit.findings:
                 reporter.note(finding["text"])
     raise_if_any(problems)

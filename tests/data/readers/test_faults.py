@@ -22,7 +22,7 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.interactions import WantedColumns, read_log
+from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import words
 from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.sources import check_source, may_hold_images, read
@@ -143,7 +143,7 @@ def test_a_split_column_that_was_merely_found_is_passed_over_when_it_says_someth
     audit = Audit()
     corpus = read(TableSourceConfig(kind="table", interactions=log), 0, audit)
     assert corpus.interactions.collect_schema().names() == ["user_id", "item_id", "timestamp"]
-    assert "The column subset of log.csv is passed over" in audit.findings[0]["text"]
+    assert "The column subset of log.csv is ignored" in audit.findings[0]["text"]
     source = TableSourceConfig(kind="table", interactions=log, columns=ColumnsConfig(split="subset"))
     assert faults(source, tmp_path) == ["log.csv:2 subset: 'adults'; train, validation or test. Correct the row"]
 
@@ -295,6 +295,6 @@ def test_times_of_a_log_are_read_alike_whatever_the_order_of_its_rows(tmp_path: 
     for order in ([0, 1, 2], [2, 1, 0]):
         rows = "".join(f"a,{n},{times[n]}\n" for n in order)
         table = Table(put(tmp_path / "log.csv", "user,item,time\n" + rows), Layout("delimited"))
-        log = read_log(table, WantedColumns({"user": "user", "item": "item", "timestamp": "time"}), Audit())
+        log = read_log(table, LogColumns({"user": "user", "item": "item", "timestamp": "time"}), Audit())
         seen.append(sorted(log.collect()["timestamp"].to_list()))
     assert seen == [times, times]

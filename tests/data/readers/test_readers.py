@@ -18,7 +18,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
-from msr_adapter.data.readers.timestamps import clock_of, milliseconds, survey
+from msr_adapter.data.readers.timestamps import milliseconds, time_format, time_statistics
 from msr_adapter.errors import UserError
 from tests.support.data_builders import write_csv
 
@@ -129,8 +129,8 @@ def test_parquet_dates_and_bad_rows(tmp_path: Path) -> None:
 
 def to_milliseconds(values: pl.Series) -> pl.Series:
     frame, column = values.to_frame("t"), pl.col("t")
-    facts = frame.select(**survey(column, values.dtype)).to_dicts()
-    return frame.select(milliseconds(column, values.dtype, clock_of(values.dtype, facts[0]))).to_series()
+    facts = frame.select(**time_statistics(column, values.dtype)).to_dicts()
+    return frame.select(milliseconds(column, values.dtype, time_format(values.dtype, facts[0]))).to_series()
 
 
 @pytest.mark.parametrize(
