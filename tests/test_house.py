@@ -1,4 +1,4 @@
-"""The rules of the house: layers, sizes, what the wheel carries, what the documents promise."""
+"""The rules of the house: layers, names, sizes, what the wheel carries, what the documents promise."""
 
 import ast
 import re
@@ -12,12 +12,23 @@ import grimp
 import pytest
 
 import msr_adapter
+from msr_adapter.config import schema
+from msr_adapter.config.schema import StrictModel
 from msr_adapter.files import BundledKind, bundled
 from tests.support.end_to_end import write_small_pipeline
 from tests.support.paths import ROOT
 
 DATA_FOLDERS: tuple[BundledKind, ...] = ("templates", "pipelines", "eval")
 SOURCES = sorted((ROOT / "msr_adapter").rglob("*.py"))
+PACKAGES = sorted(path for path in SOURCES if path.name == "__init__.py")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+not_yet = pytest.mark.xfail(strict=False, reason="on its way: take this mark off once the rule is kept everywhere")
+
+
+def named(path: Path) -> str:
+    """Return a path as the names of tests show it."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def test_imports_point_down() -> None:
@@ -40,23 +51,82 @@ def test_the_data_folders_hold_no_code(folder: BundledKind) -> None:
     assert not list(bundled(folder).rglob("*.py"))
 
 
-def test_metrics_import_numpy_and_nothing_of_ours() -> None:
+def test_metrics_import_numpy_and_nothing_of_ours_but_array_types_and_the_cpu_count() -> None:
     imported = set()
     for path in (ROOT / "msr_adapter" / "metrics").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported |= {name for name in names if not name.startswith("msr_adapter.metrics")}
+    imported -= {"msr_adapter.arrays", "msr_adapter.system"}
     outside = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names)
     assert outside == {"numpy"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 350
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
+    assert [one.name for one in functions(path) if (one.end_lineno or 0) - one.lineno >= 60] == []
+
+
+@not_yet
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name != "cli"], ids=named)
+def test_no_function_has_more_than_six_parameters(path: Path) -> None:
+    """A command of `msr` has as many as it has options; whatever else needs so many gets a dataclass."""
+    assert [one.name for one in functions(path) if len(parameters(one)) > 6] == []
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    given = function.args
+    names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+@not_yet
+def test_a_class_name_exists_once() -> None:
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(named(path))
+    assert len(places) > 100
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_every_class_of_the_config_ends_in_config() -> None:
+    waiting, found = [StrictModel], set()
+    while waiting:
+        waiting += waiting.pop().__subclasses__()
+        found |= {one for one in waiting if one.__module__.startswith("msr_adapter.")}
+    assert len(found) > 30
+    assert [one.__name__ for one in found if not one.__name__.endswith("Config")] == []
+    assert {one.__name__ for one in found} <= set(schema.__all__)
+
+
+@not_yet
+@pytest.mark.parametrize("package", PACKAGES, ids=named)
+def test_a_package_lists_its_files(package: Path) -> None:
+    """The docstring of a package names each file and folder in it, with what is in there."""
+    told = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    files = {path.stem for path in package.parent.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.parent.name for path in package.parent.glob("*/__init__.py")}
+    assert "TODO" not in told
+    assert sorted(name for name in files | folders if not re.search(rf"\b{name}\b", told)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_no_heading_stands_twice_on_a_page(page: Path) -> None:
+    text = re.sub(r"(?s)```.*?```", "", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    assert headings
+    assert sorted({one for one in headings if headings.count(one) > 1}) == []
+    assert [one for one in headings if len(set(parts := one.split(", "))) < len(parts)] == []
 
 
 def test_constraints_are_exact_pins_of_everything_that_pyproject_pins() -> None:
