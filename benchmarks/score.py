@@ -163,14 +163,12 @@ class Ways:
 
     def counts(self) -> dict[str, int]:
         """Return what one call of ours takes."""
-        before = dict(vars(self.backend.spent))
+        before = self.backend.stats.counts()
         self.ours()
-        return {
-            name: value - before[name] for name, value in vars(self.backend.spent).items() if isinstance(value, int)
-        }
+        return {name: value - before[name] for name, value in self.backend.stats.counts().items()}
 
     def _forget(self) -> None:
-        self.loaded.sharing.forget()
+        self.loaded.prefix_cache.forget()
         self.loaded.encoder._expansions.clear()
 
 

@@ -125,10 +125,12 @@ class Ways:
         self.network.generation_config.pad_token_id = PAD
         self._shape, self._device = shape, device
         self._seen: dict[str, dict[str, torch.Tensor]] = {}
-        self.sharing = PrefixCache(self.network, self.pixels, lambda prompt: self._inputs([prompt]), PAD, self._room())
-        self.image_tokens = len(self.sharing._store.find([_image(0)])["0"].main)
+        self.prefix_cache = PrefixCache(
+            self.network, self.pixels, lambda prompt: self._inputs([prompt]), PAD, self._batch_sizer()
+        )
+        self.image_tokens = len(self.prefix_cache._store.find([_image(0)])["0"].main)
 
-    def _room(self) -> BatchSizer:
+    def _batch_sizer(self) -> BatchSizer:
         room = BatchSizer(256)
         fit_device(room, self.network)
         return room
@@ -160,14 +162,14 @@ class Ways:
             for number, item in enumerate(items):
                 first, second = (preference, item) if order == "users" else (item, preference)
                 middle = first + question + second
-                made.append(self.sharing.batches.prompt(head + middle + end, (_image(number),)))
+                made.append(self.prefix_cache.batches.prompt(head + middle + end, (_image(number),)))
         return made
 
     def plain(self, prompts: Sequence[Prompt]) -> list[float]:
         """Return log p(yes) - log p(no) from one forward pass per prompt, sorted by length, in batches that fit."""
         order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
         odds = np.empty(len(prompts))
-        for part, found in self._room().each(
+        for part, found in self._batch_sizer().each(
             order, lambda at: len(prompts[at]), lambda part: self._pass(prompts, part)
         ):
             odds[list(part)] = found
@@ -188,8 +190,8 @@ class Ways:
 
     def ours(self, prompts: Sequence[Prompt]) -> list[float]:
         """Return the same as the score stage does."""
-        self.sharing.forget()
-        found = dict(self.sharing.score(prompts, lambda logits: [(odds,) for odds in _odds(logits)]))
+        self.prefix_cache.forget()
+        found = dict(self.prefix_cache.score(prompts, lambda logits: [(odds,) for odds in _odds(logits)]))
         return [found[row][0] for row in range(len(prompts))]
 
     def _pass(self, prompts: Sequence[Prompt], part: Sequence[int]) -> list[float]:
@@ -223,11 +225,11 @@ def _odds(logits: torch.Tensor) -> list[float]:
 def measure(ways: Ways, order: str, users: int, repeats: int) -> dict[str, Any]:
     """Check that all ways agree, then time them in turns."""
     prompts = ways.prompts(order, users)
-    if refusal := ways.sharing.refusal(prompts):
+    if refusal := ways.prefix_cache.refusal(prompts):
         raise SystemExit(f"score_gpu: the model is not trusted with sharing: {refusal}")
-    before = dict(vars(ways.sharing.spent))
+    before = ways.prefix_cache.stats.counts()
     ours, plain = ways.ours(prompts), ways.plain(prompts)
-    counts = {name: value - before[name] for name, value in vars(ways.sharing.spent).items() if isinstance(value, int)}
+    counts = {name: value - before[name] for name, value in ways.prefix_cache.stats.counts().items()}
     worst = float(np.abs(np.subtract(ours, plain)).max())
     assert worst < (1e-4 if ways._shape.dtype == torch.float32 else 0.5), f"scores differ by {worst}"
     ranks = [np.argsort(np.reshape(odds, (users, SIZE)), axis=1)[:, ::-1][:, :5] for odds in (ours, plain)]

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ModelConfig, TrainConfig
-from msr_adapter.generation import Completion, CompletionCache, Request
+from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
@@ -35,7 +35,7 @@ _BATCH, _TEXTS = 2_000, 65_536
 """Users written at a time: 42,000 candidates, and texts as many as one part of a file holds."""
 
 
-class Instant:
+class Instant(Backend):
     """Answers at once and remembers nothing."""
 
     identity = label = "instant"

@@ -65,7 +65,7 @@ def together(backend: HuggingFaceBackend, prompts: Prompts, histories: Sequence[
         return text
 
     with tempfile.TemporaryDirectory() as folder, CompletionCache(Path(folder) / "cache.sqlite") as cache:
-        ended = dict(cache.converse(backend, [partial(chain, user) for user in range(len(histories))]))
+        ended = dict(cache.run_chains(backend, [partial(chain, user) for user in range(len(histories))]))
     return [ended[user] for user in range(len(histories))]
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 
-import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,13 +15,3 @@ settings.load_profile("msr")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and the processes under test with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of four chains or requests."""
-    from msr_adapter.generation import CompletionCache
-
-    for method in (CompletionCache.attempt, CompletionCache.complete, CompletionCache.stream, CompletionCache.converse):
-        assert method.__kwdefaults__ is not None
-        monkeypatch.setitem(method.__kwdefaults__, "shard", 4)

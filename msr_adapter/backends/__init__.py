@@ -1,53 +1,43 @@
-"""Backends answer requests: a Hugging Face model, a server, or rules for tests. Models load at the first request."""
+"""Backends answer requests; which there are, and their facts, is `config.schema.backends.BACKENDS`.
 
-from collections.abc import Callable
+huggingface        a model on this machine: label log-probabilities and greedy texts
+loaded_model       the model in memory, and how it is asked
+decoding           greedy texts of a stream of prompts, with finished rows replaced by new ones
+reward             a reward model, which compares answers
+prefix_cache/      scoring prompts with common prefixes
+openai             a server with an OpenAI-compatible endpoint
+openai_messages    requests and answers as such a server writes them
+logprobs           label log-probabilities from such a server
+reference_prompts  the prompts and tokens of the training that such a server has to reproduce
+http               bounded responses and retries
+scripted           answers by rule, for tests
+
+A model is loaded at the first request, never before.
+"""
+
+import importlib
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Backend
 from msr_adapter.llamafactory.weights import BASE, Weights
 
 
-def _huggingface(model: ModelConfig, weights: Weights) -> Backend:
-    if weights.reward:
-        from msr_adapter.backends.reward import RewardBackend
-
-        return RewardBackend(model, weights)
-    from msr_adapter.backends.huggingface import HuggingFaceBackend
-
-    return HuggingFaceBackend(model, weights)
-
-
-def _server(model: ModelConfig, weights: Weights) -> Backend:
-    from msr_adapter.backends.openai import ServerBackend
-
-    if weights != BASE:
-        raise ValueError("a server cannot be handed trained weights")
-    return ServerBackend(model)
-
-
-def _scripted(model: ModelConfig, weights: Weights) -> Backend:
-    from msr_adapter.backends.scripted import ScriptedBackend
-
-    return ScriptedBackend(trained=weights != BASE)
-
-
-BACKENDS: dict[str, Callable[[ModelConfig, Weights], Backend]] = {
-    "huggingface": _huggingface,
-    "server": _server,
-    "scripted": _scripted,
-}
-
-
-def make_server_scorer(served: ModelConfig, taught: ModelConfig, weights: Weights) -> Backend:
-    """Return what scores through a server that serves ``taught`` with these ``weights``, as far as they are here."""
-    if served.backend != "server":
-        return make_backend(served, weights)
-    from msr_adapter.backends.openai import ServerBackend
-    from msr_adapter.backends.reference_prompts import ServerScoring
-
-    return ServerBackend(served, ServerScoring(served, taught, weights.stamps()))
-
-
 def make_backend(model: ModelConfig, weights: Weights = BASE) -> Backend:
-    """Return the backend that ``model.backend`` names, with the trained ``weights``."""
-    return BACKENDS[model.backend](model, weights)
+    """Return the backend that ``model.backend`` names, with the trained ``weights``; nothing is loaded yet."""
+    return _call(model.backend_row.make, model, weights)
+
+
+def make_server_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> Backend:
+    """Return what scores in place of ``trained`` with these ``weights``, as far as they are here (`evaluate.scorer`).
+
+    Raises `ValueError` for a backend that cannot.
+    """
+    if served.backend_row.make_scorer is None:
+        raise ValueError(f"backend {served.backend} scores for no other model")
+    return _call(served.backend_row.make_scorer, served, trained, weights)
+
+
+def _call(path: str, *arguments: object) -> Backend:
+    module, _, function = path.partition(":")
+    made: Backend = getattr(importlib.import_module(module), function)(*arguments)
+    return made

@@ -12,7 +12,7 @@ from dataclasses import field
 
 
 @dataclass(frozen=True)
-class States:
+class DecodingState:
     """n rows over c columns; a column may be padding in some rows and is dropped once it is in all."""
 
     layers: "list[tuple[torch.Tensor, torch.Tensor]]"
@@ -24,7 +24,7 @@ class States:
     tokens: "torch.Tensor"
     """(n,): each row's next token, not read yet."""
 
-    def keep(self, rows: Sequence[int]) -> "States":
+    def keep(self, rows: Sequence[int]) -> "DecodingState":
         """Return the state of some rows, in their order. O(size of the state), nothing copied when all are kept."""
         if len(rows) == len(self.tokens):
             return self
@@ -36,17 +36,17 @@ class States:
         else:
             mask = mask[:, used]
             layers = [(keys[chosen][:, :, used], values[chosen][:, :, used]) for keys, values in self.layers]
-        return States(layers, mask, self.positions[..., chosen, :], self.tokens[chosen])
+        return DecodingState(layers, mask, self.positions[..., chosen, :], self.tokens[chosen])
 
-    def first(self, length: int) -> "States":
+    def first(self, length: int) -> "DecodingState":
         """Return the state after the first ``length`` columns; its tokens and positions mean nothing."""
         if length >= self.mask.shape[1]:
             return self
         layers = [(keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers]
-        return States(layers, self.mask[:, :length], self.positions, self.tokens)
+        return DecodingState(layers, self.mask[:, :length], self.positions, self.tokens)
 
     @staticmethod
-    def open(before: "States | None", count: int, mask: "torch.Tensor") -> "tuple[Any, torch.Tensor]":
+    def open(before: "DecodingState | None", count: int, mask: "torch.Tensor") -> "tuple[Any, torch.Tensor]":
         """Return a fresh cache of ``count`` rows that continues ``before``, and the mask of old and new columns.
 
         One row of ``before`` is lent to all without a copy.
@@ -62,7 +62,7 @@ class States:
         return cache, torch.cat([before.mask.expand(count, -1).to(mask.dtype), mask], dim=1)
 
 
-def merge(one: States | None, other: States) -> States:
+def merge(one: DecodingState | None, other: DecodingState) -> DecodingState:
     """Return the rows of both, the shorter padded on the left. O(size of both)."""
     import torch
 
@@ -71,23 +71,23 @@ def merge(one: States | None, other: States) -> States:
     width = max(one.mask.shape[1], other.mask.shape[1])
     a, b = _widened(one, width), _widened(other, width)
     layers = [(torch.cat([ka, kb]), torch.cat([va, vb])) for (ka, va), (kb, vb) in zip(a.layers, b.layers, strict=True)]
-    return States(
+    return DecodingState(
         layers, torch.cat([a.mask, b.mask]), torch.cat([a.positions, b.positions], dim=-2),
         torch.cat([a.tokens, b.tokens]),
     )  # fmt: skip
 
 
-def _widened(state: States, width: int) -> States:
+def _widened(state: DecodingState, width: int) -> DecodingState:
     from torch.nn.functional import pad
 
     more = width - state.mask.shape[1]
     if not more:
         return state
     layers = [(pad(keys, (0, 0, more, 0)), pad(values, (0, 0, more, 0))) for keys, values in state.layers]
-    return States(layers, pad(state.mask, (more, 0)), state.positions, state.tokens)
+    return DecodingState(layers, pad(state.mask, (more, 0)), state.positions, state.tokens)
 
 
-# Greedy text for a stream of prompts: rows that end make room for the next ones, a common beginning is read once.
+# Greedy text for a stream of prompts: rows that end make place for the next ones, a common beginning is read once.
 #
 # Left padding, explicit positions and masks: a row's logits do not depend on its neighbours but for rounding.
 
@@ -123,7 +123,7 @@ class Decoder:
         """``collate`` gives left-padded model inputs of rows; no beginning is shared beyond the first image."""
         self._network, self._collate = network, collate
         self._stop, self._image_token = frozenset(stop_ids), image_token
-        self._shared: tuple[list[int], States] | None = None
+        self._shared: tuple[list[int], DecodingState] | None = None
 
     def run(
         self, rows: Sequence[DecodingRow], slots: int, finished: Callable[[DecodingRow], Sequence[DecodingRow]]
@@ -133,7 +133,7 @@ class Decoder:
         Raises what the network raises; rows that were under way can be given to another call.
         """
         waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
-        state: States | None = None
+        state: DecodingState | None = None
         active: list[DecodingRow] = []
         while waiting or active:
             free = slots - len(active)
@@ -160,13 +160,13 @@ class Decoder:
                 ended.append(place)
         return ended
 
-    def _read(self, group: Sequence[DecodingRow]) -> States:
+    def _read(self, group: Sequence[DecodingRow]) -> DecodingState:
         """Read the prompts of ``group``; what they begin with in common is read once, also across groups."""
         inputs = self._with_positions(self._collate(group))
         shared = self._beginning(group, inputs)
         return self._forward(inputs, None) if shared is None else self._forward(_after(inputs, shared), shared)
 
-    def _beginning(self, group: Sequence[DecodingRow], inputs: Inputs) -> States | None:
+    def _beginning(self, group: Sequence[DecodingRow], inputs: Inputs) -> DecodingState | None:
         """Return the state after the tokens that all prompts begin with, one row, or None if they are too few."""
         if self._shared is not None:
             known, state = self._shared
@@ -195,7 +195,7 @@ class Decoder:
             inputs = inputs | {"position_ids": counted.clamp(min=0)}
         return inputs
 
-    def _step(self, state: States) -> States:
+    def _step(self, state: DecodingState) -> DecodingState:
         inputs = {
             "input_ids": state.tokens[:, None],
             "attention_mask": state.mask.new_ones(len(state.tokens), 1),
@@ -203,17 +203,17 @@ class Decoder:
         }
         return self._forward(inputs, state)
 
-    def _forward(self, inputs: Inputs, before: States | None) -> States:
+    def _forward(self, inputs: Inputs, before: DecodingState | None) -> DecodingState:
         """Run the network on ``inputs`` after ``before`` (one row of it serves all); greedy next tokens."""
         import torch
 
         count = inputs["input_ids"].shape[0]
-        past, mask = States.open(before, count, inputs["attention_mask"])
+        past, mask = DecodingState.open(before, count, inputs["attention_mask"])
         with torch.inference_mode():
             output = self._network(
                 **(inputs | {"attention_mask": mask}), past_key_values=past, use_cache=True, logits_to_keep=1
             )
-        return States(
+        return DecodingState(
             [(layer.keys, layer.values) for layer in output.past_key_values.layers],
             mask,
             inputs["position_ids"][..., -1:],
@@ -221,7 +221,7 @@ class Decoder:
         )
 
 
-def _after(inputs: Inputs, shared: States) -> Inputs:
+def _after(inputs: Inputs, shared: DecodingState) -> Inputs:
     """Return left-padded ``inputs`` without the first tokens of each row that ``shared`` holds."""
     import torch
 

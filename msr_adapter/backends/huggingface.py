@@ -9,11 +9,11 @@ from PIL import Image as PillowImage
 from msr_adapter.backends.decoding import DecodingRow
 from msr_adapter.backends.loaded_model import LoadedModel, Work
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.stats import ScoringStats
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.weights import BASE, Weights, model_stamp, own_adapters
@@ -28,7 +28,16 @@ _SCORED, _WRITTEN = 256, 64
 """Rows of a pass, and texts at a time, to begin with where `batch_size` is auto."""
 
 
-class HuggingFaceBackend:
+def make(model: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend of a model on this machine: of a reward model, one that compares answers."""
+    if weights.reward:
+        from msr_adapter.backends.reward import RewardBackend
+
+        return RewardBackend(model, weights)
+    return HuggingFaceBackend(model, weights)
+
+
+class HuggingFaceBackend(Backend):
     """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches; what prompts share is computed
     once.
 
@@ -68,14 +77,14 @@ class HuggingFaceBackend:
         return [work.answers[row] for row in range(len(work.requests))]
 
     @property
-    def spent(self) -> ScoringStats:
+    def stats(self) -> ScoringStats:
         """What scoring has taken so far."""
-        return self._loaded.sharing.spent if self._loaded else ScoringStats()
+        return self._loaded.prefix_cache.stats if self._loaded else ScoringStats()
 
     def _load(self) -> LoadedModel:
         if self._loaded is None:
             self._loaded = LoadedModel(self.model, self._weights, BatchSizer(rows_at_once(self.model)))
-            fit_device(self._loaded.room, self._loaded.network)
+            fit_device(self._loaded.batch_sizer, self._loaded.network)
         return self._loaded
 
     def _score(self, work: "_Workload") -> None:
@@ -153,10 +162,10 @@ def rows_at_once(model: ModelConfig) -> int:
     return _SCORED if model.batch_size == "auto" else model.batch_size
 
 
-def fit_device(room: BatchSizer, network: Any) -> None:
+def fit_device(batch_sizer: BatchSizer, network: Any) -> None:
     """Set how many tokens a scoring pass has to begin with, and what a pass costs beyond them."""
     on_cpu = network.device.type == "cpu"
-    room.tokens, room.pass_cost = (_CPU_TOKENS, _CPU_PASS) if on_cpu else (_GPU_TOKENS, _GPU_PASS)
+    batch_sizer.tokens, batch_sizer.pass_cost = (_CPU_TOKENS, _CPU_PASS) if on_cpu else (_GPU_TOKENS, _GPU_PASS)
 
 
 class _Workload:
@@ -194,7 +203,7 @@ class _Workload:
         rows = []
         for request in requests:
             number = len(self.requests)
-            encoded = encode(self._encoder, request, request.sides)
+            encoded = encode(self._encoder, request, request.label_words)
             self.requests.append(request)
             self.prompts.append(encoded if isinstance(encoded, list) else [])
             rows += self.settle(number, encoded) if isinstance(encoded, Failure) else [self._row(number)]
@@ -235,7 +244,7 @@ def _scoring(work: _Workload) -> list[list[int]]:
     groups: dict[tuple[tuple[str, ...], ...], list[int]] = {}
     for row, request in enumerate(work.requests):
         if request.choices and row not in work.answers:
-            groups.setdefault(request.sides, []).append(row)
+            groups.setdefault(request.label_words, []).append(row)
     return list(groups.values())
 
 

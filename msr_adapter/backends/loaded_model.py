@@ -28,8 +28,8 @@ Sides = tuple[tuple[int, ...], ...]
 class LoadedModel:
     """A model in memory and how to ask it."""
 
-    def __init__(self, model: ModelConfig, weights: Weights, room: BatchSizer) -> None:
-        """Load it (seconds to minutes); ``room`` bounds and learns what one scoring pass holds."""
+    def __init__(self, model: ModelConfig, weights: Weights, batch_sizer: BatchSizer) -> None:
+        """Load it (seconds to minutes); ``batch_sizer`` bounds and learns what one scoring pass holds."""
         import torch
         from transformers import GenerationConfig
 
@@ -45,8 +45,8 @@ class LoadedModel:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
         self._collator = self.encoder.collator(self.network)
         self._side_tokens: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}
-        self.room = room
-        self.sharing = self._open_sharing()
+        self.batch_sizer = batch_sizer
+        self.prefix_cache = self._make_prefix_cache()
 
     def scores(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
         """Yield each prompt's place in ``work``, all with the same choices, and its answer, in any order.
@@ -54,20 +54,20 @@ class LoadedModel:
         What prompts begin with in common is computed once where the model allows that. Raises
         `torch.OutOfMemoryError` if a prompt does not fit alone.
         """
-        sides = work[0][0].sides
+        sides = work[0][0].label_words
         tokens = self._tokens(sides)
         prompts = [self._prompt(ids, request.images) for request, ids in work]
-        refusal = self.sharing.refusal(prompts)
-        found = self._one_by_one(work, tokens) if refusal else self.sharing.score(prompts, partial(_odds, tokens))
+        refusal = self.prefix_cache.refusal(prompts)
+        found = self._one_by_one(work, tokens) if refusal else self.prefix_cache.score(prompts, partial(_odds, tokens))
         if refusal:
-            self.sharing.spent.reasons.add(refusal)
+            self.prefix_cache.stats.reasons.add(refusal)
         for place, odds in found:
             request, ids = work[place]
             yield place, Completion(request.key, "", odds, "choice", len(ids), 0)
 
     def score(self, work: Sequence[Work]) -> list[Completion]:
         """One plain forward pass over whole prompts with the same choices; `scores` equals it but for rounding."""
-        odds = self._plain(work, self._tokens(work[0][0].sides))
+        odds = self._plain(work, self._tokens(work[0][0].label_words))
         return [
             Completion(request.key, "", row, "choice", len(ids), 0)
             for (request, ids), row in zip(work, odds, strict=True)
@@ -75,13 +75,15 @@ class LoadedModel:
 
     def _one_by_one(self, work: Sequence[Work], tokens: Sides) -> Iterator[tuple[int, tuple[float, ...]]]:
         places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
-        spent = self.sharing.spent
-        spent.unshared([len(ids) for _, ids in work], [image.digest for request, _ in work for image in request.images])
-        passes = self.room.each(
+        stats = self.prefix_cache.stats
+        stats.add_unshared(
+            [len(ids) for _, ids in work], [image.digest for request, _ in work for image in request.images]
+        )
+        passes = self.batch_sizer.each(
             places, lambda place: len(work[place][1]), lambda part: self._plain([work[place] for place in part], tokens)
         )
         for part, odds in passes:
-            spent.passed(len(part), len(work[part[0]][1]))
+            stats.add_pass(len(part), len(work[part[0]][1]))
             yield from zip(part, odds, strict=True)
 
     def _plain(self, work: Sequence[Work], tokens: Sides) -> list[tuple[float, ...]]:
@@ -114,14 +116,14 @@ class LoadedModel:
 
         A model that does not take the words of the ``first`` prompt in pieces cannot be decoded in a stream.
         """
-        if self.sharing.refuses_words(self._prompt(first, ())):
+        if self.prefix_cache.refuses_words(self._prompt(first, ())):
             return None
 
         def inputs(rows: Sequence[DecodingRow]) -> dict[str, Any]:
             prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
-            if self.sharing.refusal(prompts):
+            if self.prefix_cache.refusal(prompts):
                 return self._collated(prompts)
-            return self.sharing.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
+            return self.prefix_cache.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
 
         image_token = getattr(self.network.config, "image_token_id", None)
         return Decoder(self.network, inputs, self.encoder.stop_ids, image_token)
@@ -139,16 +141,16 @@ class LoadedModel:
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Completion(request.key, text, (), "stop" if stopped else "length", len(prompt), len(answer))
 
-    def _open_sharing(self) -> PrefixCache:
+    def _make_prefix_cache(self) -> PrefixCache:
         pad = self.encoder.tokenizer.pad_token_id
         refused = "" if rows_alike(self.network) else "its layers do not all attend to everything before"
         refused = refused or ("" if self._last_only else "it computes the logits of every position")
         return PrefixCache(
-            self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.room, refused
+            self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.batch_sizer, refused
         )
 
     def _prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
-        return self.sharing.batches.prompt(ids, images)
+        return self.prefix_cache.batches.prompt(ids, images)
 
     def _inputs(self, work: Sequence[Work]) -> "dict[str, torch.Tensor]":
         return self._collated([self._prompt(ids, request.images) for request, ids in work])

@@ -13,11 +13,24 @@ from msr_adapter.backends.retry import Attempts, GaveUpError, RefusedError, Unus
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.redaction import quoted, redact
 
 
-class ServerBackend:
+def make(model: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend of a served model, for texts."""
+    if weights != BASE:
+        raise ValueError("a server cannot be handed trained weights")
+    return ServerBackend(model)
+
+
+def make_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> Backend:
+    """Return what scores through a server that serves ``trained`` with these ``weights``, as far as they are here."""
+    return ServerBackend(served, ServerScoring(served, trained, weights.stamps()))
+
+
+class ServerBackend(Backend):
     """Greedy text, or the odds of fixed answers, over HTTP with bounded concurrency.
 
     The key comes from the environment and goes nowhere else.
@@ -30,9 +43,13 @@ class ServerBackend:
         if model.server is None:
             raise ValueError("backend server needs model.server")
         self.model, self._server, self._scoring = model, model.server, scoring
-        self.label = f"{model.path} at {redact(self._server.url)}"
         self._unreached = 0
         self._compared = ""
+
+    @property
+    def label(self) -> str:
+        """The served name and the address, without what is secret in it."""
+        return f"{self.model.path} at {redact(self._server.url)}"
 
     @property
     def identity(self) -> str:

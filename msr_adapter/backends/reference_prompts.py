@@ -23,7 +23,7 @@ from msr_adapter.redaction import quoted, redact
 _KNOWN_PICTURES = 256
 
 
-class Taught:
+class ReferencePrompts:
     """Tokenizer and template of the base model, as far as they are at hand; loaded when first asked, no weights."""
 
     def __init__(self, model: ModelConfig) -> None:
@@ -113,7 +113,7 @@ class ServerScoring:
         assert served.server is not None
         system = served.default_system if served.default_system is not None else taught.default_system
         self._model, self._server = served.model_copy(update={"default_system": system}), served.server
-        self._base, self._stamps, self._taught = taught, list(stamps), Taught(taught)
+        self._base, self._stamps, self._taught = taught, list(stamps), ReferencePrompts(taught)
         self._names: dict[Sides, Names] = {}
 
     @property
@@ -126,15 +126,15 @@ class ServerScoring:
     def resolve(self, requests: Sequence[Request]) -> None:
         """Find the tokens of all answers. Raises `StageError` when two choices cannot be told apart."""
         for request in requests:
-            if request.choices and request.sides not in self._names:
-                names = self._taught.names(request.sides)
+            if request.choices and request.label_words not in self._names:
+                names = self._taught.names(request.label_words)
                 if twice := overlapping(names):
                     raise StageError(
                         f"Two answers have the same text among a server's alternatives: {', '.join(map(repr, twice))}",
                         "their first tokens differ by what a text does not show, such as a leading blank",
                         "score with the model on this machine: remove evaluate.scorer",
                     )
-                self._names[request.sides] = names
+                self._names[request.label_words] = names
 
     def body(self, request: Request) -> dict[str, Any]:
         """Return the JSON that asks for one greedy token and the alternatives to it.
@@ -146,7 +146,7 @@ class ServerScoring:
 
     def read(self, request: Request, response: httpx.Response) -> Completion:
         """Return the odds in a response of status 200."""
-        return read_odds(request, response, self._names[request.sides])
+        return read_odds(request, response, self._names[request.label_words])
 
     def compare(self, requests: Sequence[Request], headers: Mapping[str, str]) -> str:
         """Compare the server's prompts with the trained ones; see `compare_prompts`."""
@@ -168,7 +168,11 @@ class NoComparisonError(Exception):
 
 
 def compare_prompts(
-    model: ModelConfig, server: ServerConfig, taught: Taught, requests: Sequence[Request], headers: Mapping[str, str]
+    model: ModelConfig,
+    server: ServerConfig,
+    taught: ReferencePrompts,
+    requests: Sequence[Request],
+    headers: Mapping[str, str],
 ) -> str:
     """Compare the prompts of ``requests`` and return one line: how many are the same, or why that is not known.
 
@@ -190,7 +194,7 @@ def compare_prompts(
 
 
 def _their_tokens(
-    client: httpx.Client, model: ModelConfig, server: ServerConfig, taught: Taught, request: Request
+    client: httpx.Client, model: ModelConfig, server: ServerConfig, taught: ReferencePrompts, request: Request
 ) -> list[int]:
     url = server.url.rstrip("/")
     said = chat(model, request, taught.url)
@@ -223,7 +227,7 @@ def _tokens(response: httpx.Response) -> list[int]:
         raise NoComparisonError(f"/tokenize gave no list of tokens ({type(error).__name__})") from None
 
 
-def _require_same(taught: Taught, request: Request, theirs: Sequence[int]) -> None:
+def _require_same(taught: ReferencePrompts, request: Request, theirs: Sequence[int]) -> None:
     ours = _collapsed(taught.encode(request), taught.image_token)
     theirs = _collapsed(theirs, taught.image_token)
     if ours == theirs:
@@ -245,7 +249,7 @@ def _collapsed(ids: Sequence[int], image: int | None) -> list[int]:
     return [token for one, run in groupby(ids) for token in ([one] if one == image else run)]
 
 
-def _around(taught: Taught, ids: Sequence[int], place: int) -> str:
+def _around(taught: ReferencePrompts, ids: Sequence[int], place: int) -> str:
     before = "".join(taught.pieces(ids[max(0, place - _SHOWN) : place]))
     after = taught.pieces(ids[place : place + 1 + _SHOWN])
     at = f"[{after[0]}]" if after else "[end]"

@@ -8,7 +8,7 @@ from msr_adapter.backends.huggingface import encode, fit_device, identity_of, ne
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Answer, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.llamafactory.weights import Weights, is_small
 
@@ -16,7 +16,7 @@ Spoken = tuple[int, list[int]]
 """Number of a request, and the tokens of its prompt with one of its answers."""
 
 
-class RewardBackend:
+class RewardBackend(Backend):
     """The odds of fixed answers from their rewards: p(a) = exp(r(a)) / sum of exp(r) over the choices.
 
     Training teaches differences of rewards under one prompt, and nothing else: r(Yes) - r(No) is the log-odds that it
@@ -80,8 +80,8 @@ class _Loaded:
         whole = self.encoder.load_model()
         self._network, self._head = whole.pretrained_model, whole.v_head.float()
         self._collator = self.encoder.collator(self._network)
-        self._room = BatchSizer(rows_at_once(model))
-        fit_device(self._room, self._network)
+        self._batch_sizer = BatchSizer(rows_at_once(model))
+        fit_device(self._batch_sizer, self._network)
 
     def rewards(self, requests: Sequence[Request], prompts: dict[int, list[int]]) -> dict[int, list[float]]:
         """Return the reward of every choice of the requests that have a prompt; longest first, in batches that fit."""
@@ -92,7 +92,7 @@ class _Loaded:
         order = sorted(range(len(spoken)), key=lambda place: -len(spoken[place][1]))
         found: dict[int, float] = {}
         try:
-            passes = self._room.each(
+            passes = self._batch_sizer.each(
                 order, lambda place: len(spoken[place][1]),
                 lambda part: self._pass([spoken[place] for place in part], requests),
             )  # fmt: skip

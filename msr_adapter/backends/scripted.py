@@ -3,18 +3,32 @@
 import math
 from collections.abc import Callable, Sequence
 
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Completion, Follow, Request, ends_there
+from msr_adapter.generation.request import Backend, Completion, Follow, Request, ends_there
+from msr_adapter.llamafactory.weights import BASE, Weights
 
 Rule = Callable[[Request], str]
 
 
-class ScriptedBackend:
+def make(_: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend; trained weights change its identity alone."""
+    return ScriptedBackend(trained=weights != BASE)
+
+
+def make_scorer(_: ModelConfig, __: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend in place of a server."""
+    return ScriptedBackend(trained=weights != BASE)
+
+
+class ScriptedBackend(Backend):
     """Deterministic answers that depend on the whole request; counts its calls."""
+
+    label = "scripted"
+    identity = ""
 
     def __init__(self, *, trained: bool = False, rule: Rule | None = None) -> None:
         self.identity = digest(["scripted", trained, None if rule is None else rule.__qualname__])
-        self.label = "scripted"
         self.calls = 0
         """Times `complete` was called."""
         self.answered: list[str] = []
@@ -22,7 +36,7 @@ class ScriptedBackend:
         self._rule = rule or _echo
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Completion]:
-        """Answer free text by the rule and choices by odds drawn from the request's key."""
+        """Answer free text by the rule and choices by log-probabilities drawn from the request's key."""
         self.calls += 1
         asked, answers = list(requests), list[Completion]()
         while len(answers) < len(asked):
@@ -34,14 +48,14 @@ class ScriptedBackend:
     def _answer(self, request: Request) -> Completion:
         tokens_in = len(request.prompt.split())
         if request.choices:
-            return Completion(request.key, "", _odds(request), "choice", tokens_in, 0)
+            return Completion(request.key, "", _logprobs(request), "choice", tokens_in, 0)
         words = self._rule(request).split()
         kept = words[: request.max_new_tokens]
         reason = "stop" if len(kept) == len(words) else "length"
         return Completion(request.key, " ".join(kept), (), reason, tokens_in, len(kept))
 
 
-def _odds(request: Request) -> tuple[float, ...]:
+def _logprobs(request: Request) -> tuple[float, ...]:
     """Log-probabilities that share 90% of the mass among the choices."""
     weights = [1 + int(digest([request.key, choice])[:8], 16) for choice in request.choices]
     return tuple(math.log(0.9 * weight / sum(weights)) for weight in weights)

@@ -1,4 +1,13 @@
-"""A backend where the pipeline's `execution` says: in this process, in several, or on a Ray cluster."""
+"""A backend where the pipeline's `execution` says: in this process, in several, or on a Ray cluster.
+
+pool            the workers as one backend: hands out shards, replaces workers that die
+local           worker processes of this machine
+ray             workers on a Ray cluster
+devices         the GPUs and CPU threads of each worker
+messages        what the driver and the workers send each other
+worker          what a worker does, wherever it runs
+worker_process  the program of a local worker process
+"""
 
 import contextlib
 import os
@@ -9,7 +18,7 @@ from pathlib import Path
 from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed.devices import environments, visible_gpus
-from msr_adapter.distributed.local import Processes
+from msr_adapter.distributed.local import LocalWorkers
 from msr_adapter.distributed.messages import BackendRecipe
 from msr_adapter.distributed.pool import Transport, WorkerPool
 from msr_adapter.generation.request import Backend
@@ -24,17 +33,19 @@ def open_backend(
 ) -> Iterator[Backend]:
     """Yield the backend of ``model`` and ``weights`` (`make_backend`); its workers, if any, end with the block.
 
-    Whatever goes through `CompletionCache.attempt`, `complete` or `converse` with it is spread over the workers, shard
-    by shard; results do not depend on where it is computed. ``logs`` is a folder for what workers print; ``note`` is
-    told of workers that had to be replaced. A server is asked by this process alone: it has workers of its own, and
-    `server.concurrency` bounds what it is asked.
+    Whatever goes through a `CompletionCache` with it is spread over the workers, shard by shard; results do not depend
+    on where it is computed. ``logs`` is a folder for what workers print; ``note`` takes a line for each worker that had
+    to be replaced. A backend that does not spread (a server) is asked by this process alone.
     """
     make = partial(make_backend, model, weights)
     backend = make()
-    if model.backend == "server" or _is_this_process(execution):
+    # One local worker without a word on GPUs is this process: it needs no second interpreter, and sees every device.
+    alone = execution.engine == "local" and execution.workers == 1 and execution.gpus_per_worker is None
+    if alone or not model.backend_row.spreads:
         yield backend
         return
-    with open_workers(execution, make, backend, logs, note, small=_is_small(model)) as workers:
+    small = model.backend_row.local and is_small(model)
+    with open_workers(execution, make, backend, logs, note, small=small) as workers:
         yield workers
 
 
@@ -48,26 +59,22 @@ def open_workers(
     *,
     small: bool = False,
 ) -> Iterator[WorkerPool]:
-    """Yield workers that answer as ``backend`` does; each of them calls ``make``, which is picklable."""
+    """Yield workers that answer as ``backend`` does; each of them calls ``make``, which is picklable.
+
+    ``small`` models run best in one thread.
+    """
     transport: Transport
     if execution.engine == "ray":
-        from msr_adapter.distributed.ray import Cluster
+        # Ray is an extra: nobody else needs it installed.
+        from msr_adapter.distributed.ray import RayWorkers
 
-        transport = Cluster(BackendRecipe.of(make, backend.identity, shared=True), execution, small=small)
+        transport = RayWorkers(BackendRecipe.of(make, backend.identity, shared=True), execution, small=small)
     else:
         gpus = visible_gpus(os.environ) if execution.gpus_per_worker != 0 else []
-        seats = environments(execution, gpus, os.environ, small=small)
-        transport = Processes(BackendRecipe.of(make, backend.identity), seats, logs)
-    workers = WorkerPool(transport, backend.identity, backend.label, note)
+        slots = environments(execution, gpus, os.environ, small=small)
+        transport = LocalWorkers(BackendRecipe.of(make, backend.identity), slots, logs)
+    workers = WorkerPool(transport, backend, note)
     try:
         yield workers
     finally:
         workers.close()
-
-
-def _is_this_process(execution: ExecutionConfig) -> bool:
-    return execution.engine == "local" and execution.workers == 1 and execution.gpus_per_worker is None
-
-
-def _is_small(model: ModelConfig) -> bool:
-    return model.backend == "huggingface" and is_small(model)

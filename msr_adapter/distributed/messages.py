@@ -1,4 +1,4 @@
-"""What a driver and its workers tell each other."""
+"""What a driver and its workers send each other."""
 
 import pickle
 import socket
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Self
 
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend
+from msr_adapter.generation.stats import ScoringStats
 from msr_adapter.redaction import quoted, redact
 
 _LIBRARIES = ("msr-adapter", "llamafactory", "transformers", "torch", "peft")
@@ -26,7 +26,7 @@ class BackendRecipe:
     """`Backend.identity`, as the driver computed it."""
     versions: Mapping[str, str]
     shared: bool = False
-    """True: workers may be on other machines and look whether they see the same files."""
+    """True: workers may be on other machines and check that they see the same files."""
 
     @classmethod
     def of(cls, make: Callable[[], Backend], identity: str, *, shared: bool = False) -> Self:
@@ -55,8 +55,8 @@ class Done:
 
     number: int
     answers: list[Answer]
-    spent: ScoringStats
-    """What they took, beyond what this worker told before."""
+    stats: ScoringStats
+    """What they took, beyond what this worker reported before."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
-"""Many workers as one backend: shards are handed out as workers become free, and again when one dies."""
+"""A pool of workers as one backend: shards go to whoever is free, and to another one when a worker dies."""
 
 import itertools
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.distributed.messages import Died, Done, Message, Raised, ShardProgress, WorkerTracebackError
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Answer, Follow, Request, ends_there
-from msr_adapter.generation.shards import Job, Questions
+from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
+from msr_adapter.generation.shards import RequestShard, ShardJob
+from msr_adapter.generation.stats import ScoringStats
 
 ATTEMPTS = 3
 """Workers that may die over one shard."""
@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 
 class Transport(Protocol):
-    """Starts workers in numbered seats, one in each, and carries what they are told and tell."""
+    """Starts workers in numbered slots, one in each, and carries messages both ways."""
 
-    seats: int
+    slots: int
 
-    def start(self, seat: int) -> None:
-        """Begin a worker in an empty seat; returns at once."""
+    def start(self, slot: int) -> None:
+        """Start a worker in an empty slot; returns at once."""
 
-    def give(self, seat: int, number: int, payload: bytes) -> None:
-        """Give the worker of a seat a pickled shard, also while it is starting."""
+    def send(self, slot: int, number: int, payload: bytes) -> None:
+        """Send the worker in a slot a pickled shard, also while it is starting."""
 
-    def news(self) -> Sequence[tuple[int, Message]]:
-        """Wait up to about a second; return what the workers of some seats told. A seat is empty after `Died`."""
+    def receive(self) -> Sequence[tuple[int, Message]]:
+        """Wait up to about a second; return messages with the slots they come from. After `Died` a slot is empty."""
 
     def close(self) -> None:
         """End all workers."""
@@ -39,111 +39,122 @@ class Transport(Protocol):
 
 @dataclass
 class _Assigned(Generic[T]):
-    job: Job[T]
+    job: ShardJob[T]
     lost: int = 0
     """Workers that died over it."""
 
 
-class WorkerPool:
-    """A backend of several workers (a `Crew`). Each loads the model; shards come back in any order."""
+@dataclass
+class _Queue(Generic[T]):
+    """The shards of one call of `WorkerPool.spread`."""
 
-    def __init__(self, transport: Transport, identity: str, label: str, note: Callable[[str], None]) -> None:
-        """``note`` takes a line for each worker that had to be replaced."""
-        self.identity, self.label = identity, label
-        self._spent = ScoringStats()
+    running: dict[int, _Assigned[T]] = field(default_factory=dict)
+    """By the number that a worker was sent with the shard."""
+    again: deque[_Assigned[T]] = field(default_factory=deque)
+    """Shards whose workers died."""
+
+
+class WorkerPool(Backend):
+    """A backend of several workers (a `ShardPool`). Each loads the model; shards come back in any order."""
+
+    label = identity = ""
+
+    def __init__(self, transport: Transport, backend: Backend, note: Callable[[str], None]) -> None:
+        """Every worker is one ``backend``; ``note`` takes a line for each worker that had to be replaced."""
+        self.identity, self.label = backend.identity, backend.label
+        self._stats = ScoringStats()
         self._transport, self._note = transport, note
         self._busy: dict[int, int] = {}
-        """Seat -> the number of what its worker does; workers without one are idle."""
+        """Slot -> the number of the shard that its worker computes; workers without one are idle."""
         self._alive: set[int] = set()
         self._numbers = itertools.count()
 
     @property
-    def spent(self) -> ScoringStats | None:
+    def stats(self) -> ScoringStats | None:
         """What scoring took in all workers; None where nothing was scored by a backend that counts it."""
-        return self._spent if self._spent.rows else None
+        return self._stats if self._stats.rows else None
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
         """As `Backend.complete`, wave by wave; shards, which `spread` takes, keep workers busier."""
         answers: list[Answer] = []
         wave = list(requests)
         while wave:
-            size = -(-len(wave) // self._transport.seats)
+            size = -(-len(wave) // self._transport.slots)
             parts = (tuple(wave[start : start + size]) for start in range(0, len(wave), size))
-            found = {answer.key: answer for _, told in self.spread(Job(Questions(part), None) for part in parts)
-                     for answer in told}  # fmt: skip
+            found = {answer.key: answer for _, part in self.spread(ShardJob(RequestShard(part), None) for part in parts)
+                     for answer in part}  # fmt: skip
             done = [found[request.key] for request in wave]
             answers += done
             wave = [more for answer in done for more in follow(answer)]
         return answers
 
-    def spread(self, jobs: Iterable[Job[T]]) -> Iterator[tuple[Job[T], list[Answer]]]:
+    def spread(self, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
         """Yield each job with its answers as it is done.
 
         A worker that dies is replaced and its shard handed out again; the shard that ends `ATTEMPTS` workers is a
         `StageError`. An exception in a worker is raised here, with its traceback there as the cause.
         """
         source = iter(jobs)
-        again: deque[_Assigned[T]] = deque()
-        under_way: dict[int, _Assigned[T]] = {}
+        queue = _Queue[T]()
         more = True
-        while more or again or under_way:
-            while more and not again and self._free() is not None:
+        while more or queue.again or queue.running:
+            # Jobs are drawn only for free workers: drawing one reads the cache, and holds its requests in memory.
+            while more and not queue.again and self._free_slot() is not None:
                 job = next(source, None)
                 more = job is not None
                 if job is not None and job.shard is None:
                     yield job, []
                 elif job is not None:
-                    self._give(_Assigned(job), under_way)
-            while again and self._free() is not None:
-                self._give(again.popleft(), under_way)
-            for seat, message in self._transport.news() if under_way else ():
-                yield from self._hear(seat, message, under_way, again)
+                    self._assign(_Assigned(job), queue)
+            while queue.again and self._free_slot() is not None:
+                self._assign(queue.again.popleft(), queue)
+            for slot, message in self._transport.receive() if queue.running else ():
+                yield from self._handle(slot, message, queue)
 
     def close(self) -> None:
         """End all workers, whatever they are doing."""
         self._transport.close()
 
-    def _free(self) -> int | None:
-        """Return an idle worker's seat, else an empty seat."""
-        idle = [seat for seat in range(self._transport.seats) if seat not in self._busy]
-        return min(idle, key=lambda seat: (seat not in self._alive, seat), default=None)
+    def _free_slot(self) -> int | None:
+        """Return the slot of an idle worker, else an empty one."""
+        idle = [slot for slot in range(self._transport.slots) if slot not in self._busy]
+        # An idle worker has its model loaded; a new one would have to load it first.
+        return min(idle, key=lambda slot: (slot not in self._alive, slot), default=None)
 
-    def _give(self, assigned: _Assigned[Any], under_way: dict[int, _Assigned[Any]]) -> None:
-        seat = self._free()
-        assert seat is not None
+    def _assign(self, assigned: _Assigned[T], queue: _Queue[T]) -> None:
+        slot = self._free_slot()
+        assert slot is not None
         number = next(self._numbers)
         payload = pickle.dumps(assigned.job.shard, pickle.HIGHEST_PROTOCOL)
-        if seat not in self._alive:
-            self._transport.start(seat)
-            self._alive.add(seat)
-        self._busy[seat] = number
-        under_way[number] = assigned
-        self._transport.give(seat, number, payload)
+        if slot not in self._alive:
+            self._transport.start(slot)
+            self._alive.add(slot)
+        self._busy[slot] = number
+        queue.running[number] = assigned
+        self._transport.send(slot, number, payload)
 
-    def _hear(
-        self, seat: int, message: Message, under_way: dict[int, _Assigned[T]], again: "deque[_Assigned[T]]"
-    ) -> Iterator[tuple[Job[T], list[Answer]]]:
-        """Act on what a worker told; what an abandoned call left under way is of no interest any more."""
+    def _handle(self, slot: int, message: Message, queue: _Queue[T]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
+        """Act on a message. One about a shard of an earlier call, which was abandoned, only frees its worker."""
         match message:
-            case ShardProgress(number, count) if number in under_way:
-                under_way[number].job.report(count)
-            case Done(number, answers, spent):
-                del self._busy[seat]
-                self._spent.add(spent)
-                if number in under_way:
-                    yield under_way.pop(number).job, answers
+            case ShardProgress(number, count) if number in queue.running:
+                queue.running[number].job.report(count)
+            case Done(number, answers, stats):
+                del self._busy[slot]
+                self._stats.add(stats)
+                if number in queue.running:
+                    yield queue.running.pop(number).job, answers
             case Raised(number, error, trace):
-                del self._busy[seat]
-                if number in under_way:
+                del self._busy[slot]
+                if number in queue.running:
                     raise error from WorkerTracebackError(trace)
             case Died(reason):
-                self._alive.discard(seat)
-                assigned = under_way.pop(self._busy.pop(seat, -1), None)
+                self._alive.discard(slot)
+                assigned = queue.running.pop(self._busy.pop(slot, -1), None)
                 if assigned is not None:
-                    self._lose(assigned, reason)
-                    again.append(assigned)
+                    self._count_loss(assigned, reason)
+                    queue.again.append(assigned)
 
-    def _lose(self, assigned: _Assigned[Any], reason: str) -> None:
+    def _count_loss(self, assigned: _Assigned[T], reason: str) -> None:
         assigned.lost += 1
         if assigned.lost == ATTEMPTS:
             raise StageError(

@@ -32,16 +32,16 @@ _TOKEN = secrets.token_hex(32)
 """Key of the clusters that this process starts; their processes have it from their environment, and no file has it."""
 
 
-class Cluster:
-    """A `Transport`: one actor in each seat. Ray sees to devices; it restarts nothing, because `Workers` does."""
+class RayWorkers:
+    """A `Transport`: one actor in each slot. Ray sees to devices; it restarts nothing, because `WorkerPool` does."""
 
     def __init__(self, recipe: BackendRecipe, execution: ExecutionConfig, *, small: bool) -> None:
-        """Join the cluster at `execution.address`, or the one this process has joined, or start one.
+        """Connect to the cluster at `execution.address`, or the one this process is connected to, or start one.
 
         Raises `StageError` if there is none, `UserError` if a cluster of our own has too few GPUs.
         """
         with contextlib.ExitStack() as undo:
-            join(execution, undo)
+            connect(execution, undo)
             import ray
 
             self._ray: Any = ray
@@ -52,7 +52,7 @@ class Cluster:
             self._leave = undo.pop_all()
 
     def _prepare(self, recipe: BackendRecipe, execution: ExecutionConfig, gpus: int, *, small: bool) -> None:
-        self.seats = execution.workers
+        self.slots = execution.workers
         each = float(bool(gpus)) if execution.gpus_per_worker is None else execution.gpus_per_worker
         # What one process would use; on other machines Ray's own rule stands, one thread for each CPU it was given.
         own = {} if execution.address or each else {"OMP_NUM_THREADS": str(threads(execution.workers))}
@@ -63,49 +63,49 @@ class Cluster:
         self._options = {"num_cpus": 1, "num_gpus": each, "max_restarts": 0, "max_task_retries": 0}
         self._actors: dict[int, Any] = {}
         self._awaited: dict[Any, int] = {}
-        """What Ray promised -> the seat that it comes from."""
+        """What Ray promised -> the slot that it comes from."""
         self._since: float | None = time.monotonic()
 
-    def start(self, seat: int) -> None:
-        """Begin an actor; it waits for its resources."""
+    def start(self, slot: int) -> None:
+        """Start an actor; it waits for its resources."""
         made = self._ray.remote(_Actor).options(**self._options)
         actor: Any = made.remote(self._recipe, self._paths, self._environment)
-        self._actors[seat] = actor
-        self._awaited[actor.ready.remote()] = seat
+        self._actors[slot] = actor
+        self._awaited[actor.ready.remote()] = slot
 
-    def give(self, seat: int, number: int, payload: bytes) -> None:
-        """Give the actor of a seat a shard."""
-        self._awaited[self._actors[seat].work.remote(number, payload)] = seat
+    def send(self, slot: int, number: int, payload: bytes) -> None:
+        """Send the actor in a slot a shard."""
+        self._awaited[self._actors[slot].work.remote(number, payload)] = slot
 
-    def news(self) -> list[tuple[int, Message]]:
-        """Return what actors told, at most a few messages."""
+    def receive(self) -> list[tuple[int, Message]]:
+        """Return what actors sent, at most a few messages."""
         done, _ = self._ray.wait(list(self._awaited), num_returns=1, timeout=_WAIT_S)
-        told: list[tuple[int, Message]] = []
+        messages: list[tuple[int, Message]] = []
         for promise in done:
-            if (seat := self._awaited.pop(promise, None)) is None:
-                continue  # of an actor that is buried
+            if (slot := self._awaited.pop(promise, None)) is None:
+                continue  # of an actor that was removed
             try:
-                told.append((seat, self._ray.get(promise)))
+                messages.append((slot, self._ray.get(promise)))
             except self._ray.exceptions.RayError as error:
-                self._bury(seat)
-                told.append((seat, Died(_said(error))))
-        self._watch(bool(told))
-        return told
+                self._remove(slot)
+                messages.append((slot, Died(_said(error))))
+        self._watch(bool(messages))
+        return messages
 
     def close(self) -> None:
         """End all actors, and the cluster if it is ours."""
-        for seat in list(self._actors):
-            self._bury(seat)
+        for slot in list(self._actors):
+            self._remove(slot)
         self._leave.close()
 
-    def _bury(self, seat: int) -> None:
-        self._awaited = {promise: other for promise, other in self._awaited.items() if other != seat}
+    def _remove(self, slot: int) -> None:
+        self._awaited = {promise: other for promise, other in self._awaited.items() if other != slot}
         with contextlib.suppress(Exception):  # it is dead, or will be with the cluster
-            self._ray.kill(self._actors.pop(seat), no_restart=True)
+            self._ray.kill(self._actors.pop(slot), no_restart=True)
 
-    def _watch(self, told: bool) -> None:
+    def _watch(self, heard: bool) -> None:
         """Give up if no actor at all has started for too long."""
-        if told:
+        if heard:
             self._since = None
         if self._since is not None and time.monotonic() - self._since > _START_S:
             there = {name: round(count, 1) for name, count in self._ray.cluster_resources().items()
@@ -113,7 +113,7 @@ class Cluster:
             raise StageError(
                 f"no Ray worker started in {_START_S / 60:.0f} minutes: each needs 1 CPU and "
                 f"{self._options['num_gpus']:g} GPU, the cluster has {there}",
-                "its nodes are taken, or too small", "look at `ray status`; set execution.gpus_per_worker",
+                "its nodes are busy, or too small", "look at `ray status`; set execution.gpus_per_worker",
             )  # fmt: skip
 
 
@@ -132,9 +132,9 @@ class _Actor:
         return self._worker.work(number, payload, lambda _: None)
 
 
-def join(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:
-    """Join or start a cluster, without statistics, dashboard or noise; ``leave`` is told what undoes it."""
-    _borrow_environment(leave)
+def connect(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:
+    """Connect to a cluster or start one, without statistics, dashboard or noise; ``leave`` gets what undoes it."""
+    _restore_environment(leave)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
@@ -144,7 +144,7 @@ def join(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:
         if execution.address is None:
             _start(execution.workers, leave)
         else:
-            _reach(execution.address)
+            _require_listener(execution.address)
             ray.init(address=execution.address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise StageError(
@@ -159,7 +159,7 @@ def _start(workers: int, leave: contextlib.ExitStack) -> None:
     """Start a cluster on this machine alone: on loopback, and with a key that nobody else has."""
     import ray
 
-    _tidy()
+    _remove_stale_folders()
     # Ray's sockets lie in this folder, and their paths must be short.
     folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp")
     leave.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -172,19 +172,19 @@ def _start(workers: int, leave: contextlib.ExitStack) -> None:
     )  # fmt: skip
 
 
-def _borrow_environment(leave: contextlib.ExitStack) -> None:
+def _restore_environment(leave: contextlib.ExitStack) -> None:
     """Have ``leave`` undo what we and Ray change in this process's variables: trainers inherit them."""
     before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
-    def give_back() -> None:
+    def restore() -> None:
         for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
             del os.environ[name]
         os.environ.update(before)
 
-    leave.callback(give_back)
+    leave.callback(restore)
 
 
-def _tidy() -> None:
+def _remove_stale_folders() -> None:
     """Remove the folders of clusters whose drivers were killed."""
     for folder in Path("/tmp").glob(f"{_FOLDER}*"):
         driver = folder.name.removeprefix(_FOLDER).partition("-")[0]
@@ -195,7 +195,7 @@ def _tidy() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reach(address: str) -> None:
+def _require_listener(address: str) -> None:
     """Raise `OSError` at once where nobody listens: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if host:

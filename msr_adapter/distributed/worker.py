@@ -5,12 +5,12 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.distributed.messages import BackendRecipe, Done, Raised, node, versions
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
 from msr_adapter.generation.shards import Shard
+from msr_adapter.generation.stats import ScoringStats
 from msr_adapter.progress import Advance
 
 _SAME_PATH = "it must be readable at the same path on every node (docs/distribution.md)"
@@ -22,7 +22,7 @@ class Worker:
     def __init__(self, recipe: BackendRecipe) -> None:
         self._recipe = recipe
         self._backend: Backend | None = None
-        self._told = ScoringStats()
+        self._reported = ScoringStats()
 
     def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
         """Answer the pickled shard; ``report`` takes the number of answers so far. Raises nothing of its own."""
@@ -31,9 +31,9 @@ class Worker:
                 self._backend = _make(self._recipe)
             shard: Shard = pickle.loads(payload)
             answers = shard.run(self._backend, report)
-            spent: ScoringStats = copy.deepcopy(getattr(self._backend, "spent", ScoringStats()))
-            told, self._told = self._told, spent
-            return Done(number, answers, spent.since(told))
+            # The driver adds up what all workers report, so each report holds only what is new since the last one.
+            before, self._reported = self._reported, copy.deepcopy(self._backend.stats or ScoringStats())
+            return Done(number, answers, self._reported.since(before))
         except Exception as error:
             return Raised.of(number, error)
 
@@ -46,13 +46,14 @@ def _make(recipe: BackendRecipe) -> Backend:
     except (MsrError, OSError) as error:
         raise StageError(f"{node()}: the model cannot be read there ({error})", _SAME_PATH) from error
     if identity != recipe.identity:
+        # Library versions are part of the identity: name them first, they are the likeliest difference.
         other = _differences(recipe.versions, versions())
         raise StageError(
             f"{node()}: the model there is not the one here{f' ({other})' if other else ''}",
             "other libraries" if other else "other weights, or copies of large files that were dated anew",
             "install the same versions on every node" if other else f"compare the model's folder; {_SAME_PATH}",
         )
-    return _Checked(backend) if recipe.shared else backend
+    return _ImageChecking(backend) if recipe.shared else backend
 
 
 def _differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
@@ -60,27 +61,28 @@ def _differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {there.get(name, 'absent')} for {here.get(name, 'absent')}" for name in names)
 
 
-class _Checked:
-    """A backend that makes sure of its images first: on another machine their paths may hold other files."""
+class _ImageChecking(Backend):
+    """A backend that checks its images first: on another machine their paths may hold other files."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.identity, self.label = backend.identity, backend.label
         self._seen: set[tuple[Path, str]] = set()
 
     @property
-    def spent(self) -> ScoringStats:
-        """What the backend counts of its scoring, if it does."""
-        counted: ScoringStats = getattr(self._backend, "spent", ScoringStats())
-        return counted
+    def label(self) -> str:
+        return self._backend.label
+
+    @property
+    def identity(self) -> str:
+        return self._backend.identity
+
+    @property
+    def stats(self) -> ScoringStats | None:
+        return self._backend.stats
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """As `Backend.complete`; raises `StageError` for an image that is not here, or another one."""
-
-        def following(answer: Answer) -> Sequence[Request]:
-            return self._checked(follow(answer))
-
-        return self._backend.complete(self._checked(requests), following)
+        return self._backend.complete(self._checked(requests), lambda answer: self._checked(follow(answer)))
 
     def _checked(self, requests: Sequence[Request]) -> Sequence[Request]:
         new = {(image.path, image.digest) for request in requests for image in request.images} - self._seen
@@ -88,6 +90,6 @@ class _Checked:
             if not path.is_file():
                 raise StageError(f"{node()}: {path} is not there", "this node does not share the folder", _SAME_PATH)
             if file_digest(path) != digest:
-                raise StageError(f"{node()}: {path} is another picture there", "an older copy", _SAME_PATH)
+                raise StageError(f"{node()}: {path} is another image there", "an older copy", _SAME_PATH)
         self._seen |= new
         return requests

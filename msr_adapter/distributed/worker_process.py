@@ -1,7 +1,7 @@
 """A worker process: answers shards until the process that started it is gone.
 
-Called by path: ``python -P process.py <parent's pid> <file descriptor>``. What is ours is imported once the parent has
-said where it lies.
+Called by path: ``python -P worker_process.py <parent's pid> <file descriptor>``. Our own modules are imported once the
+parent has sent its `sys.path`.
 """
 
 import contextlib
@@ -17,36 +17,36 @@ _REPORT_EVERY_S = 0.5
 
 
 def main(parent: int, descriptor: int) -> None:
-    """Serve the line until it closes."""
-    line: Connection[Any, Any] = Connection(descriptor)
-    sys.path[:] = line.recv()
+    """Answer what comes through the pipe until it closes."""
+    pipe: Connection[Any, Any] = Connection(descriptor)
+    sys.path[:] = pipe.recv()
     from msr_adapter.distributed.messages import ShardProgress, WorkerReady, node
     from msr_adapter.distributed.worker import Worker
     from msr_adapter.llamafactory.trainer_entrypoint import die_with
 
     die_with(parent)
-    worker = Worker(line.recv())
+    worker = Worker(pipe.recv())
     inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(line, inbox), daemon=True).start()
-    line.send(WorkerReady(node()))
-    told = 0.0
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    pipe.send(WorkerReady(node()))
+    last_report = 0.0
     while True:
         number, payload = inbox.get()
 
         def report(count: int, number: int = number) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _REPORT_EVERY_S:
-                told = time.monotonic()
-                line.send(ShardProgress(number, count))
+            nonlocal last_report
+            if time.monotonic() - last_report >= _REPORT_EVERY_S:
+                last_report = time.monotonic()
+                pipe.send(ShardProgress(number, count))
 
-        line.send(worker.work(number, payload, report))
+        pipe.send(worker.work(number, payload, report))
 
 
-def _listen(line: "Connection[Any, Any]", inbox: "queue.SimpleQueue[tuple[int, bytes]]") -> None:
-    """Take shards as they come; when the parent is gone there is nobody to work for, in the middle of one or not."""
+def _listen(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[tuple[int, bytes]]") -> None:
+    """Take shards as they come. When the parent is gone, end at once: nobody waits for what is being computed."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            inbox.put(line.recv())
+            inbox.put(pipe.recv())
     os._exit(1)
 
 

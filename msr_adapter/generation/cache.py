@@ -1,6 +1,6 @@
 """Completions kept by request key, so that neither a second run nor a killed one computes anything twice.
 
-The file stays with the process that opened it: it looks up, hands out shards of what is missing, and commits each
+Only the process that opened the file uses it: it looks up, hands out shards of what is missing, and commits each
 shard's answers in one transaction when they arrive, in whatever order.
 """
 
@@ -13,14 +13,9 @@ from typing import Generic, NamedTuple, Self, TypeVar
 from msr_adapter.errors import StageError
 from msr_adapter.generation.chains import Chains, Start, shards
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
-from msr_adapter.generation.shards import Bar, Conversation, Job, Questions, spread
+from msr_adapter.generation.shards import ChainShard, MonotonicProgress, RequestShard, ShardJob, spread
 from msr_adapter.generation.store import CompletionStore
 from msr_adapter.progress import Advance
-
-SHARD = 256
-"""Requests that are computed and committed together."""
-CHAINS = 128
-"""Chains that are computed and committed together."""
 
 R = TypeVar("R")
 
@@ -33,15 +28,23 @@ class CacheStats(NamedTuple):
     computed: int = 0
     """Answered by a backend."""
     failed: int = 0
-    """Put to a backend in vain."""
+    """Asked without getting an answer."""
 
 
 class CompletionCache:
     """Completions in one file; several processes may use it at once. A context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shard_requests: int = 256, shard_chains: int = 128) -> None:
+        """Open or create the file.
+
+        ``shard_requests`` requests, or ``shard_chains`` chains, are computed and committed together: a larger shard
+        shares more prefixes, a smaller one loses less when the process is killed.
+        """
+        if min(shard_requests, shard_chains) < 1:
+            raise ValueError(f"a shard holds at least 1 request or chain, not {min(shard_requests, shard_chains)}")
         self.path = path
         self.stats = CacheStats()
+        self._shard_requests, self._shard_chains = shard_requests, shard_chains
         self._store = CompletionStore(path)
 
     def __enter__(self) -> Self:
@@ -67,11 +70,10 @@ class CompletionCache:
         backend: Backend,
         requests: Sequence[Request],
         *,
-        shard: int = SHARD,
         advance: Advance | None = None,
     ) -> list[Completion]:
         """As `attempt`, for callers that need every answer: the first shard with a failure raises `StageError`."""
-        [answers] = self.stream(backend, [requests], shard=shard, advance=advance)
+        [answers] = self.stream(backend, [requests], advance=advance)
         return answers
 
     def stream(
@@ -79,12 +81,11 @@ class CompletionCache:
         backend: Backend,
         batches: Iterable[Sequence[Request]],
         *,
-        shard: int = SHARD,
         advance: Advance | None = None,
     ) -> Iterator[list[Completion]]:
-        """Yield what `complete` would return for each of ``batches``, in their order, which bound the memory.
+        """Yield what `complete` would return for each of ``batches``, in their order. Memory: the batches under way.
 
-        Batches are drawn as workers become free: with many of them, the next ones begin before the first one ends.
+        Batches are drawn as workers become free: with many workers, the next ones begin before the first one ends.
         A request of several batches is asked in the first of them.
         """
 
@@ -92,10 +93,10 @@ class CompletionCache:
             raise StageError(
                 f"{len(failures)} of {asked} requests failed, first: {failures[0].reason}",
                 next_step="run the same command again: what was answered is kept; if files of the run are gone or "
-                "damaged, make them anew with `msr build-data PIPELINE --force data`",
+                "damaged, make them again with `msr build-data PIPELINE --force data`",
             )
 
-        for answers in self._run(backend, batches, shard, advance, refuse):
+        for answers in self._run(backend, batches, advance, refuse):
             yield [answer for answer in answers if isinstance(answer, Completion)]
 
     def attempt(
@@ -103,66 +104,71 @@ class CompletionCache:
         backend: Backend,
         requests: Sequence[Request],
         *,
-        shard: int = SHARD,
         advance: Advance | None = None,
     ) -> list[Answer]:
         """Answer ``requests`` in their order, each distinct one at most once ever; failures are tried again next time.
 
         Shards are consecutive slices of the distinct requests, whatever is cached; the missing ones of a shard go to
         the backend in one call and are committed in one transaction. Hence a killed run loses at most the shards under
-        way (one for each worker), and its rerun hands the backend the very batches that an undisturbed run would have.
+        way (one for each worker), and its rerun hands the backend the same batches as an undisturbed run.
         ``advance`` sums to ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a
         finite number.
         """
-        [answers] = self._run(backend, [requests], shard, advance, lambda *_: None)
+        [answers] = self._run(backend, [requests], advance, lambda *_: None)
         return answers
 
-    def converse(
+    def run_chains(
         self,
         backend: Backend,
         starts: Sequence[Start[R]],
         *,
         families: Sequence[object] | None = None,
-        shard: int = CHAINS,
         advance: Advance | None = None,
     ) -> Iterator[tuple[int, R]]:
-        """Move chains to their ends; yield each one's place and what it returned, shard by shard, in any order.
+        """Run chains to their ends; yield each one's place and what it returned, shard by shard, in any order.
 
-        A chain's next request enters as soon as its answer is there. A shard is about ``shard`` chains, whatever is
-        cached, run in one call and committed in one transaction: a killed run loses at most those under way, and its
-        rerun hands the backend what an undisturbed run would have. ``families``, by place, says which chains begin with
-        the same request: they share a shard, because shards may be computed at the same time. ``advance`` sums to the
-        number of requests.
+        A chain's next request is asked as soon as its answer is there. A shard is about ``shard_chains`` chains,
+        whatever is cached, run in one call and committed in one transaction: a killed run loses at most those under
+        way, and its rerun hands the backend what an undisturbed run would have. ``families``, by place, says which
+        chains begin with the same request: they share a shard, because shards may be computed at the same time.
+        ``advance`` sums to the number of requests.
         """
-        parts, cut = shards(range(len(starts)) if families is None else families, shard)
-        # What several shards begin with is answered before them.
+        parts, cut = shards(range(len(starts)) if families is None else families, self._shard_chains)
+        # A family that fills several shards has one first request in all of them: it is answered before they are
+        # handed out, or each of the shards would ask it.
         begun = [next(starts[place](), None) for place in cut]
         self.attempt(backend, [request for request in begun if request])
-        jobs = (self._talk(starts, places, advance) for places in parts)
+        jobs = (self._chain_job(starts, places, advance) for places in parts)
         for job, answers in spread(backend, jobs):
-            talk = job.owner
+            replay = job.owner
             self._commit(backend, answers)
-            talk.end({answer.key: answer for answer in answers}, self._store.lookup)
-            yield from talk.results()
+            replay.end({answer.key: answer for answer in answers}, self._store.lookup)
+            yield from replay.results()
 
-    def _talk(self, starts: Sequence[Start[R]], places: Sequence[int], advance: Advance | None) -> "Job[_Talk[R]]":
+    def _chain_job(
+        self, starts: Sequence[Start[R]], places: Sequence[int], advance: Advance | None
+    ) -> "ShardJob[_Replay[R]]":
         """Return what is left of a shard of chains once the file has answered what it can."""
         chains = Chains([starts[place] for place in places])
         chains.feed(self._store.lookup)
         self.stats = self.stats._replace(hits=self.stats.hits + len(chains.answers))
-        bar = Bar(advance)
-        bar.to(done := chains.sent)
+        progress = MonotonicProgress(advance)
+        progress.to(done := chains.sent)
         stuck = [starts[places[at]] for at in chains.stuck()]
-        shard = Conversation(tuple(stuck), self._foreseen(stuck, chains)) if stuck else None
-        return Job(shard, _Talk(places, chains, bar), lambda count: bar.to(done + count))
+        shard = ChainShard(tuple(stuck), self._known_to(stuck, chains)) if stuck else None
+        return ShardJob(shard, _Replay(places, chains, progress), lambda count: progress.to(done + count))
 
-    def _foreseen(self, stuck: Sequence[Start[R]], chains: Chains[R]) -> tuple[Answer, ...]:
-        """Return the answers that ``stuck`` chains have met, and those they will meet if what failed before fails."""
-        ahead = chains
+    def _known_to(self, stuck: Sequence[Start[R]], chains: Chains[R]) -> tuple[Answer, ...]:
+        """Return the answers that ``stuck`` chains need from the file, wherever they are computed.
+
+        Those that they have been given already, and, where a request failed in an earlier run, those that come after
+        it if it fails again: whoever computes the shard has no file to look them up in.
+        """
+        reachable = chains
         if self._store.failures([request.key for request in chains.waiting()]):
-            ahead = Chains(stuck, chains.answers.values())
-            ahead.feed(lambda keys: {**self._store.failures(keys), **self._store.lookup(keys)})
-        return tuple(answer for answer in ahead.answers.values() if isinstance(answer, Completion))
+            reachable = Chains(stuck, chains.answers.values())
+            reachable.feed(lambda keys: {**self._store.failures(keys), **self._store.lookup(keys)})
+        return tuple(answer for answer in reachable.answers.values() if isinstance(answer, Completion))
 
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
         """Store what a backend gave in one transaction."""
@@ -178,18 +184,15 @@ class CompletionCache:
         self,
         backend: Backend,
         batches: Iterable[Sequence[Request]],
-        shard: int,
         advance: Advance | None,
         on_failures: Callable[[int, Sequence[Failure]], None],
     ) -> Iterator[list[Answer]]:
-        if shard < 1:
-            raise ValueError(f"shard {shard} must be at least 1")
         begun: deque[_Batch] = deque()
-        for job, answers in spread(backend, self._jobs(batches, shard, begun)):
+        for job, answers in spread(backend, self._jobs(batches, begun)):
             part, batch = job.owner
             self._commit(backend, answers)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
-            batch.take(answers, self._store.lookup([request.key for request in part]))
+            batch.add(answers, self._store.lookup([request.key for request in part]))
             if failures := [answer for answer in answers if isinstance(answer, Failure)]:
                 on_failures(len(batch.requests), failures)
             if advance is not None:
@@ -203,20 +206,21 @@ class CompletionCache:
         return batch.answers(self._store.lookup(batch.waiting))
 
     def _jobs(
-        self, batches: Iterable[Sequence[Request]], shard: int, begun: "deque[_Batch]"
-    ) -> "Iterator[Job[tuple[list[Request], _Batch]]]":
+        self, batches: Iterable[Sequence[Request]], begun: "deque[_Batch]"
+    ) -> "Iterator[ShardJob[tuple[list[Request], _Batch]]]":
         """Yield the requests of each shard of each batch that the file does not answer."""
         for requests in batches:
-            ahead = {key for batch in begun for key in batch.copies}
-            batch = _Batch(requests, shard)
+            # What an earlier batch has under way is not in the file yet, and must not be asked twice.
+            asked = {key for batch in begun for key in batch.copies}
+            batch = _Batch(requests, self._shard_requests)
             begun.append(batch)
             for part in batch.parts:
                 known = self._store.lookup([request.key for request in part])
                 unknown = [request for request in part if request.key not in known]
-                missing = tuple(request for request in unknown if request.key not in ahead)
-                batch.waiting += [request.key for request in unknown if request.key in ahead]
+                missing = tuple(request for request in unknown if request.key not in asked)
+                batch.waiting += [request.key for request in unknown if request.key in asked]
                 self.stats = self.stats._replace(hits=self.stats.hits + len(part) - len(missing))
-                yield Job(Questions(missing) if missing else None, (part, batch))
+                yield ShardJob(RequestShard(missing) if missing else None, (part, batch))
 
 
 class _Batch:
@@ -233,7 +237,7 @@ class _Batch:
         """Keys of what is asked in batches before this one."""
         self._found: dict[str, Answer] = {}
 
-    def take(self, answers: Iterable[Answer], stored: Mapping[str, Completion]) -> None:
+    def add(self, answers: Iterable[Answer], stored: Mapping[str, Completion]) -> None:
         """Keep the answers of one shard."""
         self._found.update((answer.key, answer) for answer in answers)
         self._found.update(stored)
@@ -244,21 +248,27 @@ class _Batch:
         self._found.update(waited)
         if any(request.key not in self._found for request in self.requests):
             raise StageError(
-                "completions that were there have gone", "something pruned the cache", "run the same command again"
+                "completions have disappeared from the cache",
+                "something pruned it meanwhile",
+                "run the same command again",
             )
         return [self._found[request.key] for request in self.requests]
 
 
 @dataclass(frozen=True)
-class _Talk(Generic[R]):
-    """A shard of chains as this process sees it."""
+class _Replay(Generic[R]):
+    """A shard of chains in this process, which runs them again from the answers that were computed for them."""
 
     places: Sequence[int]
     chains: Chains[R]
-    bar: Bar
+    progress: MonotonicProgress
 
     def end(self, answers: Mapping[str, Answer], lookup: Callable[[Sequence[str]], Mapping[str, Answer]]) -> None:
-        """Move the chains to their ends with the answers that were computed, and those that were there."""
+        """Move the chains to their ends with the answers that were computed, and those of the file.
+
+        A computed answer goes before a stored one: the chain was computed with it, and its later requests follow from
+        it, also where another process has stored another answer meanwhile.
+        """
         self.chains.feed(
             lambda keys: {
                 **lookup([key for key in keys if key not in answers]),
@@ -267,7 +277,7 @@ class _Talk(Generic[R]):
         )
         if left := len(self.chains.waiting()):
             raise ValueError(f"{left} requests were not asked: these chains do not depend on their answers alone")
-        self.bar.to(self.chains.sent)
+        self.progress.to(self.chains.sent)
 
     def results(self) -> Iterator[tuple[int, R]]:
         """Yield what the chains returned, by their place among all."""

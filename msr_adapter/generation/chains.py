@@ -1,7 +1,7 @@
-"""Chains of requests, each of which depends on the answer before it: many chains move at once.
+"""Chains of requests, each of which depends on the answer before it; many chains move at once.
 
-A chain is told once where it is computed and once more, from the answers, where its result is wanted: so nothing but
-the answers travels back from another process, and one process works no differently.
+A chain runs twice: where it is computed, and again, from the answers, where its result is wanted. So nothing but
+answers travels back from another process, and a single process works no differently.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -10,6 +10,17 @@ from typing import Generic, TypeVar
 from msr_adapter.generation.request import Answer, Request
 
 R = TypeVar("R")
+
+# For example, the running summary of a user with a history of two blocks is the chain
+#
+#     def summary() -> Chain[str]:
+#         answer = yield Request(model, "New items: A, B, C")                     # nothing is known yet
+#         answer = yield Request(model, f"So far: {answer.text}. New: D, E, F")   # needs the answer before
+#         return answer.text
+#
+# `Chains([summary, ...])` holds one generator for each user. It runs every one up to its first `yield`; `waiting` are
+# the requests they stand at. `settle(answer)` sends the answer into every chain that stands at that request and returns
+# the requests at which these chains stand then. A chain that returned is in `results`.
 
 Chain = Generator[Request, Answer, R]
 """Yields a request, is sent its answer, and so on; returns what it learned. It depends on nothing but its answers."""
@@ -20,10 +31,10 @@ Lookup = Callable[[Sequence[str]], Mapping[str, Answer]]
 
 
 class Chains(Generic[R]):
-    """Some chains on their way: who waits for which answer, and what can be asked next."""
+    """Running chains: which one waits for which answer, and what can be asked next."""
 
     def __init__(self, starts: Sequence[Start[R]], known: Iterable[Answer] = ()) -> None:
-        """Begin all chains; those whose answers are ``known`` move on at once."""
+        """Start all chains; those whose answers are ``known`` move on at once."""
         self.answers: dict[str, Answer] = {answer.key: answer for answer in known}
         self.results: dict[int, R] = {}
         """What the chains that ended returned, by their place."""
@@ -50,6 +61,7 @@ class Chains(Generic[R]):
 
     def feed(self, lookup: Lookup) -> None:
         """Move the chains as far as the answers that ``lookup`` finds will take them."""
+        # In waves: each wave looks up all the keys that the wave before led to, in one query.
         fresh = list(self._waiting)
         while fresh:
             found = lookup(fresh)
@@ -77,7 +89,9 @@ def shards(families: Sequence[object], size: int) -> tuple[list[list[int]], list
     """Group places by ``families`` and cut them into shards of about ``size``.
 
     Chains of one family begin with the same request; they stay together, so that shards may run at the same time and
-    ask it once. Returns the shards, and one place of each family that is larger than a shard and had to be cut.
+    ask it once. Returns the shards, and one place of each family that is larger than a shard and had to be split.
+
+    The cut depends on nothing but the arguments, so that a resumed run makes the same shards.
     """
     members: dict[object, list[int]] = {}
     for place, family in enumerate(families):

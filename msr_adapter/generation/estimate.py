@@ -1,8 +1,8 @@
-"""The same work without asking: how many answers there are already, and how many would have to be asked for."""
+"""A dry run: how many answers are in the cache already, and how many would have to be asked for."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msr_adapter.generation.cache import SHARD, CacheStats, CompletionCache
+from msr_adapter.generation.cache import CacheStats, CompletionCache
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.progress import Advance
 
@@ -14,33 +14,29 @@ class DryRunCache(CompletionCache):
     """
 
     def complete(
-        self, backend: Backend, requests: Sequence[Request], *, shard: int = SHARD, advance: Advance | None = None
+        self, backend: Backend, requests: Sequence[Request], *, advance: Advance | None = None
     ) -> list[Completion]:
-        """Return a completion for every request; those that nobody gave have equal log-probabilities."""
-        answers = self.attempt(DryRunBackend(backend.identity), requests, shard=shard, advance=advance)
+        """Return a completion for every request; those without an answer have equal log-probabilities."""
+        answers = self.attempt(DryRunBackend(backend.identity), requests, advance=advance)
         return [one if isinstance(one, Completion) else _blank(request)
                 for request, one in zip(requests, answers, strict=True)]  # fmt: skip
 
     def stream(
-        self,
-        backend: Backend,
-        batches: Iterable[Sequence[Request]],
-        *,
-        shard: int = SHARD,
-        advance: Advance | None = None,
+        self, backend: Backend, batches: Iterable[Sequence[Request]], *, advance: Advance | None = None
     ) -> Iterator[list[Completion]]:
         """Yield what `complete` returns for each batch."""
-        return (self.complete(backend, requests, shard=shard, advance=advance) for requests in batches)
+        return (self.complete(backend, requests, advance=advance) for requests in batches)
 
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
         hits, computed, failed = self.stats
         self.stats = CacheStats(hits, computed, failed + len(answers))
 
 
-class DryRunBackend:
+class DryRunBackend(Backend):
     """Stands for a backend that is not to be asked: it has no answer to anything."""
 
     label = "unasked"
+    identity = ""
 
     def __init__(self, identity: str) -> None:
         self.identity = identity

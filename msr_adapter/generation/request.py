@@ -1,4 +1,7 @@
-"""What a model is asked and what it answers. The key of a request covers all that can change the answer."""
+"""What a model is asked, what it answers, and what every backend is: `Request`, `Answer`, `Backend`.
+
+The key of a request covers all that can change the answer.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from msr_adapter.files import digest
+from msr_adapter.generation.stats import ScoringStats
 
 IMAGE_PLACEHOLDER = "<image>"
 _BOUNDED = "bounded"
@@ -22,7 +26,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Request:
-    """One user turn to one model: free text (``choices`` empty) or the odds of fixed answers."""
+    """One user turn to one model: free text (``choices`` empty) or the log-probabilities of fixed answers."""
 
     model: str
     """Identity of model, adapter, template, pixels and dtype, as given by `Backend.identity`."""
@@ -34,17 +38,18 @@ class Request:
     max_new_tokens: int = 0
     """Budget of the greedy answer when ``choices`` is empty."""
     also: tuple[tuple[str, ...], ...] = ()
-    """Per choice, further spellings whose probability counts to it; empty = none has any."""
+    """Per choice, further words whose probability counts as its own; empty = none has any."""
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of everything that can change the answer."""
+        # Without further words the key is what it was before there were any: old caches go on answering.
         asked = [self.model, self.prompt, [i.digest for i in self.images], list(self.choices), self.max_new_tokens]
         return digest([*asked, [list(more) for more in self.also]] if any(self.also) else asked)
 
     @property
-    def sides(self) -> tuple[tuple[str, ...], ...]:
-        """All spellings of each choice, the choice itself first."""
+    def label_words(self) -> tuple[tuple[str, ...], ...]:
+        """All words that count as each choice, the choice itself first."""
         also = self.also or ((),) * len(self.choices)
         return tuple((choice, *more) for choice, more in zip(self.choices, also, strict=True))
 
@@ -56,7 +61,7 @@ class Completion:
     key: str
     text: str
     choice_logprobs: tuple[float, ...]
-    """Log-probability of each choice, by the first tokens of its spellings, over the vocabulary; empty for text."""
+    """Log-probability of each choice, by the first tokens of its label words, over the vocabulary; empty for text."""
     finish_reason: str
     """``stop``, ``length`` or ``choice``; ``bounded:PLACES`` when some choices are only bounded."""
     tokens_in: int
@@ -95,7 +100,11 @@ def ends_there(_: Answer) -> Sequence[Request]:
 
 
 class Backend(Protocol):
-    """Answers requests. One job."""
+    """Answers requests. One job.
+
+    Subclass it: `stats` and whatever is added later then have their neutral defaults. A backend is one row of
+    `config.schema.backends.BACKENDS` and one file in `backends/`.
+    """
 
     @property
     def label(self) -> str:
@@ -103,7 +112,12 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> str:
-        """Digest of all that, beside the request, can change an answer."""
+        """Digest of all that, beside the request, can change an answer; computed without loading weights."""
+
+    @property
+    def stats(self) -> ScoringStats | None:
+        """What scoring took so far, and why prompts did not share prefixes; None: this backend counts nothing."""
+        return None
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """Answer all requests, in their order; the backend batches and sorts by length as it likes.
@@ -111,14 +125,15 @@ class Backend(Protocol):
         ``follow`` sees each answer as soon as it is there; what it returns is answered too, after the given ones.
         A fault of one request is its `Failure`; only what concerns every request is raised, as `StageError`.
         """
+        ...
 
 
 @runtime_checkable
 class Remote(Protocol):
-    """A backend whose prompts are made elsewhere, beside `Backend`."""
+    """What a backend does beside `Backend` when its prompts are put together elsewhere."""
 
     def compare(self, requests: Sequence[Request]) -> str:
-        """Return one line on whether prompts have the tokens that training taught; asked once, then remembered.
+        """Return one line on whether prompts have the tokens of the training; asked once, then remembered.
 
         Raises `StageError` with the first difference.
         """

@@ -1,4 +1,4 @@
-"""A backend whose answers are told of as they come, for a progress bar."""
+"""Shards: what is computed together and committed together, in this process, another one or on another machine."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,44 +8,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from msr_adapter.errors import StageError
 from msr_adapter.generation.chains import Chains, Start
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.stats import ScoringStats
 from msr_adapter.progress import Advance
-
-
-class _Watched:
-    """The same backend; ``tell`` gets the tokens of each text that it writes."""
-
-    def __init__(self, backend: Backend, tell: Callable[[int], None]) -> None:
-        self._backend, self._tell = backend, tell
-
-    @property
-    def label(self) -> str:
-        return self._backend.label
-
-    @property
-    def identity(self) -> str:
-        return self._backend.identity
-
-    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
-        def follow_and_tell(answer: Answer) -> Sequence[Request]:
-            if isinstance(answer, Completion):
-                self._tell(answer.tokens_out)
-            return follow(answer)
-
-        return self._backend.complete(requests, follow_and_tell)
-
-
-def watched(backend: Backend, tell: Callable[[int], None]) -> Backend:
-    """Return ``backend`` with ``tell`` called for each answer; a crew of workers, which is elsewhere, as it is."""
-    return backend if isinstance(backend, Crew) else _Watched(backend, tell)
-
-
-# A shard is what is computed together and committed together, on this process, another one or another machine.
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Questions:
+class RequestShard:
     """Requests that stand alone."""
 
     requests: tuple[Request, ...]
@@ -59,15 +29,15 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """Chains of requests; whoever computes the shard moves them to their ends."""
+class ChainShard:
+    """Chains of requests; whoever computes the shard runs them to their ends."""
 
     starts: tuple[Start[Any], ...]
     known: tuple[Answer, ...]
     """Answers that need no asking."""
 
     def run(self, backend: Backend, report: Advance) -> list[Answer]:
-        """Return every answer that had to be asked; ``report`` takes the number of answers handed on so far."""
+        """Return the answer to every request that was asked; ``report`` takes the number of answers used so far."""
         chains = Chains(self.starts, self.known)
         before, asked = chains.sent, chains.waiting()
 
@@ -82,38 +52,70 @@ class Conversation:
         return answers
 
 
-Shard = Questions | Conversation
+Shard = RequestShard | ChainShard
 
 
 @dataclass(frozen=True)
-class Job(Generic[T]):
-    """A shard on its way."""
+class ShardJob(Generic[T]):
+    """A shard, and what the process that hands it out needs to go on once it is answered."""
 
     shard: Shard | None
-    """What has to be computed; None: nothing. It may travel."""
+    """What has to be computed; None: nothing. Picklable: it may go to another process."""
     owner: T
-    """What whoever hands it out knows of it; stays here."""
+    """Stays in this process."""
     report: Advance = lambda _: None
     """Takes the number of answers so far, as they come."""
 
 
 @runtime_checkable
-class Crew(Protocol):
-    """What a backend of several workers does beside `Backend.complete`."""
+class ShardPool(Protocol):
+    """What a backend of several workers does beside `Backend`."""
 
-    def spread(self, jobs: Iterable[Job[T]]) -> Iterator[tuple[Job[T], list[Answer]]]:
+    def spread(self, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
         """Yield each job with its answers as it is done, in any order; jobs are drawn as workers become free."""
 
 
-def spread(backend: Backend, jobs: Iterable[Job[T]]) -> Iterator[tuple[Job[T], list[Answer]]]:
+def spread(backend: Backend, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
     """Yield each job with its answers: by the workers of a `Crew`, else one after another in this process."""
-    if isinstance(backend, Crew):
+    if isinstance(backend, ShardPool):
         return backend.spread(jobs)
     return ((job, job.shard.run(backend, job.report) if job.shard else []) for job in jobs)
 
 
-class Bar:
-    """Progress that never goes back: a shard that is done again does not count again."""
+class _Watched(Backend):
+    """The same backend; ``tell`` takes the tokens of each text that it writes."""
+
+    def __init__(self, backend: Backend, tell: Callable[[int], None]) -> None:
+        self._backend, self._tell = backend, tell
+
+    @property
+    def label(self) -> str:
+        return self._backend.label
+
+    @property
+    def identity(self) -> str:
+        return self._backend.identity
+
+    @property
+    def stats(self) -> ScoringStats | None:
+        return self._backend.stats
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
+        def follow_and_tell(answer: Answer) -> Sequence[Request]:
+            if isinstance(answer, Completion):
+                self._tell(answer.tokens_out)
+            return follow(answer)
+
+        return self._backend.complete(requests, follow_and_tell)
+
+
+def watched(backend: Backend, tell: Callable[[int], None]) -> Backend:
+    """Return ``backend`` with ``tell`` called for each answer; a `ShardPool`, whose workers are elsewhere, as it is."""
+    return backend if isinstance(backend, ShardPool) else _Watched(backend, tell)
+
+
+class MonotonicProgress:
+    """Progress that never goes back: a shard that is computed again, after its worker died, does not count again."""
 
     def __init__(self, advance: Advance | None) -> None:
         self._advance: Callable[[int], None] = advance or (lambda _: None)
@@ -127,19 +129,19 @@ class Bar:
 
 
 def _check(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-    """Refuse answers that would poison the cache: wrong ones are a bug, non-finite ones a sick model."""
+    """Refuse answers that must not enter the cache: wrong ones are a bug, non-finite ones a broken model."""
     if [request.key for request in requests] != [answer.key for answer in answers]:
         raise ValueError(f"the backend gave {len(answers)} answers to {len(requests)} requests, or in another order")
-    sick = 0
+    broken = 0
     for request, answer in zip(requests, answers, strict=True):
         if isinstance(answer, Failure):
             continue
         if len(answer.choice_logprobs) != len(request.choices):
             raise ValueError(f"{len(answer.choice_logprobs)} log-probabilities for choices {request.choices}")
-        sick += not all(map(math.isfinite, answer.choice_logprobs))
-    if sick:
+        broken += not all(map(math.isfinite, answer.choice_logprobs))
+    if broken:
         raise StageError(
-            f"the model gave no finite log-probability for {sick} of {len(answers)} prompts",
+            f"the model gave no finite log-probability for {broken} of {len(answers)} prompts",
             "training diverged, or its numbers overflow in float16",
             "look at the training loss; lower the learning rate, or set dtype to bfloat16 or float32",
         )

@@ -188,7 +188,7 @@ def resolve_template(model: ModelConfig, where: str = "", role: str = "model", *
     be inferred, and for what is known not to work. ``download`` fetches the few small files of a hub model that tell;
     without it, a model that is not on this machine stays `auto`.
     """
-    if model.template == AUTO and download and model.backend == "huggingface":
+    if model.template == AUTO and download and model.backend_row.local:
         _fetch(model)
     if problems := template_problems(model, where, role):
         raise UserError(problems)
@@ -197,7 +197,7 @@ def resolve_template(model: ModelConfig, where: str = "", role: str = "model", *
         return model
     if family is not None:
         return model.model_copy(update={"template": family.template})
-    if not download or model.backend != "huggingface":
+    if not download or not model.backend_row.local:
         return model
     here = bundled_model(model.path) or Path(model.path).expanduser()
     reason = "names no model_type" if here.is_dir() else "is not on this machine and cannot be downloaded"
@@ -207,7 +207,7 @@ def resolve_template(model: ModelConfig, where: str = "", role: str = "model", *
 
 def template_problems(model: ModelConfig, where: str = "", role: str = "model") -> list[Problem]:
     """Return what is wrong with the template, as far as the files on this machine tell."""
-    if model.backend != "huggingface":
+    if not model.backend_row.local:
         return []
     found, field = facts(model), f"{role}.template"
     family = _family(found) if found else None

@@ -97,7 +97,7 @@ def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
     train = loaded.pipeline.train
     if loaded.pipeline.evaluate.scorer is not None:  # nothing is trained
         return []
-    if train.model.backend != "huggingface" or (shape := model_shape(train.model)) is None:
+    if not train.model.backend_row.local or (shape := model_shape(train.model)) is None:
         return []
     estimated = RunFolder(loaded.run_dir).manifest("lengths") if stages.get("lengths") == "up to date" else None
     tokens = min(train.cutoff_len, estimated.summary["row"]["max"] if estimated else train.cutoff_len)
@@ -171,7 +171,7 @@ def _check_models(loaded: LoadedPipeline) -> list[Problem]:
 def _check_model(where: str, role: str, model: ModelConfig) -> Problem | None:
     folder = bundled_model(model.path) or Path(model.path)
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
-    if model.backend != "huggingface" or not looks_local:
+    if not model.backend_row.local or not looks_local:
         return None
     if (folder / "config.json").is_file():
         return None
@@ -185,9 +185,9 @@ def _check_model(where: str, role: str, model: ModelConfig) -> Problem | None:
 def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
     summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
     problems = []
-    if train.model.backend == "server":
+    if not train.model.backend_row.trainable:
         step = "Name a local model here, to be trained; a server that serves the result is evaluate.scorer"
-        problems.append(Problem(loaded.where("train.model.backend"), "train.model.backend", "server",
+        problems.append(Problem(loaded.where("train.model.backend"), "train.model.backend", train.model.backend,
                                 "the recommender is trained on this machine", step))  # fmt: skip
     asked = {
         f"summarize.{role}.model": part.model
@@ -197,7 +197,7 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
     if loaded.pipeline.evaluate.scorer:
         asked["evaluate.scorer"] = loaded.pipeline.evaluate.scorer
     for role, model in asked.items():
-        name = model.server.key_variable if model.backend == "server" and model.server else None
+        name = model.server.key_variable if model.backend_row.remote and model.server else None
         if name and not os.environ.get(name):
             setting = f"{role}.server.key_variable"
             found = f"the environment variable {name} is not set"

@@ -48,7 +48,7 @@ def _blind(loaded: LoadedPipeline) -> list[Problem]:
              "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip
     problems = []
     for role, model in roles(loaded).items():
-        family = family_of(model) if model.backend == "huggingface" else None
+        family = family_of(model) if model.backend_row.local else None
         if family and not family.sees_images and (setting := shown.get(role)):
             words = f"{model.path}, a {family.name}, sees no pictures"
             step = "Or name a model that sees them"
@@ -60,7 +60,7 @@ def template_notes(loaded: LoadedPipeline) -> list[str]:
     """Say which models are not here yet to tell their template, and which are of no tested family."""
     said = []
     for role, model in roles(loaded).items():
-        if model.backend != "huggingface" or family_of(model) is not None:
+        if not model.backend_row.local or family_of(model) is not None:
             continue
         if facts(model) is not None:
             said.append(f"{role}: {model.path} is of no family that msr is tested with (docs/models.md)")

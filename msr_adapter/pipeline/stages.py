@@ -48,7 +48,7 @@ def _model(p: PipelineConfig, role: str) -> Any:
 
 def _stamp(model: ModelConfig) -> Any:
     """Identify the weights; a server's are not ours to see."""
-    return None if model.backend == "server" else model_stamp(model)
+    return None if model.backend_row.remote else model_stamp(model)
 
 
 def _no_sources(_: PipelineConfig) -> None:

@@ -52,13 +52,12 @@ class Counts:
 
 def spent_by(backend: Backend) -> dict[str, int]:
     """Return what a backend's scoring took so far; empty for those that do not count it."""
-    spent = getattr(backend, "spent", None)
-    return {name: value for name, value in vars(spent).items() if isinstance(value, int)} if spent else {}
+    return backend.stats.counts() if backend.stats else {}
 
 
 def reasons_of(backend: Backend) -> list[str]:
     """Return why a backend scored prompts one by one, if it did."""
-    return sorted(getattr(getattr(backend, "spent", None), "reasons", ()))
+    return sorted(backend.stats.reasons) if backend.stats else []
 
 
 def tell(counts: Mapping[str, Any], answers: str, cutoff_len: int, reporter: Reporter) -> None:

@@ -89,11 +89,11 @@ class SummaryAnswers:
         answers = self.cache.attempt(watched(self.backend, self.meter.add), requests, advance=advance)
         return [self.take(*taken) for taken in zip(owners, requests, answers, strict=True)]
 
-    def converse(
+    def run_chains(
         self, starts: Sequence[Start[R]], families: Sequence[object], advance: Advance
     ) -> Iterator[tuple[int, R]]:
-        """Move chains to their ends (`CompletionCache.converse`); what they were answered goes through `take`."""
-        return self.cache.converse(watched(self.backend, self.meter.add), starts, families=families, advance=advance)
+        """Move chains to their ends (`CompletionCache.run_chains`); what they were answered goes through `take`."""
+        return self.cache.run_chains(watched(self.backend, self.meter.add), starts, families=families, advance=advance)
 
     def take(self, owner: str, request: Request, answer: Answer) -> str | None:
         """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""

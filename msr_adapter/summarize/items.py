@@ -100,7 +100,7 @@ def _fuse(
     """One chain of requests for each item; return the texts and the keys of the requests that gave them."""
     total = sum(1 for start in starts for _ in start.decisions())
     with reporter.track(_LABEL, total, answers.meter) as advance:
-        fused = dict(answers.converse(starts, [start.family for start in starts], advance))
+        fused = dict(answers.run_chains(starts, [start.family for start in starts], advance))
     described = [fused[place] for place in range(len(items))]
     for item, one in zip(items, described, strict=True):
         for request, answer in one.steps:

@@ -156,7 +156,7 @@ class _Recurrence:
         """
         families = [tuple(blocks[0]) if blocks else () for blocks in self.blocks]
         with reporter.track(_LABEL, sum(map(len, self.blocks)), self.answers.meter) as advance:
-            for index, steps in self.answers.converse(self.starts, families, advance):
+            for index, steps in self.answers.run_chains(self.starts, families, advance):
                 self._take(index, f"example {ids[index]}", steps)
         self.answers.sort_failures([f"example {number}" for number in ids])
         return self._texts

@@ -101,7 +101,7 @@ class _View:
             self._describe(sorted({item for history in examples["history"].to_pylist() for item in history}))
         starts = self._readings(examples)
         self._make_room()
-        told = dict(self.cache.converse(self._users_backend, starts))
+        told = dict(self.cache.run_chains(self._users_backend, starts))
         return [
             {"id": user, "requests": _asked([(step.request, step.answer) for step in told[place]], counter)}
             for place, user in enumerate(users)
@@ -142,7 +142,7 @@ class _View:
         items, starts = self._items
         places = {item["item_id"]: place for place, item in enumerate(items)}
         new = [item for item in ids if item in places and item not in self._told]
-        for at, result in self.cache.converse(self._items_backend, [starts[places[item]] for item in new]):
+        for at, result in self.cache.run_chains(self._items_backend, [starts[places[item]] for item in new]):
             self._told[new[at]] = result
 
     def _make_room(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from msr_adapter.backends import BACKENDS, make_backend
+from msr_adapter.backends import make_backend
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
@@ -165,7 +165,7 @@ def test_logits_do_not_depend_on_the_batch(template: str, kind: str, monkeypatch
 def test_a_pass_is_sorted_by_length_and_reads_one_position(monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend("qwen2_vl", 2)
     network = model._load().network
-    model._load().room.pass_cost = 1_000
+    model._load().batch_sizer.pass_cost = 1_000
     asked = requests(choices=CHOICES)
     model.complete(asked)
     seen: list[tuple[int, ...]] = []
@@ -193,7 +193,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPa
     asked = requests(choices=CHOICES)
     expected = model.complete(asked)
     network = model._load().network
-    model._load().room.pass_cost = 1_000
+    model._load().batch_sizer.pass_cost = 1_000
     forward, sizes = network.forward, []
 
     def small_gpu(**inputs: Any) -> Any:
@@ -270,10 +270,6 @@ def test_model_paths(tmp_path: Path) -> None:
         resolve_model(str(tmp_path / "absent"))
     assert is_small(model_ref())
     assert not is_small(ModelConfig(path="Org/Name"))
-
-
-def test_the_backends() -> None:
-    assert set(BACKENDS) == {"huggingface", "server", "scripted"}
 
 
 # LLaMA-Factory leaves a file open that Pillow cannot read.

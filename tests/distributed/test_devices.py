@@ -10,10 +10,10 @@ from msr_adapter import distributed
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import devices
 from msr_adapter.distributed.devices import environments, share_gpus, threads, visible_gpus
-from msr_adapter.distributed.local import Processes
+from msr_adapter.distributed.local import LocalWorkers
 from msr_adapter.distributed.messages import BackendRecipe
 from msr_adapter.errors import UserError
-from tests.support.crews import Worked, crew
+from tests.support.worker_pools import LoggedBackend, worker_pool
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_a_cpu_worker_on_a_machine_with_gpus_sees_none(gpus: list[str], parent: 
 def test_workers_on_the_cpu_are_started_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[dict[str, str]] = []
 
-    class Seats(Processes):
-        def __init__(self, recipe: BackendRecipe, seats: Sequence[dict[str, str]], logs: Path) -> None:
-            started.extend(seats)
-            super().__init__(recipe, seats, logs)
+    class Noted(LocalWorkers):
+        def __init__(self, recipe: BackendRecipe, slots: Sequence[dict[str, str]], logs: Path) -> None:
+            started.extend(slots)
+            super().__init__(recipe, slots, logs)
 
-    monkeypatch.setattr(distributed, "Processes", Seats)
-    with crew(partial(Worked, tmp_path / "log"), gpus_per_worker=0):
+    monkeypatch.setattr(distributed, "LocalWorkers", Noted)
+    with worker_pool(partial(LoggedBackend, tmp_path / "log"), gpus_per_worker=0):
         assert [environment["CUDA_VISIBLE_DEVICES"] for environment in started] == ["", ""]
 
 

@@ -22,22 +22,22 @@ from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.distributed.worker import Worker
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Image, Request
-from msr_adapter.generation.shards import Questions
+from msr_adapter.generation.shards import RequestShard
 from msr_adapter.pipeline import run as run_pipeline
 from msr_adapter.schema import USER_SUMMARIES, read_table
-from tests.support.crews import Elsewhere, Worked, crew
 from tests.support.paths import ROOT
 from tests.support.scripted_pipeline import SCRIPTED
 from tests.support.spread_stages import HISTORIES, scores, users
 from tests.support.tiny_run import QUIET
+from tests.support.worker_pools import LoggedBackend, OtherModel, worker_pool
 
 
-def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path: Path, small_shards: None) -> None:
-    expected = users(tmp_path / "alone", local := Worked(tmp_path / "local.log"))
+def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path: Path) -> None:
+    expected = users(tmp_path / "alone", local := LoggedBackend(tmp_path / "local.log"))
     notes: list[str] = []
-    with crew(partial(Worked, tmp_path / "log", fatal="Title f", deaths=1), notes) as workers:
-        assert users(tmp_path / "crew", workers) == expected
-    worked = Worked(tmp_path / "log")
+    with worker_pool(partial(LoggedBackend, tmp_path / "log", fatal="Title f", deaths=1), notes) as workers:
+        assert users(tmp_path / "pool", workers) == expected
+    worked = LoggedBackend(tmp_path / "log")
     assert set(worked.asked()) == set(local.asked())
     assert len(local.asked()) == len(set(local.asked())) == expected[1]["computed"] == 30
     # Only what the dead worker had not handed in was computed again.
@@ -46,69 +46,72 @@ def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path:
     assert "died (killed (SIGKILL)" in notes[0]
 
 
-def test_a_worker_killed_in_the_middle_changes_no_score(tmp_path: Path, small_shards: None) -> None:
-    expected = scores(tmp_path / "alone", Worked(tmp_path / "local.log"))
-    with crew(partial(Worked, tmp_path / "log", fatal="candidate", deaths=1)) as workers:
-        assert scores(tmp_path / "crew", workers) == expected
-    assert "†" in Worked(tmp_path / "log").read()
+def test_a_worker_killed_in_the_middle_changes_no_score(tmp_path: Path) -> None:
+    expected = scores(tmp_path / "alone", LoggedBackend(tmp_path / "local.log"))
+    with worker_pool(partial(LoggedBackend, tmp_path / "log", fatal="candidate", deaths=1)) as workers:
+        assert scores(tmp_path / "pool", workers) == expected
+    assert "†" in LoggedBackend(tmp_path / "log").read()
 
 
 def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_kept(tmp_path: Path) -> None:
     requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=3) as cache:
         with (
-            crew(partial(Worked, tmp_path / "log", fatal="prompt 10.", deaths=9)) as workers,
+            worker_pool(partial(LoggedBackend, tmp_path / "log", fatal="prompt 10.", deaths=9)) as workers,
             pytest.raises(StageError, match=r"3 workers died over the same shard, the last one: killed") as caught,
         ):
-            cache.complete(workers, requests, shard=3)
+            cache.complete(workers, requests)
         assert "execution.workers" in str(caught.value)
-        assert Worked(tmp_path / "log").read().count("†") == 3
+        assert LoggedBackend(tmp_path / "log").read().count("†") == 3
         assert cache.stats.computed == 9
-        again = Worked(tmp_path / "again")
-        cache.complete(again, requests, shard=3)
+        again = LoggedBackend(tmp_path / "again")
+        cache.complete(again, requests)
     assert again.asked() == [request.key for request in requests[9:]]
 
 
 def test_an_exception_in_a_worker_is_raised_here_with_its_cause(tmp_path: Path) -> None:
     requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(4)]
-    make = partial(Worked, tmp_path / "log", raises="prompt 2.")
-    with CompletionCache(tmp_path / "c.sqlite") as cache, crew(make) as workers:
+    make = partial(LoggedBackend, tmp_path / "log", raises="prompt 2.")
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=1) as cache, worker_pool(make) as workers:
         with pytest.raises(StageError, match="this prompt does not fit") as caught:
-            cache.complete(workers, requests, shard=1)
+            cache.complete(workers, requests)
         assert isinstance(caught.value.__cause__, WorkerTracebackError)
-        assert "crews.py" in str(caught.value.__cause__)
+        assert "worker_pools.py" in str(caught.value.__cause__)
         # The same workers go on with other work.
         assert len(workers.complete([requests[0], requests[3]])) == 2
-    assert len(Worked(tmp_path / "log").workers()) <= 2
+    assert len(LoggedBackend(tmp_path / "log").workers()) <= 2
 
 
 def test_a_worker_with_another_model_answers_nothing(tmp_path: Path) -> None:
-    make = partial(Elsewhere, tmp_path / "log", os.getpid())
-    with crew(make, workers=1, gpus_per_worker=0) as workers, pytest.raises(StageError, match="is not the one here"):
+    make = partial(OtherModel, tmp_path / "log", os.getpid())
+    with (
+        worker_pool(make, workers=1, gpus_per_worker=0) as workers,
+        pytest.raises(StageError, match="is not the one here"),
+    ):
         workers.complete([Request("worked", "prompt", max_new_tokens=4)])
-    assert Worked(tmp_path / "log").asked() == []
+    assert LoggedBackend(tmp_path / "log").asked() == []
 
 
 def test_other_versions_are_named() -> None:
-    recipe = BackendRecipe(partial(Elsewhere, Path("log"), 0), "worked", {"torch": "0.1", "msr-adapter": "x"})
-    told = Worker(recipe).work(0, pickle.dumps(Questions(())), lambda _: None)
+    recipe = BackendRecipe(partial(OtherModel, Path("log"), 0), "worked", {"torch": "0.1", "msr-adapter": "x"})
+    told = Worker(recipe).work(0, pickle.dumps(RequestShard(())), lambda _: None)
     assert isinstance(told, Raised)
     assert " for 0.1" in str(told.error)
     assert "same versions on every node" in str(told.error)
 
 
 def test_a_node_without_the_images_is_named(tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    worker = Worker(BackendRecipe.of(partial(Worked, tmp_path / "log"), "worked", shared=True))
-    payload = pickle.dumps(Questions((Request("worked", "<image>", (Image(picture, "d"),), max_new_tokens=4),)))
-    for expected in ("a.png is not there", "a.png is another picture there"):
+    image = tmp_path / "a.png"
+    worker = Worker(BackendRecipe.of(partial(LoggedBackend, tmp_path / "log"), "worked", shared=True))
+    payload = pickle.dumps(RequestShard((Request("worked", "<image>", (Image(image, "d"),), max_new_tokens=4),)))
+    for expected in ("a.png is not there", "a.png is another image there"):
         told = worker.work(0, payload, lambda _: None)
         assert isinstance(told, Raised)
         assert expected in str(told.error)
         assert os.uname().nodename in str(told.error)
         assert "same path on every node" in str(told.error)
-        picture.write_bytes(b"another")
-    assert Worked(tmp_path / "log").asked() == []
+        image.write_bytes(b"another")
+    assert LoggedBackend(tmp_path / "log").asked() == []
 
 
 DRIVER = """
@@ -116,20 +119,21 @@ import sys
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.support.crews import Worked, crew
+from tests.support.worker_pools import LoggedBackend, worker_pool
 from msr_adapter.generation import CompletionCache, Request
 
 if __name__ == "__main__":
     requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(4000)]
-    with CompletionCache(Path(sys.argv[2])) as cache, crew(partial(Worked, Path(sys.argv[3]), pause=0.02)) as workers:
-        cache.complete(workers, requests, shard=4)
+    make = partial(LoggedBackend, Path(sys.argv[3]), pause=0.02)
+    with CompletionCache(Path(sys.argv[2]), shard_requests=4) as cache, worker_pool(make) as workers:
+        cache.complete(workers, requests)
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_commit(tmp_path: Path, how: signal.Signals) -> None:
     arguments = [str(ROOT), str(tmp_path / "c.sqlite"), str(tmp_path / "log")]
-    worked = Worked(tmp_path / "log")
+    worked = LoggedBackend(tmp_path / "log")
     with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stderr=subprocess.PIPE) as driver:
         while len(worked.asked()) < 40 and driver.poll() is None:
             time.sleep(0.01)
@@ -141,10 +145,10 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_loses_no_commit(tmp_path: 
         time.sleep(0.05)
     assert not workers_of(driver.pid)
     requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(400)]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=4) as cache:
         committed = cache.known([request.key for request in requests])
-        again = Worked(tmp_path / "again")
-        cache.complete(again, requests, shard=4)
+        again = LoggedBackend(tmp_path / "again")
+        cache.complete(again, requests)
     assert len(committed) >= 16  # all but the shards under way
     assert set(again.asked()) == {request.key for request in requests} - committed
 
@@ -159,23 +163,24 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
-def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path, small_shards: None) -> None:
+def test_two_workers_with_a_model_give_what_one_process_gives(tmp_path: Path) -> None:
     model = ModelConfig(path="tiny", batch_size=4)
     summaries, tables, spent = {}, {}, {}
-    for name, count in (("alone", 1), ("crew", 2)):
+    for name, count in (("alone", 1), ("pool", 2)):
         execution = ExecutionConfig(workers=count)
         with open_backend(execution, model, tmp_path / "logs", lambda _: None) as backend:
             assert isinstance(backend, WorkerPool) == (count == 2)
             summaries[name] = users(tmp_path / name, backend, HISTORIES[:8])
             tables[name], _ = scores(tmp_path / name, backend)
-            counted = backend.spent  # type: ignore[attr-defined]
+            counted = backend.stats
+            assert counted is not None
             spent[name] = counted.rows, counted.tokens_flat, counted.tokens_processed
-    assert summaries["crew"] == summaries["alone"]
-    assert spent["crew"] == spent["alone"]
-    assert spent["crew"][0] == 16
-    one, two = tables["alone"], tables["crew"]
+    assert summaries["pool"] == summaries["alone"]
+    assert spent["pool"] == spent["alone"]
+    assert spent["pool"][0] == 16
+    one, two = tables["alone"], tables["pool"]
     assert two.select(["example_id", "item_id"]) == one.select(["example_id", "item_id"])
-    # A worker that has seen other pictures encodes them in other batches, which rounds differently.
+    # A worker that has seen other images encodes them in other batches, which rounds differently.
     for column in ("logit", "score", "answer_mass"):
         np.testing.assert_allclose(two[column], one[column], atol=1e-5)
     assert len(list((tmp_path / "logs").iterdir())) == 2

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from msr_adapter.schema import SCORES, USER_SUMMARIES, read_table
-from tests.support.crews import Worked
 from tests.support.paths import ROOT
 from tests.support.spread_stages import scores, users
+from tests.support.worker_pools import LoggedBackend
 
 pytestmark = pytest.mark.slow
 RAY = Path(sys.executable).parent / "ray"
@@ -50,36 +50,31 @@ def listens(port: int) -> bool:
         return line.connect_ex(("127.0.0.1", port)) == 0
 
 
-JOINING = """
+TWO_RUNS = """
 import sys
 from functools import partial
 from pathlib import Path
-from tests.support.crews import Worked, crew
+from tests.support.worker_pools import LoggedBackend, worker_pool
 from tests.support.spread_stages import scores, users
-from msr_adapter.generation import CompletionCache
 
-for method in (CompletionCache.stream, CompletionCache.converse):
-    method.__kwdefaults__["shard"] = 4
 folder = Path(sys.argv[1])
 for name in ("one", "two"):
-    make = partial(Worked, folder / "log", fatal="Title f", deaths=1)
-    with crew(make, engine="ray", address=sys.argv[2]) as workers:
+    make = partial(LoggedBackend, folder / "log", fatal="Title f", deaths=1)
+    with worker_pool(make, engine="ray", address=sys.argv[2]) as workers:
         users(folder / name, workers)
         scores(folder / name, workers)
 """
 
 
-def test_a_running_cluster_gives_the_same_and_is_left_running(
-    tmp_path: Path, small_shards: None, head: tuple[str, dict[str, str]]
-) -> None:
-    local = Worked(tmp_path / "local.log")
+def test_a_running_cluster_gives_the_same_and_is_left_running(tmp_path: Path, head: tuple[str, dict[str, str]]) -> None:
+    local = LoggedBackend(tmp_path / "local.log")
     summaries, logits = users(tmp_path / "alone", local)[0], scores(tmp_path / "alone", local)[0]
     address, environment = head
-    subprocess.run([sys.executable, "-c", JOINING, str(tmp_path), address], env=environment, check=True, timeout=400)
+    subprocess.run([sys.executable, "-c", TWO_RUNS, str(tmp_path), address], env=environment, check=True, timeout=400)
     for name in ("one", "two"):
         assert read_table(tmp_path / name / "users" / "users.parquet", USER_SUMMARIES) == summaries
         assert read_table(tmp_path / name / "score" / "scores.parquet", SCORES) == logits
-    assert "†" in Worked(tmp_path / "log").read()
+    assert "†" in LoggedBackend(tmp_path / "log").read()
 
 
 DRIVER = """
@@ -87,13 +82,13 @@ import sys
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.support.crews import Worked, crew
+from tests.support.worker_pools import LoggedBackend, worker_pool
 from msr_adapter.generation import CompletionCache, Request
 requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(9000)]
 folder = Path(sys.argv[2])
-with CompletionCache(folder / "c.sqlite") as cache:
-    with crew(partial(Worked, folder / "log", pause=0.02), engine="ray") as workers:
-        cache.complete(workers, requests, shard=4)
+with CompletionCache(folder / "c.sqlite", shard_requests=4) as cache:
+    with worker_pool(partial(LoggedBackend, folder / "log", pause=0.02), engine="ray") as workers:
+        cache.complete(workers, requests)
 """
 
 
@@ -101,7 +96,9 @@ with CompletionCache(folder / "c.sqlite") as cache:
 def test_a_driver_that_is_killed_takes_its_cluster_along(tmp_path: Path, how: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT), str(tmp_path)], stderr=subprocess.PIPE) as driver:
         deadline = time.monotonic() + 240
-        while len(Worked(tmp_path / "log").asked()) < 40 and driver.poll() is None and time.monotonic() < deadline:
+        while (
+            len(LoggedBackend(tmp_path / "log").asked()) < 40 and driver.poll() is None and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
         started = psutil.Process(driver.pid).children(recursive=True)
         assert len(started) >= 4  # the cluster's own two, and the workers

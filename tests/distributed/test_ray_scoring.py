@@ -9,12 +9,12 @@ import pytest
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ExecutionConfig
-from msr_adapter.distributed.ray import join
+from msr_adapter.distributed.ray import connect
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import CompletionCache, Image, Request
 from msr_adapter.pipeline import check
-from tests.support.crews import Worked, crew
 from tests.support.spread_stages import scores, users
+from tests.support.worker_pools import LoggedBackend, worker_pool
 
 pytest.importorskip("ray")
 
@@ -23,17 +23,19 @@ pytest.importorskip("ray")
 def cluster() -> Iterator[None]:
     """One cluster for the module, started as a stage would start it."""
     with contextlib.ExitStack() as leave:
-        join(ExecutionConfig(engine="ray", workers=2), leave)
+        connect(ExecutionConfig(engine="ray", workers=2), leave)
         yield
 
 
-def test_two_workers_with_one_killed_give_the_same_summaries_and_scores(tmp_path: Path, small_shards: None) -> None:
-    local = Worked(tmp_path / "local.log")
+def test_two_workers_with_one_killed_give_the_same_summaries_and_scores(tmp_path: Path) -> None:
+    local = LoggedBackend(tmp_path / "local.log")
     expected = users(tmp_path / "alone", local), scores(tmp_path / "alone", local)
     notes: list[str] = []
-    with crew(partial(Worked, tmp_path / "log", fatal="Title f", deaths=1), notes, engine="ray") as workers:
-        assert (users(tmp_path / "crew", workers), scores(tmp_path / "crew", workers)) == expected
-    worked = Worked(tmp_path / "log")
+    with worker_pool(
+        partial(LoggedBackend, tmp_path / "log", fatal="Title f", deaths=1), notes, engine="ray"
+    ) as workers:
+        assert (users(tmp_path / "pool", workers), scores(tmp_path / "pool", workers)) == expected
+    worked = LoggedBackend(tmp_path / "log")
     assert set(worked.asked()) == set(local.asked())
     assert 0 < len(worked.asked()) - len(set(worked.asked())) < 7
     assert len(worked.workers()) == 3
@@ -43,17 +45,20 @@ def test_two_workers_with_one_killed_give_the_same_summaries_and_scores(tmp_path
 
 def test_a_shard_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(6)]
-    make = partial(Worked, tmp_path / "log", fatal="prompt 4.", deaths=9)
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
-        with crew(make, engine="ray") as workers, pytest.raises(StageError, match="3 workers died over the same shard"):
-            cache.complete(workers, requests, shard=3)
-        assert Worked(tmp_path / "log").read().count("†") == 3
+    make = partial(LoggedBackend, tmp_path / "log", fatal="prompt 4.", deaths=9)
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=3) as cache:
+        with (
+            worker_pool(make, engine="ray") as workers,
+            pytest.raises(StageError, match="3 workers died over the same shard"),
+        ):
+            cache.complete(workers, requests)
+        assert LoggedBackend(tmp_path / "log").read().count("†") == 3
         assert cache.stats.computed == 3
 
 
 def test_a_worker_that_does_not_see_the_images_says_where_it_is(tmp_path: Path) -> None:
     request = Request("worked", "<image>", (Image(tmp_path / "absent.png", "d"),), max_new_tokens=4)
-    with crew(partial(Worked, tmp_path / "log"), engine="ray", workers=1) as workers:
+    with worker_pool(partial(LoggedBackend, tmp_path / "log"), engine="ray", workers=1) as workers:
         with pytest.raises(StageError, match=r"absent\.png is not there(.|\n)*same path on every node") as caught:
             workers.complete([request])
         assert "in a worker" in str(caught.value.__cause__)
@@ -61,8 +66,8 @@ def test_a_worker_that_does_not_see_the_images_says_where_it_is(tmp_path: Path) 
 
 def test_a_cluster_without_enough_gpus_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[str] = []
-    monkeypatch.setattr("msr_adapter.distributed.ray.join", lambda _, leave: leave.callback(left.append, "left"))
-    crewed = crew(partial(Worked, tmp_path / "log"), engine="ray", gpus_per_worker=1)
+    monkeypatch.setattr("msr_adapter.distributed.ray.connect", lambda _, leave: leave.callback(left.append, "left"))
+    crewed = worker_pool(partial(LoggedBackend, tmp_path / "log"), engine="ray", gpus_per_worker=1)
     with pytest.raises(UserError, match="2 workers with 1 GPU each, but this machine has 0"), crewed:
         pass
     assert left == ["left"]
@@ -73,7 +78,7 @@ def test_nobody_at_the_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(StageError, match=r"no Ray cluster 127\.0\.0\.1:9: (.|\n)*ray start --head"):
-        join(ExecutionConfig(engine="ray", address="127.0.0.1:9"), contextlib.ExitStack())
+        connect(ExecutionConfig(engine="ray", address="127.0.0.1:9"), contextlib.ExitStack())
 
 
 def test_check_says_when_ray_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Completion, CompletionCache, Image, Request
-from msr_adapter.generation.shards import Job
+from msr_adapter.generation.shards import ShardJob
 from tests.support.recording import Recording
 
 
@@ -47,10 +47,10 @@ def test_a_second_run_computes_nothing_and_gets_the_same_completions(tmp_path: P
 
 def test_shards_are_slices_of_the_distinct_requests_whatever_is_cached(tmp_path: Path) -> None:
     requests = [ask(number) for number in range(10)]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=4) as cache:
         cache.complete(Recording(), [ask(number) for number in (0, 1, 2, 3, 5)])
         backend = Recording()
-        cache.complete(backend, requests, shard=4)
+        cache.complete(backend, requests)
     asked = [[request.prompt for request in call] for call in backend.calls]
     assert asked == [["prompt 4", "prompt 6", "prompt 7"], ["prompt 8", "prompt 9"]]
 
@@ -63,19 +63,19 @@ def test_a_failing_shard_keeps_the_shards_before_it_and_nothing_of_itself(tmp_pa
             return super().complete(requests)
 
     requests = [ask(number) for number in range(10)]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=3) as cache:
         with pytest.raises(MemoryError):
-            cache.complete(Failing(), requests, shard=3)
+            cache.complete(Failing(), requests)
         backend = Recording()
-        cache.complete(backend, requests, shard=3)
+        cache.complete(backend, requests)
     assert [request.prompt for request in backend.calls[0]] == ["prompt 6", "prompt 7", "prompt 8"]
     assert sizes(backend) == [3, 1]
 
 
 def test_advance_sums_to_the_number_of_requests(tmp_path: Path) -> None:
     steps: list[int] = []
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
-        cache.complete(Recording(), [ask(n) for n in (1, 1, 2, 3, 1, 3)], shard=2, advance=steps.append)
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=2) as cache:
+        cache.complete(Recording(), [ask(n) for n in (1, 1, 2, 3, 1, 3)], advance=steps.append)
     assert steps == [4, 2]
 
 
@@ -87,8 +87,8 @@ def test_batches_are_answered_in_their_order_and_drawn_one_by_one(tmp_path: Path
             drawn.append(start)
             yield [ask(number) for number in range(start, start + 3)] if start else []
 
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
-        answers = cache.stream(backend, batches(), shard=2)
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=2) as cache:
+        answers = cache.stream(backend, batches())
         assert next(answers) == []
         assert [answer.text for answer in next(answers)] == [f"answer to prompt {number}" for number in (4, 5, 6)]
         assert drawn == [0, 4]
@@ -98,17 +98,17 @@ def test_batches_are_answered_in_their_order_and_drawn_one_by_one(tmp_path: Path
 
 
 class Backwards(Recording):
-    """A crew that takes every shard before it answers any, and answers the last one first."""
+    """A pool that takes every shard before it answers any, and answers the last one first."""
 
-    def spread(self, jobs: Iterable[Job[Any]]) -> Iterator[tuple[Job[Any], list[Answer]]]:
+    def spread(self, jobs: Iterable[ShardJob[Any]]) -> Iterator[tuple[ShardJob[Any], list[Answer]]]:
         return ((job, job.shard.run(self, job.report) if job.shard else []) for job in reversed(list(jobs)))
 
 
 def test_what_a_batch_under_way_asks_is_not_asked_by_the_next_ones(tmp_path: Path) -> None:
     backend, steps = Backwards(), list[int]()
     batches = [[ask(number) for number in numbers] for numbers in ([1, 2, 3], [3, 4, 1, 3], [1, 3], [5])]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
-        answers = list(cache.stream(backend, batches, shard=2, advance=steps.append))
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=2) as cache:
+        answers = list(cache.stream(backend, batches, advance=steps.append))
         assert cache.stats == (4, 5, 0)
     assert [[answer.key for answer in batch] for batch in answers] == [[r.key for r in batch] for batch in batches]
     assert sorted(backend.prompts) == [f"prompt {number}" for number in range(1, 6)]
@@ -124,9 +124,9 @@ def test_no_requests_no_calls(tmp_path: Path) -> None:
 
 def test_a_shard_beyond_the_variable_limit_of_sqlite(tmp_path: Path) -> None:
     requests = [ask(number) for number in range(2_500)]
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
-        answers = cache.complete(Recording(), requests, shard=2_500)
-        again = cache.complete(Recording(), requests, shard=2_500)
+    with CompletionCache(tmp_path / "c.sqlite", shard_requests=2_500) as cache:
+        answers = cache.complete(Recording(), requests)
+        again = cache.complete(Recording(), requests)
     assert [answer.key for answer in answers] == [request.key for request in requests]
     assert again == answers
 
@@ -139,8 +139,8 @@ def test_over_any_runs_each_request_is_computed_once(
     path = tmp_path_factory.mktemp("cache") / "c.sqlite"
     backend = Recording()
     for run in runs:
-        with CompletionCache(path) as cache:
-            answers = cache.complete(backend, [ask(number) for number in run], shard=shard)
+        with CompletionCache(path, shard_requests=shard) as cache:
+            answers = cache.complete(backend, [ask(number) for number in run])
         assert [answer.text for answer in answers] == [f"answer to prompt {number}" for number in run]
     assert sorted(backend.prompts) == sorted({f"prompt {number}" for run in runs for number in run})
     assert all(size <= shard for size in sizes(backend))
@@ -236,8 +236,10 @@ def test_a_file_held_by_another_process_is_explained(tmp_path: Path, monkeypatch
 
 
 def test_shard_must_be_positive(tmp_path: Path) -> None:
-    with CompletionCache(tmp_path / "c.sqlite") as cache, pytest.raises(ValueError, match="shard 0"):
-        cache.complete(Recording(), [ask(1)], shard=0)
+    for sizes in ({"shard_requests": 0}, {"shard_chains": 0}):
+        with pytest.raises(ValueError, match="at least 1 request or chain, not 0"):
+            CompletionCache(tmp_path / "c.sqlite", **sizes)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ class Slow(Recording):
         return super().complete(requests)
 
 backend = Slow(lambda request: f"answer of process {os.getpid()}", log=Path(sys.argv[3]))
-with CompletionCache(Path(sys.argv[2])) as cache:
-    answers = cache.complete(backend, requests(), shard=SHARD)
+with CompletionCache(Path(sys.argv[2]), shard_requests=SHARD) as cache:
+    answers = cache.complete(backend, requests())
 print(hashlib.sha256("".join(answer.text for answer in answers).encode()).hexdigest())
 """
 
@@ -65,8 +65,8 @@ def kill_after(process: "subprocess.Popen[str]", log: Path, lines: int, delay: f
 @pytest.mark.parametrize("seed", range(3))
 def test_a_killed_run_loses_at_most_one_shard_and_resumes_with_the_same_batches(tmp_path: Path, seed: int) -> None:
     undisturbed = Recording()
-    with CompletionCache(tmp_path / "undisturbed.sqlite") as opened:
-        opened.complete(undisturbed, requests(), shard=SHARD)
+    with CompletionCache(tmp_path / "undisturbed.sqlite", shard_requests=SHARD) as opened:
+        opened.complete(undisturbed, requests())
     expected = [[request.key for request in call] for call in undisturbed.calls]
     draw = random.Random(seed)
     cache, done, kills = tmp_path / "c.sqlite", 0, 0

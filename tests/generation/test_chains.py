@@ -44,10 +44,10 @@ class Failing(Recording):
         return Failure(request.key, "no") if request.prompt == self.bad else super()._answer(request)
 
 
-def converse(path: Path, backend: Recording, words: Sequence[str], shard: int, families: bool = True) -> list[str]:
+def run_chains(path: Path, backend: Recording, words: Sequence[str], shard: int, families: bool = True) -> list[str]:
     kin = [word[:1] for word in words] if families else None
-    with CompletionCache(path) as cache:
-        ended = dict(cache.converse(backend, [Spelled(word) for word in words], families=kin, shard=shard))
+    with CompletionCache(path, shard_chains=shard) as cache:
+        ended = dict(cache.run_chains(backend, [Spelled(word) for word in words], families=kin))
     return [ended[place] for place in range(len(words))]
 
 
@@ -58,10 +58,10 @@ def test_every_chain_ends_and_every_request_is_asked_once(
 ) -> None:
     path = tmp_path_factory.mktemp("chains") / "c.sqlite"  # type: ignore[attr-defined]
     backend = Recording(spell)
-    assert converse(path, backend, words, shard) == words
+    assert run_chains(path, backend, words, shard) == words
     expected = {word[:end] for word in words for end in range(1, len(word) + 1)}
     assert sorted(backend.prompts) == sorted(f"{prefix[:-1]}+{prefix[-1]}" for prefix in expected)
-    assert converse(path, again := Recording(spell), words, shard) == words
+    assert run_chains(path, again := Recording(spell), words, shard) == words
     assert again.calls == []
 
 
@@ -79,29 +79,29 @@ def test_families_stay_together_unless_they_are_larger_than_a_shard(families: li
 def test_what_a_large_family_begins_with_is_asked_before_its_shards(tmp_path: Path) -> None:
     words = [f"a{letter}" for letter in "bcdefg"] + ["b", ""]
     backend = Recording(spell)
-    assert converse(tmp_path / "c.sqlite", backend, words, 2) == words
+    assert run_chains(tmp_path / "c.sqlite", backend, words, 2) == words
     assert [request.prompt for request in backend.calls[0]] == ["+a"]
     assert len(backend.prompts) == len(set(backend.prompts)) == 8
 
 
 def test_what_was_answered_after_a_failure_is_not_asked_again_when_it_fails_again(tmp_path: Path) -> None:
     first, second, third = Failing("a+b"), Failing("a+b"), Failing("")
-    assert converse(tmp_path / "c.sqlite", first, ["abcd"], 2) == ["acd"]
+    assert run_chains(tmp_path / "c.sqlite", first, ["abcd"], 2) == ["acd"]
     assert first.prompts == ["+a", "a+b", "a+c", "ac+d"]
-    assert converse(tmp_path / "c.sqlite", second, ["abcd"], 2) == ["acd"]
+    assert run_chains(tmp_path / "c.sqlite", second, ["abcd"], 2) == ["acd"]
     assert second.prompts == ["a+b"]
-    assert converse(tmp_path / "c.sqlite", third, ["abcd"], 2) == ["abcd"]
+    assert run_chains(tmp_path / "c.sqlite", third, ["abcd"], 2) == ["abcd"]
     assert third.prompts == ["a+b", "ab+c", "abc+d"]
 
 
 def test_progress_counts_every_answer_of_every_chain(tmp_path: Path) -> None:
     steps: list[int] = []
-    with CompletionCache(tmp_path / "c.sqlite") as cache:
+    with CompletionCache(tmp_path / "c.sqlite", shard_chains=2) as cache:
         words = [Spelled(word) for word in ("abc", "abd", "ab", "x")]
-        list(cache.converse(Recording(spell), words, shard=2, advance=steps.append))
+        list(cache.run_chains(Recording(spell), words, advance=steps.append))
         assert (sum(steps), min(steps)) == (9, 1)
         steps.clear()
-        list(cache.converse(Recording(spell), words, shard=2, advance=steps.append))
+        list(cache.run_chains(Recording(spell), words, advance=steps.append))
     assert sum(steps) == 9
 
 
@@ -112,7 +112,7 @@ def test_chains_that_do_not_depend_on_their_answers_alone_are_refused(tmp_path: 
         yield Request("m", next(told), max_new_tokens=1)
 
     with CompletionCache(tmp_path / "c.sqlite") as cache, pytest.raises(ValueError, match="do not depend"):
-        list(cache.converse(Recording(), [fickle]))
+        list(cache.run_chains(Recording(), [fickle]))
 
 
 def test_a_chain_moves_on_what_is_known() -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.backends.reference_prompts import Taught
+from msr_adapter.backends.reference_prompts import ReferencePrompts
 from msr_adapter.backends.reward import RewardBackend
 from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig, TrainConfig
@@ -254,7 +254,7 @@ def test_answers_that_begin_alike_are_asked_of_no_server_and_read_once_by_a_rewa
 ) -> None:
     model = blanks_apart_model(tmp_path)
     with pytest.raises(StageError, match="Both answers begin with the same token"):
-        Taught(model).names(SIDES)
+        ReferencePrompts(model).names(SIDES)
     coder, read = Encoder(model), dict[int, list[int]]()
 
     def rewards(_: Any, prompts: dict[int, list[int]]) -> dict[int, list[float]]:

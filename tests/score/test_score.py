@@ -15,7 +15,7 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import CandidateRows, candidate_blocks, count_rows
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
-from msr_adapter.generation.shards import Job
+from msr_adapter.generation.shards import ShardJob
 from msr_adapter.jobs import StageDirs
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
@@ -24,7 +24,7 @@ from msr_adapter.score import scoring as scoring_module
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, trained, write_upstream
 
 
-class FixedBackend:
+class FixedBackend(Backend):
     """Answers every request with the given log-probabilities, one after another."""
 
     identity = label = "fixed"
@@ -37,9 +37,11 @@ class FixedBackend:
         return [Completion(r.key, "", self._logprobs.pop(0), "choice", self._tokens_in, 0) for r in requests]
 
 
-def run(made: StageDirs, out: Path, backend: Backend, reporter: Any = QUIET, **settings: Any) -> dict[str, Any]:
+def run(
+    made: StageDirs, out: Path, backend: Backend, reporter: Any = QUIET, shard: int = 256, **settings: Any
+) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
-    with CompletionCache(out.parent / "completions.sqlite") as cache:
+    with CompletionCache(out.parent / "completions.sqlite", shard_requests=shard) as cache:
         return score(train_config(**settings), made.data, made.users, Prompts(), backend, cache, out, reporter)
 
 
@@ -130,23 +132,21 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
 
 
 class Backwards(ScriptedBackend):
-    """A crew that takes every shard before it answers any, and answers the last one first."""
+    """A pool that takes every shard before it answers any, and answers the last one first."""
 
     shards = 0
 
-    def spread(self, jobs: Iterable[Job[Any]]) -> Iterator[tuple[Job[Any], list[Answer]]]:
+    def spread(self, jobs: Iterable[ShardJob[Any]]) -> Iterator[tuple[ShardJob[Any], list[Answer]]]:
         drawn = list(jobs)
         self.shards = max(self.shards, len(drawn))
         return ((job, job.shard.run(self, job.report) if job.shard else []) for job in reversed(drawn))
 
 
-def test_workers_take_the_next_chunk_before_the_last_one_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
-) -> None:
-    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend())
+def test_workers_take_the_next_chunk_before_the_last_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend(), shard=4)
     monkeypatch.setattr(scoring_module, "_CHUNK", 8)
     backend = Backwards()
-    assert run(stages(), tmp_path / "b" / "score", backend) == pytest.approx(counts)
+    assert run(stages(), tmp_path / "b" / "score", backend, shard=4) == pytest.approx(counts)
     assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
     assert backend.shards == backend.calls == 4
 
@@ -163,7 +163,7 @@ def test_a_second_run_asks_nothing_again(tmp_path: Path) -> None:
 def test_chunks_and_blocks_do_not_change_the_scores(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend())
+    counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend(), shard=4)
     monkeypatch.setattr(scoring_module, "_CHUNK", 3)
     monkeypatch.setattr(scoring_module, "_BLOCK", block)
     assert run(stages(), tmp_path / "b" / "score", ScriptedBackend()) == pytest.approx(counts)

@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msr_adapter.generation import Completion, Follow, Request, ends_there
+from msr_adapter.generation import Backend, Completion, Follow, Request, ends_there
 
 
 def echo(request: Request) -> str:
     return f"answer to {request.prompt}"
 
 
-class Recording:
+class Recording(Backend):
     """Keeps every call; with ``log``, also writes the keys of each call durably before it answers."""
 
     identity = "recording"

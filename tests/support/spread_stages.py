@@ -1,4 +1,4 @@
-"""Stages that ask a model, small enough to run on workers and alone; not collected by pytest."""
+"""Stages that ask a model in shards of four, small enough to run on workers and alone; not collected by pytest."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -25,7 +25,7 @@ def users(folder: Path, backend: Backend, histories: Sequence[str] = HISTORIES) 
     write_shop(folder, {letter: f"Title {letter}" for letter in "abcdefgh"}, histories, tested=6)
     write_summaries(folder / "items", dict.fromkeys("abcdefgh", "a book"))
     config = UserSummariesConfig(model=ModelConfig(path="tiny"), block=2, max_new_tokens=12)
-    with CompletionCache(folder / "c.sqlite") as cache:
+    with CompletionCache(folder / "c.sqlite", shard_chains=4) as cache:
         counts = summarize_users(config, folder, folder / "items", Prompts(), backend, cache, folder / "users", Lines())
     return read_table(folder / "users" / "users.parquet", USER_SUMMARIES), counts
 
@@ -34,7 +34,7 @@ def scores(folder: Path, backend: Backend) -> tuple[pa.Table, dict[str, Any]]:
     """Score the sixteen candidates of a tiny run, which is made once."""
     made = write_upstream(folder / "upstream")
     (folder / "score").mkdir()
-    with CompletionCache(folder / "s.sqlite") as cache:
+    with CompletionCache(folder / "s.sqlite", shard_requests=4) as cache:
         counts = score(
             TrainConfig(model=ModelConfig(path="tiny")),
             made.data,

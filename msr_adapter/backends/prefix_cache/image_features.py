@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.network import without_adapters
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.generation.request import Image
+from msr_adapter.generation.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
@@ -74,11 +74,11 @@ class FeatureStore:
     """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
     `find` asks for."""
 
-    def __init__(self, network: Any, pixels: Pixels, room: BatchSizer, budget: int, spent: ScoringStats) -> None:
+    def __init__(self, network: Any, pixels: Pixels, batch_sizer: BatchSizer, budget: int, stats: ScoringStats) -> None:
         bare = without_adapters(network)
         self._model = getattr(bare, "model", bare)
         self._device = network.device
-        self._pixels, self._room, self._budget, self._spent = pixels, room, budget, spent
+        self._pixels, self._batch_sizer, self._budget, self._stats = pixels, batch_sizer, budget, stats
         self._kept: OrderedDict[str, Features] = OrderedDict()
         self._held = self._largest = 0
         self._original: Callable[..., Any] | None = getattr(self._model, "get_image_features", None)
@@ -108,7 +108,7 @@ class FeatureStore:
         for digest in found:
             self._kept.move_to_end(digest)
         missing = [image for digest, image in wanted.items() if digest not in found]
-        for piece, made in self._room.each(missing, lambda _: 1, self._encode):
+        for piece, made in self._batch_sizer.each(missing, lambda _: 1, self._encode):
             found.update(zip((image.digest for image in piece), made, strict=True))
         for image in missing:
             self._keep(image.digest, found[image.digest])
@@ -132,7 +132,7 @@ class FeatureStore:
         placed = {name: value.to(self._device) for name, value in inputs.items()}
         with torch.inference_mode():
             output = self._original(**placed)
-        self._spent.images_encoded += len(images)
+        self._stats.images_encoded += len(images)
         return self._split(output, inputs.get(_GRID), len(images))
 
     def _split(self, output: Any, grids: "torch.Tensor | None", count: int) -> list[Features]:

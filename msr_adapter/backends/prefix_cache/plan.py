@@ -24,7 +24,7 @@ class Plan:
     """How the rows are computed, and what that saves. Token counts are without padding."""
 
     groups: tuple[Group, ...]
-    twins: dict[int, int]
+    duplicates: dict[int, int]
     """Row -> the equal row that answers for it; such rows are in no group."""
     flat: int
     """Tokens of all rows."""
@@ -56,13 +56,13 @@ def make_plan(rows: Sequence[Sequence[int]], least_shared: int = 8, least_saved:
     """
     keys = [array("i", row).tobytes() for row in rows]
     first: dict[bytes, int] = {}
-    twins = {row: first[key] for row, key in enumerate(keys) if first.setdefault(key, row) != row}
+    duplicates = {row: first[key] for row, key in enumerate(keys) if first.setdefault(key, row) != row}
     order = sorted(first.values(), key=keys.__getitem__)
     lengths = [len(key) // _ITEM for key in keys]
     common = [_common(keys[one], keys[other]) for one, other in pairwise(order)]
     groups = _worthwhile(_groups(order, lengths, common, max(1, least_shared)), lengths, least_saved)
     return Plan(
-        tuple(groups), twins, flat=sum(lengths),
+        tuple(groups), duplicates, flat=sum(lengths),
         planned=sum(group.shared + sum(lengths[row] - group.shared for row in group.rows) for group in groups),
         least=sum(lengths[row] for row in order) - sum(common),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
 from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels, UnsharableError
 from msr_adapter.backends.prefix_cache.plan import make_plan
 from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
+from msr_adapter.generation.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
@@ -34,15 +34,15 @@ class PrefixCache:
     one with a picture, that the model's answers stay what they are."""
 
     def __init__(
-        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, room: BatchSizer, refused: str = ""
+        self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, batch_sizer: BatchSizer, refused: str = ""
     ) -> None:
         """``refused`` says why the network cannot share at all, if that is known."""
-        self.spent = ScoringStats()
+        self.stats = ScoringStats()
         self._network, self._collate = network, collate
         memory = _memory(network)
-        self._store = FeatureStore(network, pixels, BatchSizer(_IMAGES_PER_PASS), memory[1], self.spent)
+        self._store = FeatureStore(network, pixels, BatchSizer(_IMAGES_PER_PASS), memory[1], self.stats)
         self.batches = Batches(network, self._store, pad_token)
-        self._execution = PlanRunner(network, self.batches, room, memory[0], self.spent)
+        self._runner = PlanRunner(network, self.batches, batch_sizer, memory[0], self.stats)
         self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
         self._alike_up_to = longest_alike(network)
         if not refused:
@@ -74,17 +74,17 @@ class PrefixCache:
         plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts], least_saved=_LEAST_SAVED)
         shown = [image.digest for prompt in prompts for image in prompt.images]
         answered: dict[int, tuple[float, ...]] = {}
-        for row, values in self._execution.run(plan, prompts, read):
+        for row, values in self._runner.run(plan, prompts, read):
             answered[row] = values
             yield row, values
-        yield from ((row, answered[twin]) for row, twin in plan.twins.items())
-        spent = self.spent
-        spent.rows += len(prompts)
-        spent.tokens_flat += plan.flat
-        spent.tokens_planned += plan.planned
-        spent.tokens_least += plan.least
-        spent.images_shown += len(shown)
-        spent.images_distinct += len(set(shown))
+        yield from ((row, answered[original]) for row, original in plan.duplicates.items())
+        stats = self.stats
+        stats.rows += len(prompts)
+        stats.tokens_flat += plan.flat
+        stats.tokens_planned += plan.planned
+        stats.tokens_least += plan.least
+        stats.images_shown += len(shown)
+        stats.images_distinct += len(set(shown))
 
     def forget(self) -> None:
         """Drop the pictures' features that are kept from call to call."""
@@ -107,7 +107,7 @@ class PrefixCache:
         with torch.inference_mode():
             inputs = self._collate(prompt)
             expected = _logprobs(self._network(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1])[0]
-        last = self._execution.last_layer
+        last = self._runner.last_layer
         try:
             wrong = self._compare(prompt, expected)
             if wrong and last.trusted:
@@ -122,7 +122,7 @@ class PrefixCache:
         import torch
 
         try:
-            found = _logprobs(self._execution.on_trial(prompt))
+            found = _logprobs(self._runner.on_trial(prompt))
         except torch.OutOfMemoryError:
             return "pieces of one prompt do not fit the memory together"
         except (OSError, UnsharableError):

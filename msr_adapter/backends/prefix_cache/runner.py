@@ -10,7 +10,7 @@ from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Piece, Pr
 from msr_adapter.backends.prefix_cache.kv_cache import SharedPrefixes, merge
 from msr_adapter.backends.prefix_cache.last_layer import LastLayer
 from msr_adapter.backends.prefix_cache.plan import Group, Plan
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
+from msr_adapter.generation.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +38,12 @@ class PlanRunner:
     """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes or of a
     single one, one layer's copies of them, and one pass."""
 
-    def __init__(self, network: Any, batches: Batches, room: BatchSizer, budget: int, spent: ScoringStats) -> None:
-        self._network, self._batches, self._room = network, batches, room
+    def __init__(
+        self, network: Any, batches: Batches, batch_sizer: BatchSizer, budget: int, stats: ScoringStats
+    ) -> None:
+        self._network, self._batches, self._batch_sizer = network, batches, batch_sizer
         self.last_layer = LastLayer(network)
-        self._budget, self._spent = budget, spent
+        self._budget, self._stats = budget, stats
 
     def run(self, plan: Plan, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         """Yield every row that is in a group, in any order.
@@ -99,8 +101,8 @@ class PlanRunner:
         for work in (rests, alone):
             # Longest first: what does not fit the memory shows at once, and rows of a pass are alike in length.
             work.sort(key=lambda rest: -len(rest))
-            for part, logits in self._room.each(work, len, lambda part: self._end(part, beginnings)):
-                self._spent.passed(len(part), len(part[0]))
+            for part, logits in self._batch_sizer.each(work, len, lambda part: self._end(part, beginnings)):
+                self._stats.add_pass(len(part), len(part[0]))
                 yield from zip((rest.row for rest in part), read(logits), strict=True)
 
     def on_trial(self, prompt: Prompt) -> "torch.Tensor":
@@ -117,8 +119,8 @@ class PlanRunner:
     def _begin(self, pieces: Sequence[Piece]) -> SharedPrefixes | None:
         """Return the state after each of ``pieces``, longest first."""
         parts = []
-        for part, made in self._room.each(pieces, len, self._state):
-            self._spent.passed(len(part), len(part[0]))
+        for part, made in self._batch_sizer.each(pieces, len, self._state):
+            self._stats.add_pass(len(part), len(part[0]))
             parts.append(made)
         return merge(parts) if parts else None
 

@@ -15,6 +15,7 @@ execution  devices of the training, workers of summaries and scores
 base       what all classes share
 """
 
+from msr_adapter.config.schema.backends import BACKENDS, BackendRow
 from msr_adapter.config.schema.base import StrictModel
 from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig, LimitConfig, SplitConfig
 from msr_adapter.config.schema.evaluate import (
@@ -61,9 +62,11 @@ from msr_adapter.config.schema.train import (
 
 __all__ = [
     "AUTO",
+    "BACKENDS",
     "FITTED_BASELINES",
     "AmazonSourceConfig",
     "AnswersConfig",
+    "BackendRow",
     "BaselineName",
     "ColumnsConfig",
     "ConfidenceConfig",

@@ -116,6 +116,6 @@ class EvaluateConfig(StrictModel):
     @field_validator("scorer")
     @classmethod
     def _a_scorer_is_a_server(cls, scorer: ModelConfig | None) -> ModelConfig | None:
-        if scorer is not None and scorer.backend == "huggingface":
+        if scorer is not None and scorer.backend_row.make_scorer is None:
             raise ValueError("only backend: server scores for the trained model; null loads the model itself, here")
         return scorer

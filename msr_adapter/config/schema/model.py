@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from msr_adapter.config.schema.backends import BACKENDS, BackendName, BackendRow, backend_row
 from msr_adapter.config.schema.base import StrictModel, allowed
 from msr_adapter.redaction import redact
 
@@ -70,20 +71,26 @@ class ModelConfig(StrictModel):
     Training (see `train.method: qlora`) and scoring use the same bits."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Prompts of a forward pass, at most. auto: as many as fit. Halved whenever memory runs out."""
-    backend: Literal["huggingface", "server", "scripted"] = "huggingface"
+    backend: BackendName = "huggingface"
     """huggingface: loaded here. server: asked over HTTP, for the summarisers and `evaluate.scorer`; `path` is its name
     there. `scripted` answers by rule, for tests of the machinery only."""
     server: ServerConfig | None = None
     """Read when `backend` is `server`."""
 
+    @property
+    def backend_row(self) -> BackendRow:
+        """All facts of the backend."""
+        return backend_row(self.backend)
+
     @model_validator(mode="after")
-    def _server_has_an_address(self) -> "ModelConfig":
-        if self.backend == "server" and self.server is None:
-            raise ValueError("backend server needs server.url")
+    def _remote_has_an_address(self) -> "ModelConfig":
+        if self.backend_row.remote and self.server is None:
+            raise ValueError(f"backend {self.backend} needs server.url")
         return self
 
     @model_validator(mode="after")
-    def _weights_are_ours(self) -> "ModelConfig":
-        if self.backend != "huggingface" and (self.adapter is not None or self.quantization != "none"):
-            raise ValueError(f"adapter and quantization need backend huggingface; {self.backend} loads no weights here")
+    def _weights_are_local(self) -> "ModelConfig":
+        if not self.backend_row.local and (self.adapter is not None or self.quantization != "none"):
+            local = " or ".join(row.name for row in BACKENDS if row.local)
+            raise ValueError(f"adapter and quantization need backend {local}; {self.backend} loads no weights here")
         return self

@@ -41,14 +41,14 @@ def test_the_last_layer_works_for_one_token_a_row(template: str, attention: str)
     layers = network.get_decoder().layers
     for name, layer in (("first", layers[0]), ("last", layers[-1])):
         layer.mlp.register_forward_hook(lambda _, given, __, seen=tokens[name]: seen.append(given[0].shape[:2]))
-    before = model.spent.passes
+    before = model.stats.passes
     model.complete(asked)
-    passes = model.spent.passes - before
+    passes = model.stats.passes - before
     assert len(tokens["first"]) == passes == len(tokens["last"]) + 1, "one pass is over beginnings"
     assert {length for _, length in tokens["last"]} == {1}
     assert sum(rows for rows, _ in tokens["last"]) == len(asked)
     assert_plain(model, asked)
-    assert not model.spent.reasons
+    assert not model.stats.reasons
 
 
 def test_a_last_layer_that_looks_at_its_neighbours_works_as_ever() -> None:
@@ -56,8 +56,8 @@ def test_a_last_layer_that_looks_at_its_neighbours_works_as_ever() -> None:
     last.mlp.register_forward_hook(lambda _, given, made: made + given[0].roll(1, dims=1))
     asked = grid(["bold covers and dogs", "quiet ships"], SHOWN)
     assert_plain(model, asked)
-    assert not model._load().sharing._execution.last_layer.trusted
-    assert model.spent.unshared_rows == 0, "what prompts begin with is shared all the same"
+    assert not model._load().prefix_cache._runner.last_layer.trusted
+    assert model.stats.unshared_rows == 0, "what prompts begin with is shared all the same"
 
 
 class Layer(torch.nn.Module):

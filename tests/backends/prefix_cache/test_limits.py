@@ -20,8 +20,8 @@ from msr_adapter.backends.prefix_cache.batches import Batches, Prompt
 from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures, UnsharableError
 from msr_adapter.backends.prefix_cache.plan import Group
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
-from msr_adapter.backends.prefix_cache.stats import ScoringStats
 from msr_adapter.generation.request import Completion, Failure, Image, Request
+from msr_adapter.generation.stats import ScoringStats
 from tests.backends.prefix_cache.test_prefix_cache import FAMILIES, ask, assert_plain, backend, grid, image
 from tests.support.tiny_run import model_ref
 
@@ -35,7 +35,7 @@ def test_no_more_pictures_are_held_than_a_pass_shows(
     model = HuggingFaceBackend(model_ref(template, default_system=""))
     asked = grid([preference], [(f"Title {number}" * (number % 3 + 1), number) for number in (0, 1, 2, 5, 6, 8, 9)])
     model.complete([ask("who?", "It", None), ask("who?", "It", 0)])
-    model._load().sharing.forget()
+    model._load().prefix_cache.forget()
     alive: weakref.WeakSet[_Hashed] = weakref.WeakSet()
     most = []
     split = FeatureStore._split
@@ -48,8 +48,8 @@ def test_no_more_pictures_are_held_than_a_pass_shows(
         return made
 
     monkeypatch.setattr(FeatureStore, "_split", watched)
-    monkeypatch.setattr(model._load().sharing._store, "_budget", 1)
-    monkeypatch.setattr(model._load().room, "rows", 2)
+    monkeypatch.setattr(model._load().prefix_cache._store, "_budget", 1)
+    monkeypatch.setattr(model._load().batch_sizer, "rows", 2)
     assert_plain(template, asked, model.complete(asked))
     assert max(most) <= 2 < len(asked)
 
@@ -61,14 +61,14 @@ class _Hashed(Features):
 
 @pytest.mark.parametrize("template", FAMILIES)
 def test_a_kept_picture_keeps_no_other_one(template: str) -> None:
-    store = backend(template)._load().sharing._store
+    store = backend(template)._load().prefix_cache._store
     for features in store.find([image(number) for number in (0, 1, 2)]).values():
         for part in (features.main, *features.deeper):
             assert part.untyped_storage().nbytes() == part.nbytes
 
 
 def test_beginnings_fit_their_budget_with_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    execution = backend()._load().sharing._execution
+    execution = backend()._load().prefix_cache._runner
     monkeypatch.setattr(execution, "_budget", 100 * execution._token_bytes)
     groups = [Group(size, (row,)) for row, size in enumerate((10, 60, 50, 10, 10, 0, 120))]
     waves = [[group.shared for group in wave] for wave in execution._waves(groups)]
@@ -98,9 +98,9 @@ def test_a_model_to_which_padding_is_distance_is_refused() -> None:
 def test_positions_that_change_with_the_length_are_shared_up_to_there() -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
     sizes = {**SIZES, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 32}
-    sharing = alone(LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)))
-    assert sharing.refusal([Prompt(np.arange(1, 33), ())]) == ""
-    assert sharing.refusal([WORDS]) == "its positions change with prompts of more than 32 tokens, and one has 40"
+    prefix_cache = alone(LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)))
+    assert prefix_cache.refusal([Prompt(np.arange(1, 33), ())]) == ""
+    assert prefix_cache.refusal([WORDS]) == "its positions change with prompts of more than 32 tokens, and one has 40"
     long = SimpleNamespace(rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 7})
     assert longest_alike(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: long))) == 7
 
@@ -112,15 +112,15 @@ def test_a_model_without_attention_is_refused_not_measured() -> None:
 
 def test_a_refusal_of_pictures_says_nothing_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
-    sharing = model._load().sharing
+    prefix_cache = model._load().prefix_cache
     monkeypatch.setattr(FeatureStore, "_encode", raising(UnsharableError("its pictures come with a mask")))
     asked = grid(["dogs", "cats"], [("A", None), ("B", None)])
     assert_plain("qwen2_vl", [*asked, ask("dogs", "A", 0)], model.complete([*asked, ask("dogs", "A", 0)]))
-    assert model.spent.reasons == {"its pictures come with a mask"}
-    assert sharing._execution.last_layer.trusted
-    unshared = model.spent.unshared_rows
+    assert model.stats.reasons == {"its pictures come with a mask"}
+    assert prefix_cache._runner.last_layer.trusted
+    unshared = model.stats.unshared_rows
     assert_plain("qwen2_vl", asked, model.complete(asked))
-    assert model.spent.unshared_rows == unshared
+    assert model.stats.unshared_rows == unshared
 
 
 def raising(error: Exception) -> Any:
@@ -147,7 +147,7 @@ def test_a_picture_that_disappears_fails_alone(scored: bool, tmp_path: Path) -> 
     how: dict[str, Any] = {"choices": ("Yes", "No")} if scored else {"max_new_tokens": 2}
     model = HuggingFaceBackend(model_ref(default_system=""))
     model.complete([Request("m", "<image>\nA?", (going,), **how)])
-    model._load().sharing.forget()
+    model._load().prefix_cache.forget()
     going.path.unlink()
     rows = [Request("m", "<image>\nB?", (going,), **how), Request("m", "<image>\nC?", (image(5),), **how)]
     lost, found = model.complete([*rows])
@@ -183,5 +183,5 @@ def test_features_are_handed_over_in_the_form_that_the_family_uses(deeper: tuple
      ("ww", (1, 1))],
 )  # fmt: skip
 def test_a_trial_cuts_no_picture_in_two(ids: str, cuts: tuple[int, int]) -> None:
-    batches = backend()._load().sharing.batches
+    batches = backend()._load().prefix_cache.batches
     assert batches.cuts(Prompt(np.array([batches._image_token if one == "P" else 99 for one in ids]), ())) == cuts

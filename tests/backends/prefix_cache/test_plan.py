@@ -50,8 +50,8 @@ def test_no_grouping_has_fewer_tokens(rows: list[list[int]], least_shared: int) 
 def test_every_row_is_computed_once_after_what_it_begins_with(rows: list[list[int]], least_shared: int) -> None:
     plan = make_plan(rows, least_shared)
     grouped = [row for group in plan.groups for row in group.rows]
-    assert sorted([*grouped, *plan.twins]) == list(range(len(rows)))
-    assert all(rows[row] == rows[twin] and twin in grouped for row, twin in plan.twins.items())
+    assert sorted([*grouped, *plan.duplicates]) == list(range(len(rows)))
+    assert all(rows[row] == rows[twin] and twin in grouped for row, twin in plan.duplicates.items())
     for group in plan.groups:
         assert group.shared == 0 or (group.shared >= least_shared and len(group.rows) > 1)
         assert len({tuple(rows[row][: group.shared]) for row in group.rows}) == 1
@@ -79,7 +79,7 @@ def test_a_deeper_group_of_some_and_a_shallower_one_of_the_rest() -> None:
 def test_nothing_in_common_is_one_plain_group_and_equal_rows_are_computed_once() -> None:
     plan = make_plan([[1, 2, 3], [4, 5], [1, 2, 3], [4, 5]])
     assert plan.groups == (Group(0, (0, 1)),)
-    assert plan.twins == {2: 0, 3: 1}
+    assert plan.duplicates == {2: 0, 3: 1}
     assert (plan.flat, plan.planned, plan.least) == (10, 5, 5)
     assert make_plan([]).groups == ()
 

@@ -67,7 +67,7 @@ items = st.lists(st.tuples(words, st.none() | st.sampled_from(WITH_IMAGE)), min_
 @pytest.mark.parametrize("template", FAMILIES)
 def test_shared_scores_equal_plain_ones(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend(template)
-    room, execution = model._load().room, model._load().sharing._execution
+    room, execution = model._load().batch_sizer, model._load().prefix_cache._runner
 
     @settings(deadline=None, max_examples=10, derandomize=True)
     @given(
@@ -85,7 +85,7 @@ def test_shared_scores_equal_plain_ones(template: str, monkeypatch: pytest.Monke
         assert_plain(template, asked, model.complete(asked))
 
     holds()
-    assert not model.spent.reasons
+    assert not model.stats.reasons
 
 
 @pytest.mark.parametrize("template", FAMILIES)
@@ -105,34 +105,34 @@ def test_tokens_and_pictures_are_counted_exactly(template: str, item_first: bool
         )
         for row, request in zip(rows, asked, strict=True)
     ]
-    spent = model.spent
-    assert (spent.rows, spent.unshared_rows) == (12, 0)
-    assert spent.tokens_flat == sum(map(len, rows))
-    assert spent.tokens_least == len({row[:end] for row in keyed for end in range(1, len(row) + 1)})
-    assert spent.tokens_least <= spent.tokens_planned <= 0.75 * spent.tokens_flat
-    assert (spent.images_shown, spent.images_distinct, spent.images_encoded) == (8, 2, 2)
+    stats = model.stats
+    assert (stats.rows, stats.unshared_rows) == (12, 0)
+    assert stats.tokens_flat == sum(map(len, rows))
+    assert stats.tokens_least == len({row[:end] for row in keyed for end in range(1, len(row) + 1)})
+    assert stats.tokens_least <= stats.tokens_planned <= 0.75 * stats.tokens_flat
+    assert (stats.images_shown, stats.images_distinct, stats.images_encoded) == (8, 2, 2)
     model.complete(asked)
-    assert spent.images_encoded == 2, "kept from call to call"
+    assert stats.images_encoded == 2, "kept from call to call"
 
 
 def test_what_is_processed_is_what_is_planned_where_lengths_are_alike() -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["7 ships and dogs", "8 ships and dogs"], [(title, 0) for title in "12345"])
     model.complete(asked)
-    assert model.spent.passes == 3, "both beginnings in one pass, then eight rows and two"
-    assert model.spent.tokens_processed == model.spent.tokens_planned
+    assert model.stats.passes == 3, "both beginnings in one pass, then eight rows and two"
+    assert model.stats.tokens_processed == model.stats.tokens_planned
 
 
 def test_equal_prompts_are_computed_once() -> None:
     model = backend()
-    rows, processed = model.spent.rows, model.spent.tokens_processed
+    rows, processed = model.stats.rows, model.stats.tokens_processed
     first, second = (ask("dogs", "T", 0), ask("dogs", "T", 0, max_new_tokens=1))
     answers = model.complete([first, second])
     assert answers[0].key != answers[1].key  # other requests
     assert isinstance(answers[0], Completion)
     assert isinstance(answers[1], Completion)
     assert answers[0].choice_logprobs == answers[1].choice_logprobs
-    assert (model.spent.rows - rows, model.spent.tokens_processed - processed) == (2, answers[0].tokens_in)
+    assert (model.stats.rows - rows, model.stats.tokens_processed - processed) == (2, answers[0].tokens_in)
 
 
 def test_memory_that_runs_out_makes_passes_and_waves_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_memory_that_runs_out_makes_passes_and_waves_smaller(monkeypatch: pytest
     monkeypatch.setattr(network, "forward", small)
     assert_plain("qwen2_vl", asked, model.complete(asked))
     assert failed
-    assert model._load().room.rows < 8
+    assert model._load().batch_sizer.rows < 8
 
 
 def test_without_room_beside_a_beginning_rows_are_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +179,8 @@ def test_a_model_that_answers_otherwise_in_pieces_is_not_trusted(
     monkeypatch.setattr(Batches, "_positions", lambda _, prompt, __: np.zeros((1, len(prompt)), np.int64))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", 5)])
     assert_plain(template, asked, model.complete(asked))
-    assert model.spent.unshared_rows == 4
-    [reason] = model.spent.reasons
+    assert model.stats.unshared_rows == 4
+    [reason] = model.stats.reasons
     assert reason.startswith("prompts in pieces get other answers")
 
 
@@ -207,20 +207,20 @@ def test_a_model_that_forgets_is_scored_prompt_by_prompt(
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", None)])
     assert_plain("qwen2_vl", asked, model.complete(asked))
-    assert model.spent.unshared_rows == 4
-    assert reason in min(model.spent.reasons)
+    assert model.stats.unshared_rows == 4
+    assert reason in min(model.stats.reasons)
 
 
 def test_pictures_that_do_not_fit_the_budget_are_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", 5)])
     model.complete(asked[:1])
-    store = model._load().sharing._store
+    store = model._load().prefix_cache._store
     monkeypatch.setattr(store, "_budget", 1)
-    before = model.spent.images_encoded
+    before = model.stats.images_encoded
     assert_plain("qwen2_vl", asked, model.complete(asked))
     assert_plain("qwen2_vl", asked, model.complete(asked))
-    assert model.spent.images_encoded - before == 1 + 2
+    assert model.stats.images_encoded - before == 1 + 2
     assert store._held == 0
 
 
@@ -232,7 +232,7 @@ def test_texts_too_encode_each_picture_once(template: str) -> None:
         for word in ("Tell", "Describe", "What is") for number in (0, 1)
     ]  # fmt: skip
     answers = model.complete(asked)
-    assert model.spent.images_encoded == 2
+    assert model.stats.images_encoded == 2
     assert [answer.key for answer in answers] == [request.key for request in asked]
 
 
@@ -240,7 +240,7 @@ def test_half_precision_shares_too() -> None:
     model = HuggingFaceBackend(model_ref(default_system="", dtype="bfloat16"))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", 5), ("C", None)])
     answers = model.complete(asked)
-    assert model.spent.unshared_rows == 0
+    assert model.stats.unshared_rows == 0
     for request, answer in zip(asked, answers, strict=True):
         assert isinstance(answer, Completion)
         assert answer.choice_logprobs == pytest.approx(plain("qwen2_vl", request), abs=0.5)

@@ -12,10 +12,10 @@ from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import open_workers
 from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.errors import StageError
-from msr_adapter.generation import Completion, Follow, Request, ends_there
+from msr_adapter.generation import Backend, Completion, Follow, Request, ends_there
 
 
-class Worked:
+class LoggedBackend(Backend):
     """Answers by a rule and writes down, before each answer, which process gives it.
 
     It kills its own process, as the kernel would for want of memory, at every prompt that holds ``fatal``: ``deaths``
@@ -59,7 +59,7 @@ class Worked:
         return {line.partition(":")[0] for line in self.read().splitlines() if ":" in line}
 
 
-class Elsewhere(Worked):
+class OtherModel(LoggedBackend):
     """Another model wherever it is made but in the process ``home``."""
 
     def __init__(self, log: Path, home: int) -> None:
@@ -70,14 +70,16 @@ class Elsewhere(Worked):
 def answer(request: Request) -> Completion:
     """Answer with what depends on the whole request."""
     words = "" if request.choices else f"likes {request.key[:6]} after {len(request.prompt)}"
-    odds = tuple(-0.1 - int(request.key[place], 16) / 8 for place in range(len(request.choices)))
+    logprobs = tuple(-0.1 - int(request.key[place], 16) / 8 for place in range(len(request.choices)))
     return Completion(
-        request.key, words, odds, "choice" if request.choices else "stop", len(request.prompt), len(words)
+        request.key, words, logprobs, "choice" if request.choices else "stop", len(request.prompt), len(words)
     )
 
 
 @contextmanager
-def crew(make: Callable[[], Worked], notes: list[str] | None = None, **execution: Any) -> Iterator[WorkerPool]:
+def worker_pool(
+    make: Callable[[], LoggedBackend], notes: list[str] | None = None, **execution: Any
+) -> Iterator[WorkerPool]:
     """Two workers, unless ``execution`` says otherwise; ``notes`` gets what is said of them."""
     settings = ExecutionConfig(**{"workers": 2, **execution})
     first = make()
