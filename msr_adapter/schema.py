@@ -82,17 +82,17 @@ USER_SUMMARIES = pa.schema(
 )
 """The preference text of every example, in order of example_id."""
 
-SHORTENED = pa.schema(
+TRUNCATED = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("tokens_before", pa.int64(), nullable=False),  # of the example's longest prompt with its answer
         pa.field("tokens_after", pa.int64(), nullable=False),
-        pa.field("preference_tokens", pa.int64(), nullable=False),  # of the preference that is left
-        pa.field("text", pa.string(), nullable=False),  # that preference
+        pa.field("summary_tokens", pa.int64(), nullable=False),  # of the user summary that is left
+        pa.field("text", pa.string(), nullable=False),  # that summary
     ]
 )
-"""Every preference that was cut to fit `train.cutoff_len`."""
+"""Every user summary that was truncated because of `train.cutoff_len`."""
 
 USER_STEPS = pa.schema(
     [

@@ -15,7 +15,7 @@ from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.generation.stats import ScoringStats
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.families import resolve_template
+from msr_adapter.llamafactory.recognition import resolve_template
 from msr_adapter.llamafactory.weights import BASE, Weights, model_stamp, own_adapters
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")

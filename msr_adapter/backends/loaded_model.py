@@ -34,7 +34,7 @@ class LoadedModel:
         from transformers import GenerationConfig
 
         self.encoder = Encoder(model, weights)
-        self.encoder.keep_pictures()
+        self.encoder.keep_images()
         if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
         self.network = self.encoder.load_model()

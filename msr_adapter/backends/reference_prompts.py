@@ -49,7 +49,7 @@ class ReferencePrompts:
         """
         if self.encoder is None:
             return [[frozenset({word, f" {word}"}) for word in side] for side in sides]
-        if self.encoder.beginning(sides):
+        if self.encoder.common_prefix(sides):
             raise StageError(
                 "Both answers begin with the same token, and a server tells one token alone",
                 "this tokenizer writes the blank before an answer as a token of its own",
@@ -75,7 +75,7 @@ class ReferencePrompts:
             if len(self._urls) >= _KNOWN_PICTURES:
                 self._urls.clear()
             with io.BytesIO() as buffer:
-                self.encoder.picture(image.path).save(buffer, "PNG")
+                self.encoder.resized_image(image.path).save(buffer, "PNG")
                 self._urls[image.digest] = as_url("image/png", buffer.getvalue())
         return self._urls[image.digest]
 

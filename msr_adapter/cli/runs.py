@@ -25,7 +25,7 @@ _MADE = {
     "lengths": ("estimate of the row lengths", "lengths.json"),
     "items": ("item summaries", "items.parquet"),
     "users": ("user summaries", "users.parquet"),
-    "truncate": ("truncated user summaries", "shortened.parquet"),
+    "truncate": ("truncated user summaries", "truncated.parquet"),
     "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
     "train": ("trained model", "model"),
     "score": ("scores", "scores.parquet"),

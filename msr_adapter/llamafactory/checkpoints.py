@@ -12,11 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import StageError
 from msr_adapter.files import read_json_object, write_text
-from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.weights import Weights
 
 TRAINER_LOG = "trainer_log.jsonl"
 STATE = "trainer_state.json"
@@ -153,36 +149,3 @@ def _lines(log: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and ("loss" in row or "eval_loss" in row):
             rows.append(row)
     return rows
-
-
-# The trained model as one folder that needs neither msr nor LLaMA-Factory: adapters merged, in a chosen dtype.
-
-SHARD = "5GB"
-"""Largest file of weights."""
-
-
-def merge(model: ModelConfig, weights: Weights, out: Path, dtype: str) -> int:
-    """Write the model that is scored, with tokenizer and processor, into ``out``; return its number of parameters.
-
-    It is loaded as for scoring, on the CPU and never quantised, so that adapters are merged in the order and the
-    precision in which they are scored; then it is cast. Memory: the weights, once. Raises `StageError` where this
-    version of transformers cannot write the architecture back.
-    """
-    import torch
-
-    plain = model.model_copy(update={"quantization": "none"})
-    encoder = Encoder(plain, weights, device="cpu")
-    network = encoder.load_model().to(getattr(torch, dtype))
-    network.config.dtype = getattr(torch, dtype)
-    try:
-        network.save_pretrained(out, max_shard_size=SHARD)
-    except NotImplementedError as error:
-        raise StageError(
-            f"{type(network).__name__} cannot be saved under the names of its published weights",
-            "this version of transformers reads them renamed and has no way back for this architecture",
-            "share the adapter instead: it is in the run folder, train/model",
-        ) from error
-    encoder.tokenizer.save_pretrained(out)
-    if encoder.processor is not None:
-        encoder.processor.save_pretrained(out)
-    return sum(parameter.numel() for parameter in network.parameters())

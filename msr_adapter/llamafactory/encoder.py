@@ -4,19 +4,16 @@ Scoring and generation encode through this class, so that the prompt asked is, t
 """
 
 import copy
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
-from msr_adapter.llamafactory.families import resolve_template
-from msr_adapter.llamafactory.processed_images import Processed
-from msr_adapter.llamafactory.versions import require_versions
-from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters, resolve_model, unknown_template
+from msr_adapter.llamafactory.processed_images import ProcessedImages
+from msr_adapter.llamafactory.template import load_template
+from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters
 
 _SEQUENCE_KEYS = ("input_ids", "attention_mask", "position_ids")
 _KNOWN_EXPANSIONS = 65_536
@@ -31,16 +28,14 @@ class Encoder:
         Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
         model's own, or thinks aloud.
         """
-        require_versions()
-        model = self.model = resolve_template(model)
-        self._weights = weights
-        self._device = device
-        self._arguments, self.template, module = _load(model)
-        self.tokenizer, self.processor = module["tokenizer"], module["processor"]
-        self._processed: Processed | None = None
+        self._weights, self._device = weights, device
+        self._loaded = load_template(model)
+        self.model = self._loaded.model
+        self.template, self.tokenizer = self._loaded.template, self._loaded.tokenizer
+        self.processor = self._loaded.processor
+        self._kept_images: ProcessedImages | None = None
         self._expansions: dict[str, str] = {}
-        self._answers: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
-        _refuse_thinking(self.template, model.template)
+        self._label_words: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
 
     @property
     def sees_images(self) -> bool:
@@ -93,7 +88,7 @@ class Encoder:
         """
         return self._told_apart(sides)[1]
 
-    def beginning(self, sides: Sequence[Sequence[str]]) -> list[int]:
+    def common_prefix(self, sides: Sequence[Sequence[str]]) -> list[int]:
         """Return the tokens that all spellings begin with, mostly none; raises as `side_tokens` does."""
         return self._told_apart(sides)[0]
 
@@ -103,9 +98,9 @@ class Encoder:
         A tokenizer that writes every blank apart has the answers ` Yes` and ` No` begin with the same `▁`.
         """
         known = tuple(tuple(side) for side in sides)
-        if known not in self._answers:
-            self._answers[known] = self._tell_apart(known)
-        return self._answers[known]
+        if known not in self._label_words:
+            self._label_words[known] = self._tell_apart(known)
+        return self._label_words[known]
 
     def _tell_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
         written = [{word: self._pair("?", (), word)[1] for word in side} for side in sides]
@@ -122,13 +117,13 @@ class Encoder:
             )
         return rows[0][:shared], tokens
 
-    def keep_pictures(self) -> None:
-        """From now on keep what is made of a picture when its tokens are counted, for `pixels` to take: some memory."""
-        self._processed = self._processed or Processed(self.template.mm_plugin)
+    def keep_images(self) -> None:
+        """From now on keep what is made of an image when its tokens are counted, for `pixels` to take: some memory."""
+        self._kept_images = self._kept_images or ProcessedImages(self.template.mm_plugin)
 
     def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
-        """Return the model inputs of some pictures alone, as the image plug-in makes them: pixels, grids, sizes."""
-        if self._processed and (kept := self._processed.take(images)):
+        """Return the model inputs of some images alone, as the image plug-in makes them: pixels, grids, sizes."""
+        if self._kept_images and (kept := self._kept_images.take(images)):
             return kept
         plugin, count = self.template.mm_plugin, len(images)
         paths = [str(path) for path in images]
@@ -137,8 +132,8 @@ class Encoder:
         )
         return dict(found)
 
-    def picture(self, path: Path) -> Any:
-        """Return a picture (Pillow) as training hands it to the image processor: shrunk to the model's pixel limits."""
+    def resized_image(self, path: Path) -> Any:
+        """Return an image (Pillow) as training hands it to the image processor: within the model's pixel limits."""
         limits = {
             "image_max_pixels": getattr(self.processor, "image_max_pixels", self.model.image_max_pixels),
             "image_min_pixels": getattr(self.processor, "image_min_pixels", self.model.image_min_pixels),
@@ -153,7 +148,7 @@ class Encoder:
         import torch
         from llamafactory.model import load_model
 
-        model_args, finetuning_args = (copy.copy(part) for part in self._arguments)
+        model_args, finetuning_args = map(copy.copy, (self._loaded.model_args, self._loaded.finetuning_args))
         if self._weights.full is not None:
             model_args.model_name_or_path = str(self._weights.full.resolve())
             model_args.model_revision = "main"
@@ -225,44 +220,6 @@ def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
 
 
-def _load(model: ModelConfig) -> tuple[tuple[Any, Any], Any, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
-        from llamafactory.data.template import TEMPLATES
-        from llamafactory.extras import constants
-        from llamafactory.hparams import get_infer_args
-        from llamafactory.model import load_tokenizer
-    if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
-        found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
-        raise UserError(Problem("environment", "IMAGE_PLACEHOLDER", found, "must be unset"))
-    if model.template not in TEMPLATES:
-        raise unknown_template(model.template, sorted(TEMPLATES))
-    # LLaMA-Factory logs to standard output, which belongs to our results.
-    logging.getLogger("llamafactory").setLevel(logging.ERROR)
-    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
-    _quiet_transformers()
-    try:
-        module = load_tokenizer(model_args)
-    except (OSError, ValueError) as error:
-        raise StageError(
-            f"Tokenizer or processor of {model.path} cannot be loaded: {_first_line(error)}",
-            "the folder is incomplete, the hub id does not exist, or there is no network",
-            "check model.path; a local folder needs config.json, tokenizer.json and processor files",
-        ) from error
-    return (model_args, finetuning_args), _private_template(module["tokenizer"], data_args), module
-
-
-def _arguments(model: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
-        "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
-        "finetuning_type": "lora", "default_system": model.default_system,
-    }  # fmt: skip
-    bits = None if model.quantization == "none" else model.quantization
-    optional = {"model_revision": model.revision, "quantization_bit": bits}
-    return arguments | {key: value for key, value in optional.items() if value is not None}
-
-
 def _as_trained(network: Any) -> Any:
     """Let a quantised model read its weights as in training. On a CPU with bfloat16 instructions bitsandbytes repacks
     them at the first forward pass that does not train: scales are rounded, and widths that are no multiple of a block's
@@ -271,37 +228,3 @@ def _as_trained(network: Any) -> Any:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return network
-
-
-def _private_template(tokenizer: Any, data_args: Any) -> Any:
-    # LLaMA-Factory's templates are module globals and `default_system` is written into them: give each encoder a copy.
-    from llamafactory.data import get_template_and_fix_tokenizer
-    from llamafactory.data.template import TEMPLATES
-
-    shared = TEMPLATES[data_args.template]
-    TEMPLATES[data_args.template] = copy.deepcopy(shared)
-    try:
-        return get_template_and_fix_tokenizer(tokenizer, data_args)
-    finally:
-        TEMPLATES[data_args.template] = shared
-
-
-def _refuse_thinking(template: Any, name: str) -> None:
-    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
-
-    if isinstance(template, ReasoningTemplate):
-        plain = f"{name}_nothink"
-        step = f"Use {plain}" if plain in TEMPLATES else "Use the template of a model that does not reason"
-        found = f"{name} puts {template.thought_words[0].strip()} before every answer, so Yes or No never comes first"
-        raise UserError(Problem("", "model.template", found, "a template without reasoning", step))
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")

@@ -1,28 +1,60 @@
-"""Which weights training changes: adapters or all, and of which parts."""
+"""Which weights training changes: one table of methods, adapters or all weights, and of which parts of the model."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from msr_adapter.config.schema.train import TrainConfig
+from msr_adapter.config.schema.train import Method, TrainConfig
 from msr_adapter.errors import Problem
-from msr_adapter.llamafactory.objectives import compares
-from msr_adapter.llamafactory.weights import PROJECTORS, Weights, model_config
+from msr_adapter.llamafactory.families import PROJECTORS
+from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.llamafactory.parallelism import strategy_of
+from msr_adapter.llamafactory.recognition import model_config
+from msr_adapter.llamafactory.weights import Weights
 
+_ADAPTER_FILES, _MODEL_FILES = "adapter_model*.safetensors", "model*.safetensors"
 _MERGE = "make it a model of its own with `msr export`, and name that folder as train.model.path"
 
 
+@dataclass(frozen=True)
+class FinetuningMethod:
+    """One value of `train.method`, with all that depends on it."""
+
+    name: Method
+    adapters: bool = True
+    """Low-rank adapters are trained beside the weights; else the weights themselves are."""
+    saved: str = _ADAPTER_FILES
+    """Pattern of the files that hold what was trained."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """LLaMA-Factory arguments that differ from plain LoRA's."""
+
+
+METHODS: tuple[FinetuningMethod, ...] = (
+    FinetuningMethod("lora"),
+    FinetuningMethod("qlora"),  # LoRA on weights in few bits, which `train.model.quantization` says
+    FinetuningMethod("dora", arguments={"use_dora": True}),
+    FinetuningMethod("rslora", arguments={"use_rslora": True}),
+    FinetuningMethod("full", adapters=False, saved=_MODEL_FILES),
+)
+
+
+def method_of(train: TrainConfig) -> FinetuningMethod:
+    """Return the row of `train.method`."""
+    return next(row for row in METHODS if row.name == train.method)
+
+
 def method_arguments(train: TrainConfig) -> dict[str, Any]:
-    """Return the LLaMA-Factory arguments that say what is trained. Of the weights only; see `objectives`."""
-    full, freeze = train.method == "full", train.freeze
+    """Return the LLaMA-Factory arguments that say which weights are trained; `objectives` says what they learn."""
+    method, freeze, lora = method_of(train), train.freeze, train.lora
     config: dict[str, Any] = {
-        "finetuning_type": "full" if full else "lora", "freeze_vision_tower": freeze.vision,
+        "finetuning_type": "lora" if method.adapters else "full", "freeze_vision_tower": freeze.vision,
         "freeze_multi_modal_projector": freeze.projector, "freeze_language_model": freeze.language,
     }  # fmt: skip
-    if full:
+    if not method.adapters:
         return config
-    lora = train.lora
     config |= {
         "lora_rank": lora.rank, "lora_alpha": lora.alpha or 2 * lora.rank, "lora_dropout": lora.dropout,
-        "lora_target": lora.target, "use_dora": train.method == "dora", "use_rslora": train.method == "rslora",
+        "lora_target": lora.target, "use_dora": False, "use_rslora": False, **method.arguments,
     }  # fmt: skip
     if train.model.quantization != "none":
         config["quantization_bit"] = train.model.quantization
@@ -34,13 +66,13 @@ def method_arguments(train: TrainConfig) -> dict[str, Any]:
 
 def check_method(train: TrainConfig) -> list[Problem]:
     """Return a problem for every part that would be trained or left alone against what the config says."""
-    freeze, problems = train.freeze, []
-    if train.method == "full" and train.model.quantization != "none":
-        found = f"full trains all weights, which {train.model.quantization} bits cannot hold"
+    adapters, freeze, problems = method_of(train).adapters, train.freeze, []
+    if not adapters and train.model.quantization != "none":
+        found = f"{train.method} trains all weights, which {train.model.quantization} bits cannot hold"
         problems.append(Problem("", "train.method", found, "qlora, or train.model.quantization: none"))
     if freeze.vision and freeze.projector and freeze.language:
         problems.append(Problem("", "train.freeze", "nothing is left to train", "one part that is not frozen"))
-    elif freeze.vision and freeze.language and train.method != "full":
+    elif freeze.vision and freeze.language and adapters:
         found = "adapters are for the language model and the vision tower, and both are frozen"
         problems.append(Problem("", "train.freeze", found, "method: full to train the projector alone"))
     return problems + _check_parts(train)
@@ -57,15 +89,16 @@ def check_start(train: TrainConfig, weights: Weights) -> list[Problem]:
         return []
     said = f"training goes on from the adapter {adapters[-1]}"
     problems = []
-    if train.method == "full":
+    if not method_of(train).adapters:
         found = f"{said}, but LLaMA-Factory trains all weights only of a model without adapters"
         problems.append(Problem("", "train.method", found, "an adapter method, such as lora", f"Or {_MERGE}"))
     if train.model.quantization != "none":
         found = f"{said}, which cannot be merged into weights in {train.model.quantization} bits"
         problems.append(Problem("", "train.model.quantization", found, "none", f"Or {_MERGE}"))
-    if train.launch.strategy == "zero-3":
-        harm = "would compare with the base model" if compares(train) else "would change that adapter, not add one"
-        found = f"{said}, and under zero-3 LLaMA-Factory {harm}"
+    if not strategy_of(train.launch).merges_adapters:
+        compares = objective_of(train).compares(train)
+        harm = "would compare with the base model" if compares else "would change that adapter, not add one"
+        found = f"{said}, and under {train.launch.strategy} LLaMA-Factory {harm}"
         problems.append(Problem("", "train.launch.strategy", found, "ddp, zero-2 or fsdp", f"Or {_MERGE}"))
     if odd := [folder for folder in adapters if "," in str(folder)]:
         problems.append(Problem(str(odd[0]), "", "a comma in the path, which LLaMA-Factory takes for two adapters"))

@@ -23,9 +23,6 @@ from msr_adapter.llamafactory.failures import explain
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node, trainer_arguments, trainer_variables
 from msr_adapter.progress import Reporter
 
-WEIGHTS = {**dict.fromkeys(("lora", "qlora", "dora", "rslora"), "adapter_model*.safetensors"),
-           "full": "model*.safetensors"}  # fmt: skip
-
 _POLL_S = 0.2
 _GRACE_S = 10.0
 _NOTES = 10
@@ -33,6 +30,24 @@ UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER
          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY", "FORCE_TORCHRUN",
          "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID")  # fmt: skip
 """Variables that would change what LLaMA-Factory trains or how it talks."""
+
+
+@dataclass(frozen=True)
+class TrainerRun:
+    """One training as the trainer is started for it."""
+
+    yaml: Path
+    """LLaMA-Factory's arguments; the output goes to `train.log` beside it."""
+    output_dir: Path
+    """What the arguments name: checkpoints there are gone on from, see `checkpoints.settle`."""
+    saved: str
+    """Pattern of the files in it that must be there in the end, see `finetuning_methods`."""
+    small: bool = False
+    """The model gets one CPU thread unless OMP_NUM_THREADS says otherwise."""
+    place: Node = ONE_PROCESS
+    """How many processes train here, and with how many other machines."""
+    start: int = 0
+    """Step of the checkpoint that it goes on from."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +62,11 @@ class Trained:
     planned: int
     """More than ``steps`` if it was told to stop early."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """What it took: see `measured.measures`."""
+    """What it took: see `training_usage.measures`."""
 
 
 @dataclass(frozen=True)
-class Beside:
+class TrainerWatch:
     """What is done beside a training while it runs."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -62,35 +77,29 @@ class Beside:
     """Step at which the trainer was told to stop early; None: it was not."""
 
 
-_ALONE = Beside()
+_UNWATCHED = TrainerWatch()
 
 
-def launch(
-    yaml: Path, output_dir: Path, *, method: str, small: bool, place: Node = ONE_PROCESS, reporter: Reporter,
-    start: int = 0, beside: Beside = _ALONE,
-) -> Trained:  # fmt: skip
-    """Run LLaMA-Factory on ``yaml``, which writes ``output_dir``; its output goes to `train.log` beside the YAML.
+def launch(run: TrainerRun, reporter: Reporter, watch: TrainerWatch = _UNWATCHED) -> Trained:
+    """Run LLaMA-Factory and return what it trained.
 
-    ``place`` says how many processes train here, and with how many other machines. They go on from the last checkpoint
-    in ``output_dir``, whose step is ``start``: see `checkpoints.settle`.
-
-    ``small`` models are given one CPU thread unless OMP_NUM_THREADS says otherwise. Raises `StageError` with the end
-    of the log, the likely cause and the next step; a KeyboardInterrupt ends the trainer first.
+    Raises `StageError` with the end of the log, the likely cause and the next step; a KeyboardInterrupt ends the
+    trainer first.
     """
-    log = yaml.with_name("train.log")
-    cache = yaml.with_name(".datasets-cache")
+    log = run.yaml.with_name("train.log")
+    cache = run.yaml.with_name(".datasets-cache")
     shutil.rmtree(cache, ignore_errors=True)  # of an attempt that was killed
     reporter.note(f"LLaMA-Factory starts; its output goes to {log}")
-    environment = child_environment(os.environ, cache, small=small) | dict(beside.environment)
-    events = output_dir / TRAINER_LOG
+    environment = child_environment(os.environ, cache, small=run.small) | dict(watch.environment)
+    events = run.output_dir / TRAINER_LOG
     known = events.stat().st_size if events.exists() else 0
-    with log.open("wb") as sink, trainer_process(place, yaml, environment, sink) as process:
-        steps = _show(_events(events, known, process, beside.look), start, reporter)
+    with log.open("wb") as sink, trainer_process(run.place, run.yaml, environment, sink) as process:
+        steps = _show(_events(events, known, process, watch.look), run.start, reporter)
         returncode = process.wait()
     shutil.rmtree(cache, ignore_errors=True)
     if returncode != 0:
         raise explain(returncode, log, steps)
-    return verify(output_dir, method, beside.stopped())
+    return verify(run.output_dir, run.saved, watch.stopped())
 
 
 def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) -> dict[str, str]:
@@ -104,17 +113,17 @@ def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) ->
     return environment
 
 
-def verify(output_dir: Path, method: str, stopped: int | None = None) -> Trained:
+def verify(output_dir: Path, saved: str, stopped: int | None = None) -> Trained:
     """Return what was trained, or raise `StageError`: an exit code of 0 alone proves nothing.
 
-    ``stopped`` is the step at which the trainer was told to stop early.
+    ``saved`` is the pattern of the weights, ``stopped`` the step at which the trainer was told to stop early.
     """
     results, state = read_json_object(output_dir / "train_results.json"), read_state(output_dir)
-    weights = [path for path in output_dir.glob(WEIGHTS[method]) if path.stat().st_size > 0]
+    weights = [path for path in output_dir.glob(saved) if path.stat().st_size > 0]
     steps, planned = int(state.get("global_step", 0)), int(state.get("max_steps", 0))
     doubts = [
         "train_results.json is missing" if not results else "",
-        f"{WEIGHTS[method]} is missing or empty" if not weights else "",
+        f"{saved} is missing or empty" if not weights else "",
         f"{steps} of {planned} steps were taken" if not 0 < steps == (stopped or planned) else "",
         f"the mean loss is {results.get('train_loss')}" if not math.isfinite(results.get("train_loss", 0.0)) else "",
     ]
@@ -122,10 +131,10 @@ def verify(output_dir: Path, method: str, stopped: int | None = None) -> Trained
         what = f"LLaMA-Factory ended without an error, but {'; '.join(filter(None, doubts))} ({output_dir})"
         raise StageError(what, "an interrupted save, or a diverged loss", "read train.log; lower the learning rate")
     evaluated = read_json_object(output_dir / "eval_results.json").get("eval_loss")
-    return told(state, float(results["train_loss"]), evaluated)
+    return trained_of(state, float(results["train_loss"]), evaluated)
 
 
-def told(state: Mapping[str, Any], mean_loss: float = math.nan, eval_loss: float | None = None) -> Trained:
+def trained_of(state: Mapping[str, Any], mean_loss: float = math.nan, eval_loss: float | None = None) -> Trained:
     """Return what a trainer's state says of its training; ``mean_loss`` counts where its history has no loss."""
     losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
     first, last = (next(iter(losses.values())), losses[max(losses)]) if losses else (None, None)

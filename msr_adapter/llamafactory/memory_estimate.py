@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig
-from msr_adapter.llamafactory.families import model_file
+from msr_adapter.llamafactory.finetuning_methods import method_of
+from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.llamafactory.parallelism import strategy_of
+from msr_adapter.llamafactory.recognition import model_file
 from msr_adapter.llamafactory.weights import is_small
 
 _VISION = ("visual", "vision", "projector", "merger", "image_newline", "connector", "aligner")
@@ -103,12 +106,13 @@ def estimate(
 
     ``steps`` tells how many checkpoints `checkpoint_steps` makes; without, the disk is that of the last ones.
     """
-    loaded, full, trained = _WIDTHS[train.model.dtype], train.method == "full", _trained(train, shape)
-    shared = {"zero-2": (1, world), "zero-3": (world, world), "fsdp": (world, world)}.get(train.launch.strategy, (1, 1))
+    loaded, full, trained = _WIDTHS[train.model.dtype], not method_of(train).adapters, _trained(train, shape)
+    objective, strategy = objective_of(train), strategy_of(train.launch)
+    weights_in, states_in = world if strategy.shares_weights else 1, world if strategy.shares_optimizer else 1
     frozen = (shape.parameters - trained) * loaded if full else _loaded(train, shape)
-    reference = shape.parameters * loaded if full and train.objective in {"dpo", "kto"} else 0
-    state = trained * (4 / shared[0] + 12 / shared[1])
-    batch = train.batch_size * longest * (1 if train.objective == "sft" else 2)
+    reference = shape.parameters * loaded if full and objective.compares(train) else 0
+    state = trained * (4 / weights_in + 12 / states_in)
+    batch = train.batch_size * longest * objective.sequences
     checkpointing = not train.overrides.get("disable_gradient_checkpointing", is_small(train.model))
     block = 9 * shape.width + 4 * shape.inner
     values = shape.blocks * shape.width + block if checkpointing else shape.blocks * block
@@ -119,7 +123,7 @@ def estimate(
     states, kept = continuable * trained * _SAVED_STATE, made if train.keep == "best" else continuable
     disk = saved + kept * saved + states + tokens * _TOKENISED
     return Estimate(
-        weights=math.ceil((frozen + reference) / shared[0]), trained=math.ceil(state),
+        weights=math.ceil((frozen + reference) / weights_in), trained=math.ceil(state),
         activations=batch * values * loaded, logits=logits, disk=disk, exact=shape.exact,
     )  # fmt: skip
 
@@ -132,7 +136,7 @@ def _checkpoints(train: TrainConfig, steps: int | None) -> int:
 
 
 def _trained(train: TrainConfig, shape: ModelShape) -> int:
-    if train.method != "full":
+    if method_of(train).adapters:
         return train.lora.rank * shape.adapted
     parts = ((shape.language, train.freeze.language), (shape.parameters - shape.language, train.freeze.vision))
     return sum(size for size, frozen in parts if not frozen)

@@ -61,7 +61,7 @@ def find_place(launch: LaunchConfig, environment: Mapping[str, str], gpus: int) 
 
 
 def trainer_arguments(place: Node, yaml: Path) -> list[str]:
-    """Return what `guard.py` is to do on this machine: one trainer, torchrun with several, or all of a cluster's."""
+    """Return what `trainer_entrypoint` is to do here: one trainer, torchrun with several, or all of a cluster's."""
     if place.world == 1:
         return ["train", str(yaml)]
     if place.ray:

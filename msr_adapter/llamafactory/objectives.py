@@ -1,72 +1,108 @@
-"""What training teaches: LLaMA-Factory's stage, the shape of the rows, and which models it can be done with."""
+"""What training teaches, as one table: LLaMA-Factory's stage, the shape of the rows, what it needs and cannot use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from msr_adapter.config.schema.model import ModelConfig
-from msr_adapter.config.schema.train import Objective, TrainConfig
+from msr_adapter.config.schema.train import Objective, PreferenceConfig, TrainConfig
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.dataset import Shape
-from msr_adapter.llamafactory.weights import model_config
+from msr_adapter.llamafactory.recognition import limits_of
 
-SHAPES: Mapping[Objective, Shape] = {"sft": "answers", "dpo": "pairs", "kto": "judged", "reward": "pairs"}
-_STAGES: Mapping[Objective, str] = {"sft": "sft", "dpo": "dpo", "kto": "kto", "reward": "rm"}
-_MROPE = ("qwen2_vl", "qwen2_omni", "qwen3_vl", "qwen3_5", "qwen3_6", "qwen3_omni", "glm4v", "glm4_5v", "glm_ocr",
-          "ernie_vl", "keye_vl", "mimo_vl")  # fmt: skip
-"""Templates of models with positions in time, height and width; asked where a model's config is not at hand."""
+
+def _sft_arguments(train: TrainConfig) -> dict[str, Any]:
+    return {"train_on_prompt": train.train_on_prompt}
+
+
+def _dpo_arguments(train: TrainConfig) -> dict[str, Any]:
+    preference = train.preference
+    return {**_shared_arguments(preference), "pref_loss": preference.loss,
+            "dpo_label_smoothing": preference.label_smoothing, "simpo_gamma": preference.simpo_gamma}  # fmt: skip
+
+
+def _kto_arguments(train: TrainConfig) -> dict[str, Any]:
+    preference = train.preference
+    return {**_shared_arguments(preference), "kto_chosen_weight": preference.right_weight,
+            "kto_rejected_weight": preference.wrong_weight}  # fmt: skip
+
+
+def _shared_arguments(preference: PreferenceConfig) -> dict[str, Any]:
+    return {"pref_beta": preference.beta, "pref_ftx": preference.supervised}
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """One value of `train.objective`, with all that depends on it."""
+
+    name: Objective
+    stage: str
+    """LLaMA-Factory's name for it."""
+    shape: Shape
+    """Of a training row."""
+    sequences: int
+    """How often a row's prompt is in a batch: once for each answer that the loss reads."""
+    arguments: Callable[[TrainConfig], dict[str, Any]] = lambda _: {}
+    """LLaMA-Factory arguments beside the stage."""
+    compares: Callable[[TrainConfig], bool] = lambda _: False
+    """Whether the loss compares the model with the one that training started from."""
+    trains_prompts: bool = False
+    """The loss may cover prompts too."""
+    smooths_labels: bool = False
+    """It takes label smoothing where it compares with the starting model."""
+    smallest_batch: int = 1
+    value_head: bool = False
+    """It trains a value head. LLaMA-Factory saves that apart: such a training cannot be continued from a checkpoint or
+    judged while it runs, and the model has no answers to export."""
+
+
+OBJECTIVES: tuple[TrainingObjective, ...] = (
+    TrainingObjective("sft", "sft", "answers", 1, _sft_arguments, trains_prompts=True),
+    TrainingObjective(
+        "dpo", "dpo", "pairs", 2, _dpo_arguments,
+        # orpo and simpo work without a reference model.
+        compares=lambda train: train.preference.loss == "sigmoid", smooths_labels=True,
+    ),
+    # LLaMA-Factory pairs each row with the answer of another one, to measure how far the model went as a whole.
+    TrainingObjective("kto", "kto", "judged", 2, _kto_arguments, compares=lambda _: True, smallest_batch=2),
+    TrainingObjective("reward", "rm", "pairs", 2, value_head=True),
+)  # fmt: skip
+
+
+def objective_of(train: TrainConfig) -> TrainingObjective:
+    """Return the row of `train.objective`."""
+    return next(row for row in OBJECTIVES if row.name == train.objective)
 
 
 def objective_arguments(train: TrainConfig) -> dict[str, Any]:
     """Return the LLaMA-Factory arguments that say what is learned."""
-    stage, preference = {"stage": _STAGES[train.objective]}, train.preference
-    shared = {"pref_beta": preference.beta, "pref_ftx": preference.supervised}
-    if train.objective == "dpo":
-        return stage | shared | {"pref_loss": preference.loss, "dpo_label_smoothing": preference.label_smoothing,
-                                 "simpo_gamma": preference.simpo_gamma}  # fmt: skip
-    if train.objective == "kto":
-        weights = {"kto_chosen_weight": preference.right_weight, "kto_rejected_weight": preference.wrong_weight}
-        return stage | shared | weights
-    return stage | ({"train_on_prompt": train.train_on_prompt} if train.objective == "sft" else {})
-
-
-def compares(train: TrainConfig) -> bool:
-    """Tell whether the loss compares the model with the one that training started from."""
-    return train.objective == "kto" or (train.objective == "dpo" and train.preference.loss == "sigmoid")
+    row = objective_of(train)
+    return {"stage": row.stage, **row.arguments(train)}
 
 
 def check_objective(train: TrainConfig) -> list[Problem]:
-    """Return a problem for every setting that the objective cannot use, and for models that cannot learn by it."""
-    objective, preference = train.objective, train.preference
-    problems = []
-    if train.train_on_prompt and objective != "sft":
-        found = f"the loss of {objective} covers answers alone"
-        problems.append(Problem("", "train.train_on_prompt", found, "true only with objective: sft"))
-    if preference.label_smoothing and (objective, preference.loss) != ("dpo", "sigmoid"):
+    """Return a problem for every setting that the objective cannot use, and for models that it cannot train."""
+    row, problems = objective_of(train), []
+    if train.train_on_prompt and not row.trains_prompts:
+        allowed = f"true only with objective: {_names(row.name for row in OBJECTIVES if row.trains_prompts)}"
+        problems.append(Problem("", "train.train_on_prompt", f"the loss of {row.name} covers answers alone", allowed))
+    if train.preference.label_smoothing and not (row.smooths_labels and row.compares(train)):
         found = "only loss sigmoid of objective dpo knows it"
         problems.append(Problem("", "train.preference.label_smoothing", found, "0"))
-    if objective == "kto" and train.batch_size < 2:
-        found = f"{train.batch_size}: kto measures in each batch how far the model went as a whole"
-        problems.append(Problem("", "train.batch_size", found, "at least 2, better 8, with objective: kto"))
-    if objective == "kto" and _has_mrope(train.model):
-        found = (f"kto cannot train {train.model.path}: LLaMA-Factory 0.9.5 loses the positions of its image tokens, "
-                 "and training ends in an error")  # fmt: skip
-        problems.append(Problem("", "train.objective", found, "sft, dpo or reward for this model"))
-    if objective == "reward" and _is_llava(train.model):
-        found = (f"reward cannot train {train.model.path}: LLaMA-Factory 0.9.5 looks for parts of LLaVA by names that "
-                 "transformers 5 no longer has")  # fmt: skip
-        problems.append(Problem("", "train.objective", found, "sft, dpo or kto for this model"))
+    if train.batch_size < row.smallest_batch:
+        found = f"{train.batch_size}: {row.name} measures in each batch how far the model went as a whole"
+        allowed = f"at least {row.smallest_batch}, better 8, with objective: {row.name}"
+        problems.append(Problem("", "train.batch_size", found, allowed))
+    if row.value_head and train.selection.patience is not None:
+        found = "a reward model cannot be judged while it trains"
+        problems.append(Problem("", "train.selection.patience", found, f"null with objective: {row.name}"))
+    limits = limits_of(train.model)
+    if reason := limits.get(row.name):
+        others = _names(other.name for other in OBJECTIVES if other.name not in limits)
+        found = f"{row.name} cannot train {train.model.path}: {reason}"
+        problems.append(Problem("", "train.objective", found, f"{others} for this model"))
     return problems
 
 
-def _has_mrope(model: ModelConfig) -> bool:
-    config = model_config(model)
-    if config is None:
-        return model.template.startswith(_MROPE)
-    parts = [config, config.get("text_config") or {}]
-    ropes = [part.get(key) or {} for part in parts for key in ("rope_parameters", "rope_scaling")]
-    return any("mrope_section" in rope for rope in ropes)
-
-
-def _is_llava(model: ModelConfig) -> bool:
-    config = model_config(model)
-    return model.template == "llava" if config is None else config.get("model_type") == "llava"
+def _names(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last

@@ -1,8 +1,10 @@
-"""How several processes share a model: what LLaMA-Factory's arguments say for each `train.launch.strategy`.
+"""How several processes share a model: one table of strategies, with LLaMA-Factory's arguments for each.
 
 DeepSpeed's and FSDP's settings stand in the training YAML itself: LLaMA-Factory's wheel brings no files for them.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,33 +43,63 @@ _FSDP = {
     "cpu_ram_efficient_loading": False,
 }  # fmt: skip
 
-STRATEGIES: dict[Strategy, dict[str, Any]] = {
-    "ddp": {},
-    "zero-2": {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_2}},
-    "zero-3": {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_3}},
-    "fsdp": {"fsdp": "full_shard auto_wrap", "fsdp_config": _FSDP},
-}
-"""Strategy -> LLaMA-Factory arguments."""
 
-LIBRARIES: dict[str, str] = {"zero-2": "deepspeed", "zero-3": "deepspeed", "ray": "ray"}
-"""Strategy or engine -> the library it needs beyond our own dependencies."""
+@dataclass(frozen=True)
+class ParallelStrategy:
+    """One value of `train.launch.strategy`, with all that depends on it."""
+
+    name: Strategy
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of LLaMA-Factory, where several processes train."""
+    library: str = ""
+    """What it needs beyond our own dependencies."""
+    shares_weights: bool = False
+    """Each process holds its share of weights and gradients, not all of them."""
+    shares_optimizer: bool = False
+    """Each process holds its share of the optimizer's states."""
+    merges_adapters: bool = True
+    """LLaMA-Factory merges earlier adapters into the model before it adds a new one."""
 
 
-def parallel_arguments(strategy: Strategy, world: int, *, cuda: bool) -> dict[str, Any]:
+STRATEGIES: tuple[ParallelStrategy, ...] = (
+    ParallelStrategy("ddp"),
+    ParallelStrategy(
+        "zero-2", {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_2}}, "deepspeed", shares_optimizer=True
+    ),
+    ParallelStrategy(
+        "zero-3", {"deepspeed": {**_DEEPSPEED, "zero_optimization": _ZERO_3}}, "deepspeed",
+        shares_weights=True, shares_optimizer=True, merges_adapters=False,
+    ),
+    ParallelStrategy(
+        "fsdp", {"fsdp": "full_shard auto_wrap", "fsdp_config": _FSDP}, shares_weights=True, shares_optimizer=True
+    ),
+)  # fmt: skip
+
+ENGINE_LIBRARIES: Mapping[str, str] = {"ray": "ray"}
+"""Engine that starts the processes -> the library it needs beyond our own dependencies."""
+
+
+def strategy_of(launch: LaunchConfig) -> ParallelStrategy:
+    """Return the row of `train.launch.strategy`."""
+    return next(row for row in STRATEGIES if row.name == launch.strategy)
+
+
+def parallel_arguments(launch: LaunchConfig, world: int, *, cuda: bool) -> dict[str, Any]:
     """Return the arguments of ``world`` processes; none for a single one, which has nobody to share with."""
     if world == 1:
         return {}
-    return STRATEGIES[strategy] | ({} if cuda else {"ddp_backend": "gloo"})
+    return {**strategy_of(launch).arguments} | ({} if cuda else {"ddp_backend": "gloo"})
 
 
 def check_launch(launch: LaunchConfig, where: str) -> list[Problem]:
     """Return a problem for every library that is absent, and for what a cluster cannot be asked; imports nothing."""
     engine = launch.engine if launch.nodes > 1 else ""
-    needed = {"strategy": launch.strategy, "engine": engine}
+    needed = [("strategy", launch.strategy, strategy_of(launch).library),
+              ("engine", engine, ENGINE_LIBRARIES.get(engine, ""))]  # fmt: skip
     problems = [
-        Problem(where, f"train.launch.{field}", f"{value} needs {LIBRARIES[value]}, which is not installed", "",
-                f"pip install {LIBRARIES[value]}")
-        for field, value in needed.items() if value in LIBRARIES and find_spec(LIBRARIES[value]) is None
+        Problem(where, f"train.launch.{key}", f"{value} needs {library}, which is not installed", "",
+                f"pip install {library}")
+        for key, value, library in needed if library and find_spec(library) is None
     ]  # fmt: skip
     if engine == "ray" and launch.processes == "auto":
         found = "auto: the GPUs of a Ray cluster's machines are not known here"

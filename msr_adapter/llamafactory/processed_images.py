@@ -1,5 +1,7 @@
-"""Pictures as the image processor left them when their tokens were counted, kept until the model asks for them: reading
-and shrinking a picture takes longer than anything else that is done with it on a CPU, and is done once."""
+"""Images as the processor left them when their tokens were counted, kept until the model asks for them.
+
+Reading and shrinking an image takes longer than anything else that is done with it on a CPU, and is done once.
+"""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,8 +12,8 @@ _BUDGET = 2**28
 """Bytes kept; the oldest go first, and are processed again."""
 
 
-class Processed:
-    """Keeps what one template's image plug-in makes of single pictures. Memory: ``budget`` bytes, less once taken."""
+class ProcessedImages:
+    """Keeps what one template's image plug-in makes of single images. Memory: ``budget`` bytes, less once taken."""
 
     def __init__(self, plugin: Any, budget: int = _BUDGET) -> None:
         """Watch ``plugin``, which must be nobody else's."""
@@ -20,7 +22,7 @@ class Processed:
         self._budget, self._size = budget, 0
         self._kept: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._process = plugin._get_mm_inputs
-        # Some families make more of a batch than of its pictures one by one: they are left alone.
+        # Some families make more of a batch than of its images one by one: they are left alone.
         if type(plugin).get_mm_inputs is BasePlugin.get_mm_inputs:
             plugin._get_mm_inputs = self._watch
 

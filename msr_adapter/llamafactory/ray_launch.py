@@ -1,6 +1,7 @@
 """One torchrun on each of several machines of a Ray cluster, all of them together; ends when they have.
 
-Started by `guard.py` as a process of its own: when that goes, Ray ends its tasks, and they take their torchrun along.
+Started by `trainer_entrypoint` as a process of its own: when that goes, Ray ends its tasks, and they take their
+torchrun along.
 """
 
 import os

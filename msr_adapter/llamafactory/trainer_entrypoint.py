@@ -3,7 +3,7 @@
 Called by path, one of:
     python -P trainer_entrypoint.py <parent's pid> train file.yaml
     python -P trainer_entrypoint.py <parent's pid> torchrun <torchrun's options> file.yaml
-    python -P trainer_entrypoint.py <parent's pid> ray <arguments of raynodes.main>
+    python -P trainer_entrypoint.py <parent's pid> ray <arguments of ray_launch.main>
 torchrun's processes run this file again and die with torchrun's own. Nothing of ours is imported but for Ray.
 """
 
@@ -36,19 +36,15 @@ def _torchrun(options: list[str], yaml: str) -> None:
     main([*options, __file__, yaml])
 
 
-def _equip() -> None:
-    """Give the trainers of this process what they lack."""
-    here = pathlib.Path(__file__)
-    runpy.run_path(str(here.with_name("restore_weights.py")))["install"]()
-    asked = pathlib.Path(sys.argv[-1]).with_name("handshake")
-    if asked.is_dir():
-        runpy.run_path(str(here.with_name("early_stop.py")))["install"](asked)
+def _add_callbacks() -> None:
+    callbacks = pathlib.Path(__file__).with_name("trainer_callbacks.py")
+    runpy.run_path(str(callbacks))["install"](pathlib.Path(sys.argv[-1]).parent)
 
 
 if __name__ == "__main__":
     if _AGENT in os.environ:
         die_with(int(os.environ[_AGENT]))
-        _equip()
+        _add_callbacks()
         runpy.run_module("llamafactory.launcher", run_name="__main__", alter_sys=True)
     else:
         die_with(int(sys.argv.pop(1)))
@@ -58,5 +54,5 @@ if __name__ == "__main__":
             del sys.argv[1]
             runpy.run_module("msr_adapter.llamafactory.ray_launch", run_name="__main__", alter_sys=True)
         else:
-            _equip()
+            _add_callbacks()
             runpy.run_module("llamafactory.cli", run_name="__main__", alter_sys=True)

@@ -13,11 +13,11 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
-from msr_adapter.llamafactory.families import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
 from msr_adapter.llamafactory.parallelism import parallel_arguments
+from msr_adapter.llamafactory.recognition import resolve_template
 from msr_adapter.llamafactory.weights import Weights, is_small, own_adapters, resolve_model, starting_weights
 
 _LOG_LINES = 50
@@ -117,7 +117,7 @@ def training_config(
     config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
     config |= _files(data_dir, dataset_dir, output_dir)
     steps = expected_steps(train, rows, place.world)
-    config |= parallel_arguments(train.launch.strategy, place.world, cuda=cuda)
+    config |= parallel_arguments(train.launch, place.world, cuda=cuda)
     config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
     config |= _checkpoints(train, steps, config["logging_steps"])
     problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)

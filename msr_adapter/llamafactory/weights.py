@@ -1,8 +1,6 @@
 """Where a model's files are, and what identifies them; answered without loading a weight."""
 
-import difflib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model, digest, path_stamp, write_json
-from msr_adapter.llamafactory.families import model_file
 
 SMALL_WEIGHTS_BYTES = 200 * 2**20
 """Below this (about 50M float32 parameters) one CPU thread beats several."""
@@ -61,44 +58,11 @@ def is_small(model: ModelConfig) -> bool:
     return bool(sizes) and sum(sizes) < SMALL_WEIGHTS_BYTES
 
 
-def unknown_template(name: str, known: list[str]) -> UserError:
-    """Return the error for a template name LLaMA-Factory does not have, with the nearest names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return UserError(
-        Problem("", "model.template", f"unknown template {name!r}", f"did you mean {' or '.join(near)}" if near else "")
-    )
-
-
 def _settings(config: Path) -> dict[str, Any]:
     # PEFT writes its target modules from a set: their order changes from run to run and means nothing.
     values = json.loads(config.read_text(encoding="utf-8"))
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()
             if key != "base_model_name_or_path"}  # fmt: skip
-
-
-# The parts of models with images, as LLaMA-Factory 0.9.5 knows them: only of these can it freeze one part alone.
-
-_PROJECTOR = ("multi_modal_projector",)
-_MERGER = ("visual.merger",)
-
-PROJECTORS: Mapping[str, tuple[str, ...]] = {
-    "Keye": ("mlp_AR",), "dots_ocr": ("vision_tower.merger",), "gemma3": _PROJECTOR, "gemma3n": _PROJECTOR,
-    "gemma4": ("model.embed_vision", "model.embed_audio"), "glm4v": _MERGER, "glm4v_moe": _MERGER, "glm_ocr": _MERGER,
-    "interns1": _PROJECTOR, "internvl": _PROJECTOR, "kimi_vl": _PROJECTOR, "llama4": _PROJECTOR, "llava": _PROJECTOR,
-    "llava_next": _PROJECTOR, "llava_next_video": _PROJECTOR, "minicpmo": ("resampler",), "minicpmv": ("resampler",),
-    "minicpmv4_6": ("model.merger",), "mistral3": ("model.multi_modal_projector",), "mllama": _PROJECTOR,
-    "paligemma": _PROJECTOR, "qwen2_5_omni_thinker": ("visual.merger", "audio_tower.proj"), "qwen2_5_vl": _MERGER,
-    "qwen2_audio": _PROJECTOR, "qwen2_vl": _MERGER, "qwen3_5": ("model.visual.merger",),
-    "qwen3_5_moe": ("model.visual.merger",), "qwen3_omni_moe_thinker": ("visual.merger", "audio_tower.proj"),
-    "qwen3_vl": _MERGER, "qwen3_vl_moe": _MERGER, "video_llava": _PROJECTOR,
-}  # fmt: skip
-"""`model_type` -> modules that turn image features into tokens. A test compares it with LLaMA-Factory's own table."""
-
-
-def model_config(model: ModelConfig) -> dict[str, Any] | None:
-    """Return the model's `config.json`; None when it is not on this machine."""
-    path = model_file(model, "config.json")
-    return None if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 # What was trained on top of a base model: all of its weights, adapters, or adapters one after the other.

@@ -34,7 +34,7 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
 
 def user_summaries_dir(pipeline: PipelineConfig, folder: RunFolder) -> Path:
     """Return the folder of the user summaries that prompts show: whoever shows a prompt reads the same."""
-    return folder.stage("truncate" if pipeline.train.too_long == "shorten" else "users")
+    return folder.stage("truncate" if pipeline.train.too_long == "truncate" else "users")
 
 
 def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:

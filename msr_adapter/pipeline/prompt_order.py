@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.candidate_rows import read_examples
 from msr_adapter.config.schema import PipelineConfig
-from msr_adapter.llamafactory.row_lengths import Count, token_counter
+from msr_adapter.llamafactory.token_counts import Count, token_counter
 from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.prompts import Prompts
@@ -76,7 +76,7 @@ def _shape(data_dir: Path, lengths: Mapping[str, Any], count: Count) -> PromptSh
     titles = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["title"])["title"].slice(0, _TITLES)
     title_tokens = [count(title) for title in titles.to_pylist()]
     return PromptShape(
-        rows, len(kept), len(items), lengths["preference"]["median"], float(np.median(title_tokens or [0])),
+        rows, len(kept), len(items), lengths["user_summary"]["median"], float(np.median(title_tokens or [0])),
         lengths["image"]["median"],
     )  # fmt: skip
 

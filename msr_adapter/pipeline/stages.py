@@ -13,7 +13,7 @@ from msr_adapter.errors import UserError
 from msr_adapter.files import path_stamp
 from msr_adapter.generation import Backend
 from msr_adapter.jobs import Job
-from msr_adapter.llamafactory.objectives import SHAPES
+from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.weights import BASE, model_stamp, starting_weights, trained_weights
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.ignored_keys import counted
@@ -126,7 +126,7 @@ def _run_users(c: Context) -> dict[str, Any]:
 
 
 def _truncates(p: PipelineConfig) -> bool:
-    return p.train.too_long == "shorten"
+    return p.train.too_long == "truncate"
 
 
 def _truncate_config(p: PipelineConfig) -> Any:
@@ -144,7 +144,7 @@ def _run_truncate(c: Context) -> dict[str, Any]:
 
 
 def _dataset_config(p: PipelineConfig) -> Any:
-    return [p.train.images, p.train.rows, SHAPES[p.train.objective], p.train.answers.trained, p.seed]
+    return [p.train.images, p.train.rows, objective_of(p.train).shape, p.train.answers.trained, p.seed]
 
 
 def _run_dataset(c: Context) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a written row asks and answers, whatever its objective, and how often the answer is Yes."""
+"""Candidates of training and validation examples as rows that LLaMA-Factory reads, and how often they answer Yes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,69 +14,13 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
-from msr_adapter.llamafactory.objectives import SHAPES
+from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.row_lengths import MeasureRequest
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
 
-_FAR = 1.5
-"""Factor between the share of positives and the configured one that is worth a warning."""
-
-
-@dataclass
-class Balance:
-    """How many rows teach Yes."""
-
-    said: tuple[str, str] = ANSWERS
-    """The two answers: yes, no."""
-    rows: int = 0
-    yes: int = 0
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take in one row."""
-        self.rows += 1
-        self.yes += _teaches_yes(row, self.said[0])
-
-    @property
-    def share(self) -> float | None:
-        """Rows that teach Yes; None without rows."""
-        return self.yes / self.rows if self.rows else None
-
-
-def asked_of(row: Mapping[str, Any], data_dir: Path) -> MeasureRequest:
-    """Return the prompt of a written row, every answer it holds, and its images."""
-    images = tuple(data_dir / image for image in row["images"])
-    if "chosen" in row:
-        return MeasureRequest(
-            row["messages"][-1]["content"], (row["chosen"]["content"], row["rejected"]["content"]), images
-        )
-    prompt, answer = row["messages"]
-    return MeasureRequest(prompt["content"], (answer["content"],), images)
-
-
-def tell_balance(balance: Balance, train: TrainConfig, reporter: Reporter) -> None:
-    """Warn when one answer is all there is, or when the share of Yes is far from what the negatives ask for."""
-    if balance.share is None:
-        return
-    expected = 1 / (1 + train.negatives.count)
-    if balance.share in (0.0, 1.0):
-        only = balance.said[0] if balance.share else balance.said[1]
-        reporter.note(f"warning: every training row answers {only}: nothing can be learned from that [label-balance]")
-    elif not expected / _FAR <= balance.share <= min(1.0, expected * _FAR):
-        reporter.note(f"warning: {balance.share:.1%} of the training rows answer {balance.said[0]}; "
-                      f"train.negatives ask for {expected:.1%} [label-balance]")  # fmt: skip
-
-
-def _teaches_yes(row: Mapping[str, Any], yes: str) -> bool:
-    if "chosen" in row:
-        return bool(row["chosen"]["content"] == yes)
-    return bool((row["messages"][-1]["content"] == yes) == row.get("kto_tag", True))
-
-
-# Candidates of training and validation examples -> rows that LLaMA-Factory reads.
-
-Said = tuple[str, str]
-"""The two answers: yes, no."""
+LabelWords = tuple[str, str]
+"""The two answers that are trained: yes, no."""
 
 _IMAGE_WITHIN = {"parquet": 1_000, "jsonl": 1}
 """Rows by which an image must have come, if any has one: readers of JSONL infer types from the first rows, and
@@ -84,16 +28,18 @@ LLaMA-Factory's converter infers its own, of whatever it reads, from the first 1
 _SPLITS = ((TRAIN, "train"), (VALIDATION, "validation"))
 _CHUNK = 10_000
 """Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
+_FAR = 1.5
+"""Factor between the share of positives and the configured one that is worth a warning."""
 
 
 def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Job) -> dict[str, Any]:
     """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` and return counts.
 
     A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
-    wrong one. Rows are shuffled by the job's seed. Image paths are relative to the data stage's
-    folder. Raises `UserError` without training rows.
+    wrong one. Rows are shuffled by the job's seed. Image paths are relative to the data stage's folder. Raises
+    `UserError` without training rows.
     """
-    shape = SHAPES[train.objective]
+    shape = objective_of(train).shape
     counts: dict[str, Any] = {}
     written = []
     quote = json_text if train.rows == "jsonl" else None
@@ -127,6 +73,7 @@ def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Gen
     first = np.flatnonzero(np.diff(rows.examples, prepend=-1))
     length = np.diff(np.append(first, len(rows)))
     drawn = generator.permutation(len(first))
+    # Candidate i of an example stands at the example's new place plus i: one addition instead of a loop over examples.
     begin = np.cumsum(length[drawn]) - length[drawn]
     order: Codes = np.arange(len(rows)) + np.repeat(first[drawn] - begin, length[drawn])
     return (sides * order[:, None] + np.arange(sides)).ravel()
@@ -140,24 +87,75 @@ def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _chunks(rows: CandidateRows, order: Codes, shape: Shape, said: Said, advance: Advance) -> Iterator[TrainingRows]:
+def _chunks(
+    rows: CandidateRows, order: Codes, shape: Shape, words: LabelWords, advance: Advance
+) -> Iterator[TrainingRows]:
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        yield (
-            _judged(rows, chosen, said) if shape == "judged" else _answered(rows, chosen, said, pairs=shape == "pairs")
-        )
+        if shape == "judged":
+            yield _judged(rows, chosen, words)
+        else:
+            yield _answered(rows, chosen, words, pairs=shape == "pairs")
         advance(len(chosen))
 
 
-def _answered(rows: CandidateRows, chosen: Codes, said: Said, *, pairs: bool) -> TrainingRows:
+def _answered(rows: CandidateRows, chosen: Codes, words: LabelWords, *, pairs: bool) -> TrainingRows:
     """Return rows with their right answers; as ``pairs``, with the wrong ones beside them."""
-    yes, no = 1 - rows.labels[chosen], rows.labels[chosen]
-    rejected = pl.Series(said).gather(no) if pairs else None
-    return TrainingRows(rows.prompts(chosen), pl.Series(said).gather(yes), rows.images(chosen), rejected)
+    right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]  # places in ``words``: label 1 is answered by the first
+    rejected = pl.Series(words).gather(wrong) if pairs else None
+    return TrainingRows(rows.prompts(chosen), pl.Series(words).gather(right), rows.images(chosen), rejected)
 
 
-def _judged(rows: CandidateRows, chosen: Codes, said: Said) -> TrainingRows:
+def _judged(rows: CandidateRows, chosen: Codes, words: LabelWords) -> TrainingRows:
     """Return rows with one answer each: even ones have the right answer, odd ones the wrong."""
     candidates, wrong = chosen // 2, chosen % 2
-    answers = pl.Series(said).gather((1 - rows.labels[candidates]) ^ wrong)
+    answers = pl.Series(words).gather((1 - rows.labels[candidates]) ^ wrong)
     return TrainingRows(rows.prompts(candidates), answers, rows.images(candidates), right=pl.Series(wrong == 0))
+
+
+# Written rows, whatever their shape.
+
+
+def measure_request(row: Mapping[str, Any], data_dir: Path) -> MeasureRequest:
+    """Return the prompt of a written row, every answer it holds, and its images."""
+    images = tuple(data_dir / image for image in row["images"])
+    if "chosen" in row:
+        answers = row["chosen"]["content"], row["rejected"]["content"]
+        return MeasureRequest(row["messages"][-1]["content"], answers, images)
+    prompt, answer = row["messages"]
+    return MeasureRequest(prompt["content"], (answer["content"],), images)
+
+
+@dataclass
+class LabelBalance:
+    """How many rows teach Yes."""
+
+    words: LabelWords = ANSWERS
+    rows: int = 0
+    yes: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take in one written row: of a pair, the preferred answer counts; a wrong answer teaches the other one."""
+        self.rows += 1
+        if "chosen" in row:
+            self.yes += row["chosen"]["content"] == self.words[0]
+        else:
+            self.yes += (row["messages"][-1]["content"] == self.words[0]) == row.get("kto_tag", True)
+
+    @property
+    def share(self) -> float | None:
+        """Rows that teach Yes; None without rows."""
+        return self.yes / self.rows if self.rows else None
+
+    def warn(self, train: TrainConfig, reporter: Reporter) -> None:
+        """Warn when one answer is all there is, or when the share of Yes is far from what the negatives ask for."""
+        if self.share is None:
+            return
+        expected = 1 / (1 + train.negatives.count)
+        if self.share in (0.0, 1.0):
+            only = self.words[0] if self.share else self.words[1]
+            reporter.note(f"warning: every training row answers {only}: nothing can be learned from that "
+                          "[label-balance]")  # fmt: skip
+        elif not expected / _FAR <= self.share <= min(1.0, expected * _FAR):
+            reporter.note(f"warning: {self.share:.1%} of the training rows answer {self.words[0]}; "
+                          f"train.negatives ask for {expected:.1%} [label-balance]")  # fmt: skip

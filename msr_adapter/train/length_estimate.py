@@ -3,12 +3,12 @@
 `lengths.json`::
 
     {"cutoff_len", "tokens": how they were counted, "items_looked_at", "overhead",
-     "text": {"median", "max"}, "image": {"median", "max"} or null where unknown, "preference": {"median", "max"},
+     "text": {"median", "max"}, "image": {"median", "max"} or null where unknown, "user_summary": {"median", "max"},
      "row": {"median", "max"}, "share_too_long": share of items whose longest row is over `cutoff_len`,
      "findings": [{"severity", "topic": "row-length", "text"}]}
 
-A row is the recommender's prompt: its text with the title, the picture, the preference. The summaries are not written
-yet, so a preference counts with the most that `max_new_tokens` allows. `preflight` measures the rows themselves, later.
+A row is the recommender's prompt: its text with the title, the image, the user summary. The summaries are not written
+yet, so each counts with the most that `max_new_tokens` allows. `preflight` measures the rows themselves, later.
 """
 
 from pathlib import Path
@@ -24,13 +24,13 @@ from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.row_lengths import Count, image_tokens, overhead, token_counter
+from msr_adapter.llamafactory.token_counts import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 
 _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
-"""Items drawn by seed, items with the longest titles beside them, and histories among the first examples
-read, where they are the preference."""
+"""Items drawn by seed; items with the longest titles beside them; histories (where these are the user texts) among
+the first so many examples."""
 
 
 def estimate_lengths(
@@ -41,14 +41,14 @@ def estimate_lengths(
     items, drawn = _items(dirs.data, job.seed)
     texts = _text_tokens(items, prompts, count, train.images)
     images = _image_tokens(items, dirs.data, train)
-    preference = _preference_tokens(summarize, dirs.data, items["title"].to_pylist()[drawn], prompts, count)
+    summaries = _summary_tokens(summarize, dirs.data, items["title"].to_pylist()[drawn], prompts, count)
     around = overhead(train.model, count)
     alone = around + texts + (0 if images is None else images)
     found = {
         "cutoff_len": train.cutoff_len, "tokens": how, "items_looked_at": len(texts), "overhead": around,
-        "text": _ends(texts), "image": None if images is None else _ends(images), "preference": _ends(preference),
-        "row": {"median": float(np.median(alone) + np.median(preference)), "max": int(alone.max() + preference.max())},
-        "share_too_long": float((alone[drawn] + preference.max() > train.cutoff_len).mean()),
+        "text": _ends(texts), "image": None if images is None else _ends(images), "user_summary": _ends(summaries),
+        "row": {"median": float(np.median(alone) + np.median(summaries)), "max": int(alone.max() + summaries.max())},
+        "share_too_long": float((alone[drawn] + summaries.max() > train.cutoff_len).mean()),
     }  # fmt: skip
     found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
     write_json(job.out / "lengths.json", found)
@@ -66,13 +66,13 @@ def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
 
 
 def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) -> Integers:
-    """Count the prompt of each item without its preference; the placeholder of a picture counts too."""
+    """Count the prompt of each item without a user summary; the placeholder of an image counts too."""
     rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
     return np.array([count(prompts.recommend("", title, images and image is not None)) for title, image in rows])
 
 
 def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Integers | None:
-    """Return the tokens of each item's picture, 0 without one; None where the model's way of counting is unknown."""
+    """Return the tokens of each item's image, 0 without one; None where the model's way of counting is unknown."""
     paths = items["image"].to_pylist() if train.images else [None] * items.num_rows
     tokens = np.zeros(len(paths), dtype=np.int64)
     for row, path in enumerate(paths):
@@ -88,10 +88,10 @@ def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Intege
     return tokens
 
 
-def _preference_tokens(
+def _summary_tokens(
     summarize: SummarizeConfig, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
 ) -> Integers:
-    """Return the most that preferences can have; in mode `none` they are histories, here of titles drawn like items."""
+    """Return the most that user summaries can have; in mode `none` these are histories of drawn titles."""
     if summarize.users.mode != "none":
         return np.array([summarize.users.max_new_tokens])
     summary = 0 if summarize.items.mode == "none" else summarize.items.max_new_tokens
@@ -112,7 +112,7 @@ def _findings(found: dict[str, Any], too_long: str, certain: bool) -> list[dict[
     longest, cutoff = found["row"]["max"], found["cutoff_len"]
     if longest <= cutoff:
         return []
-    then = ("the preferences of their users will be shortened" if too_long == "shorten" and not certain
+    then = ("the summaries of their users will be truncated" if too_long == "truncate" and not certain
             else "one is enough to stop before training")  # fmt: skip
     text = (f"Rows may have up to {longest:,} tokens, but train.cutoff_len is {cutoff:,}: too few for the longest rows "
             f"of {found['share_too_long']:.0%} of the items, and {then}. Set "
@@ -122,8 +122,8 @@ def _findings(found: dict[str, Any], too_long: str, certain: bool) -> list[dict[
 
 
 def _tell(found: dict[str, Any], reporter: Reporter) -> None:
-    parts = [f"text {found['text']['max']:,}", f"preference {found['preference']['max']:,}"]
-    parts.insert(1, "picture unknown" if found["image"] is None else f"picture {found['image']['max']:,}")
+    parts = [f"text {found['text']['max']:,}", f"user summary {found['user_summary']['max']:,}"]
+    parts.insert(1, "image unknown" if found["image"] is None else f"image {found['image']['max']:,}")
     reporter.note(f"Rows of about {found['row']['median']:,.0f} tokens, at most {found['row']['max']:,} of "
                   f"{found['cutoff_len']:,} (at most: {', '.join(parts)}; {found['tokens']})")  # fmt: skip
     for finding in found["findings"]:

@@ -19,7 +19,7 @@ from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_s
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring
 from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.train.dataset import Balance, asked_of, tell_balance
+from msr_adapter.train.dataset import LabelBalance, measure_request
 
 _SHOWN = 5
 
@@ -60,13 +60,13 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     _refuse_images(encoder, len(images))
     counts = {name: count_rows(dataset_dir / name) for name in names}
     rows = sum(counts.values())
-    lengths, balance = _Lengths(), Balance(train.answers.trained)
+    lengths, balance = _Lengths(), LabelBalance(train.answers.trained)
     with measuring(encoder, rows, len(images), workers) as measurer:
         with reporter.track("checking images", len(images)) as advance:
             measurer.learn(images, advance)
         with reporter.track("measuring rows", rows) as advance:
             for name in names:
-                asked = _asked(dataset_dir / name, data_dir, balance if name == TRAIN else Balance())
+                asked = _asked(dataset_dir / name, data_dir, balance if name == TRAIN else LabelBalance())
                 _measure(name, measurer.lengths(asked), lengths, train.cutoff_len, advance)
     needed = _estimate(train, lengths, counts.get(TRAIN, 0))
     problems = [
@@ -77,7 +77,7 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     problems += [] if measurer.faults else _read_back_problems(dataset_dir, data_dir, names)
     if problems:
         raise UserError(problems)
-    tell_balance(balance, train, reporter)
+    balance.warn(train, reporter)
     _tell_memory(train, needed, lengths, reporter)
     return {
         "rows": lengths.rows, "images": len(images), "longest_row": lengths.longest, "tokens": lengths.tokens,
@@ -97,10 +97,10 @@ def _refuse_images(encoder: Encoder, images: int) -> None:
         raise UserError(Problem("", "train.images", found, "", step))
 
 
-def _asked(folder: Path, data_dir: Path, balance: Balance) -> Iterator[MeasureRequest]:
+def _asked(folder: Path, data_dir: Path, balance: LabelBalance) -> Iterator[MeasureRequest]:
     for row in read_raw(folder):
         balance.add(row)
-        yield asked_of(row, data_dir)
+        yield measure_request(row, data_dir)
 
 
 def _measure(name: str, parts: Iterator[Integers], lengths: _Lengths, cutoff_len: int, advance: Advance) -> None:
@@ -116,7 +116,7 @@ def _length_problems(train: TrainConfig, lengths: _Lengths) -> list[Problem]:
         return []
     found = (f"{lengths.too_long:,} of {lengths.rows:,} rows are longer than {train.cutoff_len} tokens "
              f"({', '.join(lengths.named)}{', ...' if lengths.too_long > len(lengths.named) else ''})")  # fmt: skip
-    step = (f"Set train.cutoff_len: {lengths.longest}, or train.too_long: shorten, or lower split.max_history, "
+    step = (f"Set train.cutoff_len: {lengths.longest}, or train.too_long: truncate, or lower split.max_history, "
             "summarize.users.max_new_tokens or train.model.image_max_pixels")  # fmt: skip
     return [Problem("", "train.cutoff_len", found, f"the longest has {lengths.longest}", step)]
 

@@ -1,4 +1,4 @@
-"""One training from where it stands to its end: started or continued, watched, stopped early when there is no use."""
+"""The fine-tuning itself: check, write the YAML, let LLaMA-Factory train or go on, keep the wanted checkpoint."""
 
 import os
 import shutil
@@ -11,10 +11,12 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import path_stamp, write_json
 from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
-from msr_adapter.llamafactory.early_stop import FOLDER, Desk
-from msr_adapter.llamafactory.launcher import Beside, Trained, launch, told
+from msr_adapter.llamafactory.finetuning_methods import method_of
+from msr_adapter.llamafactory.launcher import Trained, TrainerRun, TrainerWatch, launch, trained_of
 from msr_adapter.llamafactory.nodes import Node, by_hand, find_place
+from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
+from msr_adapter.llamafactory.trainer_callbacks import FOLDER, StopQuestions
 from msr_adapter.llamafactory.training_usage import MemoryWatch, descendants, measures
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.versions import require_versions
@@ -30,99 +32,27 @@ from msr_adapter.llamafactory.weights import (
 from msr_adapter.progress import Reporter
 from msr_adapter.train.preflight import preflight
 from msr_adapter.train.selection import Chooser, Judge
-from msr_adapter.train.working_dir import Working, working
-
-_CONTINUABLE = 2
-"""Checkpoints that keep what a continued training needs: the last one, and one to fall back on."""
-_MEMORY_EVERY = 5
-"""Looks at the trainer between two at its memory, whose peak the kernel keeps."""
-
-
-def bring_to_end(
-    train: TrainConfig, place: Node, work: Working, run_dir: Path, chooser: Chooser | None, reporter: Reporter
-) -> Trained:
-    """Train, from the last checkpoint in ``work`` if there is one, and return what was trained.
-
-    With a patient ``chooser``, checkpoints are judged as they come and training may end before its last step. Raises
-    `StageError` when LLaMA-Factory fails or trains nothing; the checkpoints stay.
-    """
-    # LLaMA-Factory cannot go on with a reward model: its value head is saved apart.
-    start = work.settle(place.world, anew=train.objective == "reward")
-    if start:
-        reporter.note(f"  goes on from the checkpoint of step {start}")
-    patient = chooser if chooser and chooser.selection.patience else None
-    if patient:
-        patient.look_at(whole(work.model))
-        if patient.exhausted():  # it was killed after its last step
-            return told(read_state(checkpoints(work.model)[start]))
-    before = read_state(checkpoints(work.model)[start]).get("num_input_tokens_seen", 0) if start else 0
-    watch = _Watch(work, patient, keep_weights=chooser is not None, gpu=place.gpus > 0)
-    with announced(run_dir / RENDEZVOUS, work.yaml, place):
-        trained = launch(
-            work.yaml, work.model, method=train.method, small=is_small(train.model), place=place, reporter=reporter,
-            start=start, beside=watch.beside(),
-        )  # fmt: skip
-    rows = train.batch_size * train.gradient_accumulation * place.world
-    waited = patient.waited if patient else 0.0
-    took = measures(work.model, work.log, start, before, rows, waited) | {"peak_bytes": watch.memory.peak}
-    return replace(trained, measured=took)
-
-
-@dataclass
-class _Watch:
-    """Looks after a running trainer's checkpoints."""
-
-    work: Working
-    chooser: Chooser | None
-    """Judges each checkpoint while the trainer waits."""
-    keep_weights: bool
-    """The trainer removes no checkpoint; we take from old ones what they need no more."""
-    seen: set[int] = field(default_factory=set)
-    gpu: bool = False
-    stopped: int | None = None
-    desk: Desk | None = None
-    memory: MemoryWatch = field(default_factory=MemoryWatch)
-    looks: int = 0
-
-    def beside(self) -> Beside:
-        environment = {"RECORD_VRAM": "1"} if self.gpu else {}  # the log then says what the GPU held
-        folder = self.work.yaml.with_name(FOLDER)
-        shutil.rmtree(folder, ignore_errors=True)
-        self.desk = Desk(folder) if self.chooser else None
-        return Beside(environment, self._look, lambda: self.stopped)
-
-    def _look(self, trainer: int) -> None:
-        if self.looks % _MEMORY_EVERY == 0:
-            self.memory.look(descendants(trainer))
-        self.looks += 1
-        if self.keep_weights and (there := set(checkpoints(self.work.model))) != self.seen:
-            self.seen = there
-            for checkpoint in list(whole(self.work.model).values())[:-_CONTINUABLE]:
-                strip(checkpoint)
-        if self.desk and self.chooser and (step := self.desk.asked()):
-            self.chooser.look_at({step: checkpoints(self.work.model)[step]}, aside=True)
-            stop = self.chooser.exhausted()
-            self.stopped = step if stop else None
-            self.desk.answer(step, stop=stop)
-
-
-# The fine-tuning itself: check, write the YAML, let LLaMA-Factory train, keep what is needed.
+from msr_adapter.train.working_dir import WorkingDir, working_dir
 
 YAML = "train.yaml"
 
 _COMMENT = """\
 Written by msr. The same training by hand: llamafactory-cli train {path}
 Its result goes to output_dir, which must not hold a model yet."""
+_CONTINUABLE = 2
+"""Checkpoints that keep what a continued training needs: the last one, and one to fall back on."""
+_MEMORY_EVERY = 5
+"""Looks at the trainer between two at its memory, whose peak the kernel keeps."""
 
 
 def train(
     train: TrainConfig, dirs: StageDirs, job: Job, unfinished: Path | None = None, judge: Judge | None = None
 ) -> dict[str, Any]:
-    """Train the recommender into ``out/model`` and return counts and losses; `train.log` and `train.yaml` beside it.
+    """Train the recommender into `model` and return counts and losses; `train.log` and `train.yaml` beside it.
 
     ``unfinished`` is a folder on the same disk that outlives a kill: the same training called again goes on from its
-    last checkpoint there; it may go when ``out`` is where it belongs. With ``judge``, the checkpoint that it values
-    most is kept, and ``out/selection.json`` says why. Raises `UserError` before anything is trained, `StageError` when
+    last checkpoint there; it may go when the job's folder is where it belongs. With ``judge``, the checkpoint that it
+    values most is kept, and `selection.json` says why. Raises `UserError` before anything is trained, `StageError` when
     LLaMA-Factory fails or trains nothing; the checkpoints stay for the next attempt then.
     """
     out, reporter = job.out, job.reporter
@@ -131,24 +61,23 @@ def train(
     place = training_place(train)
     checked = preflight(train, dirs, reporter)
     config = training_config(train, dirs.data, dirs.dataset, out / MODEL, job.seed, place)
-    known = content(train, dirs, origin)
-    work = working(unfinished or out / ".unfinished", config, place.world, known)
+    work = working_dir(unfinished or out / ".unfinished", config, place.world, content_stamps(train, dirs, origin))
     chooser = Chooser(train.selection, judge, reporter) if judge else None
     if chooser:  # first of all: a judge that fails, fails before hours of training
         chooser.look_at({0: None})
     trained = work.done()
     if trained is None:
         _write(work.yaml, config | {"output_dir": str(work.model.resolve())})
-        trained = bring_to_end(train, place, work, out.parent, chooser, reporter)
+        trained = train_to_end(train, place, work, out.parent, chooser, reporter)
         work.finish(trained)
     selected = _select(chooser, work, trained, out)
     chosen = work.candidates(trained.steps)[selected.get("chosen", trained.steps)]
-    if train.objective == "reward" and not (chosen / VALUE_HEAD).is_file():
+    if objective_of(train).value_head and not (chosen / VALUE_HEAD).is_file():
         raise StageError(f"LLaMA-Factory ended without an error, but saved no {VALUE_HEAD} ({chosen})")
     freed = work.hand_over(out, chosen)
     if unfinished is None:
         shutil.rmtree(work.folder.parent)
-    # ``out`` gets another name when the stage is done: the YAML that stays must not point into it.
+    # The job's folder gets another name when the stage is done: the YAML that stays must not point into it.
     _write(out / YAML, config | {"output_dir": str(out.resolve().parent / "trained-by-hand")})
     return {
         **checked, "steps": trained.steps, "first_loss": trained.first_loss, "last_loss": trained.last_loss,
@@ -158,7 +87,79 @@ def train(
     }  # fmt: skip
 
 
-def _select(chooser: Chooser | None, work: Working, trained: Trained, out: Path) -> dict[str, Any]:
+def content_stamps(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[Any]:
+    """Identify the rows, the images and the weights that a training starts from, wherever they lie."""
+    stamps = [path_stamp(dirs.dataset), path_stamp(dirs.data / "items.parquet"), model_stamp(train.model)]
+    return [*stamps, *origin.stamps()]
+
+
+def train_to_end(
+    train: TrainConfig, place: Node, work: WorkingDir, run_dir: Path, chooser: Chooser | None, reporter: Reporter
+) -> Trained:
+    """Train, from the last checkpoint in ``work`` if there is one, and return what was trained.
+
+    With a patient ``chooser``, checkpoints are judged as they come and training may end before its last step. Raises
+    `StageError` when LLaMA-Factory fails or trains nothing; the checkpoints stay.
+    """
+    # LLaMA-Factory cannot go on with a reward model: its value head is saved apart.
+    start = work.settle(place.world, anew=objective_of(train).value_head)
+    if start:
+        reporter.note(f"  goes on from the checkpoint of step {start}")
+    patient = chooser if chooser and chooser.selection.patience else None
+    if patient:
+        patient.look_at(whole(work.model))
+        if patient.exhausted():  # it was killed after its last step
+            return trained_of(read_state(checkpoints(work.model)[start]))
+    before = read_state(checkpoints(work.model)[start]).get("num_input_tokens_seen", 0) if start else 0
+    watch = _Watch(work, patient, keep_weights=chooser is not None, gpu=place.gpus > 0)
+    run = TrainerRun(work.yaml, work.model, method_of(train).saved, is_small(train.model), place, start)
+    with announced(run_dir / RENDEZVOUS, work.yaml, place):
+        trained = launch(run, reporter, watch.prepared())
+    rows = train.batch_size * train.gradient_accumulation * place.world
+    waited = patient.waited if patient else 0.0
+    took = measures(work.model, work.log, start, before, rows, waited) | {"peak_bytes": watch.memory.peak}
+    return replace(trained, measured=took)
+
+
+@dataclass
+class _Watch:
+    """Looks after a running trainer's checkpoints and its memory."""
+
+    work: WorkingDir
+    chooser: Chooser | None
+    """Judges each checkpoint while the trainer waits."""
+    keep_weights: bool
+    """The trainer removes no checkpoint; we take from old ones what they need no more."""
+    gpu: bool
+    seen: set[int] = field(default_factory=set)
+    stopped: int | None = None
+    questions: StopQuestions | None = None
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
+    looks: int = 0
+
+    def prepared(self) -> TrainerWatch:
+        environment = {"RECORD_VRAM": "1"} if self.gpu else {}  # the log then says what the GPU held
+        folder = self.work.yaml.with_name(FOLDER)
+        shutil.rmtree(folder, ignore_errors=True)  # the trainer asks wherever it finds the folder
+        self.questions = StopQuestions(folder) if self.chooser else None
+        return TrainerWatch(environment, self._look, lambda: self.stopped)
+
+    def _look(self, trainer: int) -> None:
+        if self.looks % _MEMORY_EVERY == 0:
+            self.memory.look(descendants(trainer))
+        self.looks += 1
+        if self.keep_weights and (there := set(checkpoints(self.work.model))) != self.seen:
+            self.seen = there
+            for checkpoint in list(whole(self.work.model).values())[:-_CONTINUABLE]:
+                strip(checkpoint)
+        if self.questions and self.chooser and (step := self.questions.asked()):
+            self.chooser.look_at({step: checkpoints(self.work.model)[step]}, aside=True)
+            stop = self.chooser.exhausted()
+            self.stopped = step if stop else None
+            self.questions.answer(step, stop=stop)
+
+
+def _select(chooser: Chooser | None, work: WorkingDir, trained: Trained, out: Path) -> dict[str, Any]:
     """Judge what is not judged yet and write `selection.json`; {} without a chooser."""
     if chooser is None:
         return {}
@@ -169,16 +170,13 @@ def _select(chooser: Chooser | None, work: Working, trained: Trained, out: Path)
     return selected
 
 
-def content(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[Any]:
-    """Identify the rows, the pictures and the weights that a training starts from, wherever they lie."""
-    stamps = [path_stamp(dirs.dataset), path_stamp(dirs.data / "items.parquet"), model_stamp(train.model)]
-    return [*stamps, *origin.stamps()]
+# Training by hand, and on several machines.
 
 
 def write_training_yaml(train: TrainConfig, dirs: StageDirs, job: Job) -> Path:
-    """Check the rows as `train` does, write ``out/train.yaml`` and return its path; trains nothing.
+    """Check the rows as `train` does, write `train.yaml` and return its path; trains nothing.
 
-    `commands_by_hand` has the commands that take the file as it is and write ``out/model``.
+    `commands_by_hand` has the commands that take the file as it is and write `model` beside it.
     """
     require_versions()
     place = first_place(train)
@@ -201,19 +199,19 @@ def first_place(train: TrainConfig) -> Node:
     return find_place(train.launch, environment, torch.cuda.device_count())
 
 
+def training_place(train: TrainConfig) -> Node:
+    """Return this machine's part in the training; imports torch. Raises `UserError` where it has none."""
+    import torch
+
+    return find_place(train.launch, os.environ, torch.cuda.device_count())
+
+
 def join_training(train: TrainConfig, run_dir: Path, reporter: Reporter) -> bool:
     """Train beside the first machine in ``run_dir`` and return True; False on the first one, which does all else."""
     if train.launch.nodes == 1 or (place := training_place(train)).rank == 0:
         return False
     join(run_dir, place, train.launch.wait, small=is_small(train.model), reporter=reporter)
     return True
-
-
-def training_place(train: TrainConfig) -> Node:
-    """Return this machine's part in the training; imports torch. Raises `UserError` where it has none."""
-    import torch
-
-    return find_place(train.launch, os.environ, torch.cuda.device_count())
 
 
 def _write(yaml: Path, config: dict[str, Any]) -> None:

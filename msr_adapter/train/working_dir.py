@@ -19,7 +19,7 @@ _LEFT = 16
 
 
 @dataclass(frozen=True)
-class Working:
+class WorkingDir:
     """One training's folder."""
 
     folder: Path
@@ -81,12 +81,12 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def working(root: Path, config: Mapping[str, Any], processes: int, content: Sequence[Any]) -> Working:
+def working_dir(root: Path, config: Mapping[str, Any], processes: int, content: Sequence[Any]) -> WorkingDir:
     """Return the folder under ``root`` of the training that ``config`` describes.
 
     Its name is a digest of all that decides the result: the trainer's settings without paths, the ``content`` behind
-    them (rows, pictures, weights), processes, library versions. Another training never meets these checkpoints.
+    them (rows, images, weights), processes, library versions. Another training never meets these checkpoints.
     """
     settings = {key: value for key, value in config.items() if key not in _PATHS}
     versions = [metadata.version(name) for name in _LIBRARIES]
-    return Working(root / digest([settings, processes, list(content), versions])[:_LEFT])
+    return WorkingDir(root / digest([settings, processes, list(content), versions])[:_LEFT])

@@ -14,6 +14,7 @@ from msr_adapter.config.outputs import protected_by, require_folder
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import atomic_folder, write_json, write_text
+from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.pipeline.context import prompts_of, user_summaries_dir
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -23,7 +24,7 @@ from msr_adapter.progress import Reporter
 
 def stated_licence(model: ModelConfig) -> str:
     """Return the licence that the base model's own card states, or nothing; looks at local files alone."""
-    from msr_adapter.llamafactory.families import model_file
+    from msr_adapter.llamafactory.recognition import model_file
 
     card = model_file(model, "README.md")
     if card is None:
@@ -115,7 +116,7 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
     `StageError` if the exported model does not score as the trained one did.
     """
     require_folder(out, protected_by(loaded))
-    if loaded.pipeline.train.objective == "reward":
+    if objective_of(loaded.pipeline.train).value_head:
         found = "a reward model: its value head has no place in a model folder"
         raise UserError(Problem(loaded.where("train.objective"), "train.objective", found, "sft, dpo or kto"))
     run(loaded, ("train", "evaluate"), reporter=reporter)  # for a server's scores alone, nothing is trained
@@ -147,13 +148,13 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
 def _write(
     loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter
 ) -> tuple[int, int, float | None]:
-    from msr_adapter.llamafactory.checkpoints import merge
+    from msr_adapter.llamafactory.merged_model import write_merged_model
     from msr_adapter.llamafactory.weights import trained_weights
 
     folder, train = RunFolder(loaded.run_dir), loaded.pipeline.train
     weights = trained_weights(folder.stage("train"))
     reporter.note(f"merging {train.model.path} into {dtype}")
-    parameters = merge(train.model, weights, out, dtype)
+    parameters = write_merged_model(train.model, weights, out, dtype)
     exported = train.model.model_copy(
         update={"path": str(out), "dtype": dtype, "revision": None, "adapter": None, "quantization": "none"}
     )

@@ -55,7 +55,7 @@ def test_what_is_served_is_not_trained_here_for_its_sake(tmp_path: Path) -> None
 
 def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
-    needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=shorten")
+    needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate")
     assert tuple(plan(load(tmp_path, *needed))) == STAGE_NAMES
 
 

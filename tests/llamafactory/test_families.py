@@ -55,7 +55,7 @@ def settings(family: Family) -> TrainConfig:
 
 @functools.cache
 def data(images: bool) -> StageDirs:
-    """Return a data set of `ROWS` training rows, with hostile titles, with and without pictures."""
+    """Return a data set of `ROWS` training rows, with hostile titles, with and without images."""
     made = write_upstream(scratch(), counts={"train": ROWS // 4, "test": 2})
     made.dataset.mkdir()
     family = next(family for family in FAMILIES if family.sees_images == images)
@@ -155,14 +155,14 @@ def plain_inputs(family: Family, request: Request) -> dict[str, torch.Tensor]:
 
 
 def requests(family: Family, **settings: Any) -> list[Request]:
-    """Prompts of unlike length, with unlike pictures where the family sees any, and without."""
+    """Prompts of unlike length, with unlike images where the family sees any, and without."""
     folder = data(family.sees_images).data / "images"
     texts = ["A user's preferences: quiet landscapes. No image here.", "Short.", "Again and again " * 12]
     asked = [Request("m", text, **settings) for text in texts]
     if family.sees_images:
-        pictures = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5, 2)]
+        images = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5, 2)]
         prompts = ["<image>\nWill the user choose this?", "First <image> then " + "words " * 20, "<image>"]
-        asked += [Request("m", prompt, (shown,), **settings) for prompt, shown in zip(prompts, pictures, strict=True)]
+        asked += [Request("m", prompt, (shown,), **settings) for prompt, shown in zip(prompts, images, strict=True)]
     return asked
 
 
@@ -192,11 +192,11 @@ def test_scores_equal_a_plain_forward_pass_and_training_changed_them(family: Fam
 @pytest.mark.parametrize(
     "family", [family for family in FAMILIES if family.sees_images], ids=lambda family: family.name
 )
-def test_the_picture_matters(family: Family) -> None:
+def test_the_image_matters(family: Family) -> None:
     trained(family)
     folder = data(True).data / "images"
-    pictures = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5)]
-    asked = [Request("m", "<image>\nWill the user choose this?", (shown,), choices=ANSWERS) for shown in pictures]
+    images = [Image(folder / f"{number:03d}.png", f"digest-{number}") for number in (0, 5)]
+    asked = [Request("m", "<image>\nWill the user choose this?", (shown,), choices=ANSWERS) for shown in images]
     one, other = (
         answer.choice_logprobs for answer in backend(family.name).complete(asked) if not isinstance(answer, Failure)
     )

@@ -16,13 +16,15 @@ from msr_adapter.errors import StageError
 from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.failures import KNOWN, explain
-from msr_adapter.llamafactory.launcher import Trained, child_environment, launch, verify
+from msr_adapter.llamafactory.launcher import Trained, TrainerRun, child_environment, launch, verify
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
+from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset
 from tests.support.tiny_run import QUIET, stages, train_config, write_upstream
 
-GUARD = trainer_entrypoint.__file__
+ENTRYPOINT = trainer_entrypoint.__file__
+ADAPTER = "adapter_model*.safetensors"
 
 
 def write_finished(folder: Path, steps: int = 3, planned: int = 3, loss: float = 0.5) -> None:
@@ -46,14 +48,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path
     return yaml
 
 
-def run(yaml: Path, **settings: Any) -> Trained:
-    return launch(yaml, yaml.parent / "model", **{"method": "lora", "small": True, "reporter": QUIET, **settings})
+def run(yaml: Path, reporter: Reporter = QUIET) -> Trained:
+    return launch(TrainerRun(yaml, yaml.parent / "model", ADAPTER, small=True), reporter)
 
 
 def test_a_finished_training_is_believed(tmp_path: Path) -> None:
     write_finished(tmp_path / "model")
     (tmp_path / "model" / "eval_results.json").write_text('{"eval_loss": 0.6}')
-    assert verify(tmp_path / "model", "lora") == Trained(3, 0.9, 0.3, 0.5, 0.6, 3)
+    assert verify(tmp_path / "model", ADAPTER) == Trained(3, 0.9, 0.3, 0.5, 0.6, 3)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +74,9 @@ def test_exit_code_zero_proves_nothing(tmp_path: Path, spoil: Any, said: str) ->
     write_finished(tmp_path / "model")
     spoil(tmp_path / "model")
     with pytest.raises(StageError, match=said):
-        verify(tmp_path / "model", "lora")
+        verify(tmp_path / "model", ADAPTER)
     with pytest.raises(StageError, match=r"model\*\.safetensors"):
-        verify(tmp_path / "model", "full")
+        verify(tmp_path / "model", "model*.safetensors")
 
 
 def test_steps_and_losses_are_shown_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +126,7 @@ def test_an_interrupt_ends_the_trainer_and_its_children(tmp_path: Path, monkeypa
 
 def test_the_trainer_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
     child = (
-        f"import runpy, sys, time; runpy.run_path({GUARD!r})['die_with'](int(sys.argv[1])); "
+        f"import runpy, sys, time; runpy.run_path({ENTRYPOINT!r})['die_with'](int(sys.argv[1])); "
         "print('up', flush=True); time.sleep(600)"
     )
     parent = (

@@ -1,6 +1,6 @@
 """docs/models.md is written from the table of families.
 
-`UPDATE_GOLDENS=1 pytest tests/test_models_docs.py` rewrites it.
+`UPDATE_GOLDENS=1 pytest tests/llamafactory/test_models_docs.py` rewrites it.
 """
 
 import os
@@ -28,7 +28,7 @@ asked in a format that it has never seen, and nothing would say so.
 
 **Tested families.** The tests build each as a tiny random model and train it with the YAML that msr writes. The tokens
 that LLaMA-Factory trained are compared with those that are scored, row by row, for 200 rows with hostile titles, with
-and without pictures; scores with a plain forward pass, texts with plain greedy decoding. Weights of real size are no
+and without images; scores with a plain forward pass, texts with plain greedy decoding. Weights of real size are no
 part of the tests. (This table is written from `msr_adapter/llamafactory/families.py`.)
 
 """
@@ -36,8 +36,8 @@ part of the tests. (This table is written from `msr_adapter/llamafactory/familie
 TAIL = """
 - **answer**: the first tokens of Yes and No, which training teaches and scoring reads. They are looked up in its
   own tokenizer; where both answers begin with the same token (a blank), it belongs to the prompt that is scored.
-- **picture**: the tokens that one takes of the context. Where they follow from the size, `image_max_pixels` is the
-  budget; where their number is fixed, it saves reading time alone. LLaVA-NeXT shows a picture whole and again in tiles:
+- **image**: the tokens that one takes of the context. Where they follow from the size, `image_max_pixels` is the
+  budget; where their number is fixed, it saves reading time alone. LLaVA-NeXT shows an image whole and again in tiles:
   at the default budget a square one takes 2,928 tokens, with `image_max_pixels: 112896` (336 x 336) 1,176, and a shape
   unlike any tiling up to 1,944. Give it a `train.cutoff_len` of 4096; the length estimate says what the rows need.
 - **LoRA** (`train.lora.target: all`): every linear layer of the language model gets an adapter, in every family; the
@@ -50,7 +50,7 @@ have a variant without: `qwen3_nothink`. A model behind a server (`backend: serv
 
 """
 
-HEADINGS = ("family", "for example", "`model_type`", "template", "picture", "answer", "positions", "to know")
+HEADINGS = ("family", "for example", "`model_type`", "template", "image", "answer", "positions", "to know")
 
 
 def page() -> str:
@@ -66,12 +66,12 @@ def row(family: Family) -> tuple[str, ...]:
     positions = "M-RoPE" if family.mrope else "counted"
     answer = ", ".join(f"`{token}`" for token in family.answer)
     return (
-        family.name, f"`{family.example}`", kind, f"`{family.template}`", picture(family), answer, positions,
+        family.name, f"`{family.example}`", kind, f"`{family.template}`", image(family), answer, positions,
         "; ".join(limits),
     )  # fmt: skip
 
 
-def picture(family: Family) -> str:
+def image(family: Family) -> str:
     if family.token_side:
         return f"one token per {family.token_side} x {family.token_side} pixels"
     if not family.image_tokens:

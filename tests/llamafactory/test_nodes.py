@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import LaunchConfig
+from msr_adapter.config.schema.execution import Strategy
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory import parallelism, ray_launch, rendezvous, trainer_entrypoint
-from msr_adapter.llamafactory.launcher import UNSET, launch, trainer_process
+from msr_adapter.llamafactory.launcher import UNSET, TrainerRun, launch, trainer_process
 from msr_adapter.llamafactory.nodes import (
     Node,
     by_hand,
@@ -30,7 +31,7 @@ from msr_adapter.llamafactory.nodes import (
     trainer_arguments,
     trainer_variables,
 )
-from msr_adapter.llamafactory.parallelism import LIBRARIES, STRATEGIES, check_launch, parallel_arguments
+from msr_adapter.llamafactory.parallelism import STRATEGIES, check_launch, parallel_arguments
 from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.pipeline import runner
@@ -132,12 +133,17 @@ def test_a_single_trainer_sees_a_single_gpu() -> None:
 
 
 def test_strategies_are_written_where_there_is_somebody_to_share_with() -> None:
-    assert all(parallel_arguments(strategy, 1, cuda=True) == {} for strategy in STRATEGIES)
-    assert parallel_arguments("ddp", 2, cuda=True) == {}
-    assert parallel_arguments("ddp", 2, cuda=False) == {"ddp_backend": "gloo"}
-    assert parallel_arguments("zero-3", 2, cuda=True)["deepspeed"]["zero_optimization"]["stage"] == 3
-    assert parallel_arguments("fsdp", 2, cuda=True)["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
-    assert set(LIBRARIES) - {"ray"} == {name for name, arguments in STRATEGIES.items() if "deepspeed" in arguments}
+    ddp, zero_2, zero_3, fsdp = (LaunchConfig(strategy=row.name) for row in STRATEGIES)
+    assert all(parallel_arguments(launch, 1, cuda=True) == {} for launch in (ddp, zero_2, zero_3, fsdp))
+    assert parallel_arguments(ddp, 2, cuda=True) == {}
+    assert parallel_arguments(ddp, 2, cuda=False) == {"ddp_backend": "gloo"}
+    assert parallel_arguments(zero_3, 2, cuda=True)["deepspeed"]["zero_optimization"]["stage"] == 3
+    assert parallel_arguments(fsdp, 2, cuda=True)["fsdp_config"]["state_dict_type"] == "FULL_STATE_DICT"
+    assert all((row.library == "deepspeed") == ("deepspeed" in row.arguments) for row in STRATEGIES)
+
+
+def test_the_strategies_of_the_config_are_the_rows_of_the_table() -> None:
+    assert get_args(Strategy) == tuple(row.name for row in STRATEGIES)
 
 
 def test_a_killed_msr_leaves_no_trainer_behind(tmp_path: Path) -> None:
@@ -311,7 +317,7 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
     thread = threading.Thread(target=other)
     thread.start()
     with announced(run_dir / RENDEZVOUS, yaml, first):
-        trained = launch(yaml, model, method="lora", small=True, place=first, reporter=QUIET)
+        trained = launch(TrainerRun(yaml, model, "adapter_model*.safetensors", small=True, place=first), QUIET)
     thread.join(120)
     assert not thread.is_alive()
     assert failed == []

@@ -1,4 +1,4 @@
-"""A picture is read and processed once: what its tokens were counted from is what the model is given."""
+"""An image is read and processed once: what its tokens were counted from is what the model is given."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +9,15 @@ import torch
 from PIL import Image as PillowImage
 
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.processed_images import Processed
+from msr_adapter.llamafactory.processed_images import ProcessedImages
 from tests.support.tiny_run import model_ref
 
 FAMILIES = ("qwen2_vl", "qwen3_vl_nothink", "llava")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
     paths = [folder / f"{number}.png" for number in range(4)]
     for number, path in enumerate(paths):
         PillowImage.new("RGB", (56 + 28 * number, 84), (60 * number, 80, 200 - 50 * number)).save(path)
@@ -25,7 +25,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def count(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows by the number of pictures whenever some are processed."""
+    """Return a list that grows by the number of images whenever some are processed."""
     seen: list[int] = []
     original = type(encoder.processor.image_processor).__call__
 
@@ -39,25 +39,25 @@ def count(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("template", FAMILIES)
 def test_what_is_kept_equals_what_a_batch_gives(
-    template: str, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    template: str, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, keeping = Encoder(model_ref(template)), Encoder(model_ref(template))
-    keeping.keep_pictures()
-    expected = plain.pixels(pictures)
-    for path in pictures:
+    keeping.keep_images()
+    expected = plain.pixels(images)
+    for path in images:
         assert keeping.encode("<image>\nWhat is it?", [path]) == plain.encode("<image>\nWhat is it?", [path])
     seen = count(keeping, monkeypatch)
-    found = keeping.pixels(pictures)
+    found = keeping.pixels(images)
     assert seen == [], "nothing is processed again"
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    again = keeping.pixels(pictures)
+    again = keeping.pixels(images)
     assert seen == [4], "what was taken is not kept"
     assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
 class Plugin:
-    """An image plug-in whose pictures take 400 bytes each; one called `wide` does not stack with the others."""
+    """An image plug-in whose images take 400 bytes each; one called `wide` does not stack with the others."""
 
     def get_mm_inputs(self) -> None: ...
 
@@ -67,10 +67,10 @@ class Plugin:
         return {"pixel_values": torch.zeros(len(images), 200 if images == ["wide"] else 100)}
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, budget: int) -> tuple[Any, Processed]:
+def watched(monkeypatch: pytest.MonkeyPatch, budget: int) -> tuple[Any, ProcessedImages]:
     monkeypatch.setattr("llamafactory.data.mm_plugin.BasePlugin.get_mm_inputs", Plugin.get_mm_inputs)
     plugin: Any = Plugin()
-    return plugin, Processed(plugin, budget)
+    return plugin, ProcessedImages(plugin, budget)
 
 
 def test_the_oldest_go_when_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_the_oldest_go_when_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch)
     assert found["pixel_values"].shape == (2, 100)
 
 
-def test_what_does_not_stack_or_is_no_single_picture_is_processed_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_stack_or_is_no_single_image_is_processed_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin, kept = watched(monkeypatch, 10_000)
     for images, videos in ((["a"], []), (["wide"], []), (["b", "c"], []), (["d"], ["film"])):
         plugin._get_mm_inputs(images, videos, [])
@@ -94,6 +94,6 @@ def test_what_does_not_stack_or_is_no_single_picture_is_processed_as_ever(monkey
 
 def test_a_plug_in_that_makes_more_of_a_batch_is_left_alone() -> None:
     plugin: Any = Plugin()
-    kept = Processed(plugin)
+    kept = ProcessedImages(plugin)
     plugin._get_mm_inputs(["a"], [], [])
     assert kept.take([Path("a")]) is None

@@ -58,7 +58,7 @@ from msr_adapter.llamafactory.launcher import child_environment
 from msr_adapter.llamafactory.training_yaml import check_overrides, training_config, write_yaml
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight
-from msr_adapter.train.dataset import _IMAGE_WITHIN, _image_early, asked_of
+from msr_adapter.train.dataset import _IMAGE_WITHIN, _image_early, measure_request
 from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream
 
@@ -86,7 +86,7 @@ def test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows() -> None
     from llamafactory.data.processor.supervised import SupervisedDatasetProcessor
 
     made, encoder = stages(), Encoder(model_ref())
-    rows = [asked_of(row, made.data) for row in read_raw(made.dataset / TRAIN)]
+    rows = [measure_request(row, made.data) for row in read_raw(made.dataset / TRAIN)]
     row = max(rows, key=lambda one: encoder.row_length(one.prompt, one.images, one.answers[0]))
     limit = encoder.row_length(row.prompt, row.images, row.answers[0]) - 20
     arguments = namedtuple("arguments", "cutoff_len train_on_prompt mask_history")(limit, False, False)
@@ -159,8 +159,8 @@ def test_rows_are_neither_sampled_nor_split_by_llamafactory(tmp_path: Path) -> N
 def test_rows_whose_first_thousands_have_no_image_are_read(kind: Any, first: bool, fails: bool, tmp_path: Path) -> None:
     # JSONL's types are inferred from the first 10 MB, the converter's from the first 1,000 rows of anything.
     images: list[str | None] = [None] * 11_000
-    images[0 if first else -1] = images[-1] = "picture.png"
-    (tmp_path / "picture.png").touch()
+    images[0 if first else -1] = images[-1] = "image.png"
+    (tmp_path / "image.png").touch()
     texts = pl.Series(["x" * 1_000] * len(images))
     answers = pl.Series(["No"] * len(images))
     write_rows(tmp_path / TRAIN, [TrainingRows(texts, answers, pl.Series(images, dtype=pl.String))], kind)

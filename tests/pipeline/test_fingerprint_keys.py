@@ -173,7 +173,7 @@ def visit(name: str, files: Path, *sets: str) -> dict[str, bool | None]:
 
 MODES = (
     ("summarize.items.mode=none", "summarize.users.mode=direct", "train.keep=last"),
-    ("summarize.items.mode=fusion", "summarize.users.mode=none", "train.too_long=shorten"),
+    ("summarize.items.mode=fusion", "summarize.users.mode=none", "train.too_long=truncate"),
 )
 
 

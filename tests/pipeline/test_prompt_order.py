@@ -35,7 +35,7 @@ def pipeline(prompt: str) -> PipelineConfig:
 
 def say(folder: Path, image: float | None, prompt: str = "recommend") -> list[str]:
     (folder / "lengths").mkdir(exist_ok=True)
-    lengths = {"image": image and {"median": image}, "preference": {"median": 120}, "overhead": 30}
+    lengths = {"image": image and {"median": image}, "user_summary": {"median": 120}, "overhead": 30}
     (folder / "lengths" / "lengths.json").write_text(json.dumps(lengths))
     return compare_orders(pipeline(prompt), RunFolder(folder))
 

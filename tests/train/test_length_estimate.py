@@ -14,7 +14,7 @@ from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, SummarizeConfig, UserSummariesConfig
 from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.row_lengths import image_tokens, token_counter
+from msr_adapter.llamafactory.token_counts import image_tokens, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
 from msr_adapter.train import estimate_lengths
@@ -42,7 +42,7 @@ def told(
 
 @pytest.mark.parametrize("size", [(40, 50), (63, 87), (110, 112), (200, 300), (300, 60), (28, 28)])
 def test_image_tokens_are_those_of_llamafactory(size: tuple[int, int], tmp_path: Path) -> None:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.new("RGB", size, (9, 99, 199)).save(path)
     encoder = Encoder(model_ref())
     with_image = encoder.row_length("<image>?", [path], "Yes") - encoder.row_length("?", [], "Yes")
@@ -66,7 +66,7 @@ def test_enough_room_is_no_finding(tmp_path: Path) -> None:
     found = told(tmp_path, reporter=Reporter(quiet=True, log=log))
     assert (found["findings"], found["share_too_long"]) == ([], 0.0)
     assert found["items_looked_at"] == 12
-    assert found["preference"] == {"median": 40.0, "max": 40}
+    assert found["user_summary"] == {"median": 40.0, "max": 40}
     assert found["row"]["max"] <= found["overhead"] + found["text"]["max"] + found["image"]["max"] + 40
     assert f"at most {found['row']['max']} of 2,048" in log.read_text()
 
@@ -81,19 +81,19 @@ def test_rows_that_may_be_too_long_are_a_warning_with_the_length_they_need(tmp_p
     assert f"Set train.cutoff_len: {enough}," in finding["text"]
 
 
-def test_rows_that_are_too_long_without_any_preference_are_an_error(tmp_path: Path) -> None:
+def test_rows_that_are_too_long_without_any_user_summary_are_an_error(tmp_path: Path) -> None:
     [finding] = told(tmp_path, cutoff_len=64)["findings"]
     assert finding["severity"] == "error"
 
 
 def test_a_listed_history_counts_its_titles_and_the_summaries_to_come(tmp_path: Path) -> None:
-    alone = told(tmp_path / "1", summarize(users="none", items="none"))["preference"]["max"]
-    described = told(tmp_path / "2", summarize(users="none", items="image", tokens=50))["preference"]["max"]
+    alone = told(tmp_path / "1", summarize(users="none", items="none"))["user_summary"]["max"]
+    described = told(tmp_path / "2", summarize(users="none", items="image", tokens=50))["user_summary"]["max"]
     assert described == alone + 50  # histories of one item
     assert alone > 0
 
 
-def test_pictures_that_are_not_shown_count_nothing(tmp_path: Path) -> None:
+def test_images_that_are_not_shown_count_nothing(tmp_path: Path) -> None:
     assert told(tmp_path, images=False)["image"] == {"median": 0.0, "max": 0}
 
 
@@ -111,20 +111,20 @@ def test_image_tokens_by_template_where_the_processor_is_not_here(template: str,
     assert image_tokens(UNKNOWN.model_copy(update={"template": template}), 448, 224) == tokens
 
 
-def test_pictures_are_counted_at_the_size_that_the_model_sees() -> None:
+def test_images_are_counted_at_the_size_that_the_model_sees() -> None:
     small = UNKNOWN.model_copy(update={"image_max_pixels": 28 * 28 * 100})
     assert image_tokens(small, 2800, 2800) == 100
     assert image_tokens(UNKNOWN.model_copy(update={"image_min_pixels": 28 * 28 * 16}), 28, 28) == 16
 
 
-def test_an_unknown_kind_of_picture_is_said_to_be_unknown(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_image_is_said_to_be_unknown(tmp_path: Path) -> None:
     made = write_upstream(tmp_path / "stages")
     log = tmp_path / "log"
     model = UNKNOWN.model_copy(update={"template": "phi"})
     train = train_config().model_copy(update={"model": model})
     found = estimate_lengths(train, summarize(), made, Prompts(), Job(tmp_path, Reporter(quiet=True, log=log)))
     assert found["image"] is None
-    assert "picture unknown" in log.read_text()
+    assert "image unknown" in log.read_text()
 
 
 def test_items_are_sampled_and_the_longest_titles_are_always_among_them(

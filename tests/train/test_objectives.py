@@ -5,7 +5,7 @@ import inspect
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import pyarrow.parquet as pq
@@ -13,14 +13,16 @@ import pytest
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ModelConfig, TrainConfig
+from msr_adapter.config.schema.train import Method, Objective
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, count_rows, read_rows
-from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
-from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
+from msr_adapter.llamafactory.families import PROJECTORS
+from msr_adapter.llamafactory.finetuning_methods import METHODS, check_method, check_start, method_arguments
+from msr_adapter.llamafactory.objectives import OBJECTIVES, check_objective, objective_arguments
 from msr_adapter.llamafactory.training_yaml import training_config
-from msr_adapter.llamafactory.weights import BASE, PROJECTORS, Weights, trained_weights, write_origin
+from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights, write_origin
 from msr_adapter.pipeline.checks import check
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset
@@ -123,6 +125,11 @@ def fields(problems: list[Problem]) -> list[str]:
     return [problem.field for problem in problems]
 
 
+def test_the_objectives_and_methods_of_the_config_are_the_rows_of_the_tables() -> None:
+    assert get_args(Objective) == tuple(row.name for row in OBJECTIVES)
+    assert get_args(Method) == tuple(row.name for row in METHODS)
+
+
 def test_what_an_objective_cannot_use_is_refused() -> None:
     assert not check_objective(train_config())
     config = train_config("llava", objective="kto", batch_size=1, train_on_prompt=True,
@@ -138,14 +145,19 @@ def test_what_an_objective_cannot_use_is_refused() -> None:
 def test_kto_is_refused_where_positions_are_lost(model: ModelConfig) -> None:
     (problem,) = check_objective(TrainConfig(model=model, objective="kto", batch_size=2))
     assert problem.field == "train.objective"
-    assert "loses the positions" in problem.found
+    assert "drops the M-RoPE positions" in problem.found
     assert not check_objective(train_config("llava", objective="kto"))
 
 
 def test_a_reward_model_of_llava_is_refused() -> None:
     (problem,) = check_objective(train_config("llava", objective="reward"))
     assert (problem.field, "names that transformers 5 no longer has" in problem.found) == ("train.objective", True)
-    assert not check_objective(train_config(objective="reward"))
+    assert not check_objective(train_config(objective="reward", keep="best"))
+
+
+def test_a_reward_model_is_not_judged_while_it_trains() -> None:
+    problems = check_objective(train_config(objective="reward", keep="best", selection={"patience": 2}))
+    assert fields(problems) == ["train.selection.patience"]
 
 
 def test_llamafactory_trains_no_other_preference_loss_than_sigmoid() -> None:

@@ -24,7 +24,7 @@ from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, mea
 from msr_adapter.llamafactory.weights import resolve_model
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight
-from msr_adapter.train.dataset import Balance, asked_of
+from msr_adapter.train.dataset import LabelBalance, measure_request
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream
 
 
@@ -36,7 +36,7 @@ def built(folder: Path, **settings: Any) -> StageDirs:
 
 
 def asked(made: StageDirs) -> list[MeasureRequest]:
-    return [asked_of(row, made.data) for name in (TRAIN, VALIDATION) for row in read_raw(made.dataset / name)]
+    return [measure_request(row, made.data) for name in (TRAIN, VALIDATION) for row in read_raw(made.dataset / name)]
 
 
 def all_lengths(rows: list[MeasureRequest], encoder: Encoder, workers: int | None = None) -> list[int]:
@@ -158,9 +158,9 @@ def test_pairs_and_judged_rows_are_understood(tmp_path: Path) -> None:
     yes, no = ({"role": "assistant", "content": answer} for answer in ("Yes", "No"))
     pair = {"messages": [user], "chosen": yes, "rejected": no, "images": ["a.png"]}
     judged = {"messages": [user, no], "kto_tag": False, "images": []}
-    assert asked_of(pair, tmp_path) == MeasureRequest("<image>\nQ", ("Yes", "No"), (tmp_path / "a.png",))
-    assert asked_of(judged, tmp_path) == MeasureRequest("<image>\nQ", ("No",), ())
-    balance = Balance()
+    assert measure_request(pair, tmp_path) == MeasureRequest("<image>\nQ", ("Yes", "No"), (tmp_path / "a.png",))
+    assert measure_request(judged, tmp_path) == MeasureRequest("<image>\nQ", ("No",), ())
+    balance = LabelBalance()
     for row in (pair, judged, {**judged, "kto_tag": True}, {"messages": [user, yes], "images": []}):
         balance.add(row)
     assert (balance.rows, balance.yes) == (4, 3)

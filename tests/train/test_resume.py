@@ -20,8 +20,8 @@ from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.training_yaml import training_config
 from msr_adapter.llamafactory.weights import BASE
 from msr_adapter.train import train
-from msr_adapter.train.training import content
-from msr_adapter.train.working_dir import Working, working
+from msr_adapter.train.training import content_stamps
+from msr_adapter.train.working_dir import WorkingDir, working_dir
 from tests.support.checkpoint_folders import write_checkpoint, write_log
 from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, stages, train_config
@@ -203,7 +203,7 @@ def test_only_the_very_same_training_meets_its_checkpoints(tmp_path: Path) -> No
     def folder(processes: int = 1, data: Path = made.data, dataset: Path = made.dataset, **settings: Any) -> str:
         config = train_config(**settings)
         yaml = training_config(config, data, dataset, tmp_path, 0)
-        return working(tmp_path, yaml, processes, content(config, data, dataset, BASE)).folder.name
+        return working_dir(tmp_path, yaml, processes, content_stamps(config, data, dataset, BASE)).folder.name
 
     moved = Path(shutil.copytree(made.data, tmp_path / "data")), Path(shutil.copytree(made.dataset, tmp_path / "rows"))
     assert folder() == folder(data=moved[0], dataset=moved[1])
@@ -216,9 +216,9 @@ def test_only_the_very_same_training_meets_its_checkpoints(tmp_path: Path) -> No
     assert len({folder(), *others}) == 7
 
 
-def finished(folder: Path) -> tuple[Working, Trained]:
+def finished(folder: Path) -> tuple[WorkingDir, Trained]:
     """Return what a trainer leaves that ended after 12 steps."""
-    work = Working(folder / "unfinished" / "abc")
+    work = WorkingDir(folder / "unfinished" / "abc")
     for step in (8, 12):
         write_checkpoint(work.model, step)
     for name in ("adapter_model.safetensors", "trainer_state.json"):
@@ -270,7 +270,7 @@ def test_killed_before_the_model_is_in_its_place_nothing_is_trained_twice(
     config, unfinished = train_config(max_steps=1), tmp_path / "unfinished"
     first = run(config, tmp_path / "first", unfinished)
     shutil.rmtree(tmp_path / "first")  # what was handed over, as the next attempt does
-    monkeypatch.setattr("msr_adapter.train.training.bring_to_end", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("msr_adapter.train.training.train_to_end", lambda *_: pytest.fail("trained again"))
     again = run(config, tmp_path / "again", unfinished)
     assert again == first
     assert (tmp_path / "again" / "model" / "adapter_model.safetensors").is_file()

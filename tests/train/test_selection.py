@@ -17,18 +17,18 @@ from msr_adapter.config.schema import SelectionConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import CompletionCache, Request
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory import early_stop, trainer_entrypoint
-from msr_adapter.llamafactory.early_stop import Desk, ask
+from msr_adapter.llamafactory import trainer_callbacks, trainer_entrypoint
 from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.nodes import Node
+from msr_adapter.llamafactory.trainer_callbacks import FOLDER, StopQuestions, ask
 from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import Validation
 from msr_adapter.train import train
 from msr_adapter.train.selection import Chooser, best
-from msr_adapter.train.training import bring_to_end
-from msr_adapter.train.working_dir import Working
+from msr_adapter.train.training import train_to_end
+from msr_adapter.train.working_dir import WorkingDir
 from tests.support.checkpoint_folders import write_checkpoint, write_log
 from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, stages, train_config, write_upstream
@@ -111,7 +111,7 @@ def test_patience_counts_checkpoints_that_are_no_better(tmp_path: Path) -> None:
 
 def test_the_trainer_waits_for_an_answer_to_its_own_question(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text('{"step": 4, "stop": true}')  # of an earlier trainer
-    desk = Desk(tmp_path)
+    desk = StopQuestions(tmp_path)
     assert desk.asked() is None
     answers = []
     trainer = threading.Thread(target=lambda: answers.extend([ask(tmp_path, 4), ask(tmp_path, 8)]), daemon=True)
@@ -135,13 +135,13 @@ import json, runpy, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from tests.support.checkpoint_folders import write_checkpoint
-ask = runpy.run_path({handshake!r})["ask"]
+ask = runpy.run_path({callbacks!r})["ask"]
 model = Path("model")
 for step in range({start} + 2, 13, 2):
     folder = write_checkpoint(model, step)
     with open(model / "trainer_log.jsonl", "a") as log:
         log.write(json.dumps(dict(current_steps=step, total_steps=12, loss=1 / step)) + "\\n")
-    if ask(Path("handshake"), step):
+    if ask(Path({folder!r}), step):
         break
 for name in ("trainer_state.json", "adapter_model.safetensors"):
     (model / name).write_bytes((folder / name).read_bytes())
@@ -151,27 +151,29 @@ for name in ("trainer_state.json", "adapter_model.safetensors"):
 """Stands in for LLaMA-Factory: a checkpoint every two steps, and the question whether to go on."""
 
 
-def course(folder: Path, monkeypatch: pytest.MonkeyPatch, judge: Judge, start: int = 0) -> tuple[Trained, Chooser]:
+def trained_by_stand_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, judge: Judge, *, start: int = 0, trainer: str = TRAINER
+) -> tuple[Trained, Chooser]:
     """Train with the stand-in in ``folder``, patience 2."""
     script = folder / "stand_in.py"
-    paths = {"tests": str(ROOT), "handshake": early_stop.__file__}
-    script.write_text(TRAINER.format(start=start, **paths))
+    paths = {"tests": str(ROOT), "callbacks": trainer_callbacks.__file__, "folder": FOLDER}
+    script.write_text(trainer.format(start=start, **paths))
     monkeypatch.setattr(trainer_entrypoint, "__file__", str(script))
-    work = Working(folder / "unfinished" / "key")
+    work = WorkingDir(folder / "unfinished" / "key")
     work.model.mkdir(parents=True, exist_ok=True)
     work.yaml.write_text("")
     choice = chooser(judge, patience=2)
     config = train_config(keep="best", selection={"patience": 2})
-    trained = bring_to_end(config, Node(), work, folder, choice, QUIET)
+    trained = train_to_end(config, Node(), work, folder, choice, QUIET)
     return replace(trained, measured={}), choice
 
 
 def test_training_stops_when_told_and_the_best_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Judge(s2=0.5, s4=0.8, s6=0.7, s8=0.6)
-    trained, choice = course(tmp_path, monkeypatch, judge)
+    trained, choice = trained_by_stand_in(tmp_path, monkeypatch, judge)
     assert (trained.steps, trained.planned) == (8, 12)
     assert judge.asked == [2, 4, 6, 8]
-    work = Working(tmp_path / "unfinished" / "key")
+    work = WorkingDir(tmp_path / "unfinished" / "key")
     states = {step: (work.model / f"checkpoint-{step}" / "optimizer.pt").exists() for step in (2, 4, 6, 8)}
     assert states == {2: False, 4: False, 6: True, 8: True}  # what is not gone on from keeps its weights alone
     chosen = best(choice.points)
@@ -192,18 +194,16 @@ def test_killed_while_checkpoints_are_judged_the_choice_is_the_same(
 ) -> None:
     values = {"s2": 0.5, "s4": 0.8, "s6": 0.7, "s8": 0.6}
     (tmp_path / "a").mkdir()
-    undisturbed, choice = course(tmp_path / "a", monkeypatch, Judge(**values))
+    undisturbed, choice = trained_by_stand_in(tmp_path / "a", monkeypatch, Judge(**values))
     (other := tmp_path / "b" / "unfinished" / "key" / "model").mkdir(parents=True)
     checkpoints_at(other, 2, 4, 6)
     write_log(other, 2, 4, 6)
-    again, same = course(tmp_path / "b", monkeypatch, Judge(**values), start=6)
+    again, same = trained_by_stand_in(tmp_path / "b", monkeypatch, Judge(**values), start=6)
     assert (again, best(same.points), same.points) == (undisturbed, best(choice.points), choice.points)
     # Killed after the last verdict: the trainer is not even started.
     (ended := tmp_path / "c" / "unfinished" / "key" / "model").mkdir(parents=True)
     checkpoints_at(ended, 2, 4, 6, 8)
-    monkeypatch.setattr(trainer_entrypoint, "__file__", "/nowhere")
-    monkeypatch.setattr("test_train_selection.TRAINER", "raise SystemExit(1)")
-    finished, third = course(tmp_path / "c", monkeypatch, Judge(**values))
+    finished, third = trained_by_stand_in(tmp_path / "c", monkeypatch, Judge(**values), trainer="raise SystemExit(1)")
     assert (finished, third.points) == (undisturbed, choice.points)
 
 
@@ -275,7 +275,6 @@ def test_without_validation_users_nothing_can_be_chosen(tmp_path: Path) -> None:
     [
         ({"keep": "best", "checkpoints": 0}, "checkpoints to choose from"),
         ({"selection": {"patience": 2}}, "it needs keep: best"),
-        ({"objective": "reward", "keep": "best", "selection": {"patience": 2}}, "a reward model while it trains"),
         ({"keep": "best", "selection": {"metric": "ndcg"}}, "metric"),
         ({"keep": "best", "selection": {"metric": "auc@5"}}, "metric"),
         ({"keep": "best", "selection": {"metric": "hr@0"}}, "metric"),

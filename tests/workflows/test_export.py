@@ -16,7 +16,7 @@ from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Completion, Request
-from msr_adapter.llamafactory.checkpoints import merge
+from msr_adapter.llamafactory.merged_model import write_merged_model
 from msr_adapter.llamafactory.weights import Weights, trained_weights
 from msr_adapter.pipeline import run
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -41,7 +41,7 @@ def log_odds(model: Any, weights: Weights) -> list[float]:
 def test_a_merged_adapter_scores_as_the_adapter_did(tmp_path: Path) -> None:
     model, weights = model_ref(), trained_weights(trained("lora").out)
     before = log_odds(model, weights)
-    assert merge(model, weights, tmp_path / "out", "float32") > 10_000
+    assert write_merged_model(model, weights, tmp_path / "out", "float32") > 10_000
     exported = model.model_copy(update={"path": str(tmp_path / "out")})
     assert log_odds(exported, Weights()) == pytest.approx(before, abs=1e-5)
     assert log_odds(model, Weights()) != pytest.approx(before, abs=1e-3)  # the adapter matters
@@ -52,7 +52,7 @@ def test_the_dtype_is_the_one_asked_for(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    merge(model_ref(), Weights(), tmp_path / "out", "bfloat16")
+    write_merged_model(model_ref(), Weights(), tmp_path / "out", "bfloat16")
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
@@ -184,7 +184,7 @@ def test_what_a_server_scores_is_trained_for_the_export_and_not_compared(
     asked: list[set[str]] = []
     monkeypatch.setattr(export, "run", lambda _, targets, **__: asked.append(set(targets)))
     monkeypatch.setattr("msr_adapter.llamafactory.weights.trained_weights", lambda _: Weights())
-    monkeypatch.setattr("msr_adapter.llamafactory.checkpoints.merge", lambda *_: 7)
+    monkeypatch.setattr("msr_adapter.llamafactory.merged_model.write_merged_model", lambda *_: 7)
     monkeypatch.setattr(export, "describe", lambda *_: None)
     lines = Lines()
     made = export.export(load(tmp_path, SERVED), tmp_path / "out", "float32", "mit", lines)
@@ -194,7 +194,7 @@ def test_what_a_server_scores_is_trained_for_the_export_and_not_compared(
 
 
 def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load(tmp_path, "train.too_long=shorten", "train.images=false")
+    loaded = load(tmp_path, "train.too_long=truncate", "train.images=false")
     run(loaded, ("users",), reporter=QUIET)
     folder = RunFolder(loaded.run_dir)
     texts = schema.read_table(folder.stage("users") / "users.parquet", schema.USER_SUMMARIES).to_pylist()

@@ -179,9 +179,9 @@ class TrainConfig(StrictModel):
     """Decoupled weight decay."""
     cutoff_len: int = Field(2048, ge=16)
     """Longest prompt plus answer in tokens, counted exactly before training starts."""
-    too_long: Literal["error", "shorten"] = "error"
-    """What becomes of longer rows. error: stop before training, with the length to set. shorten: cut the preference of
-    their users, the tail of a summary or the oldest entries of a listed history, alike for training and scoring; never
+    too_long: Literal["error", "truncate"] = "error"
+    """What becomes of longer rows. error: stop before training, with the length to set. truncate: cut the summaries
+    of their users, the tail of a text or the oldest entries of a listed history, alike for training and scoring; never
     the question, the image, the title or the answer. Each cut is counted and named. Not the default: a wrong
     `cutoff_len` would cost most of the histories, and what was summarised at length deserves a second look."""
     train_on_prompt: bool = False
@@ -207,6 +207,4 @@ class TrainConfig(StrictModel):
             raise ValueError("keep: best needs checkpoints to choose from; checkpoints is 0")
         if self.keep == "last" and self.selection.patience is not None:
             raise ValueError("selection.patience stops at the best checkpoint; it needs keep: best")
-        if self.objective == "reward" and self.selection.patience is not None:
-            raise ValueError("selection.patience cannot judge a reward model while it trains; leave it out")
         return self

@@ -64,7 +64,7 @@ class Preferences:
 
     def shown(self, group: int, shard: Path) -> Path:
         """Folder with the USER_SUMMARIES that a shard's prompts show: shortened like those of the training rows."""
-        if self._context.pipeline.train.too_long != "shorten":
+        if self._context.pipeline.train.too_long != "truncate":
             return self.users_dir(group)
         out = shard / "truncate"
         if not (out / "users.parquet").exists():

@@ -1,0 +1,119 @@
+"""LLaMA-Factory's template, tokenizer and image processor of a model, set up as it does for training."""
+
+import copy
+import difflib
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from msr_adapter.config.schema import ModelConfig
+from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER
+from msr_adapter.llamafactory.recognition import resolve_template
+from msr_adapter.llamafactory.versions import require_versions
+from msr_adapter.llamafactory.weights import resolve_model
+
+
+@dataclass(frozen=True)
+class LoadedTemplate:
+    """All that turns prompts of one model into tokens, and the arguments to load its weights with."""
+
+    model: ModelConfig
+    """With its template spelled out."""
+    template: Any
+    """A copy that belongs to this model alone."""
+    tokenizer: Any
+    processor: Any
+    """None for a model without images."""
+    model_args: Any
+    finetuning_args: Any
+
+
+def load_template(model: ModelConfig) -> LoadedTemplate:
+    """Load tokenizer and processor of the base model and its template (seconds; no weights).
+
+    Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
+    model's own, or thinks aloud; `StageError` if the model's files are incomplete.
+    """
+    require_versions()
+    model = resolve_template(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # import-time deprecations of third parties; nobody here can act on them
+        from llamafactory.data.template import TEMPLATES
+        from llamafactory.extras import constants
+        from llamafactory.hparams import get_infer_args
+        from llamafactory.model import load_tokenizer
+    if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
+        found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
+        raise UserError(Problem("environment", "IMAGE_PLACEHOLDER", found, "must be unset"))
+    if model.template not in TEMPLATES:
+        raise _unknown_template(model.template, sorted(TEMPLATES))
+    # LLaMA-Factory logs to standard output, which belongs to our results.
+    logging.getLogger("llamafactory").setLevel(logging.ERROR)
+    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
+    _quiet_transformers()
+    try:
+        module = load_tokenizer(model_args)
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"Tokenizer or processor of {model.path} cannot be loaded: {_first_line(error)}",
+            "the folder is incomplete, the hub id does not exist, or there is no network",
+            "check model.path; a local folder needs config.json, tokenizer.json and processor files",
+        ) from error
+    template = _private_template(module["tokenizer"], data_args)
+    _refuse_thinking(template, model.template)
+    return LoadedTemplate(model, template, module["tokenizer"], module["processor"], model_args, finetuning_args)
+
+
+def _arguments(model: ModelConfig) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
+        "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
+        "finetuning_type": "lora", "default_system": model.default_system,
+    }  # fmt: skip
+    bits = None if model.quantization == "none" else model.quantization
+    optional = {"model_revision": model.revision, "quantization_bit": bits}
+    return arguments | {key: value for key, value in optional.items() if value is not None}
+
+
+def _private_template(tokenizer: Any, data_args: Any) -> Any:
+    # LLaMA-Factory's templates are module globals and `default_system` is written into them: give each encoder a copy.
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.data.template import TEMPLATES
+
+    shared = TEMPLATES[data_args.template]
+    TEMPLATES[data_args.template] = copy.deepcopy(shared)
+    try:
+        return get_template_and_fix_tokenizer(tokenizer, data_args)
+    finally:
+        TEMPLATES[data_args.template] = shared
+
+
+def _refuse_thinking(template: Any, name: str) -> None:
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
+    if isinstance(template, ReasoningTemplate):
+        plain = f"{name}_nothink"
+        step = f"Use {plain}" if plain in TEMPLATES else "Use the template of a model that does not reason"
+        found = f"{name} puts {template.thought_words[0].strip()} before every answer, so Yes or No never comes first"
+        raise UserError(Problem("", "model.template", found, "a template without reasoning", step))
+
+
+def _unknown_template(name: str, known: list[str]) -> UserError:
+    """Return the error for a template name LLaMA-Factory does not have, with the nearest names."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return UserError(
+        Problem("", "model.template", f"unknown template {name!r}", f"did you mean {' or '.join(near)}" if near else "")
+    )
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")

@@ -1,0 +1,71 @@
+"""Tokens of texts and images without loading a model: the tokenizer's own file where it is here, else an estimate."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from msr_adapter.config.schema import ModelConfig
+from msr_adapter.llamafactory.families import family_of_template
+from msr_adapter.llamafactory.recognition import model_file
+
+Count = Callable[[str], int]
+
+_ROLES = 24
+"""Integers of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
+_SYSTEM = "You are a helpful assistant."
+_BYTES_PER_TOKEN = 3
+"""UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
+
+
+def token_counter(model: ModelConfig) -> tuple[Count, str]:
+    """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
+    path = model_file(model, "tokenizer.json")
+    if path is None:
+        return (lambda text: math.ceil(len(text.encode()) / _BYTES_PER_TOKEN),
+                f"estimated: the tokenizer of {model.path} is not on this machine yet")  # fmt: skip
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
+
+
+def overhead(model: ModelConfig, count: Count) -> int:
+    """Return the tokens of a prompt beside its text and images, at most: roles, system text, the answer's end."""
+    return _ROLES + count(_SYSTEM if model.default_system is None else model.default_system)
+
+
+def image_tokens(model: ModelConfig, width: int, height: int) -> int | None:
+    """Return the tokens of an image within the budgets of ``model``; None when its kind is not known here.
+
+    Qwen2-VL and its kin have one token per square of pixels: the sides are rounded to whole squares, down where the
+    processor has to shrink the image and up where it has to enlarge it (Wang et al., arXiv 2409.12191).
+    """
+    squares = _squares(model)
+    if squares is None:
+        return family.image_tokens or None if (family := family_of_template(model.template)) else None
+    side, least, most = squares
+    budget = min(max(width * height, model.image_min_pixels), model.image_max_pixels)
+    scale = math.sqrt(budget / (width * height)) / side
+    wide, high = width * scale, height * scale
+    rounded = round(wide) * round(high)
+    if least <= rounded <= most:
+        return rounded
+    bound, cut = (most, math.floor) if rounded > most else (least, math.ceil)
+    fit = math.sqrt(bound / (wide * high))
+    return max(1, cut(wide * fit)) * max(1, cut(high * fit))
+
+
+def _squares(model: ModelConfig) -> tuple[int, float, float] | None:
+    """Return the side of a square in pixels, and the fewest and most squares that the model's own processor makes."""
+    path = model_file(model, "processor_config.json") or model_file(model, "preprocessor_config.json")
+    settings: dict[str, Any] = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    settings = settings.get("image_processor", settings)
+    if {"patch_size", "merge_size"} <= settings.keys():
+        side = int(settings["patch_size"]) * int(settings["merge_size"])
+        size = settings.get("size") or {}
+        least = settings.get("min_pixels") or size.get("shortest_edge") or 4 * side**2
+        most = settings.get("max_pixels") or size.get("longest_edge") or math.inf
+        return side, least / side**2, most / side**2
+    family = family_of_template(model.template)
+    return (family.token_side, 4.0, math.inf) if family and family.token_side else None
