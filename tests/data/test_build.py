@@ -155,20 +155,20 @@ def test_hostile_titles_arrive_as_data(tmp_path: Path) -> None:
     assert built.counts["titles_empty"] == 1
 
 
-def test_a_shop_has_covers_and_true_tastes(tmp_path: Path) -> None:
+def test_a_synthetic_dataset_has_images_and_true_preferences(tmp_path: Path) -> None:
     source = SyntheticSourceConfig(kind="synthetic", users=60, items=40, interactions_per_user=8)
     built = build_in(tmp_path, DataConfig(source=source), negatives=4, seed=3)
-    shop = generate(60, 40, 8, source.noise, 3)
+    dataset = generate(60, 40, 8, source.noise, 3)
     items = {row["item_id"]: row for row in built.rows("items")}
     for item in list(items)[:5]:
         with Image.open(built.out / items[item]["image"]) as image:
-            assert np.array_equal(np.asarray(image), np.asarray(shop.draw(item)))
+            assert np.array_equal(np.asarray(image), np.asarray(dataset.draw(item)))
     users = {row["example_id"]: row["user_id"] for row in built.rows("examples")}
     pairs = {(users[row["example_id"]], row["item_id"]) for row in built.rows("candidates")}
     truth = built.rows("truth")
     assert {(row["user_id"], row["item_id"]) for row in truth} == pairs
     assert len(truth) == len(pairs)
-    expected = shop.true_preference([row["user_id"] for row in truth], [row["item_id"] for row in truth])
+    expected = dataset.true_preference([row["user_id"] for row in truth], [row["item_id"] for row in truth])
     assert [row["score"] for row in truth] == expected.tolist()
 
 

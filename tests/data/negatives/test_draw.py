@@ -15,6 +15,7 @@ from msr_adapter.data.negatives.candidate_lists import Candidates
 from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
 from msr_adapter.data.negatives.pools import Knowledge
 from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
+from msr_adapter.data.splits import known_to_training
 from msr_adapter.errors import UserError
 from msr_adapter.seeded_random import below, hash_ids, keyed, mix, stream
 from tests.support.data_builders import Row, log_of, logs, random_rows

@@ -22,9 +22,7 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import words
-from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.sources import check_source, may_hold_images, read
 from msr_adapter.errors import UserError
 from tests.support.reader_fixtures import SOURCES, lines, official, put, review
@@ -286,15 +284,3 @@ def test_which_sources_may_name_images(tmp_path: Path) -> None:
 def test_lists_that_json_wrote_are_joined_and_nothing_else_is(written: str | None, text: str | None) -> None:
     frame = pl.DataFrame({"x": [written]}, schema={"x": pl.String})
     assert frame.select(words("x", pl.String())).item() == text
-
-
-def test_times_of_a_log_are_read_alike_whatever_the_order_of_its_rows(tmp_path: Path) -> None:
-    """One unit for the column: that of its median, not of its first rows."""
-    times = [5, 1_700_000_000_000, 1_700_000_000_001]
-    seen = []
-    for order in ([0, 1, 2], [2, 1, 0]):
-        rows = "".join(f"a,{n},{times[n]}\n" for n in order)
-        table = Table(put(tmp_path / "log.csv", "user,item,time\n" + rows), Layout("delimited"))
-        log = read_log(table, LogColumns({"user": "user", "item": "item", "timestamp": "time"}), Audit())
-        seen.append(sorted(log.collect()["timestamp"].to_list()))
-    assert seen == [times, times]

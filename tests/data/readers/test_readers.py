@@ -18,7 +18,6 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
-from msr_adapter.data.readers.timestamps import milliseconds, time_format, time_statistics
 from msr_adapter.errors import UserError
 from tests.support.data_builders import write_csv
 
@@ -125,50 +124,6 @@ def test_parquet_dates_and_bad_rows(tmp_path: Path) -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
     pl.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "time": [moment, None]}).write_parquet(path)
     assert problems_of(table(path))[0].startswith(f"{path}:2 time: empty; seconds or milliseconds")
-
-
-def to_milliseconds(values: pl.Series) -> pl.Series:
-    frame, column = values.to_frame("t"), pl.col("t")
-    facts = frame.select(**time_statistics(column, values.dtype)).to_dicts()
-    return frame.select(milliseconds(column, values.dtype, time_format(values.dtype, facts[0]))).to_series()
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("1700000000", 1_700_000_000_000),
-        ("1700000000.25", 1_700_000_000_250),
-        ("1.7e9", 1_700_000_000_000),
-        ("1700000000123", 1_700_000_000_123),
-        ("1700000000123456", 1_700_000_000_123),
-        ("1700000000123456789", 1_700_000_000_123),
-        (" 12 ", 12_000),
-        ("-5", -5000),
-        ("2023-11-14", 1_699_920_000_000),
-        ("2023-11-14T22:13", 1_699_999_980_000),
-        ("2023-11-14 22:13:20", 1_700_000_000_000),
-        ("2023-11-14T22:13:20.500Z", 1_700_000_000_500),
-        ("2023-11-15T00:13:20+02:00", 1_700_000_000_000),
-        ("tomorrow", None),
-        ("2023-13-01", None),
-        ("nan", None),
-        ("1e300", None),
-        ("", None),
-    ],
-)
-def test_timestamps_of_many_forms(value: str, expected: int | None) -> None:
-    assert to_milliseconds(pl.Series([value])).to_list() == [expected]
-
-
-def test_big_integer_timestamps_lose_no_precision() -> None:
-    values = pl.Series(["1700000000000001", "1700000000000999", "1700000000001000"])
-    assert to_milliseconds(values).to_list() == [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001]
-    assert to_milliseconds(pl.Series([2**53 + 1, 2**53 + 3]) // 1000).diff().to_list()[1] == 0
-
-
-def test_one_bad_number_is_reported_not_taken_for_a_change_of_format() -> None:
-    assert to_milliseconds(pl.Series(["1", "2", "2024-01-01"])).to_list() == [1000, 2000, None]
-    assert to_milliseconds(pl.Series(["2024-01-01", "2024-01-02", "7"])).null_count() == 1
 
 
 def test_all_bad_rows_are_told_with_line_field_value_and_remedy(tmp_path: Path) -> None:
@@ -328,7 +283,7 @@ def test_check_finds_faults_without_reading_rows(tmp_path: Path) -> None:
     assert check_source(table(write_log(tmp_path, "jsonl"))) == []
 
 
-def test_a_shop_that_cannot_be_is_the_users_fault() -> None:
+def test_a_synthetic_dataset_whose_numbers_do_not_go_together_is_a_user_error() -> None:
     source = SyntheticSourceConfig(kind="synthetic", users=3, items=30, interactions_per_user=40)
     with pytest.raises(UserError, match=r"data.source.interactions_per_user: logs of up to 50"):
         read_one(source)
@@ -340,30 +295,6 @@ def test_a_very_long_field_does_not_break_the_explanation(tmp_path: Path) -> Non
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps({"user": "a", "item": "1"}))
     assert problems_of(table(log, path)) == [f"{path}:3 item: empty; an id. Correct the row"]
-
-
-def units_of_times(folder: Path, times: list[int]) -> tuple[list[str], list[str]]:
-    """Read a log of these times; return the problems and the findings."""
-    audit, path = Audit(), write_csv(folder / "log.csv", ["user", "item", "time"], [("a", "b", time) for time in times])
-    try:
-        read(table(path), 0, audit)
-    except UserError as error:
-        return [str(problem) for problem in error.problems], []
-    return [], [finding["text"] for finding in audit.findings if "table of items" not in finding["text"]]
-
-
-def test_milliseconds_among_seconds_are_told_by_their_line(tmp_path: Path) -> None:
-    problems, _ = units_of_times(tmp_path, [1_600_000_000, 1_600_000_001, 1_600_000_002_000])
-    [problem] = problems
-    assert problem.startswith(
-        f"{tmp_path / 'log.csv'}:4 time: '1600000002000'; seconds or milliseconds since 1970 (all"
-    )
-
-
-def test_seconds_among_milliseconds_are_a_finding(tmp_path: Path) -> None:
-    assert units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000]) == ([], [])
-    _, [finding] = units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000, 1_600_000_002])
-    assert finding.startswith("1 times of log.csv are before March 1973 in the unit of the others")
 
 
 @pytest.mark.parametrize(
