@@ -1,12 +1,12 @@
 """Building a training set from a raw log, against the same steps written row by row in pandas.
 
 Steps: read MicroLens-50k (users, item lists, titles), iterated 7-core of users and 5-core of items, leave-last-out, 1
-training and 20 validation negatives a user outside everything the user touched, the last 10 titles as preference text
-(mode `none`), one prompt a row, write. Ours are the product's own stages: `data.build`, `summarize`, `build_dataset`;
-they also draw and write the test candidates and write the audit, which the baseline does not. Every run is a process
-of its own; seconds, and CPU seconds of all threads, count from when its imports are done. Before any ratio: given our
-candidates, the baseline's rows and ours (Parquet, JSON lines) are equal, and a user's own template gives ours row by
-row the single renderer's text.
+training and 20 validation negatives a user outside everything the user interacted with, the last 10 titles as the user
+summary (mode `none`), one prompt a row, write. Ours are the product's own stages: `data.build`, `summarize`,
+`build_dataset`; they also draw and write the test candidates and write the audit, which the baseline does not. Every
+run is a process of its own; seconds, and CPU seconds of all threads, count from when its imports are done. Before any
+ratio: given our candidates, the baseline's rows and ours (Parquet, JSON lines) are equal, and a user's own template
+gives ours row by row the single renderer's text.
 
 Without MicroLens-50k (../shared/data or MSR_SHARED_DATA) a generated log of the same shape takes its place.
 
@@ -171,21 +171,21 @@ def leave_last_out(log: pd.DataFrame) -> pd.DataFrame:
     """Return user, split, history and target of the two examples that are written."""
     rows = []
     for user, items in log.groupby("user", sort=False)["item"]:
-        taken = items.tolist()
+        chosen = items.tolist()
         for split, lag in (("train", 3), ("validation", 2)):
-            if len(taken) > lag:
-                rows.append({"user": user, "split": split, "target": taken[-lag],
-                             "history": taken[max(0, len(taken) - lag - HISTORY) : len(taken) - lag]})  # fmt: skip
+            if len(chosen) > lag:
+                rows.append({"user": user, "split": split, "target": chosen[-lag],
+                             "history": chosen[max(0, len(chosen) - lag - HISTORY) : len(chosen) - lag]})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def draw(log: pd.DataFrame, examples: pd.DataFrame) -> pd.DataFrame:
-    """Draw negatives per user from the catalogue without what the user touched."""
+    """Draw negatives per user from the catalogue without what the user interacted with."""
     np.random.seed(0)  # one global state, as the notebooks have
-    catalogue, touched = set(log["item"]), log.groupby("user")["item"].apply(set)
+    catalogue, seen = set(log["item"]), log.groupby("user")["item"].apply(set)
     rows = []
     for _, example in examples.iterrows():
-        free = list(catalogue - touched[example["user"]])
+        free = list(catalogue - seen[example["user"]])
         drawn = np.random.choice(free, NEGATIVES[example["split"]], replace=False)
         for item, label in [(example["target"], 1), *((item, 0) for item in drawn)]:
             rows.append({"user": example["user"], "split": example["split"], "item": item, "label": label})

@@ -30,8 +30,9 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.locate import images_in
-from msr_adapter.data.images.store import Stored, cores, store_all
+from msr_adapter.data.images.store import Stored, store_all
 from msr_adapter.progress import Reporter
+from msr_adapter.system import cpu_count
 
 DEFAULT_IMAGES, FULL_IMAGES = 48, 1_000
 LIMITS = ImagesConfig()
@@ -55,10 +56,10 @@ def plain_loop(folder: Path, ids: list[str], out: Path) -> int:
     out.mkdir(parents=True)
     for path in sorted(folder.iterdir()):
         with Image.open(path) as image:
-            picture = image.convert("RGB")
-            scale = min(1.0, (LIMITS.max_pixels / (picture.width * picture.height)) ** 0.5)
-            size = (int(picture.width * scale), int(picture.height * scale))
-            picture.resize(size, Image.Resampling.LANCZOS).save(out / f"{path.stem}.jpg", quality=95)
+            rgb = image.convert("RGB")
+            scale = min(1.0, (LIMITS.max_pixels / (rgb.width * rgb.height)) ** 0.5)
+            size = (int(rgb.width * scale), int(rgb.height * scale))
+            rgb.resize(size, Image.Resampling.LANCZOS).save(out / f"{path.stem}.jpg", quality=95)
     return len(ids)
 
 
@@ -104,7 +105,7 @@ def measure(images: int, repeats: int) -> dict[str, Any]:
     """Assert equal stores, then time; peak memory is that of the threads."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        folder, n = scratch / "covers", cores()
+        folder, n = scratch / "photographs", cpu_count()
         ids = make_workload(folder, images)
         stored = threads(folder, ids, scratch / "a", n)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

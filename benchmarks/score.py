@@ -1,8 +1,9 @@
 """Candidate scoring: what prompts share computed once, against plain forward passes and against generating the answer.
 
-Workload: users x 21 candidates with a picture each, preference text about 120 tokens, prompts through LLaMA-Factory's
-template in every way, image processing included. With users first, a user's candidates share the preference; with
-items first, all users who meet an item share its picture and title; reuse 1 gives every user items of their own.
+Workload: users x 21 candidates with an image each, a user summary of about 120 tokens, prompts through LLaMA-Factory's
+template in every way, image processing included. With users first, a user's candidates share the user summary; with
+items first, all users who have the same candidate share its image and title; reuse 1 gives every user items of their
+own.
 
 - generate(30): batches of 6 in the given order, exactly 30 new tokens, as published scripts do.
 - generate(2): the same, 2 new tokens: where a tuned model stops by itself.
@@ -62,9 +63,9 @@ class Case:
 
     order: str
     side: int
-    """Of the pictures, in pixels: 56 make 4 image tokens, 224 make 64."""
+    """Of the images, in pixels: 56 make 4 image tokens, 224 make 64."""
     reuse: bool
-    """Whether all users meet the same items."""
+    """Whether all users have the same candidates."""
 
     @property
     def name(self) -> str:
@@ -94,10 +95,10 @@ def make_workload(folder: Path, case: Case, users: int, count: Callable[[str], i
         return words.strip()
 
     titles = [say(15) for _ in images]
-    preferences = [say(120) for _ in range(users)]
+    summaries = [say(120) for _ in range(users)]
     met = [range(SIZE) if case.reuse else range(SIZE * user, SIZE * (user + 1)) for user in range(users)]
     return [
-        Request("benchmark", prompts.recommend(preferences[user], titles[item], image=True), (images[item],), ANSWERS)
+        Request("benchmark", prompts.recommend(summaries[user], titles[item], image=True), (images[item],), ANSWERS)
         for user in range(users)
         for item in met[user]
     ]
@@ -133,8 +134,8 @@ class Ways:
                     return_dict_in_generate=True, eos_token_id=loaded.encoder.stop_ids,
                     pad_token_id=loaded.encoder.tokenizer.pad_token_id,
                 )  # fmt: skip
-            odds = output.logits[0].float().log_softmax(-1)[:, tokens]
-            logits += (odds[:, 0] - odds[:, 1]).tolist()
+            difference = output.logits[0].float().log_softmax(-1)[:, tokens]
+            logits += (difference[:, 0] - difference[:, 1]).tolist()
         return logits
 
     def plain(self) -> list[float]:
@@ -181,7 +182,7 @@ def check(case: Case, ways: Ways, counts: Mapping[str, int], users: int) -> floa
         assert judge(found, users) == judge(expected, users), f"{case.name}: the metrics differ"
     assert worst < 1e-4, f"{case.name}: scores differ by {worst}"
     shown = SIZE if case.reuse else SIZE * users
-    assert counts["images_encoded"] == shown, f"{case.name}: {counts['images_encoded']} pictures encoded of {shown}"
+    assert counts["images_encoded"] == shown, f"{case.name}: {counts['images_encoded']} images encoded of {shown}"
     return worst
 
 

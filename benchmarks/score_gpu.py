@@ -1,8 +1,8 @@
 """Candidate scoring with random weights of real size on a GPU: what prompts share computed once, against plain passes.
 
-Shapes: LLaVA-NeXT-7B (pictures of 672 x 672) and Qwen2.5-VL-7B (448 x 448: 256 tokens), in bfloat16. Prompts are token
-ids: 20 tokens of head, a preference of 200, a title of 30, a question of 50 between user and item and 10 tokens that
-close the turn, all 21 items met by every user; no processor is timed. Baselines: generate(30) and generate(2) in
+Shapes: LLaVA-NeXT-7B (images of 672 x 672) and Qwen2.5-VL-7B (448 x 448: 256 tokens), in bfloat16. Prompts are token
+ids: 20 tokens of head, a user summary of 200, a title of 30, a question of 50 between user and item and 10 tokens that
+close the turn, all 21 items candidates of every user; no processor is timed. Baselines: generate(30) and generate(2) in
 batches of 6, one forward pass per prompt in batches that fit. The scores must agree within what bfloat16 leaves
 (0.5 in log-odds; 1e-4 in float32).
 
@@ -29,14 +29,14 @@ from msr_adapter.backends.prefix_cache.batches import Prompt
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.generation.request import Image
 
-SIZE, HEAD, PREFERENCE, TITLE, QUESTION, END = 21, 20, 200, 30, 50, 10
+SIZE, HEAD, SUMMARY, TITLE, QUESTION, END = 21, 20, 200, 30, 50, 10
 BASELINE_BATCH = 6
 YES, NO, PAD = 11, 12, 10
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's size, and one picture as its vision tower takes it."""
+    """A model's size, and one image as its vision tower takes it."""
 
     build: Callable[[], Any]
     pixels: Callable[[torch.Generator], dict[str, torch.Tensor]]
@@ -136,7 +136,7 @@ class Ways:
         return room
 
     def pixels(self, paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-        """Return the inputs of pictures, whose names are seeds."""
+        """Return the inputs of images, whose names are seeds."""
         for path in paths:
             if path.name not in self._seen:
                 generator = torch.Generator().manual_seed(int(path.name))
@@ -155,12 +155,12 @@ class Ways:
             return generator.integers(20, 400, count).tolist()
 
         head, question, end = text(HEAD), text(QUESTION), text(END)
-        preferences = [text(int(PREFERENCE * generator.uniform(0.7, 1.3))) for _ in range(users)]
+        summaries = [text(int(SUMMARY * generator.uniform(0.7, 1.3))) for _ in range(users)]
         items = [[7, *[5] * self.image_tokens, 8, *text(int(TITLE * generator.uniform(0.7, 1.3)))] for _ in range(SIZE)]
         made = []
-        for preference in preferences:
+        for summary in summaries:
             for number, item in enumerate(items):
-                first, second = (preference, item) if order == "users" else (item, preference)
+                first, second = (summary, item) if order == "users" else (item, summary)
                 middle = first + question + second
                 made.append(self.prefix_cache.batches.prompt(head + middle + end, (_image(number),)))
         return made
@@ -168,16 +168,16 @@ class Ways:
     def plain(self, prompts: Sequence[Prompt]) -> list[float]:
         """Return log p(yes) - log p(no) from one forward pass per prompt, sorted by length, in batches that fit."""
         order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
-        odds = np.empty(len(prompts))
+        margins = np.empty(len(prompts))
         for part, found in self._batch_sizer().each(
             order, lambda at: len(prompts[at]), lambda part: self._pass(prompts, part)
         ):
-            odds[list(part)] = found
-        return list(odds.tolist())
+            margins[list(part)] = found
+        return list(margins.tolist())
 
     def generate(self, prompts: Sequence[Prompt], new_tokens: int) -> list[float]:
         """Return the same from the first step of a generation of ``new_tokens`` tokens, in batches of 6."""
-        odds: list[float] = []
+        margins: list[float] = []
         for start in range(0, len(prompts), BASELINE_BATCH):
             inputs = self._inputs(prompts[start : start + BASELINE_BATCH])
             with torch.inference_mode():
@@ -185,19 +185,19 @@ class Ways:
                     **inputs, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens,
                     output_logits=True, return_dict_in_generate=True,
                 )  # fmt: skip
-            odds += _odds(output.logits[0])
-        return odds
+            margins += _margins(output.logits[0])
+        return margins
 
     def ours(self, prompts: Sequence[Prompt]) -> list[float]:
         """Return the same as the score stage does."""
         self.prefix_cache.forget()
-        found = dict(self.prefix_cache.score(prompts, lambda logits: [(odds,) for odds in _odds(logits)]))
+        found = dict(self.prefix_cache.score(prompts, lambda logits: [(margin,) for margin in _margins(logits)]))
         return [found[row][0] for row in range(len(prompts))]
 
     def _pass(self, prompts: Sequence[Prompt], part: Sequence[int]) -> list[float]:
         with torch.inference_mode():
             inputs = self._inputs([prompts[at] for at in part])
-            return _odds(self.network(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1])
+            return _margins(self.network(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1])
 
     def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         width = max(map(len, prompts))
@@ -217,7 +217,7 @@ def _image(number: int) -> Image:
     return Image(Path(str(number)), str(number))
 
 
-def _odds(logits: torch.Tensor) -> list[float]:
+def _margins(logits: torch.Tensor) -> list[float]:
     logprobs = logits.float().log_softmax(-1)
     return (logprobs[:, YES] - logprobs[:, NO]).tolist()
 
@@ -232,7 +232,7 @@ def measure(ways: Ways, order: str, users: int, repeats: int) -> dict[str, Any]:
     counts = {name: value - before[name] for name, value in ways.prefix_cache.stats.counts().items()}
     worst = float(np.abs(np.subtract(ours, plain)).max())
     assert worst < (1e-4 if ways._shape.dtype == torch.float32 else 0.5), f"scores differ by {worst}"
-    ranks = [np.argsort(np.reshape(odds, (users, SIZE)), axis=1)[:, ::-1][:, :5] for odds in (ours, plain)]
+    ranks = [np.argsort(np.reshape(margins, (users, SIZE)), axis=1)[:, ::-1][:, :5] for margins in (ours, plain)]
     same = float(np.mean([len(set(a) & set(b)) / 5 for a, b in zip(*ranks, strict=True)]))
     timed: dict[str, Callable[[], object]] = {
         "ours": lambda: ways.ours(prompts), "plain": lambda: ways.plain(prompts),
@@ -278,7 +278,7 @@ def main() -> None:
     found = []
     for name in chosen:
         ways = Ways(SHAPES[name], device)
-        print(f"{name} on {hardware}: {ways.image_tokens} tokens a picture")
+        print(f"{name} on {hardware}: {ways.image_tokens} tokens an image")
         for order in ("users", "items"):
             one = measure(ways, order, options.users, options.repeats)
             ratios = ", ".join(f"{way} {ratio:.1f}x" for way, ratio in one["ratios"].items())

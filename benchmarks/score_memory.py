@@ -41,7 +41,7 @@ class Instant(Backend):
     identity = label = "instant"
 
     def complete(self, requests: Sequence[Request], *_: Any) -> list[Completion]:
-        """Return odds that depend on nothing."""
+        """Return log-probabilities that depend on nothing."""
         return [Completion(request.key, "", (-1.0, -1.5), "choice", 200, 0) for request in requests]
 
 

@@ -33,7 +33,7 @@ from msr_adapter.files import bundled
 from msr_adapter.generation import Answer, Chain, Completion, CompletionCache, Request
 from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.synthetic import generate as generate_shop
+from msr_adapter.synthetic import generate
 
 USERS, ITEMS, BLOCK, BUDGET, SLOTS = 64, 9, 3, 48, 64
 FLOOR, GOAL = 3.0, 4.5
@@ -42,9 +42,9 @@ History = Sequence[HistoryItem]
 
 
 def make_histories() -> list[History]:
-    """Return every user's items: a title and what a cover shows, in the shop's words."""
-    shop = generate_shop(users=USERS, items=200, interactions_per_user=ITEMS + 3, noise=0.7, seed=0)
-    titles = shop.items["title"].to_pylist()
+    """Return every user's items: a title and what its image shows, in the words of the synthetic dataset."""
+    dataset = generate(users=USERS, items=200, interactions_per_user=ITEMS + 3, noise=0.7, seed=0)
+    titles = dataset.items["title"].to_pylist()
     draw = np.random.default_rng(0)
     return [
         [HistoryItem(titles[item], f"Drawn: {titles[(item * 7) % 200]}.") for item in draw.permutation(200)[:ITEMS]]
