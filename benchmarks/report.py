@@ -1,7 +1,7 @@
 """The report of many users: the seconds to write it, its megabytes, and the seconds until a browser shows the explorer.
 
 Workload: 5,000 test users x 21 candidates, histories of 9 items read in 3 blocks, texts of 80 words, 2,016 items with
-photograph-like covers of 160 x 160 pixels. Opening is measured in a fresh headless Chromium, from the address until the
+photograph-like images of 160 x 160 pixels. Opening is measured in a fresh headless Chromium, from the address until the
 explorer shows its first user; the best of three, because the machine may be shared.
 
     python benchmarks/report.py [--users N] [--json]
@@ -44,7 +44,7 @@ def open_seconds(report: Path, profile: Path) -> float:
     with launched(profile) as browser, opened(browser) as view:
         started = time.perf_counter()
         view.open(report)
-        view.page.wait_for_selector("#user .cover")
+        view.page.wait_for_selector("#user .image")
         seconds = time.perf_counter() - started
         if view.errors:
             raise RuntimeError(view.errors)

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msr_adapter
 from msr_adapter.jobs import Job
 from msr_adapter.pipeline.context import Context
-from msr_adapter.report.context import ReportContext
+from msr_adapter.report.context import Manifests, ReportContext
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate import Evaluation
@@ -24,8 +24,8 @@ def evaluate_run(c: Context) -> dict[str, Any]:
         name=run.pipeline,
         config=c.resolved,
         versions=run.versions,
-        manifests={manifest.stage: asdict(manifest) for manifest in c.folder.manifests()},
-        history=c.dir("train") / "model" / "trainer_log.jsonl",
+        manifests=cast("Manifests", {manifest.stage: asdict(manifest) for manifest in c.folder.manifests()}),
+        training_log=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
         users_dir=c.dir("users"),
         user_summaries_dir=c.user_summaries,

@@ -1,7 +1,9 @@
-"""What a run cost: a table of its stages from their manifests."""
+"""What a run cost, from the manifests of its stages: time, memory, model calls, and what shared prefixes saved."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from msr_adapter.report.context import Manifests, StageManifest, StageSummary, summary_of
 
 _STAGES = {
     "data": "Build data",
@@ -17,95 +19,114 @@ _STAGES = {
 }
 
 
-def cost_rows(manifests: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return {stage, time, memory, calls, cached, read, written} of each finished stage and of the whole.
+def cost_rows(manifests: Manifests) -> list[dict[str, str]]:
+    """Return {stage, time, memory, calls, cached, read, written} of each finished stage and of the whole run.
 
-    Calls and tokens are those of the distinct requests to a model, whether computed in this run or kept from before.
+    Calls and tokens are those of the distinct requests to a model, whether computed in this run or earlier.
     """
     known = {name: manifests[name] for name in _STAGES if name in manifests}
     others = {name: manifests[name] for name in manifests if name not in _STAGES and name != "evaluate"}
-    rows = [_row(_STAGES.get(name, name), manifest) for name, manifest in (known | others).items()]
-    if len(rows) > 1:
-        parts = [*known.values(), *others.values()]
-        total = {"seconds": sum(float(part.get("seconds") or 0) for part in parts), "summary": _total(parts)}
-        total |= {
-            key: max((part.get(key) or 0 for part in parts), default=0) for key in ("peak_bytes", "peak_gpu_bytes")
-        }
-        rows.append(_row("Whole run", total))
-    return rows
+    costs = {_STAGES.get(name, name): _cost(manifest) for name, manifest in (known | others).items()}
+    if len(costs) > 1:
+        costs["Whole run"] = _total(list(costs.values()))
+    return [_row(name, cost) for name, cost in costs.items()]
 
 
-def sharing_lines(manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say of each scoring stage what sharing left of its tokens and pictures, and where the model had other words."""
+def prefix_sharing_lines(manifests: Manifests) -> list[str]:
+    """Say of each scoring stage how much a shared prefix saved, and how often the model had other words to say."""
     lines = []
     for name in ("score", "score-base"):
-        summary = (manifests.get(name) or {}).get("summary") or {}
-        parts = [*_shared(summary), *_elsewhere(summary)]
-        if parts:
+        summary = summary_of(manifests, name)
+        if parts := [*_shared(summary), *_outside_the_answers(summary)]:
             lines.append(f"{_STAGES[name]}: {'; '.join(parts)}.")
     return lines
 
 
-def _shared(summary: Mapping[str, Any]) -> list[str]:
-    flat, done, least = (summary.get(f"tokens_{kind}") for kind in ("flat", "processed", "least"))
+def _shared(summary: StageSummary) -> list[str]:
+    flat, done, least = summary.get("tokens_flat"), summary.get("tokens_processed"), summary.get("tokens_least")
     if not flat or done is None:
         return []
-    limit = f", where {least / flat:.0%} is the least" if least else ""
-    told = [f"{done:,} tokens processed for prompts of {flat:,} ({done / flat:.0%}{limit})"]
+    limit = f", and {least / flat:.0%} would be the minimum" if least else ""
+    told = [f"{done:,} tokens processed for prompts of {flat:,} tokens ({done / flat:.0%}{limit})"]
     if summary.get("images_shown"):
-        told.append(f"{summary['images_encoded']:,} pictures encoded for {summary['images_shown']:,} shown")
+        told.append(f"{summary['images_encoded']:,} images encoded for {summary['images_shown']:,} shown")
     if summary.get("unshared_rows"):
-        told.append(f"{summary['unshared_rows']:,} prompts one by one, because {summary.get('unshared_because', '?')}")
+        because = summary.get("unshared_because", "?")
+        told.append(f"{summary['unshared_rows']:,} prompts processed one by one, because {because}")
     return told
 
 
-def _elsewhere(summary: Mapping[str, Any]) -> list[str]:
-    if not isinstance(summary.get("answer_mass"), float):
+def _outside_the_answers(summary: StageSummary) -> list[str]:
+    mass = summary.get("answer_mass")
+    if not isinstance(mass, float):
         return []
-    told = f"{1 - summary['answer_mass']:.1%} of the probability is outside the answers"
+    told = f"{1 - mass:.1%} of the probability falls outside the two answers"
     rather = summary.get("rather_something_else")
-    return [f"{told}, and for {rather:,} candidates most of it" if rather else told]
+    return [f"{told}, and for {rather:,} candidates most of it does" if rather else told]
 
 
-def _row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
-    summary = manifest.get("summary") or {}
-    calls = summary.get("distinct_requests", _sum(summary, "computed", "cached"))
-    memory = [_bytes(manifest.get("peak_bytes"), "memory"), _bytes(manifest.get("peak_gpu_bytes"), "GPU")]
+@dataclass(frozen=True)
+class _Cost:
+    """What one stage cost, or all of them; None where a stage asks no model."""
+
+    seconds: float
+    peak_bytes: int
+    peak_gpu_bytes: int
+    computed: int | None
+    cached: int | None
+    requests: int | None
+    """Distinct requests to a model."""
+    tokens_in: int | None
+    tokens_out: int | None
+
+
+def _cost(manifest: StageManifest) -> _Cost:
+    summary = manifest.get("summary") or StageSummary()
+    computed, cached = summary.get("computed"), summary.get("cached")
+    return _Cost(
+        float(manifest.get("seconds") or 0), manifest.get("peak_bytes") or 0, manifest.get("peak_gpu_bytes") or 0,
+        computed, cached, summary.get("distinct_requests", _sum([computed, cached])),
+        summary.get("tokens_in"), summary.get("tokens_out"),
+    )  # fmt: skip
+
+
+def _total(costs: Sequence[_Cost]) -> _Cost:
+    """Add up times, calls and tokens; memory is that of the largest stage."""
+    return _Cost(
+        sum(cost.seconds for cost in costs),
+        max(cost.peak_bytes for cost in costs), max(cost.peak_gpu_bytes for cost in costs),
+        *(_sum(getattr(cost, name) for cost in costs)
+          for name in ("computed", "cached", "requests", "tokens_in", "tokens_out")),
+    )  # fmt: skip
+
+
+def _row(name: str, cost: _Cost) -> dict[str, str]:
+    gpu = size(cost.peak_gpu_bytes)
     return {
         "stage": name,
-        "time": duration(float(manifest.get("seconds") or 0)),
-        "memory": ", ".join(filter(None, memory)),
-        "calls": _number(calls),
-        "cached": _number(summary.get("cached")),
-        "read": _number(summary.get("tokens_in")),
-        "written": _number(summary.get("tokens_out")),
+        "time": duration(cost.seconds),
+        "memory": ", ".join(filter(None, [size(cost.peak_bytes), gpu and f"{gpu} GPU"])),
+        "calls": _number(cost.requests),
+        "cached": _number(cost.cached),
+        "read": _number(cost.tokens_in),
+        "written": _number(cost.tokens_out),
     }
 
 
-def _total(parts: list[Mapping[str, Any]]) -> dict[str, int]:
-    summaries = [part.get("summary") or {} for part in parts]
-    keys = ("distinct_requests", "computed", "cached", "tokens_in", "tokens_out")
-    found = {key: [each[key] for each in summaries if isinstance(each.get(key), int)] for key in keys}
-    totals = {key: sum(values) for key, values in found.items() if values}
-    if "computed" in totals:
-        totals["distinct_requests"] = totals["computed"] + totals.get("cached", 0)
-    return totals
-
-
-def _sum(summary: Mapping[str, Any], *keys: str) -> int | None:
-    found = [summary[key] for key in keys if isinstance(summary.get(key), int)]
+def _sum(values: Iterable[int | None]) -> int | None:
+    found = [value for value in values if isinstance(value, int)]
     return sum(found) if found else None
 
 
-def _number(value: Any) -> str:
+def _number(value: int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else ""
 
 
-def _bytes(value: Any, what: str) -> str:
-    if not isinstance(value, int) or not value:
+def size(count: int | None) -> str:
+    """Return bytes as people say them, ``1.5 GiB`` or ``12 MiB``; nothing for none."""
+    if not count:
         return ""
-    size = f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
-    return size if what == "memory" else f"{size} {what}"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def duration(seconds: float) -> str:

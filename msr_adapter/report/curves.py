@@ -1,23 +1,23 @@
-"""What the report's plots draw; each function returns one drawing for `plots.draw_svg`."""
+"""What the report's plots draw; each function returns one drawing for `svg.draw_svg`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.judging import Judged
 from msr_adapter.metrics import label
-from msr_adapter.report.plots import COLOR, Draw, Look
+from msr_adapter.report.context import CheckpointPoint
+from msr_adapter.report.svg import COLOR, Draw, Look
 
 Looks = Mapping[str, Look]
+CheckpointValue = Literal["value", "loss"]
 
 _CUTS = 100
 """Cuts of a ROC curve: more cannot be seen."""
-_CHUNK = 2**21
 _TICKS = 8
 """Checkpoints that are named one by one on the axis."""
 
@@ -51,7 +51,7 @@ def hit_rate_curve(models: Mapping[str, Judged], looks: Looks) -> Draw:
             result = judged.result
             depths = np.arange(1, min(int(result.groups.sizes.max()), 50) + 1)
             rates = [result.at("hr", int(k)).mean() for k in depths]
-            _line(axes, depths, np.array(rates), name, looks)
+            _line(axes, depths.astype(np.float64), np.array(rates), name, looks)
         axes.set(xlabel="k", ylim=(0, 1.02), xlim=(1, None))
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(loc="lower right")
@@ -72,17 +72,18 @@ def roc_curve(models: Mapping[str, Judged], labels: Labels, looks: Looks) -> Dra
     return draw
 
 
-def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
+def roc_points(scores: Floats, labels: Labels, chunk: int = 2**21) -> tuple[Floats, Floats]:
     """Return false and true positive rates (points,) from (0, 0) to (1, 1), the curve's own at up to `_CUTS` scores.
 
     A cut is a positive's score; the curve runs straight from what lies above it to what lies at or above it, so that
-    tied scores are one step (Fawcett, "An introduction to ROC analysis", 2006). O(n log cuts), memory of one chunk.
+    tied scores are one step (Fawcett, "An introduction to ROC analysis", 2006). O(n log cuts) time; memory is that of
+    ``chunk`` scores.
     """
     cuts = np.unique(scores[labels > 0])
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, min(_CUTS, len(cuts))).round().astype(int))]
     counts = np.zeros((2, 2, len(cuts) + 1), np.int64)  # label, above or at, place among the cuts
-    for start in range(0, len(scores), _CHUNK):
-        part, hits = scores[start : start + _CHUNK], labels[start : start + _CHUNK] > 0
+    for start in range(0, len(scores), chunk):
+        part, hits = scores[start : start + chunk], labels[start : start + chunk] > 0
         for at, place in enumerate((np.searchsorted(cuts, part, "left"), np.searchsorted(cuts, part, "right"))):
             for kind, rows in enumerate((~hits, hits)):
                 counts[kind, at] += np.bincount(place[rows], minlength=len(cuts) + 1)
@@ -94,20 +95,20 @@ def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
     return points[0, kept], points[1, kept]
 
 
-def _line(axes: Axes, x: npt.NDArray[Any], y: Floats, name: str, looks: Looks) -> None:
+def _line(axes: Axes, x: Floats, y: Floats, name: str, looks: Looks) -> None:
     look, width = looks[name], 2.4 if name == "trained" else 1.6
     axes.plot(x, y, color=COLOR[look.variable], linestyle=look.dash, linewidth=width, label=name)
 
 
 def score_distribution(scores: Floats, labels: Labels) -> Draw:
-    """Densities of the trained model's log-odds of Yes for true items and for negatives."""
+    """Densities of the trained model's log-odds of Yes for positives and for negatives."""
 
     def draw(axes: Axes) -> None:
         finite = scores[np.isfinite(scores)]
         low, high = np.quantile(finite, [0.002, 0.998]) if len(finite) else (0.0, 1.0)
         bars = int(np.clip(2 * np.sqrt((labels > 0).sum()), 8, 40))
         edges = np.linspace(low - 1e-6, high + 1e-6, bars + 1)
-        for wanted, name, color in ((True, "true items", "trained"), (False, "negatives", "popularity")):
+        for wanted, name, color in ((True, "positives", "trained"), (False, "negatives", "popularity")):
             heights = _density(np.clip(scores[(labels > 0) == wanted], low, high), edges)
             axes.stairs(heights, edges, fill=True, color=COLOR[color], alpha=0.3)
             axes.stairs(heights, edges, color=COLOR[color], linewidth=1.6, label=name)
@@ -125,7 +126,7 @@ def _density(values: Floats, edges: Floats) -> Floats:
 
 
 def reliability(calibration: Mapping[str, Mapping[str, Any]], looks: Looks) -> Draw:
-    """How often items of a given p(yes) are true, by model; dots grow with the number of candidates."""
+    """How often candidates of a given p(yes) are positives, by model; dots grow with the number of candidates."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)))
@@ -138,7 +139,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]], looks: Looks) -> D
             color = COLOR[looks[name].variable]
             axes.plot(said, found, color=color, linestyle=looks[name].dash, linewidth=1.4, label=name)
             axes.scatter(said, found, s=12 + 90 * np.sqrt(share), color=color, linewidths=0)
-        axes.set(xlabel="mean p(yes)", ylabel="share of true items", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set(xlabel="mean p(yes)", ylabel="share of positives", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="upper left")
 
     return draw
@@ -159,7 +160,7 @@ def slice_intervals(groups: Sequence[Mapping[str, Any]], metric: str, models: Se
                 ends, pale = [value["low"], value["high"]], 0.4 if group.get("small") else 1
                 axes.plot(ends, [y, y], color=color, linewidth=2.4, solid_capstyle="round", alpha=pale)
                 axes.plot(value["mean"], y, "o", color=color, markersize=6, label=named, alpha=pale)
-                named = "_seen"  # matplotlib's sign for: not in the legend
+                named = "_seen"  # matplotlib leaves names with an underscore out of the legend
         names = [f"{str(group['value'])[:24]}  ({group['users']:,})" for group in groups]
         axes.set(yticks=range(len(groups)), yticklabels=names, xlabel=label(metric))
         axes.set_ylim(len(groups) - 0.4, -0.6)
@@ -176,7 +177,7 @@ def slice_intervals(groups: Sequence[Mapping[str, Any]], metric: str, models: Se
 
 
 def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float], kept: int | None = None) -> Draw:
-    """Training loss by step, smoothed, with LLaMA-Factory's validation loss where there is one, and the step kept."""
+    """Training loss by step, smoothed; LLaMA-Factory's validation loss, where there is one; and the step kept."""
 
     def draw(axes: Axes) -> None:
         steps, values = np.array(list(loss)), np.array(list(loss.values()))
@@ -195,17 +196,17 @@ def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float], kept:
     return draw
 
 
-def checkpoint_curve(points: Sequence[Mapping[str, Any]], key: str, chosen: int, name: str) -> Draw:
-    """One number of every checkpoint (``value``, with its interval, or ``loss``), the kept one ringed.
+def checkpoint_curve(points: Sequence[CheckpointPoint], key: CheckpointValue, chosen: int, name: str) -> Draw:
+    """One number of every checkpoint (``value``, with its interval, or ``loss``), with a ring around the kept one.
 
-    The model before training, step 0, is a level to compare with.
+    The model before training, step 0, is a horizontal line to compare with.
     """
 
     def draw(axes: Axes) -> None:
         trained = [point for point in points if point["step"]]
         steps, values = [point["step"] for point in trained], [point[key] for point in trained]
         if key == "value":
-            low, high = ([point[end] for point in trained] for end in ("low", "high"))
+            low, high = [point["low"] for point in trained], [point["high"] for point in trained]
             axes.vlines(steps, low, high, color=COLOR["trained"], linewidth=3, alpha=0.3)
         axes.plot(steps, values, "o-", color=COLOR["trained"], linewidth=2, markersize=5, label="checkpoints")
         best = next(point for point in trained if point["step"] == chosen)

@@ -1,46 +1,55 @@
-"""What the data is worth: the audit's statistics and the forecast of the rows' length, as the report shows them."""
+"""How good the inputs are: what the data audit measured, how long rows are, and how the summaries turned out."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Statistics = Mapping[str, Any]
+from msr_adapter.report.context import Finding, Manifests, StageSummary, summary_of
 
-_SHORTCUTS = {
-    "popularity": "How often training took the item",
-    "recency": "How lately it did, before the moment of the test",
+Audit = Mapping[str, Any]
+"""The content of `audit.json`; older ones lack keys, and what they lack is left out."""
+
+_HEURISTICS = {
+    "popularity": "How many training interactions the item has",
+    "recency": "How recent its last interaction is at the time of the test",
     "title_overlap": "Words shared with the titles of the history",
 }
+_SUMMARIES = {"items": "Item summaries", "users": "User summaries"}
+_ALIKE = 0.8
+"""Share of summaries nearly identical to another one from which it is a finding."""
 
 
-def shortcut_rows(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return AUC and GAUC of each shortcut that was measured: {label, auc, gauc}."""
+def heuristic_rows(audit: Audit) -> list[dict[str, str]]:
+    """Return AUC and GAUC of each heuristic that was measured on the test candidates: {label, auc, gauc}."""
     measured = audit.get("statistics", {}).get("shortcuts", {})
     return [
         {"label": label, **{metric: f"{measured[name][metric]:.3f}" for metric in ("auc", "gauc")}}
-        for name, label in _SHORTCUTS.items()
+        for name, label in _HEURISTICS.items()
         if name in measured
     ]
 
 
-def worth_facts(audit: Mapping[str, Any], forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (what, how much) of the log, the tests, the items and the rows; what was not measured is left out."""
-    statistics: Statistics = audit.get("statistics") or {}
-    return [*_log(statistics), *_tests(statistics), *_items(statistics), *_rows(forecast)]
+def data_facts(audit: Audit, lengths: StageSummary) -> list[tuple[str, str]]:
+    """Return (what, how much) of the log, the test examples, the items and the training rows.
+
+    ``lengths`` is the summary of the stage that estimates them.
+    """
+    statistics = audit.get("statistics") or {}
+    return [*_log(statistics), *_tests(statistics), *_items(statistics), *_rows(lengths)]
 
 
-def _log(statistics: Statistics) -> Iterator[tuple[str, str]]:
+def _log(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if log := statistics.get("log"):
         sizes = ", ".join(f"{log[noun]:,} {noun}" for noun in ("interactions", "users", "items"))
         yield "Kept", f"{sizes} (density {log['density']:.2%})"
         yield "Interactions per user", _spread(log["per_user"])
         yield "Interactions per item", _spread(log["per_item"])
     if history := statistics.get("history", {}).get("test"):
-        yield "History of a test user", f"{_spread(history)} items"
+        yield "History of a test user", _spread(history, " items")
     if (time := statistics.get("time")) and time["days"] is not None:
         yield "Time from first to last", f"{time['days']:,.0f} days"
 
 
-def _tests(statistics: Statistics) -> Iterator[tuple[str, str]]:
+def _tests(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if leakage := statistics.get("time_leakage"):
         yield "Training log later than a test target", f"{leakage['mean_share_later']:.0%} on average"
     if cold := statistics.get("cold"):
@@ -49,22 +58,73 @@ def _tests(statistics: Statistics) -> Iterator[tuple[str, str]]:
         yield "Negatives per positive in training", f"{labels['train']['negatives'] / labels['train']['positives']:.3g}"
 
 
-def _items(statistics: Statistics) -> Iterator[tuple[str, str]]:
+def _items(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if titles := statistics.get("titles"):
-        parts = {"empty": titles["empty"], "also another item's": titles.get("same", 0.0),
-                 "nearly another's": titles.get("nearly_same", 0.0)}  # fmt: skip
-        yield "Titles", ", ".join(f"{name} {share:.1%}" for name, share in parts.items())
+        same, nearly = titles.get("same", 0.0), titles.get("nearly_same", 0.0)
+        yield "Titles", f"{titles['empty']:.1%} empty, {same:.1%} shared with another item, {nearly:.1%} nearly so"
     if images := statistics.get("images"):
-        shared = f", {images['shared']:.1%} of them shared" if "shared" in images else ""
-        yield "Items with a picture", f"{images['with_image']:.1%}{shared}"
+        shared = f", {images['shared']:.1%} of them shared with another item" if "shared" in images else ""
+        yield "Items with an image", f"{images['with_image']:.1%}{shared}"
 
 
-def _rows(forecast: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if row := forecast.get("row"):
-        yield "Tokens of a row, forecast", (f"about {row['median']:,.0f}, at most {row['max']:,} of "
-                                            f"{forecast['cutoff_len']:,}")  # fmt: skip
+def _rows(lengths: StageSummary) -> Iterator[tuple[str, str]]:
+    if row := lengths.get("row"):
+        limit = f"the limit is {lengths['cutoff_len']:,}"
+        yield "Tokens of a training row, estimated", f"median {row['median']:,.0f}, at most {row['max']:,}; {limit}"
 
 
-def _spread(found: Mapping[str, float]) -> str:
-    low, high = found["5%"], found["95%"]
-    return f"{found['median']:.0f} (5 to 95 %: {low:.0f} to {high:.0f})" if low < high else f"{found['median']:.0f}"
+def _spread(found: Mapping[str, float], unit: str = "") -> str:
+    median, low, high = found["median"], found["5%"], found["95%"]
+    return f"median {median:.0f}{unit} (90% between {low:.0f} and {high:.0f})" if low < high else f"{median:.0f}{unit}"
+
+
+def summary_rows(manifests: Manifests) -> list[dict[str, str]]:
+    """Return {stage, asked, failed, refused, empty, cut, length, distinct, alike} of each stage that asked a model."""
+    rows = []
+    for stage, summary in _asked(manifests).items():
+        lengths, cut = summary.get("lengths"), summary.get("cut_by_budget", 0)
+        rows.append({
+            "stage": _SUMMARIES[stage],
+            "asked": f"{summary['requests']:,}",
+            "failed": f"{summary.get('failed', 0):,}",
+            "refused": f"{summary.get('refused', 0):,}",
+            "empty": f"{summary.get('empty_answers', 0):,}",
+            "cut": f"{cut:,} ({summary.get('trimmed', 0):,} trimmed)" if cut else "0",
+            "length": f"{lengths['median']:,.0f} ({lengths['p5']:,.0f} – {lengths['p95']:,.0f})" if lengths else "",
+            "distinct": _share(summary.get("distinctness")),
+            "alike": _share(summary.get("near_identical")),
+        })  # fmt: skip
+    return rows
+
+
+def summary_findings(manifests: Manifests) -> list[Finding]:
+    """Return failed requests and items with nothing to describe, by name, and summaries that are all alike."""
+    found: list[tuple[str, str]] = []
+    for stage, summary in _asked(manifests).items():
+        if failures := summary.get("failures"):
+            named = "; ".join(f"`{one['id']}` ({one['reason']})" for one in failures)
+            more = summary["failed"] - len(failures)
+            text = f"{_SUMMARIES[stage]}: {summary['failed']} of {summary['requests']} requests failed: {named}"
+            text += f", and {more} more" if more else ""
+            found.append(("warning", f"{text}. All are in {stage}/failures.json; the next run asks them again."))
+        if (alike := summary.get("near_identical") or 0) > _ALIKE:
+            text = f"{_SUMMARIES[stage]}: {alike:.0%} are nearly identical to another one"
+            found.append(("warning", f"{text}. They hardly tell users or items apart: read some of them."))
+        untitled, bare = summary.get("untitled", ()), summary.get("bare", ())
+        for names, count, what in (
+            (untitled, summary.get("untitled_items", len(untitled)), "no title"),
+            (bare, summary.get("bare_items", len(bare)), "neither title, description nor image, and no summary"),
+        ):
+            if names:
+                which = ", ".join(f"`{name}`" for name in names) + (" and others" if count > len(names) else "")
+                found.append(("info", f"{count} item{'s have' if count > 1 else ' has'} {what}: {which}."))
+    return [{"severity": severity, "text": text} for severity, text in found]
+
+
+def _asked(manifests: Manifests) -> dict[str, StageSummary]:
+    summaries = {stage: summary_of(manifests, stage) for stage in _SUMMARIES}
+    return {stage: summary for stage, summary in summaries.items() if "requests" in summary}
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"

@@ -1,76 +1,56 @@
-"""The user explorer's data: columns of numbers and texts, compressed, and each cover once.
+"""The user explorer's data: columns of numbers and texts, compressed, and each image once.
 
-`pack` gives two texts that a script element can hold whatever titles say, because both are base64:
-the data, gzip of a JSON object, and the covers, one line per item.
+`pack_users` and `pack_images` give two texts that a script element can hold whatever titles say, because both are
+base64: the data, gzip of a JSON object, and the images, one line per item.
 
-    {"users": {"id": [text], "rank": [expected rank of the true item], "size": [candidates]},
-     "kinds": {user: "Best" | "Typical" | "Worst"}, "ranks": {other model: [its rank of the true item]},
-     "items": {"id": [text], "title": [text], "summary": [text]}, "texts": [distinct preference texts],
+    {"users": {"id": [text], "rank": [expected rank of the target], "size": [candidates]},
+     "kinds": {user: "Best" | "Typical" | "Worst"}, "ranks": {other model: [its rank of the target]},
+     "items": {"id": [text], "title": [text], "summary": [text]}, "texts": [distinct user summaries],
      "history": {"count": [of each user], "item": [all users', oldest first]},
      "steps": {"count": [of each user], "read": [items read so far], "text": [place in texts]},
      "candidates": {"count": [of each user], "item": [best first], "place": [1 = best], "score": [1,000 p(yes)]},
-     "true": [places in candidates of the true items]}
+     "targets": [places in candidates]}
 
-Lines of the covers: base64 of a WebP, `=12` for the picture of item 12, `-` for one that found no room, or nothing.
+Lines of the images: base64 of a WebP, `=12` for the image of item 12, `-` for one left out for its size, or nothing.
 """
 
 import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from msr_adapter.arrays import Floats, Integers
-from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.arrays import Floats
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.thumbnails import Thumbnails
-from msr_adapter.report.user_sample import Ranking
-from msr_adapter.report.user_texts import Readings, clip
+from msr_adapter.report.user_sample import ShownUsers
+from msr_adapter.report.user_texts import UserTexts, clip
 
 
-def image_order(ranking: Ranking, always: Sequence[int], held_out: HeldOut, readings: Readings) -> list[str]:
-    """Return the distinct image paths, the most wanted first: the cases', histories and true items, then by place."""
-    items = held_out.items.take(ranking.rows).to_pylist()
-    owner = np.repeat(ranking.users, ranking.counts)
-    hits = held_out.labels[ranking.rows] > 0
-    first = np.where(np.isin(owner, always), 0, np.where(hits, 1, 1 + ranking.places))
-    examples = held_out.example_ids
-    cases = [item for user in always for item in readings.histories[int(examples[user])]]
-    histories = [item for user in ranking.users for item in readings.histories[int(examples[user])]]
-    order = np.argsort(first, kind="stable")
-    head, tail = order[first[order] == 0], order[first[order] > 0]
-    wanted = [*cases, *(items[row] for row in head), *histories, *(items[row] for row in tail)]
-    paths = (readings.items[item].image for item in dict.fromkeys(wanted))
-    return [path for path in dict.fromkeys(paths) if path is not None]
-
-
-def pack(
-    ranking: Ranking,
-    kinds: Mapping[int, str],
-    models: Mapping[str, GroupMetrics],
-    held_out: HeldOut,
-    probabilities: Floats,
-    readings: Readings,
-) -> tuple[str, list[str]]:
-    """Return the data text, and the item ids in its order. ``models`` begins with the one that ranks."""
+def pack_users(shown: ShownUsers, models: Mapping[str, GroupMetrics]) -> tuple[str, list[str]]:
+    """Return the data text, and the item ids in its order; the trained model is the one that ranks."""
+    ranking, held_out, texts = shown.ranking, shown.scored.held_out, shown.texts
     examples = [int(held_out.example_ids[user]) for user in ranking.users]
-    histories = [readings.histories[example] for example in examples]
+    histories = [texts.histories[example] for example in examples]
     candidates = held_out.items.take(ranking.rows).to_pylist()
     items = list(dict.fromkeys([*(item for history in histories for item in history), *candidates]))
     place = {item: number for number, item in enumerate(items)}
-    ours, *others = models
+    # Columns, not objects: keys are written once, and equal numbers stand side by side for gzip.
     data = {
-        "users": _users(ranking.users, models[ours], held_out),
-        "kinds": {int(np.searchsorted(ranking.users, user)): kind for user, kind in kinds.items()},
-        "ranks": {name: _rounded(models[name].ranks[ranking.users]) for name in others},
+        "users": {
+            "id": _distinct(clip(str(held_out.user_ids[int(user)]), 120) for user in ranking.users),
+            "rank": _rounded(shown.scored.result.ranks[ranking.users]),
+            "size": np.diff(held_out.offsets)[ranking.users].tolist(),
+        },
+        "kinds": {int(np.searchsorted(ranking.users, user)): kind for user, kind in shown.kinds.items()},
+        "ranks": {name: _rounded(result.ranks[ranking.users]) for name, result in models.items() if name != "trained"},
         "items": {
             "id": [clip(item, 120) for item in items],
-            "title": [readings.items[item].title for item in items],
-            "summary": [readings.items[item].summary for item in items],
+            "title": [texts.items[item].title for item in items],
+            "summary": [texts.items[item].summary for item in items],
         },
-        **_steps(examples, readings),
+        **_steps(examples, texts),
         "history": {
             "count": [len(history) for history in histories],
             "item": [place[item] for history in histories for item in history],
@@ -79,35 +59,12 @@ def pack(
             "count": ranking.counts.tolist(),
             "item": [place[item] for item in candidates],
             "place": ranking.places.tolist(),
-            "score": [int(f"{value:.3f}".replace(".", "")) for value in probabilities[ranking.rows]],
+            "score": [int(f"{value:.3f}".replace(".", "")) for value in shown.scored.probabilities[ranking.rows]],
         },
-        "true": np.flatnonzero(held_out.labels[ranking.rows] > 0).tolist(),
+        "targets": np.flatnonzero(held_out.labels[ranking.rows] > 0).tolist(),
     }
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode(), items
-
-
-def pack_covers(items: Sequence[str], readings: Readings, covers: Thumbnails) -> str:
-    """Return the lines of the covers, in the order of ``items``."""
-    lines: list[str] = []
-    seen: dict[str, int] = {}
-    for number, item in enumerate(items):
-        path = readings.items[item].image
-        if path in covers.images and path is not None:
-            first = seen.setdefault(path, number)
-            data = base64.b64encode(covers.images[path]).decode()
-            lines.append(data if first == number else f"={first}")
-        else:
-            lines.append("-" if path in covers.left_out else "")
-    return "\n".join(lines)
-
-
-def _users(users: Integers, result: GroupMetrics, held_out: HeldOut) -> dict[str, Any]:
-    return {
-        "id": _distinct(clip(str(held_out.user_ids[int(user)]), 120) for user in users),
-        "rank": _rounded(result.ranks[users]),
-        "size": np.diff(held_out.offsets)[users].tolist(),
-    }
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
@@ -120,16 +77,52 @@ def _distinct(names: Iterable[str]) -> list[str]:
     return found
 
 
-def _steps(examples: Sequence[int], readings: Readings) -> dict[str, Any]:
-    steps = [readings.steps.get(example, ()) for example in examples]
-    texts = {text: number for number, text in enumerate(dict.fromkeys(s.text for path in steps for s in path))}
+def _steps(examples: Sequence[int], texts: UserTexts) -> dict[str, object]:
+    """Return the columns ``texts`` and ``steps``; users with equal summaries share one text."""
+    steps = [texts.steps.get(example, ()) for example in examples]
+    places = {text: number for number, text in enumerate(dict.fromkeys(s.text for grown in steps for s in grown))}
     columns = {
-        "count": [len(path) for path in steps],
-        "read": [step.read for path in steps for step in path],
-        "text": [texts[step.text] for path in steps for step in path],
+        "count": [len(grown) for grown in steps],
+        "read": [step.items_read for grown in steps for step in grown],
+        "text": [places[step.text] for grown in steps for step in grown],
     }
-    return {"texts": list(texts), "steps": columns}
+    return {"texts": list(places), "steps": columns}
 
 
 def _rounded(ranks: Floats) -> list[float]:
     return [int(rank) if rank == int(rank) else round(float(rank), 2) for rank in ranks]
+
+
+def image_order(shown: ShownUsers) -> list[str]:
+    """Return the distinct image paths, the most wanted first: the cases', targets and histories, then by place."""
+    ranking, held_out, texts = shown.ranking, shown.scored.held_out, shown.texts
+    items = held_out.items.take(ranking.rows).to_pylist()
+    owner = np.repeat(ranking.users, ranking.counts)
+    targets = held_out.labels[ranking.rows] > 0
+    cases = [user for _, user in shown.cases]
+    first = np.where(np.isin(owner, cases), 0, np.where(targets, 1, 1 + ranking.places))
+
+    def histories(users: Iterable[int]) -> list[str]:
+        return [item for user in users for item in texts.histories[int(held_out.example_ids[user])]]
+
+    order = np.argsort(first, kind="stable")
+    head, tail = order[first[order] == 0], order[first[order] > 0]
+    wanted = [*histories(cases), *(items[row] for row in head), *histories(ranking.users),
+              *(items[row] for row in tail)]  # fmt: skip
+    paths = (texts.items[item].image for item in dict.fromkeys(wanted))
+    return [path for path in dict.fromkeys(paths) if path is not None]
+
+
+def pack_images(items: Sequence[str], texts: UserTexts, thumbnails: Thumbnails) -> str:
+    """Return the lines of the images, in the order of ``items``."""
+    lines: list[str] = []
+    seen: dict[str, int] = {}
+    for number, item in enumerate(items):
+        path = texts.items[item].image
+        if path in thumbnails.images and path is not None:
+            first = seen.setdefault(path, number)
+            data = base64.b64encode(thumbnails.images[path]).decode()
+            lines.append(data if first == number else f"={first}")
+        else:
+            lines.append("-" if path in thumbnails.left_out else "")
+    return "\n".join(lines)

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import Floats
-from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.metrics import GroupMetrics
-from msr_adapter.report.user_sample import Ranking
-from msr_adapter.report.user_texts import ItemText, Readings, SummaryStep, clip
+from msr_adapter.report.user_sample import ShownUsers
+from msr_adapter.report.user_texts import ItemText, SummaryStep, clip
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,12 @@ class CandidateView:
 
 @dataclass(frozen=True)
 class Block:
-    """Some items of the history, and the preference text once they were read."""
+    """Some items of the history, and the user summary once they were read."""
 
     items: Sequence[ItemText]
     first: int
     """Number of the first one, from 1."""
-    preference: str
+    user_summary: str
 
     @property
     def last(self) -> int:
@@ -46,12 +43,16 @@ class Case:
     """``Best``, ``Typical`` or ``Worst``."""
     user: str
     rank: float
-    """Expected rank of the true item."""
+    """Expected rank of the target."""
     size: int
+    """Candidates, shown or not."""
     blocks: list[Block]
     candidates: list[CandidateView]
-    hidden: int
-    """Candidates not shown, for very long lists."""
+
+    @property
+    def hidden(self) -> int:
+        """Candidates not shown, for very long lists."""
+        return self.size - len(self.candidates)
 
     @property
     def place(self) -> str:
@@ -59,43 +60,40 @@ class Case:
         return f"{self.rank:.0f}" if self.rank == int(self.rank) else f"{self.rank:.1f}"
 
 
-def make_cases(
-    chosen: Sequence[tuple[str, int]],
-    ranking: Ranking,
-    result: GroupMetrics,
-    held_out: HeldOut,
-    probabilities: Floats,
-    readings: Readings,
-) -> list[Case]:
-    """Return the ``chosen`` (kind, user index), all of them in ``ranking``, with everything the page shows of them."""
+def make_cases(shown: ShownUsers) -> list[Case]:
+    """Return the cases among the ``shown`` users with everything that the page shows of them."""
+    held_out, texts = shown.scored.held_out, shown.texts
     cases = []
-    for kind, user in chosen:
-        candidates = _candidates(user, ranking, held_out, probabilities, readings)
-        example, size = int(held_out.example_ids[user]), int(held_out.offsets[user + 1] - held_out.offsets[user])
-        history = [readings.items[item] for item in readings.histories[example]]
-        blocks = _blocks(history, readings.steps.get(example, ()))
-        name, rank = clip(str(held_out.user_ids[user]), 60), float(result.ranks[user])
-        cases.append(Case(kind, name, rank, size, blocks, candidates, size - len(candidates)))
+    for kind, user in shown.cases:
+        example = int(held_out.example_ids[user])
+        history = [texts.items[item] for item in texts.histories[example]]
+        cases.append(Case(
+            kind,
+            clip(str(held_out.user_ids[user]), 60),
+            float(shown.scored.result.ranks[user]),
+            int(held_out.offsets[user + 1] - held_out.offsets[user]),
+            _blocks(history, texts.steps.get(example, ())),
+            _candidates(user, shown),
+        ))  # fmt: skip
     return cases
 
 
-def _candidates(
-    user: int, ranking: Ranking, held_out: HeldOut, probabilities: Floats, readings: Readings
-) -> list[CandidateView]:
+def _candidates(user: int, shown: ShownUsers) -> list[CandidateView]:
+    ranking, held_out = shown.ranking, shown.scored.held_out
     place = int(np.searchsorted(ranking.users, user))
     end = int(ranking.counts[: place + 1].sum())
-    shown = slice(end - int(ranking.counts[place]), end)
-    rows, places = ranking.rows[shown], ranking.places[shown]
-    items, labels = held_out.items.take(rows).to_pylist(), held_out.labels
+    part = slice(end - int(ranking.counts[place]), end)
+    rows, places = ranking.rows[part], ranking.places[part]
+    items, labels, probabilities = held_out.items.take(rows).to_pylist(), held_out.labels, shown.scored.probabilities
     return [
-        CandidateView(readings.items[item], float(probabilities[row]), bool(labels[row] > 0), int(stands))
+        CandidateView(shown.texts.items[item], float(probabilities[row]), bool(labels[row] > 0), int(stands))
         for item, row, stands in zip(items, rows, places, strict=True)
     ]
 
 
 def _blocks(history: Sequence[ItemText], steps: Sequence[SummaryStep]) -> list[Block]:
-    """Cut the history where a step ended; items that no step read come last, without a text."""
-    ends = [step.read for step in steps]
+    """Cut the history where a step ended; items that no step read come last, without a user summary."""
+    ends = [step.items_read for step in steps]
     starts = [0, *ends]
     blocks = [
         Block(history[start:end], start + 1, step.text)

@@ -1,15 +1,115 @@
-"""The report's tables of slices: which metric and which models a slice is seen by."""
+"""The report's tables of results: metrics by model, calibration, beyond accuracy, slices."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from msr_adapter.evaluate.text_tables import short
+from msr_adapter.evaluate.text_tables import short, shown_metrics
 from msr_adapter.metrics import label
 from msr_adapter.report.user_texts import clip
 
 _PREFERRED = ("gauc", "ndcg@10", "ndcg@5", "hr@5")
 """Metrics that every user has, for slices without the primary one."""
 _PLOTTED = 3
+_CALIBRATION = {"log_loss": "Log loss", "brier": "Brier score", "ece": "Calibration error"}
+_BEYOND_ACCURACY = {
+    "coverage": "share of the catalogue that reaches a top-{k}",
+    "gini": "inequality of how often items reach a top-{k}; 0 if all do equally often, 1 if it is always the same one",
+    "popularity": "mean number of training interactions of a top-{k} item",
+    "novelty": "mean self-information of a top-{k} item in bits; rare items have more",
+}
+
+
+class Cell(NamedTuple):
+    """One model's value and its interval, as text."""
+
+    model: str
+    mean: str
+    range: str
+
+
+class MetricRow(NamedTuple):
+    """One metric of every model."""
+
+    label: str
+    cells: list[Cell]
+    chance: str
+
+
+class ModelRow(NamedTuple):
+    """One model's numbers in a `ModelTable`."""
+
+    model: str
+    cells: list[str]
+
+
+class ModelTable(NamedTuple):
+    """A row for each model, a column for each of ``names``."""
+
+    names: list[str]
+    rows: list[ModelRow]
+    notes: list[str]
+    """What the columns mean, where that is known."""
+
+
+class SliceRow(NamedTuple):
+    """One group of users."""
+
+    value: str
+    users: str
+    cells: list[Cell]
+
+
+class SliceTable(NamedTuple):
+    """One metric in each group of users of a slice."""
+
+    name: str
+    metric: str
+    models: list[str]
+    rows: list[SliceRow]
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
+    """Return the rows of the metric table."""
+    return [
+        MetricRow(
+            label(name),
+            [_cell(model, entry["metrics"][name]) for model, entry in metrics["models"].items()],
+            f"{metrics['chance'][name]:.3f}",
+        )
+        for name in shown_metrics(metrics)
+    ]
+
+
+def calibration_table(metrics: Mapping[str, Any]) -> ModelTable | None:
+    """Return the calibration of the models with probabilities; None if nothing was asked for."""
+    found = metrics.get("calibration") or {}
+    names = [name for name in _CALIBRATION if any(name in entry for entry in found.values())]
+    if not names:
+        return None
+    rows = [ModelRow(model, [_number(entry.get(name)) for name in names]) for model, entry in found.items()]
+    return ModelTable([_CALIBRATION[name] for name in names], rows, [])
+
+
+def beyond_accuracy_table(metrics: Mapping[str, Any], depth: int) -> ModelTable | None:
+    """Return what the top-k lists hold, right or not; None if nothing was asked for.
+
+    One depth is shown, ``depth`` where there is one; the others are in `metrics.json`.
+    """
+    found = metrics.get("beyond") or {}
+    names = list(dict.fromkeys(name for values in found.values() for name in values))
+    depths = list(dict.fromkeys(name.partition("@")[2] for name in names))
+    if not depths:
+        return None
+    k = str(depth) if str(depth) in depths else depths[0]
+    names = [name for name in names if name.partition("@")[2] == k]
+    rows = [ModelRow(model, [_number(values.get(name)) for name in names]) for model, values in found.items()]
+    kinds = [name.partition("@")[0] for name in names]
+    notes = [f"{kind.capitalize()}: {_BEYOND_ACCURACY[kind].format(k=k)}" for kind in kinds if kind in _BEYOND_ACCURACY]
+    return ModelTable([name.capitalize() for name in names], rows, notes)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def slice_metric(cut: Mapping[str, Any], primary: str) -> str | None:
@@ -29,21 +129,24 @@ def compared_models(cut: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[
     return [name for name in wanted if name in there][:_PLOTTED]
 
 
-def slice_rows(cut: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
-    """Return the table of one slice: {name, metric, models, rows: [{value, users, cells: [{mean, range}]}]}."""
+def slice_table(cut: Mapping[str, Any], metric: str | None) -> SliceTable:
+    """Return the table of one slice; a model that was not judged in a group has a dash there."""
     models = list(dict.fromkeys(name for group in cut["groups"] for name in group["models"]))
     rows = [
-        {
-            "value": clip(str(group["value"]), 60),
-            "users": f"{group['users']:,}{', few' if group.get('small') else ''}",
-            "cells": [_cell(group["models"].get(name, {}).get(metric)) for name in models],
-        }
+        SliceRow(
+            clip(str(group["value"]), 60),
+            f"{group['users']:,}{', few' if group.get('small') else ''}",
+            [_cell(name, group["models"].get(name, {}).get(metric)) for name in models],
+        )
         for group in cut["groups"]
     ]
-    return {"name": cut["name"], "metric": label(metric or ""), "models": models, "rows": rows}
+    return SliceTable(cut["name"], label(metric or ""), models, rows)
 
 
-def _cell(value: Mapping[str, float] | None) -> dict[str, str]:
-    if value is None:
-        return {"mean": "–", "range": ""}
-    return {"mean": f"{value['mean']:.3f}", "range": f"{short(value['low'])} – {short(value['high'])}"}
+def _cell(model: str, value: Mapping[str, float] | None) -> Cell:
+    return Cell(model, "–", "") if value is None else Cell(model, f"{value['mean']:.3f}", interval(value))
+
+
+def interval(value: Mapping[str, float]) -> str:
+    """Return the ends of an interval as text: ``.450 – .560``."""
+    return f"{short(value['low'])} – {short(value['high'])}"

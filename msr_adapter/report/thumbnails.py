@@ -1,4 +1,4 @@
-"""Covers small enough to travel inside one page: WebP, each picture once, within a budget of bytes."""
+"""Item images small enough to travel inside one page: WebP, each image once, within a budget of bytes."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,27 +10,28 @@ from pathlib import Path
 from PIL import Image
 
 _SIDES = (144, 112, 80, 56)
-"""Pixels of the longer side; the largest that lets all covers in is taken."""
+"""Pixels of the longer side; the largest at which all images are within the budget is used."""
 _SAMPLE = 48
+"""Images that are shrunk on trial, to estimate how large all of them would be."""
 _WORKERS = 4
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """The covers that fit."""
+    """The images that are within the budget."""
 
     images: dict[str, bytes]
     """Path -> WebP."""
     side: int
     left_out: frozenset[str]
-    """Paths for which there was no room; what cannot be read is in neither."""
+    """Paths beyond the budget; what cannot be read is in neither."""
 
 
 def make_thumbnails(paths: Sequence[str], data_dir: Path, budget: int) -> Thumbnails:
     """Shrink the images at ``paths`` (relative to ``data_dir``, the most wanted first) into ``budget`` bytes.
 
-    O(images) time on a few threads; memory is the result and a batch of pictures.
+    O(images) time on a few threads; memory is the result and a batch of images.
     """
     side = _largest_side(paths, data_dir, budget)
     images: dict[str, bytes] = {}
@@ -62,12 +63,12 @@ def _shrink_all(paths: Iterable[str], data_dir: Path, side: int) -> Iterator[byt
 
 
 def _shrink(data_dir: Path, side: int, path: str) -> bytes | None:
-    """Return a small WebP; None for what is no readable image."""
+    """Return a small WebP; None for a file that cannot be read as an image."""
     target = io.BytesIO()
     try:
-        with Image.open(data_dir / path) as picture:
-            picture.draft("RGB", (side, side))  # a JPEG decodes at a fraction of its size at once
-            small = picture.convert("RGB")
+        with Image.open(data_dir / path) as image:
+            image.draft("RGB", (side, side))  # a JPEG decodes at a fraction of its size at once
+            small = image.convert("RGB")
             small.thumbnail((side, side))
             small.save(target, "WEBP", quality=75, method=3)
     except (OSError, ValueError, Image.DecompressionBombError):

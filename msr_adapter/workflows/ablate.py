@@ -1,7 +1,7 @@
-"""The ablation runs: the same experiment with one part taken out, on the same users and candidates.
+"""`msr ablate`: the same experiment with one part taken out, on the same users and candidate lists.
 
 run_dir/                       the experiment itself ("full"), as `msr run` leaves it
-run_dir/ablations/<variant>/   one run folder per variant; what comes out equal is shared with the others
+run_dir/ablations/<variant>/   one run folder per variant; stages that come out equal are shared with the others
 """
 
 import os
@@ -33,11 +33,13 @@ class Variant:
 VARIANTS: Mapping[str, Variant] = {
     FULL: Variant("the pipeline as it is"),
     "direct": Variant("the whole history in one prompt, not block by block", ("summarize.users.mode=direct",)),
-    "no-image-summary": Variant("items told by their titles, no image is described", ("summarize.items.mode=none",)),
+    "no-image-summary": Variant(
+        "titles instead of item summaries; no image is described", ("summarize.items.mode=none",)
+    ),
     "no-image": Variant("no candidate image in the recommender's prompt", ("train.images=false",)),
     "no-sft": Variant("the recommender before fine-tuning", (), "base"),
     "text-only": Variant("no image anywhere", ("summarize.items.mode=none", "train.images=false")),
-    "no-summary": Variant("the history itself instead of a preference text", ("summarize.users.mode=none",)),
+    "no-summary": Variant("the listed history instead of a user summary", ("summarize.users.mode=none",)),
 }
 
 

@@ -1,11 +1,20 @@
-"""A model card: what an exported recommender is, what it was trained and judged on, and how it is asked."""
+"""What stands beside an exported model's weights: the model card, the settings it is asked with, its templates.
+
+The card says what the recommender is, what it was trained and evaluated on, and how it is asked.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.evaluate.text_tables import metric_table, to_markdown
+from msr_adapter.files import write_json, write_text
+from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.run_folder import RunFolder
 
 _TAGS = ("recommender-systems", "sequential-recommendation", "multimodal", "llama-factory")
 
@@ -33,23 +42,87 @@ class CardFacts:
     training: Mapping[str, str]
 
 
+def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, licence: str) -> None:
+    """Write the card, the settings and the templates into ``out``, beside the weights."""
+    pipeline = loaded.pipeline
+    train, prompts = pipeline.train, prompts_of(pipeline)
+    metrics = json.loads((folder.stage("evaluate") / "metrics.json").read_text(encoding="utf-8"))
+    local = Path(train.model.path).expanduser().is_dir() or train.model.path == "tiny"
+    facts = CardFacts(
+        name=pipeline.name, base_model=Path(train.model.path).name if local else train.model.path,
+        base_is_public=not local, licence=licence, images=train.images, method=train.method, dtype=dtype,
+        template=train.model.template,
+        prompt=prompts.recommend("likes quiet landscapes and red covers", "The Blue Harbour", train.images),
+        answers=train.answers.trained, data=_about_data(loaded, folder),
+        training=_about_training(loaded, folder, dtype),
+    )  # fmt: skip
+    write_text(out / "README.md", model_card(facts, metrics))
+    settings = train.model.model_dump(include={"template", "default_system", "image_max_pixels", "image_min_pixels"})
+    write_json(
+        out / "msr.json", {**settings, "answers": list(train.answers.trained), "images": train.images, "dtype": dtype}
+    )
+    for name, text in prompts.sources("recommend").items():
+        write_text(out / "templates" / name, text)
+
+
+def stated_licence(model: ModelConfig) -> str:
+    """Return the licence that the base model's own card states, or nothing; looks at local files alone."""
+    from msr_adapter.llamafactory.recognition import model_file
+
+    card = model_file(model, "README.md")
+    if card is None:
+        return ""
+    head = card.read_text(encoding="utf-8", errors="replace").split("---")
+    lines = head[1].splitlines() if len(head) > 2 and not head[0].strip() else []
+    stated = [line.partition(":")[2].strip().strip("'\"") for line in lines if line.startswith("license:")]
+    return stated[0] if stated else ""
+
+
+def _about_data(loaded: LoadedPipeline, folder: RunFolder) -> dict[str, str]:
+    manifests = {name: manifest for name in ("data", "users", "dataset") if (manifest := folder.manifest(name))}
+    counts = manifests["data"].summary if "data" in manifests else {}
+    return {
+        "source": loaded.pipeline.data.source.kind,
+        **{f"{name} digest": manifest.output[:16] for name, manifest in manifests.items()},
+        **{
+            noun: f"{counts[noun]:,}"
+            for noun in ("users", "items", "interactions")
+            if isinstance(counts.get(noun), int)
+        },
+    }
+
+
+def _about_training(loaded: LoadedPipeline, folder: RunFolder, dtype: str) -> dict[str, str]:
+    train, manifest = loaded.pipeline.train, folder.manifest("train")
+    steps = manifest.summary.get("steps") if manifest else None
+    return {
+        "method": train.method,
+        "steps": f"{steps:,}" if steps else "not recorded",
+        "rows per step and process": str(train.batch_size * train.gradient_accumulation),
+        "learning rate": f"{train.learning_rate:g}",
+        "weights here": dtype,
+        "precision in training": train.model.dtype,
+    }
+
+
 def model_card(facts: CardFacts, metrics: Mapping[str, Any]) -> str:
     """Return the card as Markdown with the front matter that model hubs read."""
     yes, no = facts.answers
     parts = [
         _front_matter(facts),
         f"# {facts.name}",
-        f"Fine-tuned from {facts.base_model} ({facts.method}) to say whether a user will choose a candidate item, from "
-        f"a text about the user's preferences and the candidate's {'picture and ' if facts.images else ''}title. The "
+        f"Fine-tuned from {facts.base_model} ({facts.method}) to say whether a user will choose a candidate item, given "
+        f"a summary of the user's preferences and the candidate's {'image and ' if facts.images else ''}title. The "
         f"score of a candidate is p({yes}) / (p({yes}) + p({no})) of the first token of the answer.",
         "## How it is asked",
-        f"In the chat format that LLaMA-Factory calls `{facts.template}`, one user turn; this is an example. The words "
-        "are in `templates/`, the settings in `msr.json`, both beside this card. Other words give other scores.",
+        f"In the chat format that LLaMA-Factory calls `{facts.template}`, with one user turn. An example follows. The "
+        "wording is in `templates/`, the settings are in `msr.json`, both beside this card. Another wording gives other "
+        "scores.",
         _fenced(facts.prompt),
-        "## How it was judged",
+        "## How it was evaluated",
         to_markdown(metric_table(metrics)),
-        "*trained* is this model before it was cast; the others ranked the same candidates, and *chance* is what a "
-        "scorer that knows nothing gets.",
+        "*trained* is this model before it was cast; the others ranked the same candidates, and *chance* is the exact "
+        "value of a scorer that knows nothing.",
         _listed({"protocol": f"{metrics['protocol']['name']}, digest {metrics['protocol_digest'][:16]}",
                  "candidates": f"{metrics['candidates']['rows']:,}, digest {metrics['candidates']['digest'][:16]}"}),
         "## What it was trained on",
@@ -58,8 +131,9 @@ def model_card(facts: CardFacts, metrics: Mapping[str, Any]) -> str:
         _listed(facts.training),
         "## Limits",
         "The numbers hold for these users, items and candidates. Ranking among drawn candidates is easier than among a "
-        "whole catalogue. A user's preference text is about a person: treat it as personal data.",
-        _about_licence(facts),
+        "whole catalogue. A user summary is about a person: treat it as personal data.",
+        f"Licence: {facts.licence}. What it was trained on may set further terms." if facts.licence else
+        f"Licence: not stated. The terms of {facts.base_model}, and of what it was trained on, apply.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -76,17 +150,12 @@ def _front_matter(facts: CardFacts) -> str:
     return "\n".join(["---", *filter(None, lines), "---"])
 
 
-def _about_licence(facts: CardFacts) -> str:
-    if facts.licence:
-        return f"Licence: {facts.licence}. What it was trained on may set further terms."
-    return f"Licence: not stated. The terms of {facts.base_model}, and of what it was trained on, apply."
-
-
 def _listed(facts: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def _fenced(text: str) -> str:
+    """Return ``text`` in a fence longer than any fence in it."""
     fence = "```"
     while fence in text:
         fence += "`"

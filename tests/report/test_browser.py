@@ -65,7 +65,7 @@ def test_the_explorer_finds_a_user_and_shows_what_was_read_and_ranked(view: Open
     assert view.page.locator("#user mark").all_inner_texts() == ["b", "space", "b", "and"]
 
 
-def test_candidates_stand_in_the_order_of_their_scores_with_the_true_item_marked(view: Opened, run: Run) -> None:
+def test_candidates_stand_in_the_order_of_their_scores_with_the_target_marked(view: Opened, run: Run) -> None:
     find(view, "u042")
     candidates = schema.read_table(run.data / "candidates.parquet", schema.CANDIDATES).filter(
         pc.field("example_id") == 42
@@ -76,22 +76,22 @@ def test_candidates_stand_in_the_order_of_their_scores_with_the_true_item_marked
     tiles = view.page.locator("#user > .items > li")
     titles = tiles.locator(".title").evaluate_all("titles => titles.map(title => title.title)")
     assert [title.rpartition("(item ")[2][:-1] for title in titles] == [row["item_id"] for _, _, row in ranked]
-    places = tiles.locator(".odds").evaluate_all(
+    places = tiles.locator(".score").evaluate_all(
         "rows => rows.map(row => [...row.children].map(part => part.textContent))"
     )
     assert places == [[f"#{place}", f"{score:.3f}"] for place, (_, score, _) in enumerate(ranked, 1)]
     [target] = [place for place, (_, _, row) in enumerate(ranked) if row["label"]]
-    assert tiles.nth(target).locator(".flag").inner_text() == "true item"
+    assert tiles.nth(target).locator(".flag").inner_text() == "target"
     assert view.page.locator("#user .flag").count() == 1
-    assert view.page.inner_text("#user h3") == f"True item ranked {target + 1} of 7"
+    assert view.page.inner_text("#user h3") == f"Target ranked {target + 1} of 7"
 
 
-def test_covers_are_pictures(view: Opened) -> None:
+def test_item_images_are_shown(view: Opened) -> None:
     find(view, "u020")
     view.page.wait_for_function("[...document.querySelectorAll('#user img')].every(image => image.complete)")
     widths = view.page.locator("#user img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) >= 5
-    assert set(widths) == {56}  # as drawn: small pictures are not blown up
+    assert set(widths) == {56}  # as drawn: small images are not enlarged
     assert len(widths) + view.page.locator("#user .blank").count() == 4 + 7
 
 

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from msr_adapter.metrics import evaluate_groups
+from msr_adapter.report.context import PageLimits
 from msr_adapter.report.curves import roc_points
-from msr_adapter.report.data_quality import shortcut_rows, worth_facts
-from msr_adapter.report.plots import draw_svg
+from msr_adapter.report.data_quality import data_facts, heuristic_rows
+from msr_adapter.report.svg import draw_svg
 from msr_adapter.report.sections import findings, flatten
-from msr_adapter.report.training import read_history
-from msr_adapter.report.user_sample import pick
+from msr_adapter.report.training import read_training_log
+from msr_adapter.report.user_sample import pick_cases
 from msr_adapter.report.user_texts import clip
 from tests.support.judged_run import LENGTHS, STATISTICS, Run, make_run
 
@@ -136,15 +137,15 @@ def _use_items(run: Run, items: list[str]) -> None:
 def test_it_tells_everything(run: Run, page: _Page) -> None:
     text = " ".join("".join(page.text).split())
     metrics = run.metrics()
-    for needed in ("Shown 7 candidates", "guessing for 71%", "what the shop's true tastes achieve", "dropped: short",
+    for needed in ("Shown 7 candidates", "guessing for 71%", "to the true preferences of this synthetic dataset", "dropped: short",
                    "Only 40 test users", "AUC by model", "HR@k by k", "ROC", "Training loss", "Learning rate", "Best",
-                   "Worst", "true item", "Items 1 to 3, then the preference", "likes nothing yet", "512 MiB",
-                   "Calibration", "Are the probabilities true?", "Beyond being right", "By item popularity",
+                   "Worst", "target", "Items 1 to 3, then the user summary", "likes nothing yet", "512 MiB",
+                   "Calibration", "Are the probabilities calibrated?", "Beyond accuracy", "By item popularity",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 50",
-                   "kind: synthetic", "Rows may have up to 1,030 tokens.", "How often training took the item0.7900.780",
+                   "kind: synthetic", "Rows may have up to 1,030 tokens.", "How many training interactions the item has0.7900.780",
                    "39% on average", "Checkpoint kept30of 50 steps, stopped early of 60: best AUC of 5",
-                   "85", "9,412 tokens a second", "41,312", "3.7% of 1.12 million", "83 s",
-                   "since step 20, where it went on", "1.5 GiB", "and 1.0 GiB of main memory",
+                   "85", "9,412 tokens per second", "41,312", "3.7% of 1.12 million", "83 s",
+                   "since step 20, where it resumed", "1.5 GiB", "and 1.0 GiB of main memory",
                    "Training loss0.412from 0.693",
                    "AUC on validation users", "Validation loss", "untrained0.510.450 – .560"):  # fmt: skip
         assert needed in text, needed
@@ -167,8 +168,8 @@ def test_thumbnails_are_small_and_broken_images_do_no_harm(run: Run, page: _Page
     images = [load for load in page.loads if load.startswith("data:image/webp")]
     assert images
     for image in images:
-        with Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))) as picture:
-            assert max(picture.size) <= 144
+        with Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))) as image_file:
+            assert max(image_file.size) <= 144
     assert "no image" in "".join(page.text)
 
 
@@ -176,20 +177,19 @@ def test_users_shown_are_the_best_typical_and_worst() -> None:
     # ranks 1 (lead 4), 1 (lead 1), 2, 2, 3, 3 of three candidates
     scores = [5, 1, 0, 2, 1, 0, 1, 2, 0, 1, 2, 0, 0, 2, 3, 0, 1, 2]
     result = evaluate_groups(scores, [1, 0, 0] * 6, np.arange(7) * 3)
-    assert pick(result) == [("Best", 0), ("Best", 1), ("Typical", 2), ("Typical", 3), ("Worst", 4), ("Worst", 5)]
+    assert pick_cases(result) == [("Best", 0), ("Best", 1), ("Typical", 2), ("Typical", 3), ("Worst", 4), ("Worst", 5)]
 
 
 def test_a_single_user_is_one_case() -> None:
-    assert pick(evaluate_groups([1, 0], [1, 0], [0, 2])) == [("Best", 0)]
+    assert pick_cases(evaluate_groups([1, 0], [1, 0], [0, 2])) == [("Best", 0)]
 
 
-def test_long_candidate_lists_are_cut_but_keep_the_true_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msr_adapter.report.user_sample.SHOWN_CANDIDATES", 2)
+def test_long_candidate_lists_are_cut_but_keep_the_target(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    run.evaluate()
+    run.evaluate(limits=PageLimits(candidates=2))
     text = "".join(_Page(run.report()).text)
-    assert "4 candidates further down are not shown." in text  # the true item of a worst case is kept
-    assert text.count("true item") >= 6
+    assert "4 candidates further down are not shown." in text  # the target of a worst case is kept
+    assert text.count("target") >= 6
 
 
 def test_clip_keeps_one_clean_line() -> None:
@@ -198,17 +198,17 @@ def test_clip_keeps_one_clean_line() -> None:
     assert clip("exactly", 7) == "exactly"
 
 
-def test_history_keeps_the_last_word_on_a_step_and_skips_a_cut_line(tmp_path: Path) -> None:
+def test_the_training_log_keeps_the_last_line_about_a_step_and_skips_a_cut_one(tmp_path: Path) -> None:
     log = tmp_path / "trainer_log.jsonl"
     rows = ('{"current_steps": 2, "loss": 3}', '{"current_steps": 1, "loss": 4, "lr": 0.1}', "[]",
             '{"current_steps": 2, "loss": 1}', '{"current_steps": 2, "eval_loss": 0.5}', '{"current_st')  # fmt: skip
     log.write_text("\n".join(rows))
-    history = read_history(log)
+    history = read_training_log(log)
     assert history.loss == {1: 4.0, 2: 1.0}
     assert list(history.loss) == [1, 2]
     assert history.validation == {2: 0.5}
     assert history.rate == {1: 0.1}
-    assert read_history(tmp_path / "none").loss == read_history(None).loss == {}
+    assert read_training_log(tmp_path / "none").loss == read_training_log(None).loss == {}
 
 
 def test_findings_are_ordered_and_unknown_severities_kept() -> None:
@@ -216,34 +216,34 @@ def test_findings_are_ordered_and_unknown_severities_kept() -> None:
     assert [(row["severity"], row["text"]) for row in found] == [("error", "a"), ("info", "b"), ("info", "")]
 
 
-def test_what_the_data_is_worth_by_hand() -> None:
+def test_data_quality_by_hand() -> None:
     audit = {"statistics": STATISTICS}
-    assert shortcut_rows(audit) == [
-        {"label": "How often training took the item", "auc": "0.790", "gauc": "0.780"},
+    assert heuristic_rows(audit) == [
+        {"label": "How many training interactions the item has", "auc": "0.790", "gauc": "0.780"},
         {"label": "Words shared with the titles of the history", "auc": "0.650", "gauc": "0.640"},
     ]
-    assert worth_facts(audit, LENGTHS) == [
+    assert data_facts(audit, LENGTHS) == [
         ("Kept", "3,400 interactions, 1,200 users, 60 items (density 4.72%)"),
-        ("Interactions per user", "2 (5 to 95 %: 1 to 9)"),
+        ("Interactions per user", "median 2 (90% between 1 and 9)"),
         ("Interactions per item", "1"),
-        ("History of a test user", "2 (5 to 95 %: 1 to 9) items"),
+        ("History of a test user", "median 2 items (90% between 1 and 9)"),
         ("Time from first to last", "31 days"),
         ("Training log later than a test target", "39% on average"),
         ("Never seen in training", "2.4% of test targets, 30.0% of negatives"),
         ("Negatives per positive in training", "4"),
-        ("Titles", "empty 0.0%, also another item's 1.0%, nearly another's 2.0%"),
-        ("Items with a picture", "75.0%, 12.5% of them shared"),
-        ("Tokens of a row, forecast", "about 190, at most 1,030 of 512"),
+        ("Titles", "0.0% empty, 1.0% shared with another item, 2.0% nearly so"),
+        ("Items with an image", "75.0%, 12.5% of them shared with another item"),
+        ("Tokens of a training row, estimated", "median 190, at most 1,030; the limit is 512"),
     ]
 
 
 def test_what_was_not_measured_is_left_out() -> None:
-    assert (shortcut_rows({}), worth_facts({}, {})) == ([], [])
+    assert (heuristic_rows({}), data_facts({}, {})) == ([], [])
     bare = {"time": {"clock": False, "days": None}, "time_leakage": {}, "cold": {}, "history": {},
             "titles": {"empty": 1.0}, "labels": {"train": {"positives": 0, "negatives": 0}},
             "images": {"with_image": 0.0}, "shortcuts": {}}  # fmt: skip
-    assert worth_facts({"statistics": bare}, {}) == [
-        ("Titles", "empty 100.0%, also another item's 0.0%, nearly another's 0.0%"), ("Items with a picture", "0.0%"),
+    assert data_facts({"statistics": bare}, {}) == [
+        ("Titles", "100.0% empty, 0.0% shared with another item, 0.0% nearly so"), ("Items with an image", "0.0%"),
     ]  # fmt: skip
 
 
@@ -266,13 +266,12 @@ def test_plots_take_their_colours_and_fonts_from_the_page() -> None:
 
 
 @pytest.mark.parametrize("chunk", [3, 1000])
-def test_the_area_under_the_roc_points_is_the_auc(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msr_adapter.report.curves._CHUNK", chunk)
+def test_the_area_under_the_roc_points_is_the_auc(chunk: int) -> None:
     generator = np.random.default_rng(chunk)
     for size in (2, 5, 50):
         labels = np.append([0, 1], generator.integers(0, 2, size)).astype(np.int8)
         scores = generator.integers(0, 6, len(labels)).astype(np.float64)  # many ties
-        false, true = roc_points(scores, labels)
+        false, true = roc_points(scores, labels, chunk)
         area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
         assert area == pytest.approx(evaluate_groups(scores, labels, [0, len(labels)], ["auc"]).pooled["auc"])
 

@@ -3,10 +3,19 @@
 import pytest
 
 from msr_adapter.pipeline.stages import STAGES
-from msr_adapter.report.cost import cost_rows, duration, sharing_lines
-from msr_adapter.report.plots import looks
-from msr_adapter.report.sections import beyond_table, calibration_table, headline, run_line, smallest_line
-from msr_adapter.report.tables import compared_models, slice_metric, slice_rows
+from msr_adapter.report.cost import cost_rows, duration, prefix_sharing_lines
+from msr_adapter.report.sections import headline, run_line, smallest_line
+from msr_adapter.report.svg import looks
+from msr_adapter.report.tables import (
+    Cell,
+    ModelRow,
+    ModelTable,
+    beyond_accuracy_table,
+    calibration_table,
+    compared_models,
+    slice_metric,
+    slice_table,
+)
 
 
 def value(mean: float) -> dict[str, float]:
@@ -30,12 +39,12 @@ def test_a_slice_is_seen_by_the_metric_that_all_groups_have() -> None:
 
 
 def test_rows_of_a_slice_have_a_dash_where_a_model_is_not_judged() -> None:
-    table = slice_rows(CUT, "gauc")
-    assert (table["name"], table["metric"], table["models"]) == ("history length", "GAUC", ["trained", "popularity"])
-    first, second = table["rows"]
-    assert (first["users"], first["cells"][1]) == ("1,200", {"mean": "0.600", "range": ".500 – .700"})
-    assert second["users"] == "8, few"
-    assert second["cells"] == [{"mean": "0.800", "range": ".700 – .900"}, {"mean": "–", "range": ""}]
+    table = slice_table(CUT, "gauc")
+    assert (table.name, table.metric, table.models) == ("history length", "GAUC", ["trained", "popularity"])
+    first, second = table.rows
+    assert (first.users, first.cells[1]) == ("1,200", Cell("popularity", "0.600", ".500 – .700"))
+    assert second.users == "8, few"
+    assert second.cells == [Cell("trained", "0.800", ".700 – .900"), Cell("popularity", "–", "")]
 
 
 def test_slices_compare_the_trained_model_with_popularity_and_the_best_other_one() -> None:
@@ -49,20 +58,21 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
     metrics = {
         "calibration": {"trained": {"brier": 0.1234, "bins": []}, "base": {"brier": 0.2, "ece": 0.5, "bins": []}}
     }
-    assert calibration_table(metrics) == {
-        "names": ["Brier score", "Calibration error"],
-        "rows": [{"model": "trained", "cells": ["0.123", "–"]}, {"model": "base", "cells": ["0.200", "0.500"]}],
-    }
+    rows = [ModelRow("trained", ["0.123", "–"]), ModelRow("base", ["0.200", "0.500"])]
+    assert calibration_table(metrics) == ModelTable(["Brier score", "Calibration error"], rows, [])
     assert calibration_table({}) is calibration_table({"calibration": {"trained": {"bins": []}}}) is None
     shown = {"coverage@3": 0.1, "coverage@5": 0.25, "popularity@5": 1234.5, "odd@5": 0.5}
-    table = beyond_table({"chance": {"hr@5": 0.2}, "beyond": {"trained": shown}})
-    assert table == {
-        "names": ["Coverage@5", "Popularity@5", "Odd@5"],
-        "notes": ["Coverage: share of the catalogue that reaches a top-5",
-                  "Popularity: mean number of training interactions of a top-5 item", ""],
-        "rows": [{"model": "trained", "cells": ["0.250", "1,234.5", "0.500"]}],
-    }  # fmt: skip
-    assert beyond_table({"beyond": {}}) is None
+    notes = [
+        "Coverage: share of the catalogue that reaches a top-5",
+        "Popularity: mean number of training interactions of a top-5 item",
+    ]
+    assert beyond_accuracy_table({"beyond": {"trained": shown}}, 5) == ModelTable(
+        ["Coverage@5", "Popularity@5", "Odd@5"], [ModelRow("trained", ["0.250", "1,234.5", "0.500"])], notes
+    )
+    other = beyond_accuracy_table({"beyond": {"trained": shown}}, 20)
+    assert other is not None
+    assert other.names == ["Coverage@3"]  # the first depth there is
+    assert beyond_accuracy_table({"beyond": {}}, 5) is None
 
 
 def test_the_headline_says_what_the_target_is() -> None:
@@ -70,13 +80,15 @@ def test_the_headline_says_what_the_target_is() -> None:
                "models": {"trained": {"metrics": {"hr@5": value(0.5)}}}, "chance": {"hr@5": 0.25}}  # fmt: skip
     ending = "first 5 for 50% of 50 held-out users; guessing for 25%."
     assert headline(metrics) == (
-        "Shown 7 candidates, one of them the item the user really took next, the trained model puts that item among "
+        "Shown 7 candidates, one of them the item that the user really interacted with next, the trained model puts that item among "
         f"its {ending}"
     )
     published = headline(metrics | {"protocol": {"target": "most-popular-last"}})
     assert "one of them the latest of the user's most popular items, the trained" in published
     several = headline(metrics | {"candidates": {"targets": 51, "smallest": 7, "largest": 9}})
-    assert several.startswith("Shown 7 to 9 candidates, one or more of them items the user really took, the trained")
+    assert several.startswith(
+        "Shown 7 to 9 candidates, one or more of them items that the user really interacted with, "
+    )
     assert several.endswith(f"puts one of these among its {ending}")
 
 
@@ -138,18 +150,18 @@ def test_unknown_models_look_unlike_each_other() -> None:
     assert len({str(look.dash) for look in found.values()}) == 4
 
 
-def test_what_sharing_saved_and_what_the_model_would_rather_say() -> None:
+def test_what_a_shared_prefix_saved_and_how_often_the_model_had_other_words() -> None:
     summary = {
         "tokens_flat": 1_000, "tokens_processed": 300, "tokens_least": 280, "images_shown": 40, "images_encoded": 8,
         "unshared_rows": 0, "answer_mass": 0.75, "rather_something_else": 3,
     }  # fmt: skip
-    assert sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
-        "Scores, trained: 300 tokens processed for prompts of 1,000 (30%, where 28% is the least); 8 pictures encoded "
-        "for 40 shown; 25.0% of the probability is outside the answers, and for 3 candidates most of it.",
-        "Scores, base: 0.0% of the probability is outside the answers.",
+    assert prefix_sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
+        "Scores, trained: 300 tokens processed for prompts of 1,000 tokens (30%, and 28% would be the minimum); 8 images "
+        "encoded for 40 shown; 25.0% of the probability falls outside the two answers, and for 3 candidates most of it does.",
+        "Scores, base: 0.0% of the probability falls outside the two answers.",
     ]
     alone = {"tokens_flat": 10, "tokens_processed": 10, "tokens_least": 0, "unshared_rows": 2, "unshared_because": "so"}
-    assert sharing_lines({"score": {"summary": alone}}) == [
-        "Scores, trained: 10 tokens processed for prompts of 10 (100%); 2 prompts one by one, because so."
+    assert prefix_sharing_lines({"score": {"summary": alone}}) == [
+        "Scores, trained: 10 tokens processed for prompts of 10 tokens (100%); 2 prompts processed one by one, because so."
     ]
-    assert sharing_lines({}) == []
+    assert prefix_sharing_lines({}) == []

@@ -1,4 +1,4 @@
-"""One damaged picture among 500, one that breaks later, one item without a title: the run ends, the report says so."""
+"""One damaged image among 500, one that breaks later, one item without a title: the run ends, the report says so."""
 
 import json
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from msr_adapter.pipeline import STAGE_NAMES, run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.report.summaries import summary_findings, summary_rows
+from msr_adapter.report.data_quality import summary_findings, summary_rows
 
 ITEMS, DAMAGED, LATER, UNTITLED = 500, "i123", "i321", "i077"
 YAML = """\
 name: five-hundred
 data:
   source: {kind: table, interactions: log.csv, items: items.csv}
-  images: {folder: covers}
+  images: {folder: images}
 summarize:
   items: {model: &model {path: nobody, backend: scripted}, mode: MODE, on_failure: POLICY}
   users: {model: *model}
@@ -36,7 +36,7 @@ evaluate: {protocol: next-item, baselines: [popularity]}
 
 
 class Looking(ScriptedBackend):
-    """Answers by rule, but opens every picture first, as a model would."""
+    """Answers by rule, but opens every image first, as a model would."""
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:  # type: ignore[override]
         asked, answers = list(requests), list[Answer]()
@@ -48,21 +48,21 @@ class Looking(ScriptedBackend):
     def _look(self, request: Request) -> Answer:
         try:
             for image in request.images:
-                with Picture.open(image.path) as picture:
-                    picture.load()
+                with Picture.open(image.path) as opened:
+                    opened.load()
         except OSError:
             return Failure(request.key, "image cannot be read")
         return self._answer(request)
 
 
 def write_inputs(folder: Path, mode: str, policy: str) -> None:
-    (folder / "covers").mkdir()
+    (folder / "images").mkdir()
     (folder / "pipeline.yaml").write_text(YAML.replace("MODE", mode).replace("POLICY", policy))
     names = [f"i{number:03}" for number in range(ITEMS)]
     rows = [f"{name},{'' if name == UNTITLED else f'Title {name}'}" for name in names]
     (folder / "items.csv").write_text("item,title\n" + "\n".join(rows) + "\n")
     for number, name in enumerate(names):
-        path = folder / "covers" / f"{name}.png"
+        path = folder / "images" / f"{name}.png"
         Picture.new("RGB", (32, 32), (number % 256, number // 2, 99)).save(path)
         if name == DAMAGED:
             path.write_bytes(path.read_bytes()[:40])
@@ -87,19 +87,19 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(folder: Path, mode: str, policy: str) -> LoadedPipeline:
-    """Build the data, then break a stored picture: the summariser is the first to see it."""
+    """Build the data, then break a stored image: the summariser is the first to see it."""
     write_inputs(folder, mode, policy)
     loaded = load_pipeline(str(folder / "pipeline.yaml"), (), folder / "run")
     run(loaded, ("data",), reporter=Reporter(quiet=True))
     items = pq.read_table(folder / "run" / "data" / "items.parquet").to_pylist()
     later = next(item["image"] for item in items if item["item_id"] == LATER)
-    (folder / "run" / "data" / later).write_bytes(b"no picture any more")
+    (folder / "run" / "data" / later).write_bytes(b"no image any more")
     return loaded
 
 
 @pytest.mark.usefixtures("looking")
 @pytest.mark.parametrize(("mode", "policy"), [("image", "title"), ("fusion", "skip")])
-def test_damaged_pictures_and_an_empty_title_end_in_the_report_by_name(tmp_path: Path, mode: str, policy: str) -> None:
+def test_damaged_images_and_an_empty_title_end_in_the_report_by_name(tmp_path: Path, mode: str, policy: str) -> None:
     loaded = prepared(tmp_path, mode, policy)
     run(loaded, STAGE_NAMES, reporter=Reporter(quiet=True))
     page = (tmp_path / "run" / "evaluate" / "report.html").read_text()
@@ -107,7 +107,7 @@ def test_damaged_pictures_and_an_empty_title_end_in_the_report_by_name(tmp_path:
     assert all(name in findings for name in (DAMAGED, LATER, UNTITLED))
     assert f"<code>{LATER}</code> (image cannot be read)" in findings
     assert f"1 item has no title: <code>{UNTITLED}</code>" in findings
-    assert "The summaries" in page
+    assert "Item and user summaries" in page
     told = json.loads((tmp_path / "run" / "items" / "manifest.json").read_text())["summary"]
     assert told["failures"] == [{"id": LATER, "reason": "image cannot be read"}]
     assert told["failed"] == 1
@@ -134,7 +134,7 @@ def test_the_report_names_twenty_and_counts_the_rest() -> None:
     assert "25 of 90 requests failed" in found[0]["text"]
     assert ", and 5 more. All are in items/failures.json" in found[0]["text"]
     assert "90% are nearly identical" in found[1]["text"]
-    assert found[2]["text"] == "1 item has neither title, description nor picture, and no summary: `x`."
+    assert found[2]["text"] == "1 item has neither title, description nor image, and no summary: `x`."
     assert summary_findings({}) == []
 
 
@@ -144,6 +144,6 @@ def test_the_report_has_a_row_for_each_stage_that_asked() -> None:
              "distinctness": 1.0, "near_identical": 0.081}  # fmt: skip
     [row] = summary_rows({"items": {"summary": {"mode": "none"}}, "users": {"summary": users}})
     assert row == {
-        "stage": "User summaries", "asked": "1,454", "failed": "0", "declined": "2", "empty": "0",
+        "stage": "User summaries", "asked": "1,454", "failed": "0", "refused": "2", "empty": "0",
         "cut": "15 (5 trimmed)", "length": "31 (20 – 40)", "distinct": "100%", "alike": "8%",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from msr_adapter.evaluate import Run as JudgedRun
 from msr_adapter.jobs import Job
 from msr_adapter.pipeline.reporting import report
 from msr_adapter.progress import Reporter
-from msr_adapter.report.context import ReportContext
+from msr_adapter.report.context import PageLimits, ReportContext
 
 HOSTILE_TITLES = (
     "<script>alert(1)</script>",
@@ -88,7 +88,8 @@ class Run:
     def evaluate(self, protocol: ProtocolConfig = PROTOCOL, **changes: Any) -> dict[str, Any]:
         """Run the stage into ``root/evaluate``; returns its key numbers.
 
-        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `seed`, `out`, `reporter`, `context`.
+        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `seed`, `out`, `reporter`, `context`,
+        `limits` of the page.
         """
         (self.root / "evaluate").mkdir(exist_ok=True)
         job = Job(
@@ -96,7 +97,7 @@ class Run:
             changes.pop("reporter", Reporter(console=Console(quiet=True))),
             changes.pop("seed", 0),
         )
-        context = changes.pop("context", self.context())
+        context = replace(changes.pop("context", self.context()), limits=changes.pop("limits", PageLimits()))
         folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
         dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None))
         config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
@@ -113,7 +114,7 @@ class Run:
                 "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
                 "lengths": {"stage": "lengths", "summary": LENGTHS},
             },
-            history=self.root / "trainer_log.jsonl",
+            training_log=self.root / "trainer_log.jsonl",
             items_dir=self.root / "items",
             users_dir=self.root / "users",
         )

@@ -46,7 +46,7 @@ def _distinct(generator: np.random.Generator, rows: int, columns: int, items: in
 def _write_items(run: Run, ids: np.ndarray, words: np.ndarray, generator: np.random.Generator) -> None:
     (run.data / "images").mkdir(parents=True)
     for item in ids:
-        (run.data / "images" / f"{item}.jpg").write_bytes(_picture(generator))
+        (run.data / "images" / f"{item}.jpg").write_bytes(_image(generator))
     titles = [" ".join(generator.choice(words, 8)) for _ in ids]
     columns = {"item_id": ids, "title": titles, "image": [f"images/{item}.jpg" for item in ids]}
     columns |= {"image_digest": columns["image"], "popularity": generator.integers(0, 500, len(ids))}
@@ -56,7 +56,7 @@ def _write_items(run: Run, ids: np.ndarray, words: np.ndarray, generator: np.ran
     schema.write_table(summaries, schema.ITEM_SUMMARIES, run.root / "items" / "items.parquet")
 
 
-def _picture(generator: np.random.Generator) -> bytes:
+def _image(generator: np.random.Generator) -> bytes:
     """Return a JPEG with soft shapes and grain, as heavy as a photograph of its size."""
     coarse = Image.fromarray(generator.integers(0, 255, (7, 7, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)).astype(np.int16)

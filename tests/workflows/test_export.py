@@ -22,8 +22,7 @@ from msr_adapter.pipeline import run
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.prompts import Prompts
 from msr_adapter.workflows import export
-from msr_adapter.workflows.export import stated_licence
-from msr_adapter.workflows.model_card import CardFacts, model_card
+from msr_adapter.workflows.model_card import CardFacts, model_card, stated_licence
 from tests.support.summaries import Lines
 from tests.support.tiny_run import QUIET, model_ref, stages, trained
 
@@ -215,6 +214,6 @@ def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch:
         schema, "read_table", lambda path, *more: scores if path.name == "scores.parquet" else real(path, *more)
     )
     with pytest.raises(StageError, match="no finite score"):
-        export._check(loaded, folder, loaded.pipeline.train.model, QUIET)
+        export.compare_scores(loaded, folder, loaded.pipeline.train.model, QUIET)
     assert prompts
     assert all("SHORT" in prompt for prompt in prompts)

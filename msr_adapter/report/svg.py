@@ -1,4 +1,7 @@
-"""The colours and dashes of models: names of the page's CSS variables, so that plots follow light and dark."""
+"""How plots look: the colour and dash of each model, and inline SVG drawn with the page's own colours.
+
+Colours are names of the page's CSS variables, so that plots follow light and dark, screen and paper.
+"""
 
 import io
 import re
@@ -18,8 +21,8 @@ class Look:
 
     variable: str
     """A CSS variable of the page, without its dashes; also the page's class of coloured dots."""
-    dash: Any
-    """A matplotlib line style."""
+    dash: str | tuple[int, tuple[int, ...]]
+    """A matplotlib line style: a name, or an offset and lengths on and off."""
 
 
 _KNOWN = {
@@ -39,21 +42,21 @@ _OTHERS = (
 
 
 def looks(models: Iterable[str]) -> Mapping[str, Look]:
-    """Return the look of each model, in their order; models we do not know share five looks in turn."""
+    """Return the look of each model, in their order; other models share five looks in turn."""
     names = list(models)
     unknown = [name for name in names if name not in _KNOWN]
     others = {name: _OTHERS[place % len(_OTHERS)] for place, name in enumerate(unknown)}
     return {name: _KNOWN.get(name) or others[name] for name in names}
 
 
-# Inline SVG whose colours are the page's CSS variables, so that plots follow light and dark, screen and paper.
-
 Draw = Callable[[Axes], None]
+SIZE = (4.7, 3.2)
+"""Inches of a plot."""
 
 _NAMES = ("ink", "muted", "line", "trained", "base", "popularity", "random", "oracle",
           "other1", "other2", "other3", "other4", "other5")  # fmt: skip
 COLOR = {name: f"#{number:02x}{number:02x}{number:02x}" for number, name in enumerate(_NAMES, start=1)}
-"""CSS variable -> the stand-in that matplotlib draws with; each becomes the variable afterwards."""
+"""CSS variable -> the stand-in that matplotlib draws with: it accepts no variables, so these replace it afterwards."""
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -77,10 +80,10 @@ _STYLE: Any = {
 }
 
 
-def draw_svg(name: str, label: str, draw: Draw, size: tuple[float, float] = (4.7, 3.2)) -> str:
-    """Return the SVG element of one plot of ``size`` inches, called ``label`` to those who hear the page.
+def draw_svg(name: str, label: str, draw: Draw, size: tuple[float, float] = SIZE) -> str:
+    """Return the SVG element of one plot of ``size`` inches, which screen readers announce as ``label``.
 
-    ``name`` keeps its ids apart from the other plots'. It has no style attribute: the page's policy forbids them.
+    ``name`` keeps its ids apart from those of other plots. It has no style attribute: the page's policy forbids them.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -103,7 +106,7 @@ def _inline(svg: str, name: str, label: str) -> str:
 
 
 def _as_attributes(style: re.Match[str]) -> str:
-    """Turn declarations into presentation attributes; the font's family is the page's."""
+    """Turn declarations into presentation attributes; the font family is left to the page."""
     found = dict(part.split(":", 1) for part in style[1].split(";") if ":" in part)
     declared = {key.strip(): value.strip() for key, value in found.items()}
     if (font := declared.pop("font", None)) and (size := re.search(r"[\d.]+px", font)):
