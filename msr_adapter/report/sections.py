@@ -19,23 +19,23 @@ def headline(metrics: Mapping[str, Any]) -> str:
     ours, chance = metrics["models"]["trained"]["metrics"][name]["mean"], metrics["chance"][name]
     rival = metrics["models"].get("popularity")
     users = f"{metrics['users']:,} held-out user{'' if metrics['users'] == 1 else 's'}"
-    shown = f"Shown {size} candidates, {_what_is_sought(metrics)}, the trained model"
+    shown = f"Given {size} candidates, {_the_target(metrics)}, the trained model"
     if name.startswith("hr@"):
         found = "one of these" if _several(metrics) else "that item"
-        first = "first" if name == "hr@1" else f"among its first {name[3:]}"
+        first = "first" if name == "hr@1" else f"among the first {name[3:]}"
         beside = f"popularity alone does so for {rival['metrics'][name]['mean']:.0%}, " if rival else ""
-        return f"{shown} puts {found} {first} for {ours:.0%} of {users}; {beside}guessing for {chance:.0%}."
+        return f"{shown} ranks {found} {first} for {ours:.0%} of {users}; {beside}guessing for {chance:.0%}."
     beside = f"popularity alone {rival['metrics'][name]['mean']:.3f}, " if rival else ""
     return f"{shown} reaches {label(name)} {ours:.3f} over {users}; {beside}guessing {chance:.3f}."
 
 
-def _what_is_sought(metrics: Mapping[str, Any]) -> str:
+def _the_target(metrics: Mapping[str, Any]) -> str:
     """Say what the target is: the headline must not call the published code's target the next item."""
     if metrics["protocol"].get("target") == "most-popular-last":
-        return "one of them the latest of the user's most popular items"
+        return "one of which is the latest of the user's most popular items"
     if _several(metrics):
-        return "one or more of them items that the user really interacted with"
-    return "one of them the item that the user really interacted with next"
+        return "one or more of which the user really interacted with"
+    return "one of which the user really interacted with next"
 
 
 def _several(metrics: Mapping[str, Any]) -> bool:

@@ -40,8 +40,9 @@ class Exported:
 def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter) -> Exported:
     """Bring the run up to date, write its merged model with a card into ``out``, score some candidates with it.
 
-    Without a ``licence``, the card has the one that the base model states. ``out`` appears whole or not at all. Raises `UserError` for one that is not empty and for a reward model,
-    `StageError` if the exported model does not score as the trained one did.
+    Without a ``licence``, the card has the one that the base model states. ``out`` appears whole or not at all. Raises
+    `UserError` for one that is not empty and for a reward model, `StageError` if the exported model does not score as
+    the trained one did.
     """
     from msr_adapter.llamafactory.merged_model import write_merged_model
     from msr_adapter.llamafactory.weights import trained_weights
@@ -70,7 +71,8 @@ def compare_scores(
 ) -> tuple[int, float | None]:
     """Score the first candidates with the exported model; return their number and the largest difference in log-odds.
 
-    Raises `StageError` if the model does not score as it did in the run. A server's scores say nothing about the model that was trained here, so nothing is compared with them.
+    Raises `StageError` if the model does not score as it did in the run. A server's scores say nothing about the model
+    that was trained here, so nothing is compared with them.
     """
     from msr_adapter.backends import make_backend
     from msr_adapter.candidate_rows import CandidateRows, ask

@@ -111,13 +111,13 @@ def model_card(facts: CardFacts, metrics: Mapping[str, Any]) -> str:
     parts = [
         _front_matter(facts),
         f"# {facts.name}",
-        f"Fine-tuned from {facts.base_model} ({facts.method}) to say whether a user will choose a candidate item, given "
-        f"a summary of the user's preferences and the candidate's {'image and ' if facts.images else ''}title. The "
-        f"score of a candidate is p({yes}) / (p({yes}) + p({no})) of the first token of the answer.",
+        f"Fine-tuned from {facts.base_model} ({facts.method}) to say whether a user will choose a candidate item, "
+        f"given a summary of the user's preferences and the candidate's {'image and ' if facts.images else ''}title. "
+        f"The score of a candidate is p({yes}) / (p({yes}) + p({no})) of the first token of the answer.",
         "## How it is asked",
         f"In the chat format that LLaMA-Factory calls `{facts.template}`, with one user turn. An example follows. The "
-        "wording is in `templates/`, the settings are in `msr.json`, both beside this card. Another wording gives other "
-        "scores.",
+        "wording is in `templates/`, the settings are in `msr.json`, both beside this card. Another wording gives "
+        "other scores.",
         _fenced(facts.prompt),
         "## How it was evaluated",
         to_markdown(metric_table(metrics)),

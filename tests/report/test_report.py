@@ -16,8 +16,8 @@ from msr_adapter.metrics import evaluate_groups
 from msr_adapter.report.context import PageLimits
 from msr_adapter.report.curves import roc_points
 from msr_adapter.report.data_quality import data_facts, heuristic_rows
-from msr_adapter.report.svg import draw_svg
 from msr_adapter.report.sections import findings, flatten
+from msr_adapter.report.svg import draw_svg
 from msr_adapter.report.training import read_training_log
 from msr_adapter.report.user_sample import pick_cases
 from msr_adapter.report.user_texts import clip
@@ -137,12 +137,14 @@ def _use_items(run: Run, items: list[str]) -> None:
 def test_it_tells_everything(run: Run, page: _Page) -> None:
     text = " ".join("".join(page.text).split())
     metrics = run.metrics()
-    for needed in ("Shown 7 candidates", "guessing for 71%", "to the true preferences of this synthetic dataset", "dropped: short",
+    for needed in ("Given 7 candidates", "guessing for 71%",
+                   "to the true preferences of this synthetic dataset", "dropped: short",
                    "Only 40 test users", "AUC by model", "HR@k by k", "ROC", "Training loss", "Learning rate", "Best",
                    "Worst", "target", "Items 1 to 3, then the user summary", "likes nothing yet", "512 MiB",
                    "Calibration", "Are the probabilities calibrated?", "Beyond accuracy", "By item popularity",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 50",
-                   "kind: synthetic", "Rows may have up to 1,030 tokens.", "How many training interactions the item has0.7900.780",
+                   "kind: synthetic", "Rows may have up to 1,030 tokens.",
+                   "How many training interactions the item has0.7900.780",
                    "39% on average", "Checkpoint kept30of 50 steps, stopped early of 60: best AUC of 5",
                    "85", "9,412 tokens per second", "41,312", "3.7% of 1.12 million", "83 s",
                    "since step 20, where it resumed", "1.5 GiB", "and 1.0 GiB of main memory",

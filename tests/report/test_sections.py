@@ -78,18 +78,16 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
 def test_the_headline_says_what_the_target_is() -> None:
     metrics = {"users": 50, "protocol": {"target": "last"}, "candidates": {"targets": 50, "smallest": 7, "largest": 7},
                "models": {"trained": {"metrics": {"hr@5": value(0.5)}}}, "chance": {"hr@5": 0.25}}  # fmt: skip
-    ending = "first 5 for 50% of 50 held-out users; guessing for 25%."
+    ending = "among the first 5 for 50% of 50 held-out users; guessing for 25%."
     assert headline(metrics) == (
-        "Shown 7 candidates, one of them the item that the user really interacted with next, the trained model puts that item among "
-        f"its {ending}"
+        "Given 7 candidates, one of which the user really interacted with next, the trained model ranks that item "
+        f"{ending}"
     )
     published = headline(metrics | {"protocol": {"target": "most-popular-last"}})
-    assert "one of them the latest of the user's most popular items, the trained" in published
+    assert "one of which is the latest of the user's most popular items, the trained" in published
     several = headline(metrics | {"candidates": {"targets": 51, "smallest": 7, "largest": 9}})
-    assert several.startswith(
-        "Shown 7 to 9 candidates, one or more of them items that the user really interacted with, "
-    )
-    assert several.endswith(f"puts one of these among its {ending}")
+    assert several.startswith("Given 7 to 9 candidates, one or more of which the user really interacted with, the ")
+    assert several.endswith(f"ranks one of these {ending}")
 
 
 def test_the_smallest_difference_is_a_sentence() -> None:
@@ -156,12 +154,14 @@ def test_what_a_shared_prefix_saved_and_how_often_the_model_had_other_words() ->
         "unshared_rows": 0, "answer_mass": 0.75, "rather_something_else": 3,
     }  # fmt: skip
     assert prefix_sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
-        "Scores, trained: 300 tokens processed for prompts of 1,000 tokens (30%, and 28% would be the minimum); 8 images "
-        "encoded for 40 shown; 25.0% of the probability falls outside the two answers, and for 3 candidates most of it does.",
+        "Scores, trained: 300 tokens processed for prompts of 1,000 tokens (30%, and 28% would be the minimum); "
+        "8 images encoded for 40 shown; "
+        "25.0% of the probability falls outside the two answers, and for 3 candidates most of it does.",
         "Scores, base: 0.0% of the probability falls outside the two answers.",
     ]
     alone = {"tokens_flat": 10, "tokens_processed": 10, "tokens_least": 0, "unshared_rows": 2, "unshared_because": "so"}
     assert prefix_sharing_lines({"score": {"summary": alone}}) == [
-        "Scores, trained: 10 tokens processed for prompts of 10 tokens (100%); 2 prompts processed one by one, because so."
+        "Scores, trained: 10 tokens processed for prompts of 10 tokens (100%); 2 prompts processed one by one, "
+        "because so."
     ]
     assert prefix_sharing_lines({}) == []
