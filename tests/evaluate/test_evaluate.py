@@ -247,7 +247,9 @@ def test_the_console_shows_every_model_and_the_findings(tmp_path: Path) -> None:
 def test_context_with_a_name_only_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path, images=False)
     (run.data / "audit.json").unlink()
-    bare = replace(run.context(), config={}, versions={}, manifests={}, training_log=None, items_dir=None, users_dir=None)
+    bare = replace(
+        run.context(), config={}, versions={}, manifests={}, training_log=None, items_dir=None, users_dir=None
+    )
     run.evaluate(context=bare)
     assert "The data folder has no audit." in run.report()
     assert "Training loss" not in run.report()
