@@ -4,19 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from msr_adapter.evaluate.text_tables import short, shown_metrics
-from msr_adapter.metrics import label
+from msr_adapter.metrics import METRICS, ProbabilityMetric, label, metric_row
 from msr_adapter.report.user_texts import clip
 
 _PREFERRED = ("gauc", "ndcg@10", "ndcg@5", "hr@5")
 """Metrics that every user has, for slices without the primary one."""
 _PLOTTED = 3
-_CALIBRATION = {"log_loss": "Log loss", "brier": "Brier score", "ece": "Calibration error"}
-_BEYOND_ACCURACY = {
-    "coverage": "share of the catalogue that reaches a top-{k}",
-    "gini": "inequality of how often items reach a top-{k}; 0 if all do equally often, 1 if it is always the same one",
-    "popularity": "mean number of training interactions of a top-{k} item",
-    "novelty": "mean self-information of a top-{k} item in bits; rare items have more",
-}
 
 
 class Cell(NamedTuple):
@@ -83,11 +76,12 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
 def calibration_table(metrics: Mapping[str, Any]) -> ModelTable | None:
     """Return the calibration of the models with probabilities; None if nothing was asked for."""
     found = metrics.get("calibration") or {}
-    names = [name for name in _CALIBRATION if any(name in entry for entry in found.values())]
+    known = [row.name for row in METRICS if isinstance(row, ProbabilityMetric)]
+    names = [name for name in known if any(name in entry for entry in found.values())]
     if not names:
         return None
     rows = [ModelRow(model, [_number(entry.get(name)) for name in names]) for model, entry in found.items()]
-    return ModelTable([_CALIBRATION[name] for name in names], rows, [])
+    return ModelTable([label(name) for name in names], rows, [])
 
 
 def beyond_accuracy_table(metrics: Mapping[str, Any], depth: int) -> ModelTable | None:
@@ -103,9 +97,8 @@ def beyond_accuracy_table(metrics: Mapping[str, Any], depth: int) -> ModelTable 
     k = str(depth) if str(depth) in depths else depths[0]
     names = [name for name in names if name.partition("@")[2] == k]
     rows = [ModelRow(model, [_number(values.get(name)) for name in names]) for model, values in found.items()]
-    kinds = [name.partition("@")[0] for name in names]
-    notes = [f"{kind.capitalize()}: {_BEYOND_ACCURACY[kind].format(k=k)}" for kind in kinds if kind in _BEYOND_ACCURACY]
-    return ModelTable([name.capitalize() for name in names], rows, notes)
+    notes = [f"{row.label}: {row.about.format(k=k)}" for name in names if (row := metric_row(name))]
+    return ModelTable([label(name) for name in names], rows, notes)
 
 
 def _number(value: float | None) -> str:

@@ -67,7 +67,7 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
         "Popularity: mean number of training interactions of a top-5 item",
     ]
     assert beyond_accuracy_table({"beyond": {"trained": shown}}, 5) == ModelTable(
-        ["Coverage@5", "Popularity@5", "Odd@5"], [ModelRow("trained", ["0.250", "1,234.5", "0.500"])], notes
+        ["Coverage@5", "Popularity@5", "odd@5"], [ModelRow("trained", ["0.250", "1,234.5", "0.500"])], notes
     )
     other = beyond_accuracy_table({"beyond": {"trained": shown}}, 20)
     assert other is not None
