@@ -96,10 +96,11 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     statistics = inspect(
         Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
     )
+    lengths = examples.end - examples.start
     facts = DataFacts(
         counts=audit.counts,
         splits=_split_counts(examples, candidates),
-        history=_history_lengths(examples),
+        history={"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())},
         candidates_digest=test_lists_digest(log, examples, candidates),
     )
     found: Mapping[str, object] = {
@@ -178,8 +179,3 @@ def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[
         }
         for code, name in enumerate(SPLITS)
     }
-
-
-def _history_lengths(examples: Examples) -> dict[str, float]:
-    lengths = examples.end - examples.start
-    return {"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())}

@@ -16,16 +16,19 @@ def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -
     """Apply every filter in order: unknown items, `limit.items`, `k_core`, `limit.users`.
 
     Only whole users and whole items are ever dropped after the unknown ones, so that the kept rows of a kept user are
-    all of what the user touched in the kept catalogue: negatives drawn outside them are truly untouched.
+    all that the user has interacted with in the kept catalogue: negatives drawn outside them are truly unseen.
     """
     log = _drop_unknown(log, corpus, audit)
     if data.limit.items is not None:
-        log = _drop(log, _popular(log, data.limit.items), "item_limit", audit)
+        count = degree(log.item, len(log.items))
+        best = np.lexsort((np.arange(len(count)), -count))[: data.limit.items]  # of equally popular items the first id
+        log = _drop(log, _among(best, len(count))[log.item], "item_limit", audit)
     kept = _drop(log, k_core(log.user, log.item, data.k_core), "k_core", audit)
     if not len(kept.user):
         raise UserError(_empty_core(log, data.k_core))
     if data.limit.users is not None:
-        kept = _drop(kept, _drawn_users(kept, data.limit.users, seed), "user_limit", audit)
+        drawn = seeded_order(kept.users, seed, "limit")[: data.limit.users]
+        kept = _drop(kept, _among(drawn, len(kept.users))[kept.user], "user_limit", audit)
     for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
         audit.count(f"{noun}_kept", number)
     return kept
@@ -37,7 +40,7 @@ def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
     Each round is O(rows left); the fixed point does not depend on the order of removals. Memory: 13 bytes a row.
     """
     rows = len(user)
-    alive = np.arange(len(user), dtype=np.int32)
+    alive = np.arange(len(user), dtype=np.int32)  # half the memory of NumPy's own row numbers
     n_users, n_items = int(user.max(initial=-1)) + 1, int(item.max(initial=-1)) + 1
     while True:
         good = (degree(user, n_users) >= core.users)[user] & (degree(item, n_items) >= core.items)[item]
@@ -79,17 +82,6 @@ def _all_unknown(log_items: pl.Series, table_items: pl.Series) -> Problem:
 
 def _some(ids: pl.Series) -> str:
     return ", ".join(map(repr, ids.head(3).to_list())) or "no rows"
-
-
-def _popular(log: Log, limit: int) -> Mask:
-    count = degree(log.item, len(log.items))
-    best = np.lexsort((np.arange(len(count)), -count))[:limit]
-    return _among(best, len(count))[log.item]
-
-
-def _drawn_users(log: Log, limit: int, seed: int) -> Mask:
-    drawn = seeded_order(log.users, seed, "limit")[:limit]
-    return _among(drawn, len(log.users))[log.user]
 
 
 def _among(codes: Rows, size: int) -> Mask:

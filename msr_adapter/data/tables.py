@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from msr_adapter import schema
-from msr_adapter.arrays import Mask, Rows
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
@@ -85,7 +83,7 @@ def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
 def test_lists_digest(log: Log, examples: Examples, candidates: Candidates) -> str:
     """Return the digest of the lists that models are judged on, which is also that of the rows as written."""
     tested, items = examples.split == SPLITS.index("test"), _ids(log.items)
-    columns: dict[str, NDArray[Any]] = {
+    columns: dict[str, Codes] = {
         "example_id": candidates.example, "label": candidates.label, "item_id": candidates.item,
     }  # fmt: skip
 
@@ -97,12 +95,12 @@ def test_lists_digest(log: Log, examples: Examples, candidates: Candidates) -> s
     return schema.candidates_digest(column)
 
 
-def write_truth(log: Log, examples: Examples, candidates: Candidates, shop: SyntheticDataset, out: Path) -> None:
-    """Write truth.parquet: the true taste of every distinct candidate pair, sorted by user and item."""
+def write_truth(log: Log, examples: Examples, candidates: Candidates, dataset: SyntheticDataset, out: Path) -> None:
+    """Write truth.parquet: the true preference of every distinct candidate pair, sorted by user and item."""
     pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
     users = _ids(log.users).take(pa.array(pairs // len(log.items)))
     items = _ids(log.items).take(pa.array(pairs % len(log.items)))
-    score = shop.true_preference(users.to_pylist(), items.to_pylist())
+    score = dataset.true_preference(users.to_pylist(), items.to_pylist())
     schema.write_table(
         pa.table({"user_id": users, "item_id": items, "score": score}), schema.TRUTH, out / "truth.parquet"
     )

@@ -19,7 +19,7 @@ class ColumnsConfig(StrictModel):
     item: str | None = None
     """Column of the item ids, in the log and in the table of items."""
     timestamp: str | None = None
-    """Seconds, milliseconds or ISO dates; a log without time is taken in row order."""
+    """Seconds, milliseconds or ISO dates; a log without time is in the order of its rows."""
     split: str | None = None
     """Column of the log that says train, validation or test."""
     rating: str | None = None
@@ -126,7 +126,7 @@ class MMRecSourceConfig(StrictModel):
 
 
 class PixelRecSourceConfig(StrictModel):
-    """PixelRec as published; covers are `{item}.jpg`."""
+    """PixelRec as published; images are `{item}.jpg`."""
 
     kind: Literal["pixelrec"]
     """PixelRec as published."""
@@ -148,14 +148,14 @@ class HMSourceConfig(StrictModel):
 
 
 class KuaiRecSourceConfig(StrictModel):
-    """KuaiRec as published: videos without covers."""
+    """KuaiRec as published: videos without images."""
 
     kind: Literal["kuairec"]
     """KuaiRec as published."""
     interactions: Path
     """`big_matrix.csv` or `small_matrix.csv`. Rows without a time are dropped and counted."""
     captions: Path | None = None
-    """`kuairec_caption_category.csv`: captions, texts on covers, categories."""
+    """`kuairec_caption_category.csv`: captions, texts printed on the videos, categories."""
     min_watch_ratio: float | None = Field(None, ge=0)
     """Drops what was watched for a smaller share of its length."""
 

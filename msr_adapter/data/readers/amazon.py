@@ -29,7 +29,7 @@ wide, which is as much as a model sees by default."""
 def read_amazon(source: AmazonSourceConfig, context: ReadContext) -> Corpus:
     """Read reviews and metadata; `UserError` with the problems of both files.
 
-    All of it in Polars: nested JSON is taken as text and only looked into where it is needed.
+    All of it in Polars: nested JSON stays text and is only looked into where it is needed.
     """
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None

@@ -79,23 +79,19 @@ def _lacking(where: str, header: Sequence[str], field: str, configured: str | No
     tried = "" if configured else f"names tried: {', '.join(names)}; "
     near = _near(header, names)
     hint = f"did you mean {near!r}? " if near else ""
+    more = f" and {len(header) - _MOST:,} more" if len(header) > _MOST else ""
     return Problem(
         where,
         field,
         found,
-        f"{hint}{tried}columns found: {_listed(header)}",
+        f"{hint}{tried}columns found: {', '.join(name[:_SHOWN] for name in header[:_MOST]) or 'none'}{more}",
         f"{NAME_IT}{field} to the name of the column",
     )
 
 
-def _listed(header: Sequence[str]) -> str:
-    more = f" and {len(header) - _MOST:,} more" if len(header) > _MOST else ""
-    return ", ".join(name[:_SHOWN] for name in header[:_MOST]) + more if header else "none"
-
-
 def _near(header: Sequence[str], names: Sequence[str]) -> str | None:
     by_name = {canonical(column): column for column in header}
-    for name in names:
+    for name in names:  # in the order of preference: a weak match of a usual name beats a strong one of a rare name
         if match := difflib.get_close_matches(canonical(name), by_name, n=1, cutoff=0.6):
             return by_name[match[0]]
     return None

@@ -42,14 +42,8 @@ def compression_problems(paths: Iterable[Path], max_expansion: int, budget: floa
     A gzip file is decompressed once, in constant memory, up to its limit or to ``budget`` bytes: nothing in its header
     can be trusted. With a budget, what it holds is known to be safe as far as that.
     """
-    return [problem for path in paths for file in _files(path) for problem in _problems(file, max_expansion, budget)]
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file())
-    elif path.is_file():
-        yield path
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [found for file in files if file.is_file() for found in _problems(file, max_expansion, budget)]
 
 
 def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem]:
@@ -64,13 +58,13 @@ def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem
     elif start.startswith(_GZIP):
         limit = max(ALWAYS_FINE, size * max_expansion)
         try:
-            held, line = _measure(path, min(limit, budget))
+            held, longest_line = _measure(path, min(limit, budget))
         except (zlib.error, EOFError) as error:
             yield Problem(str(path), "", f"a damaged gzip file ({error})", "", "Copy or download it again")
             return
         if held > limit:
             yield _bomb(path, size, limit, max_expansion)
-        elif line > LONGEST_LINE:
+        elif longest_line > LONGEST_LINE:
             found = f"holds a line of more than {LONGEST_LINE:,} bytes"
             yield Problem(str(path), "", found, "a table with one row per line", "Decompress it if you trust the file")
 

@@ -19,7 +19,7 @@ _JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"
 
 @dataclass(frozen=True)
 class ItemColumns:
-    """What is taken of a table of items: the column of the ids, and how the others are made."""
+    """Which columns of a table of items are read: that of the ids, and how the others are made."""
 
     item: str
     title: str | pl.Expr | None
@@ -40,7 +40,9 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     wanted = list(dict.fromkeys((fields.item, *named, *fields.reads)))
     source = scan(table, wanted)
     schema = schema_of(table, source)
-    raise_if_any(_type_problems(table, schema, fields.item, named))
+    nested = (pl.List, pl.Struct, pl.Binary)  # lists are joined, and images may be structs or bytes
+    texts = [name for name in named if not isinstance(schema[name], nested)]
+    raise_if_any(type_problems(table, schema, [fields.item, *dict.fromkeys(texts)]))
     facts = whole_lines(table)
     if schema[fields.item].is_float():
         facts["whole"] = (pl.col(fields.item) == pl.col(fields.item).round()).all()
@@ -71,6 +73,7 @@ def words(name: str, dtype: pl.DataType, separator: str = " ") -> pl.Expr:
     if isinstance(dtype, pl.List):
         text = column.cast(pl.List(pl.String)).list.join(separator, ignore_nulls=True)
     elif dtype == pl.String:
+        # Only text that is a list for sure is decoded: one malformed value would fail the whole column.
         listed = pl.when(column.str.contains(_JSON_TEXTS)).then(column)
         joined = listed.str.json_decode(pl.List(pl.String)).list.join(separator, ignore_nulls=True)
         text = pl.when(listed.is_not_null()).then(joined).otherwise(column)
@@ -103,8 +106,3 @@ def _image(name: str, dtype: pl.DataType) -> pl.Expr:
     text = column.cast(pl.String).str.strip_chars()
     text = pl.coalesce(pl.when(text.str.contains(_JSON_TEXTS)).then(text).str.json_path_match("$[0]"), text)
     return pl.when(~is_empty(text) & (text != "[]")).then(text)
-
-
-def _type_problems(table: Table, schema: pl.Schema, item: str, named: list[str]) -> list[Problem]:
-    texts = [name for name in named if not isinstance(schema[name], pl.List | pl.Struct) and schema[name] != pl.Binary]
-    return type_problems(table, schema, [item, *dict.fromkeys(texts)])

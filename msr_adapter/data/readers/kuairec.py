@@ -7,7 +7,7 @@ import polars as pl
 from msr_adapter.config.schema import KuaiRecSourceConfig
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items, words
-from msr_adapter.data.readers.layout import Table, table_at
+from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, collecting, raise_if_any
@@ -18,7 +18,7 @@ _ITEMS = {"item": "video_id", "title": _TITLE, "text": _TEXTS[0], "category": _C
 
 
 def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
-    """Read a matrix and maybe the captions; the text is what stands on the cover, then the tags.
+    """Read a matrix and maybe the captions; the text is what is printed on the video's image, then the tags.
 
     Views without a time (the small matrix has some) are dropped and counted. `UserError` with all problems.
     """
@@ -29,7 +29,10 @@ def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
         interactions = read_log(table_at(source.interactions), wanted, context.audit)
     if source.captions is not None:
         with collecting(problems):
-            items = read_items(_lossy(table_at(source.captions)), _fields(), context.audit)
+            # The published captions were cut in the middle of characters: such bytes become `�`.
+            captions = table_at(source.captions)
+            captions = replace(captions, layout=replace(captions.layout, lossy=True))
+            items = read_items(captions, _item_columns(), context.audit)
     raise_if_any(problems)
     if items is None:
         context.audit.find("info", NO_ITEMS.format("captions"))
@@ -44,12 +47,7 @@ def check_kuairec(source: KuaiRecSourceConfig) -> list[Problem]:
     return problems
 
 
-def _lossy(table: Table) -> Table:
-    """Return a table whose bad bytes become signs: the published captions were cut in the middle of characters."""
-    return replace(table, layout=replace(table.layout, lossy=True))
-
-
-def _fields() -> ItemColumns:
+def _item_columns() -> ItemColumns:
     text = pl.concat_str([_known(name) for name in _TEXTS], separator=" ", ignore_nulls=True)
     more = {"text": pl.when(text != "").then(text), "category": _known(_CATEGORY)}
     return ItemColumns("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))

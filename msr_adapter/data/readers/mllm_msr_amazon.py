@@ -69,7 +69,7 @@ def read_mllm_msr_amazon(source: OfficialAmazonSourceConfig, context: ReadContex
             parts.append(_pairs(lists, maps["items"], maps.get("users")))
     if source.meta is not None:
         with collecting(problems):
-            items = _catalogue(maps["items"], read_meta(source.meta, context.audit), context.audit)
+            items = _items(maps["items"], read_meta(source.meta, context.audit), context.audit)
     raise_if_any(problems)
     _tell(source, context.audit)
     return Corpus(pl.concat(parts), items)
@@ -151,7 +151,7 @@ def _original(column: str, names: pl.DataFrame) -> pl.Expr:
     return pl.col(column).replace_strict(names["number"], names["original"], return_dtype=pl.String)
 
 
-def _catalogue(names: pl.DataFrame, meta: pl.DataFrame, audit: Audit) -> pl.DataFrame:
+def _items(names: pl.DataFrame, meta: pl.DataFrame, audit: Audit) -> pl.DataFrame:
     """Return every item of the map; one that the metadata lacks has no title, rather than being dropped."""
     items = names.select(item_id="original").unique(maintain_order=True)
     audit.count("titles_dropped_not_in_map", len(meta) - items.join(meta, on="item_id", how="semi").height)

@@ -74,7 +74,7 @@ def read_movielens(source: MovieLensSourceConfig, context: ReadContext) -> Corpu
     with collecting(problems):
         interactions = read_log(ratings, LogColumns(names, source.min_rating), context.audit)
     with collecting(problems):
-        items = read_items(_as_utf8(movies), _fields(movies), context.audit)
+        items = read_items(_as_utf8(movies), _item_columns(movies), context.audit)
     raise_if_any(problems)
     return Corpus(interactions, items)
 
@@ -94,7 +94,7 @@ def _find(folder: Path) -> tuple[Table, Table] | Problem:
     return Problem(where, setting, "no ratings there", ", or ".join(names), "Name the unpacked folder")
 
 
-def _fields(movies: Table) -> ItemColumns:
+def _item_columns(movies: Table) -> ItemColumns:
     if "Western" not in movies.layout.names:
         genres = words("genres", pl.String())
         listed = pl.when(genres != "(no genres listed)").then(genres)

@@ -102,7 +102,8 @@ def schema_of(table: Table, frame: pl.LazyFrame) -> pl.Schema:
 
 def type_problems(table: Table, schema: pl.Schema, columns: Collection[str]) -> list[Problem]:
     """Return a problem for each of ``columns`` that is nested or binary."""
-    found = {name: schema[name] for name in columns if not _is_simple(schema[name])}
+    simple = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Null)
+    found = {name: schema[name] for name in columns if not schema[name].is_numeric() and schema[name] not in simple}
     allowed = "text, numbers or dates"
     return [Problem(str(table.path), name, f"a column of type {dtype}", allowed) for name, dtype in found.items()]
 
@@ -114,7 +115,3 @@ def split_lines(lines: pl.LazyFrame, layout: Layout) -> pl.LazyFrame:
     """
     fields = pl.col("line").str.strip_chars_end("\r").str.splitn(layout.separator, len(layout.names))
     return lines.select(fields.struct.rename_fields(layout.names).struct.unnest())
-
-
-def _is_simple(dtype: pl.DataType) -> bool:
-    return dtype.is_numeric() or dtype in (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Null)
