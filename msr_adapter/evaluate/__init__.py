@@ -1,6 +1,12 @@
-"""Judge scorers on the test candidates: metrics with intervals, baselines on the same candidate lists."""
+"""Judge scorers on the test candidates: metrics with intervals, baselines on the same candidate lists.
 
-from msr_adapter.evaluate.baselines import fit_baselines
-from msr_adapter.evaluate.evaluation import EvaluateDirs, Evaluation, Run, evaluate
-
-__all__ = ["EvaluateDirs", "Evaluation", "Run", "evaluate", "fit_baselines"]
+`evaluation`: the evaluate stage, and the layout of `metrics.json`
+`candidates`: the candidate lists of the test split, and scores that fit them row by row
+`judging`: one model's metrics, the models side by side, and what a reader must know of them
+`slices`: the metrics of parts of the users; `slice_groups`: who is in which part; `slice_tables`: parts by own tables
+`beyond_accuracy`: calibration of the probabilities, and what of the catalogue is shown
+`results`: a finished run, read back; `comparison`: runs tested against each other; `ablation_table`: variants of one
+`tables`: the stage's files of rows; `text_tables`: tables for a terminal, Markdown and LaTeX
+`exports`: runs for trec_eval, pytrec_eval and ranx
+`baselines/`: scorers that every trained model must be seen beside
+"""

@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
-from msr_adapter.evaluate.baselines.training_log import item_codes, read_items
-from msr_adapter.evaluate.candidates import HeldOut, flat
+from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
 from msr_adapter.metrics import calibrate, expose
 
 _CALIBRATION = ("log_loss", "brier", "ece")

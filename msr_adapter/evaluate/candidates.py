@@ -1,4 +1,4 @@
-"""The frozen test candidates, and scores that fit them row by row."""
+"""The candidate lists of the test split, and scores that fit them row by row."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers, Labels
 from msr_adapter.errors import StageError
-from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, read_table
+from msr_adapter.schema import CANDIDATES, EXAMPLES, ITEMS, SCORES, candidates_digest, read_table
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,19 @@ def read_held_out(data_dir: Path) -> HeldOut:
     offsets = np.append(starts, len(ids)).astype(np.int64)
     digest = candidates_digest(lambda name: rows[name].chunks)
     return HeldOut(expected, flat(test["user_id"]), offsets, rows, digest)
+
+
+def read_items(data_dir: Path) -> pa.Table:
+    """Read ITEMS, the catalogue."""
+    return read_table(data_dir / "items.parquet", ITEMS)
+
+
+def item_codes(ids: pa.Array, items: pa.Array) -> Integers:
+    """Return the row of ITEMS of every id. Raises StageError, with the count, on ids that are no item."""
+    rows = pc.index_in(ids, value_set=items)
+    if rows.null_count:
+        raise StageError(f"{rows.null_count} candidates are no known item", next_step="run again with `--force data`")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)
 
 
 def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:

@@ -37,7 +37,9 @@ from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import judging
-from msr_adapter.evaluate.baselines import FITTED, SIMPLE, oracle_scores, read_fitted
+from msr_adapter.evaluate.baselines.catalogue import BASELINES, chosen
+from msr_adapter.evaluate.baselines.fitting import read_fitted
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.slice_groups import read_facts, table_findings
@@ -119,7 +121,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> 
     protocol, seed = config.protocol, job.seed
     held_out = read_held_out(dirs.data)
     tables = _read_tables(config.baselines, dirs.scores, held_out)
-    scores = _all_scores(config.baselines, seed, dirs, held_out, tables)
+    scores = _all_scores(config, dirs, held_out, tables, seed)
     models = {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
@@ -140,7 +142,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> 
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
-    wanted = {"trained", *({"base"} & set(baselines))}
+    wanted = {"trained", *(row.name for row in BASELINES if row.score is None and row.name in baselines)}
     if absent := sorted(wanted - set(score_dirs)):
         raise StageError(f"no scores of {', '.join(absent)}", next_step="run the score stages first")
     ours_first = sorted(score_dirs, key=lambda name: name != "trained")
@@ -148,19 +150,19 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
 
 
 def _all_scores(
-    baselines: tuple[str, ...],
-    seed: int,
-    dirs: EvaluateDirs,
-    held_out: HeldOut,
-    tables: Mapping[str, pa.Table],
+    config: EvaluateConfig, dirs: EvaluateDirs, held_out: HeldOut, tables: Mapping[str, pa.Table], seed: int
 ) -> dict[str, Floats]:
     """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
-    scores: dict[str, Floats | None] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
+    scores: dict[str, Floats] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
     if dirs.baselines is not None:
-        scores |= {name: read_fitted(name, held_out, dirs.baselines) for name in FITTED if name in baselines}
-    scores |= {name: score(held_out, dirs.data, seed) for name, score in SIMPLE.items() if name in baselines}
-    scores["oracle"] = oracle_scores(held_out, dirs.data)
-    return {name: values for name, values in scores.items() if values is not None}
+        for row in chosen(config, fitted=True):
+            scores[row.name] = read_fitted(row.name, held_out, dirs.baselines)
+    inputs = BaselineInputs(held_out, dirs.data, config, seed)
+    for row in chosen(config, fitted=False):
+        values = row.score and row.score(inputs)
+        if values is not None:
+            scores[row.name] = values
+    return scores
 
 
 def _metrics(
@@ -206,11 +208,13 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Jud
     if config.protocol.target == "most-popular-last":
         text = (
             "The target is the latest of the user's 6 most popular items, as in the published code, not the last item "
+            "that the user interacted with: popularity alone nearly finds it. Set these numbers beside that code's, "
+            "never beside others."
         )
-        text += "taken: popularity alone nearly finds it. Set these numbers beside that code's, never beside others."
         found.append({"severity": "warning", "text": text})
-    if "recency" in config.baselines and "recency" not in models:
-        text = "Recency is not judged: the log has no times that two users share."
+    absent = [row for row in chosen(config, fitted=False) if row.on_request and row.name not in models]
+    for row in absent:
+        text = f"{row.name.capitalize()} is not judged: {row.without}."
         found.append({"severity": "info", "text": text})
     return found
 

@@ -9,10 +9,13 @@ import numpy as np
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import StageError
+from msr_adapter.evaluate.baselines.catalogue import BASELINES, Baseline
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.files import digest
 from msr_adapter.metrics import (
+    METRICS,
     GroupMetrics,
+    RankingMetric,
     bootstrap,
     evaluate_groups,
     label,
@@ -61,8 +64,9 @@ def protocol_digest(protocol: Mapping[str, Any]) -> str:
 
 def primary_metric(protocol: ProtocolConfig) -> str:
     """Return the metric that findings and differences speak of: the pooled AUC, or the first one there is."""
-    first = protocol.ranking[0]
-    return "auc" if "auc" in protocol.ranking else "gauc" if first == "gauc" else f"{first}@{protocol.k[0]}"
+    rows = [row for row in METRICS if isinstance(row, RankingMetric) and row.name in protocol.ranking]
+    first = next((row for row in rows if row.pooled), next(row for row in rows if row.name == protocol.ranking[0]))
+    return f"{first.name}@{protocol.k[0]}" if first.at_k else first.name
 
 
 def chance(protocol: ProtocolConfig, held_out: HeldOut) -> dict[str, float]:
@@ -113,32 +117,21 @@ def tied_share(result: GroupMetrics) -> float:
     return float(np.mean(result.tied))
 
 
-_COMPARED = {
-    "popularity": "popularity alone",
-    "base": "the model before fine-tuning",
-    "recency": "the time since an item was last taken",
-    "title-overlap": "the overlap of titles",
-    "item-knn": "item-kNN",
-    "mf": "matrix factorisation",
-    "sasrec": "SASRec",
-}
-"""What the trained model should beat, in words."""
-
-
 def find(
     models: Mapping[str, Judged], gaps: Mapping[str, Mapping[str, float]], mass: Mapping[str, float], primary: str
 ) -> list[dict[str, str]]:
     """Return what a reader must know before quoting the numbers, as {severity, text}; severity: warning | info."""
     found: list[dict[str, str]] = []
-    for name, what in _COMPARED.items():
-        if name in gaps and (finding := _not_above(models, gaps[name], name, what, primary)):
+    for row in BASELINES:
+        beaten = row.must_be_beaten and row.name in gaps
+        if beaten and (finding := _not_above(models, gaps[row.name], row, primary)):
             found.append(finding)
     users = len(models["trained"].result.greater)
     if users < 100:
         size = "one test user: an interval over one user means nothing" if users == 1 else f"{users} test users"
         found.append(_finding("info", f"only {size}" + (": read the intervals, not the means" if users > 1 else "")))
     if (tied := tied_share(models["trained"].result)) > 0.01:
-        found.append(_finding("info", f"the true item ties with another candidate for {tied:.1%} of users"))
+        found.append(_finding("info", f"the target ties with another candidate for {tied:.1%} of users"))
     for name, value in mass.items():
         if value < 0.5:
             text = f"{name}: Yes and No together get only {value:.1%} of the probability; it has not learned the format"
@@ -147,10 +140,10 @@ def find(
 
 
 def _not_above(
-    models: Mapping[str, Judged], gap: Mapping[str, float], name: str, what: str, primary: str
+    models: Mapping[str, Judged], gap: Mapping[str, float], baseline: Baseline, primary: str
 ) -> dict[str, str] | None:
-    ours, theirs = models["trained"].summary[primary]["mean"], models[name].summary[primary]["mean"]
-    numbers = f"{what} gives {label(primary)} {theirs:.3f}, the trained model {ours:.3f}"
+    ours, theirs = models["trained"].summary[primary]["mean"], models[baseline.name].summary[primary]["mean"]
+    numbers = f"{baseline.label} gives {label(primary)} {theirs:.3f}, the trained model {ours:.3f}"
     if gap["mean"] <= 0:
         return _finding("warning", f"{numbers}: it is not above")
     if gap["low"] <= 0:

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SliceTablesConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.evaluate.baselines.training_log import item_codes
-from msr_adapter.evaluate.candidates import HeldOut, flat
+from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
-from msr_adapter.doctor.libraries import BASELINES, RAY, RECTOOLS, is_there
+from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.files import bundled_model
 from msr_adapter.ownership import folder_problems
 from msr_adapter.pipeline.context import prompts_of, stage_dirs
@@ -21,19 +22,17 @@ from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.pipeline.weights import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
 
-_NEEDED = {"item-knn": ("implicit",), "mf": ("implicit",), "sasrec": ("implicit", "pytorch_lightning", "rectools")}
-
 
 def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     """Return one problem for all the baselines whose libraries are absent; nothing is imported."""
-    absent = {name: [each for each in _NEEDED.get(name, ()) if find_spec(each) is None] for name in baselines}
-    short = sorted(name for name, libraries in absent.items() if libraries)
+    needed = {row.name: row.libraries for row in BASELINES if row.name in baselines}
+    absent = {name: [each for each in modules if find_spec(each) is None] for name, modules in needed.items()}
+    short = sorted(name for name, modules in absent.items() if modules)
     if not short:
         return []
-    libraries = sorted({each for name in short for each in absent[name]})
-    commands = [BASELINES] if set(libraries) - {"rectools"} else []
-    commands += [RECTOOLS] if "rectools" in libraries else []
-    found = f"{', '.join(short)} cannot be fitted: {', '.join(libraries)} not installed"
+    modules = sorted({each for name in short for each in absent[name]})
+    commands = dict.fromkeys(library.mend for library in LIBRARIES if library.module in modules)
+    found = f"{', '.join(short)} cannot be fitted: {', '.join(modules)} not installed"
     step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"
     return [Problem(where, "evaluate.baselines", found, next_step=step)]
 

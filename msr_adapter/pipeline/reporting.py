@@ -10,14 +10,14 @@ from msr_adapter.pipeline.context import Context
 from msr_adapter.report.context import Manifests, ReportContext
 
 if TYPE_CHECKING:
-    from msr_adapter.evaluate import Evaluation
+    from msr_adapter.evaluate.evaluation import Evaluation
 
 _LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy", "implicit", "RecTools")
 
 
 def evaluate_run(c: Context) -> dict[str, Any]:
     """Judge the run that ``c`` belongs to and write its report."""
-    from msr_adapter.evaluate import EvaluateDirs, Run, evaluate
+    from msr_adapter.evaluate.evaluation import EvaluateDirs, Run, evaluate
 
     run = Run(c.pipeline.name, _versions())
     told = ReportContext(

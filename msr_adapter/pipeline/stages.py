@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from msr_adapter.config.schema import FITTED_BASELINES, ModelConfig, PipelineConfig
+from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
+from msr_adapter.evaluate.baselines.catalogue import chosen
 from msr_adapter.files import path_stamp
 from msr_adapter.generation import Backend
 from msr_adapter.jobs import Job
@@ -248,15 +249,15 @@ def bounded_share(p: PipelineConfig) -> float:
 
 
 def _baselines_config(p: PipelineConfig) -> Any:
-    sasrec = p.evaluate.sasrec.model_dump(mode="json") if "sasrec" in p.evaluate.baselines else None
-    return [[name for name in FITTED_BASELINES if name in p.evaluate.baselines], sasrec, p.seed]
+    rows = chosen(p.evaluate, fitted=True)
+    settings = [row.settings(p.evaluate).model_dump(mode="json") for row in rows if row.settings]
+    return [[row.name for row in rows], settings, p.seed]
 
 
 def _run_baselines(c: Context) -> dict[str, Any]:
-    from msr_adapter.evaluate import fit_baselines
+    from msr_adapter.evaluate.baselines.fitting import fit_baselines
 
-    settings = c.pipeline.evaluate
-    return fit_baselines(settings.baselines, settings.sasrec, c.pipeline.seed, c.dir("data"), c.out, c.reporter)
+    return {**fit_baselines(c.pipeline.evaluate, c.dir("data"), c.job)}
 
 
 def _evaluate_config(p: PipelineConfig) -> Any:
@@ -306,7 +307,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "baselines", 1, ("data",), (), ("*.parquet",), _baselines_config, _no_sources, _run_baselines,
-        lambda p: any(name in p.evaluate.baselines for name in FITTED_BASELINES),
+        lambda p: bool(chosen(p.evaluate, fitted=True)),
     ),
     Stage(
         "evaluate", 5, ("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"),

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.arrays import Floats, Labels
+from msr_adapter.evaluate.baselines.catalogue import Look
 from msr_adapter.evaluate.judging import Judged
 from msr_adapter.metrics import label
 from msr_adapter.report.context import CheckpointPoint
-from msr_adapter.report.svg import COLOR, Draw, Look
+from msr_adapter.report.svg import COLOR, Draw
 
 Looks = Mapping[str, Look]
 CheckpointValue = Literal["value", "loss"]

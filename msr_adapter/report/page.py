@@ -12,7 +12,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.evaluate import Evaluation
+from msr_adapter.evaluate.baselines.catalogue import BASELINES
+from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.files import bundled, write_text
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
 from msr_adapter.report import cost, explorer, figures, sections, tables, training
@@ -25,18 +26,6 @@ from msr_adapter.report.user_sample import Scored, sample_users
 
 _LIMITS = Limits(work=200_000_000, value=60_000_000, seconds=30.0)
 """A page of 25 MB takes about a third of it."""
-
-_DESCRIBED = {
-    "base": "the recommender before fine-tuning.",
-    "popularity": "the item's number of interactions in training.",
-    "recency": "how recent the item's last interaction in training is at the time of the target.",
-    "title-overlap": "how many words the title shares with the titles of the history.",
-    "item-knn": "cosine similarity of the item to those of the history, over training users; ids alone.",
-    "mf": "matrix factorisation of the training log; the user is folded in from the history.",
-    "sasrec": "a small transformer over item ids, trained on the training log.",
-    "random": "seeded random scores.",
-    "oracle": "the true preferences of the synthetic dataset; users choose with noise, so even it is not perfect.",
-}
 
 
 def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> None:
@@ -127,7 +116,7 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
         "rows": tables.metric_rows(metrics),
         "looks": looks(metrics["models"]),
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
-        "described": [(name, text) for name, text in _DESCRIBED.items() if name in metrics["models"]],
+        "described": [(row.name, row.description) for row in BASELINES if row.name in metrics["models"]],
         "smallest_difference": sections.smallest_line(metrics),
         "plots": figures.result_figures(metrics, evaluation.models, evaluation.held_out),
         "calibration": tables.calibration_table(metrics),

@@ -6,7 +6,6 @@ Colours are names of the page's CSS variables, so that plots follow light and da
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -14,24 +13,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msr_adapter.evaluate.baselines.catalogue import BASELINES, Look
 
-@dataclass(frozen=True)
-class Look:
-    """How one model is drawn; unlike dashes serve readers without colour."""
-
-    variable: str
-    """A CSS variable of the page, without its dashes; also the page's class of coloured dots."""
-    dash: str | tuple[int, tuple[int, ...]]
-    """A matplotlib line style: a name, or an offset and lengths on and off."""
-
-
-_KNOWN = {
-    "trained": Look("trained", "solid"),
-    "base": Look("base", (0, (5, 2))),
-    "popularity": Look("popularity", (0, (3, 1, 1, 1))),
-    "random": Look("random", (0, (1, 2))),
-    "oracle": Look("oracle", (0, (8, 2, 1, 2))),
-}
+_KNOWN = {"trained": Look("trained", "solid")} | {row.name: row.look for row in BASELINES}
 _OTHERS = (
     Look("other1", (0, (6, 1))),
     Look("other2", (0, (4, 1, 1, 1, 1, 1))),

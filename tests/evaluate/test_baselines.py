@@ -3,16 +3,19 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from msr_adapter import schema
-from msr_adapter.config.schema import SplitConfig
-from msr_adapter.doctor.libraries import RECTOOLS
+from msr_adapter.config.schema import BaselineName, EvaluateConfig, ProtocolConfig, SplitConfig
+from msr_adapter.doctor.libraries import LIBRARIES, RECTOOLS
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.evaluate.baselines import SIMPLE
+from msr_adapter.evaluate.baselines.catalogue import BASELINES
+from msr_adapter.evaluate.baselines.simple import recency_scores, title_overlap_scores
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.pipeline import RunResult, check, checks, run
 from msr_adapter.pipeline.stages import STAGES
@@ -47,10 +50,25 @@ def build(folder: Path, start: int = SECONDS) -> Path:
     return build_in(folder, table_data(folder, rows(start), titles), split, negatives=1).out
 
 
+def inputs_of(data: Path) -> BaselineInputs:
+    return BaselineInputs(read_held_out(data), data, EvaluateConfig(protocol=ProtocolConfig(name="small")), 0)
+
+
+def test_the_config_allows_exactly_the_rows_that_are_made_on_request() -> None:
+    assert {row.name for row in BASELINES if row.on_request} == set(get_args(BaselineName))
+    assert len({row.name for row in BASELINES}) == len({row.look for row in BASELINES}) == len(BASELINES)
+
+
+def test_what_a_fitted_row_needs_is_among_the_optional_libraries() -> None:
+    known = {library.module for library in LIBRARIES}
+    assert {module for row in BASELINES for module in row.libraries} <= known
+    assert all(row.libraries for row in BASELINES if row.fitted)
+
+
 def test_recency_is_the_brute_force(tmp_path: Path) -> None:
     data = build(tmp_path)
     held_out = read_held_out(data)
-    scores = SIMPLE["recency"](held_out, data, 0)
+    scores = recency_scores(inputs_of(data))
     assert scores is not None
     log = [row for row in schema.read_table(data / "interactions.parquet", schema.INTERACTIONS).to_pylist()
            if row["training"]]  # fmt: skip
@@ -65,14 +83,13 @@ def test_recency_is_the_brute_force(tmp_path: Path) -> None:
 
 def test_recency_is_absent_where_times_are_positions(tmp_path: Path) -> None:
     data = build(tmp_path, start=1)
-    assert SIMPLE["recency"](read_held_out(data), data, 0) is None
+    assert recency_scores(inputs_of(data)) is None
 
 
 def test_title_overlap_prefers_the_words_of_the_history(tmp_path: Path) -> None:
     data = build(tmp_path)
     held_out = read_held_out(data)
-    scores = SIMPLE["title-overlap"](held_out, data, 0)
-    assert scores is not None
+    scores = title_overlap_scores(inputs_of(data))
     history = {row["example_id"]: row["history"] for row in
                schema.read_table(data / "examples.parquet", schema.EXAMPLES).to_pylist()}  # fmt: skip
     near = {frozenset("ab"), frozenset("bc"), frozenset("cd"), frozenset("de")}  # titles that share a word
@@ -133,13 +150,12 @@ def test_the_message_names_the_version_that_is_tested() -> None:
 
 
 def test_simple_baselines_score_every_candidate(tmp_path: Path) -> None:
-    data = build(tmp_path)
-    held_out = read_held_out(data)
-    for name, score in SIMPLE.items():
-        scores = score(held_out, data, 0)
+    inputs = inputs_of(build(tmp_path))
+    for row in (row for row in BASELINES if row.score and not row.fitted and row.on_request):
+        scores = row.score and row.score(inputs)
         assert scores is not None
-        assert scores.shape == (held_out.table.num_rows,), name
-        assert np.isfinite(scores).all(), name
+        assert scores.shape == (inputs.held_out.table.num_rows,), row.name
+        assert np.isfinite(scores).all(), row.name
 
 
 def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:

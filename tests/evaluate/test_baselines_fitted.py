@@ -13,27 +13,29 @@ import pytest
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import SASRecConfig, SplitConfig
+from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig, SASRecConfig, SplitConfig
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines import FITTED, fit_baselines, read_fitted
-from msr_adapter.evaluate.baselines.item_knn import item_knn_scores
-from msr_adapter.evaluate.baselines.matrix_factorization import CONFIDENCE, factor_scores
+from msr_adapter.evaluate.baselines.catalogue import BASELINES
+from msr_adapter.evaluate.baselines.collaborative import CONFIDENCE, factor_scores, item_knn_scores
+from msr_adapter.evaluate.baselines.fitting import fit_baselines, read_fitted
 from msr_adapter.evaluate.baselines.sasrec import _alone, _fitted, sasrec_scores
-from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, gather, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.training_log import BaselineLog, Queries, gather, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
+from msr_adapter.jobs import Job
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter
 from tests.support.data_builders import Row, build_in, table_data
 
+FITTED = tuple(row.name for row in BASELINES if row.fitted)
 QUIET = Reporter(console=Console(quiet=True))
 SMALL = SASRecConfig(dim=8, epochs=2)
 
 
-def log_of(*words: str, items: int) -> TrainingLog:
-    """Return the log in which user 0 took the letters of the first word, in order; ``a`` is item 0."""
+def log_of(*words: str, items: int) -> BaselineLog:
+    """Return the log in which user 0 interacted with the letters of the first word, in order; ``a`` is item 0."""
     pairs = [(user, ord(letter) - ord("a")) for user, word in enumerate(words) for letter in word]
     user, item = np.array(pairs, dtype=np.int64).T
-    return TrainingLog(user, item, np.arange(len(user)), len(words), items)
+    return BaselineLog(user, item, np.arange(len(user)), len(words), items)
 
 
 def queries_of(history: list[str], candidates: list[str], longest: int = 3) -> Queries:
@@ -65,7 +67,8 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def fit(data: Path, out: Path, *names: str, seed: int = 0, settings: SASRecConfig = SMALL) -> dict[str, np.ndarray]:
     out.mkdir(parents=True)
-    fit_baselines(names or tuple(FITTED), settings, seed, data, out, QUIET)
+    config = EvaluateConfig(protocol=ProtocolConfig(name="p"), baselines=names or FITTED, sasrec=settings)
+    fit_baselines(config, data, Job(out, QUIET, seed))
     return {name: read_fitted(name, read_held_out(data), out) for name in names or FITTED}
 
 
@@ -85,7 +88,7 @@ def test_item_knn_is_the_brute_force() -> None:
     rng = np.random.default_rng(1)
     seen = rng.random((30, 12)) < 0.3
     user, item = np.nonzero(seen)
-    log = TrainingLog(user, item, np.zeros(len(user), np.int64), 30, 12)
+    log = BaselineLog(user, item, np.zeros(len(user), np.int64), 30, 12)
     norm = np.sqrt(seen.sum(axis=0))
     cosine = (seen.T.astype(float) @ seen) / np.outer(norm, norm)
     history, candidates = rng.permuted(np.tile(np.arange(12), (9, 1)), axis=1)[:, [0, 1, 2]], np.arange(12)
@@ -103,12 +106,12 @@ def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -
     log = log_of("abc", "bcd", "aef", "def", "acf", items=7)
     scores = factor_scores(log, queries_of(["ab"], ["cdefg"]), seed=3)
     items = models[0].item_factors.astype(float)
-    taken = np.isin(np.arange(7), [0, 1])
-    weights = np.where(taken, CONFIDENCE, 1.0)
+    seen = np.isin(np.arange(7), [0, 1])
+    weights = np.where(seen, CONFIDENCE, 1.0)
     normal = items.T @ (weights[:, None] * items) + models[0].regularization * np.eye(items.shape[1])
-    user = np.linalg.solve(normal, items.T @ (weights * taken))
+    user = np.linalg.solve(normal, items.T @ (weights * seen))
     assert scores == pytest.approx(items[2:] @ user, abs=1e-4)
-    assert scores[-1] == 0  # nobody ever took g
+    assert scores[-1] == 0  # nobody ever interacted with g
 
 
 def test_sasrec_scores_are_those_of_rectools() -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, ProtocolConfig
-from msr_adapter.evaluate import EvaluateDirs, evaluate
-from msr_adapter.evaluate import Run as JudgedRun
+from msr_adapter.evaluate.evaluation import EvaluateDirs, evaluate
+from msr_adapter.evaluate.evaluation import Run as JudgedRun
 from msr_adapter.jobs import Job
 from msr_adapter.pipeline.reporting import report
 from msr_adapter.progress import Reporter

@@ -19,7 +19,6 @@ from msr_adapter.config.schema.backends import BACKENDS, BackendRow
 from msr_adapter.config.schema.base import StrictModel
 from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig, LimitConfig, SplitConfig
 from msr_adapter.config.schema.evaluate import (
-    FITTED_BASELINES,
     BaselineName,
     ConfidenceConfig,
     EvaluateConfig,
@@ -63,7 +62,6 @@ from msr_adapter.config.schema.train import (
 __all__ = [
     "AUTO",
     "BACKENDS",
-    "FITTED_BASELINES",
     "AmazonSourceConfig",
     "AnswersConfig",
     "BackendRow",

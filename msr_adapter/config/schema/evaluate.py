@@ -74,8 +74,7 @@ class ProtocolConfig(StrictModel):
 
 
 BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item-knn", "mf", "sasrec", "base"]
-FITTED_BASELINES = ("item-knn", "mf", "sasrec")
-"""Those that learn from the training log, through libraries of the extra `baselines`."""
+"""The baselines that a pipeline may ask for: rows of `evaluate.baselines.catalogue`."""
 
 
 class SASRecConfig(StrictModel):

@@ -1,6 +1,8 @@
-"""Scorers that every trained model must be seen beside; each scores the very same candidates."""
+"""Scorers that every trained model must be seen beside; each scores the very same candidates.
 
-from msr_adapter.evaluate.baselines.fitting import FITTED, fit_baselines, read_fitted
-from msr_adapter.evaluate.baselines.simple import SIMPLE, oracle_scores
-
-__all__ = ["FITTED", "SIMPLE", "fit_baselines", "oracle_scores", "read_fitted"]
+`catalogue`: the table of baselines
+`simple`: those that are one pass over the tables, and the oracle
+`collaborative`: item-kNN and matrix factorisation; `sasrec`: a small transformer over item ids
+`training_log`: what a baseline learns from and what it is asked
+`fitting`: the stage that fits those that need it, and what it wrote, read back
+"""

@@ -1,63 +1,47 @@
-"""The baselines stage: fit to the training log, score the frozen candidates, once.
+"""The baselines stage: fit to the training log, score the candidate lists, once.
 
 `<baseline>.parquet` holds BASELINE_SCORES. Fitting is slow and depends on the data alone, so it is not done again when
 a protocol asks for other metrics or a model is trained anew.
 """
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from msr_adapter.arrays import Floats
-from msr_adapter.config.schema import SASRecConfig
+from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.catalogue import chosen
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
-from msr_adapter.progress import Advance, Reporter
+from msr_adapter.jobs import Job
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
 
-Fit = Callable[[TrainingLog, Queries, SASRecConfig, int, Advance], Floats]
+
+class FitSummary(TypedDict):
+    """What the stage says of itself in its manifest."""
+
+    seconds: dict[str, float]
+    """Baseline -> seconds its fit took."""
+    interactions: int
+    users: int
 
 
-def _item_knn(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.item_knn import item_knn_scores
-
-    return item_knn_scores(log, queries)
-
-
-def _factors(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.matrix_factorization import factor_scores
-
-    return factor_scores(log, queries, seed)
-
-
-def _sasrec(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
-    from msr_adapter.evaluate.baselines.sasrec import sasrec_scores
-
-    return sasrec_scores(log, queries, settings, seed, advance)
-
-
-FITTED: dict[str, Fit] = {"item-knn": _item_knn, "mf": _factors, "sasrec": _sasrec}
-
-
-def fit_baselines(
-    names: Sequence[str], settings: SASRecConfig, seed: int, data_dir: Path, out: Path, reporter: Reporter
-) -> dict[str, Any]:
-    """Fit the baselines among ``names`` that need it and write their scores; return the seconds each took."""
-    held_out = read_held_out(data_dir)
-    log, queries = read_training_log(data_dir), read_queries(held_out, data_dir)
+def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummary:
+    """Fit those of ``config.baselines`` that need it and write their scores into ``job.out``."""
+    inputs = BaselineInputs(read_held_out(data_dir), data_dir, config, job.seed)
+    keys = {key: inputs.held_out.table[key] for key in ("example_id", "item_id")}
+    log, _ = inputs.log, inputs.queries  # read now: it is not part of the time that the first fit takes
     seconds = {}
-    for name in (name for name in FITTED if name in names):
+    for row in chosen(config, fitted=True):
         started = time.monotonic()
-        with reporter.track(f"fitting {name}", settings.epochs if name == "sasrec" else 1) as advance:
-            scores = FITTED[name](log, queries, settings, seed, advance)
-        columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
-        write_table(pa.table({**columns, "score": scores}), BASELINE_SCORES, out / f"{name}.parquet")
-        seconds[name] = round(time.monotonic() - started, 2)
+        with job.reporter.track(f"fitting {row.name}", row.steps(config)) as inputs.advance:
+            scores = row.score and row.score(inputs)
+        write_table(pa.table({**keys, "score": scores}), BASELINE_SCORES, job.out / f"{row.name}.parquet")
+        seconds[row.name] = round(time.monotonic() - started, 2)
     return {"seconds": seconds, "interactions": len(log.user), "users": log.users}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from msr_adapter.arrays import Floats, Integers, Mask
 from msr_adapter.config.schema import SASRecConfig
-from msr_adapter.evaluate.baselines.training_log import Queries, TrainingLog, gather
+from msr_adapter.evaluate.baselines.training_log import BaselineLog, Queries, gather
 from msr_adapter.progress import Advance
 
 _HEADS = 1
@@ -25,7 +25,7 @@ _FULL_SOFTMAX = 4000
 _NEGATIVES = 256
 
 
-def sasrec_scores(log: TrainingLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
+def sasrec_scores(log: BaselineLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
     """Score candidates (n,) by a transformer that reads the history; ``advance(1)`` is called after every epoch.
 
     Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, with a softmax over items as loss. An item
@@ -62,7 +62,7 @@ def _alone(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _fitted(log: TrainingLog, longest: int, settings: SASRecConfig, advance: Advance) -> Any:
+def _fitted(log: BaselineLog, longest: int, settings: SASRecConfig, advance: Advance) -> Any:
     from pytorch_lightning import Callback, Trainer
     from rectools import Columns
     from rectools.dataset import Dataset

@@ -1,7 +1,8 @@
-"""What a fitted baseline learns from and what it is asked: the training log, and histories to rank candidates for."""
+"""What a baseline learns from and what it is asked: the training log, and histories to rank candidates for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.arrays import Floats, Integers
+from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate.candidates import HeldOut, flat
-from msr_adapter.schema import EXAMPLES, INTERACTIONS, ITEMS, read_table
+from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
+from msr_adapter.progress import Advance
+from msr_adapter.schema import EXAMPLES, INTERACTIONS, read_table
 
 _BLOCK = 2**23
 """Scores of the whole catalogue that are held at a time."""
 
 
 @dataclass(frozen=True)
-class TrainingLog:
+class BaselineLog:
     """The interactions that training may know, in integer codes, by user and oldest first: n rows."""
 
     user: Integers
@@ -67,7 +70,35 @@ class Queries:
         return csr_matrix(parts, shape=(self.users, items))
 
 
-def read_training_log(data_dir: Path) -> TrainingLog:
+@dataclass
+class BaselineInputs:
+    """What every baseline may read; each table is read once, when a baseline first needs it."""
+
+    held_out: HeldOut
+    data_dir: Path
+    """Folder of the data stage."""
+    config: EvaluateConfig
+    seed: int
+    advance: Advance = lambda _: None
+    """Called after every step of a fit (`Baseline.steps`)."""
+
+    @cached_property
+    def log(self) -> BaselineLog:
+        """The training log."""
+        return read_training_log(self.data_dir)
+
+    @cached_property
+    def queries(self) -> Queries:
+        """The test users' histories and candidates."""
+        return read_queries(self.held_out, self.data_dir)
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """ITEMS, the catalogue."""
+        return read_items(self.data_dir)
+
+
+def read_training_log(data_dir: Path) -> BaselineLog:
     """Read what training may know of `interactions.parquet`; nothing held out is in it. O(rows)."""
     table = read_table(data_dir / "interactions.parquet", INTERACTIONS)
     known = table.filter(table["training"])
@@ -75,7 +106,7 @@ def read_training_log(data_dir: Path) -> TrainingLog:
         raise StageError("training may know no interaction", "the split leaves none", "check split and data.limit")
     users = flat(known["user_id"]).dictionary_encode()
     items = flat(read_items(data_dir)["item_id"])
-    return TrainingLog(
+    return BaselineLog(
         user=users.indices.to_numpy().astype(np.int64),
         item=item_codes(flat(known["item_id"]), items),
         time=known["timestamp"].to_numpy(),
@@ -99,19 +130,6 @@ def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
         offsets=held_out.offsets,
         longest=longest,
     )
-
-
-def read_items(data_dir: Path) -> pa.Table:
-    """Read ITEMS, the catalogue."""
-    return read_table(data_dir / "items.parquet", ITEMS)
-
-
-def item_codes(ids: pa.Array, items: pa.Array) -> Integers:
-    """Return the row of ITEMS of every id. Raises StageError, with the count, on ids that are no item."""
-    rows = pc.index_in(ids, value_set=items)
-    if rows.null_count:
-        raise StageError(f"{rows.null_count} candidates are no known item", next_step="run again with `--force data`")
-    return np.asarray(rows.to_numpy(), dtype=np.int64)
 
 
 def gather(queries: Queries, items: int, score: Callable[[int, int], Floats]) -> Floats:
