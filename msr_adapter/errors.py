@@ -77,6 +77,11 @@ def raise_if_any(problems: Iterable[Problem]) -> None:
         raise UserError(found)
 
 
+def plural(number: int, noun: str, many: str = "") -> str:
+    """Return ``1 user`` or ``1,432 users``; ``many`` is the plural where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``Did you mean `x`?`` for the closest choice in any case, or nothing when none is close."""
     known = {choice.lower(): choice for choice in choices}

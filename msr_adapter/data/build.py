@@ -16,11 +16,10 @@ from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import illustrate
 from msr_adapter.data.log import Log, degree, encode
-from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.negatives.draw import draw_candidates
+from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.files import read_imported
-from msr_adapter.data.negatives.pools import Knowledge
-from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
+from msr_adapter.data.negatives.pools import ItemStatistics
+from msr_adapter.data.negatives.spec import Shortages, make_list_specs
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import read
 from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
@@ -82,10 +81,10 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     training = known_to_training(log, split, examples.held_out, seed)
     popularity = degree(log.item[training], len(log.items))
     catalogue = _catalogue(log, corpus, audit)
-    known = Knowledge(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
-    recipes = make_recipes(protocol, inputs.train_negatives, log, known, seed, audit)
+    known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
+    specs = make_list_specs(protocol, inputs.train_negatives, log, known, seed, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
-    candidates = _candidates(Draw(log, examples, recipes, seed, imported), audit)
+    candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
     images = illustrate(log.items.to_list(), corpus, data.images, out, audit, job.reporter, image_store)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
@@ -112,12 +111,12 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     return facts
 
 
-def _candidates(draw: Draw, audit: Audit) -> Candidates:
-    tally = Tally()
-    if draw.imported is not None:
+def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
+    shortages = Shortages()
+    if inputs.imported is not None:
         audit.find("info", "The test candidates are those of evaluate.protocol.candidates; nothing was drawn for them.")
-    candidates = draw_candidates(draw, tally)
-    for (kind, other), number in tally.fallbacks.items():
+    candidates = draw_candidates(inputs, shortages)
+    for (kind, other), number in shortages.fallbacks.items():
         audit.count(f"negatives_{kind}_fell_back_to_{other}".replace("-", "_"), number)
         audit.find("info", f"{number:,} {kind} negatives could not be had and were drawn as {other} instead.")
     return candidates

@@ -13,7 +13,7 @@ from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
-from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.schema import SPLITS
 from msr_adapter.synthetic import SyntheticDataset
 

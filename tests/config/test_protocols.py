@@ -85,8 +85,8 @@ def test_each_builds_its_lists_and_is_judged(name: str, pipeline: Path) -> None:
     log = schema.read_table(data / "interactions.parquet", schema.INTERACTIONS)
     catalogue = schema.read_table(data / "items.parquet", schema.ITEMS).num_rows
     for user, size in zip(held_out.user_ids.to_pylist(), np.diff(held_out.offsets), strict=True):
-        touched = pc.sum(pc.equal(log["user_id"], user)).as_py()
-        assert size == catalogue - touched + 1
+        seen = pc.sum(pc.equal(log["user_id"], user)).as_py()
+        assert size == catalogue - seen + 1
 
 
 def test_the_paper_protocol_has_the_papers_three_numbers(pipeline: Path) -> None:

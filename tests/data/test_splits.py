@@ -249,10 +249,10 @@ def test_the_published_target_is_told_to_be_one_and_negatives_still_avoid_everyt
     built = build_in(tmp_path, table_data(tmp_path, rows), SplitConfig(max_history=5), protocol)
     warned = [finding["text"] for finding in built.audit["findings"] if finding["severity"] == "warning"]
     assert any(text.startswith("The target is the latest of each user's 6 most popular items") for text in warned)
-    touched = {(user, item) for user, item, _ in rows}
+    seen = {(user, item) for user, item, _ in rows}
     users = {row["example_id"]: row["user_id"] for row in built.rows("examples")}
     negatives = [row for row in built.rows("candidates") if not row["label"]]
-    assert not [row for row in negatives if (users[row["example_id"]], row["item_id"]) in touched]
+    assert not [row for row in negatives if (users[row["example_id"]], row["item_id"]) in seen]
     assert {len(row["history"]) for row in built.rows("examples")} == {5}
 
 

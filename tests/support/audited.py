@@ -13,7 +13,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
-from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
 
 TRAIN, VALIDATION, TEST = 0, 1, 2

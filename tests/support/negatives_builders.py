@@ -12,10 +12,10 @@ from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConf
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples, make_examples
 from msr_adapter.data.log import Log, degree
-from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
-from msr_adapter.data.negatives.pools import Knowledge
-from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
+from msr_adapter.data.negatives.candidates import CHUNK, MOST_ROWS, Candidates, DrawInputs, draw_candidates
+from msr_adapter.data.negatives.pools import ItemStatistics
+from msr_adapter.data.negatives.sampler import ROUNDS
+from msr_adapter.data.negatives.spec import Shortages, make_list_specs
 from msr_adapter.data.splits import known_to_training
 from msr_adapter.schema import candidates_digest
 from tests.support.data_builders import Row, log_of
@@ -35,13 +35,13 @@ def digest_of(log: Log, drawn: Candidates) -> str:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a draw took and gave."""
+    """What a draw was given and gave."""
 
     log: Log
     examples: Examples
     popularity: Rows
     candidates: Candidates
-    tally: Tally
+    shortages: Shortages
     audit: Audit
 
     @property
@@ -76,17 +76,20 @@ def draw(
     categories: dict[str, str] | None = None,
     target: str = "last",
     popularity: Rows | None = None,
+    rounds: int = ROUNDS,
+    most_rows: int = MOST_ROWS,
 ) -> Drawn:
     log = rows if isinstance(rows, Log) else log_of(rows)
     examples = make_examples(log, split, seed, target)
     if popularity is None:
         popularity = degree(log.item[known_to_training(log, split, examples.held_out, seed)], len(log.items))
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
-    protocol, audit, tally = ProtocolConfig(name="test", negatives=test), Audit(), Tally()
-    known = Knowledge(log.items, popularity, category)
-    recipes = make_recipes(protocol, train or TrainNegativesConfig(count=1), log, known, seed, audit)
-    drawn = draw_candidates(Draw(log, examples, recipes, seed), tally, chunk)
-    return Drawn(log, examples, popularity, drawn, tally, audit)
+    protocol, audit, shortages = ProtocolConfig(name="test", negatives=test), Audit(), Shortages()
+    known = ItemStatistics(log.items, popularity, category)
+    specs = make_list_specs(protocol, train or TrainNegativesConfig(count=1), log, known, seed, audit)
+    inputs = DrawInputs(log, examples, specs, seed, rounds=rounds, most_rows=most_rows)
+    drawn = draw_candidates(inputs, shortages, chunk)
+    return Drawn(log, examples, popularity, drawn, shortages, audit)
 
 
 def skewed_rows(users: int, items: int, length: int, seed: int = 0, skew: float = 1.0) -> list[Row]:

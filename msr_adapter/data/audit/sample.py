@@ -11,7 +11,7 @@ from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import Stored
 from msr_adapter.data.log import Log
-from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
 
 LISTS = 20_000

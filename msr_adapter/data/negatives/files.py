@@ -7,39 +7,65 @@ second element of the tuple is a positive, as in the test files of neural collab
 
 import ast
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.log import Log
-from msr_adapter.data.negatives.candidate_lists import Candidates
+from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
-from msr_adapter.data.negatives.spec import ListKeys
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.files import atomic_path
-from msr_adapter.seeded_random import below, stream
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
 """Columns of a file of lists: the row or line of the file, ids as text, 1 = positive, null = neither 0 nor 1."""
 
+_STEP = "Use the data, k_core, limit, split and seed that the file was made with, or correct the file"
 _INTER = {"user_id": "user_id:token", "item_id": "item_id:token", "label": "label:float"}
 _FIELD = "evaluate.protocol.candidates"
 
 
-def format_of(path: Path) -> str:
-    """Return the format that a file's name stands for: parquet, recbole (`.inter`) or elliot (all else)."""
-    return {".parquet": "parquet", ".inter": "recbole"}.get(path.suffix.lower(), "elliot")
+@dataclass(frozen=True)
+class ListFormat:
+    """A format of candidate lists."""
+
+    name: str
+    suffix: str
+    """Of its files."""
+    write: Callable[[pl.DataFrame, Path], None]
+    """Writes user_id, item_id and label."""
+    read: Callable[[Path], pl.DataFrame]
+    """Reads `LISTS`."""
+
+
+class ExportedLists(TypedDict):
+    """What was exported."""
+
+    format: str
+    users: int
+    rows: int
+    digest: str
+    """Of the lists, as everywhere."""
+
+
+def format_of(path: Path) -> ListFormat:
+    """Return the format that a file's suffix stands for; Elliot's where it is no format's."""
+    return next((row for row in FORMATS if row.suffix == path.suffix.lower()), _format("elliot"))
+
+
+def _format(name: str) -> ListFormat:
+    return next(row for row in FORMATS if row.name == name)
 
 
 def lists_of(data_dir: Path, split: str) -> pl.DataFrame:
-    """Return a split's frozen candidates (example_id, user_id, item_id, label) in their order; an example is a user."""
+    """Return a split's candidate lists (example_id, user_id, item_id, label) in their order, one for each user."""
     examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES).select(
         ["example_id", "split", "user_id"]
     )
@@ -49,33 +75,33 @@ def lists_of(data_dir: Path, split: str) -> pl.DataFrame:
     return joined.select("example_id", "user_id", "item_id", "label")
 
 
-def write_lists(lists: pl.DataFrame, kind: str, path: Path) -> None:
-    """Write lists (user_id, item_id, label; a user's rows together). `UserError` on ids that a text cannot hold."""
-    if kind != "parquet":
-        raise_if_any(_unwritable(lists))
-    with atomic_path(path) as temporary:
-        _WRITERS[kind](lists.select("user_id", "item_id", "label"), temporary)
+def write_lists(lists: pl.DataFrame, name: str, path: Path) -> None:
+    """Write lists (user_id, item_id, label; a user's rows together) in the format ``name``.
 
-
-def export_candidates(data_dir: Path, split: str, kind: str | None, path: Path) -> dict[str, Any]:
-    """Write a split's lists in the format ``kind`` (None: the name's); return it, counts and the lists' digest.
-
-    Raises `UserError` on faults.
+    `UserError` on ids that a text cannot hold.
     """
-    kind = kind or format_of(path)
+    with atomic_path(path) as temporary:
+        _format(name).write(lists.select("user_id", "item_id", "label"), temporary)
+
+
+def export_candidates(data_dir: Path, split: str, name: str | None, path: Path) -> ExportedLists:
+    """Write a split's lists in the format ``name`` (None: the one of the file's suffix); return what was exported.
+
+    `UserError` where the suffix is another format's, on ids that a text cannot hold, and where nothing can be written.
+    """
+    named = format_of(path).name
+    name = name or named
     lists = lists_of(data_dir, split)
-    if kind != format_of(path):
-        step = {"parquet": "Name it .parquet", "recbole": "Name it .inter"}.get(kind, "Name it .tsv")
-        raise UserError(
-            Problem(str(path), "--out", f"the name of a file of the format {format_of(path)}, not {kind}", "", step)
-        )
+    if name != named:
+        found, step = f"the name of a file of the format {named}, not {name}", f"Name it {_format(name).suffix}"
+        raise UserError(Problem(str(path), "--out", found, "", step))
     try:
-        write_lists(lists, kind, path)
+        write_lists(lists, name, path)
     except OSError as error:
         raise UserError(Problem(str(path), "--out", f"cannot be written ({error.strerror})")) from error
     rows = lists.to_arrow().select(schema.CANDIDATES.names).cast(schema.CANDIDATES)
     digest = schema.candidates_digest(lambda name: rows[name].chunks)
-    return {"format": kind, "users": lists["user_id"].n_unique(), "rows": lists.height, "digest": digest}
+    return ExportedLists(format=name, users=lists["user_id"].n_unique(), rows=lists.height, digest=digest)
 
 
 def read_lists(path: Path) -> pl.DataFrame:
@@ -83,39 +109,36 @@ def read_lists(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise UserError(Problem(str(path), _FIELD, "no such file", "", "Correct the path; it starts from the YAML"))
     try:
-        return _READERS[format_of(path)](path)
+        return format_of(path).read(path)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(path), _FIELD, f"cannot be read ({error})", "", "Export it again")) from error
 
 
-def has_positives(lists: pl.DataFrame) -> bool:
-    """Say whether lists name their positives: Elliot's do not."""
-    return bool((lists["label"] == 1).any())
-
-
 def _write_elliot(lists: pl.DataFrame, path: Path) -> None:
+    _require_plain_ids(lists)
     negatives = lists.filter(pl.col("label") == 0).group_by("user_id", maintain_order=True).agg("item_id")
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines("\t".join([repr((user,)), *items]) + "\n" for user, items in negatives.iter_rows())
 
 
 def _write_recbole(lists: pl.DataFrame, path: Path) -> None:
+    _require_plain_ids(lists)
     lists.select(pl.col(name).alias(header) for name, header in _INTER.items()).cast(
         {_INTER["label"]: pl.Float64}
     ).write_csv(path, separator="\t", quote_style="never")
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
-    return _taken(path, pl.scan_parquet(path), {name: name for name in _INTER}, first=1)
+    return _selected(path, pl.scan_parquet(path), {name: name for name in _INTER}, first=1)
 
 
 def _read_recbole(path: Path) -> pl.DataFrame:
     frame = pl.scan_csv(path, separator="\t", infer_schema=False, quote_char=None)
     header = {name.partition(":")[0]: name for name in frame.collect_schema().names()}
-    return _taken(path, frame, {name: header.get(name, name) for name in _INTER}, first=2)
+    return _selected(path, frame, {name: header.get(name, name) for name in _INTER}, first=2)
 
 
-def _taken(path: Path, frame: pl.LazyFrame, columns: dict[str, str], first: int) -> pl.DataFrame:
+def _selected(path: Path, frame: pl.LazyFrame, columns: dict[str, str], first: int) -> pl.DataFrame:
     """Return `LISTS` of a table whose first row stands in line ``first``. `UserError` on columns that are not there."""
     there = frame.collect_schema().names()
     raise_if_any(
@@ -131,7 +154,7 @@ def _taken(path: Path, frame: pl.LazyFrame, columns: dict[str, str], first: int)
 
 def _read_elliot(path: Path) -> pl.DataFrame:
     problems: list[Problem] = []
-    columns: dict[str, list[Any]] = {name: [] for name in LISTS}
+    columns: dict[str, list[object]] = {name: [] for name in LISTS}
     with path.open(encoding="utf-8") as file:
         for number, user, positives, negatives in _elliot_lines(file, path, problems):
             size = len(positives) + len(negatives)
@@ -159,47 +182,34 @@ def _elliot_lines(
         yield number, user, positives, [item.strip() for item in items if item.strip()]
 
 
-def _unwritable(lists: pl.DataFrame) -> list[Problem]:
+def _require_plain_ids(lists: pl.DataFrame) -> None:
     problems = []
     for field in ("user_id", "item_id"):
         bad = lists.filter(pl.col(field).str.contains(r"[\t\r\n]"))[field].unique().sort()
         if len(bad):
             found = f"{len(bad):,} ids hold a tab or a line break, such as {bad[0]!r}"
             problems.append(Problem("", field, found, "plain text", "Export as parquet"))
-    return problems
-
-
-_WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
-    "parquet": lambda lists, path: lists.write_parquet(path),
-    "recbole": _write_recbole,
-    "elliot": _write_elliot,
-}
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    "parquet": _read_parquet,
-    "recbole": _read_recbole,
-    "elliot": _read_elliot,
-}
-FORMATS = tuple(_WRITERS)
-
-# Test candidates from a file: checked against the split and the log, and turned into the stage's own lists.
-
-_STEP = "Use the data, k_core, limit, split and seed that the file was made with, or correct the file"
+    raise_if_any(problems)
 
 
 def read_imported(path: Path, log: Log, examples: Examples, seed: int) -> Candidates:
     """Return the test lists of a file, each list in the file's order; Elliot's get the split's targets.
 
-    `UserError` with every problem: unknown or untested users, unknown items, touched negatives, repeated items, not
-    exactly one positive, another positive than the split's target, no negative, test users without a list.
+    `UserError` with every problem: unknown or untested users, unknown items, negatives that the user has seen, repeated
+    items, not exactly one positive, another positive than the split's target, no negative, test users without a list.
     """
     lists = _coded(read_lists(path), log, examples)
-    named = has_positives(lists)
+    named = bool((lists["label"] == 1).any())  # Elliot's lists do not name their positives
     raise_if_any(_problems(str(path), lists, log, examples, named))
     lists = lists.sort("example", maintain_order=True)
     example, item = lists["example"].to_numpy().astype(np.int64), lists["item"].to_numpy()
     if named:
         return Candidates(example, item, lists["label"].to_numpy())
-    return _with_targets(example, item, log, examples, seed)
+    # As if they had been drawn: the split's target at its seeded position among the file's negatives.
+    tests, counts = np.unique(example, return_counts=True)
+    targets = log.item[examples.target[tests]]
+    keys = ListKeys(log, seed).of(examples.user[tests], targets)
+    return with_targets(np.repeat(tests, counts + 1), targets, item, counts, keys)
 
 
 def _coded(lists: pl.DataFrame, log: Log, examples: Examples) -> pl.DataFrame:
@@ -219,16 +229,16 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
     """Yield one problem for each bad row or list, so many of a kind, then the count of the others."""
     is_negative, known = pl.col("label") == 0, pl.col("user").is_not_null() & pl.col("item").is_not_null()
     twice = known & (pl.struct("user", "item").cum_count().over("user", "item") > 1)
-    rows = lists.with_columns(touched=_touched(lists, log))
+    rows = lists.with_columns(seen=_seen(lists, log))
     for mask, field, found in (
         (pl.col("label").is_null(), "label", pl.lit("neither 0 nor 1")),
         (pl.col("user").is_null(), "user_id", pl.format("unknown user '{}'", "user_id")),
         (pl.col("user").is_not_null() & pl.col("example").is_null(), "user_id",
          pl.format("the user '{}' is not tested", "user_id")),
         (pl.col("item").is_null(), "item_id", pl.format("unknown item '{}'", "item_id")),
-        (known & is_negative & pl.col("touched"), "item_id",
-         pl.format("the negative '{}' was touched by the user '{}'", "item_id", "user_id")),
-        (twice, "item_id", pl.format("the item '{}' stands twice in the list of '{}'", "item_id", "user_id")),
+        (known & is_negative & pl.col("seen"), "item_id",
+         pl.format("the user '{}' interacted with the negative '{}'", "user_id", "item_id")),
+        (twice, "item_id", pl.format("the item '{}' is twice in the list of '{}'", "item_id", "user_id")),
         (known & ~is_negative & (pl.col("item") != pl.col("target")), "item_id",
          pl.format("the positive '{}' of the user '{}' is not the target of the split", "item_id", "user_id")),
     ):  # fmt: skip
@@ -254,8 +264,8 @@ def _list_problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples,
         yield Problem(path, "", found_, "a list for every test user", _STEP)
 
 
-def _touched(lists: pl.DataFrame, log: Log) -> pl.Series:
-    """Return whether the user ever touched the item; false where one of them is unknown."""
+def _seen(lists: pl.DataFrame, log: Log) -> pl.Series:
+    """Return whether the user interacted with the item in any split; false where one of them is unknown."""
     known = (lists["user"].is_not_null() & lists["item"].is_not_null()).to_numpy()
     result = np.zeros(len(lists), dtype=bool)
     user, item = (lists[name].fill_null(0).to_numpy()[known] for name in ("user", "item"))
@@ -270,14 +280,9 @@ def _listed(path: str, field: str, bad: pl.DataFrame) -> Iterator[Problem]:
         yield Problem(path, field, f"and {bad.height - LISTED:,} more like these")
 
 
-def _with_targets(example: Rows, negatives: Rows, log: Log, examples: Examples, seed: int) -> Candidates:
-    """Put the split's target at its seeded position among the negatives of each list, as if they had been drawn."""
-    tests, first, counts = np.unique(example, return_index=True, return_counts=True)
-    positive = log.item[examples.target[tests]]
-    keys = ListKeys(log, seed).of(examples.user[tests], positive)
-    position = below(stream(keys, np.zeros(len(tests), dtype=np.int64)), counts + 1)
-    label = np.zeros(len(example) + len(tests), dtype=np.int8)
-    label[first + np.arange(len(tests)) + position] = 1
-    item = np.empty(len(label), dtype=np.int32)
-    item[label == 1], item[label == 0] = positive, negatives
-    return Candidates(np.repeat(tests, counts + 1), item, label)
+FORMATS = (
+    ListFormat("parquet", ".parquet", lambda lists, path: lists.write_parquet(path), _read_parquet),
+    ListFormat("recbole", ".inter", _write_recbole, _read_recbole),
+    ListFormat("elliot", ".tsv", _write_elliot, _read_elliot),
+)
+"""A file with a suffix of its own is Elliot's, whose files have no suffix in common."""

@@ -1,4 +1,4 @@
-"""What users ever touched, in any split: nothing of it may be a negative."""
+"""Which items a negative of each kind may be, and how likely each is; which items a user has seen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,9 +16,51 @@ from msr_adapter.data.log import Log
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.seeded_random import hash_ids, keyed
 
+_NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
+_SUFFIXES = {".csv": ",", ".tsv": "\t"}
+_BLOCK = 2**22
+"""Pairs of a user and an item that are looked up at a time."""
+_NO_LISTS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The items of a chunk's lists: list number n may draw from ``items[low[n]:high[n]]``."""
+
+    items: Codes
+    low: Rows
+    high: Rows
+    cumulative: Floats | None = None
+    """Running sum of the items' weights, for pools that are one and the same for all lists; None = all alike."""
+
+
+@dataclass(frozen=True)
+class ItemStatistics:
+    """What decides how likely an item is as a negative, for the whole catalogue in the order of the codes."""
+
+    items: pl.Series
+    """Ids."""
+    popularity: Rows
+    """Interactions that training may know of."""
+    category: pl.Series
+    """Category, null = none."""
+
+
+PoolOf = Callable[[Codes, Codes], Pool]
+"""(user of each list, positive of each list) -> the pool they draw from."""
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """Items by falling score: those of user u are ``items[bounds[u]:bounds[u + 1]]``; user 0 is all, if not by_user."""
+
+    items: Codes
+    bounds: Rows
+    by_user: bool
+
 
 class SeenItems:
-    """What the users of a chunk ever touched, as one sorted array of (user of the chunk, item) keys."""
+    """The items that the users of a chunk interacted with in any split, as one sorted array of (user, item) keys."""
 
     def __init__(self, log: Log, bounds: Rows, users: Codes) -> None:
         """Gather the rows of ``users`` (of each list). Memory O(rows of these users)."""
@@ -29,30 +71,28 @@ class SeenItems:
         self.keys = np.sort(np.repeat(np.arange(len(distinct)), lengths) * self.n_items + log.item[rows])
 
     def by(self, list_: Rows, item: NDArray[np.integer]) -> Mask:
-        """Return whether the user of each list touched the item."""
+        """Return whether the user of each list has seen the item."""
         return contains(self.keys, self.user[list_] * self.n_items + item)
 
 
-# Hard negatives: a scores file turned into the highest-scored items, of each user or of all.
-
-_NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
-_SUFFIXES = {".csv": ",", ".tsv": "\t"}
-_BLOCK = 2**22
-
-
-@dataclass(frozen=True)
-class HardLists:
-    """Items by falling score: those of user u are ``items[bounds[u]:bounds[u + 1]]``; user 0 is all, if not by_user."""
-
-    items: Codes
-    bounds: Rows
-    by_user: bool
+def make_pools(
+    negatives: NegativesConfig, known: ItemStatistics, hard: HardNegatives | None, seed: int
+) -> Mapping[str, PoolOf]:
+    """Prepare every kind that ``negatives`` names, fallbacks included. O(items log items); hard lists come sorted."""
+    makers: dict[str, Callable[[], PoolOf]] = {
+        "uniform": lambda: partial(_same_for_all, Pool(np.arange(len(known.items), dtype=np.int32), *_NO_LISTS)),
+        "popularity": lambda: partial(_same_for_all, _by_popularity(known.popularity, negatives.alpha)),
+        "popularity-matched": lambda: _matched(known, negatives.pool, seed),
+        "same-category": lambda: _by_category(known.category),
+        "hard": lambda: partial(_hard, hard),
+    }
+    return {kind: makers[kind]() for kind in dict.fromkeys((*negatives.kinds(), *negatives.fallback))}
 
 
-def read_hard_lists(path: Path, log: Log, pool: int, audit: Audit) -> HardLists:
+def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNegatives:
     """Read item_id, score and perhaps user_id; keep each list's ``pool`` best. `UserError` with all that is wrong.
 
-    What the user touched is left out before the best are taken. Rows of unknown users and items are counted.
+    What the user has seen is left out before the best are chosen. Rows of unknown users and items are counted.
     """
     frame = _known(_read(path), log, audit)
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
@@ -61,16 +101,65 @@ def read_hard_lists(path: Path, log: Log, pool: int, audit: Audit) -> HardLists:
     user, item = user[order], item[order]
     by_user = "user_id" in frame.columns
     if by_user:
-        untouched = _untouched(log, user, item)
-        user, item = user[untouched], item[untouched]
+        unseen = _unseen(log, user, item)
+        user, item = user[unseen], item[unseen]
     best = np.arange(len(user)) - np.searchsorted(user, user) < pool
     user, item = user[best], item[best]
     lists = len(log.users) if by_user else 1
-    return HardLists(item, np.searchsorted(user, np.arange(lists + 1)), by_user)
+    return HardNegatives(item, np.searchsorted(user, np.arange(lists + 1)), by_user)
 
 
-def _untouched(log: Log, user: Codes, item: Codes) -> np.ndarray:
-    """Return which pairs (sorted by user) no user touched, in blocks of pairs."""
+def _same_for_all(pool: Pool, users: Codes, _: Codes) -> Pool:
+    low = np.zeros(len(users), dtype=np.int64)
+    return Pool(pool.items, low, np.full(len(users), len(pool.items), dtype=np.int64), pool.cumulative)
+
+
+def _by_popularity(popularity: Rows, alpha: float) -> Pool:
+    """Weigh items by popularity ** alpha; one that training never saw has no weight (but 0 ** 0 = 1)."""
+    weight = popularity.astype(np.float64) ** alpha
+    items = np.flatnonzero(weight > 0)
+    return Pool(items.astype(np.int32), *_NO_LISTS, np.cumsum(weight[items]))
+
+
+def _matched(known: ItemStatistics, width: int, seed: int) -> PoolOf:
+    """Order items by popularity (equals in a seeded order); a positive's pool is its ``width`` neighbours there.
+
+    Half of them are less popular and half more; at the ends of the order the window moves inwards.
+    """
+    equals = keyed(hash_ids(known.items.to_list()), seed, "popularity-matched")
+    order = np.lexsort((equals, known.popularity)).astype(np.int32)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    width = min(width + 1, len(order))  # the positive is in the window and is never drawn
+
+    def pool_of(_: Codes, positive: Codes) -> Pool:
+        low = np.clip(rank[positive] - width // 2, 0, len(order) - width)
+        return Pool(order, low, low + width)
+
+    return pool_of
+
+
+def _by_category(category: pl.Series) -> PoolOf:
+    """Group items by category; the pool of a positive without one is empty."""
+    codes = category.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    order = np.argsort(codes, kind="stable").astype(np.int32)
+    begin = np.searchsorted(codes[order], np.arange(codes.max(initial=0) + 2))
+    begin[0] = begin[1]  # no category, no pool
+
+    def pool_of(_: Codes, positive: Codes) -> Pool:
+        return Pool(order, begin[codes[positive]], begin[codes[positive] + 1])
+
+    return pool_of
+
+
+def _hard(hard: HardNegatives | None, users: Codes, _: Codes) -> Pool:
+    assert hard is not None, "hard negatives without scores"
+    user = users if hard.by_user else np.zeros(len(users), dtype=np.int32)
+    return Pool(hard.items, hard.bounds[user], hard.bounds[user + 1])
+
+
+def _unseen(log: Log, user: Codes, item: Codes) -> Mask:
+    """Return in which pairs (sorted by user) the user has not seen the item, in blocks of pairs."""
     bounds = log.bounds()
     parts = [slice(begin, begin + _BLOCK) for begin in range(0, len(user), _BLOCK)]
     kept = [~SeenItems(log, bounds, user[part]).by(np.arange(len(user[part])), item[part]) for part in parts]
@@ -115,97 +204,3 @@ def _known(table: pl.DataFrame, log: Log, audit: Audit) -> pl.DataFrame:
         audit.count(f"hard_scores_dropped_unknown_{field}", table.height - found.height)
         table = found
     return table
-
-
-# Which items a negative of each kind may be, and how likely each is, before what the user touched is taken out.
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The items of a chunk's lists: list number n may draw from ``items[low[n]:high[n]]``."""
-
-    items: Codes
-    low: Rows
-    high: Rows
-    cumulative: Floats | None = None
-    """Running sum of the items' weights, for pools that are one and the same for all lists; None = all alike."""
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What is known of the items of the catalogue, in the order of their codes."""
-
-    items: pl.Series
-    """Ids."""
-    popularity: Rows
-    """Interactions that training may know of."""
-    category: pl.Series
-    """Category, null = none."""
-
-
-PoolOf = Callable[[Codes, Codes], Pool]
-"""(user of each list, positive of each list) -> the pool they draw from."""
-
-
-def make_pools(negatives: NegativesConfig, known: Knowledge, hard: HardLists | None, seed: int) -> Mapping[str, PoolOf]:
-    """Prepare every kind that ``negatives`` names, fallbacks included. O(items log items); hard lists come sorted."""
-    makers: dict[str, Callable[[], PoolOf]] = {
-        "uniform": lambda: partial(_same_for_all, Pool(np.arange(len(known.items), dtype=np.int32), *_NO_LISTS)),
-        "popularity": lambda: partial(_same_for_all, _by_popularity(known.popularity, negatives.alpha)),
-        "popularity-matched": lambda: _matched(known, negatives.pool, seed),
-        "same-category": lambda: _by_category(known.category),
-        "hard": lambda: partial(_hard, hard),
-    }
-    return {kind: makers[kind]() for kind in dict.fromkeys((*negatives.kinds(), *negatives.fallback))}
-
-
-_NO_LISTS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-
-
-def _same_for_all(pool: Pool, users: Codes, _: Codes) -> Pool:
-    low = np.zeros(len(users), dtype=np.int64)
-    return Pool(pool.items, low, np.full(len(users), len(pool.items), dtype=np.int64), pool.cumulative)
-
-
-def _by_popularity(popularity: Rows, alpha: float) -> Pool:
-    """Weigh items by popularity ** alpha; one that training never saw has no weight (but 0 ** 0 = 1)."""
-    weight = popularity.astype(np.float64) ** alpha
-    items = np.flatnonzero(weight > 0)
-    return Pool(items.astype(np.int32), *_NO_LISTS, np.cumsum(weight[items]))
-
-
-def _matched(known: Knowledge, width: int, seed: int) -> PoolOf:
-    """Order items by popularity (equals in a seeded order); a positive's pool is its ``width`` neighbours there.
-
-    Half of them are less popular and half more; at the ends of the order the window moves inwards.
-    """
-    equals = keyed(hash_ids(known.items.to_list()), seed, "popularity-matched")
-    order = np.lexsort((equals, known.popularity)).astype(np.int32)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    width = min(width + 1, len(order))  # the positive is in the window and is never drawn
-
-    def pool_of(_: Codes, positive: Codes) -> Pool:
-        low = np.clip(rank[positive] - width // 2, 0, len(order) - width)
-        return Pool(order, low, low + width)
-
-    return pool_of
-
-
-def _by_category(category: pl.Series) -> PoolOf:
-    """Group items by category; the pool of a positive without one is empty."""
-    codes = category.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
-    order = np.argsort(codes, kind="stable").astype(np.int32)
-    begin = np.searchsorted(codes[order], np.arange(codes.max(initial=0) + 2))
-    begin[0] = begin[1]  # no category, no pool
-
-    def pool_of(_: Codes, positive: Codes) -> Pool:
-        return Pool(order, begin[codes[positive]], begin[codes[positive] + 1])
-
-    return pool_of
-
-
-def _hard(lists: HardLists | None, users: Codes, _: Codes) -> Pool:
-    assert lists is not None, "hard negatives without scores"
-    user = users if lists.by_user else np.zeros(len(users), dtype=np.int32)
-    return Pool(lists.items, lists.bounds[user], lists.bounds[user + 1])

@@ -1,4 +1,4 @@
-"""The frozen candidates: exactly one positive, untouched distinct negatives, the same on every machine."""
+"""The candidate lists: one positive, distinct negatives that the user has not seen, the same on every machine."""
 
 from collections import Counter
 
@@ -11,10 +11,9 @@ from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConf
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples, make_examples
 from msr_adapter.data.log import Log, degree
-from msr_adapter.data.negatives.candidate_lists import Candidates
-from msr_adapter.data.negatives.draw import CHUNK, draw_candidates
-from msr_adapter.data.negatives.pools import Knowledge
-from msr_adapter.data.negatives.spec import Draw, Tally, make_recipes
+from msr_adapter.data.negatives.candidates import CHUNK, Candidates, DrawInputs, draw_candidates
+from msr_adapter.data.negatives.pools import ItemStatistics
+from msr_adapter.data.negatives.spec import Shortages, make_list_specs
 from msr_adapter.data.splits import known_to_training
 from msr_adapter.errors import UserError
 from msr_adapter.seeded_random import below, hash_ids, keyed, mix, stream
@@ -33,10 +32,10 @@ def draw(
     log = log_of(rows)
     examples = make_examples(log, split, seed)
     training = known_to_training(log, split, examples.held_out, seed)
-    known = Knowledge(log.items, degree(log.item[training], len(log.items)), log.items)
+    known = ItemStatistics(log.items, degree(log.item[training], len(log.items)), log.items)
     protocol = ProtocolConfig(name="test", negatives=NegativesConfig(count=test))
-    recipes = make_recipes(protocol, TrainNegativesConfig(count=train), log, known, seed, Audit())
-    return log, examples, draw_candidates(Draw(log, examples, recipes, seed), Tally(), chunk)
+    specs = make_list_specs(protocol, TrainNegativesConfig(count=train), log, known, seed, Audit())
+    return log, examples, draw_candidates(DrawInputs(log, examples, specs, seed), Shortages(), chunk)
 
 
 def groups(log: Log, examples: Examples, drawn: Candidates) -> dict[tuple[str, str], list[tuple[str, int]]]:
@@ -50,23 +49,23 @@ def groups(log: Log, examples: Examples, drawn: Candidates) -> dict[tuple[str, s
 
 
 def is_feasible(rows: list[Row], negatives: int) -> bool:
-    touched = Counter(user for user, _ in {(u, i) for u, i, _ in rows})
-    return len({i for _, i, _ in rows}) - max(touched.values()) >= negatives
+    seen = Counter(user for user, _ in {(u, i) for u, i, _ in rows})
+    return len({i for _, i, _ in rows}) - max(seen.values()) >= negatives
 
 
 @settings(deadline=None)
 @given(rows=logs(max_users=5, max_items=14), train=st.integers(1, 2), test=st.integers(1, 4), seed=st.integers(0, 5))
-def test_one_positive_and_distinct_untouched_negatives(rows: list[Row], train: int, test: int, seed: int) -> None:
+def test_one_positive_and_distinct_unseen_negatives(rows: list[Row], train: int, test: int, seed: int) -> None:
     assume(is_feasible(rows, max(train, test)))
     log, examples, drawn = draw(rows, train, test, seed)
-    touched = {(user, item) for user, item, _ in rows}
+    seen = {(user, item) for user, item, _ in rows}
     assert np.array_equal(np.unique(drawn.example), np.arange(len(examples)))
     sizes = np.bincount(drawn.example, minlength=len(examples)) - 1
     assert sizes.tolist() == [train if code == 0 else test for code in examples.split]
     for (user, target), group in groups(log, examples, drawn).items():
         assert [item for item, label in group if label] == [target]
         assert len({item for item, _ in group}) == len(group)
-        assert not any((user, item) in touched for item, label in group if not label)
+        assert not any((user, item) in seen for item, label in group if not label)
 
 
 @settings(deadline=None)
@@ -107,7 +106,7 @@ def test_seed_and_target_change_the_draw() -> None:
     assert len({tuple(one) for one in first}) == len(first)
 
 
-def test_the_draw_is_frozen() -> None:
+def test_the_draw_is_that_of_earlier_versions() -> None:
     """A golden: with another sampler, results could no longer be compared with earlier ones."""
     rows = [(f"u{u}", f"i{(3 * u + 5 * n) % 12:02}", n) for u in range(4) for n in range(4)]
     log, examples, drawn = draw(rows, 1, 3)
@@ -120,8 +119,8 @@ def test_a_catalogue_just_large_enough_is_filled_exactly() -> None:
     log, examples, drawn = draw(rows, 20, 20)
     assert len(log.items) == 25
     for (user, _), group in groups(log, examples, drawn).items():
-        touched = {item for u, item, _ in rows if u == user}
-        assert {item for item, label in group if not label} == set(log.items) - touched
+        seen = {item for u, item, _ in rows if u == user}
+        assert {item for item, label in group if not label} == set(log.items) - seen
 
 
 def test_one_free_item_among_thousands_is_found_without_endless_retries() -> None:
@@ -137,11 +136,11 @@ def test_too_small_a_catalogue_says_who_what_and_the_way_out() -> None:
         draw(rows, 4, 20)
     train, test = map(str, caught.value.problems)
     assert train.startswith(
-        "train.negatives.count: 4 negatives asked for, but 6 users have fewer items that they never touched"
+        "train.negatives.count: 4 negatives asked for, more than the items that 6 users did not interact with"
     )
     assert test == (
-        "evaluate.protocol.negatives.count: 20 negatives asked for, but 6 users have fewer items that they never "
-        "touched (the catalogue has 8 items); at most 3 for these users. "
+        "evaluate.protocol.negatives.count: 20 negatives asked for, more than the items that 6 users did not "
+        "interact with (the catalogue has 8 items); at most 3 for these users. "
         "Ask for 3 or fewer, or keep more items (data.limit.items, data.k_core.items)"
     )
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msr_adapter.cli.candidates import CandidatesFormat
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig
-from msr_adapter.data.negatives.files import FORMATS, export_candidates, lists_of, read_lists, write_lists
+from msr_adapter.data.negatives.files import FORMATS, export_candidates, format_of, lists_of, read_lists, write_lists
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, Row, build_in, random_rows, table_data
 
@@ -25,7 +26,7 @@ def built_with(folder: Path, rows: list[Row], candidates: Path | None = None, **
     return build_in(folder, table_data(folder, rows), LAST_OUT, protocol(candidates, **more))
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [row.name for row in FORMATS])
 def test_lists_that_leave_and_come_back_are_the_same(tmp_path: Path, kind: str) -> None:
     rows = random_rows(users=30, items=25, length=5)
     drawn = built_with(tmp_path / "1", rows)
@@ -116,7 +117,7 @@ def test_everything_wrong_with_a_file_is_said_at_once_with_its_rows(tmp_path: Pa
     path = write_inter(
         tmp_path / "lists.inter",
         [
-            ("u", "d", "1"), ("u", "e", "0"), ("u", "a", "0"), ("u", "gone", "0"),  # 4 touched, 5 unknown item
+            ("u", "d", "1"), ("u", "e", "0"), ("u", "a", "0"), ("u", "gone", "0"),  # 4 seen, 5 unknown item
             ("v", "e", "0"), ("v", "f", "0"), ("v", "f", "0"),  # 6 no positive, 8 twice
             ("w", "d", "1"), ("w", "c", "1"), ("w", "g", "x"),  # two positives, 10 another target, 11 no label
             ("ghost", "e", "0"), ("short", "f", "1"), ("x", "d", "1"),  # 12 unknown, 13 untested, 14 no negative
@@ -130,8 +131,8 @@ def test_everything_wrong_with_a_file_is_said_at_once_with_its_rows(tmp_path: Pa
         "lists.inter:12 user_id: unknown user 'ghost'",
         "lists.inter:13 user_id: the user 'short' is not tested",
         "lists.inter:5 item_id: unknown item 'gone'",
-        "lists.inter:4 item_id: the negative 'a' was touched by the user 'u'",
-        "lists.inter:8 item_id: the item 'f' stands twice in the list of 'v'",
+        "lists.inter:4 item_id: the user 'u' interacted with the negative 'a'",
+        "lists.inter:8 item_id: the item 'f' is twice in the list of 'v'",
         "lists.inter:10 item_id: the positive 'c' of the user 'w' is not the target of the split",
         "lists.inter:6 label: 0 positives for the user 'v'; exactly one is needed",
         "lists.inter:9 label: 2 positives for the user 'w'; exactly one is needed",
@@ -171,4 +172,11 @@ def test_files_that_are_not_there_are_known_before_anything_is_read(tmp_path: Pa
         build_in(tmp_path, table_data(tmp_path, random_rows(4, 9, 3)), LAST_OUT, wanted)
     assert [problem.field for problem in caught.value.problems] == [
         "evaluate.protocol.candidates", "evaluate.protocol.negatives.scores"
+    ]  # fmt: skip
+
+
+def test_the_formats_that_the_command_knows_are_those_of_the_table() -> None:
+    assert {row.name for row in FORMATS} == {kind.value for kind in CandidatesFormat}
+    assert [format_of(Path(name)).name for name in ("a.parquet", "a.INTER", "a.tsv", "a.txt", "a")] == [
+        "parquet", "recbole", "elliot", "elliot", "elliot",
     ]  # fmt: skip

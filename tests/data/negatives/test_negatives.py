@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import MixtureConfig, NegativesConfig, TrainNegativesConfig
 from msr_adapter.data.log import Log
-from msr_adapter.data.negatives import spec
 from msr_adapter.errors import UserError
 from msr_adapter.seeded_random import hash_ids
 from tests.support.data_builders import Row, logs, random_rows
@@ -24,7 +23,7 @@ CATEGORIES = {f"i{n}": f"c{n % 3}" for n in range(14)}
 ANY: dict[str, Any] = {"fallback": ("popularity", "uniform"), "mixture": MixtureConfig(popularity=1, same_category=2)}
 
 
-def touched_by_user(rows: list[Row]) -> dict[str, set[str]]:
+def seen_by_user(rows: list[Row]) -> dict[str, set[str]]:
     table: dict[str, set[str]] = {}
     for user, item, _ in rows:
         table.setdefault(user, set()).add(item)
@@ -32,23 +31,23 @@ def touched_by_user(rows: list[Row]) -> dict[str, set[str]]:
 
 
 def is_feasible(rows: list[Row], count: int) -> bool:
-    touched = touched_by_user(rows)
-    return len(set().union(*touched.values())) - max(map(len, touched.values())) >= count
+    seen = seen_by_user(rows)
+    return len(set().union(*seen.values())) - max(map(len, seen.values())) >= count
 
 
 @given(rows=logs(max_users=5, max_items=14), kind=st.sampled_from(ALL_KINDS), count=st.integers(1, 4))
-def test_every_kind_gives_one_positive_and_distinct_untouched_negatives(rows: list[Row], kind: str, count: int) -> None:
+def test_every_kind_gives_one_positive_and_distinct_unseen_negatives(rows: list[Row], kind: str, count: int) -> None:
     assume(is_feasible(rows, count))
     drawn = draw(rows, NegativesConfig(kind=kind, count=count, **ANY), categories=CATEGORIES)
-    touched, everything = touched_by_user(rows), {item for _, item, _ in rows}
+    seen, everything = seen_by_user(rows), {item for _, item, _ in rows}
     for code in range(3):
         for (user, target), group in drawn.groups(code).items():
             negatives = [item for item, label in group if not label]
             assert [item for item, label in group if label] == [target]
             assert len(set(negatives)) == len(negatives)
-            assert not touched[user] & set(negatives)
+            assert not seen[user] & set(negatives)
             if code == 2 and kind == "all":
-                assert set(negatives) == everything - touched[user]
+                assert set(negatives) == everything - seen[user]
             else:
                 assert len(negatives) == (count if code == 2 or (code == 1 and kind != "all") else 1)
 
@@ -70,7 +69,7 @@ def test_neither_chunks_nor_the_order_of_rows_change_any_kind(
     other = draw(shuffled, negatives, categories=CATEGORIES, chunk=chunk)
     assert other.groups() == whole.groups()
     assert other.digest == whole.digest
-    assert other.tally == whole.tally
+    assert other.shortages == whole.shortages
 
 
 def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
@@ -83,10 +82,10 @@ def test_popularity_draws_in_proportion_to_a_power_of_popularity() -> None:
         drawn = draw(rows, NegativesConfig(kind="popularity", alpha=alpha, count=1))
         weight = drawn.popularity.astype(float) ** alpha
         observed, expected = np.zeros(12), np.zeros(12)
-        touched = touched_by_user(rows)
+        seen = seen_by_user(rows)
         names = drawn.log.items.to_list()
         for (user, _), (item,) in drawn.negatives(2).items():
-            free = np.array([name not in touched[user] for name in names])
+            free = np.array([name not in seen[user] for name in names])
             expected += np.where(free, weight, 0) / weight[free].sum()
             observed[names.index(item)] += 1
         assert chi_square(observed, expected) < 31.3, alpha  # 99.9th percentile, 11 degrees of freedom
@@ -102,15 +101,12 @@ def exact_pairs(weight: np.ndarray) -> dict[tuple[int, int], float]:
 
 
 @pytest.mark.parametrize("rounds", [24, 0])
-def test_two_draws_follow_sampling_without_replacement_also_in_the_exact_finish(
-    rounds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("msr_adapter.data.negatives.sampler._ROUNDS", rounds)
+def test_two_draws_follow_sampling_without_replacement_also_in_the_exact_finish(rounds: int) -> None:
     names = "abcdef"
     weights = np.array([1, 2, 3, 5, 8, 13])
     background = [(f"b{n}{k}", name, 5) for n, name in enumerate(names) for k in range(int(weights[n]))]
     rows = background + [(f"u{n}", item, t) for n in range(4000) for t, item in enumerate(("y", "z"))]
-    drawn = draw(rows, NegativesConfig(kind="popularity", count=2))
+    drawn = draw(rows, NegativesConfig(kind="popularity", count=2), rounds=rounds)
     assert [drawn.popularity_of()[name] for name in names] == weights.tolist()
     # y is everybody's history: no user of the test has anything else in common with the letters.
     found = Counter(tuple(sorted(names.index(item) for item in pair)) for pair in drawn.negatives(2).values())
@@ -125,7 +121,7 @@ def test_popularity_never_draws_what_training_never_saw() -> None:
     rows = [*skewed_rows(users=60, items=20, length=4), ("zz", "a", 1), ("zz", "only-tested", 2)]
     drawn = draw(rows, NegativesConfig(kind="popularity", count=8, fallback=("uniform",)))
     assert drawn.popularity_of()["only-tested"] == 0
-    assert not drawn.tally.fallbacks
+    assert not drawn.shortages.fallbacks
     assert "only-tested" not in {item for group in drawn.negatives(2).values() for item in group}
 
 
@@ -182,12 +178,12 @@ def test_same_category_stays_within_it_and_says_when_it_cannot() -> None:
         without += target not in categories
     assert without
     held_out = sum(target not in categories for code in (1, 2) for _, target in drawn.negatives(code))
-    assert drawn.tally.fallbacks == {("same-category", "uniform"): 5 * held_out}
+    assert drawn.shortages.fallbacks == {("same-category", "uniform"): 5 * held_out}
     with pytest.raises(UserError) as caught:
         draw(rows, NegativesConfig(kind="same-category", count=5), categories=categories)
     assert str(caught.value) == (
-        f"evaluate.protocol.negatives: same-category: 5 negatives asked for, but {held_out} lists get fewer "
-        "(the poorest 0); items that the kind allows and the user never touched. "
+        f"evaluate.protocol.negatives: same-category: 5 negatives asked for, too many for {held_out} lists "
+        "(at worst, 0); items that the kind allows and the user has not interacted with. "
         "Ask for fewer, merge small categories, or set fallback: [popularity-matched, uniform]"
     )
     with pytest.raises(UserError, match=r"train.negatives: same-category, but the source has no item categories"):
@@ -199,8 +195,8 @@ def test_fallbacks_are_tried_in_order() -> None:
     categories = {f"i{n:03}": ("small" if n < 3 else "large") for n in range(20)}
     negatives = NegativesConfig(kind="same-category", count=9, pool=4, fallback=("popularity-matched", "uniform"))
     drawn = draw(rows, negatives, categories=categories)
-    assert {kind for kind, _ in drawn.tally.fallbacks} == {"same-category"}
-    assert {other for _, other in drawn.tally.fallbacks} == {"popularity-matched", "uniform"}
+    assert {kind for kind, _ in drawn.shortages.fallbacks} == {"same-category"}
+    assert {other for _, other in drawn.shortages.fallbacks} == {"popularity-matched", "uniform"}
     assert all(len(group) == 9 for code in (1, 2) for group in drawn.negatives(code).values())
 
 
@@ -233,17 +229,16 @@ def test_a_mixture_holds_its_kinds() -> None:
     assert all(len(set(group)) == 8 for group in drawn.negatives(2).values())
 
 
-def test_full_ranking_has_a_limit_that_says_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_ranking_has_a_limit_that_says_the_way_out() -> None:
     rows = random_rows(users=20, items=30, length=4)
-    monkeypatch.setattr(spec, "MOST_ROWS", 499)
     with pytest.raises(UserError) as caught:
-        draw(rows, NegativesConfig(kind="all"))
+        draw(rows, NegativesConfig(kind="all"), most_rows=499)
     assert str(caught.value) == (
         "evaluate.protocol.negatives: all: 20 test lists over 28 items make 500 candidates; at most 499. "
         "Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
     )
     one = [("u", item, time) for time, item in enumerate("abc")]
-    with pytest.raises(UserError, match="1 negatives asked for, but 1 users have fewer items"):
+    with pytest.raises(UserError, match="1 negative asked for, more than the items that 1 user did not"):
         draw([*one, ("v", "a", 1)], NegativesConfig(kind="all"))
 
 
@@ -256,7 +251,7 @@ def write_scores(folder: Path, name: str, table: dict[str, list[Any]]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "scores.csv", "scores.tsv"])
-def test_hard_negatives_are_the_best_scored_that_the_user_never_touched(tmp_path: Path, name: str) -> None:
+def test_hard_negatives_are_the_best_scored_that_the_user_has_not_seen(tmp_path: Path, name: str) -> None:
     rows = random_rows(users=20, items=25, length=4)
     rng = np.random.default_rng(0)
     pairs = [(f"u{u:03}", f"i{i:03}") for u in range(20) for i in range(25)]
@@ -265,10 +260,10 @@ def test_hard_negatives_are_the_best_scored_that_the_user_never_touched(tmp_path
              "score": [*score.tolist(), 5.0]}  # fmt: skip
     negatives = NegativesConfig(kind="hard", count=3, pool=3, scores=write_scores(tmp_path, name, table))
     drawn = draw(rows, negatives)
-    touched = touched_by_user(rows)
+    seen = seen_by_user(rows)
     for (user, _), found in drawn.negatives(2).items():
         mine = sorted(((s, i) for (u, i), s in zip(pairs, score, strict=True) if u == user), reverse=True)
-        assert set(found) == set([item for _, item in mine if item not in touched[user]][:3])
+        assert set(found) == set([item for _, item in mine if item not in seen[user]][:3])
     assert drawn.audit.counts == {"hard_scores_dropped_unknown_item": 0, "hard_scores_dropped_unknown_user": 1}
 
 
@@ -280,7 +275,7 @@ def test_one_list_of_hard_items_serves_all_and_doubles_count_once(tmp_path: Path
     best = {f"i{n:03}" for n in range(2, 12)}
     assert all(set(group) <= best for group in drawn.negatives(2).values())
     assert len({item for group in drawn.negatives(2).values() for item in group}) > 5
-    with pytest.raises(UserError, match="hard: 11 negatives asked for, but 40 lists get fewer"):
+    with pytest.raises(UserError, match="hard: 11 negatives asked for, too many for 40 lists"):
         draw(rows, NegativesConfig(kind="hard", count=11, pool=10, scores=path))
 
 

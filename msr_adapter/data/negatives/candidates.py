@@ -1,0 +1,214 @@
+"""The candidate lists: a target each, among negatives that the user has not seen, drawn in chunks of any size.
+
+A list depends only on the seed, the user's id, the target's id, the items that the user has interacted with and the
+catalogue: never on other users, the order of rows or the chunks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
+from msr_adapter.data.examples import Examples
+from msr_adapter.data.log import Log, degree
+from msr_adapter.data.negatives.pools import SeenItems
+from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
+from msr_adapter.data.negatives.spec import ListSpec, ListSpecs, Shortages
+from msr_adapter.errors import Problem, plural, raise_if_any
+from msr_adapter.seeded_random import Bits, below, hash_ids, keyed, mix, stream
+
+CHUNK = 2**18
+"""Candidate rows per chunk: sets the memory, never the sample."""
+MOST_ROWS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidate lists in integer codes: one row per (example, item), the examples in their order."""
+
+    example: Rows
+    item: Codes
+    label: Labels
+    """1 for the target, which stands at a seeded position of its list."""
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def of_examples(self, part: slice) -> "Candidates":
+        """Return the rows of the examples part.start..part.stop-1."""
+        rows = slice(*np.searchsorted(self.example, [part.start, part.stop]).tolist())
+        return Candidates(self.example[rows], self.item[rows], self.label[rows])
+
+
+@dataclass(frozen=True)
+class DrawInputs:
+    """Everything that decides the candidates."""
+
+    log: Log
+    examples: Examples
+    specs: ListSpecs
+    seed: int
+    imported: Candidates | None = None
+    """Test lists that were read from a file and are not drawn."""
+    rounds: int = ROUNDS
+    """Of reject-and-retry, before what is left is drawn exactly."""
+    most_rows: int = MOST_ROWS
+    """Candidate rows that full ranking may make."""
+
+
+class ListKeys:
+    """The key of a list: of the seed, the user's id and the target's id, and of nothing else."""
+
+    def __init__(self, log: Log, seed: int) -> None:
+        """Hash all ids. O(users + items)."""
+        self._users = keyed(hash_ids(log.users), seed, "candidates")
+        self._items = mix(hash_ids(log.items))
+
+    def of(self, user: Codes, positive: Codes) -> Bits:
+        """Return the keys of the lists of these users and targets."""
+        return mix(self._users[user] ^ self._items[positive])
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """A chunk of lists of one split."""
+
+    first: int
+    """Its first example."""
+    user: Codes
+    positive: Codes
+    keys: Bits
+
+
+def draw_candidates(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK) -> Candidates:
+    """Return the candidates of all examples in one piece, 13 bytes a row; see `candidate_chunks`."""
+    total = int(list_sizes(inputs).sum())
+    whole = Candidates(np.empty(total, np.int64), np.empty(total, np.int32), np.empty(total, np.int8))
+    end = 0
+    for chunk in candidate_chunks(inputs, shortages, rows):
+        part = slice(end, end := end + len(chunk))
+        whole.example[part], whole.item[part], whole.label[part] = chunk.example, chunk.item, chunk.label
+    return whole
+
+
+def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK) -> Iterator[Candidates]:
+    """Yield the candidates of all examples in order, about ``rows`` at a time, whole lists each.
+
+    Memory: O(rows), and the log of a chunk's users. `UserError` before the first chunk if the catalogue is too small,
+    and after the last one if a kind could not give its count.
+    """
+    sizes, log = list_sizes(inputs), inputs.log
+    bounds, keys = log.bounds(), ListKeys(log, inputs.seed)
+    for part in _parts(inputs.examples.split, sizes, rows):
+        user, positive = inputs.examples.user[part], log.item[inputs.examples.target[part]]
+        split, lists = (
+            int(inputs.examples.split[part.start]),
+            _Lists(part.start, user, positive, keys.of(user, positive)),
+        )
+        if split == 2 and inputs.imported is not None:
+            yield inputs.imported.of_examples(part)
+            continue
+        spec = inputs.specs[split]
+        if spec.negatives.kind == "all":
+            drawn = _whole_catalogue(log, bounds, lists)
+        else:
+            drawn = _drawn(lists, spec, SeenItems(log, bounds, user), shortages, inputs.rounds)
+        if not shortages.short:  # else go on only to count what is short
+            yield drawn
+    raise_if_any(shortages.problems())
+
+
+def list_sizes(inputs: DrawInputs) -> Rows:
+    """Return the number of candidates of each example.
+
+    `UserError` if users have too few items that they have not interacted with, or if full ranking makes too many rows.
+    """
+    split, users = inputs.examples.split, inputs.examples.user
+    free = len(inputs.log.items) - degree(inputs.log.user, len(inputs.log.users))[users]
+    drawn = np.ones(len(split), dtype=bool) if inputs.imported is None else split != 2
+    codes: dict[str, list[int]] = {}
+    for code, spec in enumerate(inputs.specs):
+        codes.setdefault(spec.setting, []).append(code)
+    problems = []
+    for of in codes.values():
+        spec = inputs.specs[of[0]]
+        count = spec.count or 1  # full ranking takes what there is, but a list needs one negative
+        short = np.isin(split, of) & drawn & (free < count)
+        if short.any():
+            problems.append(_too_few(spec, count, users[short], free[short], len(inputs.log.items)))
+    raise_if_any(problems)
+    asked = np.array([spec.count for spec in inputs.specs])[split]
+    counts: Rows = np.where(asked > 0, asked, free)
+    everything = np.array([spec.negatives.kind == "all" for spec in inputs.specs])[split] & drawn
+    raise_if_any(_too_many(inputs, everything, counts))
+    if inputs.imported is not None:
+        counts[~drawn] = np.bincount(inputs.imported.example, minlength=len(split))[~drawn] - 1
+    return counts + 1
+
+
+def _too_few(spec: ListSpec, count: int, users: Codes, free: Rows, items: int) -> Problem:
+    least = int(free.min())
+    found = (f"{plural(count, 'negative')} asked for, more than the items that {plural(len(np.unique(users)), 'user')} "
+             f"did not interact with (the catalogue has {plural(items, 'item')})")  # fmt: skip
+    step = f"Ask for {least} or fewer, or keep more items (data.limit.items, data.k_core.items)"
+    return Problem("", f"{spec.setting}.count", found, f"at most {least} for these users", step)
+
+
+def _too_many(inputs: DrawInputs, everything: Mask, counts: Rows) -> list[Problem]:
+    rows = int((counts + 1)[everything].sum())
+    if rows <= inputs.most_rows:
+        return []
+    found = f"all: {int(everything.sum()):,} test lists over {len(inputs.log.items):,} items make {rows:,} candidates"
+    step = "Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
+    return [Problem("", inputs.specs[2].setting, found, f"at most {inputs.most_rows:,}", step)]
+
+
+def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
+    """Cut the examples where the split changes and about every ``rows`` candidates."""
+    bucket = (np.cumsum(sizes) - sizes) // rows
+    cuts = np.flatnonzero((np.diff(bucket) != 0) | (np.diff(split) != 0)) + 1
+    starts = [0, *cuts.tolist()] if len(split) else []
+    yield from map(slice, starts, [*starts[1:], len(split)])
+
+
+def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists) -> Candidates:
+    """Return the target among all items that the user has not interacted with, in the order of ids."""
+    wanted = np.ones((len(lists.user), len(log.items)), dtype=bool)
+    seen = bounds[lists.user + 1] - bounds[lists.user]
+    list_ = np.arange(len(lists.user))
+    wanted[np.repeat(list_, seen), log.item[ranges(bounds[lists.user], seen)]] = False
+    wanted[list_, lists.positive] = True
+    list_, item = np.nonzero(wanted)
+    return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))
+
+
+def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages, rounds: int) -> Candidates:
+    kinds, number, count = spec.negatives.kinds(), len(lists.user), spec.count
+    slots = Slots(np.repeat(np.arange(number), count), np.tile(np.arange(count), number), np.full(number * count, -1))
+    kind_of = np.tile(np.repeat(np.arange(len(kinds)), list(kinds.values())), number)
+
+    def fill_from(kind: str, wanted: Mask) -> None:
+        # Uniform draws keep the list's own key: a list is the same whichever kinds stand beside.
+        keys = lists.keys if kind == "uniform" else mix(lists.keys ^ hash_ids([kind]))
+        fill(slots, wanted, keys, spec.pools[kind](lists.user, lists.positive), seen, rounds)
+
+    for code, kind in enumerate(kinds):
+        fill_from(kind, kind_of == code)
+    for other in spec.negatives.fallback:
+        empty = slots.empty(slots.chosen < 0)
+        fill_from(other, slots.chosen < 0)
+        shortages.count_fallback(list(kinds), kind_of[empty[slots.chosen[empty] >= 0]], other)
+    shortages.count_short(spec.setting, kinds, kind_of, slots)
+    example = np.repeat(np.arange(lists.first, lists.first + number), count + 1)
+    return with_targets(example, lists.positive, slots.chosen, np.full(number, count), lists.keys)
+
+
+def with_targets(example: Rows, targets: Codes, negatives: Codes, counts: Rows, keys: Bits) -> Candidates:
+    """Put the target of each list at its seeded position among its ``counts`` negatives (flat, list after list)."""
+    position = below(stream(keys, np.zeros(len(keys), dtype=np.int64)), counts + 1)
+    label = np.zeros(len(example), dtype=np.int8)
+    label[np.cumsum(counts + 1) - (counts + 1) + position] = 1
+    item = np.empty(len(label), dtype=np.int32)
+    item[label == 1], item[label == 0] = targets, negatives
+    return Candidates(example, item, label)
