@@ -124,9 +124,10 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     build(inputs, Job(stages["data"], quiet))
     prompts = Prompts(folder / "templates") if kind == "jinja" else Prompts()
     with CompletionCache(folder / "cache.sqlite") as cache:
-        items, users = ItemSummariesConfig(model=model, mode="none"), UserSummariesConfig(model=model, mode="none")
-        summarize_items(items, stages["data"], prompts, None, cache, stages["items"], quiet)
-        summarize_users(users, stages["data"], stages["items"], prompts, None, cache, stages["users"], quiet)
+        by_title = ItemSummariesConfig(model=model, mode="none")
+        by_history = UserSummariesConfig(model=model, mode="none")
+        summarize_items(by_title, stages["data"], prompts, None, cache, stages["items"], quiet)
+        summarize_users(by_history, stages["data"], stages["items"], prompts, None, cache, stages["users"], quiet)
     train = TrainConfig(model=model, rows="jsonl" if kind == "jsonl" else "parquet")
     users = stages["users"]
     dirs = StageDirs(stages["data"], stages["items"], users, users, stages["dataset"], folder / "train")

@@ -17,7 +17,7 @@ from msr_adapter.cli import app
 from msr_adapter.cli.runs import made
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline import RunResult, StageOutcome, State
-from tests.config.test_config import MINIMAL
+from tests.support.pipelines import MINIMAL
 
 COMMANDS = (
     "run",

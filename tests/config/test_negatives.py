@@ -6,7 +6,7 @@ import pytest
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
-from tests.config.test_config import MINIMAL
+from tests.support.pipelines import MINIMAL
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from msr_adapter.config.loader import TreeReader, load_pipeline
 from msr_adapter.errors import UserError
-from tests.config.test_config import MINIMAL, write
+from tests.support.pipelines import MINIMAL, write
 
 
 @pytest.fixture(autouse=True)

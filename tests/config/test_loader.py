@@ -14,29 +14,12 @@ from msr_adapter.config.schema import MicroLensSourceConfig, ProtocolConfig, Syn
 from msr_adapter.config.yaml_tree import YamlSource, parse
 from msr_adapter.errors import Problem, UserError
 from tests.support.paths import ROOT
-
-MINIMAL = """\
-data:
-  source: {kind: synthetic}
-summarize:
-  items: {model: {path: tiny}}
-  users: {model: {path: tiny}}
-train:
-  model: {path: tiny}
-evaluate:
-  protocol: next-item
-"""
+from tests.support.pipelines import MINIMAL, write
 
 
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def write(path: str, text: str) -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
-    return path
 
 
 def test_every_bundled_pipeline_loads() -> None:

@@ -7,7 +7,7 @@ import pytest
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
-from tests.config.test_config import MINIMAL
+from tests.support.pipelines import MINIMAL
 
 PYTHON = "tag:yaml.org,2002:python/name:"
 PROTOCOL = "a protocol's name, its path, or the protocol itself"
