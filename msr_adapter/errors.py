@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+LISTED = 20
+"""Problems, or ids of a kind, that are named one by one; the others are counted."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -80,6 +83,13 @@ def raise_if_any(problems: Iterable[Problem]) -> None:
 def plural(number: int, noun: str, many: str = "") -> str:
     """Return ``1 user`` or ``1,432 users``; ``many`` is the plural where it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
+
+
+def listed(problems: list[Problem], total: int, where: str) -> list[Problem]:
+    """Return the first problems of ``total`` and, if some are left out, one more that counts them."""
+    shown = problems[:LISTED]
+    left = total - len(shown)
+    return [*shown, Problem(where, "", f"and {left:,} more like these")] if left > 0 else shown
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

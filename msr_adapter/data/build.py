@@ -10,7 +10,7 @@ import polars as pl
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.audit.inspection import Evidence, inspect, tell
-from msr_adapter.data.audit.report import LISTED, Audit
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
@@ -32,7 +32,7 @@ from msr_adapter.data.tables import (
     write_items,
     write_truth,
 )
-from msr_adapter.errors import raise_if_any
+from msr_adapter.errors import LISTED, raise_if_any
 from msr_adapter.files import write_json
 from msr_adapter.jobs import Job
 from msr_adapter.prompts import neutralise

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from msr_adapter.errors import Problem
+from msr_adapter.errors import LISTED
 
 Severity = Literal["info", "warning", "error"]
-
-LISTED = 20
 
 
 @dataclass
@@ -37,10 +35,3 @@ class Audit:
     def as_json(self, **more: Any) -> dict[str, Any]:
         """Return the content of `audit.json`."""
         return {"counts": self.counts, "named": self.named, "findings": self.findings, **more}
-
-
-def listed(problems: list[Problem], total: int, where: str) -> list[Problem]:
-    """Return the first problems of ``total`` and, if some are left out, one more that counts them."""
-    shown = problems[:LISTED]
-    left = total - len(shown)
-    return [*shown, Problem(where, "", f"and {left:,} more like these")] if left > 0 else shown

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.audit.report import Audit, listed
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.images.locate import image_finder
 from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, listed
 from msr_adapter.progress import Reporter
 
 _MISSING = "images_missing_"

@@ -16,12 +16,11 @@ import polars as pl
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
-from msr_adapter.errors import Problem, UserError, raise_if_any
+from msr_adapter.errors import LISTED, Problem, UserError, listed, raise_if_any
 from msr_adapter.files import atomic_path
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}

@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MicroLensSourceConfig
-from msr_adapter.data.audit.report import listed
 from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.items import first_rows
@@ -16,7 +15,7 @@ from msr_adapter.data.readers.parse_errors import explain
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_scan import collect, file_problems, scan
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
-from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
+from msr_adapter.errors import Problem, UserError, collecting, listed, raise_if_any
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items"))
 _RECORD = r"^\s*\d+\s*(?:,|$)"

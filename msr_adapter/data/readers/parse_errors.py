@@ -11,10 +11,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
-from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.readers.compressed import open_plain
 from msr_adapter.data.readers.layout import Table, open_text
-from msr_adapter.errors import Problem
+from msr_adapter.errors import LISTED, Problem, listed
 
 
 @dataclass(frozen=True)

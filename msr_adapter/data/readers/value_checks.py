@@ -6,11 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from msr_adapter.data.audit.report import LISTED, listed
 from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.parse_errors import FilePlace, places
 from msr_adapter.data.readers.table_scan import collect, scan
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import LISTED, Problem, UserError, listed
 
 AN_ID = "an id"
 
