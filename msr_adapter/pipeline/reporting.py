@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("llamafactory", "torch", "transformers", "peft", "datasets", "polars", "numpy", "implicit", "RecTools")
 
+LABELS = {
+    "data": "Build data",
+    "lengths": "Length estimate",
+    "items": "Item summaries",
+    "users": "User summaries",
+    "truncate": "Truncated user summaries",
+    "dataset": "Training rows",
+    "train": "Training",
+    "score": "Scores, trained",
+    "score-base": "Scores, base",
+    "baselines": "Baselines",
+}
+
 
 def evaluate_run(c: Context) -> dict[str, Any]:
     """Judge the run that ``c`` belongs to and write its report."""
@@ -25,6 +38,7 @@ def evaluate_run(c: Context) -> dict[str, Any]:
         config=c.resolved,
         versions=run.versions,
         manifests=cast("Manifests", {manifest.stage: asdict(manifest) for manifest in c.folder.manifests()}),
+        labels=LABELS,
         training_log=c.dir("train") / "model" / "trainer_log.jsonl",
         items_dir=c.dir("items"),
         users_dir=c.dir("users"),

@@ -177,6 +177,8 @@ class ReportContext:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library -> version."""
     manifests: Manifests = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> what it is called, in the order of the stages."""
     training_log: Path | None = None
     """LLaMA-Factory's `trainer_log.jsonl`."""
     items_dir: Path | None = None

@@ -1,44 +1,31 @@
 """What a run cost, from the manifests of its stages: time, memory, model calls, and what shared prefixes saved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msr_adapter.report.context import Manifests, StageManifest, StageSummary, summary_of
 
-_STAGES = {
-    "data": "Build data",
-    "lengths": "Length estimate",
-    "items": "Item summaries",
-    "users": "User summaries",
-    "truncate": "Truncated user summaries",
-    "dataset": "Training rows",
-    "train": "Training",
-    "score": "Scores, trained",
-    "score-base": "Scores, base",
-    "baselines": "Baselines",
-}
 
-
-def cost_rows(manifests: Manifests) -> list[dict[str, str]]:
+def cost_rows(manifests: Manifests, labels: Mapping[str, str]) -> list[dict[str, str]]:
     """Return {stage, time, memory, calls, cached, read, written} of each finished stage and of the whole run.
 
+    ``labels`` has the stages in order, each with what it is called; the evaluation is not over yet and has no row.
     Calls and tokens are those of the distinct requests to a model, whether computed in this run or earlier.
     """
-    known = {name: manifests[name] for name in _STAGES if name in manifests}
-    others = {name: manifests[name] for name in manifests if name not in _STAGES and name != "evaluate"}
-    costs = {_STAGES.get(name, name): _cost(manifest) for name, manifest in (known | others).items()}
+    finished = [name for name in labels if name in manifests and name != "evaluate"]
+    costs = {labels[name]: _cost(manifests[name]) for name in finished}
     if len(costs) > 1:
         costs["Whole run"] = _total(list(costs.values()))
     return [_row(name, cost) for name, cost in costs.items()]
 
 
-def prefix_sharing_lines(manifests: Manifests) -> list[str]:
+def prefix_sharing_lines(manifests: Manifests, labels: Mapping[str, str]) -> list[str]:
     """Say of each scoring stage how much a shared prefix saved, and how often the model had other words to say."""
     lines = []
     for name in ("score", "score-base"):
         summary = summary_of(manifests, name)
         if parts := [*_shared(summary), *_outside_the_answers(summary)]:
-            lines.append(f"{_STAGES[name]}: {'; '.join(parts)}.")
+            lines.append(f"{labels[name]}: {'; '.join(parts)}.")
     return lines
 
 

@@ -149,8 +149,8 @@ def _run(metrics: Mapping[str, Any], counts: Mapping[str, int], context: ReportC
         "run_line": sections.run_line(metrics, context.config, counts),
         "facts": sections.facts(metrics),
         "blocks": [{"title": title, "text": _yaml(value)} for title, value in blocks.items() if value],
-        "costs": cost.cost_rows(context.manifests),
-        "prefix_sharing": cost.prefix_sharing_lines(context.manifests),
+        "costs": cost.cost_rows(context.manifests, context.labels),
+        "prefix_sharing": cost.prefix_sharing_lines(context.manifests, context.labels),
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.text_tables import short, shown_metrics
 from msr_adapter.metrics import METRICS, ProbabilityMetric, label, metric_row
 from msr_adapter.report.user_texts import clip
@@ -114,11 +115,11 @@ def slice_metric(cut: Mapping[str, Any], primary: str) -> str | None:
 
 
 def compared_models(cut: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """Return the models worth drawing: trained, popularity, and the best other one that could be used."""
+    """Return the models worth drawing: trained, popularity, and the best of the others that must be beaten."""
     there = {name for group in cut["groups"] for name in group["models"]}
-    primary = metrics["primary"]
+    primary, excluded = metrics["primary"], {row.name for row in BASELINES if not row.must_be_beaten}
     ranked = sorted(metrics["models"], key=lambda name: -metrics["models"][name]["metrics"][primary]["mean"])
-    wanted = dict.fromkeys(["trained", "popularity", *(name for name in ranked if name not in ("oracle", "random"))])
+    wanted = dict.fromkeys(["trained", "popularity", *(name for name in ranked if name not in excluded)])
     return [name for name in wanted if name in there][:_PLOTTED]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from msr_adapter.pipeline.reporting import LABELS
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.report.cost import cost_rows, duration, prefix_sharing_lines
 from msr_adapter.report.sections import headline, run_line, smallest_line
@@ -116,19 +117,21 @@ def test_cost_adds_up_what_the_manifests_say() -> None:
              "tokens_in": 1000, "tokens_out": 50}}  # fmt: skip
     score = {"seconds": 31.6, "peak_bytes": 2**20, "peak_gpu_bytes": 2**31, "summary": {"computed": 5, "cached": 1,
              "tokens_in": 234}}  # fmt: skip
-    first, second, third, total = cost_rows({"score": score, "items": items, "own": {}, "evaluate": {"seconds": 9}})
+    first, second, third, total = cost_rows(
+        {"score": score, "items": items, "baselines": {}, "evaluate": {"seconds": 9}}, LABELS
+    )
     assert first == {"stage": "Item summaries", "time": "30.0 s", "memory": "1.5 GiB", "calls": "10", "cached": "2",
                      "read": "1,000", "written": "50"}  # fmt: skip
     assert (second["stage"], second["memory"], second["calls"]) == ("Scores, trained", "1 MiB, 2.0 GiB GPU", "6")
-    assert (third["stage"], third["time"], third["calls"]) == ("own", "0.0 s", "")
+    assert (third["stage"], third["time"], third["calls"]) == ("Baselines", "0.0 s", "")
     assert total == {"stage": "Whole run", "time": "1 min 2 s", "memory": "1.5 GiB, 2.0 GiB GPU", "calls": "16",
                      "cached": "3", "read": "1,234", "written": "50"}  # fmt: skip
-    assert cost_rows({}) == []
+    assert cost_rows({}, LABELS) == []
 
 
 def test_every_stage_has_a_name_and_its_place_in_the_table() -> None:
     names = [stage.name for stage in STAGES if stage.name != "evaluate"]
-    shown = [row["stage"] for row in cost_rows({name: {} for name in reversed(names)})][:-1]
+    shown = [row["stage"] for row in cost_rows({name: {} for name in reversed(names)}, LABELS)][:-1]
     assert len(shown) == len(set(shown)) == len(names)
     assert not set(shown) & set(names)
     assert shown[names.index("truncate")] == "Truncated user summaries"
@@ -143,7 +146,7 @@ def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
 
 
 def test_unknown_models_look_unlike_each_other() -> None:
-    found = looks(["trained", "mf", "sasrec", "popularity"])
+    found = looks(["trained", "ours", "theirs", "popularity"])
     assert [found[name].variable for name in found] == ["trained", "other1", "other2", "popularity"]
     assert len({str(look.dash) for look in found.values()}) == 4
 
@@ -153,15 +156,16 @@ def test_what_a_shared_prefix_saved_and_how_often_the_model_had_other_words() ->
         "tokens_flat": 1_000, "tokens_processed": 300, "tokens_least": 280, "images_shown": 40, "images_encoded": 8,
         "unshared_rows": 0, "answer_mass": 0.75, "rather_something_else": 3,
     }  # fmt: skip
-    assert prefix_sharing_lines({"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}) == [
+    manifests = {"score": {"summary": summary}, "score-base": {"summary": {"answer_mass": 1.0}}}
+    assert prefix_sharing_lines(manifests, LABELS) == [
         "Scores, trained: 300 tokens processed for prompts of 1,000 tokens (30%, and 28% would be the minimum); "
         "8 images encoded for 40 shown; "
         "25.0% of the probability falls outside the two answers, and for 3 candidates most of it does.",
         "Scores, base: 0.0% of the probability falls outside the two answers.",
     ]
     alone = {"tokens_flat": 10, "tokens_processed": 10, "tokens_least": 0, "unshared_rows": 2, "unshared_because": "so"}
-    assert prefix_sharing_lines({"score": {"summary": alone}}) == [
+    assert prefix_sharing_lines({"score": {"summary": alone}}, LABELS) == [
         "Scores, trained: 10 tokens processed for prompts of 10 tokens (100%); 2 prompts processed one by one, "
         "because so."
     ]
-    assert prefix_sharing_lines({}) == []
+    assert prefix_sharing_lines({}, LABELS) == []

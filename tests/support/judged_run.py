@@ -16,7 +16,7 @@ from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, Protocol
 from msr_adapter.evaluate.evaluation import EvaluateDirs, evaluate
 from msr_adapter.evaluate.evaluation import Run as JudgedRun
 from msr_adapter.jobs import Job
-from msr_adapter.pipeline.reporting import report
+from msr_adapter.pipeline.reporting import LABELS, report
 from msr_adapter.progress import Reporter
 from msr_adapter.report.context import PageLimits, ReportContext
 
@@ -114,6 +114,7 @@ class Run:
                 "users": {"stage": "users", "summary": {"distinct_requests": 90, "computed": 60, "cached": 30}},
                 "lengths": {"stage": "lengths", "summary": LENGTHS},
             },
+            labels=LABELS,
             training_log=self.root / "trainer_log.jsonl",
             items_dir=self.root / "items",
             users_dir=self.root / "users",
