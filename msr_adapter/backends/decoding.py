@@ -1,14 +1,21 @@
-"""The state of rows in the middle of decoding: keys and values, which of them count, and where each row is."""
+"""Greedy text for a stream of prompts: rows that end make way for the next ones, a common prefix is read once.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Prompts are padded on the left, with explicit positions and masks: a row's logits do not depend on its neighbours, but
+for rounding.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import field
+
+_LEAST_SHARED = 8
+"""A common prefix of fewer tokens is not worth a pass of its own."""
+
+Inputs = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class DecodingState:
             return self
         chosen = self.tokens.new_tensor(list(rows))
         mask = self.mask[chosen]
+        # Columns that were padding of the rows that are gone only cost memory and attention from here on.
         used = mask.any(0).nonzero()[:, 0]
         if len(used) == mask.shape[1]:
             layers = [(keys[chosen], values[chosen]) for keys, values in self.layers]
@@ -46,10 +54,10 @@ class DecodingState:
         return DecodingState(layers, self.mask[:, :length], self.positions, self.tokens)
 
     @staticmethod
-    def open(before: "DecodingState | None", count: int, mask: "torch.Tensor") -> "tuple[Any, torch.Tensor]":
+    def open_cache(before: "DecodingState | None", count: int, mask: "torch.Tensor") -> "tuple[Any, torch.Tensor]":
         """Return a fresh cache of ``count`` rows that continues ``before``, and the mask of old and new columns.
 
-        One row of ``before`` is lent to all without a copy.
+        One row of ``before`` serves all, as a view, until the first layer appends to it.
         """
         import torch
         from transformers import DynamicCache
@@ -87,16 +95,6 @@ def _widened(state: DecodingState, width: int) -> DecodingState:
     return DecodingState(layers, pad(state.mask, (more, 0)), state.positions, state.tokens)
 
 
-# Greedy text for a stream of prompts: rows that end make place for the next ones, a common beginning is read once.
-#
-# Left padding, explicit positions and masks: a row's logits do not depend on its neighbours but for rounding.
-
-_LEAST_SHARED = 8
-"""A common beginning of fewer tokens is not worth a pass of its own."""
-
-Inputs = dict[str, "torch.Tensor"]
-
-
 @dataclass
 class DecodingRow:
     """One prompt on its way to an answer."""
@@ -111,7 +109,7 @@ class DecodingRow:
 
 
 class Decoder:
-    """Decodes rows in at most ``slots`` at a time. Memory: the keys and values of ``slots`` rows and one beginning."""
+    """Decodes rows in at most ``slots`` at a time. Memory: the keys and values of ``slots`` rows and one prefix."""
 
     def __init__(
         self,
@@ -120,7 +118,7 @@ class Decoder:
         stop_ids: Sequence[int],
         image_token: int | None,
     ) -> None:
-        """``collate`` gives left-padded model inputs of rows; no beginning is shared beyond the first image."""
+        """``collate`` gives left-padded model inputs of rows; no prefix is shared beyond the first image."""
         self._network, self._collate = network, collate
         self._stop, self._image_token = frozenset(stop_ids), image_token
         self._shared: tuple[list[int], DecodingState] | None = None
@@ -161,16 +159,17 @@ class Decoder:
         return ended
 
     def _read(self, group: Sequence[DecodingRow]) -> DecodingState:
-        """Read the prompts of ``group``; what they begin with in common is read once, also across groups."""
+        """Read the prompts of ``group``; their common prefix is read once, also across groups."""
         inputs = self._with_positions(self._collate(group))
-        shared = self._beginning(group, inputs)
+        shared = self._shared_prefix(group, inputs)
         return self._forward(inputs, None) if shared is None else self._forward(_after(inputs, shared), shared)
 
-    def _beginning(self, group: Sequence[DecodingRow], inputs: Inputs) -> DecodingState | None:
-        """Return the state after the tokens that all prompts begin with, one row, or None if they are too few."""
+    def _shared_prefix(self, group: Sequence[DecodingRow], inputs: Inputs) -> DecodingState | None:
+        """Return the state after the tokens that all prompts begin with, one row; None if they are too few."""
         if self._shared is not None:
             known, state = self._shared
             length = min(_common(known, row.prompt) for row in group)
+            # A much shorter common prefix is a new template: better computed anew than shared in so small a part.
             if length >= max(_LEAST_SHARED, len(known) // 2):
                 return state.first(min(length, min(len(row.prompt) for row in group) - 1))
         length = self._shareable(group)
@@ -185,6 +184,7 @@ class Decoder:
     def _shareable(self, group: Sequence[DecodingRow]) -> int:
         length = min(_common(group[0].prompt, row.prompt) for row in group)
         length = min(length, min(len(row.prompt) for row in group) - 1)
+        # The tokens of different images are equal: what follows the first one only looks the same.
         start = group[0].prompt[:length]
         return start.index(self._image_token) if self._image_token in start else length
 
@@ -208,7 +208,7 @@ class Decoder:
         import torch
 
         count = inputs["input_ids"].shape[0]
-        past, mask = DecodingState.open(before, count, inputs["attention_mask"])
+        past, mask = DecodingState.open_cache(before, count, inputs["attention_mask"])
         with torch.inference_mode():
             output = self._network(
                 **(inputs | {"attention_mask": mask}), past_key_values=past, use_cache=True, logits_to_keep=1

@@ -38,10 +38,10 @@ def make(model: ModelConfig, weights: Weights) -> Backend:
 
 
 class HuggingFaceBackend(Backend):
-    """Greedy text and the odds of fixed answers, in length-sorted, left-padded batches; what prompts share is computed
-    once.
+    """Greedy text and log-probabilities of label words, in length-sorted, left-padded batches; common prefixes are
+    computed once.
 
-    Memory on the device: the weights, `batch_size` rows, fewer once they did not fit, and what `Sharing` keeps.
+    Memory on the device: the weights, `batch_size` rows, fewer once they did not fit, and what `PrefixCache` keeps.
     """
 
     def __init__(self, model: ModelConfig, weights: Weights = BASE) -> None:
@@ -184,7 +184,7 @@ class _Workload:
         return self._enter(self._follow(answer))
 
     def give_up_unreadable(self, rows: Sequence[int]) -> bool:
-        """Fail those of ``rows`` whose pictures can no longer be read; tell whether there were any."""
+        """Fail those of ``rows`` whose images can no longer be read; tell whether there were any."""
         asked = {row: self.requests[row] for row in rows if row not in self.answers and self.requests[row].images}
         lost = {row: request for row, request in asked.items() if not _readable(request)}
         for row, request in lost.items():
@@ -213,13 +213,13 @@ class _Workload:
 _Ask = Callable[[list[Work]], list[Completion]]
 
 
-def encode(encoder: Encoder, request: Request, sides: Sequence[Sequence[str]] = ()) -> list[int] | Failure:
+def encode(encoder: Encoder, request: Request, label_words: Sequence[Sequence[str]] = ()) -> list[int] | Failure:
     """Return the tokens of a request's prompt, or its failure: an image cannot be read.
 
-    With ``sides``, what all of them begin with belongs to the prompt.
+    With ``label_words``, the tokens that all of them begin with (a blank, in some tokenizers) belong to the prompt.
     """
     try:
-        return encoder.encode(request.prompt, [image.path for image in request.images], sides)
+        return encoder.encode(request.prompt, [image.path for image in request.images], label_words)
     except OSError as error:  # Pillow's errors on damaged files are among them
         return _unreadable(request, type(error).__name__)
 
@@ -232,8 +232,8 @@ def _unreadable(request: Request, why: str) -> Failure:
 def _readable(request: Request) -> bool:
     try:
         for image in request.images:
-            with PillowImage.open(image.path) as picture:
-                picture.load()
+            with PillowImage.open(image.path) as opened:
+                opened.load()
     except OSError:
         return False
     return True
@@ -252,6 +252,6 @@ def never_fits(tokens: int, error: Exception) -> NoReturn:
     """Raise the `StageError` for a prompt that does not fit the memory alone."""
     raise StageError(
         f"A single prompt of {tokens} tokens does not fit the GPU's memory",
-        "the model, the image or the preference text is too large for this device",
+        "the model, the image or the user summary is too large for this device",
         "lower model.image_max_pixels, choose bfloat16, or use a smaller model",
     ) from error

@@ -1,4 +1,4 @@
-"""A model in memory and how to ask it: the odds of fixed answers, or greedy text."""
+"""A model in memory and how to ask it: log-probabilities of label words, or greedy text."""
 
 import inspect
 import os
@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.decoding import Decoder, DecodingRow
-from msr_adapter.backends.network import rows_alike, without_adapters
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Piece, Prompt
+from msr_adapter.backends.prefix_cache.compatibility import base_network, why_unsharable
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Completion, Image, Request
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Work = tuple[Request, list[int]]
 """A request and the tokens of its prompt."""
-Sides = tuple[tuple[int, ...], ...]
-"""First tokens of each choice's spellings."""
+LabelTokens = tuple[tuple[int, ...], ...]
+"""First tokens of each choice's label words."""
 
 
 class LoadedModel:
@@ -40,40 +40,41 @@ class LoadedModel:
         self.network = self.encoder.load_model()
         # The folder's own generation_config may sample or penalise repetition; ours is greedy and nothing else.
         self.network.generation_config = GenerationConfig()
-        self._parameters = inspect.signature(without_adapters(self.network).forward).parameters
+        self._parameters = inspect.signature(base_network(self.network).forward).parameters
         # The few architectures without this argument compute the logits of all positions, at a price in memory.
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._parameters else {}
         self._collator = self.encoder.collator(self.network)
-        self._side_tokens: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}
+        self._label_tokens: dict[tuple[tuple[str, ...], ...], LabelTokens] = {}
         self.batch_sizer = batch_sizer
         self.prefix_cache = self._make_prefix_cache()
 
     def scores(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
         """Yield each prompt's place in ``work``, all with the same choices, and its answer, in any order.
 
-        What prompts begin with in common is computed once where the model allows that. Raises
+        Common prefixes are computed once where the model allows that. Raises
         `torch.OutOfMemoryError` if a prompt does not fit alone.
         """
-        sides = work[0][0].label_words
-        tokens = self._tokens(sides)
+        tokens = self._tokens(work[0][0].label_words)
         prompts = [self._prompt(ids, request.images) for request, ids in work]
         refusal = self.prefix_cache.refusal(prompts)
-        found = self._one_by_one(work, tokens) if refusal else self.prefix_cache.score(prompts, partial(_odds, tokens))
         if refusal:
             self.prefix_cache.stats.reasons.add(refusal)
-        for place, odds in found:
+            found = self._one_by_one(work, tokens)
+        else:
+            found = self.prefix_cache.score(prompts, partial(_label_logprobs, tokens))
+        for place, logprobs in found:
             request, ids = work[place]
-            yield place, Completion(request.key, "", odds, "choice", len(ids), 0)
+            yield place, Completion(request.key, "", logprobs, "choice", len(ids), 0)
 
     def score(self, work: Sequence[Work]) -> list[Completion]:
         """One plain forward pass over whole prompts with the same choices; `scores` equals it but for rounding."""
-        odds = self._plain(work, self._tokens(work[0][0].label_words))
+        logprobs = self._plain(work, self._tokens(work[0][0].label_words))
         return [
             Completion(request.key, "", row, "choice", len(ids), 0)
-            for (request, ids), row in zip(work, odds, strict=True)
+            for (request, ids), row in zip(work, logprobs, strict=True)
         ]
 
-    def _one_by_one(self, work: Sequence[Work], tokens: Sides) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _one_by_one(self, work: Sequence[Work], tokens: LabelTokens) -> Iterator[tuple[int, tuple[float, ...]]]:
         places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
         stats = self.prefix_cache.stats
         stats.add_unshared(
@@ -82,16 +83,16 @@ class LoadedModel:
         passes = self.batch_sizer.each(
             places, lambda place: len(work[place][1]), lambda part: self._plain([work[place] for place in part], tokens)
         )
-        for part, odds in passes:
+        for part, logprobs in passes:
             stats.add_pass(len(part), len(work[part[0]][1]))
-            yield from zip(part, odds, strict=True)
+            yield from zip(part, logprobs, strict=True)
 
-    def _plain(self, work: Sequence[Work], tokens: Sides) -> list[tuple[float, ...]]:
+    def _plain(self, work: Sequence[Work], tokens: LabelTokens) -> list[tuple[float, ...]]:
         import torch
 
         with torch.inference_mode():
             logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
-        return _odds(tokens, logits)
+        return _label_logprobs(tokens, logits)
 
     def write(self, work: list[Work]) -> list[Completion]:
         """Greedy text up to a stop token or the budget, for models whose rows cannot share a cache: see `Decoder`."""
@@ -112,15 +113,16 @@ class LoadedModel:
         return [self._cut(request, ids, row) for (request, ids), row in zip(work, answers, strict=True)]
 
     def decoder(self, first: Sequence[int], images: Callable[[int], Sequence[Image]]) -> Decoder | None:
-        """Return what decodes a stream of rows, whose pictures ``images`` finds by number; None: use `write`.
+        """Return what decodes a stream of rows, whose images ``images`` finds by number; None: use `write`.
 
-        A model that does not take the words of the ``first`` prompt in pieces cannot be decoded in a stream.
+        A model that does not take the text of the ``first`` prompt in pieces cannot be decoded in a stream.
         """
-        if self.prefix_cache.refuses_words(self._prompt(first, ())):
+        if self.prefix_cache.refusal_of_text(self._prompt(first, ())):
             return None
 
         def inputs(rows: Sequence[DecodingRow]) -> dict[str, Any]:
             prompts = [self._prompt(row.prompt, images(row.number)) for row in rows]
+            # Only its images are in the way: those are encoded anew, the stream of tokens works all the same.
             if self.prefix_cache.refusal(prompts):
                 return self._collated(prompts)
             return self.prefix_cache.batches.inputs([Piece(prompt, 0, len(prompt)) for prompt in prompts])
@@ -143,8 +145,7 @@ class LoadedModel:
 
     def _make_prefix_cache(self) -> PrefixCache:
         pad = self.encoder.tokenizer.pad_token_id
-        refused = "" if rows_alike(self.network) else "its layers do not all attend to everything before"
-        refused = refused or ("" if self._last_only else "it computes the logits of every position")
+        refused = why_unsharable(self.network, last_logits_only=bool(self._last_only))
         return PrefixCache(
             self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.batch_sizer, refused
         )
@@ -160,16 +161,16 @@ class LoadedModel:
         batch = collate(self._collator, ids, [[image.path for image in prompt.images] for prompt in prompts])
         return {name: value.to(self.network.device) for name, value in batch.items()}
 
-    def _tokens(self, sides: tuple[tuple[str, ...], ...]) -> Sides:
-        if sides not in self._side_tokens:
-            self._side_tokens[sides] = self.encoder.side_tokens(sides)
-        return self._side_tokens[sides]
+    def _tokens(self, words: tuple[tuple[str, ...], ...]) -> LabelTokens:
+        if words not in self._label_tokens:
+            self._label_tokens[words] = self.encoder.side_tokens(words)
+        return self._label_tokens[words]
 
 
-def _odds(sides: Sides, logits: "torch.Tensor") -> list[tuple[float, ...]]:
-    """Return of each row the log-probability of each side's tokens together, over the whole vocabulary."""
+def _label_logprobs(labels: LabelTokens, logits: "torch.Tensor") -> list[tuple[float, ...]]:
+    """Return for each row the log-probability of each label's tokens together, over the whole vocabulary."""
     import torch
 
     logprobs = logits.float().log_softmax(-1)
-    columns = [logprobs[:, list(side)].logsumexp(-1) for side in sides]
+    columns = [logprobs[:, list(tokens)].logsumexp(-1) for tokens in labels]
     return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]

@@ -12,12 +12,12 @@ from msr_adapter.generation.request import Answer, Backend, Completion, Failure,
 from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.llamafactory.weights import Weights, is_small
 
-Spoken = tuple[int, list[int]]
+Answered = tuple[int, list[int]]
 """Number of a request, and the tokens of its prompt with one of its answers."""
 
 
 class RewardBackend(Backend):
-    """The odds of fixed answers from their rewards: p(a) = exp(r(a)) / sum of exp(r) over the choices.
+    """Log-probabilities of fixed answers from their rewards: p(a) = exp(r(a)) / sum of exp(r) over the choices.
 
     Training teaches differences of rewards under one prompt, and nothing else: r(Yes) - r(No) is the log-odds that it
     fits (Bradley and Terry), while r(Yes) alone may be shifted by any amount from prompt to prompt.
@@ -56,15 +56,15 @@ class RewardBackend(Backend):
         loaded, answers = self._loaded, dict[int, Answer]()
         prompts: dict[int, list[int]] = {}
         for number, request in enumerate(requests):
-            # Without the sides: each answer is read whole after it.
+            # Without the label words: each answer is appended whole.
             encoded = encode(loaded.encoder, request)
             if isinstance(encoded, Failure):
                 answers[number] = encoded
             else:
                 prompts[number] = encoded
         for number, rewards in loaded.rewards(requests, prompts).items():
-            request, odds = requests[number], _log_softmax(rewards)
-            answers[number] = Completion(request.key, "", odds, "choice", len(prompts[number]), 0)
+            request, logprobs = requests[number], _log_softmax(rewards)
+            answers[number] = Completion(request.key, "", logprobs, "choice", len(prompts[number]), 0)
         return [answers[number] for number in range(len(requests))]
 
 
@@ -87,29 +87,29 @@ class _Loaded:
         """Return the reward of every choice of the requests that have a prompt; longest first, in batches that fit."""
         import torch
 
-        spoken = [(number, ids + self.encoder.answer_ids(choice))
+        answered = [(number, ids + self.encoder.answer_ids(choice))
                   for number, ids in prompts.items() for choice in requests[number].choices]  # fmt: skip
-        order = sorted(range(len(spoken)), key=lambda place: -len(spoken[place][1]))
+        order = sorted(range(len(answered)), key=lambda place: -len(answered[place][1]))
         found: dict[int, float] = {}
         try:
             passes = self._batch_sizer.each(
-                order, lambda place: len(spoken[place][1]),
-                lambda part: self._pass([spoken[place] for place in part], requests),
+                order, lambda place: len(answered[place][1]),
+                lambda part: self._pass([answered[place] for place in part], requests),
             )  # fmt: skip
             for part, values in passes:
                 found |= zip(part, values, strict=True)
         except torch.OutOfMemoryError as error:
-            never_fits(max(len(ids) for place, (_, ids) in enumerate(spoken) if place not in found), error)
+            never_fits(max(len(ids) for place, (_, ids) in enumerate(answered) if place not in found), error)
         rewards: dict[int, list[float]] = {number: [] for number in prompts}
-        for place, (number, _) in enumerate(spoken):
+        for place, (number, _) in enumerate(answered):
             rewards[number].append(found[place])
         return rewards
 
-    def _pass(self, spoken: Sequence[Spoken], requests: Sequence[Request]) -> list[float]:
+    def _pass(self, answered: Sequence[Answered], requests: Sequence[Request]) -> list[float]:
         import torch
 
-        images = [[image.path for image in requests[number].images] for number, _ in spoken]
-        batch = collate(self._collator, [ids for _, ids in spoken], images)
+        images = [[image.path for image in requests[number].images] for number, _ in answered]
+        batch = collate(self._collator, [ids for _, ids in answered], images)
         inputs: dict[str, Any] = {name: value.to(self._network.device) for name, value in batch.items()}
         with torch.inference_mode():
             states = self._network(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]

@@ -1,4 +1,4 @@
-"""How much fits into one pass: found by trying, halved when memory runs out."""
+"""How many rows fit into one pass: found by trying, halved when memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -12,13 +12,13 @@ Result = TypeVar("Result")
 
 
 class BatchSizer:
-    """Rows and, padded, tokens of one pass. Memory that ran out once is remembered."""
+    """The limits of one pass: rows, and tokens with padding. Once memory ran out, the limit stays lower."""
 
     def __init__(self, rows: int, tokens: int | None = None, pass_cost: int = 0) -> None:
         """Begin with at most ``rows`` rows of about ``tokens`` tokens together.
 
-        A pass costs as much time as ``pass_cost`` tokens more than its tokens do: with more padding than that saved,
-        two passes are better than one.
+        ``pass_cost``: what a pass takes beyond its tokens, in tokens. Where a split saves more padding than that, two
+        passes are faster than one.
         """
         self.rows, self.tokens, self.pass_cost = rows, tokens, pass_cost
 
@@ -42,6 +42,7 @@ class BatchSizer:
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise
+                # Only rows are halved: `tokens` is a matter of speed, and differs from what memory allows.
                 self.rows = len(piece) // 2
                 ends = []
             else:
@@ -49,11 +50,14 @@ class BatchSizer:
                 start += len(piece)
                 ends = [end - len(piece) for end in ends[1:]]
                 continue
+            # Outside of `except`: the exception's traceback holds the tensors of the failed pass.
             torch.cuda.empty_cache()
 
     def ends(self, lengths: Sequence[int]) -> list[int]:
         """Return where the passes over rows of ``lengths`` tokens (longest first) end, to take the least time together:
         tokens, padding included, and `pass_cost` for each pass. O(rows x rows of a pass)."""
+        # Shortest path over the places to cut: least[end] = min over start of least[start] + cost of rows start..end.
+        # Rows are sorted, so a pass is as wide as its first row.
         longest = np.asarray(lengths, np.int64)
         fitting = np.array([self.fitting(size) for size in lengths], np.int64)
         begin = np.zeros(len(longest), np.int64)

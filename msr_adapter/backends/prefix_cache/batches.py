@@ -1,4 +1,7 @@
-"""Pieces of encoded prompts as model inputs: left-padded, every position explicit, pictures as ready features."""
+"""Pieces of encoded prompts as model inputs: left-padded, every position explicit, image features in place of pixels.
+
+Positions are passed because a piece cannot derive them: it does not see what is before it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msr_adapter.arrays import Integers
-from msr_adapter.backends.network import without_adapters
+from msr_adapter.backends.prefix_cache.compatibility import base_network
 from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures
 from msr_adapter.generation.request import Image
 
@@ -48,7 +51,7 @@ class Batches:
     def __init__(self, network: Any, store: FeatureStore, pad_token: int) -> None:
         self._network, self._store, self._pad = network, store, pad_token
         self._image_token: Any = getattr(network.config, "image_token_id", None)
-        bare = without_adapters(network)
+        bare = base_network(network)
         holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
         self._rope: Any = getattr(holder, "get_rope_index", None)
         self._known: dict[tuple[Any, ...], Integers] = {}
@@ -58,7 +61,12 @@ class Batches:
         return Prompt(np.asarray(ids, np.int64), tuple(images))
 
     def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
-        """Return the tokens of a prompt with those of its pictures made their own; ``numbers`` counts the pictures."""
+        """Return the tokens of a prompt, those of its images replaced by numbers of their own; ``numbers`` counts the
+        images.
+
+        Every image is the same token over and over: without this, prompts with different images would seem to share
+        a prefix.
+        """
         ids: list[int] = prompt.ids.tolist()
         if not prompt.images:
             return ids
@@ -66,19 +74,19 @@ class Batches:
         return [-1 - number if token == self._image_token else token for token in ids]
 
     def without_images(self, prompt: Prompt) -> Prompt:
-        """Return a prompt of the same words alone."""
+        """Return a prompt of the same text alone."""
         return Prompt(prompt.ids[prompt.ids != self._image_token], ())
 
     def cuts(self, prompt: Prompt) -> tuple[int, int]:
-        """Return two places to cut a prompt of more than a token, no picture in two: near its end, and before its first
-        picture or in its middle."""
+        """Return two places to cut a prompt of more than a token, no image in two: near its end, and before its first
+        image or in its middle."""
         shown = np.flatnonzero(prompt.ids == self._image_token)
         early = max(1, int(shown[0]) if shown.size else len(prompt) // 2)
         late = max(early, len(prompt) - 4, int(shown[-1]) + 1 if shown.size else 0)
         return (late if late < len(prompt) else early), early
 
     def warm(self, prompts: Iterable[Prompt]) -> None:
-        """Compute the pictures of ``prompts`` ahead where they can be kept; raises what `FeatureStore.find` raises."""
+        """Compute image features of ``prompts`` ahead where they can be kept; raises as `FeatureStore.find` does."""
         self._store.warm(image for prompt in prompts for image in prompt.images)
 
     def forget(self) -> bool:
@@ -87,7 +95,7 @@ class Batches:
 
     def inputs(self, pieces: Sequence[Piece]) -> Inputs:
         """Return the left-padded inputs of ``pieces``: (rows, longest) and, of positions, (rows, longest) or, for
-        M-RoPE, (4, rows, longest). Memory beside them: the features of their pictures.
+        M-RoPE, (4, rows, longest). Memory beside them: the features of their images.
 
         Raises what `FeatureStore.find` raises.
         """
@@ -112,7 +120,7 @@ class Batches:
         return made | self._shown(shown, found)
 
     def _needs_images(self, piece: Piece) -> bool:
-        """Tell whether a piece has picture tokens, or positions that depend on pictures before it and are not known."""
+        """Tell whether a piece has image tokens, or positions that depend on images before it and are not known."""
         if not piece.prompt.images:
             return False
         shown = np.flatnonzero(piece.prompt.ids[: piece.stop] == self._image_token)
@@ -120,13 +128,13 @@ class Batches:
         return bool(shown.size) and (unknown or bool(shown[-1] >= piece.start))
 
     def _shown(self, pieces: Sequence[Piece], found: Mapping[str, Features]) -> Inputs:
-        """Return the features of the picture tokens in ``pieces``, in order, as the model's pixels."""
+        """Return the features of the image tokens in ``pieces``, in order, as the model's pixels."""
         parts: list[Features] = []
         slices: list[slice] = []
         for piece in pieces:
             places = np.flatnonzero(piece.prompt.ids == self._image_token)
             first, last = np.searchsorted(places, (piece.start, piece.stop)).tolist()
-            begin = 0
+            begin = 0  # of the image's tokens among all image tokens of the prompt
             for features in (found[image.digest] for image in piece.prompt.images):
                 end = begin + len(features.main)
                 if first < end and begin < last:
@@ -140,12 +148,13 @@ class Batches:
         prompt = piece.prompt
         if not prompt.positions.size:
             if self._rope is not None and any(image.digest not in found for image in prompt.images):
-                return _counted(piece.stop)[:, piece.start :]  # it ends before the first picture
+                return _counted(piece.stop)[:, piece.start :]  # it ends before the first image
             prompt.positions = self._positions(prompt, found)
         return prompt.positions[:, piece.start : piece.stop]
 
     def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Integers:
-        """Return (axes, tokens). Those of M-RoPE depend on where pictures stand and on their grids, on nothing else."""
+        """Return (axes, tokens). Those of M-RoPE depend on where images stand and on their grids, on nothing else: one
+        answer of the model serves all prompts of the same arrangement."""
         if self._rope is None:
             return np.arange(len(prompt), dtype=np.int64)[None]
         grids = [grid for image in prompt.images if (grid := found[image.digest].grid) is not None]
@@ -173,9 +182,9 @@ class Batches:
 
 
 def _counted(tokens: int) -> Integers:
-    """Return the positions of words alone, (4, tokens)."""
+    """Return the positions of text alone, (4, tokens)."""
     return np.tile(np.arange(tokens, dtype=np.int64), (4, 1))
 
 
 _KNOWN_POSITIONS = 512
-"""Arrangements of pictures in prompts whose positions are remembered."""
+"""Arrangements of images in prompts whose positions are remembered."""

@@ -1,7 +1,8 @@
-"""What the vision tower makes of a picture, computed once per distinct picture and lent to every prompt that shows it.
+"""What the vision tower makes of an image: computed once per distinct image, used in every prompt that shows it.
 
-A model's own forward pass places the features, and those of deeper layers too (Qwen3-VL): it is handed `Ready` ones in
-place of pixels, and its `get_image_features` passes them on.
+A model's own forward pass places the features among the tokens, and those of deeper layers too (Qwen3-VL), in ways that
+differ by family. So that none of it is repeated here, the pass is handed `ImageFeatures` in place of pixels, and the
+model's `get_image_features` is replaced by one that returns them as they are.
 """
 
 from collections import OrderedDict
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.backends.network import without_adapters
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
+from msr_adapter.backends.prefix_cache.compatibility import UnsharableError, base_network
 from msr_adapter.generation.request import Image
 from msr_adapter.generation.stats import ScoringStats
 
@@ -19,19 +20,15 @@ if TYPE_CHECKING:
     import torch
 
 Pixels = Callable[[Sequence[Path]], "Mapping[str, torch.Tensor]"]
-"""Returns the model inputs of pictures: pixels and what describes them."""
+"""Returns the model inputs of images: pixels and what describes them."""
 
 _KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "image_sizes"}
 _GRID = "image_grid_thw"
 
 
-class UnsharableError(Exception):
-    """This family's pictures reach the model in a way that is not understood here."""
-
-
 @dataclass(frozen=True)
 class Features:
-    """One picture as the language model sees it."""
+    """One image as the language model sees it."""
 
     main: "torch.Tensor"
     """(tokens, width)"""
@@ -47,23 +44,23 @@ class Features:
 
 
 class ImageFeatures:
-    """Features that stand in for pixels in a model's inputs; those of all pictures of a batch, in order."""
+    """Features that stand in for pixels in a model's inputs; those of all images of a batch, in order."""
 
     def __init__(self, parts: Sequence[Features], pieces: Sequence[slice]) -> None:
         """Take of each of ``parts`` the tokens of its slice."""
         import torch
 
         self.main = torch.cat([part.main[piece] for part, piece in zip(parts, pieces, strict=True)])
-        self.pictures = len(parts)
+        self.count = len(parts)
         self.deeper = [
             torch.cat([part.deeper[level][piece] for part, piece in zip(parts, pieces, strict=True)])
             for level in range(len(parts[0].deeper))
         ]
 
     def stacked(self) -> "torch.Tensor":
-        """Return the features as (pictures, tokens, width), as families have them whose pictures are of one size."""
-        alike = len(self.main) % self.pictures == 0
-        return self.main.reshape(self.pictures if alike else 1, -1, self.main.shape[-1])
+        """Return the features as (images, tokens, width), as families have them whose images are of one size."""
+        alike = len(self.main) % self.count == 0
+        return self.main.reshape(self.count if alike else 1, -1, self.main.shape[-1])
 
     def size(self, _: int = 0) -> int:
         """Return the number of tokens: some families test that pixels are not empty."""
@@ -71,11 +68,11 @@ class ImageFeatures:
 
 
 class FeatureStore:
-    """Features by picture. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
+    """Features by image. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
     `find` asks for."""
 
     def __init__(self, network: Any, pixels: Pixels, batch_sizer: BatchSizer, budget: int, stats: ScoringStats) -> None:
-        bare = without_adapters(network)
+        bare = base_network(network)
         self._model = getattr(bare, "model", bare)
         self._device = network.device
         self._pixels, self._batch_sizer, self._budget, self._stats = pixels, batch_sizer, budget, stats
@@ -85,7 +82,7 @@ class FeatureStore:
         self._form: tuple[type, bool] | None = None
 
     def install(self) -> None:
-        """Let the model take `Ready` features in place of pixels."""
+        """Let the model take `ImageFeatures` in place of pixels."""
         if self._original is not None:
             self._model.get_image_features = self._get_image_features
 
@@ -128,7 +125,7 @@ class FeatureStore:
             raise UnsharableError("its vision tower cannot be asked alone")
         inputs = dict(self._pixels([image.path for image in images]))
         if unknown := set(inputs) - _KNOWN_INPUTS:
-            raise UnsharableError(f"its pictures come with {', '.join(sorted(unknown))}")
+            raise UnsharableError(f"its images come with {', '.join(sorted(unknown))}")
         placed = {name: value.to(self._device) for name, value in inputs.items()}
         with torch.inference_mode():
             output = self._original(**placed)
@@ -140,11 +137,11 @@ class FeatureStore:
 
         main, deeper = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or []
         if main is None or len(main) != count:
-            raise UnsharableError("its vision tower does not say which features belong to which picture")
+            raise UnsharableError("its vision tower does not say which features belong to which image")
         self._form = (type(output), isinstance(main, torch.Tensor))
         lengths = [len(part) for part in main]
         levels = [torch.split(level, lengths) for level in deeper]
-        # Copies: a view would keep the pictures of the whole batch alive.
+        # Copies: a view would keep the features of the whole batch alive.
         deep = [tuple(level[at].clone() for level in levels) for at in range(count)]
         return [
             Features(part.clone(), deep[at], None if grids is None else grids[at : at + 1])

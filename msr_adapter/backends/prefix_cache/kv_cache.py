@@ -1,19 +1,81 @@
-"""A cache that lends: what it joins for a layer is not kept. Imports transformers."""
+"""Keys and values of shared prefixes, handed to the rows that continue them. Imports torch: import it late.
+
+A row's copy of its prefix lives for one layer of one pass. With the cache classes of transformers all layers' copies
+would be held at once: an image's 2,900 tokens in front of 21 rows would take gigabytes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
-if TYPE_CHECKING:
-    import torch
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, each (rows, heads, tokens, width)."""
 
 
-class _Space:
-    """Room for one layer's joined keys or values, taken by every layer of a pass in turn: a layer is done with what it
-    was given before the next one asks. Asking for fresh memory layer by layer costs a CPU more than the copying."""
+@dataclass(frozen=True)
+class SharedPrefixes:
+    """The state after some prefixes, one row each, left-padded."""
+
+    layers: Layers
+    mask: torch.Tensor
+    """(prefixes, tokens): 1 where there is a token."""
+
+    @staticmethod
+    def of(cache: Any, mask: torch.Tensor) -> "SharedPrefixes":
+        """Take what a pass over prefixes left in its cache."""
+        return SharedPrefixes([(layer.keys, layer.values) for layer in cache.layers], mask)
+
+    def continued(self, rows: Sequence[int]) -> tuple[Any, torch.Tensor]:
+        """Return a cache in which row i continues prefix ``rows[i]``, and the mask of the tokens before, (rows,
+        tokens).
+
+        The cache serves one forward pass and keeps nothing of it.
+        """
+        chosen = torch.tensor(rows, device=self.mask.device)
+        mask = self.mask[chosen]
+        # Padding is on the left, so the columns that all these rows lack are in front.
+        begin = int((mask.sum(0) == 0).sum())
+        return continued_cache(self.layers, chosen[:1] if len(set(rows)) == 1 else chosen, begin), mask[:, begin:]
+
+
+def merge(parts: Sequence[SharedPrefixes]) -> SharedPrefixes:
+    """Return the prefixes of all parts, the shorter ones padded on the left. O(size of all).
+
+    Several parts are used up layer by layer: at no time are all of them held twice.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.mask.shape[1] for part in parts)
+    lacks = [width - part.mask.shape[1] for part in parts]
+
+    def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([pad(each, (0, 0, lack, 0)) for each, lack in zip(tensors, lacks, strict=True)])
+
+    layers = []
+    while parts[0].layers:
+        layer = [part.layers.pop(0) for part in parts]
+        layers.append((joined([keys for keys, _ in layer]), joined([values for _, values in layer])))
+    masks = [pad(part.mask, (lack, 0)) for part, lack in zip(parts, lacks, strict=True)]
+    return SharedPrefixes(layers, torch.cat(masks))
+
+
+def continued_cache(layers: Layers, rows: torch.Tensor, begin: int) -> Any:
+    """Return a cache for one pass: row i continues row ``rows[i]`` of ``layers``, whose first ``begin`` columns are
+    left out; a single row serves any number."""
+    buffers = _Buffer(rows), _Buffer(rows)
+    return Cache(layers=[_PrefixLayer(keys[:, :, begin:], values[:, :, begin:], buffers) for keys, values in layers])
+
+
+class _Buffer:
+    """Memory for one layer's joined keys or values, used by every layer of a pass in turn.
+
+    A layer is done with what it was given before the next one asks, so one buffer is enough; and asking for fresh
+    memory layer by layer costs a CPU more than the copying.
+    """
 
     def __init__(self, rows: torch.Tensor) -> None:
         self._rows = rows
@@ -26,87 +88,20 @@ class _Space:
             self._held = new.new_empty(shape)
         before, after = self._held[:, :, : old.shape[2]], self._held[:, :, old.shape[2] :]
         if len(self._rows) == 1:
-            before.copy_(old[self._rows])  # one row serves all
+            before.copy_(old[self._rows])  # broadcast: one row serves all
         else:
             torch.index_select(old, 0, self._rows, out=before)
         after.copy_(new)
         return self._held
 
 
-class _LentLayer(DynamicLayer):  # type: ignore[misc]
+class _PrefixLayer(DynamicLayer):  # type: ignore[misc]
     """Gives one pass the old and the new keys and values together, and forgets them."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, spaces: tuple[_Space, _Space]) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, buffers: tuple[_Buffer, _Buffer]) -> None:
         super().__init__()
         self.keys, self.values, self.is_initialized = keys, values, True
-        self._spaces = spaces
+        self._buffers = buffers
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._spaces[0].joined(self.keys, keys), self._spaces[1].joined(self.values, values)
-
-
-def lend(layers: list[tuple[torch.Tensor, torch.Tensor]], rows: torch.Tensor, begin: int) -> Any:
-    """Return a cache for one pass: row i goes on from row ``rows[i]`` of ``layers``, whose first ``begin`` columns are
-    left out; a single row serves any number."""
-    spaces = _Space(rows), _Space(rows)
-    return Cache(layers=[_LentLayer(keys[:, :, begin:], values[:, :, begin:], spaces) for keys, values in layers])
-
-
-# Keys and values of shared beginnings, lent to the rows that go on from them.
-#
-# A row's copy lives for one layer of one pass: expanding a picture's 2,900 tokens to 21 rows would take gigabytes if
-# all layers were held at once, and takes their share of one layer here.
-
-
-@dataclass(frozen=True)
-class SharedPrefixes:
-    """The state after some beginnings, one row each, left-padded."""
-
-    layers: "list[tuple[torch.Tensor, torch.Tensor]]"
-    """Keys and values, each (beginnings, heads, tokens, width)."""
-    mask: "torch.Tensor"
-    """(beginnings, tokens): 1 where there is a token."""
-
-    @staticmethod
-    def of(cache: Any, mask: "torch.Tensor") -> "SharedPrefixes":
-        """Take what a pass over beginnings left in its cache."""
-        return SharedPrefixes([(layer.keys, layer.values) for layer in cache.layers], mask)
-
-    def lend(self, rows: Sequence[int]) -> "tuple[Any, torch.Tensor]":
-        """Return a cache that continues beginning ``rows[i]`` in row i, and the mask of the tokens before, (rows,
-        tokens).
-
-        The cache serves one forward pass and keeps nothing of it.
-        """
-        import torch
-
-        chosen = torch.tensor(rows, device=self.mask.device)
-        mask = self.mask[chosen]
-        # Padding is on the left, so the columns that all these rows lack are in front.
-        begin = int((mask.sum(0) == 0).sum())
-        cache = lend(self.layers, chosen[:1] if len(set(rows)) == 1 else chosen, begin)
-        return cache, mask[:, begin:]
-
-
-def merge(parts: Sequence[SharedPrefixes]) -> SharedPrefixes:
-    """Return the beginnings of all parts, the shorter ones padded on the left. O(size of all).
-
-    Several parts are used up layer by layer: at no time are all of them held twice.
-    """
-    import torch
-    from torch.nn.functional import pad
-
-    if len(parts) == 1:
-        return parts[0]
-    width = max(part.mask.shape[1] for part in parts)
-    lacks = [width - part.mask.shape[1] for part in parts]
-
-    def joined(tensors: "Sequence[torch.Tensor]") -> "torch.Tensor":
-        return torch.cat([pad(each, (0, 0, lack, 0)) for each, lack in zip(tensors, lacks, strict=True)])
-
-    layers = []
-    while parts[0].layers:
-        layer = [part.layers.pop(0) for part in parts]
-        layers.append((joined([keys for keys, _ in layer]), joined([values for _, values in layer])))
-    masks = [pad(part.mask, (lack, 0)) for part, lack in zip(parts, lacks, strict=True)]
-    return SharedPrefixes(layers, torch.cat(masks))
+        return self._buffers[0].joined(self.keys, keys), self._buffers[1].joined(self.values, values)

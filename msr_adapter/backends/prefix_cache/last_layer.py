@@ -1,15 +1,16 @@
 """The last decoder layer, made to do what a pass needs of it and no more.
 
-After it nothing looks at any token but the last of each row, whose logits are read, and after a shared beginning not
-even at that: keys and values are all that is wanted. The layer's own code does the work: it is asked for the keys and
-values of all tokens and stopped there, then once more for the last token alone, as in writing token by token.
+After it nothing looks at any token but the last of each row, whose logits are read, and after a shared prefix not even
+at that: keys and values are all that is wanted. The layer's own code does the work, so that no family's attention is
+written again here: it is asked for the keys and values of all tokens and stopped there by an exception, then run once
+more for the last token alone, as in decoding.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from msr_adapter.backends.network import without_adapters
+from msr_adapter.backends.prefix_cache.compatibility import base_network
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +30,11 @@ class LastLayer:
 
     def __init__(self, network: Any) -> None:
         """Watch the layer of ``network``; without one that is understood, nothing is saved."""
-        bare = without_adapters(network)
+        bare = base_network(network)
         layers: Sequence[Any] = getattr(bare.get_decoder(), "layers", ()) if hasattr(bare, "get_decoder") else ()
-        self.trusted = len(layers) > 0 and not hasattr(layers[-1], "_hf_hook")  # such a hook moves weights about
-        """Whether less may be done: to be set to False where that changes the answers."""
+        # accelerate's hooks move weights between devices around each call of the layer.
+        self.trusted = len(layers) > 0 and not hasattr(layers[-1], "_hf_hook")
+        """Whether less may be computed: to be set to False where that changes the answers."""
         self._wanted: Wanted | None = None
         if self.trusted:
             self._whole = layers[-1].forward
@@ -56,10 +58,12 @@ class LastLayer:
         hidden: torch.Tensor = given[0]
         kept = _Kept(named.get(_CACHE))
         try:
-            return self._whole(hidden, **named | {_CACHE: kept})  # it has no use for a cache
+            # A layer that never calls `update` ends here: it has no use for a cache, and has done all its work.
+            return self._whole(hidden, **named | {_CACHE: kept})
         except _EnoughError:
             if self._wanted == "state":
                 return hidden
+        # The other tokens leave as they came: nothing after the last layer mixes tokens, so nobody reads them.
         made = hidden.clone()
         made[:, -1:] = self._whole(hidden[:, -1:], **last | {_CACHE: kept})
         return made
@@ -70,7 +74,8 @@ class _EnoughError(Exception):
 
 
 class _Kept:
-    """Stands in for a cache: takes the new keys and values once and ends the layer's work there; then has all ready."""
+    """Stands in for a cache: takes the new keys and values once and ends the layer's work there; the second time it
+    returns them all."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache

@@ -1,7 +1,12 @@
-"""Which prompts should share the computation of which beginning: the grouping that processes the fewest tokens.
+"""Which prompts should share the computation of which prefix: the grouping that processes the fewest tokens.
 
-Pure: it sees token sequences alone, in which every picture's tokens are that picture's own. Whether users or items come
-first in the template decides itself: whatever is common is found.
+Pure: it sees token sequences alone, in which every image's tokens are that image's own. So it needs to know nothing of
+templates: whether users or items come first, whatever is common is found.
+
+How: sorted, the rows form a prefix tree whose inner nodes are the places where rows part. Every row uses one prefix
+(the keys and values of several cannot be chained without computing in between), so each node either opens a group for
+the rows below it or leaves them to the group that is open above. The best choice depends on nothing but the depth of
+that open group, so one pass from the leaves up, over all depths above each node, finds the optimum.
 """
 
 from array import array
@@ -12,10 +17,10 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are computed after one shared beginning."""
+    """Rows that are computed after one shared prefix."""
 
     shared: int
-    """Tokens of the beginning; 0 = none is shared."""
+    """Tokens of the prefix; 0 = none is shared."""
     rows: tuple[int, ...]
 
 
@@ -29,9 +34,9 @@ class Plan:
     flat: int
     """Tokens of all rows."""
     planned: int
-    """Tokens that the groups process: each beginning once, and what follows it row by row."""
+    """Tokens that the groups process: each prefix once, and what follows it row by row."""
     least: int
-    """Tokens of the prefix tree: no way of computing each distinct beginning once can process fewer."""
+    """Tokens of the prefix tree: no way of computing each distinct prefix once can process fewer."""
 
 
 @dataclass
@@ -47,13 +52,15 @@ class _Node:
 
 
 def make_plan(rows: Sequence[Sequence[int]], least_shared: int = 8, least_saved: float = 0.0) -> Plan:
-    """Return the grouping of ``rows`` (token ids, none empty) with the fewest tokens among all that share one beginning
+    """Return the grouping of ``rows`` (token ids, none empty) with the fewest tokens among all that share one prefix
     per row.
 
-    A beginning of fewer than ``least_shared`` tokens is not worth a pass of its own, nor is one that saves less than
+    A prefix of fewer than ``least_shared`` tokens is not worth a pass of its own, nor is one that saves less than
     ``least_saved`` of its rows' tokens. Every row keeps at least its last token for itself. O(total tokens + rows x
     depth of the tree).
     """
+    # As bytes, rows hash and compare at the speed of memory. Byte order is not the order of the numbers, but any order
+    # serves that puts rows with a common prefix side by side.
     keys = [array("i", row).tobytes() for row in rows]
     first: dict[bytes, int] = {}
     duplicates = {row: first[key] for row, key in enumerate(keys) if first.setdefault(key, row) != row}
@@ -84,10 +91,10 @@ def _common(one: bytes, other: bytes) -> int:
 
 
 def _groups(order: Sequence[int], lengths: Sequence[int], common: Sequence[int], least_shared: int) -> list[Group]:
-    # A row's last token is its own, so two rows share at most all but that.
+    # A row's last token is its own (its logits are read), so two rows share at most all but that.
     capped = [min(depth, lengths[order[at]] - 1, lengths[order[at + 1]] - 1) for at, depth in enumerate(common)]
     root, nodes = _tree(order, capped)
-    for parting, above in reversed(nodes):  # children before parents
+    for parting, above in reversed(nodes):  # children before parents: no recursion, trees may be deep
         _weigh(parting, above, least_shared)
     found: dict[tuple[int, int], list[int]] = {}
     alone: list[int] = []
@@ -124,8 +131,8 @@ def _tree(order: Sequence[int], common: Sequence[int]) -> tuple[_Node, list[tupl
         while path[-1].depth > before:
             path.pop()
         if path[-1].depth < before:  # the row before parts from this one where no node is yet
-            taken = path[-1].children.pop()
-            path.append(_Node(before, [taken]))
+            child = path[-1].children.pop()
+            path.append(_Node(before, [child]))
             path[-2].children.append(path[-1])
         path[-1].children.append(row)
     nodes: list[tuple[_Node, tuple[int, ...]]] = []
@@ -144,6 +151,7 @@ def _weigh(node: _Node, above: Sequence[int], least_shared: int) -> None:
     def below(depth: int) -> int:
         return sum(depth if isinstance(child, int) else child.gains[depth] for child in node.children)
 
+    # A group of its own saves `depth` tokens for each row below and costs them once.
     own = below(node.depth) - node.depth if node.depth >= least_shared else -1
     for depth in above:
         joined = below(depth)

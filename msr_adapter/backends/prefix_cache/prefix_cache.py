@@ -1,12 +1,12 @@
-"""One model's sharing: what it owns, whether the model can be trusted with it, and how prompts are scored by it."""
+"""What one model shares between prompts, whether it can be trusted with that, and how prompts are scored by it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msr_adapter.backends.network import longest_alike
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
-from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels, UnsharableError
+from msr_adapter.backends.prefix_cache.compatibility import UnsharableError, stable_positions
+from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels
 from msr_adapter.backends.prefix_cache.plan import make_plan
 from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read
 from msr_adapter.generation.stats import ScoringStats
@@ -18,20 +18,22 @@ Collate = Callable[[Prompt], Inputs]
 """Returns a prompt's inputs as training makes them: the reference."""
 
 _IMAGES_PER_PASS = 16
-_CPU_BEGINNINGS, _CPU_FEATURES = 2**30, 2**28
-"""Bytes of keys and values, and of pictures' features, on a CPU."""
-_GPU_BEGINNINGS, _GPU_FEATURES = 0.3, 0.1
+_CPU_PREFIXES, _CPU_FEATURES = 2**30, 2**28
+"""Bytes of keys and values, and of image features, on a CPU."""
+_GPU_PREFIXES, _GPU_FEATURES = 0.3, 0.1
 """The same as shares of the memory that the weights leave free."""
 _LEAST_SAVED = 0.1
-"""Share of their tokens that rows must save to share a beginning: those that go on from one need a mask, with which
-attention over long rows is slower (`benchmarks/score_gpu.py --shape tiny-llava-next`, 8% saved: 0.4x a plain pass)."""
+"""Share of their tokens that rows must save to share a prefix: rows that continue one need a mask, with which attention
+over long rows is slower (`benchmarks/score_gpu.py --shape tiny-llava-next`, 8% saved: 0.4x a plain pass)."""
 _TOP = 20
 """Likeliest next tokens that are compared."""
+_LARGEST_DIFFERENCE = {"float32": 1e-3, "half": 0.25}
+"""Of log-probabilities: rounding stays far below, a wrong position or mask is far above."""
 
 
 class PrefixCache:
-    """Shares beginnings and pictures among prompts of one model, once it has proved on a first prompt, and on a first
-    one with a picture, that the model's answers stay what they are."""
+    """Shares prefixes and image features among prompts of one model, once it has proved on a first prompt without and a
+    first one with an image that the model's answers stay the same."""
 
     def __init__(
         self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, batch_sizer: BatchSizer, refused: str = ""
@@ -39,30 +41,33 @@ class PrefixCache:
         """``refused`` says why the network cannot share at all, if that is known."""
         self.stats = ScoringStats()
         self._network, self._collate = network, collate
-        memory = _memory(network)
-        self._store = FeatureStore(network, pixels, BatchSizer(_IMAGES_PER_PASS), memory[1], self.stats)
+        prefix_bytes, feature_bytes = _memory(network)
+        self._store = FeatureStore(network, pixels, BatchSizer(_IMAGES_PER_PASS), feature_bytes, self.stats)
         self.batches = Batches(network, self._store, pad_token)
-        self._runner = PlanRunner(network, self.batches, batch_sizer, memory[0], self.stats)
-        self._trusted: dict[bool, str] = {False: refused, True: refused} if refused else {}
-        self._alike_up_to = longest_alike(network)
+        self._runner = PlanRunner(network, self.batches, batch_sizer, prefix_bytes, self.stats)
+        self._refusals: dict[bool, str] = {False: refused, True: refused} if refused else {}
+        """Of prompts without (False) and with images: what was wrong when one was tried; "" = nothing."""
+        self._stable_positions = stable_positions(network)
         if not refused:
             self._store.install()
 
     def refusal(self, prompts: Sequence[Prompt]) -> str:
-        """Return why these prompts cannot be computed in pieces, with pictures lent; "" = they can.
+        """Return why these prompts cannot be computed in pieces, with image features in place of pixels; "" = they can.
 
         Raises `torch.OutOfMemoryError` if one prompt alone does not fit.
         """
-        if self._alike_up_to is not None and (longest := max(map(len, prompts))) > self._alike_up_to:
-            return f"its positions change with prompts of more than {self._alike_up_to} tokens, and one has {longest}"
+        if self._stable_positions is not None and (longest := max(map(len, prompts))) > self._stable_positions:
+            return (
+                f"its positions change with prompts of more than {self._stable_positions} tokens, and one has {longest}"
+            )
         for shown in (False, True):
             found = next((prompt for prompt in prompts if bool(prompt.images) == shown), None)
             if found is not None and (wrong := self._tried(found)):
                 return wrong
         return ""
 
-    def refuses_words(self, prompt: Prompt) -> str:
-        """Return why prompts cannot be computed in pieces even where no picture is in them; "" = they can."""
+    def refusal_of_text(self, prompt: Prompt) -> str:
+        """Return why prompts cannot be computed in pieces even where no image is in them; "" = they can."""
         return self._tried(self.batches.without_images(prompt))
 
     def score(self, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
@@ -87,20 +92,20 @@ class PrefixCache:
         stats.images_distinct += len(set(shown))
 
     def forget(self) -> None:
-        """Drop the pictures' features that are kept from call to call."""
+        """Drop the image features that are kept from call to call."""
         self._store.forget()
 
     def _tried(self, prompt: Prompt) -> str:
-        """Return what was wrong with the first such prompt, with or without pictures."""
+        """Return what was wrong with the first such prompt, with or without images."""
         shown = bool(prompt.images)
-        if shown not in self._trusted:
-            self._trusted[shown] = self._try(prompt)
-        return self._trusted[shown]
+        if shown not in self._refusals:
+            self._refusals[shown] = self._try(prompt)
+        return self._refusals[shown]
 
     def _try(self, prompt: Prompt) -> str:
-        """Compare a forward pass as training makes it with what the execution makes of a prompt; return what is wrong.
+        """Compute a prompt in one forward pass as training makes it, and in pieces; return what is wrong.
 
-        A last layer that alone is to blame does as much as the others from then on.
+        If the shortened last layer alone is to blame, it computes as much as the others from then on.
         """
         import torch
 
@@ -113,7 +118,7 @@ class PrefixCache:
             if wrong and last.trusted:
                 last.trusted = False
                 wrong = self._compare(prompt, expected)
-                last.trusted = bool(wrong)
+                last.trusted = bool(wrong)  # it was not to blame
         except UnsharableError as error:
             return str(error)
         return wrong
@@ -122,16 +127,17 @@ class PrefixCache:
         import torch
 
         try:
-            found = _logprobs(self._runner.on_trial(prompt))
+            found = _logprobs(self._runner.trial_logits(prompt))
         except torch.OutOfMemoryError:
             return "pieces of one prompt do not fit the memory together"
         except (OSError, UnsharableError):
             raise
         except Exception as error:  # whatever an unknown family does with inputs that it does not expect
             return f"it does not take prompts in pieces ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        # The likeliest tokens alone: far down the vocabulary rounding is larger, and nothing is read there.
         top = expected.topk(min(_TOP, len(expected))).indices
         worst = float((found[:, top] - expected[top]).abs().max())
-        allowed = 1e-3 if self._network.dtype == torch.float32 else 0.25
+        allowed = _LARGEST_DIFFERENCE["float32" if self._network.dtype == torch.float32 else "half"]
         return "" if worst <= allowed else f"prompts in pieces get other answers (by {worst:.3g})"
 
 
@@ -140,10 +146,10 @@ def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":
 
 
 def _memory(network: Any) -> tuple[int, int]:
-    """Return the bytes for beginnings and for pictures' features."""
+    """Return the bytes for prefixes and for image features."""
     import torch
 
     if network.device.type != "cuda":
-        return _CPU_BEGINNINGS, _CPU_FEATURES
+        return _CPU_PREFIXES, _CPU_FEATURES
     free = torch.cuda.mem_get_info(network.device)[0]
-    return int(_GPU_BEGINNINGS * free), int(_GPU_FEATURES * free)
+    return int(_GPU_PREFIXES * free), int(_GPU_FEATURES * free)

@@ -1,4 +1,4 @@
-"""Scores prompts by a plan: beginnings first, then what follows them, in batches of like length across groups."""
+"""Scores prompts by a plan: prefixes first, then what follows them, in batches of similar length across groups."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Piece, Prompt
-from msr_adapter.backends.prefix_cache.kv_cache import SharedPrefixes, merge
 from msr_adapter.backends.prefix_cache.last_layer import LastLayer
 from msr_adapter.backends.prefix_cache.plan import Group, Plan
 from msr_adapter.generation.stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch
+
+    from msr_adapter.backends.prefix_cache.kv_cache import SharedPrefixes
 
 Read = Callable[["torch.Tensor"], list[tuple[float, ...]]]
 """Takes the logits after each row's last token, (rows, vocabulary), and returns what is kept of them."""
@@ -23,11 +24,11 @@ Found = tuple[int, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class _Rest:
-    """What follows a shared beginning in one row."""
+    """What follows a shared prefix in one row."""
 
     row: int
-    place: int
-    """Which of the wave's beginnings; -1 = none."""
+    prefix: int
+    """Which of the wave's prefixes; -1 = none."""
     piece: Piece
 
     def __len__(self) -> int:
@@ -35,7 +36,7 @@ class _Rest:
 
 
 class PlanRunner:
-    """Runs plans on one model. Memory: the keys and values of one wave of beginnings, within ``budget`` bytes or of a
+    """Runs plans on one model. Memory: the keys and values of one wave of prefixes, within ``budget`` bytes or of a
     single one, one layer's copies of them, and one pass."""
 
     def __init__(
@@ -52,18 +53,20 @@ class PlanRunner:
         alone raises `torch.OutOfMemoryError`.
         """
         for wave in self._waves(plan.groups):
-            yield from self._surviving(wave, prompts, read)
+            yield from self._within_memory(wave, prompts, read)
 
-    def _surviving(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+    def _within_memory(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         import torch
 
         done: set[int] = set()
         try:
-            for found in self._wave(groups, prompts, read):
+            for found in self._run_wave(groups, prompts, read):
                 done.add(found[0])
                 yield found
             return
         except torch.OutOfMemoryError:
+            # Passes are down to one row already (`BatchSizer`). What can still go: the features of images that are
+            # kept, then the other prefixes of the wave, then sharing itself.
             if not self._batches.forget() and not any(group.shared for group in groups):
                 raise
         torch.cuda.empty_cache()
@@ -71,13 +74,13 @@ class PlanRunner:
         left = [group for group in left if group.rows]
         if len(left) == 1:
             left = [Group(0, left[0].rows)]
-        self._budget = max(1, self._budget // 2)
+        self._budget = max(1, self._budget // 2)  # later waves begin smaller
         for part in (left[: len(left) // 2], left[len(left) // 2 :]):
             if part:
-                yield from self._surviving(part, prompts, read)
+                yield from self._within_memory(part, prompts, read)
 
     def _waves(self, groups: Iterable[Group]) -> Iterator[list[Group]]:
-        """Cut groups into waves whose beginnings, padded, fit the budget, at least one each; the longest come first."""
+        """Cut groups into waves whose prefixes, padded, fit the budget, at least one each; the longest come first."""
         wave: list[Group] = []
         for group in sorted(groups, key=lambda group: -group.shared):
             if wave and (len(wave) + 1) * wave[0].shared * self._token_bytes > self._budget:
@@ -87,41 +90,44 @@ class PlanRunner:
         if wave:
             yield wave
 
-    def _wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+    def _run_wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
         shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
         self._batches.warm(prompts[row] for group in groups for row in group.rows)
-        beginnings = self._begin([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
-        rests = [
-            _Rest(row, place, Piece(prompts[row], group.shared, len(prompts[row])))
-            for place, group in enumerate(shared)
+        prefixes = self._compute_prefixes([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
+        continued = [
+            _Rest(row, number, Piece(prompts[row], group.shared, len(prompts[row])))
+            for number, group in enumerate(shared)
             for row in group.rows
         ]
         alone = [_Rest(row, -1, Piece(prompts[row], 0, len(prompts[row])))
                  for group in groups if not group.shared for row in group.rows]  # fmt: skip
-        for work in (rests, alone):
-            # Longest first: what does not fit the memory shows at once, and rows of a pass are alike in length.
-            work.sort(key=lambda rest: -len(rest))
-            for part, logits in self._batch_sizer.each(work, len, lambda part: self._end(part, beginnings)):
+        # Apart: a row without a prefix would be padded by the length of the longest one.
+        for rests in (continued, alone):
+            # Longest first: what does not fit the memory shows at once, and rows of a pass are of similar length.
+            rests.sort(key=lambda rest: -len(rest))
+            for part, logits in self._batch_sizer.each(rests, len, lambda part: self._last_logits(part, prefixes)):
                 self._stats.add_pass(len(part), len(part[0]))
                 yield from zip((rest.row for rest in part), read(logits), strict=True)
 
-    def on_trial(self, prompt: Prompt) -> "torch.Tensor":
-        """Return the logits after a prompt, (4, vocabulary): cut in two at two places, as padded rows of a pass, of
-        which two show its pictures, and whole. Counts nothing."""
+    def trial_logits(self, prompt: Prompt) -> "torch.Tensor":
+        """Return the logits after a prompt, (4, vocabulary), in all the ways in which it may be computed: in two pieces
+        cut at two places, as padded rows of one pass, two of which show its images; and whole. Counts nothing."""
         import torch
 
         size, cuts = len(prompt), self._batches.cuts(prompt)
-        beginnings = self._state([Piece(prompt, 0, cut) for cut in cuts])
-        rests = [_Rest(0, place, Piece(prompt, cuts[place], size)) for place in (1, 1, 0)]
+        prefixes = self._states([Piece(prompt, 0, cut) for cut in cuts])
+        rests = [_Rest(0, number, Piece(prompt, cuts[number], size)) for number in (1, 1, 0)]
         whole = [_Rest(0, -1, Piece(prompt, 0, size))]
-        return torch.cat([self._end(rests, beginnings), self._end(whole, None)])
+        return torch.cat([self._last_logits(rests, prefixes), self._last_logits(whole, None)])
 
-    def _begin(self, pieces: Sequence[Piece]) -> SharedPrefixes | None:
-        """Return the state after each of ``pieces``, longest first."""
+    def _compute_prefixes(self, pieces: Sequence[Piece]) -> "SharedPrefixes | None":
+        """Return the state after each of ``pieces``, longest first; None if there are none."""
+        from msr_adapter.backends.prefix_cache.kv_cache import merge
+
         parts = []
-        for part, made in self._batch_sizer.each(pieces, len, self._state):
+        for part, states in self._batch_sizer.each(pieces, len, self._states):
             self._stats.add_pass(len(part), len(part[0]))
-            parts.append(made)
+            parts.append(states)
         return merge(parts) if parts else None
 
     @cached_property
@@ -132,9 +138,11 @@ class PlanRunner:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * width * self._network.dtype.itemsize)
 
-    def _state(self, pieces: Sequence[Piece]) -> SharedPrefixes:
+    def _states(self, pieces: Sequence[Piece]) -> "SharedPrefixes":
         """Return the state after each of ``pieces``, in one pass."""
         from transformers import DynamicCache
+
+        from msr_adapter.backends.prefix_cache.kv_cache import SharedPrefixes
 
         inputs = self._batches.inputs(pieces)
         cache = DynamicCache()
@@ -142,18 +150,18 @@ class PlanRunner:
             self._forward(inputs | {"past_key_values": cache, "use_cache": True})
         return SharedPrefixes.of(cache, inputs["attention_mask"])
 
-    def _end(self, rests: Sequence[_Rest], beginnings: SharedPrefixes | None) -> "torch.Tensor":
+    def _last_logits(self, rests: Sequence[_Rest], prefixes: "SharedPrefixes | None") -> "torch.Tensor":
         """Return the logits after the last token of each row, (rows, vocabulary)."""
         import torch
 
         inputs = self._batches.inputs([rest.piece for rest in rests])
-        lent: Inputs = {"use_cache": False}
-        if rests[0].place >= 0 and beginnings is not None:
-            cache, mask = beginnings.lend([rest.place for rest in rests])
-            lent = {"past_key_values": cache, "use_cache": True}
+        past: Inputs = {"use_cache": False}
+        if rests[0].prefix >= 0 and prefixes is not None:
+            cache, mask = prefixes.continued([rest.prefix for rest in rests])
+            past = {"past_key_values": cache, "use_cache": True}
             inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
         with self.last_layer.only("last"):
-            return self._forward(inputs | lent)
+            return self._forward(inputs | past)
 
     def _forward(self, inputs: Inputs) -> "torch.Tensor":
         import torch

@@ -14,9 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCau
 from transformers.modeling_outputs import BaseModelOutput
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
-from msr_adapter.backends.network import longest_alike
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Prompt
+from msr_adapter.backends.prefix_cache.compatibility import stable_positions
 from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures, UnsharableError
 from msr_adapter.backends.prefix_cache.plan import Group
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
@@ -102,7 +102,7 @@ def test_positions_that_change_with_the_length_are_shared_up_to_there() -> None:
     assert prefix_cache.refusal([Prompt(np.arange(1, 33), ())]) == ""
     assert prefix_cache.refusal([WORDS]) == "its positions change with prompts of more than 32 tokens, and one has 40"
     long = SimpleNamespace(rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 7})
-    assert longest_alike(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: long))) == 7
+    assert stable_positions(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: long))) == 7
 
 
 def test_a_model_without_attention_is_refused_not_measured() -> None:
@@ -113,10 +113,10 @@ def test_a_model_without_attention_is_refused_not_measured() -> None:
 def test_a_refusal_of_pictures_says_nothing_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     prefix_cache = model._load().prefix_cache
-    monkeypatch.setattr(FeatureStore, "_encode", raising(UnsharableError("its pictures come with a mask")))
+    monkeypatch.setattr(FeatureStore, "_encode", raising(UnsharableError("its images come with a mask")))
     asked = grid(["dogs", "cats"], [("A", None), ("B", None)])
     assert_plain("qwen2_vl", [*asked, ask("dogs", "A", 0)], model.complete([*asked, ask("dogs", "A", 0)]))
-    assert model.stats.reasons == {"its pictures come with a mask"}
+    assert model.stats.reasons == {"its images come with a mask"}
     assert prefix_cache._runner.last_layer.trusted
     unshared = model.stats.unshared_rows
     assert_plain("qwen2_vl", asked, model.complete(asked))

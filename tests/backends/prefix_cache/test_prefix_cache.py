@@ -191,19 +191,19 @@ def test_a_model_that_answers_otherwise_in_pieces_is_not_trusted(
 def test_a_model_that_forgets_is_scored_prompt_by_prompt(
     setting: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import msr_adapter.backends.loaded_model as module
+    from msr_adapter.backends.prefix_cache import compatibility
 
-    real = module.rows_alike
+    real = compatibility.attends_to_all
 
     def forgetful(network: Any) -> bool:
         config = network.config.get_text_config()
         monkeypatch.setattr(config, "layer_types", setting.get("layer_types"), raising=False)
         monkeypatch.setattr(config, "sliding_window", setting.get("sliding_window"), raising=False)
-        alike = real(network)
+        told = real(network)
         monkeypatch.undo()
-        return alike
+        return told
 
-    monkeypatch.setattr(module, "rows_alike", forgetful)
+    monkeypatch.setattr(compatibility, "attends_to_all", forgetful)
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", None)])
     assert_plain("qwen2_vl", asked, model.complete(asked))
