@@ -254,7 +254,8 @@ def compare(folder: Path, way: str) -> dict[str, int]:
     candidates = candidates[candidates["split"] != "test"]
     rows = 0
     for split in NEGATIVES:
-        found = sorted((row.prompt, row.answer) for row in read_rows(folder / "dataset" / f"msr_{split}"))
+        written = read_rows(folder / "dataset" / f"msr_{split}")
+        found = sorted(tuple(turn["content"] for turn in row["messages"]) for row in written)
         if way == "jinja":
             expected = one_by_one(folder, Prompts(folder / "templates"), candidates[candidates["split"] == split])
         else:

@@ -1,4 +1,32 @@
-"""The one place that knows LLaMA-Factory: its version, data format, training YAML, launch and prompt encoding.
+"""The one place that knows LLaMA-Factory: its data format, training YAML, launch, checkpoints and prompt encoding.
 
-Importing this package imports neither torch nor llamafactory; `encode` does so when an `Encoder` is built.
+Models
+    families: the table of tested model families, with their limits
+    recognition: which family a model is of, read from its files
+    template: LLaMA-Factory's template, tokenizer and image processor of a model
+    encoder: prompts to tokens exactly as they are trained
+    processed_images: images kept from counting their tokens until the model asks for them
+    weights: where a model's files are, what identifies them, what was trained on top of it
+    merged_model: the trained model as one folder that needs no msr
+Rows
+    dataset: writing and reading training rows
+    dataset_check: whether LLaMA-Factory's own loader reads them as they were written
+    token_counts: tokens of texts and images without loading a model
+    row_lengths: the exact length of every row
+    memory_estimate: how much memory and disk a training will take
+What is trained
+    objectives, finetuning_methods, parallelism: one table each of what is learned, of which weights, by which processes
+    training_yaml: the YAML that LLaMA-Factory reads
+The trainer
+    launcher: LLaMA-Factory as a subprocess, followed and believed only when the model is there
+    nodes: which machine this is, and the command that starts its processes
+    rendezvous: how the other machines find a training
+    ray_launch: the same on a Ray cluster
+    trainer_entrypoint, trainer_callbacks: run by path in the trainer's processes
+    checkpoints: which are whole, from which training goes on
+    training_usage: how long a training took, and how much memory
+    failures: why a training failed
+    versions: whether the right LLaMA-Factory is installed
+
+Importing any of them imports neither torch nor llamafactory; `template` does so when an `Encoder` is built.
 """

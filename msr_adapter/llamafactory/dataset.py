@@ -1,4 +1,7 @@
-"""Training rows in a format LLaMA-Factory reads: ShareGPT messages in Parquet or JSONL, and `dataset_info.json`."""
+"""Training rows in a format that LLaMA-Factory reads: ShareGPT messages in Parquet or JSONL, and `dataset_info.json`.
+
+Rows are written by column (`TrainingRows`) and read one by one, as the files hold them.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -51,25 +54,26 @@ _TAGS = {
     "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
     "system_tag": "system",
 }  # fmt: skip
-# Every column and tag in use is listed: LLaMA-Factory nulls those that a partial list leaves out.
+"""All that are in use: LLaMA-Factory takes a tag or column that a partial list leaves out for absent."""
 
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """One row: a user turn, the answer to learn, at most one image (path relative to ``media_dir``)."""
+class Turn(TypedDict):
+    """One message of a conversation."""
 
-    prompt: str
-    answer: str
-    images: tuple[str, ...] = ()
-    rejected: str | None = None
-    """Of a pair: the answer that ``answer`` is preferred to."""
-    right: bool | None = None
+    role: str
+    content: str
+
+
+class WrittenRow(TypedDict):
+    """One row as the files hold it."""
+
+    messages: list[Turn]
+    images: list[str]
+    chosen: NotRequired[Turn]
+    """Of a pair, the answer that is preferred to ``rejected``."""
+    rejected: NotRequired[Turn]
+    kto_tag: NotRequired[bool]
     """Of a judged answer: whether it is right."""
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """All answers that training reads after the prompt."""
-        return (self.answer,) if self.rejected is None else (self.answer, self.rejected)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,38 @@ def json_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
+def write_info(dataset_dir: Path, names: Iterable[str], shape: Shape = "answers") -> None:
+    """Write `dataset_info.json` for the row folders ``names`` under ``dataset_dir``; ASCII, as its reader assumes."""
+    entry: dict[str, Any] = {
+        "formatting": "sharegpt", "columns": {name: name for name in SCHEMAS[shape].names}, "tags": _TAGS,
+        **({"ranking": True} if shape == "pairs" else {}),
+    }  # fmt: skip
+    info = {name: {"file_name": name, **entry} for name in names}
+    write_text(dataset_dir / INFO_FILE, json.dumps(info, indent=2, ensure_ascii=True) + "\n")
+
+
+def read_rows(folder: Path) -> Iterator[WrittenRow]:
+    """Yield the rows under ``folder`` with all their columns, a row group at a time."""
+    return chain.from_iterable(map(_read_file, _files(folder)))
+
+
+def read_images(folder: Path) -> Iterator[str]:
+    """Yield the image of every row that has one, without its texts where the format allows."""
+    for path in _files(folder):
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=["images"]):
+                    yield from batch["images"].flatten().to_pylist()
+        else:
+            yield from chain.from_iterable(row["images"] for row in _read_file(path))
+
+
+def count_rows(folder: Path) -> int:
+    """Return the number of rows under ``folder``: from the files' footers, or by counting lines."""
+    return sum(pq.read_metadata(path).num_rows if path.suffix == ".parquet" else _count_lines(path)
+               for path in _files(folder))  # fmt: skip
+
+
 def _numbered(chunks: Iterable[TrainingRows]) -> Iterator[tuple[int, TrainingRows]]:
     total = 0
     for chunk in chunks:
@@ -143,76 +179,12 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
     return total
 
 
-def read_rows(folder: Path) -> Iterator[TrainingRow]:
-    """Yield the rows written by `write_rows`, in order, a row group at a time."""
-    for row in read_raw(folder):
-        yield _row(row)
-
-
-def read_raw(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows under ``folder`` with all their columns, a row group at a time."""
-    return chain.from_iterable(map(_read_file, _files(folder)))
-
-
-def read_images(folder: Path) -> Iterator[str]:
-    """Yield the image of every row that has one, without its texts where the format allows."""
-    for path in _files(folder):
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=["images"]):
-                    yield from batch["images"].flatten().to_pylist()
-        else:
-            yield from chain.from_iterable(row["images"] for row in _read_file(path))
-
-
-def count_rows(folder: Path) -> int:
-    """Return the number of rows under ``folder``: from the files' footers, or by counting lines."""
-    return sum(pq.read_metadata(path).num_rows if path.suffix == ".parquet" else _count_lines(path)
-               for path in _files(folder))  # fmt: skip
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("part-*.parquet"), *folder.glob("part-*.jsonl")])
-
-
-def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".jsonl":
-        with path.open("rb") as lines:
-            yield from map(json.loads, lines)
-        return
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS_PER_GROUP):
-            yield from batch.to_pylist()
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
-
-
-def _row(row: dict[str, Any]) -> TrainingRow:
-    prompt, images = row["messages"][0]["content"], tuple(row["images"])
-    if "chosen" in row:
-        return TrainingRow(prompt, row["chosen"]["content"], images, rejected=row["rejected"]["content"])
-    return TrainingRow(prompt, row["messages"][1]["content"], images, right=row.get("kto_tag"))
-
-
-def write_info(dataset_dir: Path, names: Iterable[str], shape: Shape = "answers") -> None:
-    """Write `dataset_info.json` for the row folders ``names`` under ``dataset_dir``; ASCII, as its reader assumes."""
-    entry: dict[str, Any] = {
-        "formatting": "sharegpt", "columns": {name: name for name in SCHEMAS[shape].names}, "tags": _TAGS,
-        **({"ranking": True} if shape == "pairs" else {}),
-    }  # fmt: skip
-    info = {name: {"file_name": name, **entry} for name in names}
-    write_text(dataset_dir / INFO_FILE, json.dumps(info, indent=2, ensure_ascii=True) + "\n")
-
-
 def _table(chunk: TrainingRows) -> pa.Table:
     turns = [("user", chunk.prompts)]
     turns += [] if chunk.shape == "pairs" else [("assistant", chunk.answers)]
     more: list[pa.Array] = []
     if chunk.rejected is not None:
-        more = [_said("assistant", chunk.answers), _said("assistant", chunk.rejected)]
+        more = [_turns("assistant", chunk.answers), _turns("assistant", chunk.rejected)]
     elif chunk.right is not None:
         more = [chunk.right.to_arrow()]
     shown = chunk.images.drop_nulls().to_arrow().cast(pa.string())
@@ -225,13 +197,32 @@ def _conversations(turns: list[tuple[str, pl.Series]]) -> pa.ListArray:
     """Return one conversation a row, of the same ``turns`` (role, texts)."""
     rows, count = len(turns[0][1]), len(turns)
     order = np.arange(count * rows).reshape(count, rows).T.ravel()  # prompt, answer, prompt, answer, ...
-    texts = pl.concat([said for _, said in turns]).gather(order).to_arrow().cast(pa.string())
+    texts = pl.concat([spoken for _, spoken in turns]).gather(order).to_arrow().cast(pa.string())
     roles = pa.array([role for role, _ in turns]).take(pa.array(np.arange(count * rows) % count))
     messages = pa.StructArray.from_arrays([roles, texts], fields=list(_MESSAGE))
     return pa.ListArray.from_arrays(pa.array(np.arange(0, count * rows + 1, count), pa.int32()), messages,
                                     type=_MESSAGES.type)  # fmt: skip
 
 
-def _said(role: str, texts: pl.Series) -> pa.StructArray:
+def _turns(role: str, texts: pl.Series) -> pa.StructArray:
     roles = pa.repeat(pa.scalar(role), len(texts))
     return pa.StructArray.from_arrays([roles, texts.to_arrow().cast(pa.string())], fields=list(_MESSAGE))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("part-*.parquet"), *folder.glob("part-*.jsonl")])
+
+
+def _read_file(path: Path) -> Iterator[WrittenRow]:
+    if path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            yield from map(json.loads, lines)
+        return
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_GROUP):
+            yield from batch.to_pylist()
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from msr_adapter.llamafactory.dataset import read_raw
+from msr_adapter.llamafactory.dataset import Turn, WrittenRow, read_rows
 
 READ_BACK = ".read-back-"
 """How the names of the folders begin in which rows are read back."""
@@ -50,7 +50,7 @@ def compare(dataset_dir: Path, media_dir: Path, names: Iterable[str], parent: Pa
 
 
 def _difference(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> str:
-    written = _content(_as_converted(row, media_dir) for row in read_raw(dataset_dir / name))
+    written = _content(_as_converted(row, media_dir) for row in read_rows(dataset_dir / name))
     try:
         read = _content(_loaded(dataset_dir, media_dir, name, work))
     except Exception as error:  # whatever its loader and its libraries raise: they are asked what they make of it
@@ -60,14 +60,13 @@ def _difference(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> st
     return "" if read == written else "as many rows are read as were written, but with other contents"
 
 
-def _as_converted(row: dict[str, Any], media_dir: Path) -> dict[str, Any]:
+def _as_converted(row: WrittenRow, media_dir: Path) -> dict[str, Any]:
     """Return what the converter should make of a row."""
-    messages = row["messages"]
-    turns = [dict(message) for message in messages]
+    turns = row["messages"]
     if "chosen" in row:
-        prompt, response = turns, [dict(row["chosen"]), dict(row["rejected"])]
+        prompt, response = turns, [row["chosen"], row["rejected"]]
     elif "kto_tag" in row:
-        other = {"role": "assistant", "content": ""}
+        other: Turn = {"role": "assistant", "content": ""}
         prompt, response = turns[:-1], [turns[-1], other] if row["kto_tag"] else [other, turns[-1]]
     else:
         prompt, response = turns[:-1], turns[-1:]

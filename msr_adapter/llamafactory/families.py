@@ -126,8 +126,6 @@ MROPE_TEMPLATES = ("qwen2_vl", "qwen2_omni", "qwen3_vl", "qwen3_5", "qwen3_6", "
 """How the names of the templates begin whose models have M-RoPE, tested families or not: all that there is to go by
 where a model's files are not on this machine."""
 
-# The parts of models with images, as LLaMA-Factory 0.9.5 knows them: only of these can it freeze one part alone.
-
 _PROJECTOR = ("multi_modal_projector",)
 _MERGER = ("visual.merger",)
 
@@ -142,4 +140,5 @@ PROJECTORS: Mapping[str, tuple[str, ...]] = {
     "qwen3_5_moe": ("model.visual.merger",), "qwen3_omni_moe_thinker": ("visual.merger", "audio_tower.proj"),
     "qwen3_vl": _MERGER, "qwen3_vl_moe": _MERGER, "video_llava": _PROJECTOR,
 }  # fmt: skip
-"""`model_type` -> modules that turn image features into tokens. A test compares it with LLaMA-Factory's own table."""
+"""`model_type` -> modules that turn image features into tokens: only of these models can LLaMA-Factory 0.9.5 freeze one
+part alone. A test compares it with LLaMA-Factory's own table."""

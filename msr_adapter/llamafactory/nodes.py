@@ -1,4 +1,4 @@
-"""Which machine this is in a training, and the command that starts its processes."""
+"""Which machine this is in a training, the command that starts its processes, and a Slurm script for all of them."""
 
 import re
 import shlex
@@ -127,8 +127,6 @@ def _too_few(gpus: int, processes: int) -> Problem:
     return Problem("", "train.launch.processes", found, "at most one process per GPU", "Leave it at auto")
 
 
-# A Slurm batch script that starts the same msr command on every machine of a training.
-
 _SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -144,6 +142,6 @@ srun {command}
 
 
 def slurm_script(place: Node, name: str, command: Sequence[str]) -> str:
-    """Return the script for ``place``'s numbers of machines and GPUs; ``command`` is msr's."""
+    """Return a Slurm batch script that starts ``command``, which is msr's, on every machine of a training."""
     gpus = f"#SBATCH --gpus-per-node={place.processes}\n" if place.gpus else ""
     return _SCRIPT.format(name=name, nodes=place.nodes, gpus=gpus, command=shlex.join(command))

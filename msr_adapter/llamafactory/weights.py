@@ -1,4 +1,9 @@
-"""Where a model's files are, and what identifies them; answered without loading a weight."""
+"""Where a model's files are, what identifies them, and what was trained on top of it; no weight is loaded.
+
+A training that did not start from the base model alone leaves `origin.json` beside its model::
+
+    {"full": folder or null, "adapters": [folder, ...], "stamps": [stamp of each, the full model first]}
+"""
 
 import json
 from dataclasses import dataclass
@@ -64,12 +69,6 @@ def _settings(config: Path) -> dict[str, Any]:
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()
             if key != "base_model_name_or_path"}  # fmt: skip
 
-
-# What was trained on top of a base model: all of its weights, adapters, or adapters one after the other.
-#
-# `origin.json`, beside the model of a training that did not start from the base model alone::
-#
-#     {"full": folder or null, "adapters": [folder, ...], "stamps": [stamp of each, the full model first]}
 
 STAGE = "train"
 """Folder of a run that holds what its training left."""

@@ -1,6 +1,6 @@
 """Candidates of training and validation examples as rows that LLaMA-Factory reads, and how often they answer Yes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, Shape, TrainingRows, json_text, write_info, write_rows
+from msr_adapter.llamafactory.dataset import (
+    TRAIN,
+    VALIDATION,
+    Shape,
+    TrainingRows,
+    WrittenRow,
+    json_text,
+    write_info,
+    write_rows,
+)
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.row_lengths import MeasureRequest
 from msr_adapter.progress import Advance, Reporter
@@ -116,7 +125,7 @@ def _judged(rows: CandidateRows, chosen: Codes, words: LabelWords) -> TrainingRo
 # Written rows, whatever their shape.
 
 
-def measure_request(row: Mapping[str, Any], data_dir: Path) -> MeasureRequest:
+def measure_request(row: WrittenRow, data_dir: Path) -> MeasureRequest:
     """Return the prompt of a written row, every answer it holds, and its images."""
     images = tuple(data_dir / image for image in row["images"])
     if "chosen" in row:
@@ -134,7 +143,7 @@ class LabelBalance:
     rows: int = 0
     yes: int = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: WrittenRow) -> None:
         """Take in one written row: of a pair, the preferred answer counts; a wrong answer teaches the other one."""
         self.rows += 1
         if "chosen" in row:

@@ -12,7 +12,7 @@ from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.jobs import StageDirs
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_raw
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
@@ -98,7 +98,7 @@ def _refuse_images(encoder: Encoder, images: int) -> None:
 
 
 def _asked(folder: Path, data_dir: Path, balance: LabelBalance) -> Iterator[MeasureRequest]:
-    for row in read_raw(folder):
+    for row in read_rows(folder):
         balance.add(row)
         yield measure_request(row, data_dir)
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
 from msr_adapter.llamafactory.encoder import Encoder, collate
 from msr_adapter.llamafactory.training_yaml import training_config
 from msr_adapter.prompts import Prompts, neutralise
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_run import HOSTILE, model_ref, stages, train_config
+from tests.support.training_rows import training_rows
 
 FAMILIES = ("qwen2_vl", "llava")
 
@@ -47,7 +48,7 @@ def test_scored_tokens_are_trained_tokens(template: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     trained, labels = tokenised_by_llamafactory(template, tmp_path / "out")
     made, encoder = stages(), Encoder(model_ref(template))
-    rows = list(read_rows(made.dataset / TRAIN))
+    rows = list(training_rows(made.dataset / TRAIN))
     assert len(trained) == len(rows) == 32
     assert {bool(row.images) for row in rows} == {True, False}
     yes_no = dict(zip(ANSWERS, encoder.answer_tokens(ANSWERS), strict=True))
@@ -88,7 +89,7 @@ def test_answers_that_no_one_position_tells_apart_are_refused(encoder: Encoder, 
 
 def test_a_remembered_image_expands_as_the_plugin_would(encoder: Encoder) -> None:
     made = stages()
-    for row in itertools.chain(read_rows(made.dataset / TRAIN), read_rows(made.dataset / VALIDATION)):
+    for row in itertools.chain(training_rows(made.dataset / TRAIN), training_rows(made.dataset / VALIDATION)):
         paths = [str(made.data / image) for image in row.images]
         assert encoder._expand(row.prompt, paths) == encoder._plugin_expand(row.prompt, paths)
 

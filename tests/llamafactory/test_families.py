@@ -23,7 +23,7 @@ from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure, Image, Request
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.dataset import TRAIN, TrainingRow, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import FAMILIES, Family
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
@@ -34,6 +34,7 @@ from tests.support.paths import ROOT
 from tests.support.tiny_models import MISTRAL_CHAT, build_llava_next, tiny_model
 from tests.support.tiny_run import QUIET, scratch, write_upstream
 from tests.support.tiny_tokenizers import blanks_apart
+from tests.support.training_rows import TrainingRow, training_rows
 
 ROWS = 200
 SIDES = [[answer] for answer in ANSWERS]
@@ -87,7 +88,7 @@ def trained(family: Family) -> dict[str, Any]:
 
 
 def rows(family: Family) -> list[TrainingRow]:
-    return list(read_rows(data(family.sees_images).dataset / TRAIN))
+    return list(training_rows(data(family.sees_images).dataset / TRAIN))
 
 
 @functools.cache

@@ -18,15 +18,7 @@ from omegaconf import OmegaConf
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.llamafactory import dataset, versions
-from msr_adapter.llamafactory.dataset import (
-    TrainingRow,
-    TrainingRows,
-    count_rows,
-    json_text,
-    read_rows,
-    write_info,
-    write_rows,
-)
+from msr_adapter.llamafactory.dataset import TrainingRows, count_rows, json_text, write_info, write_rows
 from msr_adapter.llamafactory.training_yaml import (
     REFUSED,
     check_overrides,
@@ -36,6 +28,7 @@ from msr_adapter.llamafactory.training_yaml import (
     write_yaml,
 )
 from tests.support.tiny_run import model_ref, stages, train_config
+from tests.support.training_rows import TrainingRow, training_rows
 
 ROWS = [TrainingRow("first, no image", "No"), TrainingRow("<image>\nsecond", "Yes", ("images/é.png",))]
 
@@ -51,7 +44,7 @@ def test_json_lines_come_back_as_written_and_as_huggingface_reads_them(tmp_path:
     rows = [ROWS[1], hostile, *ROWS[:1] * 3]
     assert write_rows(tmp_path / "rows", [by_column(rows, json_text)] * 2, "jsonl") == 10
     assert count_rows(tmp_path / "rows") == 10
-    assert list(read_rows(tmp_path / "rows")) == rows * 2
+    assert list(training_rows(tmp_path / "rows")) == rows * 2
     read = datasets.Dataset.from_json(str(tmp_path / "rows" / "part-00000.jsonl"), cache_dir=str(tmp_path / "cache"))
     assert [row["messages"][0]["content"] for row in read] == [row.prompt for row in rows * 2]
     assert [tuple(row["images"]) for row in read] == [row.images for row in rows * 2]
@@ -59,7 +52,7 @@ def test_json_lines_come_back_as_written_and_as_huggingface_reads_them(tmp_path:
 
 def test_rows_come_back_as_written_under_the_explicit_schema(tmp_path: Path) -> None:
     assert write_rows(tmp_path / "rows", [by_column(ROWS)]) == 2
-    assert list(read_rows(tmp_path / "rows")) == ROWS
+    assert list(training_rows(tmp_path / "rows")) == ROWS
     written = pq.read_schema(tmp_path / "rows" / "part-00000.parquet")
     assert written.equals(dataset.SCHEMAS["answers"])
     assert str(written.field("messages").type) == "list<element: struct<role: string, content: string>>"
@@ -72,7 +65,7 @@ def test_many_rows_are_split_over_files_alone_in_their_folder(tmp_path: Path, mo
     chunks = (by_column(rows[begin : begin + 3]) for begin in range(0, 8, 3))
     assert write_rows(tmp_path / "rows", chunks) == count_rows(tmp_path / "rows") == 8
     assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == [f"part-0000{n}.parquet" for n in range(3)]
-    assert list(read_rows(tmp_path / "rows")) == rows
+    assert list(training_rows(tmp_path / "rows")) == rows
 
 
 def test_dataset_info_names_every_column_and_tag_in_ascii(tmp_path: Path) -> None:

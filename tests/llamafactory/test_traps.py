@@ -52,7 +52,7 @@ import yaml
 from msr_adapter.errors import UserError
 from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset_check
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, read_raw, write_info, write_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, read_rows, write_info, write_rows
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.launcher import child_environment
 from msr_adapter.llamafactory.training_yaml import check_overrides, training_config, write_yaml
@@ -86,7 +86,7 @@ def test_llamafactory_cuts_the_prompt_and_msr_does_not_train_such_rows() -> None
     from llamafactory.data.processor.supervised import SupervisedDatasetProcessor
 
     made, encoder = stages(), Encoder(model_ref())
-    rows = [measure_request(row, made.data) for row in read_raw(made.dataset / TRAIN)]
+    rows = [measure_request(row, made.data) for row in read_rows(made.dataset / TRAIN)]
     row = max(rows, key=lambda one: encoder.row_length(one.prompt, one.images, one.answers[0]))
     limit = encoder.row_length(row.prompt, row.images, row.answers[0]) - 20
     arguments = namedtuple("arguments", "cutoff_len train_on_prompt mask_history")(limit, False, False)

@@ -17,7 +17,7 @@ from msr_adapter.config.schema.train import Method, Objective
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, count_rows, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.families import PROJECTORS
 from msr_adapter.llamafactory.finetuning_methods import METHODS, check_method, check_start, method_arguments
 from msr_adapter.llamafactory.objectives import OBJECTIVES, check_objective, objective_arguments
@@ -29,21 +29,23 @@ from msr_adapter.train import build_dataset
 from tests.support.objectives import data_for
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream
+from tests.support.training_rows import TrainingRow, training_rows
 
 OTHER = {"Yes": "No", "No": "Yes"}
 
 
 def sorted_rows(folder: Path) -> list[TrainingRow]:
-    return sorted(read_rows(folder), key=repr)
+    return sorted(training_rows(folder), key=repr)
 
 
 def test_a_pair_prefers_the_right_answer_to_the_wrong_one() -> None:
     supervised, pairs = data_for("sft").dataset, data_for("dpo").dataset
     for name in (TRAIN, VALIDATION):
         expected = [
-            TrainingRow(r.prompt, r.answer, r.images, rejected=OTHER[r.answer]) for r in read_rows(supervised / name)
+            TrainingRow(r.prompt, r.answer, r.images, rejected=OTHER[r.answer])
+            for r in training_rows(supervised / name)
         ]
-        assert list(read_rows(pairs / name)) == expected  # in the same order: the same draw
+        assert list(training_rows(pairs / name)) == expected  # in the same order: the same draw
         assert {row.answer for row in expected} == {"Yes", "No"}
         assert all(row.answers == (row.answer, row.rejected) for row in expected)
 
@@ -51,12 +53,12 @@ def test_a_pair_prefers_the_right_answer_to_the_wrong_one() -> None:
 def test_every_candidate_is_judged_twice_once_right_and_once_wrong() -> None:
     supervised, judged = data_for("sft").dataset, data_for("kto").dataset
     for name in (TRAIN, VALIDATION):
-        rows = list(read_rows(supervised / name))
+        rows = list(training_rows(supervised / name))
         right = [TrainingRow(r.prompt, r.answer, r.images, right=True) for r in rows]
         wrong = [TrainingRow(r.prompt, OTHER[r.answer], r.images, right=False) for r in rows]
         assert sorted_rows(judged / name) == sorted([*right, *wrong], key=repr)
         assert count_rows(judged / name) == 2 * len(rows)
-    tags = [row.right for row in read_rows(judged / TRAIN)]
+    tags = [row.right for row in training_rows(judged / TRAIN)]
     assert tags != [True, False] * (len(tags) // 2)  # shuffled one by one
     info = json.loads((judged / "dataset_info.json").read_text())
     assert info[TRAIN]["columns"] == {"messages": "messages", "kto_tag": "kto_tag", "images": "images"}

@@ -16,7 +16,7 @@ from msr_adapter.config.schema import LaunchConfig, ModelConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory import row_lengths as measuring_module
-from msr_adapter.llamafactory.dataset import INFO_FILE, TRAIN, VALIDATION, read_images, read_raw
+from msr_adapter.llamafactory.dataset import INFO_FILE, TRAIN, VALIDATION, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import ModelShape, estimate, model_shape
@@ -36,7 +36,7 @@ def built(folder: Path, **settings: Any) -> StageDirs:
 
 
 def asked(made: StageDirs) -> list[MeasureRequest]:
-    return [measure_request(row, made.data) for name in (TRAIN, VALIDATION) for row in read_raw(made.dataset / name)]
+    return [measure_request(row, made.data) for name in (TRAIN, VALIDATION) for row in read_rows(made.dataset / name)]
 
 
 def all_lengths(rows: list[MeasureRequest], encoder: Encoder, workers: int | None = None) -> list[int]:

@@ -14,11 +14,12 @@ from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRow, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
 from msr_adapter.prompts import Prompts
 from msr_adapter.train import build_dataset, preflight, train, write_training_yaml
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_run import QUIET, stages, train_config, trained, write_upstream
+from tests.support.training_rows import TrainingRow, training_rows
 
 
 def build(made: StageDirs, seed: int = 0, **settings: Any) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def build(made: StageDirs, seed: int = 0, **settings: Any) -> dict[str, Any]:
 def test_every_training_candidate_is_one_row_with_its_answer_and_image(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     counts = build(made)
-    rows = list(read_rows(made.dataset / TRAIN))
+    rows = list(training_rows(made.dataset / TRAIN))
     asked = CandidateRows(made.data, made.users, Prompts(), "train", images=True)
     expected = [
         TrainingRow(
@@ -74,7 +75,7 @@ def test_every_candidate_is_asked_as_the_single_renderer_asks(tmp_path: Path) ->
 def test_rows_of_one_validation_example_stay_together(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     build(made)
-    rows = list(read_rows(made.dataset / VALIDATION))
+    rows = list(training_rows(made.dataset / VALIDATION))
     prefixes = [row.prompt.split("Candidate:")[0] for row in rows]
     assert len(set(prefixes)) == 3
     assert [len(list(group)) for _, group in itertools.groupby(prefixes)] == [4, 4, 4]
@@ -84,9 +85,9 @@ def test_json_lines_hold_the_same_rows_and_begin_with_an_image(tmp_path: Path) -
     made, other = write_upstream(tmp_path / "a"), write_upstream(tmp_path / "b")
     assert build(made) == build(other, rows="jsonl")
     for name in (TRAIN, VALIDATION):
-        first, *rest = read_rows(other.dataset / name)
+        first, *rest = training_rows(other.dataset / name)
         assert first.images
-        assert sorted([first, *rest], key=repr) == sorted(read_rows(made.dataset / name), key=repr)
+        assert sorted([first, *rest], key=repr) == sorted(training_rows(made.dataset / name), key=repr)
         assert [path.suffix for path in (other.dataset / name).iterdir()] == [".jsonl"]
     longest = preflight(train_config(), made, QUIET)
     assert preflight(train_config(rows="jsonl"), other, QUIET) == longest
@@ -95,7 +96,7 @@ def test_json_lines_hold_the_same_rows_and_begin_with_an_image(tmp_path: Path) -
 def test_rows_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
     first, again, other = (write_upstream(tmp_path / name) for name in "abc")
     build(first, 1), build(again, 1), build(other, 2)
-    rows = [list(read_rows(made.dataset / TRAIN)) for made in (first, again, other)]
+    rows = [list(training_rows(made.dataset / TRAIN)) for made in (first, again, other)]
     assert rows[0] == rows[1] != rows[2]
 
 
@@ -108,7 +109,7 @@ def test_the_stage_holds_nothing_beside_its_data_sets(tmp_path: Path) -> None:
 def test_without_images_no_row_has_one(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     assert build(made, images=False)["train_with_image"] == 0
-    assert all(not row.images and "<image>" not in row.prompt for row in read_rows(made.dataset / TRAIN))
+    assert all(not row.images and "<image>" not in row.prompt for row in training_rows(made.dataset / TRAIN))
 
 
 def without_split(made: StageDirs, split: str) -> None:
@@ -157,7 +158,7 @@ def test_too_long_rows_are_counted_before_anything_is_trained() -> None:
 def test_all_damaged_images_are_reported_at_once(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     build(made)
-    used = sorted({image for row in read_rows(made.dataset / TRAIN) for image in row.images})
+    used = sorted({image for row in training_rows(made.dataset / TRAIN) for image in row.images})
     (made.data / used[0]).write_bytes(b"")
     (made.data / used[1]).write_text("a text named .png")
     (made.data / used[2]).unlink()
@@ -207,7 +208,7 @@ def test_llamafactory_trains(method: str, weights: str) -> None:
 
 def _images_used() -> set[str]:
     made = stages()
-    return {image for name in (TRAIN, VALIDATION) for row in read_rows(made.dataset / name) for image in row.images}
+    return {image for name in (TRAIN, VALIDATION) for row in training_rows(made.dataset / name) for image in row.images}
 
 
 def test_the_kept_yaml_does_not_point_into_the_temporary_folder() -> None:
@@ -229,7 +230,7 @@ def test_the_first_spellings_are_what_is_trained(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     made.dataset.mkdir()
     build(made, answers={"yes": ["Ja", "ja"], "no": ["Nein"]})
-    told = {row.answer for row in read_rows(made.dataset / TRAIN)}
+    told = {row.answer for row in training_rows(made.dataset / TRAIN)}
     assert told == {"Ja", "Nein"}
 
 

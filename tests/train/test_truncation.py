@@ -17,7 +17,7 @@ from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
 from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.pipeline import look_deep, plan, run
 from msr_adapter.pipeline.context import Context
@@ -26,6 +26,7 @@ from msr_adapter.train import build_dataset, preflight
 from msr_adapter.train.truncated_text import TruncatedHistory, TruncatedSummary
 from msr_adapter.train.truncation import UserTexts, truncate_summaries
 from tests.support.tiny_run import QUIET, model_ref, train_config, write_upstream
+from tests.support.training_rows import training_rows
 
 LONG = "Likes quiet landscapes and night scenes, bold red comic covers 🎬🧑‍🚀, and 山水画 above all. "
 ENCODER: list[Encoder] = []
@@ -106,7 +107,7 @@ def test_what_is_trained_is_what_is_asked(tmp_path: Path) -> None:
     made.dataset.mkdir()
     build_dataset(train, replace(made, user_summaries=out), Prompts(), Job(made.dataset, QUIET))
     assert preflight(train, made, QUIET)["longest_row"] <= 300
-    written = {row.prompt for name in (TRAIN, VALIDATION) for row in read_rows(made.dataset / name)}
+    written = {row.prompt for name in (TRAIN, VALIDATION) for row in training_rows(made.dataset / name)}
     asked = [row for split in ("train", "validation") for row in CandidateRows(made.data, out, Prompts(), split,
                                                                               images=True)]  # fmt: skip
     assert {row.prompt for row in asked} == written
