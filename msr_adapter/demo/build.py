@@ -12,14 +12,14 @@ import torch
 from transformers.utils import logging
 
 from msr_adapter.demo.exam import examine
-from msr_adapter.demo.lessons import COURSES
+from msr_adapter.demo.lessons import PHASES
 from msr_adapter.demo.model import make_model, make_processor, make_tokenizer
 from msr_adapter.demo.teach import BATCH, teach
 from msr_adapter.files import bundled, write_json, write_text
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
-STEPS = sum(course.steps for course in COURSES)
+STEPS = sum(phase.steps for phase in PHASES)
 CARD = "card.json"
 _TEMPLATES = ("item_summary", "user_summary", "recommend")
 _CORPUS_LESSONS = 3000
@@ -80,7 +80,7 @@ def _alone(seed: int) -> Iterator[None]:
 
 def _corpus(prompts: Prompts, seed: int) -> Iterator[str]:
     """Yield the text that the tokenizer is trained on: lessons, and the recommender's words without their use."""
-    kinds = COURSES[0].kinds
+    kinds = PHASES[0].kinds
     rng = np.random.default_rng([seed, len(kinds)])
     for number in range(_CORPUS_LESSONS):
         lesson = kinds[number % len(kinds)](prompts, rng)

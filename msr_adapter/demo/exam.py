@@ -8,7 +8,7 @@ import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.demo.lessons import Lesson, Maker, cover_of, describe, update, whole
+from msr_adapter.demo.lessons import Lesson, Maker, describe, item_image, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Completion, Image, Request
@@ -63,21 +63,21 @@ def _complete(backend: HuggingFaceBackend, requests: Sequence[Request]) -> list[
 
 
 def _yes_no_auc(backend: HuggingFaceBackend, prompts: Prompts, questions: int, seed: int, scratch: Path) -> float:
-    """Ask, for each of a shop's users, about the item they chose last and about one they never took."""
+    """Ask, for each user of a synthetic dataset, about the item they chose last and about one they never chose."""
     rng = np.random.default_rng([seed, len(_KINDS)])
-    shop = generate(users=questions, items=400, interactions_per_user=10, noise=1.0, seed=seed)
-    codes = {item: code for code, item in enumerate(shop.items["item_id"].to_pylist())}
-    described = choices_of(shop.facets)
+    dataset = generate(users=questions, items=400, interactions_per_user=10, noise=1.0, seed=seed)
+    codes = {item: code for code, item in enumerate(dataset.items["item_id"].to_pylist())}
+    described = choices_of(dataset.facets)
     logs: dict[str, list[int]] = {}
-    for row in shop.interactions.to_pylist():
+    for row in dataset.interactions.to_pylist():
         logs.setdefault(row["user_id"], []).append(codes[row["item_id"]])
     lessons = []
     for log in logs.values():
         user_summary = summary_of("", [described[code] for code in log[:-1]])
         other = int(rng.choice(np.setdiff1d(np.arange(len(codes)), log)))
         for code in (log[-1], other):
-            prompt = prompts.recommend(user_summary=user_summary, title=shop.facets.titles[code], image=True)
-            lessons.append(Lesson(prompt, (cover_of(shop.facets, code, rng),), ""))
+            prompt = prompts.recommend(user_summary=user_summary, title=dataset.facets.titles[code], image=True)
+            lessons.append(Lesson(prompt, (item_image(dataset.facets, code, rng),), ""))
     completions = _complete(backend, _requests(backend.identity, lessons, scratch / "yes_no", _YES_NO))
     scores = [c.choice_logprobs[0] - c.choice_logprobs[1] for c in completions]
     return pooled_auc(make_groups(scores, [1, 0] * len(logs), np.arange(0, len(scores) + 1, 2)))

@@ -1,4 +1,4 @@
-"""The tiny model's lessons, made afresh for every batch: describe a cover, keep a user summary."""
+"""The tiny model's lessons, made afresh for every batch: describe an image, update a user summary."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +13,16 @@ from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, ItemFacets, draw_image, sample_item_facets
 
-NO_COVER = "No cover."
+NO_IMAGE = "No cover."
 _BARE_SHARE = 0.05
-"""Share of lessons in which items have no cover or no description."""
+"""Share of lessons in which items have no image or no description."""
 _LONGEST_HISTORY = 10
 _EARLIER_BLOCKS = (0.4, 0.3, 0.2, 0.1)
 """Shares of updates after 0, 1, 2, 3 earlier blocks: copying is learned from the short ones, counting from the long."""
 _EARLIER_SEEN = (0.4, 0.3, 0.3)
 """Shares of `see` lessons after 0, 1, 2 earlier blocks."""
 _HERE = "COVER"
-"""Where a cover goes, while the prompt is rendered."""
+"""Stands for an image while the prompt is rendered."""
 _FULL_BLOCKS = 0.8
 """Share of updates whose earlier blocks all have three items."""
 
@@ -37,12 +37,12 @@ class Lesson:
 
 
 def describe(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """One cover and its description; now and then no cover."""
-    goods = sample_item_facets(1, rng)
+    """One image and its description; now and then no image."""
+    facets = sample_item_facets(1, rng)
     if rng.random() < _BARE_SHARE:
-        return Lesson(prompts.item_summary(title=goods.titles[0], image=False), (), NO_COVER)
-    prompt = prompts.item_summary(title=goods.titles[0], image=True)
-    return Lesson(prompt, (cover_of(goods, 0, rng),), goods.describe(0))
+        return Lesson(prompts.item_summary(title=facets.titles[0], image=False), (), NO_IMAGE)
+    prompt = prompts.item_summary(title=facets.titles[0], image=True)
+    return Lesson(prompt, (item_image(facets, 0, rng),), facets.describe(0))
 
 
 def update(prompts: Prompts, rng: np.random.Generator) -> Lesson:
@@ -55,37 +55,37 @@ def update(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     previous, done = "", 0
     for size in blocks:
         previous, done = summary_of(previous, choices[done : done + size]), done + size
-    return _preference(prompts, previous, choices[done:])
+    return _update_lesson(prompts, previous, choices[done:])
 
 
 def whole(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     """The direct mode: a whole history in one prompt."""
-    return _preference(prompts, "", _history(int(rng.integers(1, _LONGEST_HISTORY + 1)), rng))
+    return _update_lesson(prompts, "", _history(int(rng.integers(1, _LONGEST_HISTORY + 1)), rng))
 
 
 def see(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """An update whose new items show their covers instead of a description: a picture comes to mean its words."""
+    """An update whose new items show their images instead of a description: an image comes to mean its words."""
     earlier, new = int(rng.choice(3, p=_EARLIER_SEEN)) * 3, int(rng.integers(1, 4))
-    goods = _liked(earlier + new, rng)
-    choices = choices_of(goods)
+    facets = _liked(earlier + new, rng)
+    choices = choices_of(facets)
     previous, items = summary_of("", choices[:earlier]), choices[earlier:]
     words = prompts.user_summary(previous=previous, items=[replace(item, summary=_HERE) for item in items])
-    covers = tuple(cover_of(goods, index, rng) for index in range(earlier, earlier + new))
-    return Lesson(words.replace(_HERE, IMAGE_PLACEHOLDER), covers, summary_of(previous, items))
+    images = tuple(item_image(facets, index, rng) for index in range(earlier, earlier + new))
+    return Lesson(words.replace(_HERE, IMAGE_PLACEHOLDER), images, summary_of(previous, items))
 
 
 def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
     """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which."""
     summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
-    goods = sample_item_facets(1, rng)
-    prompt = prompts.recommend(user_summary=summary, title=goods.titles[0], image=True)
-    return Lesson(prompt, (cover_of(goods, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
+    facets = sample_item_facets(1, rng)
+    prompt = prompts.recommend(user_summary=summary, title=facets.titles[0], image=True)
+    return Lesson(prompt, (item_image(facets, 0, rng),), ("Yes", "No")[int(rng.integers(2))])
 
 
 Maker = Callable[[Prompts, np.random.Generator], Lesson]
 
 
-class Course(NamedTuple):
+class TrainingPhase(NamedTuple):
     """Kinds of lessons in turn, one batch each."""
 
     kinds: tuple[Maker, ...]
@@ -93,41 +93,41 @@ class Course(NamedTuple):
     peak_rate: float
 
 
-COURSES = (
-    Course((describe, update, update, describe, update, whole), 2000, 2e-3),
-    # Without it, fine-tuning matches titles to preferences at once and pictures hardly at all.
-    Course((see, describe, see, update, toss), 400, 1e-3),
+PHASES = (
+    TrainingPhase((describe, update, update, describe, update, whole), 2000, 2e-3),
+    # Without it, fine-tuning matches titles to user summaries at once and images hardly at all.
+    TrainingPhase((see, describe, see, update, toss), 400, 1e-3),
 )
 
 
-def cover_of(goods: ItemFacets, index: int, rng: np.random.Generator) -> Image.Image:
-    """Draw the cover of item ``index``."""
-    return draw_image(int(goods.motif[index]), int(goods.colour[index]), int(goods.pattern[index]), rng)
+def item_image(facets: ItemFacets, index: int, rng: np.random.Generator) -> Image.Image:
+    """Draw the image of item ``index``."""
+    return draw_image(int(facets.motif[index]), int(facets.colour[index]), int(facets.pattern[index]), rng)
 
 
-def _preference(prompts: Prompts, previous: str, choices: Sequence[HistoryItem]) -> Lesson:
+def _update_lesson(prompts: Prompts, previous: str, choices: Sequence[HistoryItem]) -> Lesson:
     return Lesson(prompts.user_summary(previous=previous, items=choices), (), summary_of(previous, choices))
 
 
 def _history(count: int, rng: np.random.Generator) -> list[HistoryItem]:
-    """Draw items as a user with favourites would choose them, sometimes without covers or descriptions."""
+    """Draw items as a user with favourites would choose them, sometimes without images or descriptions."""
     choices = choices_of(_liked(count, rng))
     draw = rng.random()
     if draw < _BARE_SHARE:
         return [replace(choice, summary="") for choice in choices]
     if draw < 2 * _BARE_SHARE:
-        return [replace(c, summary=NO_COVER) if rng.random() < 0.5 else c for c in choices]
+        return [replace(c, summary=NO_IMAGE) if rng.random() < 0.5 else c for c in choices]
     return choices
 
 
 def _liked(count: int, rng: np.random.Generator) -> ItemFacets:
-    goods = sample_item_facets(count, rng)
+    facets = sample_item_facets(count, rng)
     eager = rng.uniform(0.3, 1.0)
-    motif = _leaning(goods.motif, len(MOTIFS), eager, rng)
-    colour = _leaning(goods.colour, len(COLOURS), eager * 0.7, rng)
-    genre = _leaning(goods.genre, len(GENRES), eager, rng)
-    titles = [title.rpartition(" ")[0] + f" {GENRES[code]}" for title, code in zip(goods.titles, genre, strict=True)]
-    return replace(goods, motif=motif, colour=colour, genre=genre, titles=tuple(titles))
+    motif = _leaning(facets.motif, len(MOTIFS), eager, rng)
+    colour = _leaning(facets.colour, len(COLOURS), eager * 0.7, rng)
+    genre = _leaning(facets.genre, len(GENRES), eager, rng)
+    titles = [title.rpartition(" ")[0] + f" {GENRES[code]}" for title, code in zip(facets.titles, genre, strict=True)]
+    return replace(facets, motif=motif, colour=colour, genre=genre, titles=tuple(titles))
 
 
 def _leaning(codes: Codes, words: int, eager: float, rng: np.random.Generator) -> Codes:

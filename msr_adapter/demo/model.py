@@ -35,7 +35,7 @@ _CHAT_TEMPLATE = (
 
 
 def make_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on ``corpus``: any text can be encoded, the shop's words are one token each."""
+    """Train a byte-level BPE tokenizer on ``corpus``: any text can be encoded, words of lessons are one token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -53,7 +53,7 @@ def make_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
-    """Join ``tokenizer`` with an image and a video processor that keep a 56x56 cover as it is: 4 image tokens."""
+    """Join ``tokenizer`` with an image and a video processor that keep a 56x56 image as it is: 4 image tokens."""
     size = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": IMAGE_SIZE**2 * 16}
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),

@@ -14,7 +14,7 @@ from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, ItemFacets
 
 _LEVELS = {1: "", 2: " twice", 3: " often"}
 _OFTEN = max(_LEVELS)
-"""From here on nobody counts: a small model need not learn large sums, and tastes show well before."""
+"""From here on nobody counts: a small model need not learn large sums, and preferences show well before."""
 _ENTRY = re.compile(r"([a-z]+)( twice| often)?")
 _FACET_WORDS = {*MOTIFS, *COLOURS, *GENRES}
 
@@ -27,9 +27,9 @@ def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
     return _written(counts)
 
 
-def choices_of(goods: ItemFacets) -> list[HistoryItem]:
-    """Return the items of ``goods`` as a summariser reads them, truly described."""
-    return [HistoryItem(title, goods.describe(index)) for index, title in enumerate(goods.titles)]
+def choices_of(facets: ItemFacets) -> list[HistoryItem]:
+    """Return the items of ``facets`` as a summariser reads them, truly described."""
+    return [HistoryItem(title, facets.describe(index)) for index, title in enumerate(facets.titles)]
 
 
 def _counts_of(summary: str) -> Counter[str]:
@@ -42,9 +42,9 @@ def _words(text: str) -> list[str]:
 
 
 def _written(counts: Counter[str]) -> str:
-    pictures = "; ".join(listed for words in (MOTIFS, COLOURS) if (listed := _listed(counts, words)))
+    drawn = "; ".join(listed for words in (MOTIFS, COLOURS) if (listed := _listed(counts, words)))
     genres = _listed(counts, GENRES)
-    return " ".join([f"Covers: {pictures}."] * bool(pictures) + [f"Genres: {genres}."] * bool(genres))
+    return " ".join([f"Covers: {drawn}."] * bool(drawn) + [f"Genres: {genres}."] * bool(genres))
 
 
 def _listed(counts: Counter[str], words: Iterable[str]) -> str:

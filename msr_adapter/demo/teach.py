@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from msr_adapter.demo.encode import encode_batch
-from msr_adapter.demo.lessons import COURSES, Course, Lesson, Maker
+from msr_adapter.demo.lessons import PHASES, Lesson, Maker, TrainingPhase
 from msr_adapter.progress import Advance
 from msr_adapter.prompts import Prompts
 
@@ -19,30 +20,38 @@ _POOL = 4
 
 
 def teach(model: Any, processor: Any, prompts: Prompts, steps: int, seed: int, advance: Advance) -> list[float]:
-    """Train all weights in place for ``steps`` batches, shared among the courses; return each batch's loss.
+    """Train all weights in place for ``steps`` batches, shared among the phases; return each batch's loss.
 
-    Losses are nats per answer token. Between courses the weights are what a saved model would have: half precision.
+    Losses are nats per answer token. Between phases the weights are what a saved model would have: half precision.
     """
     losses: list[float] = []
-    planned = sum(course.steps for course in COURSES)
+    planned = sum(phase.steps for phase in PHASES)
     model.train()
-    for number, course in enumerate(COURSES):
-        ends = round(steps * sum(each.steps for each in COURSES[: number + 1]) / planned)
-        losses += _attend(course, model, processor, prompts, ends - len(losses), seed + number, advance)
+    for number, phase in enumerate(PHASES):
+        ends = round(steps * sum(each.steps for each in PHASES[: number + 1]) / planned)
+        batches = _encoded_batches(phase, processor, prompts, seed + number)
+        losses += _train_phase(model, phase.peak_rate, batches, ends - len(losses), advance)
         model.half().float()
     model.eval()
     return losses
 
 
-def _attend(
-    course: Course, model: Any, processor: Any, prompts: Prompts, steps: int, seed: int, advance: Advance
+def _encoded_batches(
+    phase: TrainingPhase, processor: Any, prompts: Prompts, seed: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches without end, of each kind of lesson in turn."""
+    kinds = [lesson_batches(kind, prompts, np.random.default_rng([seed, k])) for k, kind in enumerate(phase.kinds)]
+    for batches in cycle(kinds):
+        yield encode_batch(processor, next(batches))
+
+
+def _train_phase(
+    model: Any, peak_rate: float, batches: Iterator[dict[str, torch.Tensor]], steps: int, advance: Advance
 ) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=course.peak_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
-    batches = [lesson_batches(kind, prompts, np.random.default_rng([seed, k])) for k, kind in enumerate(course.kinds)]
     losses = []
-    for step in range(steps):
-        batch = encode_batch(processor, next(batches[step % len(batches)]))
+    for batch in islice(batches, steps):
         loss = model(**batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -54,9 +54,9 @@ class ParallelStrategy:
     library: str = ""
     """What it needs beyond our own dependencies."""
     shares_weights: bool = False
-    """Each process holds its share of weights and gradients, not all of them."""
+    """Each process holds its share of the weights, not all of them."""
     shares_optimizer: bool = False
-    """Each process holds its share of the optimizer's states."""
+    """Each process holds its share of gradients and optimizer states."""
     merges_adapters: bool = True
     """LLaMA-Factory merges earlier adapters into the model before it adds a new one."""
 

@@ -12,7 +12,7 @@ from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.demo.build import CARD, build_base, demo_prompts, template_digests
 from msr_adapter.demo.encode import encode_batch, encode_lesson
 from msr_adapter.demo.exam import examine, model_ref
-from msr_adapter.demo.lessons import COURSES, Lesson
+from msr_adapter.demo.lessons import PHASES, Lesson
 from msr_adapter.demo.teach import learning_rate_factor, lesson_batches
 from msr_adapter.files import bundled, bundled_model, file_digest
 from msr_adapter.generation.request import Image, Request
@@ -22,7 +22,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.synthetic import generate
 
 TINY = bundled_model("tiny") or Path()
-LESSONS = tuple(dict.fromkeys(kind for course in COURSES for kind in course.kinds))
+LESSONS = tuple(dict.fromkeys(kind for phase in PHASES for kind in phase.kinds))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msr_adapter.demo.build import demo_prompts
-from msr_adapter.demo.lessons import COURSES, NO_COVER, describe, see, toss, update, whole
+from msr_adapter.demo.lessons import NO_IMAGE, PHASES, describe, see, toss, update, whole
 from msr_adapter.demo.rule import choices_of, summary_of
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, sample_item_facets
@@ -32,7 +32,7 @@ def test_an_update_by_hand() -> None:
 @pytest.mark.parametrize(
     ("item", "summary"),
     [
-        (HistoryItem("Silent Harbour, a drama", NO_COVER), "Genres: drama."),
+        (HistoryItem("Silent Harbour, a drama", NO_IMAGE), "Genres: drama."),
         (HistoryItem("Silent Harbour, a drama", ""), "Genres: drama."),
         (HistoryItem("", "A red boat on dots."), "Covers: boat; red."),
         (HistoryItem("Something else", ""), ""),
@@ -76,7 +76,7 @@ def test_lessons_come_from_the_seed_alone_and_never_repeat(kind: object) -> None
 
 def test_lessons_name_images_only_where_they_have_them_and_teach_yes_or_no_by_coin_alone() -> None:
     prompts, rng = demo_prompts(), np.random.default_rng(0)
-    for kind in {kind for course in COURSES for kind in course.kinds}:
+    for kind in {kind for phase in PHASES for kind in phase.kinds}:
         for _ in range(100):
             lesson = kind(prompts, rng)
             assert lesson.prompt.count("<image>") == len(lesson.images)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a training is kept."""
+"""Fine-tuning the recommender: what is learned, by which weights, and which checkpoint is kept."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +30,6 @@ class SelectionConfig(StrictModel):
     each is judged, and the model is in memory twice then. null: train to the end, then judge all."""
 
 
-# Fine-tuning the recommender.
-
-
 class LoraConfig(StrictModel):
     """Low-rank adapters."""
 
@@ -54,7 +51,7 @@ class PreferenceConfig(StrictModel):
     loss: Literal["sigmoid", "orpo", "simpo"] = "sigmoid"
     """Of `dpo`. sigmoid is DPO itself; orpo and simpo compare with no reference model."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Share of pairs taken to be the wrong way round; loss `sigmoid`."""
+    """Share of pairs assumed to be the wrong way round; loss `sigmoid`."""
     simpo_gamma: float = Field(0.5, ge=0)
     """Margin that loss `simpo` asks for."""
     supervised: float = Field(0.0, ge=0)
@@ -136,7 +133,7 @@ class TrainConfig(StrictModel):
     SFT, for one. `model` must be the model of that run."""
     objective: Objective = "sft"
     """sft: the right answer. dpo: the right answer rather than the wrong one. kto: each answer by itself, as right or
-    wrong. reward: a value head that prefers the right answer, and scores in place of the answers' odds."""
+    wrong. reward: a value head that prefers the right answer, and scores in place of the answers' log-probabilities."""
     preference: PreferenceConfig = PreferenceConfig()
     """Read when `objective` is `dpo` or `kto`."""
     method: Method = "lora"
@@ -150,8 +147,8 @@ class TrainConfig(StrictModel):
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
     prompt: Literal["recommend", "recommend-image-first"] = "recommend"
     """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
-    for all candidates. recommend-image-first: the candidate does, and is computed once for all users who meet it; worth
-    it for large pictures. `msr check` says which one saves more; docs/scoring.md says why."""
+    for all candidates. recommend-image-first: the candidate does, and is computed once for all users asked about
+    it; worth it for large images. `msr check` says which one saves more; docs/scoring.md says why."""
     answers: AnswersConfig = AnswersConfig()
     """The two answers. Another first spelling needs a template that asks for it."""
     rows: Literal["parquet", "jsonl"] = "parquet"
@@ -172,7 +169,7 @@ class TrainConfig(StrictModel):
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of AdamW."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    """Course of the learning rate."""
+    """Schedule of the learning rate."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
