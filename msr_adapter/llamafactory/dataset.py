@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -118,7 +118,7 @@ def json_text(text: str) -> str:
 
 def write_info(dataset_dir: Path, names: Iterable[str], shape: Shape = "answers") -> None:
     """Write `dataset_info.json` for the row folders ``names`` under ``dataset_dir``; ASCII, as its reader assumes."""
-    entry: dict[str, Any] = {
+    entry: dict[str, object] = {
         "formatting": "sharegpt", "columns": {name: name for name in SCHEMAS[shape].names}, "tags": _TAGS,
         **({"ranking": True} if shape == "pairs" else {}),
     }  # fmt: skip

@@ -6,7 +6,7 @@ Scoring and generation encode through this class, so that the prompt asked is, t
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
@@ -14,6 +14,9 @@ from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.llamafactory.processed_images import ProcessedImages
 from msr_adapter.llamafactory.template import load_template
 from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SEQUENCE_KEYS = ("input_ids", "attention_mask", "position_ids")
 _KNOWN_EXPANSIONS = 65_536
@@ -121,7 +124,7 @@ class Encoder:
         """From now on keep what is made of an image when its tokens are counted, for `pixels` to take: some memory."""
         self._kept_images = self._kept_images or ProcessedImages(self.template.mm_plugin)
 
-    def pixels(self, images: Sequence[Path]) -> Mapping[str, Any]:
+    def pixels(self, images: Sequence[Path]) -> Mapping[str, "Tensor"]:
         """Return the model inputs of some images alone, as the image plug-in makes them: pixels, grids, sizes."""
         if self._kept_images and (kept := self._kept_images.take(images)):
             return kept
@@ -200,7 +203,7 @@ class Encoder:
         return str(expanded[0]["content"])
 
 
-def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Path]]) -> dict[str, Any]:
+def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Path]]) -> dict[str, "Tensor"]:
     """Return one left-padded batch of model inputs on the CPU: ids, mask, positions and pixels.
 
     A batch without images loses the dummy image that LLaMA-Factory adds for distributed training.
@@ -216,7 +219,7 @@ def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Se
     return batch if any(images) else _without_dummy(batch, max(len(ids) for ids in prompts))
 
 
-def _without_dummy(batch: Mapping[str, Any], length: int) -> dict[str, Any]:
+def _without_dummy(batch: Mapping[str, "Tensor"], length: int) -> dict[str, "Tensor"]:
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
 
 

@@ -25,7 +25,7 @@ class FinetuningMethod:
     """Low-rank adapters are trained beside the weights; else the weights themselves are."""
     saved: str = _ADAPTER_FILES
     """Pattern of the files that hold what was trained."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, bool] = field(default_factory=dict)
     """LLaMA-Factory arguments that differ from plain LoRA's."""
 
 

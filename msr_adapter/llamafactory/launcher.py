@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from msr_adapter.errors import StageError
 from msr_adapter.files import read_json_object
@@ -61,7 +61,7 @@ class Trained:
     eval_loss: float | None
     planned: int
     """More than ``steps`` if it was told to stop early."""
-    measured: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, float | None] = field(default_factory=dict)
     """What it took: see `training_usage.measures`."""
 
 
@@ -155,7 +155,7 @@ def _mean(losses: Mapping[int, float]) -> float:
 
 @contextlib.contextmanager
 def trainer_process(
-    place: Node, yaml: Path, environment: Mapping[str, str], sink: Any
+    place: Node, yaml: Path, environment: Mapping[str, str], sink: BinaryIO
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start this machine's trainers on ``yaml``; they are stopped when the context ends before they do."""
     # -P: no folder of the caller's shadows a library. A session of its own: Ctrl-C reaches us, and we end it.

@@ -190,7 +190,7 @@ def _computed(config: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, 
     return language + _vision(config.get("vision_config") or {}), language, words, blocks * sum(map(sum, matrices))
 
 
-def _vision(vision: Mapping[str, Any]) -> int:
+def _vision(vision: Mapping[str, int]) -> int:
     width = vision.get("embed_dim") or vision.get("hidden_size") or 0
     depth = vision.get("depth") or vision.get("num_hidden_layers") or 0
     inner = vision.get("intermediate_size") or vision.get("mlp_ratio", 4) * width

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from msr_adapter.config.schema.train import Objective, PreferenceConfig, TrainConfig
 from msr_adapter.errors import Problem
@@ -10,23 +9,23 @@ from msr_adapter.llamafactory.dataset import Shape
 from msr_adapter.llamafactory.recognition import limits_of
 
 
-def _sft_arguments(train: TrainConfig) -> dict[str, Any]:
+def _sft_arguments(train: TrainConfig) -> dict[str, object]:
     return {"train_on_prompt": train.train_on_prompt}
 
 
-def _dpo_arguments(train: TrainConfig) -> dict[str, Any]:
+def _dpo_arguments(train: TrainConfig) -> dict[str, object]:
     preference = train.preference
     return {**_shared_arguments(preference), "pref_loss": preference.loss,
             "dpo_label_smoothing": preference.label_smoothing, "simpo_gamma": preference.simpo_gamma}  # fmt: skip
 
 
-def _kto_arguments(train: TrainConfig) -> dict[str, Any]:
+def _kto_arguments(train: TrainConfig) -> dict[str, object]:
     preference = train.preference
     return {**_shared_arguments(preference), "kto_chosen_weight": preference.right_weight,
             "kto_rejected_weight": preference.wrong_weight}  # fmt: skip
 
 
-def _shared_arguments(preference: PreferenceConfig) -> dict[str, Any]:
+def _shared_arguments(preference: PreferenceConfig) -> dict[str, object]:
     return {"pref_beta": preference.beta, "pref_ftx": preference.supervised}
 
 
@@ -41,7 +40,7 @@ class TrainingObjective:
     """Of a training row."""
     sequences: int
     """How often a row's prompt is in a batch: once for each answer that the loss reads."""
-    arguments: Callable[[TrainConfig], dict[str, Any]] = lambda _: {}
+    arguments: Callable[[TrainConfig], dict[str, object]] = lambda _: {}
     """LLaMA-Factory arguments beside the stage."""
     compares: Callable[[TrainConfig], bool] = lambda _: False
     """Whether the loss compares the model with the one that training started from."""
@@ -73,7 +72,7 @@ def objective_of(train: TrainConfig) -> TrainingObjective:
     return next(row for row in OBJECTIVES if row.name == train.objective)
 
 
-def objective_arguments(train: TrainConfig) -> dict[str, Any]:
+def objective_arguments(train: TrainConfig) -> dict[str, object]:
     """Return the LLaMA-Factory arguments that say what is learned."""
     row = objective_of(train)
     return {"stage": row.stage, **row.arguments(train)}

@@ -14,7 +14,7 @@ from msr_adapter.errors import Problem
 _BUCKET = 200_000_000
 """Numbers that are sent at a time: 400 MB in half precision."""
 
-_DEEPSPEED: dict[str, Any] = {
+_DEEPSPEED: dict[str, object] = {
     # What the trainer knows already: one place sets it.
     **dict.fromkeys(
         ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"),
@@ -49,7 +49,7 @@ class ParallelStrategy:
     """One value of `train.launch.strategy`, with all that depends on it."""
 
     name: Strategy
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     """Of LLaMA-Factory, where several processes train."""
     library: str = ""
     """What it needs beyond our own dependencies."""

@@ -6,7 +6,10 @@ Reading and shrinking an image takes longer than anything else that is done with
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BUDGET = 2**28
 """Bytes kept; the oldest go first, and are processed again."""
@@ -20,13 +23,13 @@ class ProcessedImages:
         from llamafactory.data.mm_plugin import BasePlugin
 
         self._budget, self._size = budget, 0
-        self._kept: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._kept: OrderedDict[str, Mapping[str, Tensor]] = OrderedDict()
         self._process = plugin._get_mm_inputs
         # Some families make more of a batch than of its images one by one: they are left alone.
         if type(plugin).get_mm_inputs is BasePlugin.get_mm_inputs:
             plugin._get_mm_inputs = self._watch
 
-    def take(self, images: Sequence[Path]) -> dict[str, Any] | None:
+    def take(self, images: Sequence[Path]) -> "dict[str, Tensor] | None":
         """Return the inputs of ``images`` together and forget them; None: not all are kept, or they do not stack."""
         import torch
 
@@ -46,7 +49,7 @@ class ProcessedImages:
             self._keep(images[0], made)
         return made
 
-    def _keep(self, name: str, made: Mapping[str, Any]) -> None:
+    def _keep(self, name: str, made: Mapping[str, "Tensor"]) -> None:
         import torch
 
         inputs = dict(made)
@@ -57,11 +60,11 @@ class ProcessedImages:
         while self._size > self._budget:
             self._forget(next(iter(self._kept)))
 
-    def _forget(self, name: str) -> Mapping[str, Any]:
+    def _forget(self, name: str) -> Mapping[str, "Tensor"]:
         inputs = self._kept.pop(name)
         self._size -= _bytes(inputs)
         return inputs
 
 
-def _bytes(inputs: Mapping[str, Any]) -> int:
+def _bytes(inputs: Mapping[str, "Tensor"]) -> int:
     return sum(value.nbytes for value in inputs.values())

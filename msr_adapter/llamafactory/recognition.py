@@ -179,7 +179,7 @@ def _described(found: ModelFacts) -> str:
     return kind
 
 
-def _part(config: dict[str, Any], name: str, default: str) -> str:
+def _part(config: Mapping[str, object], name: str, default: str) -> str:
     """Return the type of a part; older LLaVA files leave out ``default``, which transformers then assumes."""
     part = config.get(name)
     return str(part.get("model_type", default)) if isinstance(part, dict) else ""

@@ -90,11 +90,11 @@ class StopQuestions:
         self._answered = step
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, int]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: dict[str, int]) -> None:
     # Renamed into place: the other side never reads half a file.
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value), encoding="utf-8")

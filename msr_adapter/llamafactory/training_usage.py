@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
@@ -47,7 +46,7 @@ def descendants(pid: int) -> list[int]:
 
 def measures(
     output_dir: Path, log: Path, start: int, tokens_before: int, step_rows: int, waited: float
-) -> dict[str, Any]:
+) -> dict[str, float | None]:
     """Return what the training that ended in ``output_dir`` took, since it last went on from step ``start``.
 
     ``log`` is what the trainer said, ``step_rows`` the rows of a step, ``waited`` the seconds it waited for a judge.

@@ -79,7 +79,7 @@ REFUSED = {
 """LLaMA-Factory keys that ``train.overrides`` may not set, and why."""
 
 
-def check_overrides(overrides: Mapping[str, Any], where: str = "") -> list[Problem]:
+def check_overrides(overrides: Mapping[str, object], where: str = "") -> list[Problem]:
     """Return a problem for every override that msr sets itself, or that the YAML reader would misread."""
     problems = [
         Problem(where, f"train.overrides.{key}", "this key is msr's own", REFUSED[key])
@@ -91,7 +91,7 @@ def check_overrides(overrides: Mapping[str, Any], where: str = "") -> list[Probl
     ]  # fmt: skip
 
 
-def unknown_overrides(overrides: Mapping[str, Any]) -> list[Problem]:
+def unknown_overrides(overrides: Mapping[str, object]) -> list[Problem]:
     """Return a problem for every override LLaMA-Factory has no argument for; imports llamafactory (seconds)."""
     from llamafactory.hparams.parser import _TRAIN_ARGS
 
@@ -137,13 +137,13 @@ def expected_steps(train: TrainConfig, rows: int, world: int = 1) -> int:
     return math.ceil(train.epochs * max(per_epoch, 1))
 
 
-def write_yaml(path: Path, config: Mapping[str, Any], comment: str) -> None:
+def write_yaml(path: Path, config: Mapping[str, object], comment: str) -> None:
     """Write ``config`` so that PyYAML and OmegaConf read the same values: quoted strings, floats with a point."""
     body = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
     write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + body)
 
 
-def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, Any]:
+def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, object]:
     model = resolve_template(train.model)
     adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
     config = {
@@ -158,11 +158,11 @@ def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _task(train: TrainConfig) -> dict[str, Any]:
+def _task(train: TrainConfig) -> dict[str, object]:
     return {"do_train": True, **objective_arguments(train), **method_arguments(train)}
 
 
-def _schedule(train: TrainConfig, seed: int) -> dict[str, Any]:
+def _schedule(train: TrainConfig, seed: int) -> dict[str, object]:
     length = {"num_train_epochs": train.epochs} if train.max_steps is None else {"max_steps": train.max_steps}
     return {
         **length, "per_device_train_batch_size": train.batch_size,
@@ -172,7 +172,7 @@ def _schedule(train: TrainConfig, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, object]:
     return {
         "dataset": TRAIN, "dataset_dir": str(dataset_dir.resolve()), "media_dir": str(data_dir.resolve()),
         "output_dir": str(output_dir.resolve()),
@@ -181,7 +181,7 @@ def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def _evaluation(train: TrainConfig, dataset_dir: Path) -> dict[str, Any]:
+def _evaluation(train: TrainConfig, dataset_dir: Path) -> dict[str, object]:
     """Return the validation rows if the overrides ask LLaMA-Factory for a loss on them: encoding them costs time."""
     overrides = train.overrides
     asked = overrides.get("do_eval") or overrides.get("eval_strategy") not in (None, False, "no")
@@ -190,7 +190,7 @@ def _evaluation(train: TrainConfig, dataset_dir: Path) -> dict[str, Any]:
     return {"eval_dataset": VALIDATION, "per_device_eval_batch_size": train.batch_size}
 
 
-def _defaults(train: TrainConfig, steps: int) -> dict[str, Any]:
+def _defaults(train: TrainConfig, steps: int) -> dict[str, object]:
     """Return keys that ``train.overrides`` may replace."""
     return {
         "logging_steps": _log_interval(train, steps), "plot_loss": True, "report_to": "none",
@@ -207,7 +207,7 @@ def _log_interval(train: TrainConfig, steps: int) -> int:
     return wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
 
 
-def _checkpoints(train: TrainConfig, steps: int, logging_steps: Any) -> dict[str, Any]:
+def _checkpoints(train: TrainConfig, steps: int, logging_steps: object) -> dict[str, object]:
     """Return when states are saved: always with a line of the log, whose mean a resumed training continues exactly."""
     if not train.checkpoints and train.checkpoint_steps is None:
         return {"save_strategy": "no"}
@@ -217,7 +217,7 @@ def _checkpoints(train: TrainConfig, steps: int, logging_steps: Any) -> dict[str
     return {"save_strategy": "steps", "save_steps": every, "save_total_limit": 2 if train.keep == "last" else None}
 
 
-def _interpolates(value: Any) -> bool:
+def _interpolates(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(_interpolates(part) for part in value.values())
     if isinstance(value, list | tuple):

@@ -32,7 +32,7 @@ def resolve_model(path: str) -> str:
     return path
 
 
-def model_stamp(model: ModelConfig) -> Any:
+def model_stamp(model: ModelConfig) -> object:
     """Identify weights, tokenizer, processor and adapter: content of local folders, or hub id and revision."""
     resolved = resolve_model(model.path)
     base = path_stamp(Path(resolved)) if Path(resolved).is_dir() else [resolved, model.revision]
@@ -63,7 +63,7 @@ def is_small(model: ModelConfig) -> bool:
     return bool(sizes) and sum(sizes) < SMALL_WEIGHTS_BYTES
 
 
-def _settings(config: Path) -> dict[str, Any]:
+def _settings(config: Path) -> dict[str, object]:
     # PEFT writes its target modules from a set: their order changes from run to run and means nothing.
     values = json.loads(config.read_text(encoding="utf-8"))
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def train(
     }  # fmt: skip
 
 
-def content_stamps(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[Any]:
+def content_stamps(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[object]:
     """Identify the rows, the images and the weights that a training starts from, wherever they lie."""
     stamps = [path_stamp(dirs.dataset), path_stamp(dirs.data / "items.parquet"), model_stamp(train.model)]
     return [*stamps, *origin.stamps()]
@@ -214,5 +215,5 @@ def join_training(train: TrainConfig, run_dir: Path, reporter: Reporter) -> bool
     return True
 
 
-def _write(yaml: Path, config: dict[str, Any]) -> None:
+def _write(yaml: Path, config: Mapping[str, object]) -> None:
     write_yaml(yaml, config, _COMMENT.format(path=yaml.name))

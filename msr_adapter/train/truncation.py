@@ -68,7 +68,7 @@ def truncate_summaries(
     """
     encoder = encoder or Encoder(train.model)
     texts = schema.read_table(dirs.users / "users.parquet", schema.USER_SUMMARIES)
-    cuts: list[dict[str, Any]] = []
+    cuts: list[dict[str, int | str]] = []
     longest, failed = 0, dict[int, int]()
     for split in splits:
         rows = CandidateRows(dirs.data, dirs.users, shown.prompts, split, images=train.images)
@@ -220,7 +220,7 @@ def _problem(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -
     return Problem("", "train.cutoff_len", found, f"at most {limit}", step)
 
 
-def _write(texts: pa.Table, cuts: list[dict[str, Any]], out: Path) -> None:
+def _write(texts: pa.Table, cuts: list[dict[str, int | str]], out: Path) -> None:
     table = pa.Table.from_pylist(cuts, schema.TRUNCATED)
     schema.write_table(table, schema.TRUNCATED, out / "truncated.parquet")
     new = pl.DataFrame(table).select("example_id", pl.col("text").alias("new"))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from msr_adapter.files import digest, link, write_json
 from msr_adapter.llamafactory.checkpoints import is_whole, lasting, settle, whole
@@ -81,7 +80,7 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def working_dir(root: Path, config: Mapping[str, Any], processes: int, content: Sequence[Any]) -> WorkingDir:
+def working_dir(root: Path, config: Mapping[str, object], processes: int, content: Sequence[object]) -> WorkingDir:
     """Return the folder under ``root`` of the training that ``config`` describes.
 
     Its name is a digest of all that decides the result: the trainer's settings without paths, the ``content`` behind
