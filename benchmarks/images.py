@@ -30,7 +30,7 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.locate import images_in
-from msr_adapter.data.images.store import Stored, store_all
+from msr_adapter.data.images.store import ImageStore, StoredImage, store_all
 from msr_adapter.progress import Reporter
 from msr_adapter.system import cpu_count
 
@@ -63,12 +63,12 @@ def plain_loop(folder: Path, ids: list[str], out: Path) -> int:
     return len(ids)
 
 
-def threads(folder: Path, ids: list[str], out: Path, workers: int) -> list[Stored]:
+def threads(folder: Path, ids: list[str], out: Path, workers: int) -> list[StoredImage]:
     """Store with our threads."""
-    return store_all(ids, images_in(folder, ids), LIMITS, out, Reporter(quiet=True), workers)
+    return store_all(ids, images_in(folder, ids), ImageStore(out, LIMITS), Reporter(quiet=True), workers)
 
 
-def processes(folder: Path, ids: list[str], out: Path, workers: int) -> list[Stored]:
+def processes(folder: Path, ids: list[str], out: Path, workers: int) -> list[StoredImage]:
     """Store with one process per core, each of which stores its share in one thread."""
     share = -(-len(ids) // (workers * 4))
     parts = [ids[start : start + share] for start in range(0, len(ids), share)]
@@ -77,7 +77,7 @@ def processes(folder: Path, ids: list[str], out: Path, workers: int) -> list[Sto
         return [stored for part in results for stored in part]
 
 
-def _part(folder: Path, ids: list[str], out: Path) -> list[Stored]:
+def _part(folder: Path, ids: list[str], out: Path) -> list[StoredImage]:
     return threads(folder, ids, out, 1)
 
 

@@ -42,15 +42,22 @@ def fetch_images(
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
-        from msr_adapter.data.images.download import Policy, fetch_into, wanted_images
+        from msr_adapter.data.images.download import DownloadPolicy, fetch_into, wanted_images
         from msr_adapter.progress import Reporter
 
         loaded = load_pipeline(pipeline, sets or ())
         config = loaded.pipeline
         folder = _folder(config, out)
         _require_place(loaded, folder)
-        policy = Policy(config.data.images, workers, per_host, retries, total_s=timeout, allow_private=allow_private,
-                        overwrite=overwrite)  # fmt: skip
+        policy = DownloadPolicy(
+            config.data.images,
+            workers,
+            per_host,
+            retries,
+            total_s=timeout,
+            allow_private=allow_private,
+            overwrite=overwrite,
+        )
         wanted = wanted_images(config.data, config.seed, every_item=every_item)
         if not wanted.urls:
             raise UserError(_no_urls(wanted))

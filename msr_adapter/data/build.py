@@ -14,7 +14,8 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
-from msr_adapter.data.images.attach import illustrate
+from msr_adapter.data.images.attach import attach_images
+from msr_adapter.data.images.store import ImageStore
 from msr_adapter.data.log import Log, degree, encode
 from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.files import read_imported
@@ -64,11 +65,11 @@ class DataFacts(TypedDict):
     """Of the test lists."""
 
 
-def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> DataFacts:
+def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> DataFacts:
     """Write the stage's tables, images and `audit.json` into the job's folder; return what its manifest says.
 
     The result depends on the content of the sources and on the seed, never on the order of rows with distinct times.
-    ``image_store`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
+    ``image_cache`` is a folder of images that earlier builds shrunk. `UserError` with every problem of the input.
     """
     data, split, protocol, seed, out = inputs.data, inputs.split, inputs.protocol, job.seed, job.out
     # A packed file is unpacked to its end only here: that may take long, and what can be told fast is told first.
@@ -85,7 +86,7 @@ def build(inputs: BuildInputs, job: Job, image_store: Path | None = None) -> Dat
     specs = make_list_specs(protocol, inputs.train_negatives, log, known, seed, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
-    images = illustrate(log.items.to_list(), corpus, data.images, out, audit, job.reporter, image_store)
+    images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_examples(log, examples, out)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.images.store import Stored
+from msr_adapter.data.images.store import StoredImage
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.schema import SPLITS
@@ -31,7 +31,7 @@ class ItemCatalogue:
     categories: Sequence[str | None]
 
 
-def write_items(items: ItemCatalogue, images: Sequence[Stored], popularity: Rows, out: Path) -> None:
+def write_items(items: ItemCatalogue, images: Sequence[StoredImage], popularity: Rows, out: Path) -> None:
     """Write items.parquet: one row per item of the catalogue, sorted by id."""
     columns = {
         "item_id": list(items.ids),

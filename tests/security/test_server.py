@@ -281,10 +281,10 @@ def test_a_problem_is_printed_without_its_secret(capsys: pytest.CaptureFixture[s
 def test_failed_downloads_are_listed_redacted(tmp_path: Path) -> None:
     from msr_adapter.config.schema import ImagesConfig
     from msr_adapter.data.images.download.folder import fetch_into
-    from msr_adapter.data.images.download.wanted import Policy
+    from msr_adapter.data.images.download.request import DownloadPolicy
 
     wanted = {"1": "ftp://me:canary@host/x.jpg?access_token=canary"}
-    fetch_into(tmp_path, wanted, Policy(limits=ImagesConfig()), Reporter(quiet=True))
+    fetch_into(tmp_path, wanted, DownloadPolicy(limits=ImagesConfig()), Reporter(quiet=True))
     assert "canary" not in (tmp_path / "fetch-failures.csv").read_text()
     assert "ftp://***@host/x.jpg?access_token=***" in (tmp_path / "fetch-failures.csv").read_text()
 

@@ -11,7 +11,7 @@ from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit.inspection import Evidence
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.images.store import Stored
+from msr_adapter.data.images.store import StoredImage
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
@@ -46,7 +46,9 @@ def evidence(
     split = np.array([user.split for user in users])
     end = np.cumsum(lengths)
     training = split[owner] == TRAIN
-    stored = [Stored(path=image and f"images/{image}.png", digest=image) for image in images] or [Stored()] * n_items
+    stored = [StoredImage(path=image and f"images/{image}.png", digest=image) for image in images] or [
+        StoredImage()
+    ] * n_items
     names = list(titles) or [f"thing{item}" for item in range(n_items)]
     return Evidence(
         log, Examples(split, np.arange(len(users)), end - 1, end - lengths, end - 1), training,

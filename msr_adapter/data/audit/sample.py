@@ -9,7 +9,7 @@ import numpy as np
 from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.images.store import Stored
+from msr_adapter.data.images.store import StoredImage
 from msr_adapter.data.log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
@@ -50,7 +50,7 @@ class Evidence:
     """How many of them every item has."""
     candidates: Candidates
     catalogue: ItemCatalogue
-    images: Sequence[Stored]
+    images: Sequence[StoredImage]
     split: SplitConfig
     seed: int
 

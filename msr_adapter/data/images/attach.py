@@ -1,19 +1,18 @@
 """Each item of the catalogue gets its image, or what the policy for missing images says."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.images.locate import image_finder
-from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
+from msr_adapter.data.images.store import ImageStore, StoredImage, image_counts, store_all, store_placeholder
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.errors import Problem, UserError, listed
+from msr_adapter.errors import Problem, UserError, listed, plural
 from msr_adapter.progress import Reporter
 
 _MISSING = "images_missing_"
 _ADVICE = {
-    "not_fetched": "they name a URL: run `msr fetch-images` with this pipeline to download the pictures",
+    "not_fetched": "they name a URL: run `msr fetch-images` with this pipeline to download the images",
     "no_folder": "they name a file: set data.images.folder to the folder that the paths start from",
     "outside": "they name or link to a file outside data.images.folder, which is never read: move the files into it",
     "broken": "the file does not decode to its end: replace it",
@@ -22,63 +21,59 @@ _ADVICE = {
 """What to do about a fault, where adding the file is not the answer."""
 
 
-def illustrate(
-    ids: Sequence[str], corpus: Corpus, config: ImagesConfig, out: Path, audit: Audit, reporter: Reporter,
-    memory: Path | None = None,
-) -> list[Stored]:  # fmt: skip
+def attach_images(
+    ids: Sequence[str], corpus: Corpus, store: ImageStore, audit: Audit, reporter: Reporter
+) -> list[StoredImage]:
     """Store the image of every item of the catalogue and apply the policy for those that have none.
-
-    ``memory`` is a folder of what earlier builds made of the same files.
 
     `UserError` with the first missing images and their number when the policy is `error`.
     """
+    config = store.limits
     if corpus.synthetic is None and config.folder is None and not _names_images(corpus):
-        return _without_images(len(ids), config, out, audit)
-    results = store_all(ids, image_finder(ids, corpus, config), config, out, reporter, memory=memory)
+        return _without_images(len(ids), store, audit)
+    results = store_all(ids, image_finder(ids, corpus, config), store, reporter)
     for name, number in image_counts(results).items():
         audit.count(name, number)
-    _name_missing(ids, results, audit)
+    for fault in sorted({one.fault for one in results if one.fault}):
+        audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
     missing = [index for index, one in enumerate(results) if one.fault]
     if missing and config.missing == "error":
         raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config))
     if missing:
-        audit.find("warning", f"{len(missing):,} of {len(ids):,} items have no usable image ({_reasons(audit)}) and "
-                   f"are {_treated(config)}. {_advice(results)}")  # fmt: skip
+        many = f"{len(missing):,} of {len(ids):,} items"
+        audit.find("warning", f"{many} have no usable image ({_reasons(audit)}) and are {_treated(config)}. "
+                   f"{_advice(results)}")  # fmt: skip
     if several := sum(one.animated for one in results):
-        audit.find("info", f"{several:,} images have several frames; the first one is used.")
-    return _with_policy(results, config, out, audit)
-
-
-def _name_missing(ids: Sequence[str], results: Sequence[Stored], audit: Audit) -> None:
-    for fault in sorted({one.fault for one in results if one.fault}):
-        audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
+        audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
+    return _with_policy(results, store, audit)
 
 
 def _names_images(corpus: Corpus) -> bool:
     return corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
 
 
-def _without_images(number: int, config: ImagesConfig, out: Path, audit: Audit) -> list[Stored]:
+def _without_images(number: int, store: ImageStore, audit: Audit) -> list[StoredImage]:
+    config = store.limits
     if config.missing == "error":
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
         raise UserError(Problem("", "data.images.folder", "not given, and no item names an image", "", step))
     audit.find("warning", f"No folder of images is given, so all {number:,} items are {_treated(config)}. "
-               "Set data.images.folder to use pictures.")  # fmt: skip
-    return _with_policy([Stored(fault="absent")] * number, config, out, audit)
+               "Set data.images.folder to use images.")  # fmt: skip
+    return _with_policy([StoredImage(fault="absent")] * number, store, audit)
 
 
-def _with_policy(results: list[Stored], config: ImagesConfig, out: Path, audit: Audit) -> list[Stored]:
+def _with_policy(results: list[StoredImage], store: ImageStore, audit: Audit) -> list[StoredImage]:
     missing = sum(one.fault is not None for one in results)
-    if config.missing == "text-only" or not missing:
+    if store.limits.missing == "text-only" or not missing:
         audit.count("items_text_only", missing)
         return results
     audit.count("items_placeholder", missing)
-    grey = store_placeholder(config, out)
+    grey = store_placeholder(store)
     return [grey if one.fault else one for one in results]
 
 
 def _treated(config: ImagesConfig) -> str:
-    return "text only" if config.missing == "text-only" else "shown as a grey picture"
+    return "text only" if config.missing == "text-only" else "shown as a grey image"
 
 
 def _reasons(audit: Audit) -> str:
@@ -92,7 +87,7 @@ def _reasons(audit: Audit) -> str:
     return ", ".join(reasons)
 
 
-def _advice(results: Sequence[Stored]) -> str:
+def _advice(results: Sequence[StoredImage]) -> str:
     faults = sorted({one.fault for one in results if one.fault})
     steps = [f"{fault}: {_ADVICE[fault]}." for fault in faults if fault in _ADVICE]
     if any(fault not in _ADVICE for fault in faults):
@@ -100,7 +95,7 @@ def _advice(results: Sequence[Stored]) -> str:
     return " ".join(steps)
 
 
-def _missing_images(missing: list[tuple[str, Stored]], config: ImagesConfig) -> list[Problem]:
+def _missing_images(missing: list[tuple[str, StoredImage]], config: ImagesConfig) -> list[Problem]:
     where = str(config.folder or "")
     problems = [
         Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",
@@ -111,6 +106,6 @@ def _missing_images(missing: list[tuple[str, Stored]], config: ImagesConfig) -> 
     return listed(problems, len(problems), where)
 
 
-def _step(one: Stored) -> str:
+def _step(one: StoredImage) -> str:
     advice = _ADVICE.get(one.fault or "", "").partition(": ")[2]
     return advice[:1].upper() + advice[1:] if advice else "Add the file"

@@ -1,4 +1,4 @@
-"""Bytes -> an upright RGB picture within the budget: everything that is known of image formats and their traps."""
+"""Bytes -> an upright RGB image within the pixel budget: all that is known of image formats and their traps."""
 
 import io
 import math
@@ -39,18 +39,18 @@ class ImageError(Exception):
 class Decoded:
     """What was found in an image file."""
 
-    picture: Image.Image
+    image: Image.Image
     """Upright, RGB, within the budget."""
     kind: str
     size: tuple[int, int]
-    """Of the upright picture in the file."""
+    """Width and height of the upright image in the file."""
     animated: bool
     plain: bool
     """The file's own bytes may be stored: a known format, RGB with 8 bits, upright, one frame, nothing transparent."""
 
 
 def formats() -> list[str]:
-    """Return the formats that are decoded: all of Pillow's but those that run a program or hold no picture."""
+    """Return the formats that are decoded: all of Pillow's but those that run a program or hold no image."""
     Image.init()
     return [*EXTENSIONS, *sorted(set(Image.OPEN) - _NOT_DECODED_HERE - set(EXTENSIONS))]
 
@@ -70,9 +70,9 @@ def extension(kind: str) -> str:
 
 
 def decode(data: bytes, limits: ImagesConfig) -> Decoded:
-    """Return the picture in a file's bytes; its size is known from the header before a pixel is decoded.
+    """Return the image in a file's bytes; its size is known from the header before a pixel is decoded.
 
-    `CoverError` for everything that is no usable image. Call it inside `quiet_pillow`.
+    `ImageError` for everything that is no usable image. Call it inside `quiet_pillow`.
     """
     if not data:
         raise ImageError("empty")
@@ -142,7 +142,7 @@ def _decoded(image: Image.Image, data: bytes, limits: ImagesConfig) -> Decoded:
     plain = kind in EXTENSIONS and image.mode == "RGB" and orientation == 1 and not animated
     plain = plain and not image.has_transparency_data and not (kind == "PNG" and data[24] == 16)
     size = image.size if orientation < 5 else image.size[::-1]
-    # A JPEG decodes at a fraction of its size at once; any larger target is left to the resampling below.
+    # A JPEG can be decoded at half, a quarter or an eighth of its size, which is far faster; resampling does the rest.
     image.draft(None, target_size(image.size, limits))
     upright = ImageOps.exif_transpose(image) if orientation != 1 else image
     return Decoded(shrink(flat(upright), limits, size), kind, size, animated, plain)
@@ -151,6 +151,6 @@ def _decoded(image: Image.Image, data: bytes, limits: ImagesConfig) -> Decoded:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # as above; a picture with damaged metadata is still a picture
+    except Exception:  # as above; an image with damaged metadata is still an image
         return 1
     return value if value in range(1, 9) else 1

@@ -1,4 +1,4 @@
-"""The index of a folder that `msr fetch-images` fills: what became of every URL, one JSON object per line."""
+"""Where an item's image is: a file by its name, a path, a downloaded URL, or bytes; never outside the folder."""
 
 import errno
 import json
@@ -19,12 +19,19 @@ from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.files import digest, write_text
 
 INDEX = "fetched.jsonl"
+"""What became of every URL, one JSON object a line, in a folder that `msr fetch-images` fills."""
+
+ImageLocation = Path | bytes | Image.Image
+FindImage = Callable[[str], ImageLocation]
+"""Item id -> its image: a file, a file's bytes, or a drawn image. `ImageError` when there is none to use."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadedImage:
     """What became of one item's URL."""
 
     item_id: str
@@ -37,49 +44,8 @@ class Fetched:
     """Why it failed; None = it did not."""
 
 
-def safe_name(item_id: str) -> str:
-    """Return a file name without suffix for any item id: the id itself, or `_` and a digest of it."""
-    return item_id if _SAFE.fullmatch(item_id) else f"_{digest(item_id.encode())[:32]}"
-
-
-def read_index(folder: Path) -> dict[str, Fetched]:
-    """Return item id -> its latest line. A line that a killed process left unfinished counts as not written."""
-    found: dict[str, Fetched] = {}
-    try:
-        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return found
-    for line in text.splitlines():
-        try:
-            one = Fetched(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        found[one.item_id] = one
-    return found
-
-
-def line_of(one: Fetched) -> str:
-    """Return an entry as its line of the index."""
-    return json.dumps(asdict(one)) + "\n"
-
-
-def write_index(folder: Path, entries: dict[str, Fetched]) -> None:
-    """Write the whole index, atomically, sorted by item id."""
-    write_text(folder / INDEX, "".join(line_of(entries[item]) for item in sorted(entries)))
-
-
-# Where an item's image is: a file by its name, a path, a fetched URL, or bytes. Nothing outside the folder is read.
-
-ImageLocation = Path | bytes | Image.Image
-Find = Callable[[str], ImageLocation]
-"""Item id -> its cover: a file, a file's bytes, or a drawn picture. `CoverError` when there is none to use."""
-
-_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-
-def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> Find:
-    """Return the finder for the items ``ids``: the shop's, else what the items name, else a file named as the item."""
+def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> FindImage:
+    """Return the finder for the items ``ids``: drawn ones, else what the items name, else a file named as the item."""
     if corpus.synthetic is not None:
         return corpus.synthetic.draw
     by_name = images_in(config.folder, ids) if config.folder else _nowhere
@@ -87,7 +53,7 @@ def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> Fi
         return by_name
     named = corpus.items.select("item_id", "image").filter(pl.col("item_id").is_in(list(ids)))
     place = {item: row for row, item in enumerate(named["item_id"].to_list())}
-    fetched = read_index(config.folder) if config.folder else {}
+    fetched = read_download_index(config.folder) if config.folder else {}
 
     def find(item_id: str) -> ImageLocation:
         row = place.get(item_id)
@@ -122,7 +88,7 @@ def is_url(text: str) -> bool:
     return _SCHEME.match(text.strip()) is not None
 
 
-def images_in(folder: Path, ids: Collection[str]) -> Find:
+def images_in(folder: Path, ids: Collection[str]) -> FindImage:
     """Return a finder of `{item}.jpg` and so on in a folder and those below it; a listing, so no id reaches outside.
 
     Linked folders are not entered; a linked file is used if it leads to a place inside. O(files) time, O(ids) memory.
@@ -147,7 +113,7 @@ def images_in(folder: Path, ids: Collection[str]) -> Find:
 
 
 def path_within(root: Path, written: str) -> Path:
-    """Return the file that a path names below ``root`` (already resolved); `CoverError` for every way out of it."""
+    """Return the file that a path names below ``root`` (already resolved); `ImageError` for every way out of it."""
     inside = PurePosixPath(written.strip().replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or "\0" in written or PureWindowsPath(written).drive:
         raise ImageError("outside")
@@ -177,11 +143,42 @@ def read_image(path: Path, limit: int) -> bytes:
         os.close(handle)
 
 
+def safe_name(item_id: str) -> str:
+    """Return a file name without suffix for any item id: the id itself, or `_` and a digest of it."""
+    return item_id if _SAFE.fullmatch(item_id) else f"_{digest(item_id.encode())[:32]}"
+
+
+def read_download_index(folder: Path) -> dict[str, DownloadedImage]:
+    """Return item id -> its latest line. A line that a killed process left unfinished counts as not written."""
+    found: dict[str, DownloadedImage] = {}
+    try:
+        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return found
+    for line in text.splitlines():
+        try:
+            one = DownloadedImage(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        found[one.item_id] = one
+    return found
+
+
+def line_of(one: DownloadedImage) -> str:
+    """Return an entry as its line of the index."""
+    return json.dumps(asdict(one)) + "\n"
+
+
+def write_download_index(folder: Path, entries: dict[str, DownloadedImage]) -> None:
+    """Write the whole index, atomically, sorted by item id."""
+    write_text(folder / INDEX, "".join(line_of(entries[item]) for item in sorted(entries)))
+
+
 def _nowhere(_: str) -> ImageLocation:
     raise ImageError("absent")
 
 
-def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | None:
+def _fetched(folder: Path | None, entry: DownloadedImage | None, url: str) -> Path | None:
     """Return the file that `msr fetch-images` made of the URL; None when it never saw the item."""
     if folder is None or entry is None:
         return None
@@ -190,7 +187,7 @@ def _fetched(folder: Path | None, entry: Fetched | None, url: str) -> Path | Non
     return path_within(Path(os.path.realpath(folder)), entry.file)
 
 
-def _not_absent(by_name: Find, item_id: str) -> ImageLocation:
+def _not_absent(by_name: FindImage, item_id: str) -> ImageLocation:
     try:
         return by_name(item_id)
     except ImageError as error:

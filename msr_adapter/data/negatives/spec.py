@@ -104,7 +104,8 @@ class Shortages:
             Problem(
                 "",
                 setting,
-                f"{kind}: {plural(count, 'negative')} asked for, too many for {plural(lists, 'list')} (at worst, {fewest})",
+                f"{kind}: {plural(count, 'negative')} asked for, too many for {plural(lists, 'list')} "
+                f"(at worst, {fewest})",
                 "items that the kind allows and the user has not interacted with",
                 _STEPS.get(kind, "Ask for fewer, or keep more items"),
             )

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.images.download import Policy, fetch_into
-from msr_adapter.data.images.locate import Fetched, read_index, safe_name
+from msr_adapter.data.images.download import DownloadPolicy, fetch_into
+from msr_adapter.data.images.locate import DownloadedImage, read_download_index, safe_name
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
 from tests.support.image_server import Answer, Handler, Server, drip, endless, image_bytes, ok, serving, silent
@@ -24,7 +24,7 @@ QUICK: dict[str, Any] = {"retries": 2, "backoff_s": 0.01, "total_s": 20.0, "allo
 
 
 def fetch(folder: Path, wanted: dict[str, str], **settings: Any) -> dict[str, Any]:
-    policy = Policy(**{"limits": ImagesConfig(max_file_mb=1), **QUICK, **settings})
+    policy = DownloadPolicy(**{"limits": ImagesConfig(max_file_mb=1), **QUICK, **settings})
     return fetch_into(folder, wanted, policy, Reporter(quiet=True))
 
 
@@ -33,7 +33,7 @@ def reason(folder: Path, answer: Answer, path: str = "x.jpg", **settings: Any) -
     with serving(x=answer) as server:
         fetch(folder, {"1": server.url(path)}, **settings)
         assert not [file for file in folder.iterdir() if file.suffix == ".tmp"]
-        return read_index(folder)["1"].reason, server.hits[f"/{path}"]
+        return read_download_index(folder)["1"].reason, server.hits[f"/{path}"]
 
 
 def status(code: int, body: bytes = b"no", **headers: str) -> Answer:
@@ -49,10 +49,10 @@ def test_images_are_stored_as_sent_and_named_by_item_and_true_format(tmp_path: P
     with serving(a=ok, b=body(jpeg, Content_Type="text/html"), c=body(webp), d=body(image_bytes(kind="GIF"))) as server:
         wanted = {"1": server.url("a.jpg"), "00B": server.url("b"), "../x": server.url("c.png"), "4": server.url("d")}
         report = fetch(tmp_path, wanted)
-    index = read_index(tmp_path)
+    index = read_download_index(tmp_path)
     assert [index[item].file for item in wanted] == ["1.png", "00B.jpg", f"{safe_name('../x')}.webp", "4.gif"]
     assert (tmp_path / "00B.jpg").read_bytes() == jpeg
-    assert index["1"] == Fetched("1", wanted["1"], "1.png", len(image_bytes()), index["1"].digest)
+    assert index["1"] == DownloadedImage("1", wanted["1"], "1.png", len(image_bytes()), index["1"].digest)
     assert report == {"wanted": 4, "there_already": 0, "fetched": 4, "failed": 0, "reasons": {},
                       "bytes": sum(one.bytes for one in index.values())}  # fmt: skip
     assert json.loads((tmp_path / "fetch-report.json").read_text()) == report
@@ -144,7 +144,7 @@ def test_redirects_are_followed_to_a_limit(tmp_path: Path) -> None:
     with serving(hop=redirect("../a.png", 301), a=ok, loop=redirect("/loop")) as server:
         fetch(tmp_path, {"1": server.url("hop/1"), "2": server.url("loop")}, redirects=3)
         assert server.hits["/loop"] == 4
-    index = read_index(tmp_path)
+    index = read_download_index(tmp_path)
     assert (index["1"].file, index["2"].reason) == ("1.png", "too_many_redirects")
     assert index["1"].url == server.url("hop/1")
 
@@ -166,14 +166,14 @@ def test_redirects_to_other_schemes_are_not_followed(tmp_path: Path, to: str, wh
 )  # fmt: skip
 def test_urls_that_are_none(tmp_path: Path, url: str, why: str) -> None:
     fetch(tmp_path, {"1": url})
-    assert read_index(tmp_path)["1"].reason == why
+    assert read_download_index(tmp_path)["1"].reason == why
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
     with Server() as closed:
         url = closed.url("x")
     fetch(tmp_path, {"1": url}, retries=1)
-    assert read_index(tmp_path)["1"].reason == "no_connection"
+    assert read_download_index(tmp_path)["1"].reason == "no_connection"
 
 
 def test_done_ones_are_skipped_failed_ones_retried_changed_ones_replaced(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_done_ones_are_skipped_failed_ones_retried_changed_ones_replaced(tmp_pat
         second = fetch(tmp_path, wanted)
         assert (second["fetched"], second["there_already"], second["failed"]) == (3, 0, 0)
         assert server.hits == {"/a": 1, "/b": 2, "/a/3": 2, "/c": 1}
-        assert read_index(tmp_path)["1"].file == "1.jpg"
+        assert read_download_index(tmp_path)["1"].file == "1.jpg"
         before = (tmp_path / "fetched.jsonl").stat().st_mtime_ns
         third = fetch(tmp_path, wanted)
         assert (third["fetched"], third["there_already"]) == (0, 3)
@@ -245,11 +245,11 @@ KILLED = """
 import sys
 from pathlib import Path
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.images.download import Policy, fetch_into
+from msr_adapter.data.images.download import DownloadPolicy, fetch_into
 from msr_adapter.progress import Reporter
 folder, base = Path(sys.argv[1]), sys.argv[2]
 wanted = {f"{n:03}": f"{base}{n}" for n in range(60)}
-fetch_into(folder, wanted, Policy(ImagesConfig(), per_host=2, allow_private=True), Reporter(quiet=True))
+fetch_into(folder, wanted, DownloadPolicy(ImagesConfig(), per_host=2, allow_private=True), Reporter(quiet=True))
 """
 
 
@@ -266,7 +266,7 @@ def test_a_killed_download_goes_on(tmp_path: Path) -> None:
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-        done = {item for item, one in read_index(tmp_path).items() if one.file}
+        done = {item for item, one in read_download_index(tmp_path).items() if one.file}
         assert 5 <= len(done) < 60
         for path in tmp_path.glob("*.png"):
             with Image.open(path) as image:
@@ -294,15 +294,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         fetch(tmp_path / "file" / "x", {})
 
 
-def test_pictures_that_were_not_downloaded_are_never_replaced_unasked(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"my own picture")
+def test_images_that_were_not_downloaded_are_never_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"my own image")
     (tmp_path / ".2.png.abcdefgh.tmp").write_bytes(b"half")
     (tmp_path / ".mine.png.abcdefgh.tmp").write_bytes(b"not of an item")
     with serving(x=ok) as server:
         wanted = {"1": server.url("x/1"), "2": server.url("x/2")}
         assert fetch(tmp_path, wanted)["reasons"] == {"own_file": 1}
         assert fetch(tmp_path, wanted)["reasons"] == {"own_file": 1}
-        assert (tmp_path / "1.png").read_bytes() == b"my own picture"
+        assert (tmp_path / "1.png").read_bytes() == b"my own image"
         assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == [".mine.png.abcdefgh.tmp"]
         (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes())  # written by a killed command, not noted
         assert fetch(tmp_path, wanted)["failed"] == 0
@@ -313,6 +313,6 @@ def test_pictures_that_were_not_downloaded_are_never_replaced_unasked(tmp_path: 
 
 def test_reports_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "fetch-failures.csv").write_text("mine")
-    with pytest.raises(UserError, match="no picture was downloaded into this folder yet"):
+    with pytest.raises(UserError, match="no image was downloaded into this folder yet"):
         fetch(tmp_path, {"1": "http://127.0.0.1/"})
     assert (tmp_path / "fetch-failures.csv").read_text() == "mine"

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.images.download import Policy, fetch_into
+from msr_adapter.data.images.download import DownloadPolicy, fetch_into
 from msr_adapter.data.images.download.addresses import Resolve, is_public, resolve
-from msr_adapter.data.images.locate import read_index
+from msr_adapter.data.images.locate import read_download_index
 from msr_adapter.progress import Reporter
 from tests.support.image_server import Handler, ok, serving
 
@@ -27,9 +27,9 @@ NOT_PUBLIC = [
 
 
 def run(folder: Path, url: str, resolve: Resolve = resolve, **settings: Any) -> str | None:
-    policy = Policy(ImagesConfig(), **{"retries": 0, "backoff_s": 0.01, "total_s": 20.0, **settings})
+    policy = DownloadPolicy(ImagesConfig(), **{"retries": 0, "backoff_s": 0.01, "total_s": 20.0, **settings})
     fetch_into(folder, {"1": url}, policy, Reporter(quiet=True), resolve)
-    return read_index(folder)["1"].reason
+    return read_download_index(folder)["1"].reason
 
 
 @pytest.mark.parametrize("address", PUBLIC)

@@ -180,7 +180,7 @@ def test_sixteen_bit_colours_are_stored_with_eight(tmp_path: Path) -> None:
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     found = decode(data, ImagesConfig())
     assert not found.plain
-    assert np.abs(np.asarray(found.picture).astype(int) - rgb.astype(int) // 256).max() <= 1
+    assert np.abs(np.asarray(found.image).astype(int) - rgb.astype(int) // 256).max() <= 1
 
 
 def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def is_judged(data: bytes) -> bool:
     """Say whether bytes give a plain image or a reason why not; any other exception is a crash."""
     with quiet_pillow():
         try:
-            return decode(data, ImagesConfig(max_file_pixels=10_000)).picture.mode == "RGB"
+            return decode(data, ImagesConfig(max_file_pixels=10_000)).image.mode == "RGB"
         except ImageError as error:
             return error.fault in ("empty", "not_an_image", "broken", "too_large")
 

@@ -12,20 +12,20 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.images.attach import illustrate
+from msr_adapter.data.images.attach import attach_images
 from msr_adapter.data.images.decode import ImageError, suffixes
 from msr_adapter.data.images.locate import (
-    Fetched,
+    DownloadedImage,
     image_finder,
     images_in,
     is_url,
     path_within,
+    read_download_index,
     read_image,
-    read_index,
     safe_name,
-    write_index,
+    write_download_index,
 )
-from msr_adapter.data.images.store import Stored
+from msr_adapter.data.images.store import ImageStore, StoredImage
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
@@ -147,12 +147,14 @@ def test_an_item_that_names_no_image_is_found_by_its_name(tmp_path: Path) -> Non
 
 def test_a_fetched_url_is_a_file_of_the_folder(tmp_path: Path) -> None:
     url = "https://shop.example/1.png"
-    entries = [Fetched("1", url, "1.png"), Fetched("2", url + "?old", "2.png"), Fetched("3", url, reason="http_404"),
-               Fetched("4", url, "../secret.png")]  # fmt: skip
+    entries = [
+        DownloadedImage("1", url, "1.png"), DownloadedImage("2", url + "?old", "2.png"),
+        DownloadedImage("3", url, reason="http_404"), DownloadedImage("4", url, "../secret.png"),
+    ]  # fmt: skip
     put(tmp_path / "1.png")
     put(tmp_path / "2.png")
     put(tmp_path / "5.png")
-    write_index(tmp_path, {one.item_id: one for one in entries})
+    write_download_index(tmp_path, {one.item_id: one for one in entries})
     named = corpus(**dict.fromkeys("12345", url))
     config = ImagesConfig(folder=tmp_path)
     assert image_finder("12345", named, config)("1") == tmp_path / "1.png"
@@ -161,13 +163,13 @@ def test_a_fetched_url_is_a_file_of_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_index_survives_what_a_killed_process_left(tmp_path: Path) -> None:
-    one = Fetched("é\n", "http://a/1", "_x.png", 3, "d")
-    write_index(tmp_path, {one.item_id: one, "2": Fetched("2", "http://a/2", reason="timeout")})
+    one = DownloadedImage("é\n", "http://a/1", "_x.png", 3, "d")
+    write_download_index(tmp_path, {one.item_id: one, "2": DownloadedImage("2", "http://a/2", reason="timeout")})
     with (tmp_path / "fetched.jsonl").open("ab") as file:
         file.write(b'{"item_id": "2", "url": "http://a/3", "file": "2.png"}\n{"item_id": "3", "ur\xff')
-    index = read_index(tmp_path)
-    assert index == {one.item_id: one, "2": Fetched("2", "http://a/3", "2.png")}
-    assert read_index(tmp_path / "nowhere") == {}
+    index = read_download_index(tmp_path)
+    assert index == {one.item_id: one, "2": DownloadedImage("2", "http://a/3", "2.png")}
+    assert read_download_index(tmp_path / "nowhere") == {}
 
 
 def test_names_of_files_are_safe() -> None:
@@ -178,10 +180,10 @@ def test_names_of_files_are_safe() -> None:
     assert all(name.startswith("_") and name[1:].isalnum() and len(name) == 33 for name in names)
 
 
-def stored(folder: Path, corpus: Corpus, config: ImagesConfig) -> tuple[list[Stored], Audit]:
+def stored(folder: Path, corpus: Corpus, config: ImagesConfig) -> tuple[list[StoredImage], Audit]:
     audit = Audit()
     ids = [] if corpus.items is None else corpus.items["item_id"].to_list()
-    return illustrate(ids, corpus, config, folder / "out", audit, Reporter(quiet=True)), audit
+    return attach_images(ids, corpus, ImageStore(folder / "out", config), audit, Reporter(quiet=True)), audit
 
 
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: {"bytes": data, "path": "ignored.png"}])

@@ -13,7 +13,7 @@ from PIL import Image
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import target_size
 from msr_adapter.data.images.locate import images_in
-from msr_adapter.data.images.store import Stored, image_counts, store_all, store_placeholder
+from msr_adapter.data.images.store import ImageStore, StoredImage, image_counts, store_all, store_placeholder
 from msr_adapter.errors import UserError
 from msr_adapter.files import file_digest
 from msr_adapter.progress import Reporter
@@ -29,11 +29,12 @@ def picture(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image
     return image.convert(mode)
 
 
-def store(folder: Path, *ids: str, budget: int = BUDGET) -> list[Stored]:
-    return store_all(ids, images_in(folder, ids), ImagesConfig(max_pixels=budget), folder / "out", Reporter(quiet=True))
+def store(folder: Path, *ids: str, budget: int = BUDGET) -> list[StoredImage]:
+    images = ImageStore(folder / "out", ImagesConfig(max_pixels=budget))
+    return store_all(ids, images_in(folder, ids), images, Reporter(quiet=True))
 
 
-def opened(folder: Path, stored: Stored) -> Image.Image:
+def opened(folder: Path, stored: StoredImage) -> Image.Image:
     assert stored.path is not None
     with Image.open(folder / "out" / stored.path) as image:
         image.load()
@@ -208,13 +209,13 @@ def test_equal_images_share_one_file(tmp_path: Path) -> None:
 
 
 def test_the_placeholder_is_grey_and_within_the_budget(tmp_path: Path) -> None:
-    stored = store_placeholder(ImagesConfig(max_pixels=784), tmp_path / "out")
+    stored = store_placeholder(ImageStore(tmp_path / "out", ImagesConfig(max_pixels=784)))
     assert opened(tmp_path, stored).size == (28, 28)
     assert opened(tmp_path, stored).getpixel((3, 3)) == (128, 128, 128)
 
 
-def with_covers(folder: Path, policy: str) -> Built:
-    """Build a log of 12 items of which i000 has a cover, i001 a text file and the others nothing."""
+def with_images(folder: Path, policy: str) -> Built:
+    """Build a log of 12 items of which i000 has an image, i001 a text file and the others nothing."""
     covers = folder / "covers"
     covers.mkdir(parents=True)
     picture().save(covers / "i000.jpg")
@@ -224,7 +225,7 @@ def with_covers(folder: Path, policy: str) -> Built:
 
 
 def test_policy_text_only(tmp_path: Path) -> None:
-    built = with_covers(tmp_path, "text-only")
+    built = with_images(tmp_path, "text-only")
     first, *others = built.rows("items")
     assert first["image"].startswith("images/")
     assert all(row["image"] is None and row["image_digest"] is None for row in others)
@@ -238,7 +239,7 @@ def test_policy_text_only(tmp_path: Path) -> None:
 
 
 def test_policy_placeholder(tmp_path: Path) -> None:
-    built = with_covers(tmp_path, "placeholder")
+    built = with_images(tmp_path, "placeholder")
     first, *others = built.rows("items")
     assert len({row["image"] for row in others}) == 1
     assert others[0]["image"] != first["image"]
@@ -248,7 +249,7 @@ def test_policy_placeholder(tmp_path: Path) -> None:
 
 def test_policy_error_lists_each_item(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        with_covers(tmp_path, "error")
+        with_images(tmp_path, "error")
     assert len(caught.value.problems) == 11
     assert str(caught.value.problems[0]) == (
         f"{tmp_path / 'covers'} i001: image not an image; data.images.missing: error wants an image for every item. "
@@ -256,7 +257,7 @@ def test_policy_error_lists_each_item(tmp_path: Path) -> None:
     )
 
 
-def test_the_audit_names_the_one_damaged_picture_and_the_one_empty_title(tmp_path: Path) -> None:
+def test_the_audit_names_the_one_damaged_image_and_the_one_empty_title(tmp_path: Path) -> None:
     covers, rows = tmp_path / "covers", random_rows(60, 40, 4)
     covers.mkdir()
     for number in range(40):

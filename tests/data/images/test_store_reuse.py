@@ -1,4 +1,4 @@
-"""The memory of the image store: nothing is decoded twice, and nothing stale or damaged is taken over."""
+"""The cache of the image store: nothing is decoded twice, and nothing stale or damaged is reused."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from PIL import Image
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images import store as store_module
 from msr_adapter.data.images.locate import images_in
-from msr_adapter.data.images.store import Stored, store_all
+from msr_adapter.data.images.store import ImageStore, StoredImage, store_all
 from msr_adapter.progress import Reporter
 from tests.support.data_builders import build_in, random_rows, table_data
 
@@ -40,10 +40,10 @@ def covers(folder: Path) -> Path:
     return place
 
 
-def store(folder: Path, out: str, **limits: int) -> list[Stored]:
+def store(folder: Path, out: str, **limits: int) -> list[StoredImage]:
     find = images_in(folder / "covers", IDS)
     config = ImagesConfig(**{"max_pixels": 1000, **limits})
-    return store_all(IDS, find, config, folder / out, Reporter(quiet=True), memory=folder / "memory")
+    return store_all(IDS, find, ImageStore(folder / out, config, folder / "cache"), Reporter(quiet=True))
 
 
 def test_only_what_failed_is_decoded_again(tmp_path: Path, decoded: list[bytes]) -> None:
@@ -67,27 +67,27 @@ def replace(folder: Path) -> None:
 
 
 def damage(folder: Path) -> None:
-    for path in (folder / "memory" / "images").rglob("*.png"):
+    for path in (folder / "cache" / "images").rglob("*.png"):
         path.unlink()
         path.write_bytes(b"damage")
 
 
 def empty(folder: Path) -> None:
-    for path in (folder / "memory" / "images").rglob("*.png"):
+    for path in (folder / "cache" / "images").rglob("*.png"):
         path.unlink()
 
 
 def forget(folder: Path) -> None:
-    (folder / "memory" / "index.jsonl").unlink()
+    (folder / "cache" / "index.jsonl").unlink()
 
 
 def halve(folder: Path) -> None:
-    index = folder / "memory" / "index.jsonl"
+    index = folder / "cache" / "index.jsonl"
     index.write_bytes(index.read_bytes()[:-20])
 
 
 def nonsense(folder: Path) -> None:
-    (folder / "memory" / "index.jsonl").write_bytes(b'\xff\n[]\n{"key": 1}\n{"key": "x", "path": 1, "more": 2}\nnull\n')
+    (folder / "cache" / "index.jsonl").write_bytes(b'\xff\n[]\n{"key": 1}\n{"key": "x", "path": 1, "more": 2}\nnull\n')
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,16 @@ def test_without_hard_links_files_are_copied(
     assert len(decoded) == 4  # the one that is no picture twice
 
 
-def test_the_stage_hands_its_memory_on(tmp_path: Path, decoded: list[bytes]) -> None:
+def test_the_stage_hands_its_cache_on(tmp_path: Path, decoded: list[bytes]) -> None:
     place = tmp_path / "covers"
     place.mkdir()
     for n in range(12):
         Image.new("RGB", (50, 50), (n, 0, 0)).save(place / f"i{n:03}.png")
     config = ImagesConfig(folder=place, max_pixels=1000)
     data = table_data(tmp_path, random_rows(30, 12, 4), images=config)
-    one = build_in(tmp_path / "1", data, image_store=tmp_path / "memory")
+    one = build_in(tmp_path / "1", data, image_cache=tmp_path / "cache")
     assert len(decoded) == 12
-    two = build_in(tmp_path / "2", data, image_store=tmp_path / "memory")
+    two = build_in(tmp_path / "2", data, image_cache=tmp_path / "cache")
     assert len(decoded) == 12
     assert one.rows("items") == two.rows("items")
     assert one.counts == two.counts

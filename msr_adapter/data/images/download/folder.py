@@ -16,9 +16,15 @@ import httpx
 
 from msr_adapter.data.images.decode import quiet_pillow
 from msr_adapter.data.images.download.addresses import GuardedBackend, GuardedTransport, Resolve, resolve
-from msr_adapter.data.images.download.request import Download, FetchError, download
-from msr_adapter.data.images.download.wanted import Policy
-from msr_adapter.data.images.locate import INDEX, Fetched, line_of, read_index, safe_name, write_index
+from msr_adapter.data.images.download.request import Download, DownloadPolicy, FetchError, download
+from msr_adapter.data.images.locate import (
+    INDEX,
+    DownloadedImage,
+    line_of,
+    read_download_index,
+    safe_name,
+    write_download_index,
+)
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import atomic_path, digest, sweep, write_json
 from msr_adapter.progress import Reporter
@@ -30,20 +36,20 @@ REPORT = "fetch-report.json"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where pictures go."""
+class DownloadFolder:
+    """Where images go."""
 
     folder: Path
     own: frozenset[str]
     """Names of the files that earlier commands downloaded into it."""
 
 
-_Done = Callable[[Fetched], None]
+_Done = Callable[[DownloadedImage], None]
 _Queue = deque[tuple[str, list[str]]]
 
 
 def fetch_into(
-    folder: Path, wanted: Mapping[str, str], policy: Policy, reporter: Reporter, resolve: Resolve = resolve
+    folder: Path, wanted: Mapping[str, str], policy: DownloadPolicy, reporter: Reporter, resolve: Resolve = resolve
 ) -> dict[str, Any]:
     """Download ``wanted`` (item id -> URL) into ``folder``, which becomes a `data.images.folder`; return the report.
 
@@ -52,7 +58,7 @@ def fetch_into(
     """
     with _locked(folder):
         _require_own_reports(folder)
-        index = read_index(folder)
+        index = read_download_index(folder)
         mine = {INDEX, REPORT, FAILURES, *map(safe_name, wanted)}
         sweep(folder, lambda target: target in mine or target.rpartition(".")[0] in mine)
         todo = {item: url for item, url in wanted.items() if not _is_done(folder, index.get(item), url)}
@@ -62,26 +68,27 @@ def fetch_into(
 
 
 def _fetch_and_log(
-    folder: Path, todo: Mapping[str, str], index: dict[str, Fetched], policy: Policy, resolve: Resolve,
+    folder: Path, todo: Mapping[str, str], index: dict[str, DownloadedImage], policy: DownloadPolicy, resolve: Resolve,
     reporter: Reporter,
 ) -> None:  # fmt: skip
     """Download ``todo`` and put each outcome into ``index`` and at once into the file."""
     with quiet_pillow(), reporter.track("Images", len(todo)) as advance, (folder / INDEX).open("a") as log:
         log.write("\n")  # a killed process may have left half a line
-
         own = {one.file for one in index.values() if one.file}
 
-        def done(one: Fetched) -> None:
+        def done(one: DownloadedImage) -> None:
             index[one.item_id] = one
             log.write(line_of(one))
             log.flush()
             advance(1)
 
-        asyncio.run(_fetch_all(Place(folder, frozenset(own)), todo, policy, resolve, done))
-    write_index(folder, index)
+        asyncio.run(_fetch_all(DownloadFolder(folder, frozenset(own)), todo, policy, resolve, done))
+    write_download_index(folder, index)
 
 
-async def _fetch_all(place: Place, todo: Mapping[str, str], policy: Policy, resolve: Resolve, done: _Done) -> None:
+async def _fetch_all(
+    place: DownloadFolder, todo: Mapping[str, str], policy: DownloadPolicy, resolve: Resolve, done: _Done
+) -> None:
     slots = asyncio.Semaphore(policy.workers)
     transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
     save = partial(_save, place, policy.overwrite)
@@ -89,11 +96,11 @@ async def _fetch_all(place: Place, todo: Mapping[str, str], policy: Policy, reso
     with ThreadPoolExecutor(cpu_count()) as threads:
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
 
-            async def one(url: str, items: list[str]) -> list[Fetched]:
+            async def one(url: str, items: list[str]) -> list[DownloadedImage]:
                 try:
                     got = await download(client, url, policy, slots, threads)
                 except FetchError as error:
-                    return [Fetched(item, url, reason=error.reason) for item in items]
+                    return [DownloadedImage(item, url, reason=error.reason) for item in items]
                 return await asyncio.get_running_loop().run_in_executor(threads, save, items, url, got)
 
             async def work(queue: _Queue) -> None:
@@ -122,24 +129,24 @@ def _by_host(todo: Mapping[str, str]) -> dict[str, _Queue]:
     return queues
 
 
-def _is_done(folder: Path, one: Fetched | None, url: str) -> bool:
+def _is_done(folder: Path, one: DownloadedImage | None, url: str) -> bool:
     return one is not None and one.url == url and one.file is not None and (folder / one.file).is_file()
 
 
-def _save(place: Place, overwrite: bool, items: list[str], url: str, got: Download) -> list[Fetched]:
+def _save(place: DownloadFolder, overwrite: bool, items: list[str], url: str, got: Download) -> list[DownloadedImage]:
     """Write one file per item: the next run may give one of them another URL."""
     return [_save_one(place, overwrite, item, url, got) for item in items]
 
 
-def _save_one(place: Place, overwrite: bool, item: str, url: str, got: Download) -> Fetched:
+def _save_one(place: DownloadFolder, overwrite: bool, item: str, url: str, got: Download) -> DownloadedImage:
     """Write an item's file, unless another one that was not downloaded has its name."""
     name = safe_name(item) + got.suffix
     path = place.folder / name
     if os.path.lexists(path) and name not in place.own and not overwrite and not _holds(path, got.data):
-        return Fetched(item, url, reason="own_file")
+        return DownloadedImage(item, url, reason="own_file")
     with atomic_path(path) as temporary:
         temporary.write_bytes(got.data)
-    return Fetched(item, url, name, len(got.data), digest(got.data))
+    return DownloadedImage(item, url, name, len(got.data), digest(got.data))
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -154,14 +161,14 @@ def _require_own_reports(folder: Path) -> None:
     """Raise `UserError` where files of the reports' names are not those of an earlier download."""
     if (folder / INDEX).exists():
         return
-    found = [Problem(str(folder / name), "", "exists, and no picture was downloaded into this folder yet", "",
+    found = [Problem(str(folder / name), "", "exists, and no image was downloaded into this folder yet", "",
                      "Move it away, or choose another folder with --out")
              for name in (REPORT, FAILURES) if os.path.lexists(folder / name)]  # fmt: skip
     if found:
         raise UserError(found)
 
 
-def _report(folder: Path, entries: Mapping[str, Fetched], tried: int) -> dict[str, Any]:
+def _report(folder: Path, entries: Mapping[str, DownloadedImage], tried: int) -> dict[str, Any]:
     """Return the counts; write them and the list of failures, unless nothing was tried and they are there."""
     failed = [entries[item] for item in sorted(entries) if entries[item].file is None]
     report = {

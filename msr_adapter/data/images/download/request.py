@@ -9,14 +9,47 @@ from dataclasses import dataclass
 import httpcore
 import httpx
 
+from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import ImageError, decode, extension
 from msr_adapter.data.images.download.addresses import RefusedAddressError
-from msr_adapter.data.images.download.wanted import Policy
 from msr_adapter.system import retry_after
 
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "msr fetch-images"}
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 """Answers after which the same request may succeed."""
+
+
+@dataclass(frozen=True)
+class DownloadPolicy:
+    """How hard, how long and how much is tried for one URL; times in seconds."""
+
+    limits: ImagesConfig
+    """Bytes and pixels of an image."""
+    workers: int = 16
+    """Requests at a time."""
+    per_host: int = 4
+    """Requests at a time to one host, those that wait to be repeated included."""
+    retries: int = 3
+    """Repetitions of a request that may succeed later."""
+    connect_s: float = 10.0
+    read_s: float = 20.0
+    """Longest silence of a server."""
+    total_s: float = 120.0
+    """Longest single try, whatever arrives."""
+    backoff_s: float = 0.5
+    """Mean wait before the first repetition; it doubles from one to the next."""
+    longest_wait_s: float = 120.0
+    """A server that asks for a longer wait (Retry-After) is not asked again."""
+    redirects: int = 5
+    allow_private: bool = False
+    """Connect to private, loopback, link-local, multicast and reserved addresses too."""
+    overwrite: bool = False
+    """Replace a file of an image's name that was not downloaded."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest body."""
+        return self.limits.max_file_mb * 2**20
 
 
 @dataclass(frozen=True)
@@ -29,7 +62,7 @@ class Download:
 
 
 class FetchError(Exception):
-    """A URL that gave no image."""
+    """A URL that gave no image; ``again`` says whether another try may, ``after`` how long the server asks to wait."""
 
     def __init__(self, reason: str, *, again: bool = False, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -37,7 +70,7 @@ class FetchError(Exception):
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, policy: Policy, slots: asyncio.Semaphore, decoders: Executor
+    client: httpx.AsyncClient, url: str, policy: DownloadPolicy, slots: asyncio.Semaphore, decoders: Executor
 ) -> Download:
     """Return the image at ``url``; `FetchError` with the reason of the last try.
 
@@ -58,7 +91,7 @@ async def download(
     raise AssertionError("the last try returns or raises")
 
 
-async def _get(client: httpx.AsyncClient, url: str, policy: Policy) -> bytes:
+async def _get(client: httpx.AsyncClient, url: str, policy: DownloadPolicy) -> bytes:
     place = httpx.URL(url)
     for _ in range(policy.redirects + 1):
         if place.scheme not in ("http", "https") or not place.host:
@@ -72,7 +105,7 @@ async def _get(client: httpx.AsyncClient, url: str, policy: Policy) -> bytes:
     raise FetchError("too_many_redirects")
 
 
-async def _body(response: httpx.Response, policy: Policy) -> bytes:
+async def _body(response: httpx.Response, policy: DownloadPolicy) -> bytes:
     if response.status_code != 200:
         again = response.status_code in _LATER
         wait = retry_after(response.headers.get("Retry-After")) if again else None
@@ -90,7 +123,7 @@ async def _body(response: httpx.Response, policy: Policy) -> bytes:
     return bytes(data)
 
 
-def _check(data: bytes, policy: Policy) -> str:
+def _check(data: bytes, policy: DownloadPolicy) -> str:
     """Return the suffix of an image that decodes; a broken one may have been cut on its way."""
     try:
         return extension(decode(data, policy.limits).kind)

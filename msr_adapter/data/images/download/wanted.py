@@ -1,11 +1,10 @@
-"""How hard, how long and how much is tried for one URL."""
+"""Which images are to be downloaded: those of the items that the data stage would keep."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
-from msr_adapter.config.schema import DataConfig, ImagesConfig
+from msr_adapter.config.schema import DataConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
@@ -14,42 +13,6 @@ from msr_adapter.data.log import encode
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.errors import raise_if_any
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Limits of a download; times in seconds."""
-
-    limits: ImagesConfig
-    """Bytes and pixels of an image."""
-    workers: int = 16
-    """Requests at a time."""
-    per_host: int = 4
-    """Requests at a time to one host, those that wait to be repeated included."""
-    retries: int = 3
-    """Repetitions of a request that may succeed later."""
-    connect_s: float = 10.0
-    read_s: float = 20.0
-    """Longest silence of a server."""
-    total_s: float = 120.0
-    """Longest single try, whatever arrives."""
-    backoff_s: float = 0.5
-    """Mean wait before the first repetition; it doubles from one to the next."""
-    longest_wait_s: float = 120.0
-    """A server that asks for a longer wait (Retry-After) is not asked again."""
-    redirects: int = 5
-    allow_private: bool = False
-    """Connect to private, loopback, link-local, multicast and reserved addresses too."""
-    overwrite: bool = False
-    """Replace a file of a picture's name that was not downloaded."""
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest body."""
-        return self.limits.max_file_mb * 2**20
-
-
-# Which images are to be downloaded: those of the items that the data stage would keep.
 
 
 @dataclass(frozen=True)
@@ -75,7 +38,7 @@ def wanted_images(data: DataConfig, seed: int, *, every_item: bool) -> WantedIma
     """
     raise_if_any(packed_problems(data) or check_source(data.source))
     corpus = read(data.source, seed, Audit())
-    named = _named(corpus)
+    named = _image_names(corpus)
     if not every_item:
         kept = clean(encode(corpus, Audit()), corpus, data, seed, Audit()).items
         named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
@@ -84,8 +47,8 @@ def wanted_images(data: DataConfig, seed: int, *, every_item: bool) -> WantedIma
     return WantedImages(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
 
 
-def _named(corpus: Corpus) -> pl.DataFrame:
-    nothing: dict[str, Any] = {"item_id": pl.String, "image": pl.String}
+def _image_names(corpus: Corpus) -> pl.DataFrame:
+    nothing = {"item_id": pl.String, "image": pl.String}
     if corpus.items is None:
         return pl.DataFrame(schema=nothing)
     if "image" not in corpus.items.columns:
