@@ -33,7 +33,7 @@ from msr_adapter.data.tables import (
     write_items,
     write_truth,
 )
-from msr_adapter.errors import LISTED, raise_if_any
+from msr_adapter.errors import LISTED, plural, raise_if_any
 from msr_adapter.files import write_json
 from msr_adapter.jobs import Job
 from msr_adapter.prompts import neutralise
@@ -119,7 +119,7 @@ def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
     candidates = draw_candidates(inputs, shortages)
     for (kind, other), number in shortages.fallbacks.items():
         audit.count(f"negatives_{kind}_fell_back_to_{other}".replace("-", "_"), number)
-        audit.find("info", f"{number:,} {kind} negatives could not be had and were drawn as {other} instead.")
+        audit.find("info", f"Too few {kind} items: drew {plural(number, 'negative')} as {other} instead.")
     return candidates
 
 

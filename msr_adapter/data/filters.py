@@ -8,7 +8,7 @@ from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log, degree
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.seeded_random import seeded_order
 
 
@@ -64,8 +64,8 @@ def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
     kept = _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
     rows = len(log.user) - len(kept.user)
     audit.name("items_dropped_unknown_item", unknown)
-    audit.find("warning", f"{rows:,} interactions with {len(unknown):,} items that are not in the table of items were "
-               f"dropped (such as {_some(unknown)}). Add those items to the table to keep them.")  # fmt: skip
+    audit.find("warning", f"Dropped {plural(rows, 'interaction')} with {plural(len(unknown), 'item')} that the table "
+               f"of items lacks (such as {_some(unknown)}). Add those items to the table to keep them.")  # fmt: skip
     return kept
 
 
@@ -100,6 +100,7 @@ def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:
 
 
 def _empty_core(before: Log, core: KCoreConfig) -> Problem:
-    had = f"{len(before.user):,} interactions of {len(before.users):,} users with {len(before.items):,} items"
+    had = (f"{plural(len(before.user), 'interaction')} of {plural(len(before.users), 'user')} with "
+           f"{plural(len(before.items), 'item')}")  # fmt: skip
     found = f"users: {core.users}, items: {core.items} leaves nothing of {had}"
     return Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items")

@@ -13,7 +13,7 @@ from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.log import Log
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, plural
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS
 from msr_adapter.seeded_random import seeded_order
@@ -98,7 +98,7 @@ def _empty(log: Log, split: SplitConfig, sizes: Sequence[int], audit: Audit) -> 
         elif name == "validation" and any(sizes):
             audit.find("warning", f"No validation example: {_needs(log, split, code)}. {_step(split)} to have one.")
         else:
-            users, rows = _counted(len(log.users), "user"), _counted(len(log.user), "interaction")
+            users, rows = plural(len(log.users), "user"), plural(len(log.user), "interaction")
             found = f"no {name} example from {users} with {rows}{_dropped(audit)}"
             yield Problem("", "split", found, _needs(log, split, code), _step(split))
 
@@ -115,7 +115,7 @@ def _needs(log: Log, split: SplitConfig, code: int) -> str:
     if split.kind == "column":
         rows = int((row_splits(log) == code).sum())
         return (f"column makes one of a row that says {SPLITS[code]} with {split.min_history} before it; "
-                f"{_counted(rows, 'row')} {'says' if rows == 1 else 'say'} so")  # fmt: skip
+                f"{plural(rows, 'row')} {'says' if rows == 1 else 'say'} so")  # fmt: skip
     least = split.min_history + (3 - code if split.kind == "leave-last-out" else 1)
     needs = f"needs a user with at least {least} interactions"
     if split.kind == "leave-last-out":
@@ -141,7 +141,3 @@ def _dropped(audit: Audit) -> str:
     reasons = [f"{name.removeprefix(prefix).replace('_', ' ')} {number:,}" for name, number in audit.counts.items()
                if name.startswith(prefix) and number]  # fmt: skip
     return f" (of {audit.counts['interactions_read']:,}; dropped: {', '.join(reasons)})" if reasons else ""
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -122,7 +122,7 @@ def test_unknown_items_are_dropped_and_counted() -> None:
     assert audit.counts["interactions_dropped_unknown_item"] == 3
     assert audit.counts["users_dropped_unknown_item"] == 1
     assert audit.counts["items_dropped_unknown_item"] == 2
-    assert audit.findings[0]["text"].startswith("3 interactions with 2 items that are not in the table of items")
+    assert audit.findings[0]["text"].startswith("Dropped 3 interactions with 2 items that the table of items lacks")
 
 
 def test_only_unknown_items_stop_with_examples_of_both_sides() -> None:

@@ -19,7 +19,7 @@ from msr_adapter.data.readers.timestamps import (
     time_statistics,
 )
 from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, is_empty
-from msr_adapter.errors import Problem, UserError, raise_if_any
+from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "0": "train",
@@ -81,9 +81,8 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
         of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
         time = time_format(schema[names["timestamp"]], of_times)
         if few := count_too_small(of_times, time):
-            audit.find("warning", f"{few:,} times of {table.path.name} are before March 1973 in the unit of the "
-                       "others: were they written in another unit, or are they missing? Correct or remove those "
-                       "rows.")  # fmt: skip
+            audit.find("warning", f"{table.path.name} has {plural(few, 'time')} before March 1973 in the unit of the "
+                       "others: written in another unit, or missing? Correct or remove such rows.")  # fmt: skip
     if facts.get("split_unknown") and wanted.split == "found":
         audit.find("info", f"The column {names.pop('split')} of {table.path.name} is ignored: it holds more than "
                    "train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
@@ -189,8 +188,8 @@ def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: A
         audit.count("interactions_dropped_low_rating", counted["low"])
     if wanted.untimed == "dropped" and counted["untimed"]:
         audit.count("interactions_dropped_no_time", counted["untimed"])
-        audit.find("warning", f"{counted['untimed']:,} interactions of {name} have no time and were dropped, because "
-                   "their place in a history is unknown.")  # fmt: skip
+        audit.find("warning", f"Dropped {plural(counted['untimed'], 'interaction')} of {name} without a time: "
+                   "the place in a history would be a guess.")  # fmt: skip
     if left == counted["low"] + counted["untimed"]:
         found = f"none of {left:,} rows is left: {counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
         raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))

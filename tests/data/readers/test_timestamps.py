@@ -81,7 +81,7 @@ def test_milliseconds_among_seconds_are_told_by_their_line(tmp_path: Path) -> No
 def test_seconds_among_milliseconds_are_a_finding(tmp_path: Path) -> None:
     assert units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000]) == ([], [])
     _, [finding] = units_of_times(tmp_path, [1_600_000_000_000, 1_600_000_001_000, 1_600_000_002])
-    assert finding.startswith("1 times of log.csv are before March 1973 in the unit of the others")
+    assert finding.startswith("log.csv has 1 time before March 1973 in the unit of the others: ")
 
 
 def test_times_of_a_log_are_read_alike_whatever_the_order_of_its_rows(tmp_path: Path) -> None:
