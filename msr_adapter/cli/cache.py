@@ -11,7 +11,7 @@ import typer
 
 from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes
 from msr_adapter.cli.runs import run_folder
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 
 if TYPE_CHECKING:
     from msr_adapter.generation.store import CompletionStore, Share
@@ -63,7 +63,7 @@ def prune(
     with exit_codes(as_json):
         if older_than is None and model is None:
             raise UserError(
-                Problem("", "--older-than", "nothing says what to delete", "--older-than DAYS or --model ID")
+                Problem("", "--older-than", "missing, and so is --model", "--older-than DAYS or --model ID")
             )
         path = cache_file(cache)
         before = None if older_than is None else int(time.time()) - older_than * _DAY_S
@@ -71,7 +71,7 @@ def prune(
             identity = None if model is None else _one_model(store, model)
             gone = store.prune(before=before, identity=identity)
         size = path.stat().st_size
-        text = f"{gone:,} completions deleted; {path} has {size:,} bytes now"
+        text = f"{plural(gone, 'completion')} deleted; {path} has {size:,} bytes now"
         emit({"cache": str(path), "deleted": gone, "bytes": size}, text, as_json)
 
 
@@ -94,7 +94,7 @@ def export(
         require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_protected(cache)})
         with _opened(path) as store:
             rows = write_entries(store.entries(), out)
-        emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {rows:,} completions", as_json)
+        emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {plural(rows, 'completion')}", as_json)
 
 
 def cache_file(argument: str) -> Path:
@@ -166,7 +166,8 @@ def _listing(path: Path, size: int, shares: "list[Share]") -> str:
     for share in shares:
         dates = "" if share.first is None or share.last is None else f", {_day(share.first)} to {_day(share.last)}"
         failed = f", {share.failures:,} failed" if share.failures else ""
-        lines.append(f"  {share.identity[:_SHOWN_DIGITS]}  {share.label}: {share.completions:,} completions{failed}, "
+        number = plural(share.completions, "completion")
+        lines.append(f"  {share.identity[:_SHOWN_DIGITS]}  {share.label}: {number}{failed}, "
                      f"{share.tokens_in:,} tokens in, {share.tokens_out:,} out{dates}")  # fmt: skip
     return "\n".join(lines if shares else [*lines, "  empty"])
 

@@ -17,6 +17,7 @@ from msr_adapter.cli.common import (
     exit_codes,
     interruptible,
 )
+from msr_adapter.errors import plural
 
 app = typer.Typer(name="candidates", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -77,5 +78,6 @@ def export(
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
         counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)
         use = "" if split is HeldOutSplit.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
-        text = f"{out}: {counts['users']:,} lists, {counts['rows']:,} candidates, digest {counts['digest'][:16]}{use}"
+        lists, rows = plural(counts["users"], "list"), plural(counts["rows"], "candidate")
+        text = f"{out}: {lists}, {rows}, digest {counts['digest'][:16]}{use}"
         emit({"file": str(out), "split": split.value, **counts}, text, as_json)

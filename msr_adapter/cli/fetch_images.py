@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msr_adapter.cli.common import InterruptError, Json, PipelineArgument, Quiet, Sets, emit, exit_codes
-from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.errors import Problem, StageError, UserError, plural
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -102,7 +102,7 @@ def _report(
         cause = f"{_reasons(report)}; every item is listed in {folder / 'fetch-failures.csv'}"
         raise StageError(f"None of {report['wanted']:,} images could be downloaded", cause, "Try one URL in a browser")
     unnamed = f"{wanted.otherwise + wanted.without:,} of {wanted.items:,} items name no URL"
-    lines = [f"{folder}: {report['fetched']:,} images downloaded, {report['there_already']:,} were there already, "
+    lines = [f"{folder}: {plural(report['fetched'], 'image')} downloaded, {report['there_already']:,} there already, "
              f"{report['failed']:,} failed; {unnamed}"]  # fmt: skip
     if report["failed"]:
         lines.append(f"Failed: {_reasons(report)}; listed in {folder / 'fetch-failures.csv'}. Run it again to retry")
@@ -114,4 +114,4 @@ def _report(
 def _reasons(report: dict[str, Any]) -> str:
     most = sorted(report["reasons"].items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{reason} {number:,}" for reason, number in most[:_SHOWN])
-    return f"{shown} and {len(most) - _SHOWN} other reasons" if len(most) > _SHOWN else shown
+    return f"{shown} and {plural(len(most) - _SHOWN, 'other reason')}" if len(most) > _SHOWN else shown

@@ -17,6 +17,7 @@ from msr_adapter.cli.common import (
     exit_codes,
     interruptible,
 )
+from msr_adapter.errors import plural
 
 
 class UnknownUsers(StrEnum):
@@ -71,5 +72,6 @@ def recommend(
         )
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, wanted, Reporter(quiet=quiet))
-        text = f"{out}: {result['rows']:,} rows for {result['users'] - result['users_without_candidates']:,} users"
+        served = result["users"] - result["users_without_candidates"]
+        text = f"{out}: {plural(result['rows'], 'row')} for {plural(served, 'user')}"
         emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), **result}, text, as_json)

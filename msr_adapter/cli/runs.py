@@ -81,7 +81,7 @@ def run_stages(targets: Sequence[str], options: StageOptions) -> None:
         with interruptible(loaded.run_dir):
             if join(loaded, targets, force=force, reporter=reporter):
                 joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
-                emit(joined, f"the first machine has the model: {loaded.run_dir}", options.as_json)
+                emit(joined, f"the first machine has trained the model: {loaded.run_dir}", options.as_json)
                 return
             result = run(loaded, targets, force=force, reporter=reporter)
         if not options.as_json:

@@ -46,7 +46,7 @@ def summarize(
         from msr_adapter.workflows.preview import estimate_summaries, preview_summaries
 
         if ask and preview is None:
-            raise UserError(Problem("--run", "", "nothing says what to ask", "", "Give --preview N too"))
+            raise UserError(Problem("--run", "", "works only with --preview N", "", "Add --preview N"))
         loaded = options.load()
         with interruptible(loaded.run_dir):
             if preview is None:

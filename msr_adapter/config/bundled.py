@@ -56,7 +56,7 @@ def find_bundled(name: str) -> BundledFile:
         return matches[0]
     if matches:
         full = [f"{file.kind}/{file.name}" for file in matches]
-        raise UserError(Problem("", "", f"`{name}` names {len(matches)} files", "", f"Say {' or '.join(full)}"))
+        raise UserError(Problem("", "", f"`{name}` names {len(matches)} files", "", f"Write {' or '.join(full)}"))
     guess = did_you_mean(name, [each for file in files for each in _names(file)])
     raise UserError(Problem("", "", f"nothing bundled is called `{name}`", "", guess or "`msr ls` lists the names"))
 

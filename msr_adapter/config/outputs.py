@@ -94,35 +94,36 @@ def place_problem(path: Path, protected: Protected, field: str) -> Problem | Non
     """Return why nothing may be written at ``path``, whatever is there: an input, a run, or no place to write to."""
     resolved = path.expanduser().resolve()
     for what, there in protected.items():
-        if relation := _relation(resolved, there.expanduser().resolve()):
-            found = f"{path} is {relation} {what}" if what == RUN else f"{path} is {relation} what {what} names"
-            found += ", whose files are the run's own" if what == RUN else ": it would be lost"
+        if (relation := _relation(resolved, there.expanduser().resolve())) is not None:
+            is_key = not what.startswith(("the ", "msr's "))
+            found = f"{path} is {relation}{'the input ' if is_key else ''}{what}"
+            found += ", where msr alone writes" if what == RUN else ", which would be lost"
             return Problem("", field, found, "a place of its own", "Choose another")
     if run := enclosing_run(resolved):
-        found = f"{path} is in the run folder {run}, whose files are the run's own"
+        found = f"{path} is in the run folder {run}, where msr alone writes"
         return Problem("", field, found, "a place outside of run folders", "Choose another")
     parent = next((one for one in path.absolute().parents if os.path.lexists(one)), None)
     if parent is None or not parent.is_dir():
-        return Problem("", field, f"{path}: {parent} is no folder", "a file in a folder", "Choose another place")
+        return Problem("", field, f"{path}: {parent} is not a folder", "a file in a folder", "Choose another place")
     if not os.access(parent, os.W_OK | os.X_OK):
         found = f"{path}: this user may not write to {parent}"
         return Problem("", field, found, "a folder that this user may write to", "Choose another place")
     return None
 
 
-def _relation(out: Path, there: Path) -> str:
-    """Say how ``out`` is part of what stands ``there``, both resolved; nothing if it is not."""
+def _relation(out: Path, there: Path) -> str | None:
+    """Say how ``out`` is part of what stands ``there``, both resolved: words before its name; None if it is not."""
     if out == there:
-        return "itself"
-    if out.exists() and there.exists() and out.samefile(there):
-        return "another name of"
-    if out.is_relative_to(there):
-        return "in"
-    if not there.is_dir():
         return ""
+    if out.exists() and there.exists() and out.samefile(there):
+        return "another name of "
+    if out.is_relative_to(there):
+        return "in "
+    if not there.is_dir():
+        return None
     if any(parent.exists() and parent.samefile(there) for parent in out.parents):  # mounted twice
-        return "in"
-    return "another name of a file in" if _is_linked_into(out, there) else ""
+        return "in "
+    return "another name of a file in " if _is_linked_into(out, there) else None
 
 
 def _is_linked_into(out: Path, folder: Path) -> bool:

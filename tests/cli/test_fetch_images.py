@@ -51,7 +51,7 @@ def test_the_kept_items_with_a_url_are_fetched_and_used(tmp_path: Path, server: 
     assert done.exit_code == 0, done.output
     covers = tmp_path / "covers"
     assert done.stdout == (
-        f"{covers}: 9 images downloaded, 0 were there already, 1 failed; 2 of 12 items name no URL\n"
+        f"{covers}: 9 images downloaded, 0 there already, 1 failed; 2 of 12 items name no URL\n"
         f"Failed: http_404 1; listed in {covers / 'fetch-failures.csv'}. Run it again to retry\n"
     )
     assert sorted(file.stem for file in covers.glob("*.png")) == [f"i{n:03}" for n in range(3, ITEMS)]

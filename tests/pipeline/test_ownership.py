@@ -250,7 +250,7 @@ def test_results_and_cache_know_the_inputs_of_their_run(place: Path) -> None:
     Path("trec").mkdir()
     os.link("log.csv", "trec/qrels.txt")
     done = msr("results", "judged", "--format", "trec", "--out", "trec", "--overwrite")
-    assert "trec/qrels.txt is another name of what data.source.interactions names" in done.stderr
+    assert "trec/qrels.txt is another name of the input data.source.interactions, which would be lost" in done.stderr
     Path("trec/qrels.txt").unlink()
     Path("trec").rmdir()
     assert tree(place) == before
