@@ -1,6 +1,6 @@
 """Judge scorers on the test candidates: metrics with intervals, baselines on the same candidate lists.
 
-`evaluation`: the evaluate stage, and the layout of `metrics.json`
+`evaluation`: the evaluate stage; `metrics_file`: the content of `metrics.json`
 `candidates`: the candidate lists of the test split, and scores that fit them row by row
 `judging`: one model's metrics, the models side by side, and what a reader must know of them
 `slices`: the metrics of parts of the users; `slice_groups`: who is in which part; `slice_tables`: parts by own tables

@@ -1,34 +1,14 @@
 """The evaluate stage.
 
-`metrics.json`::
-
-    {"pipeline", "users", "seed", "primary": metric that findings speak of,
-     "protocol": {...}, "protocol_digest", "candidates": {"rows", "targets", "smallest", "largest", "digest"},
-     "models": {model: {"metrics": {metric: {"mean", "low", "high"}},
-                        "tied_users": share whose target ties with a negative,
-                        "answer_mass": mean p(yes) + p(no), trained and base only}},
-     "chance": {metric: exact value of a scorer that knows nothing},
-     "differences": {other model: trained minus it in the primary metric {"mean", "low", "high"}, paired},
-     "smallest_difference": {other model: smallest true difference to it in the primary metric that a two-sided 5% test
-                             shows with 80% power on this many users},
-     "calibration": {model with probabilities: {"log_loss", "brier", "ece",
-                     "bins": [{"low", "high", "count", "mean_score", "rate"}], empty bins left out}},
-     "slices": [{"name", "groups": [{"value", "users", "small": fewer than 30 users,
-                "models": {model: {metric: {"mean", "low", "high"}}}}]}],
-     "beyond": {model: {"coverage@k", "gini@k", "popularity@k", "novelty@k"}},
-     "oracle_lift_share": (trained - chance) / (oracle - chance) in the primary metric, or null,
-     "findings": [{"severity": "warning" | "info", "text"}], "versions": {library: version}}
-
-Models: trained, base (with a score folder), item-knn, mf, sasrec, popularity, recency (if the log has times),
-title-overlap, random (each if asked for), oracle (if the truth is known).
-docs/metrics.md explains each key. `per_user.parquet`: see `tables.per_user_schema`. `candidate_scores.parquet`: see
-`tables.candidate_scores_table`. The report is made of the `Evaluation` that `evaluate` returns.
+It writes `metrics.json` (its content: `metrics_file`), `per_user.parquet` (see `tables.per_user_schema`) and
+`candidate_scores.parquet` (see `tables.candidate_scores_table`). The report is made of the `Evaluation` that `evaluate`
+returns.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +22,7 @@ from msr_adapter.evaluate.baselines.fitting import read_fitted
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
+from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.slice_groups import read_facts, table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
@@ -78,7 +59,7 @@ class Run:
 class Evaluation:
     """Everything that was found out about the models of a run; the report shows it."""
 
-    metrics: Mapping[str, Any]
+    metrics: MetricsFile
     """The content of `metrics.json`."""
     models: Mapping[str, judging.Judged]
     """Model -> its metrics, user by user."""
@@ -96,11 +77,13 @@ class Evaluation:
             name: {metric: value["mean"] for metric, value in model["metrics"].items()}
             for name, model in self.metrics["models"].items()
         }
-        keys = ("users", "primary", "oracle_lift_share", "findings")
         return {
             "metrics": means,
             "candidates_digest": self.metrics["candidates"]["digest"],
-            **{key: self.metrics[key] for key in keys},
+            "users": self.metrics["users"],
+            "primary": self.metrics["primary"],
+            "oracle_lift_share": self.metrics["oracle_lift_share"],
+            "findings": self.metrics["findings"],
         }
 
     def say(self, reporter: Reporter, headline: str) -> None:
@@ -138,7 +121,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> 
     write_table(per_user, per_user.schema, job.out / "per_user.parquet")
     ranked = candidate_scores_table(held_out, scores)
     write_table(ranked, ranked.schema, job.out / "candidate_scores.parquet")
-    return Evaluation(metrics, models, held_out, tables["trained"], dirs.data)
+    return Evaluation(cast(MetricsFile, metrics), models, held_out, tables["trained"], dirs.data)
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:

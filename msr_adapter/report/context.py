@@ -5,14 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-
-class Finding(TypedDict):
-    """Something that a reader must know before quoting the numbers."""
-
-    severity: str
-    """``error``, ``warning`` or ``info``."""
-    text: str
-    """A sentence; `code` stands between backticks."""
+from msr_adapter.evaluate.metrics_file import EvaluationFinding
 
 
 class CheckpointPoint(TypedDict):
@@ -38,7 +31,7 @@ class Selection(TypedDict):
     """Step at which training stopped early."""
     reason: str
     points: Sequence[CheckpointPoint]
-    findings: Sequence[Finding]
+    findings: Sequence[EvaluationFinding]
 
 
 class Measured(TypedDict, total=False):
@@ -120,7 +113,7 @@ class StageSummary(TypedDict, total=False):
     # The length estimate
     cutoff_len: int
     row: RowLengths
-    findings: Sequence[Finding]
+    findings: Sequence[EvaluationFinding]
     # Training
     steps: int
     planned_steps: int

@@ -1,7 +1,7 @@
 """What the report's plots draw; each function returns one drawing for `svg.draw_svg`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.baselines.catalogue import Look
 from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.metrics_file import CalibrationEntry, SliceGroup
 from msr_adapter.metrics import label
 from msr_adapter.report.context import CheckpointPoint
 from msr_adapter.report.svg import COLOR, Draw
@@ -126,7 +127,7 @@ def _density(values: Floats, edges: Floats) -> Floats:
     return np.asarray(counts / max(counts.sum(), 1) / np.diff(edges))
 
 
-def reliability(calibration: Mapping[str, Mapping[str, Any]], looks: Looks) -> Draw:
+def reliability(calibration: Mapping[str, CalibrationEntry], looks: Looks) -> Draw:
     """How often candidates of a given p(yes) are positives, by model; dots grow with the number of candidates."""
 
     def draw(axes: Axes) -> None:
@@ -146,7 +147,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]], looks: Looks) -> D
     return draw
 
 
-def slice_intervals(groups: Sequence[Mapping[str, Any]], metric: str, models: Sequence[str], looks: Looks) -> Draw:
+def slice_intervals(groups: Sequence[SliceGroup], metric: str, models: Sequence[str], looks: Looks) -> Draw:
     """One metric in each group of users with its interval, a few models side by side."""
 
     def draw(axes: Axes) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from msr_adapter.report.context import Finding, Manifests, StageSummary, summary_of
+from msr_adapter.evaluate.metrics_file import EvaluationFinding
+from msr_adapter.report.context import Manifests, StageSummary, summary_of
 
 Audit = Mapping[str, Any]
 """The content of `audit.json`; older ones lack keys, and what they lack is left out."""
@@ -97,7 +98,7 @@ def summary_rows(manifests: Manifests) -> list[dict[str, str]]:
     return rows
 
 
-def summary_findings(manifests: Manifests) -> list[Finding]:
+def summary_findings(manifests: Manifests) -> list[EvaluationFinding]:
     """Return failed requests and items with nothing to describe, by name, and summaries that are all alike."""
     found: list[tuple[str, str]] = []
     for stage, summary in _asked(manifests).items():

@@ -1,13 +1,14 @@
 """The report's figures: which plots there are, their titles and captions. How each is drawn: `curves`."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.metrics import label
 from msr_adapter.report import curves
 from msr_adapter.report.context import StageSummary
@@ -27,7 +28,7 @@ class Figure(NamedTuple):
     svg: Markup
 
 
-def result_figures(metrics: Mapping[str, Any], models: Mapping[str, Judged], held_out: HeldOut) -> list[Figure]:
+def result_figures(metrics: MetricsFile, models: Mapping[str, Judged], held_out: HeldOut) -> list[Figure]:
     """Return the plots of the results: intervals, metric against k, ROC, score distribution, calibration."""
     look, primary = looks(models), metrics["primary"]
     level = f"{metrics['protocol']['confidence']['level']:.0%}"
@@ -49,7 +50,7 @@ def result_figures(metrics: Mapping[str, Any], models: Mapping[str, Judged], hel
     return [_figure(f"result{number}", *each) for number, each in enumerate(drawn)]
 
 
-def slice_figures(metrics: Mapping[str, Any]) -> list[Figure | None]:
+def slice_figures(metrics: MetricsFile) -> list[Figure | None]:
     """Return one plot for each slice of `metrics.json`, None where its groups share no metric."""
     level = f"{metrics['protocol']['confidence']['level']:.0%}"
     drawn: list[Figure | None] = []

@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
+from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.files import bundled, write_text
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
 from msr_adapter.report import cost, explorer, figures, sections, tables, training
@@ -136,7 +136,7 @@ def _training(context: ReportContext) -> dict[str, object]:
     }
 
 
-def _run(metrics: Mapping[str, Any], counts: Mapping[str, int], context: ReportContext) -> dict[str, object]:
+def _run(metrics: MetricsFile, counts: Mapping[str, int], context: ReportContext) -> dict[str, object]:
     """Return the template's variables about what was run and what it cost."""
     blocks = {
         "Resolved configuration": context.config,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msr_adapter.evaluate.metrics_file import EvaluationFinding, MetricsFile
 from msr_adapter.metrics import label
-from msr_adapter.report.context import Finding
 from msr_adapter.report.tables import interval
 from msr_adapter.report.training import Tile
 from msr_adapter.report.user_texts import clip
@@ -12,7 +12,7 @@ from msr_adapter.report.user_texts import clip
 _SEVERITIES = ("error", "warning", "info")
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: MetricsFile) -> str:
     """Say in one sentence what the trained model does, and what popularity and guessing do."""
     name = _headline_metric(metrics)
     size = " to ".join(dict.fromkeys(str(metrics["candidates"][bound]) for bound in ("smallest", "largest")))
@@ -29,7 +29,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     return f"{shown} reaches {label(name)} {ours:.3f} over {users}; {beside}guessing {chance:.3f}."
 
 
-def _the_target(metrics: Mapping[str, Any]) -> str:
+def _the_target(metrics: MetricsFile) -> str:
     """Say what the target is: the headline must not call the published code's target the next item."""
     if metrics["protocol"].get("target") == "most-popular-last":
         return "one of which is the latest of the user's most popular items"
@@ -38,24 +38,24 @@ def _the_target(metrics: Mapping[str, Any]) -> str:
     return "one of which the user really interacted with next"
 
 
-def _several(metrics: Mapping[str, Any]) -> bool:
+def _several(metrics: MetricsFile) -> bool:
     return int(metrics["candidates"]["targets"]) > int(metrics["users"])
 
 
-def _headline_metric(metrics: Mapping[str, Any]) -> str:
+def _headline_metric(metrics: MetricsFile) -> str:
     rates = [name for name in metrics["chance"] if name.startswith("hr@")]
     if not rates:
         return str(metrics["primary"])
     return "hr@5" if "hr@5" in rates else rates[len(rates) // 2]
 
 
-def hit_depth(metrics: Mapping[str, Any]) -> int:
+def hit_depth(metrics: MetricsFile) -> int:
     """Return the k at which the headline counts hits; 5 when no hit rate was asked for."""
     name = _headline_metric(metrics)
     return int(name[3:]) if name.startswith("hr@") else 5
 
 
-def context_line(metrics: Mapping[str, Any]) -> str:
+def context_line(metrics: MetricsFile) -> str:
     """Say how much of what is possible was reached, if an oracle tells what is possible; else nothing."""
     share = metrics["oracle_lift_share"]
     if share is None:
@@ -64,7 +64,7 @@ def context_line(metrics: Mapping[str, Any]) -> str:
     return f"In {name}, that is {share:.0%} of the way from chance to the true preferences of this synthetic dataset."
 
 
-def tiles(metrics: Mapping[str, Any]) -> list[Tile]:
+def tiles(metrics: MetricsFile) -> list[Tile]:
     """Return the three to five numbers that stand out."""
     ours, primary, share = metrics["models"]["trained"]["metrics"], metrics["primary"], metrics["oracle_lift_share"]
     shown = [
@@ -80,9 +80,9 @@ def tiles(metrics: Mapping[str, Any]) -> list[Tile]:
     return [*shown, Tile("Test users", f"{metrics['users']:,}", rows)]
 
 
-def findings(found: Sequence[Mapping[str, object]]) -> list[Finding]:
+def findings(found: Sequence[Mapping[str, object]]) -> list[EvaluationFinding]:
     """Order by severity; an unknown severity is shown as info, never dropped."""
-    known: list[Finding] = []
+    known: list[EvaluationFinding] = []
     for finding in found:
         severity = str(finding.get("severity"))
         shown = severity if severity in _SEVERITIES else "info"
@@ -101,7 +101,7 @@ def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
     return [(clip(name.replace("_", " "), 120), text) for name, text in pairs]
 
 
-def smallest_line(metrics: Mapping[str, Any]) -> str:
+def smallest_line(metrics: MetricsFile) -> str:
     """Say how small a difference this many users can show; nothing where that was not computed."""
     found = metrics.get("smallest_difference") or {}
     if not found:
@@ -114,7 +114,7 @@ def smallest_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def run_line(metrics: Mapping[str, Any], config: Mapping[str, Any], counts: Mapping[str, int]) -> list[tuple[str, str]]:
+def run_line(metrics: MetricsFile, config: Mapping[str, Any], counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Return what was run, in a few (name, value) pairs: data, model, protocol, candidates, version.
 
     ``config`` is the resolved pipeline, ``counts`` the data audit's; what they lack is left out.
@@ -139,7 +139,7 @@ def _data_line(source: Mapping[str, object], counts: Mapping[str, int]) -> str:
     return ", ".join(filter(None, [*names, *sizes]))
 
 
-def facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(metrics: MetricsFile) -> list[tuple[str, str]]:
     """Return what identifies the run, as (name, value) pairs."""
     protocol, candidates = metrics["protocol"], metrics["candidates"]
     mass = {name: model["answer_mass"] for name, model in metrics["models"].items() if "answer_mass" in model}

@@ -1,9 +1,9 @@
 """The report's tables of results: metrics by model, calibration, beyond accuracy, slices."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
+from msr_adapter.evaluate.metrics_file import Interval, MetricsFile, SliceEntry
 from msr_adapter.evaluate.text_tables import short, shown_metrics
 from msr_adapter.metrics import METRICS, ProbabilityMetric, label, metric_row
 from msr_adapter.report.user_texts import clip
@@ -62,7 +62,7 @@ class SliceTable(NamedTuple):
     rows: list[SliceRow]
 
 
-def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
+def metric_rows(metrics: MetricsFile) -> list[MetricRow]:
     """Return the rows of the metric table."""
     return [
         MetricRow(
@@ -74,7 +74,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
     ]
 
 
-def calibration_table(metrics: Mapping[str, Any]) -> ModelTable | None:
+def calibration_table(metrics: MetricsFile) -> ModelTable | None:
     """Return the calibration of the models with probabilities; None if nothing was asked for."""
     found = metrics.get("calibration") or {}
     known = [row.name for row in METRICS if isinstance(row, ProbabilityMetric)]
@@ -85,7 +85,7 @@ def calibration_table(metrics: Mapping[str, Any]) -> ModelTable | None:
     return ModelTable([label(name) for name in names], rows, [])
 
 
-def beyond_accuracy_table(metrics: Mapping[str, Any], depth: int) -> ModelTable | None:
+def beyond_accuracy_table(metrics: MetricsFile, depth: int) -> ModelTable | None:
     """Return what the top-k lists hold, right or not; None if nothing was asked for.
 
     One depth is shown, ``depth`` where there is one; the others are in `metrics.json`.
@@ -102,11 +102,12 @@ def beyond_accuracy_table(metrics: Mapping[str, Any], depth: int) -> ModelTable 
     return ModelTable([label(name) for name in names], rows, notes)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
+def _number(value: object) -> str:
+    """Return a number as text, a dash for none."""
+    return "–" if not isinstance(value, int | float) else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
-def slice_metric(cut: Mapping[str, Any], primary: str) -> str | None:
+def slice_metric(cut: SliceEntry, primary: str) -> str | None:
     """Return the metric that all groups of ``cut`` have: the primary one if they do; None without any."""
     named = [set(values) for group in cut["groups"] for values in group["models"].values()]
     common = set.intersection(*named) if named else set()
@@ -114,7 +115,7 @@ def slice_metric(cut: Mapping[str, Any], primary: str) -> str | None:
     return preferred or min(common, default=None)
 
 
-def compared_models(cut: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+def compared_models(cut: SliceEntry, metrics: MetricsFile) -> list[str]:
     """Return the models worth drawing: trained, popularity, and the best of the others that must be beaten."""
     there = {name for group in cut["groups"] for name in group["models"]}
     primary, excluded = metrics["primary"], {row.name for row in BASELINES if not row.must_be_beaten}
@@ -123,24 +124,24 @@ def compared_models(cut: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[
     return [name for name in wanted if name in there][:_PLOTTED]
 
 
-def slice_table(cut: Mapping[str, Any], metric: str | None) -> SliceTable:
+def slice_table(cut: SliceEntry, metric: str | None) -> SliceTable:
     """Return the table of one slice; a model that was not judged in a group has a dash there."""
     models = list(dict.fromkeys(name for group in cut["groups"] for name in group["models"]))
     rows = [
         SliceRow(
             clip(str(group["value"]), 60),
             f"{group['users']:,}{', few' if group.get('small') else ''}",
-            [_cell(name, group["models"].get(name, {}).get(metric)) for name in models],
+            [_cell(name, group["models"].get(name, {}).get(metric or "")) for name in models],
         )
         for group in cut["groups"]
     ]
     return SliceTable(cut["name"], label(metric or ""), models, rows)
 
 
-def _cell(model: str, value: Mapping[str, float] | None) -> Cell:
+def _cell(model: str, value: Interval | None) -> Cell:
     return Cell(model, "–", "") if value is None else Cell(model, f"{value['mean']:.3f}", interval(value))
 
 
-def interval(value: Mapping[str, float]) -> str:
+def interval(value: Interval) -> str:
     """Return the ends of an interval as text: ``.450 – .560``."""
     return f"{short(value['low'])} – {short(value['high'])}"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.evaluate.text_tables import short
 from msr_adapter.metrics import label
-from msr_adapter.report.context import Finding, Measured, Selection, StageSummary
+from msr_adapter.report.context import Measured, Selection, StageSummary
 from msr_adapter.report.cost import size
 
 
@@ -143,7 +144,7 @@ def checkpoint_table(selection: Selection | None) -> CheckpointTable | None:
     )  # fmt: skip
 
 
-def checkpoint_findings(summary: StageSummary) -> list[Finding]:
+def checkpoint_findings(summary: StageSummary) -> list[EvaluationFinding]:
     """Return what the choice of a checkpoint has to say."""
     selection = summary.get("selection")
     return list(selection["findings"]) if selection else []

@@ -1,0 +1,109 @@
+"""The content of `metrics.json`; docs/metrics.md explains each key. `evaluation` writes it, the report shows it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+
+class Interval(TypedDict):
+    """A mean and the ends of its interval over users."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class JudgedModel(TypedDict):
+    """One model's numbers."""
+
+    metrics: Mapping[str, Interval]
+    tied_users: float
+    """Share of users whose target ties with a negative."""
+    answer_mass: NotRequired[float]
+    """Mean p(yes) + p(no); of models that answer in words."""
+
+
+class CandidateCounts(TypedDict):
+    """The candidate lists that all models ranked."""
+
+    rows: int
+    targets: int
+    smallest: int
+    """Candidates of the user who has the fewest."""
+    largest: int
+    digest: str
+
+
+class CalibrationBin(TypedDict):
+    """Candidates whose p(yes) lies between two values; bins without any are left out."""
+
+    low: float
+    high: float
+    count: int
+    mean_score: float
+    rate: float
+    """Share of positives."""
+
+
+class CalibrationEntry(TypedDict):
+    """How far one model's probabilities are right; the numbers are those that the protocol asks for."""
+
+    log_loss: NotRequired[float]
+    brier: NotRequired[float]
+    ece: NotRequired[float]
+    bins: Sequence[CalibrationBin]
+
+
+class SliceGroup(TypedDict):
+    """A group of users and every model's metrics in it."""
+
+    value: str
+    users: int
+    small: NotRequired[bool]
+    """Too few users to trust the interval."""
+    models: Mapping[str, Mapping[str, Interval]]
+
+
+class SliceEntry(TypedDict):
+    """One way of dividing the users into groups."""
+
+    name: str
+    groups: Sequence[SliceGroup]
+
+
+class EvaluationFinding(TypedDict):
+    """Something that a reader must know before quoting the numbers."""
+
+    severity: str
+    """``error``, ``warning`` or ``info``."""
+    text: str
+    """A sentence; `code` stands between backticks."""
+
+
+class MetricsFile(TypedDict):
+    """The whole of `metrics.json`. Models: `trained`, `base` where it is scored, and the baselines asked for."""
+
+    pipeline: str
+    users: int
+    seed: int
+    primary: str
+    """The metric that findings speak of."""
+    protocol: Mapping[str, Any]
+    """The protocol's settings, as in the config."""
+    protocol_digest: str
+    candidates: CandidateCounts
+    models: Mapping[str, JudgedModel]
+    chance: Mapping[str, float]
+    """Metric -> exact value of a scorer that knows nothing."""
+    differences: Mapping[str, Interval]
+    """Other model -> the trained one minus it, paired, in the primary metric."""
+    smallest_difference: Mapping[str, float]
+    """Other model -> smallest true difference to it that a two-sided 5% test detects with 80% power."""
+    calibration: Mapping[str, CalibrationEntry]
+    slices: Sequence[SliceEntry]
+    beyond: Mapping[str, Mapping[str, float]]
+    """Model -> ``coverage@k``, ``gini@k``, ``popularity@k``, ``novelty@k``."""
+    oracle_lift_share: float | None
+    """(trained - chance) / (oracle - chance) in the primary metric; None without an oracle above chance."""
+    findings: Sequence[EvaluationFinding]
+    versions: Mapping[str, str]
+    """Library -> version."""
