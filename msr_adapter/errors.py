@@ -19,7 +19,7 @@ class Problem:
     """One thing wrong with the input, printed as ``where field: found; allowed. next_step``."""
 
     where: str
-    """File with line or row, e.g. ``shop.csv:12``; empty for a command-line value."""
+    """File with line or row, e.g. ``log.csv:12``; empty for a command-line value."""
     field: str
     """Key or column at fault; empty when the file as a whole is."""
     found: str
