@@ -1,29 +1,88 @@
-"""The odds of fixed answers from a chat endpoint: one token, its alternatives, and what is certain of the rest."""
+"""Label log-probabilities from a chat endpoint: one token is asked for, and its alternatives are read.
+
+A server returns the likeliest few alternatives. A label word that is not among them is no likelier than the least of
+them, and than the mass that they leave: its log-probability is a bound, and the answer says so.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
 
-from msr_adapter.backends.bodies import read_json
-from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError
+from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, read_json
+from msr_adapter.backends.openai_messages import chat
+from msr_adapter.backends.reference_prompts import LabelNames, ReferencePrompts, compare_prompts
+from msr_adapter.config.schema import ModelConfig
+from msr_adapter.errors import StageError
+from msr_adapter.files import digest
 from msr_adapter.generation.request import Completion, Request, reason_of
+from msr_adapter.llamafactory.weights import own_adapters, trained_stamp
 
-Names = Sequence[Sequence[frozenset[str]]]
-"""Per choice, per spelling of it: the texts by which a server may call its first token."""
-
+_FIELDS = {"path", "revision", "template", "default_system", "image_max_pixels", "image_min_pixels"}
+"""Fields of the trained model that decide what is sent and how the answer is read; images are shrunk by them."""
 _SLACK = 1e-6
 """Servers round to float32: the mass that is left is not known better than this."""
 _TIGHT = 1e-3
 """A log-probability that is known this well is no bound."""
 
 
-def read_odds(request: Request, response: httpx.Response, names: Names) -> Completion:
+class ServerScoring:
+    """Scores through a server that serves a model trained on top of ``base``."""
+
+    def __init__(self, served: ModelConfig, base: ModelConfig, stamps: Sequence[str]) -> None:
+        """``stamps`` identify the trained weights, where they are known here. A system text is the trained one."""
+        assert served.server is not None
+        system = served.default_system if served.default_system is not None else base.default_system
+        self._model, self._server = served.model_copy(update={"default_system": system}), served.server
+        self._base, self._stamps, self._reference = base, list(stamps), ReferencePrompts(base)
+        self._names: dict[tuple[tuple[str, ...], ...], LabelNames] = {}
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides how an answer is found among the alternatives; loads nothing."""
+        base = self._base.model_dump(mode="json", include=_FIELDS)
+        adapters = [trained_stamp(folder) for folder in own_adapters(self._base)]
+        # "odds" is what these scores were once called: the word stays, so that cached answers are found.
+        return digest(["odds", base, adapters, self._model.default_system, self._stamps, self._server.top_logprobs])
+
+    def resolve(self, requests: Sequence[Request]) -> None:
+        """Find the tokens of all label words. Raises `StageError` when two choices cannot be told apart."""
+        for request in requests:
+            if request.choices and request.label_words not in self._names:
+                names = self._reference.names(request.label_words)
+                if twice := ambiguous(names):
+                    raise StageError(
+                        f"Two answers have the same text among a server's alternatives: {', '.join(map(repr, twice))}",
+                        "their first tokens differ by what a text does not show, such as a leading blank",
+                        "score with the model on this machine: remove evaluate.scorer",
+                    )
+                self._names[request.label_words] = names
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return the JSON that asks for one greedy token and the alternatives to it.
+
+        Raises `OSError` if an image cannot be read.
+        """
+        alternatives = {"max_tokens": 1, "logprobs": True, "top_logprobs": self._server.top_logprobs}
+        return chat(self._model, request, self._reference.url) | alternatives
+
+    def read(self, request: Request, response: httpx.Response) -> Completion:
+        """Return the log-probabilities in a response of status 200."""
+        return read_logprobs(request, response, self._names[request.label_words])
+
+    def compare(self, requests: Sequence[Request], headers: Mapping[str, str]) -> str:
+        """Compare the server's prompts with the trained ones; see `compare_prompts`."""
+        if not self._server.compare_prompts:
+            return "not verified (server.compare_prompts is false)"
+        return compare_prompts(self._model, self._server, self._reference, requests, headers)
+
+
+def read_logprobs(request: Request, response: httpx.Response, names: LabelNames) -> Completion:
     """Return the log-probability of each choice from a response of status 200.
 
-    A first token that is not among the alternatives is bounded: it is no likelier than the least of them, and than the
-    mass they leave. Such a choice is one of `Completion.bounded`. Raises `BrokenAnswerError` if the response is no
-    answer, `GaveUpError` if it has no alternatives.
+    A choice with a label word that is not among the alternatives is one of `Completion.bounded`. Raises
+    `BrokenAnswerError` if the response is no answer, `GaveUpError` if it has no alternatives.
     """
     try:
         answer = read_json(response)
@@ -36,31 +95,33 @@ def read_odds(request: Request, response: httpx.Response, names: Names) -> Compl
         raise BrokenAnswerError(f"not an answer with logprobs ({type(e).__name__})") from None
     if not given:
         raise GaveUpError("the server gave no top_logprobs: it does not know them, or does not allow them")
-    found = [_side(side, given) for side in names]
+    found = [_label_logprob(words, given) for words in names]
     bounded = [place for place, (_, is_bound) in enumerate(found) if is_bound]
     return Completion(request.key, "", tuple(value for value, _ in found), reason_of(bounded), *tokens)
 
 
-def _side(spellings: Sequence[frozenset[str]], given: Sequence[tuple[str, float]]) -> tuple[float, bool]:
+def _label_logprob(words: Sequence[frozenset[str]], given: Sequence[tuple[str, float]]) -> tuple[float, bool]:
     """Return the log-probability of a choice and whether it is only an upper bound."""
-    masses = [_mass(names, given) for names in spellings]
+    masses = [_mass(names, given) for names in words]
     known = sum(mass for mass in masses if mass is not None)
     missing = sum(mass is None for mass in masses)
     if not missing:
         return math.log(known), False
     least, left = (min(math.exp(value) for _, value in given), 1 - sum(math.exp(value) for _, value in given))
     most = known + min(missing * least, max(left, 0.0) + _SLACK)
+    # A rare label word that is missing beside a likely one changes nothing that shows: that is no bound.
     return (math.log(known), False) if known and math.log(most / known) < _TIGHT else (math.log(most), True)
 
 
 def _mass(names: frozenset[str], given: Sequence[tuple[str, float]]) -> float | None:
     """Return the probability of a token; what a server gives the same text counts together. None = not among them."""
     found = [math.exp(value) for token, value in given if token in names]
+    # exp of a very small log-probability is 0, of which there is no logarithm: the smallest float stands for it.
     return max(sum(found), math.ulp(0.0)) if found else None
 
 
-def overlapping(names: Names) -> Mapping[str, int]:
+def ambiguous(names: LabelNames) -> Mapping[str, int]:
     """Return the texts that stand for more than one choice, with their number."""
-    sides = [frozenset[str]().union(*side) for side in names]
-    every = [name for side in sides for name in side]
+    choices = [frozenset[str]().union(*words) for words in names]
+    every = [name for choice in choices for name in choice]
     return {name: every.count(name) for name in sorted(set(every)) if every.count(name) > 1}

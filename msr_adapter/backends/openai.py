@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from msr_adapter.backends.bodies import post
+from msr_adapter.backends.http import Attempts, GaveUpError, RefusedError, UnusableServerError, post
+from msr_adapter.backends.logprobs import ServerScoring
 from msr_adapter.backends.openai_messages import body, read_answer
-from msr_adapter.backends.reference_prompts import ServerScoring
-from msr_adapter.backends.retry import Attempts, GaveUpError, RefusedError, UnusableServerError
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
@@ -31,7 +30,7 @@ def make_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> 
 
 
 class ServerBackend(Backend):
-    """Greedy text, or the odds of fixed answers, over HTTP with bounded concurrency.
+    """Greedy text, or log-probabilities of label words, over HTTP with bounded concurrency.
 
     The key comes from the environment and goes nowhere else.
 
@@ -39,7 +38,7 @@ class ServerBackend(Backend):
     """
 
     def __init__(self, model: ModelConfig, scoring: ServerScoring | None = None) -> None:
-        """Take the endpoint from ``model.server``; nothing is sent yet. Only with ``scoring`` it gives odds."""
+        """Take the endpoint from ``model.server``; nothing is sent yet. Only with ``scoring`` it scores."""
         if model.server is None:
             raise ValueError("backend server needs model.server")
         self.model, self._server, self._scoring = model, model.server, scoring
@@ -55,7 +54,7 @@ class ServerBackend(Backend):
     def identity(self) -> str:
         """Digest of endpoint, served name, revision and system text: all that we know of what answers there.
 
-        For odds also what decides how an answer is found: the trained model, and how many alternatives are asked for.
+        For scoring, also what decides how an answer is found: the trained model and the number of alternatives.
         """
         model = self.model
         known = ["server", self._server.url.rstrip("/"), model.path, model.revision, model.default_system]

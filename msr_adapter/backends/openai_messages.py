@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 from PIL import Image as Picture
 
-from msr_adapter.backends.bodies import read_json
-from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError, sent_secrets
+from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, read_json, sent_secrets
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Completion, Image, Request
 from msr_adapter.redaction import quoted, without

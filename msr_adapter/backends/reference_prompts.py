@@ -1,4 +1,8 @@
-"""What training taught a served model: its prompts as tokens, and the token with which each answer begins."""
+"""The prompts and answer tokens of the training, which a server has to reproduce to score for the trained model.
+
+A server makes its own prompt of our messages. Whether it is, token for token, the prompt of the training, is asked of
+its tokenise endpoint (vLLM's `/tokenize`); where there is none, nobody knows.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,19 +12,20 @@ from typing import Any
 
 import httpx
 
-from msr_adapter.backends.bodies import post_now, read_json
-from msr_adapter.backends.logprobs import Names, overlapping, read_odds
+from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, RefusedError, post_now, read_json
 from msr_adapter.backends.openai_messages import as_url, chat, data_url
-from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError, RefusedError
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import MsrError, StageError
-from msr_adapter.files import digest
-from msr_adapter.generation.request import Completion, Image, Request
+from msr_adapter.generation.request import Image, Request
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.weights import own_adapters, trained_stamp
 from msr_adapter.redaction import quoted, redact
 
-_KNOWN_PICTURES = 256
+LabelNames = Sequence[Sequence[frozenset[str]]]
+"""Per choice, per label word of it: the texts by which a server may call its first token."""
+
+_KNOWN_IMAGES = 256
+_SHOWN = 4
+_REFUSED = (401, 403)
 
 
 class ReferencePrompts:
@@ -41,22 +46,22 @@ class ReferencePrompts:
             self.absent = error.what
             return None
 
-    def names(self, sides: Sequence[Sequence[str]]) -> list[list[frozenset[str]]]:
-        """Return what a server may call the first token of each spelling: its text, its piece, its number.
+    def names(self, label_words: Sequence[Sequence[str]]) -> list[list[frozenset[str]]]:
+        """Return what a server may call the first token of each label word: its text, its piece, its number.
 
-        Without a tokenizer they are the spellings themselves, and these behind a blank. Raises `StageError` when two
+        Without a tokenizer they are the words themselves, and these after a blank. Raises `StageError` when two
         choices begin with the same token, also where a later one tells them apart: a server is asked for the first.
         """
         if self.encoder is None:
-            return [[frozenset({word, f" {word}"}) for word in side] for side in sides]
-        if self.encoder.common_prefix(sides):
+            return [[frozenset({word, f" {word}"}) for word in words] for words in label_words]
+        if self.encoder.common_prefix(label_words):
             raise StageError(
                 "Both answers begin with the same token, and a server tells one token alone",
                 "this tokenizer writes the blank before an answer as a token of its own",
                 "score with the model on this machine: remove evaluate.scorer",
             )
-        tokens = self.encoder.side_tokens(sides)
-        return [[self._names(token) for token in side] for side in tokens]
+        tokens = self.encoder.side_tokens(label_words)
+        return [[self._names(token) for token in words] for words in tokens]
 
     def encode(self, request: Request) -> list[int]:
         """Return the tokens of a prompt as training has them."""
@@ -65,14 +70,14 @@ class ReferencePrompts:
         return self.encoder.encode(request.prompt, [image.path for image in request.images])
 
     def url(self, image: Image) -> str:
-        """Return a picture as a data URL, shrunk as training shrinks it, without loss. `OSError` if it is unreadable.
+        """Return an image as a data URL, shrunk as training shrinks it, without loss. `OSError` if it is unreadable.
 
         A server would shrink a large one in its own way, and other pixels make other scores.
         """
         if self.encoder is None:
             return data_url(image)
         if image.digest not in self._urls:
-            if len(self._urls) >= _KNOWN_PICTURES:
+            if len(self._urls) >= _KNOWN_IMAGES:
                 self._urls.clear()
             with io.BytesIO() as buffer:
                 self.encoder.resized_image(image.path).save(buffer, "PNG")
@@ -85,7 +90,7 @@ class ReferencePrompts:
 
     @property
     def image_token(self) -> int | None:
-        """The token that stands for a picture, over and over; None where the template has none."""
+        """The token that stands for an image, over and over; None where the template has none."""
         name = self.encoder.template.mm_plugin.image_token if self.encoder else None
         return None if self.encoder is None or name is None else self.encoder.tokenizer.convert_tokens_to_ids(name)
 
@@ -97,72 +102,6 @@ class ReferencePrompts:
         return frozenset({tokenizer.decode([token]), piece, spoken, f"token_id:{token}"})
 
 
-# What a server must be told, and what must be known of the training, to have it score answers.
-
-_TAUGHT = {"path", "revision", "template", "default_system", "image_max_pixels", "image_min_pixels"}
-"""Fields of the trained model that decide what is sent and how the answer is read; pictures are shrunk by them."""
-
-Sides = tuple[tuple[str, ...], ...]
-
-
-class ServerScoring:
-    """Scores through a server that serves what was trained on top of ``taught``."""
-
-    def __init__(self, served: ModelConfig, taught: ModelConfig, stamps: Sequence[str]) -> None:
-        """``stamps`` identify the trained weights, where they are known here. A system text is the trained one."""
-        assert served.server is not None
-        system = served.default_system if served.default_system is not None else taught.default_system
-        self._model, self._server = served.model_copy(update={"default_system": system}), served.server
-        self._base, self._stamps, self._taught = taught, list(stamps), ReferencePrompts(taught)
-        self._names: dict[Sides, Names] = {}
-
-    @property
-    def identity(self) -> str:
-        """Digest of all that decides how an answer is found among the alternatives; loads nothing."""
-        base = self._base.model_dump(mode="json", include=_TAUGHT)
-        adapters = [trained_stamp(folder) for folder in own_adapters(self._base)]
-        return digest(["odds", base, adapters, self._model.default_system, self._stamps, self._server.top_logprobs])
-
-    def resolve(self, requests: Sequence[Request]) -> None:
-        """Find the tokens of all answers. Raises `StageError` when two choices cannot be told apart."""
-        for request in requests:
-            if request.choices and request.label_words not in self._names:
-                names = self._taught.names(request.label_words)
-                if twice := overlapping(names):
-                    raise StageError(
-                        f"Two answers have the same text among a server's alternatives: {', '.join(map(repr, twice))}",
-                        "their first tokens differ by what a text does not show, such as a leading blank",
-                        "score with the model on this machine: remove evaluate.scorer",
-                    )
-                self._names[request.label_words] = names
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """Return the JSON that asks for one greedy token and the alternatives to it.
-
-        Raises `OSError` if an image cannot be read.
-        """
-        alternatives = {"max_tokens": 1, "logprobs": True, "top_logprobs": self._server.top_logprobs}
-        return chat(self._model, request, self._taught.url) | alternatives
-
-    def read(self, request: Request, response: httpx.Response) -> Completion:
-        """Return the odds in a response of status 200."""
-        return read_odds(request, response, self._names[request.label_words])
-
-    def compare(self, requests: Sequence[Request], headers: Mapping[str, str]) -> str:
-        """Compare the server's prompts with the trained ones; see `compare_prompts`."""
-        if not self._server.compare_prompts:
-            return "not verified (server.compare_prompts is false)"
-        return compare_prompts(self._model, self._server, self._taught, requests, headers)
-
-
-# Is the prompt that a server makes of our messages, token for token, the prompt that training taught?
-#
-# Asked of the server's tokenise endpoint (vLLM's `/tokenize`); where there is none, nobody knows.
-
-_SHOWN = 4
-_REFUSED = (401, 403)
-
-
 class NoComparisonError(Exception):
     """The server does not say what it makes of messages."""
 
@@ -170,34 +109,34 @@ class NoComparisonError(Exception):
 def compare_prompts(
     model: ModelConfig,
     server: ServerConfig,
-    taught: ReferencePrompts,
+    reference: ReferencePrompts,
     requests: Sequence[Request],
     headers: Mapping[str, str],
 ) -> str:
     """Compare the prompts of ``requests`` and return one line: how many are the same, or why that is not known.
 
-    The tokens of a picture count as one, since servers put them in later. Raises `StageError` with the first token that
+    The tokens of an image count as one, since servers put them in later. Raises `StageError` with the first token that
     differs, and for a server that refuses the key.
     """
-    if taught.encoder is None:
-        return f"not verified ({taught.absent})"
+    if reference.encoder is None:
+        return f"not verified ({reference.absent})"
     with httpx.Client(headers=dict(headers), timeout=server.timeout, follow_redirects=False) as client:
         try:
             for request in requests:
-                theirs = _their_tokens(client, model, server, taught, request)
-                _require_same(taught, request, theirs)
+                theirs = _their_tokens(client, model, server, reference, request)
+                _require_same(reference, request, theirs)
         except NoComparisonError as error:
             return f"not verified ({error})"
-    pictures = sum(bool(request.images) for request in requests)
-    around = f", {pictures} of them around their pictures" if pictures else ""
-    return f"verified: {len(requests)} prompts have the tokens that training taught{around}"
+    with_images = sum(bool(request.images) for request in requests)
+    around = f", {with_images} of them around their images" if with_images else ""
+    return f"verified: {len(requests)} prompts have the tokens of the training{around}"
 
 
 def _their_tokens(
-    client: httpx.Client, model: ModelConfig, server: ServerConfig, taught: ReferencePrompts, request: Request
+    client: httpx.Client, model: ModelConfig, server: ServerConfig, reference: ReferencePrompts, request: Request
 ) -> list[int]:
     url = server.url.rstrip("/")
-    said = chat(model, request, taught.url)
+    said = chat(model, request, reference.url)
     body = {"model": said["model"], "messages": said["messages"], "add_generation_prompt": True}
     refusal = "no tokenise endpoint"
     for address in dict.fromkeys((f"{url.removesuffix('/v1')}/tokenize", f"{url}/tokenize")):
@@ -227,18 +166,18 @@ def _tokens(response: httpx.Response) -> list[int]:
         raise NoComparisonError(f"/tokenize gave no list of tokens ({type(error).__name__})") from None
 
 
-def _require_same(taught: ReferencePrompts, request: Request, theirs: Sequence[int]) -> None:
-    ours = _collapsed(taught.encode(request), taught.image_token)
-    theirs = _collapsed(theirs, taught.image_token)
+def _require_same(reference: ReferencePrompts, request: Request, theirs: Sequence[int]) -> None:
+    ours = _collapsed(reference.encode(request), reference.image_token)
+    theirs = _collapsed(theirs, reference.image_token)
     if ours == theirs:
         return
     short = min(len(ours), len(theirs))
     place = next((at for at in range(short) if ours[at] != theirs[at]), short)
-    shown = [_around(taught, ids, place) for ids in (ours, theirs)]
+    shown = [_around(reference, ids, place) for ids in (ours, theirs)]
     raise StageError(
         f"The server's prompt is not the trained one: token {place + 1} differs ({len(ours)} trained, {len(theirs)} of "
         f"the server)\n  trained: {shown[0]}\n  server:  {shown[1]}",
-        f"the server's chat template is not LLaMA-Factory's `{taught.model.template}`, or another system text is set",
+        f"the server does not use LLaMA-Factory's template `{reference.model.template}`, or has another system text",
         "give the server a chat template that writes the trained prompt, or set default_system as in training; "
         "server.compare_prompts: false scores in spite of it",
     )
@@ -249,8 +188,8 @@ def _collapsed(ids: Sequence[int], image: int | None) -> list[int]:
     return [token for one, run in groupby(ids) for token in ([one] if one == image else run)]
 
 
-def _around(taught: ReferencePrompts, ids: Sequence[int], place: int) -> str:
-    before = "".join(taught.pieces(ids[max(0, place - _SHOWN) : place]))
-    after = taught.pieces(ids[place : place + 1 + _SHOWN])
+def _around(reference: ReferencePrompts, ids: Sequence[int], place: int) -> str:
+    before = "".join(reference.pieces(ids[max(0, place - _SHOWN) : place]))
+    after = reference.pieces(ids[place : place + 1 + _SHOWN])
     at = f"[{after[0]}]" if after else "[end]"
     return f"...{before}{at}{''.join(after[1:])}...".replace("\n", "\\n")

@@ -12,8 +12,8 @@ from PIL import Image as Picture
 from pydantic import ValidationError
 
 from msr_adapter.backends import make_backend
+from msr_adapter.backends.http import Attempts
 from msr_adapter.backends.openai import ServerBackend
-from msr_adapter.backends.retry import Attempts
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Image, Request

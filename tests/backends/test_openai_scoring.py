@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend, make_server_scorer
-from msr_adapter.backends.logprobs import read_odds
+from msr_adapter.backends.http import BrokenAnswerError, GaveUpError
+from msr_adapter.backends.logprobs import read_logprobs
 from msr_adapter.backends.openai import ServerBackend
-from msr_adapter.backends.retry import BrokenAnswerError, GaveUpError
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Request
@@ -63,10 +63,10 @@ def behave(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         setattr(served, name, value)
 
 
-def scorer(served: Serving, taught: ModelConfig | None = None, **server: Any) -> ServerBackend:
+def scorer(served: Serving, base: ModelConfig | None = None, **server: Any) -> ServerBackend:
     settings = {"url": served.url, "top_logprobs": WHOLE, "retries": 0, "first_wait": 0.01, **server}
     model = ModelConfig(path="ours", backend="server", server=ServerConfig.model_validate(settings))
-    made = make_server_scorer(model, taught or model_ref(), BASE)
+    made = make_server_scorer(model, base or model_ref(), BASE)
     assert isinstance(made, ServerBackend)
     return made
 
@@ -94,9 +94,7 @@ def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp
     assert (served.scored, served.tokenised) == (16, 7)
     pictured = sum(isinstance(body["messages"][-1]["content"], list) for body in served.bodies)
     assert 0 < pictured < 16
-    assert (
-        counts["prompts"] == "verified: 7 prompts have the tokens that training taught, 4 of them around their pictures"
-    )
+    assert counts["prompts"] == "verified: 7 prompts have the tokens of the training, 4 of them around their images"
     assert counts["prompts"] in lines.text
     assert counts["tokens_in"] > 0
     assert {(body["max_tokens"], body["temperature"], body["logprobs"]) for body in served.bodies} == {(1, 0, True)}
@@ -155,8 +153,8 @@ def test_another_chat_template_is_refused_with_the_first_difference(served: Serv
 
 
 def test_the_trained_system_text_is_sent(served: Serving, tmp_path: Path) -> None:
-    taught = model_ref(default_system="Be brief.")
-    counts = run(scorer(served, taught), tmp_path / "out")
+    base = model_ref(default_system="Be brief.")
+    counts = run(scorer(served, base), tmp_path / "out")
     assert counts["prompts"].startswith("verified")
     assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for body in served.bodies)
 
@@ -206,18 +204,18 @@ def test_a_server_that_is_handed_other_weights_is_another_scorer(served: Serving
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
 
     def identity(**changes: Any) -> str:
-        taught = changes.pop("taught", None)
-        return scorer(served, taught, **changes).identity
+        base = changes.pop("base", None)
+        return scorer(served, base, **changes).identity
 
     assert identity() == identity(concurrency=3, retries=4, bounded_share=0.5, compare_prompts=False)
     others = [
         identity(),
         identity(top_logprobs=5),
-        identity(taught=model_ref(default_system="x")),
+        identity(base=model_ref(default_system="x")),
         identity(url="http://else"),
-        identity(taught=model_ref(image_max_pixels=56 * 56)),
-        identity(taught=model_ref(image_min_pixels=28 * 28 * 4)),
-        identity(taught=model_ref(adapter=tmp_path)),
+        identity(base=model_ref(image_max_pixels=56 * 56)),
+        identity(base=model_ref(image_min_pixels=28 * 28 * 4)),
+        identity(base=model_ref(adapter=tmp_path)),
     ]
     assert len(set(others)) == 7
 
@@ -239,19 +237,19 @@ NAMES = [[frozenset({"Yes"})], [frozenset({"No"})]]
     ([("Well", 0.5), ("Maybe", 0.2)], (0.2, 0.2), (0, 1)),
     ([("Yes", 0.7), ("No", 0.1), ("Yes", 0.1)], (0.8, 0.1), ()),  # one text for two tokens: they count together
 ])  # fmt: skip
-def test_odds_by_hand(
+def test_label_logprobs_by_hand(
     alternatives: Sequence[tuple[str, float]], expected: tuple[float, ...], bounded: tuple[int, ...]
 ) -> None:
-    found = read_odds(ASKED, answer(*alternatives), NAMES)
+    found = read_logprobs(ASKED, answer(*alternatives), NAMES)
     assert [math.exp(value) for value in found.choice_logprobs] == pytest.approx(expected, abs=1e-5)
     assert found.bounded == bounded
 
 
-def test_a_rare_spelling_that_is_kept_back_changes_nothing_that_shows() -> None:
+def test_a_rare_label_word_that_is_kept_back_changes_nothing_that_shows() -> None:
     names = [[frozenset({"Yes"}), frozenset({"yes"})], [frozenset({"No"})]]
-    tight = read_odds(ASKED, answer(("Yes", 0.6), ("No", 0.3), ("x", 1e-5)), names)
+    tight = read_logprobs(ASKED, answer(("Yes", 0.6), ("No", 0.3), ("x", 1e-5)), names)
     assert tight.bounded == ()
-    wide = read_odds(ASKED, answer(("Yes", 0.6), ("No", 0.3), ("x", 0.05)), names)
+    wide = read_logprobs(ASKED, answer(("Yes", 0.6), ("No", 0.3), ("x", 0.05)), names)
     assert wide.bounded == (0,)
     assert math.exp(wide.choice_logprobs[0]) == pytest.approx(0.65, abs=1e-5)
 
@@ -261,7 +259,7 @@ def test_a_bound_is_never_below_the_truth(weights: list[float], top: int) -> Non
     masses = sorted((weight / sum(weights) for weight in weights), reverse=True)
     tokens = [("Yes", masses[-1]), ("No", masses[-2]), *((f"t{n}", mass) for n, mass in enumerate(masses[:-2]))]
     shown = sorted(tokens, key=lambda pair: -pair[1])[:top]
-    found = read_odds(ASKED, answer(*shown), NAMES)
+    found = read_logprobs(ASKED, answer(*shown), NAMES)
     for place, (name, mass) in enumerate(tokens[:2]):
         exact = name in dict(shown)
         assert (place in found.bounded) == (not exact)
@@ -272,6 +270,6 @@ def test_a_bound_is_never_below_the_truth(weights: list[float], top: int) -> Non
 
 def test_an_answer_without_alternatives_is_told() -> None:
     with pytest.raises(GaveUpError, match="no top_logprobs"):
-        read_odds(ASKED, httpx.Response(200, json={"choices": [{"message": {"content": "Yes"}}]}), NAMES)
+        read_logprobs(ASKED, httpx.Response(200, json={"choices": [{"message": {"content": "Yes"}}]}), NAMES)
     with pytest.raises(BrokenAnswerError):
-        read_odds(ASKED, httpx.Response(200, content=json.dumps({"choices": []}).encode()), NAMES)
+        read_logprobs(ASKED, httpx.Response(200, content=json.dumps({"choices": []}).encode()), NAMES)

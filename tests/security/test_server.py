@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from msr_adapter.backends import bodies
+from msr_adapter.backends import http
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.reference_prompts import compare_prompts
 from msr_adapter.config.schema import ModelConfig, ServerConfig
@@ -85,10 +85,12 @@ def ask(url: str) -> Any:
 
 
 def compare(url: str) -> str:
-    taught: Any = SimpleNamespace(encoder=object(), absent="", url=None, image_token=None, encode=lambda request: [1])
+    reference: Any = SimpleNamespace(
+        encoder=object(), absent="", url=None, image_token=None, encode=lambda request: [1]
+    )
     made = model(url)
     headers = {"Authorization": f"Bearer {KEY}"}
-    return compare_prompts(made, made.server, taught, [Request("i", "p", max_new_tokens=1)], headers)  # type: ignore[arg-type]
+    return compare_prompts(made, made.server, reference, [Request("i", "p", max_new_tokens=1)], headers)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +263,7 @@ def test_packed_answers_are_read(encoding: str) -> None:
 
 
 def test_a_tokenise_endpoint_that_trickles_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "time", SimpleNamespace(monotonic=iter([0.0, 99.0, 99.0]).__next__))
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=iter([0.0, 99.0, 99.0]).__next__))
     with serving(lambda handler: send(handler, b'{"tokens": [1]}')) as url:
         assert compare(url) == "not verified (/tokenize cannot be read: no answer in time)"
 
