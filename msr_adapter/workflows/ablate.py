@@ -1,4 +1,4 @@
-"""`msr ablate`: the same experiment with one part taken out, on the same users and candidate lists.
+"""`msr ablate`: the same experiment with one part removed, on the same users and candidate lists.
 
 run_dir/                       the experiment itself ("full"), as `msr run` leaves it
 run_dir/ablations/<variant>/   one run folder per variant; stages that come out equal are shared with the others

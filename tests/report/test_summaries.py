@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image as Picture
+from PIL import Image as PillowImage
 
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
@@ -48,7 +48,7 @@ class Looking(ScriptedBackend):
     def _look(self, request: Request) -> Answer:
         try:
             for image in request.images:
-                with Picture.open(image.path) as opened:
+                with PillowImage.open(image.path) as opened:
                     opened.load()
         except OSError:
             return Failure(request.key, "image cannot be read")
@@ -63,7 +63,7 @@ def write_inputs(folder: Path, mode: str, policy: str) -> None:
     (folder / "items.csv").write_text("item,title\n" + "\n".join(rows) + "\n")
     for number, name in enumerate(names):
         path = folder / "images" / f"{name}.png"
-        Picture.new("RGB", (32, 32), (number % 256, number // 2, 99)).save(path)
+        PillowImage.new("RGB", (32, 32), (number % 256, number // 2, 99)).save(path)
         if name == DAMAGED:
             path.write_bytes(path.read_bytes()[:40])
     order = np.random.default_rng(0).permutation(ITEMS)

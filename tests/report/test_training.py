@@ -25,9 +25,9 @@ def test_the_last_step_is_kept_unless_a_checkpoint_was_chosen() -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     assert training_tiles({}) == []
-    took = {"seconds": 5.0, "from_step": 0, "rows_per_second": 0.25, "tokens_per_second": None,
+    measured = {"seconds": 5.0, "from_step": 0, "rows_per_second": 0.25, "tokens_per_second": None,
             "trainable_parameters": 7_600_000_000, "parameters": 7_600_000_000, "peak_bytes": 3 * 2**20}  # fmt: skip
-    assert shown({"measured": took}) == {
+    assert shown({"measured": measured}) == {
         "Rows per second": ("0.25", ""), "Parameters trained": ("7.6 billion", "all of them"),
         "Training time": ("5.0 s", "without loading data and model"),
         "Peak memory": ("3 MiB", "of the trainer's largest process"),

@@ -191,10 +191,10 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
     }
     write = pa.table(columns, schema=schema.CANDIDATES)
     schema.write_table(write, schema.CANDIDATES, run.data / "candidates.parquet")
-    preferences = {"example_id": range(total), "summary": ["likes <b>space</b> and 🪐"] * total}
-    table = pa.table({key: list(value) for key, value in preferences.items()}, schema=schema.USER_SUMMARIES)
+    summaries = {"example_id": range(total), "summary": ["likes <b>space</b> and 🪐"] * total}
+    table = pa.table({key: list(value) for key, value in summaries.items()}, schema=schema.USER_SUMMARIES)
     schema.write_table(table, schema.USER_SUMMARIES, run.root / "users" / "users.parquet")
-    _write_steps(run, range(5, total), preferences["summary"][0])
+    _write_steps(run, range(5, total), summaries["summary"][0])
     counts = {"users": total, "dropped": {"short": 3}}
     audit: dict[str, Any] = {"counts": counts, "statistics": STATISTICS, "extra": [1]}
     audit["findings"] = [{"severity": "warning", "text": "<script>bad()</script> 3 users dropped", "more": 1}]

@@ -89,7 +89,7 @@ def test_a_second_time_nothing_runs(pipeline: Path, ran: list[str]) -> None:
     assert ran == []
 
 
-def test_a_variant_that_fails_is_taken_up_where_it_stopped(
+def test_a_variant_that_failed_resumes_where_it_stopped(
     pipeline: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from msr_adapter.pipeline import runner
@@ -128,7 +128,7 @@ def with_donor(pipeline: Path, folder: str, donor: str, *sets: str) -> RunResult
     return run(loaded, ("users",), reporter=QUIET, donors=[pipeline.parent / donor])
 
 
-def test_a_stage_is_taken_over_only_whole_and_under_the_same_fingerprint(pipeline: Path, ran: list[str]) -> None:
+def test_a_stage_of_another_run_is_reused_only_whole_and_under_the_same_fingerprint(pipeline: Path, ran: list[str]) -> None:
     run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("users",), reporter=QUIET)
     ran.clear()
     with_donor(pipeline, "two", "one", "summarize.users.block=2")
@@ -156,7 +156,7 @@ def test_another_disk_gets_a_copy(pipeline: Path, ran: list[str], monkeypatch: p
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_a_forced_stage_is_not_taken_over(pipeline: Path, ran: list[str]) -> None:
+def test_a_forced_stage_is_not_reused(pipeline: Path, ran: list[str]) -> None:
     run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("data",), reporter=QUIET)
     ran.clear()
     loaded = load_pipeline(str(pipeline), (), pipeline.parent / "two")

@@ -58,7 +58,7 @@ def test_the_dtype_is_the_one_asked_for(tmp_path: Path) -> None:
 
 
 FACTS = CardFacts(
-    name="shop: \"quotes\"", base_model="Org/Base", base_is_public=True, licence="apache-2.0", images=True,
+    name="demo: \"quotes\"", base_model="Org/Base", base_is_public=True, licence="apache-2.0", images=True,
     method="lora", dtype="bfloat16", template="qwen2_vl", prompt="A ``` in a title\n<image>", answers=("Yes", "No"),
     data={"source": "table"}, training={"steps": "3"},
 )  # fmt: skip

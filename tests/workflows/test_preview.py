@@ -113,9 +113,9 @@ def test_titles_alone_are_shown_when_items_have_no_summaries(folder: Path) -> No
 
 def test_fusion_shows_all_three_prompts(folder: Path) -> None:
     [item] = preview_summaries(load(folder, "summarize.items.mode=fusion"), ("items",), 1, False, QUIET)["items"]
-    words, picture, both = item["requests"]
-    assert (words["image"], both["image"]) == (None, None)
-    assert picture["prompt"].startswith("<image>\nThis picture")
+    by_text, by_image, both = item["requests"]
+    assert (by_text["image"], both["image"]) == (None, None)
+    assert by_image["prompt"].startswith("<image>\nThis picture")
     assert "‹the first answer›" in both["prompt"]
     assert both["tokens_to_come"] == 2 * 64
 
