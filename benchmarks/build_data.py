@@ -105,7 +105,7 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     )
     from msr_adapter.data import BuildInputs, build
     from msr_adapter.generation import CompletionCache
-    from msr_adapter.jobs import Job, StageDirs
+    from msr_adapter.jobs import Client, Job, StageDirs
     from msr_adapter.progress import Reporter
     from msr_adapter.prompts import Prompts
     from msr_adapter.summarize import summarize_items, summarize_users
@@ -122,15 +122,16 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     split = SplitConfig(kind="leave-last-out", max_history=HISTORY)
     inputs = BuildInputs(data, split, protocol, TrainNegativesConfig(count=NEGATIVES["train"]))
     build(inputs, Job(stages["data"], quiet))
+    made, shown = stages["data"], stages["users"]
+    dirs = StageDirs(made, made, stages["items"], shown, shown, stages["dataset"], folder / "train")
     prompts = Prompts(folder / "templates") if kind == "jinja" else Prompts()
     with CompletionCache(folder / "cache.sqlite") as cache:
         by_title = ItemSummariesConfig(model=model, mode="none")
         by_history = UserSummariesConfig(model=model, mode="none")
-        summarize_items(by_title, stages["data"], prompts, None, cache, stages["items"], quiet)
-        summarize_users(by_history, stages["data"], stages["items"], prompts, None, cache, stages["users"], quiet)
+        client = Client(prompts, None, cache)
+        summarize_items(by_title, dirs, client, Job(stages["items"], quiet))
+        summarize_users(by_history, dirs, client, Job(stages["users"], quiet))
     train = TrainConfig(model=model, rows="jsonl" if kind == "jsonl" else "parquet")
-    users = stages["users"]
-    dirs = StageDirs(stages["data"], stages["items"], users, users, stages["dataset"], folder / "train")
     build_dataset(train, dirs, prompts, Job(stages["dataset"], quiet))
     yield "done"
 

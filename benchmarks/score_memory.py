@@ -23,6 +23,7 @@ from rich.console import Console
 from msr_adapter import schema
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
@@ -83,10 +84,9 @@ def run(folder: Path, question: str, pipe: Any) -> None:
     """Score the tables in ``folder``; send peak memory in MB, seconds and rows."""
     started = time.perf_counter()
     with CompletionCache(folder / f"{question}.sqlite") as cache:
-        counts = score(
-            TrainConfig(model=ModelConfig(path="tiny"), prompt=question), folder, folder, Prompts(question=question),
-            Instant(), cache, folder, Reporter(console=Console(quiet=True)),
-        )  # fmt: skip
+        client = Client(Prompts(question=question), Instant(), cache)
+        dirs, job = StageDirs(*[folder] * 7), Job(folder, Reporter(console=Console(quiet=True)))
+        counts = score(TrainConfig(model=ModelConfig(path="tiny"), prompt=question), dirs, client, job)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pipe.send((peak, time.perf_counter() - started, counts["candidates"]))
 

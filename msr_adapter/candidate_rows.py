@@ -36,7 +36,7 @@ class CandidateRow:
 
 
 def ask(row: CandidateRow, answers: AnswersConfig, identity: str) -> Request:
-    """Return the request to the model ``identity`` that scores a row by the odds of ``answers``."""
+    """Return the request to the model ``identity`` that scores a row by the log-probabilities of ``answers``."""
     return Request(identity, row.prompt, (row.image,) if row.image else (), answers.trained, also=answers.also)
 
 
@@ -52,31 +52,42 @@ class CandidateRows(Sequence[CandidateRow]):
         *,
         images: bool,
         quote: Callable[[str], str] | None = None,
-        catalogue: "PromptCatalogue | None" = None,
-        candidates: pa.Table | None = None,
     ) -> None:
         """Read the stage tables. With ``images`` false, no row has one (an ablation); ``quote`` escapes all prompts.
 
-        ``candidates`` are whole examples of the split, in order, to take instead of all of them, and ``catalogue`` the
-        items, where they are at hand. Raises `StageError` if an example has no summary or a candidate is no item: a
-        stage upstream is broken. Memory: 9 bytes a row, and each example's rendered preference.
+        ``users_dir`` has the user summaries that prompts show. Raises `StageError` if an example has no summary or a
+        candidate is no item: a stage upstream is broken. Memory: 9 bytes a row, and each example's rendered summary.
         """
-        catalogue = catalogue or PromptCatalogue(data_dir, images=images)
-        kept = read_examples(data_dir, split) if candidates is None else np.unique(candidates["example_id"].to_numpy())
+        catalogue = PromptCatalogue(data_dir, images=images)
         chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
-        found = _read_candidates(chunks if candidates is None else [candidates], kept, catalogue.ids)
-        self._user, item, self.labels = found
+        self._fill(chunks, read_examples(data_dir, split), catalogue, users_dir, prompts, quote)
+
+    @classmethod
+    def of(
+        cls, candidates: pa.Table, catalogue: "PromptCatalogue", users_dir: Path, prompts: Prompts
+    ) -> "CandidateRows":
+        """Return the rows of ``candidates``: whole examples in order, of a catalogue that is at hand."""
+        rows = cls.__new__(cls)
+        rows._fill([candidates], np.unique(candidates["example_id"].to_numpy()), catalogue, users_dir, prompts, None)
+        return rows
+
+    def _fill(
+        self, chunks: Iterable[pa.Table], kept: Codes, catalogue: "PromptCatalogue", users_dir: Path, prompts: Prompts,
+        quote: Callable[[str], str] | None,
+    ) -> None:  # fmt: skip
+        self._user, item, self.labels = _read_candidates(chunks, kept, catalogue.ids)
         """Labels are those of every row: 1 = the target."""
         self.examples: Codes = kept[self._user]
         """Example of every row, ascending."""
-        preferences = _preferences(users_dir, kept)
-        _refuse_missing(preferences.null_count(), int((item < 0).sum()))
-        self._data_dir = data_dir
-        used = None if candidates is None else np.unique(item)
-        self.items: Codes = item if used is None else np.searchsorted(used, item)
+        summaries = _user_summaries(users_dir, kept)
+        _refuse_missing(summaries.null_count(), int((item < 0).sum()))
+        self._data_dir = catalogue.data_dir
+        # Only items that some row shows are rendered: a block has few of a large catalogue.
+        used = np.unique(item)
+        self.items: Codes = np.searchsorted(used, item)
         """A number for each row's item, equal for equal items."""
         self._ids, self._titles, self._files, self._digests = catalogue.take(used)
-        self._table = PromptTable(prompts, preferences, self._titles, self._files.is_not_null().to_numpy(), quote)
+        self._table = PromptTable(prompts, summaries, self._titles, self._files.is_not_null().to_numpy(), quote)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -116,6 +127,8 @@ class PromptCatalogue:
 
     def __init__(self, data_dir: Path, *, images: bool) -> None:
         """Read ITEMS; without ``images``, none has one."""
+        self.data_dir = data_dir
+        """Folder that the paths of images are relative to."""
         items = schema.read_table(
             data_dir / "items.parquet", schema.ITEMS, ["item_id", "title", "image", "image_digest"]
         )
@@ -124,9 +137,9 @@ class PromptCatalogue:
         if not images:
             self._columns[2] = self._columns[2].clear(len(items))
 
-    def take(self, places: Codes | None) -> list[pl.Series]:
-        """Return ids, titles, image files (null = none) and digests of the items at ``places``; None = of all."""
-        return self._columns if places is None else [column.gather(places) for column in self._columns]
+    def take(self, places: Codes) -> list[pl.Series]:
+        """Return ids, titles, image files (null = none) and digests of the items at ``places``."""
+        return [column.gather(places) for column in self._columns]
 
 
 def read_examples(data_dir: Path, split: str) -> Codes:
@@ -152,7 +165,7 @@ def candidate_blocks(
     """
     kept, catalogue = read_examples(data_dir, split), PromptCatalogue(data_dir, images=images)
     for block in _blocks(data_dir / "candidates.parquet", kept, size):
-        yield CandidateRows(data_dir, users_dir, prompts, split, images=images, catalogue=catalogue, candidates=block)
+        yield CandidateRows.of(block, catalogue, users_dir, prompts)
 
 
 def _blocks(path: Path, kept: Codes, size: int) -> Iterator[pa.Table]:
@@ -187,8 +200,8 @@ def _read_candidates(chunks: Iterable[pa.Table], kept: Codes, ids: pa.ChunkedArr
     return user, item, label
 
 
-def _preferences(users_dir: Path, kept: Codes) -> pl.Series:
-    """Return the preference text of each example of ``kept``; null = none."""
+def _user_summaries(users_dir: Path, kept: Codes) -> pl.Series:
+    """Return the user summary of each example of ``kept``; null = none."""
     bounds = (int(kept.min()), int(kept.max())) if len(kept) else (0, -1)
     table = schema.read_between(users_dir / "users.parquet", schema.USER_SUMMARIES, "example_id", *bounds)
     place = pc.index_in(pa.array(kept), value_set=table["example_id"].combine_chunks())
@@ -202,7 +215,7 @@ def _series(column: pa.ChunkedArray) -> pl.Series:
 
 
 def _refuse_missing(summaries: int, items: int) -> None:
-    found = [f"{summaries} examples have no preference summary" if summaries else "",
+    found = [f"{summaries} examples have no user summary" if summaries else "",
              f"{items} candidates are no known items" if items else ""]  # fmt: skip
     if summaries or items:
         what = f"The stages do not fit together: {', '.join(filter(None, found))}"

@@ -26,8 +26,15 @@ class Client:
     """What renders prompts, answers them, and remembers the answers."""
 
     prompts: Prompts
-    backend: Backend
+    backend: Backend | None
+    """None where the stage's mode asks no model."""
     cache: CompletionCache
+
+    def model(self) -> Backend:
+        """Return the back end, for a mode that asks one."""
+        if self.backend is None:
+            raise ValueError("this mode asks a model, and there is no back end")
+        return self.backend
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class StageDirs:
 
     data: Path
     """Tables of the data stage: items, interactions, examples, candidates."""
+    examples: Path
+    """Folder of the examples whose histories are summarised: ``data``, but for a command that asks about others."""
     items: Path
     """Item summaries."""
     users: Path

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import read_json_object
 
 MARK = ".msr-run"
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""Of what stages leave. It rises when a file, a key or a column that commands read of a run gets another name."""
 
 _SECTIONS = {"name", "seed", "data", "split", "summarize", "train", "evaluate"}
 """What the resolved pipeline of every version has."""
@@ -74,6 +76,20 @@ def foreign_stage(stage: Path) -> Problem:
         str(stage), "run_dir", "was not made by msr and lies where a stage is to be written",
         "a stage folder with its manifest.json, or nothing", "Move it away, or choose another folder with --run-dir",
     )  # fmt: skip
+
+
+def older_stages(root: Path, stages: Iterable[str]) -> list[str]:
+    """Return those finished ``stages`` of a run that a version with another `FORMAT` left."""
+    found = {name: read_json_object(root / name / MANIFEST) for name in stages}
+    return [name for name, manifest in found.items() if manifest and manifest.get("format", 1) != FORMAT]
+
+
+def refuse_older(root: Path, stages: Iterable[str]) -> None:
+    """Raise `UserError` if what is to be read of the run was left by an older version."""
+    if older := older_stages(root, stages):
+        found = f"a run of an older version of msr, whose {' and '.join(older)} this version cannot read"
+        step = "Run its pipeline again with `msr run`: what is out of date is made anew, all else is kept"
+        raise UserError(Problem(str(root), "", found, "", step))
 
 
 def remembered(root: Path) -> dict[str, Path]:

@@ -20,20 +20,6 @@ TRAINED = "trained"
 """The model that RUN means where it names none."""
 _METRICS_WIDTH = 160
 
-_MADE = {
-    "data": ("audit", "audit.json"),
-    "lengths": ("estimate of the row lengths", "lengths.json"),
-    "items": ("item summaries", "items.parquet"),
-    "users": ("user summaries", "users.parquet"),
-    "truncate": ("truncated user summaries", "truncated.parquet"),
-    "dataset": ("LLaMA-Factory dataset", "dataset_info.json"),
-    "train": ("trained model", "model"),
-    "score": ("scores", "scores.parquet"),
-    "score-base": ("scores", "scores.parquet"),
-    "baselines": ("baseline scores", "manifest.json"),
-    "evaluate": ("report", "report.html"),
-}
-
 
 @dataclass(frozen=True)
 class StageOptions:
@@ -86,19 +72,12 @@ def run_stages(targets: Sequence[str], options: StageOptions) -> None:
             result = run(loaded, targets, force=force, reporter=reporter)
         if not options.as_json:
             _print_metrics(result, options.quiet)
-        what, path = made(result)
+        what, path = result.product
         stages = [asdict(stage) for stage in result.stages]
         as_dict = {
             "pipeline": loaded.pipeline.name, "run_dir": str(result.run_dir), "stages": stages, "result": str(path),
         }  # fmt: skip
         emit(as_dict, f"{what}: {path}", options.as_json)
-
-
-def made(result: "RunResult") -> tuple[str, Path]:
-    """Return what the last stage makes, in words, and where it is."""
-    last = result.stages[-1].name
-    what, file = _MADE[last]
-    return what, result.run_dir / last / file
 
 
 def _print_metrics(result: "RunResult", quiet: bool) -> None:

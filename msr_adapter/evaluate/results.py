@@ -14,6 +14,7 @@ from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.ownership import refuse_older
 from msr_adapter.schema import CANDIDATES, candidates_digest
 
 _AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"
@@ -105,7 +106,8 @@ class FinishedRun:
 
 
 def read_finished(folder: Path) -> FinishedRun:
-    """Read the run in ``folder``. Raises UserError when it has no finished evaluation, or a damaged one."""
+    """Read the run in ``folder``; raises UserError without a finished evaluation of this version, or a damaged one."""
+    refuse_older(folder, ("evaluate",))
     where = folder / "evaluate"
     try:
         metrics = json.loads((where / "metrics.json").read_text(encoding="utf-8"))

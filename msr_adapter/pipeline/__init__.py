@@ -1,7 +1,17 @@
-"""The order of the stages, their fingerprints, and the run folder."""
+"""The order of the stages, their fingerprints, and the run folder.
+
+- `stages`: the table of all stages, `STAGES`; `stage_functions`: what runs them
+- `fingerprints`: what of a pipeline counts for each stage; `ignored_keys`: what cannot change a result, and why
+- `planning`: which stages are wanted, and which of them are up to date; `runner`: brings them up to date
+- `run_folder`: the folder on disk, its lock and manifests; `context`: what a stage function is handed
+- `checks`: everything that can be known before a model is loaded; `weights`: adapters and starting points
+- `resolve`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
+- `resources`: peak memory of a stage
+"""
 
 from msr_adapter.pipeline.checks import check, look_deep, notes
-from msr_adapter.pipeline.runner import RunResult, StageOutcome, State, join, plan, run, write_training_yaml
+from msr_adapter.pipeline.planning import plan
+from msr_adapter.pipeline.runner import RunResult, StageOutcome, State, join, run, write_training_yaml
 from msr_adapter.pipeline.stages import STAGE_NAMES, WHOLE
 
 __all__ = [

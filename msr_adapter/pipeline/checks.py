@@ -17,7 +17,6 @@ from msr_adapter.ownership import folder_problems
 from msr_adapter.pipeline.context import prompts_of, stage_dirs
 from msr_adapter.pipeline.resolve import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.selecting import check_selection
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.pipeline.weights import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
@@ -70,7 +69,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_servers(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
-        *check_selection(loaded),
+        *_check_selection(loaded),
         *check_versions(),
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
@@ -151,6 +150,23 @@ def require(loaded: LoadedPipeline) -> None:
     """Raise one `UserError` with all problems found by `check`."""
     if problems := check(loaded):
         raise UserError(problems)
+
+
+def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem if the best checkpoint is to be kept and the split can have nobody to judge it by."""
+    split = loaded.pipeline.split
+    if loaded.pipeline.train.keep != "best":
+        return []
+    found = ""
+    if split.kind == "user-holdout" and split.fractions[1] == 0:
+        found = "split.fractions leaves no validation users"
+    if split.kind == "temporal" and split.validation_from is None:
+        found = "split.validation_from is not set, so that there is no validation"
+    if not found:
+        return []
+    from msr_adapter.score.validation import nobody
+
+    return [nobody(found, loaded.where("train.keep"))]
 
 
 def _check_slices(loaded: LoadedPipeline) -> list[Problem]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,16 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
     return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
 
 
-def user_summaries_dir(pipeline: PipelineConfig, folder: RunFolder) -> Path:
-    """Return the folder of the user summaries that prompts show: whoever shows a prompt reads the same."""
-    return folder.stage("truncate" if pipeline.train.too_long == "truncate" else "users")
+def is_truncating(pipeline: PipelineConfig) -> bool:
+    """Say whether user summaries are cut where a row would be longer than `train.cutoff_len`."""
+    return pipeline.train.too_long == "truncate"
 
 
 def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:
-    """Return the folders of a run's stages."""
+    """Return the folders of a run's stages; whoever shows a prompt reads the same user summaries."""
     data, items, users, dataset, train = map(folder.stage, ("data", "items", "users", "dataset", "train"))
-    return StageDirs(data, items, users, user_summaries_dir(pipeline, folder), dataset, train)
+    user_summaries = folder.stage("truncate") if is_truncating(pipeline) else users
+    return StageDirs(data, data, items, users, user_summaries, dataset, train)
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Context:
     prompts: Prompts
     out: Path
     reporter: Reporter
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> what the report calls it."""
 
     def dir(self, stage: str) -> Path:
         """Folder of an upstream stage."""
         return self.folder.stage(stage)
 
-    @property
+    @cached_property
     def dirs(self) -> StageDirs:
         """Folders of the run's stages."""
         return stage_dirs(self.pipeline, self.folder)
@@ -67,11 +71,6 @@ class Context:
     def job(self) -> Job:
         """Where the stage writes, how it reports, and the pipeline's seed."""
         return Job(self.out, self.reporter, self.pipeline.seed)
-
-    @property
-    def user_summaries(self) -> Path:
-        """Folder of the user summaries that prompts show."""
-        return user_summaries_dir(self.pipeline, self.folder)
 
     @property
     def cache_path(self) -> Path:

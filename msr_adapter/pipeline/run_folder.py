@@ -15,14 +15,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
 from msr_adapter.llamafactory.dataset_check import READ_BACK
-from msr_adapter.ownership import MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
+from msr_adapter.ownership import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 from msr_adapter.system import LockHeldError, locked
 
 
@@ -42,6 +42,8 @@ class Manifest:
     """Peak resident memory of the stage; None where it cannot be measured."""
     peak_gpu_bytes: int | None = None
     """Peak of the tensors that this process held on its GPUs; None without one."""
+    format: int = 1
+    """`ownership.FORMAT` of the version that wrote the stage, or found it up to date."""
 
 
 class RunFolder:
@@ -142,6 +144,12 @@ class RunFolder:
         """Write the manifest into the partial folder, then put it in the stage's place by rename."""
         write_json(self._partial(manifest.stage) / MANIFEST, asdict(manifest))
         self._put_in_place(manifest.stage)
+
+    def renew(self, name: str) -> None:
+        """Note that a finished stage of an older version is what this version would make."""
+        manifest = self.manifest(name)
+        if manifest and manifest.format != FORMAT:
+            write_json(self.stage(name) / MANIFEST, asdict(replace(manifest, format=FORMAT)))
 
     def adopt(self, name: str, donor: "RunFolder") -> None:
         """Take over a finished stage of another run: by hard links where the disk allows it, else by copying.

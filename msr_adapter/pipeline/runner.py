@@ -1,23 +1,31 @@
 """Bring stages up to date, in order."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.files import digest, write_json
+from msr_adapter.files import write_json
 from msr_adapter.jobs import Job
+from msr_adapter.ownership import FORMAT, older_stages
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.context import Context, prompts_of, stage_dirs
+from msr_adapter.pipeline.planning import (
+    UP_TO_DATE,
+    asked_again,
+    find_donor,
+    fingerprint,
+    plan,
+    stale,
+    wanted_stages,
+)
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import watch_gpu, watch_memory
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
-from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES, WHOLE, Stage
+from msr_adapter.pipeline.stages import LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 
@@ -43,6 +51,13 @@ class RunResult:
 
     run_dir: Path
     stages: tuple[StageOutcome, ...]
+
+    @property
+    def product(self) -> tuple[str, Path]:
+        """What the last stage makes, in words, and where it is."""
+        last = self.stages[-1].name
+        what, file = next(stage.product for stage in STAGES if stage.name == last)
+        return what, self.run_dir / last / file
 
 
 def run(
@@ -73,29 +88,11 @@ def run(
         folder.remember(loaded.files)
         reporter = reporter.with_log(folder.root / "run.log")
         write_json(folder.root / "pipeline.json", loaded.resolved)
-        wanted = _wanted(loaded.pipeline, {*targets, *forced})
-        outcomes = [
-            _bring_up_to_date(stage, loaded, folder, stage.name in forced, reporter, others) for stage in wanted
-        ]
+        _tell_older(folder, reporter)
+        job = _Run(loaded, folder, prompts_of(loaded.pipeline), others, reporter)
+        wanted = wanted_stages(loaded.pipeline, {*targets, *forced})
+        outcomes = [_bring_up_to_date(stage, job, stage.name in forced) for stage in wanted]
     return RunResult(folder.root, tuple(outcomes))
-
-
-def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]:
-    """Stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock.
-
-    Without ``asking_again``, requests that failed in a stage's last run are no reason.
-    """
-    folder = RunFolder(loaded.run_dir)
-    with contextlib.suppress(UserError):  # which `check` tells
-        loaded = resolve_models(loaded, download=False)
-    prompts = prompts_of(loaded.pipeline)
-    reasons: dict[str, str] = {}
-    for stage in _wanted(loaded.pipeline, set(WHOLE)):
-        waiting = [name for name in stage.inputs if reasons.get(name, "up to date") != "up to date"]
-        current = _fingerprint(stage, loaded.pipeline, folder, prompts)
-        reason = _reason(stage, folder, current) or (_asked_again(folder.failed(stage.name)) if asking_again else None)
-        reasons[stage.name] = f"after {waiting[0]}" if waiting else reason or "up to date"
-    return reasons
 
 
 def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
@@ -118,7 +115,7 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
     Nothing is waited for where ``targets`` need no training, or the model is up to date and nothing is forced.
     """
     launch, forced = loaded.pipeline.train.launch, set(force)
-    wanted = [stage.name for stage in _wanted(loaded.pipeline, {*targets, *forced})]
+    wanted = [stage.name for stage in wanted_stages(loaded.pipeline, {*targets, *forced})]
     if launch.nodes == 1 or launch.engine == "ray" or "train" not in wanted:
         return False
     from msr_adapter.train import join_training, training_place
@@ -133,38 +130,43 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
 
-def _wanted(pipeline: PipelineConfig, targets: set[str]) -> list[Stage]:
-    """Return the needed stages among ``targets`` and everything upstream of them, in order."""
-    wanted = set(targets)
-    for stage in reversed(STAGES):
-        if stage.name in wanted:
-            wanted.update(set(stage.inputs) - set(stage.spared(pipeline)))
-    return [stage for stage in STAGES if stage.name in wanted and stage.needed(pipeline)]
+def _tell_older(folder: RunFolder, reporter: Reporter) -> None:
+    """Say that the run is an older version's, and that what this one makes otherwise is made anew."""
+    if older := older_stages(folder.root, STAGE_NAMES):
+        reporter.note(
+            f"{folder.root} is a run of an older version of msr ({', '.join(older)}): what this version makes "
+            "otherwise is made anew, all else is kept"
+        )
 
 
-def _bring_up_to_date(
-    stage: Stage,
-    loaded: LoadedPipeline,
-    folder: RunFolder,
-    forced: bool,
-    reporter: Reporter,
-    donors: Sequence[RunFolder],
-) -> StageOutcome:
-    prompts = prompts_of(loaded.pipeline)
-    current = _fingerprint(stage, loaded.pipeline, folder, prompts)
-    stale = "forced" if forced else _reason(stage, folder, current)
-    reason = stale or _asked_again(folder.failed(stage.name))
-    donor = None if forced or reason is None else _donor(stage, donors, current)
-    if reason is None:
-        return _leave(stage, folder, reporter, "up to date")
-    if donor:
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same from stage to stage of one run."""
+
+    loaded: LoadedPipeline
+    folder: RunFolder
+    prompts: Prompts
+    donors: Sequence[RunFolder]
+    reporter: Reporter
+
+
+def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
+    folder, reporter = job.folder, job.reporter
+    current = fingerprint(stage, job.loaded.pipeline, folder, job.prompts)
+    reason = "forced" if forced else stale(stage, folder, current)
+    again = asked_again(folder.failed(stage.name))
+    if reason is None and again is None:
+        folder.renew(stage.name)
+        return _leave(stage, job, UP_TO_DATE)
+    if not forced and (donor := find_donor(stage, job.donors, current)):
         # The failed requests stay the donor's: the answers to all others are in its cache.
         folder.adopt(stage.name, donor)
-        left = _asked_again(donor.failed(stage.name))
-        return _leave(stage, folder, reporter, f"up to date, as in {donor.root}{f', where {left}' if left else ''}")
-    reporter.note(f"{stage.name:<11} running ({reason})")
+        folder.renew(stage.name)
+        left = asked_again(donor.failed(stage.name))
+        return _leave(stage, job, f"up to date, as in {donor.root}{f', where {left}' if left else ''}")
+    reporter.note(f"{stage.name:<11} running ({reason or again})")
     out = folder.begin(stage.name)
-    context = Context(loaded.pipeline, loaded.resolved, folder, prompts, out, reporter)
+    context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)
     started, peak, gpu = time.monotonic(), watch_memory(), watch_gpu()
     try:
         summary = stage.run(context)
@@ -172,61 +174,21 @@ def _bring_up_to_date(
         folder.discard(stage.name)
         raise
     except StageError as error:
-        if stale:
+        if reason:
             raise
         # Its policy made do without these answers, and still does when nobody is there to give them.
         folder.discard(stage.name)
-        return _leave(stage, folder, reporter, f"stays as it is, without them: {error.what}")
+        return _leave(stage, job, f"stays as it is, without them: {error.what}")
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     output = output_digest(out, stage.outputs)
-    folder.publish(Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu()))
+    folder.publish(Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu(), FORMAT))
     reporter.note(f"{stage.name:<11} done in {seconds:.1f} s")
     return StageOutcome(stage.name, "done", seconds, summary)
 
 
-def _leave(stage: Stage, folder: RunFolder, reporter: Reporter, said: str) -> StageOutcome:
+def _leave(stage: Stage, job: _Run, said: str) -> StageOutcome:
     """Say why the finished stage is left alone, and return it."""
-    reporter.note(f"{stage.name:<11} {said}")
-    manifest = folder.manifest(stage.name)
-    return StageOutcome(stage.name, "up to date", 0.0, dict(manifest.summary) if manifest else {})
-
-
-def _donor(stage: Stage, donors: Sequence[RunFolder], current: dict[str, str]) -> RunFolder | None:
-    """Return the run that has the very same stage; of several, the first of those with the fewest failed requests."""
-    same = [one for one in donors if _reason(stage, one, current) is None]
-    return min(same, key=lambda one: one.failed(stage.name), default=None)
-
-
-def _asked_again(failed: int) -> str | None:
-    """Say that ``failed`` requests of a finished stage are asked again; None if there are none."""
-    return f"{failed:,} failed request{'s are' if failed > 1 else ' is'} asked again" if failed else None
-
-
-def _fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
-    upstream = {name: folder.manifest(name) for name in stage.inputs if _is_needed(name, pipeline)}
-    return {
-        "version": str(stage.version),
-        "config": digest(stage.config(pipeline)),
-        "sources": digest(stage.sources(pipeline)),
-        "templates": digest([prompts.digest(name) for name in stage.templates_of(pipeline)]),
-        **{f"{name} stage": manifest.output if manifest else "absent" for name, manifest in upstream.items()},
-    }
-
-
-def _is_needed(name: str, pipeline: PipelineConfig) -> bool:
-    check: Callable[[PipelineConfig], bool] = next(stage.needed for stage in STAGES if stage.name == name)
-    return check(pipeline)
-
-
-def _reason(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | None:
-    """Why the stage must run, or None when it is up to date; requests that failed in it are no reason here."""
-    manifest = folder.manifest(stage.name)
-    if manifest is None:
-        return "new"
-    changed = sorted(
-        part for part in {*current, *manifest.fingerprint} if current.get(part) != manifest.fingerprint.get(part)
-    )
-    if changed:
-        return f"{', '.join(changed)} changed"
-    return None if output_digest(folder.stage(stage.name), stage.outputs) == manifest.output else "its files changed"
+    job.reporter.note(f"{stage.name:<11} {said}")
+    manifest = job.folder.manifest(stage.name)
+    return StageOutcome(stage.name, UP_TO_DATE, 0.0, dict(manifest.summary) if manifest else {})

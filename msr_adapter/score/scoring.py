@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from msr_adapter.arrays import Floats
 from msr_adapter.candidate_rows import CandidateRow, CandidateRows, ask, candidate_blocks, count_rows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
-from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.generation import Completion, Request
 from msr_adapter.generation.request import Remote
+from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.prompts import Prompts
 from msr_adapter.score.ordering import Leading, choose_order
 from msr_adapter.score.stats import Bounds, Counts, compare_sample, reasons_of, sample_rows, spent_by, tell
 
@@ -27,33 +26,26 @@ _BLOCK = 65_536
 """Candidates that are put in order, and whose scores are written, together."""
 
 
-def score(
-    train: TrainConfig,
-    data_dir: Path,
-    users_dir: Path,
-    prompts: Prompts,
-    backend: Backend,
-    cache: CompletionCache,
-    out: Path,
-    reporter: Reporter,
-    bounded_share: float = 0.0,
-) -> dict[str, Any]:
+def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded_share: float = 0.0) -> dict[str, Any]:
     """Write `scores.parquet` (SCORES) for all test candidates, in the order of CANDIDATES; return counts.
 
-    They are asked about in the order in which neighbours share most. Answers come through ``cache``, shard by shard, so
+    They are asked about in the order in which neighbours share most. Answers come through the cache, shard by shard, so
     that a killed run resumes. Raises `StageError` if any candidate has no answer, or a server kept back one answer of
     more than the ``bounded_share`` of candidates; `UserError` if there is nothing to score. Memory does not grow with
     the number of users.
     """
-    total = count_rows(data_dir, "test")
+    total = count_rows(dirs.data, "test")
     if not total:
         step = "Give more users or a larger test share"
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
+    reporter, backend, cache = job.reporter, client.model(), client.cache
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
-        scoring = BlockScorer(train, backend, cache, advance, reporter)
-        blocks = candidate_blocks(data_dir, users_dir, prompts, "test", images=train.images, size=_BLOCK)
-        schema.write_chunks(map(scoring.block, blocks), schema.SCORES, out / "scores.parquet")
+        scoring = BlockScorer(train, client, advance, reporter)
+        blocks = candidate_blocks(
+            dirs.data, dirs.user_summaries, client.prompts, "test", images=train.images, size=_BLOCK
+        )
+        schema.write_chunks(map(scoring.block, blocks), schema.SCORES, job.out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared
     counts |= scoring.bounds.settle(bounded_share, reporter)
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
@@ -66,14 +58,12 @@ def score(
 class BlockScorer:
     """Scores block after block."""
 
-    def __init__(
-        self, train: TrainConfig, backend: Backend, cache: CompletionCache, advance: Advance, reporter: Reporter
-    ) -> None:
+    def __init__(self, train: TrainConfig, client: Client, advance: Advance, reporter: Reporter) -> None:
         self.counts, self.bounds = Counts(), Bounds()
         self.compared: dict[str, str] = {}
         """What is known of a server's prompts."""
         self.leading: Leading | None = None
-        self._train, self._backend, self._cache, self._advance = train, backend, cache, advance
+        self._train, self._backend, self._cache, self._advance = train, client.model(), client.cache, advance
         self._reporter = reporter
 
     def block(self, rows: CandidateRows) -> pa.Table:

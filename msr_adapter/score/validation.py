@@ -1,17 +1,16 @@
 """How well a model ranks validation users' candidates: what is chosen before the test is chosen by this."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Floats, Mask
-from msr_adapter.candidate_rows import CandidateRows, read_examples
+from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_examples
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.jobs import Client, StageDirs
 from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
@@ -25,20 +24,19 @@ _DRAW = 0x5E1EC7
 class Validation:
     """The candidates of some validation users, asked about as test candidates are."""
 
-    def __init__(self, train: TrainConfig, data_dir: Path, users_dir: Path, prompts: Prompts, seed: int) -> None:
+    def __init__(self, train: TrainConfig, dirs: StageDirs, prompts: Prompts, seed: int) -> None:
         """Draw the users by ``seed``. Raises `UserError` without a validation split."""
-        self._train, self._seed = train, seed
-        examples, wanted = read_examples(data_dir, "validation"), train.selection.users
+        self._train, self._prompts, self._seed = train, prompts, seed
+        examples, wanted = read_examples(dirs.data, "validation"), train.selection.users
         if not len(examples):
             raise UserError(nobody("the validation split is empty"))
         if len(examples) > wanted:
             examples = np.sort(np.random.default_rng([seed, _DRAW]).choice(examples, wanted, replace=False))
         drawn = pa.array(examples)
-        chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
+        chunks = schema.read_chunks(dirs.data / "candidates.parquet", schema.CANDIDATES)
         candidates = pa.concat_tables(chunk.filter(pc.is_in(chunk["example_id"], value_set=drawn)) for chunk in chunks)
-        self._rows = CandidateRows(
-            data_dir, users_dir, prompts, "validation", images=train.images, candidates=candidates
-        )
+        catalogue = PromptCatalogue(dirs.data, images=train.images)
+        self._rows = CandidateRows.of(candidates, catalogue, dirs.user_summaries, prompts)
 
     def judge(self, backend: Backend, cache: CompletionCache, reporter: Reporter) -> Judgement:
         """Ask ``backend`` about every candidate, through ``cache``; a killed judgement resumes.
@@ -47,7 +45,8 @@ class Validation:
         """
         rows, metric = self._rows, self._train.selection.metric
         with reporter.track("judging", len(rows)) as advance:
-            table = BlockScorer(self._train, backend, cache, advance, reporter).block(rows)
+            client = Client(self._prompts, backend, cache)
+            table = BlockScorer(self._train, client, advance, reporter).block(rows)
         logit, mass = table["logit"].to_numpy(), table["answer_mass"].to_numpy()
         starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
         name, _, k = metric.partition("@")

@@ -1,6 +1,19 @@
-"""Moves 1 and 2: items to text, histories to preference summaries."""
+"""Moves 1 and 2: items to text, histories to user summaries.
+
+- `items`, `users`: the two stages; `chains`: the requests of one item, and of one history block by block
+- `answers`: model answers on their way into a table; `cleaning`: what models say around a summary
+- `cost_estimate`: what a stage is about to ask; `diversity`: how alike many summaries are
+"""
 
 from msr_adapter.summarize.items import plan_items, summarize_items
-from msr_adapter.summarize.users import plan_users, read_histories, read_summaries, summarize_users
+from msr_adapter.summarize.users import ItemTexts, plan_users, read_histories, read_summaries, summarize_users
 
-__all__ = ["plan_items", "plan_users", "read_histories", "read_summaries", "summarize_items", "summarize_users"]
+__all__ = [
+    "ItemTexts",
+    "plan_items",
+    "plan_users",
+    "read_histories",
+    "read_summaries",
+    "summarize_items",
+    "summarize_users",
+]

@@ -8,18 +8,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from msr_adapter.config.schema import ModelConfig
 from msr_adapter.config.schema.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
-from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Failure, Image, Request, Start
+from msr_adapter.generation import Answer, Completion, Failure, Image, Request, Start
 from msr_adapter.generation.shards import watched
 from msr_adapter.heuristics.near_duplicates import near_identical
+from msr_adapter.jobs import Client
 from msr_adapter.progress import Advance, Meter, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
 from msr_adapter.summarize.cleaning import Cleaned, clean
-from msr_adapter.summarize.cost_estimate import Planned, look_ahead
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
 _ALIKE = 0.8  # share of nearly identical summaries above which the same holds
@@ -47,10 +46,9 @@ class Asking:
 
 @dataclass
 class SummaryAnswers:
-    """Puts prompts to one backend through the cache, cleans the answers and keeps the counts of a stage."""
+    """Asks one back end through the cache, cleans the answers and keeps the counts of a stage."""
 
-    backend: Backend
-    cache: CompletionCache
+    client: Client
     max_new_tokens: int
     requests: int = 0
     empty: int = 0
@@ -73,12 +71,12 @@ class SummaryAnswers:
     _computed_before: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._computed_before = self.cache.stats.computed
+        self._computed_before = self.client.cache.stats.computed
 
     @cached_property
     def asking(self) -> Asking:
         """What chains need to make their requests."""
-        return Asking(self.backend.identity, self.max_new_tokens)
+        return Asking(self.client.model().identity, self.max_new_tokens)
 
     def request(self, prompt: str, images: tuple[Image, ...] = ()) -> Request:
         """Return the request for free text that puts ``prompt`` to this stage's model."""
@@ -86,16 +84,18 @@ class SummaryAnswers:
 
     def texts(self, owners: Sequence[str], requests: Sequence[Request], advance: Advance) -> list[str | None]:
         """Answer ``requests`` in their order; ``owners`` name them in the list of failures."""
-        answers = self.cache.attempt(watched(self.backend, self.meter.add), requests, advance=advance)
-        return [self.take(*taken) for taken in zip(owners, requests, answers, strict=True)]
+        answers = self.client.cache.attempt(watched(self.client.model(), self.meter.add), requests, advance=advance)
+        return [self.accept(*answered) for answered in zip(owners, requests, answers, strict=True)]
 
     def run_chains(
         self, starts: Sequence[Start[R]], families: Sequence[object], advance: Advance
     ) -> Iterator[tuple[int, R]]:
-        """Move chains to their ends (`CompletionCache.run_chains`); what they were answered goes through `take`."""
-        return self.cache.run_chains(watched(self.backend, self.meter.add), starts, families=families, advance=advance)
+        """Move chains to their ends (`CompletionCache.run_chains`); what they were answered goes through `accept`."""
+        return self.client.cache.run_chains(
+            watched(self.client.model(), self.meter.add), starts, families=families, advance=advance
+        )
 
-    def take(self, owner: str, request: Request, answer: Answer) -> str | None:
+    def accept(self, owner: str, request: Request, answer: Answer) -> str | None:
         """Count ``answer`` and return its text on one clean line, possibly empty; None for a failure of ``owner``'s."""
         self.requests += 1
         if isinstance(answer, Failure):
@@ -119,7 +119,7 @@ class SummaryAnswers:
 
     def counts(self) -> dict[str, Any]:
         """Counts for the manifest; tokens are those of the distinct requests, computed now or before."""
-        computed = self.cache.stats.computed - self._computed_before
+        computed = self.client.cache.stats.computed - self._computed_before
         return {
             "requests": self.requests,
             "distinct_requests": len(self._distinct),
@@ -137,7 +137,7 @@ class SummaryAnswers:
             "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
         }
 
-    def settle(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:
+    def apply_policy(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:
         """Write `failures.json` if anything failed, name the first ones, and stop if that is the policy."""
         if not self.failures:
             return
@@ -169,7 +169,7 @@ class SummaryAnswers:
                 f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if they matter"
             )
 
-    def looked_over(self, reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    def review(self, reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
         """Return how long the summaries are (in tokens, as written) and how much they differ; note what is odd.
 
         ``keys`` are those of the requests that gave ``texts``; equal requests count once.
@@ -184,8 +184,8 @@ class SummaryAnswers:
         lengths = _percentiles([self._distinct[key].tokens_out for key in by_key if key in self._distinct])
         if lengths:
             reporter.note(
-                f"{label}: {len(by_key):,} of {lengths['median']:.0f} tokens in the middle ({lengths['p5']:.0f} to "
-                f"{lengths['p95']:.0f} for nine in ten), {share:.0%} distinct, {alike:.0%} nearly identical to another"
+                f"{label}: {len(by_key):,} of median {lengths['median']:.0f} tokens (90% between {lengths['p5']:.0f} "
+                f"and {lengths['p95']:.0f}), {share:.0%} distinct, {alike:.0%} nearly identical to another"
             )
         return {"distinctness": share, "near_identical": alike, "lengths": lengths}
 
@@ -197,19 +197,11 @@ def _percentiles(tokens: Sequence[int]) -> dict[str, float]:
     return {"p5": p5, "median": median, "p95": p95, "max": float(max(tokens))}
 
 
-def foretell(
-    starts: Sequence[Planned], cache: CompletionCache, model: ModelConfig, budget: int, reporter: Reporter, label: str
-) -> dict[str, Any]:
-    """Say what is left to ask, before it is asked, and return it."""
-    outlook = look_ahead(starts, cache.lookup, model, budget)
-    if outlook.to_ask:
-        reporter.note(outlook.line(label))
-    return outlook.as_dict()
-
-
 def read(request: Request, answer: Answer) -> str | None:
-    """Return the text of ``answer`` on one clean line, possibly empty; None for a failure. What `Answers.take` does,
-    uncounted: for chains, which any process may run."""
+    """Return the text of ``answer`` on one clean line, possibly empty; None for a failure.
+
+    This is `SummaryAnswers.accept`, uncounted: for chains, which any process may run.
+    """
     return None if isinstance(answer, Failure) else neutralise(_cleaned(request, answer).text, TEXT_LIMIT)
 
 

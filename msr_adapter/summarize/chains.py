@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msr_adapter.generation import Answer, Chain, Image, Request
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.summarize.answers import Asking, read
-from msr_adapter.summarize.cost_estimate import Ahead
+from msr_adapter.summarize.cost_estimate import ExpectedRequest
 
 History = Sequence[HistoryItem]
 
@@ -20,7 +20,7 @@ def blocks_of(history: History, size: int) -> list[History]:
     return [history[start : start + size] for start in range(0, len(history), size)]
 
 
-class ChainStep(NamedTuple):
+class UserStep(NamedTuple):
     """One block of a history, read."""
 
     request: Request
@@ -30,7 +30,7 @@ class ChainStep(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class UserChain:
     """The chain that reads one history; it keeps nothing, so that any process can run it."""
 
     prompts: Prompts
@@ -40,16 +40,16 @@ class Reading:
     item_tokens: int = 0
     """Tokens that an item's summary can have where `TO_COME` stands for it."""
 
-    def __call__(self) -> Chain[list[ChainStep]]:
+    def __call__(self) -> Chain[list[UserStep]]:
         """Yield a request for each block."""
-        text, steps = "", list[ChainStep]()
+        text, steps = "", list[UserStep]()
         for block in self.blocks:
             request = self.asking.request(self.prompts.user_summary(text, block))
             answer = yield request
             told = read(request, answer)
             # An empty answer must not wipe out what earlier blocks said.
             text = told or text
-            steps.append(ChainStep(request, answer, text))
+            steps.append(UserStep(request, answer, text))
             if told is None and not self.past_failures:
                 break
         return steps
@@ -61,19 +61,19 @@ class Reading:
             so_far = hash((so_far, tuple(block)))
             yield so_far
 
-    def ahead(self) -> Iterator[Ahead]:
+    def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the requests; the summary so far stands in them by name."""
         for number, block in enumerate(self.blocks):
             earlier = f"‹the summary after block {number}›" if number else ""
             unknown = sum(item.summary == TO_COME for item in block) * self.item_tokens
             to_come = unknown + (self.asking.max_new_tokens if number else 0)
-            yield Ahead(self.prompts.user_summary(earlier, block), to_come)
+            yield ExpectedRequest(self.prompts.user_summary(earlier, block), to_come)
 
 
 # The chains that describe one item: one prompt for all there is, or the paper's three.
 
 
-class Described(NamedTuple):
+class ItemResult(NamedTuple):
     """One item, described."""
 
     steps: list[tuple[Request, Answer]]
@@ -83,7 +83,7 @@ class Described(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Once:
+class ItemChain:
     """One request that shows all there is of one item."""
 
     prompts: Prompts
@@ -98,23 +98,23 @@ class Once:
         prompt = self.prompts.item_summary(self.title, image=self.image is not None, text=self.text)
         return self.asking.request(prompt, (self.image,) if self.image else ())
 
-    def __call__(self) -> Chain[Described]:
+    def __call__(self) -> Chain[ItemResult]:
         """Yield the request."""
         request = self.request
         answer = yield request
-        return Described([(request, answer)], read(request, answer))
+        return ItemResult([(request, answer)], read(request, answer))
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides the request."""
         yield self.title, self.text, self.image and self.image.digest
 
-    def ahead(self) -> Iterator[Ahead]:
+    def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the request."""
-        yield Ahead(self.request.prompt, 0, self.image)
+        yield ExpectedRequest(self.request.prompt, 0, self.image)
 
 
 @dataclass(frozen=True)
-class Fusing:
+class FusionChain:
     """The paper's three prompts: what is written about an item, what its picture shows, and one summary of both.
 
     An item with words alone or a picture alone is asked about once, and so is one whose other answer was empty: there
@@ -127,7 +127,7 @@ class Fusing:
     text: str
     image: Image | None
 
-    def __call__(self) -> Chain[Described]:
+    def __call__(self) -> Chain[ItemResult]:
         """Yield the item's requests one after the other."""
         steps, told = list[tuple[Request, Answer]](), list[str]()
         for request in self._parts():
@@ -135,16 +135,16 @@ class Fusing:
             steps.append((request, answer))
             said = read(request, answer)
             if said is None:
-                return Described(steps, None)
+                return ItemResult(steps, None)
             told += [said] if said else []
         if len(told) < 2:
-            return Described(steps, "".join(told))
+            return ItemResult(steps, "".join(told))
         request = self.asking.request(self.prompts.item_fusion(self.title, *told))
         answer = yield request
         steps.append((request, answer))
         said = read(request, answer)
         # An empty answer must not wipe out what both parts said.
-        return Described(steps, None if said is None else said or " ".join(told))
+        return ItemResult(steps, None if said is None else said or " ".join(told))
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides each request; the joining one comes last."""
@@ -156,13 +156,13 @@ class Fusing:
         if picture and (self.title or self.text):
             yield "both", words, picture
 
-    def ahead(self) -> Iterator[Ahead]:
+    def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the requests, the answers to come named in their places."""
         parts = list(self._parts())
-        yield from (Ahead(part.prompt, 0, part.images[0] if part.images else None) for part in parts)
+        yield from (ExpectedRequest(part.prompt, 0, part.images[0] if part.images else None) for part in parts)
         if len(parts) == 2:
             prompt = self.prompts.item_fusion(self.title, "‹the first answer›", "‹the second answer›")
-            yield Ahead(prompt, 2 * self.asking.max_new_tokens)
+            yield ExpectedRequest(prompt, 2 * self.asking.max_new_tokens)
 
     @property
     def family(self) -> object:

@@ -1,4 +1,4 @@
-"""What a stage is about to ask, before it asks: how often, how much text, and how much of it is answered already."""
+"""What a stage is about to ask, estimated before it asks: calls, tokens, and what the cache answers already."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +10,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation import Answer, Chain, Completion, Image
 from msr_adapter.generation.chains import Chains, Lookup
 from msr_adapter.llamafactory.token_counts import image_tokens, overhead, token_counter
+from msr_adapter.progress import Reporter
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
 
 _SAMPLED = 1_000
@@ -17,10 +18,10 @@ _SAMPLED = 1_000
 _FED = 10_000
 """Chains that are moved through the cache at a time: their number sets the memory."""
 _MARKS = 2
-"""Tokens around a picture's own."""
+"""Tokens around an image's own."""
 
 
-class Ahead(NamedTuple):
+class ExpectedRequest(NamedTuple):
     """One request of a chain, as far as it is known before the answers."""
 
     prompt: str
@@ -30,7 +31,7 @@ class Ahead(NamedTuple):
     image: Image | None = None
 
 
-class Planned(Protocol):
+class PlannedChain(Protocol):
     """A chain that can tell what it will ask."""
 
     def __call__(self) -> Chain[Any]:
@@ -39,12 +40,12 @@ class Planned(Protocol):
     def decisions(self) -> Iterator[object]:
         """Yield, request by request, what decides it: equal for requests that will be equal."""
 
-    def ahead(self) -> Iterator[Ahead]:
+    def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the requests, at most as many as there can be."""
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CostEstimate:
     """The cost of a stage that has not begun. Chains depend on their answers, so that much of it is a bound."""
 
     calls: int
@@ -73,6 +74,11 @@ class Outlook:
             f"answer tokens {about}at most {self.answer_tokens_most:,} ({self.counted})"
         )
 
+    def tell(self, reporter: Reporter, label: str) -> None:
+        """Note what is left to ask, if anything is."""
+        if self.to_ask:
+            reporter.note(self.line(label))
+
     def as_dict(self) -> dict[str, Any]:
         """Return it for a manifest."""
         return asdict(self)
@@ -87,11 +93,11 @@ class Counter:
         self._around = overhead(model, self._count)
 
     def text(self, prompt: str) -> int:
-        """Return the tokens of a prompt and of the chat template around it, without its picture."""
+        """Return the tokens of a prompt and of the chat template around it, without its image."""
         return self._count(prompt.replace(IMAGE_PLACEHOLDER, "")) + self._around
 
-    def picture(self, image: Image | None) -> int | None:
-        """Return the tokens of a picture, 0 without one; None if its kind of model is unknown or it cannot be read."""
+    def image(self, image: Image | None) -> int | None:
+        """Return the tokens of an image, 0 without one; None if its kind of model is unknown or it cannot be read."""
         if image is None:
             return 0
         try:
@@ -102,7 +108,7 @@ class Counter:
         return None if known is None else known + _MARKS
 
 
-def look_ahead(starts: Sequence[Planned], known: Lookup, model: ModelConfig, budget: int) -> Outlook:
+def estimate_cost(starts: Sequence[PlannedChain], known: Lookup, model: ModelConfig, budget: int) -> CostEstimate:
     """Return what is left to ask of ``starts``. O(chains), plus the rendering of a sample of their prompts."""
     calls = len({decision for start in starts for decision in start.decisions()})
     cached, read, written = _known(starts, known)
@@ -111,12 +117,12 @@ def look_ahead(starts: Sequence[Planned], known: Lookup, model: ModelConfig, bud
     counter = Counter(model)
     size, most, sampled, blind = _sizes(starts, counter, 1.0 if mean is None else min(1.0, mean / budget))
     steps = max(1, sampled)
-    return Outlook(
+    return CostEstimate(
         calls, cached, to_ask, round(size / steps * to_ask), max(0, round(most / steps * calls) - read),
         None if mean is None else round(mean * to_ask), to_ask * budget,
         counter.how
         + (f"; in {_SAMPLED:,} of {len(starts):,} chains" if len(starts) > _SAMPLED else "")
-        + ("; pictures not counted" if blind else ""),
+        + ("; images not counted" if blind else ""),
     )  # fmt: skip
 
 
@@ -126,7 +132,7 @@ def spaced(number: int, wanted: int) -> list[int]:
     return [place * number // wanted for place in range(wanted)]
 
 
-def _known(starts: Sequence[Planned], known: Lookup) -> tuple[int, int, int]:
+def _known(starts: Sequence[PlannedChain], known: Lookup) -> tuple[int, int, int]:
     """Return how many requests are answered already as far as the chains get, their tokens read and written."""
     seen: dict[str, tuple[int, int]] = {}
     for start in range(0, len(starts), _FED):
@@ -137,18 +143,18 @@ def _known(starts: Sequence[Planned], known: Lookup) -> tuple[int, int, int]:
     return len(seen), sum(read for read, _ in seen.values()), sum(written for _, written in seen.values())
 
 
-def _sizes(starts: Sequence[Planned], counter: Counter, share: float) -> tuple[float, float, int, bool]:
-    """Return estimated and greatest tokens of the distinct requests of a sample, their number, and whether a picture
+def _sizes(starts: Sequence[PlannedChain], counter: Counter, share: float) -> tuple[float, float, int, bool]:
+    """Return estimated and greatest tokens of the distinct requests of a sample, their number, and whether an image
     could not be counted; ``share`` of the tokens to come are expected."""
     size = most = 0.0
     seen: set[object] = set()
     blind = False
     for place in spaced(len(starts), _SAMPLED):
-        for decision, request in zip(starts[place].decisions(), starts[place].ahead(), strict=True):
+        for decision, request in zip(starts[place].decisions(), starts[place].expected(), strict=True):
             if decision not in seen:
                 seen.add(decision)
-                picture = counter.picture(request.image)
-                blind = blind or picture is None
-                fixed = counter.text(request.prompt) + (picture or 0)
+                image = counter.image(request.image)
+                blind = blind or image is None
+                fixed = counter.text(request.prompt) + (image or 0)
                 size, most = size + fixed + share * request.to_come, most + fixed + request.to_come
     return size, most, len(seen), blind

@@ -7,25 +7,19 @@ from typing import Any
 import pyarrow as pa
 
 from msr_adapter.config.schema import ItemSummariesConfig
-from msr_adapter.generation import Backend, CompletionCache, Image
+from msr_adapter.generation import Image
+from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
-from msr_adapter.summarize.answers import NAMED, Asking, SummaryAnswers, foretell
-from msr_adapter.summarize.chains import Fusing, Once
+from msr_adapter.summarize.answers import NAMED, Asking, SummaryAnswers
+from msr_adapter.summarize.chains import FusionChain, ItemChain
+from msr_adapter.summarize.cost_estimate import estimate_cost
 
 _LABEL = "item summaries"
 
 
-def summarize_items(
-    config: ItemSummariesConfig,
-    data_dir: Path,
-    prompts: Prompts,
-    backend: Backend | None,
-    cache: CompletionCache,
-    out: Path,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def summarize_items(config: ItemSummariesConfig, dirs: StageDirs, client: Client, job: Job) -> dict[str, Any]:
     """Write ``out/items.parquet``: a summary for every item, empty where the title must do; return counts.
 
     Under `on_failure: skip` an item that could not be described has no row, and histories leave it out.
@@ -33,18 +27,18 @@ def summarize_items(
     Only items that some history holds are described: candidates are shown with image and title, so a description of
     the others would never be read. Empty as well: items with neither title, text nor image, and empty answers.
     """
-    items = read_table(data_dir / "items.parquet", ITEMS).to_pylist()
-    wanted = _history_items(data_dir)
+    items = read_table(dirs.data / "items.parquet", ITEMS).to_pylist()
+    wanted = _history_items(dirs.examples)
     summaries: dict[str, str | None] = {}
     counts: dict[str, Any] = {"mode": config.mode, "items": len(items), "items_in_histories": len(wanted)}
     if config.mode != "none":
-        if backend is None:
-            raise ValueError(f"mode {config.mode} needs a backend")
-        shown, starts = plan_items(config, data_dir, prompts, backend.identity)
-        counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
-        answers = SummaryAnswers(backend, cache, config.max_new_tokens)
-        summaries, described = _describe(shown, starts, answers, reporter)
-        answers.settle(config.on_failure, out, reporter, _LABEL)
+        shown, starts = plan_items(config, dirs, client.prompts, client.model().identity)
+        estimate = estimate_cost(starts, client.cache.lookup, config.model, config.max_new_tokens)
+        estimate.tell(job.reporter, _LABEL)
+        counts |= {"estimate": estimate.as_dict()}
+        answers = SummaryAnswers(client, config.max_new_tokens)
+        summaries, described = _describe(shown, starts, answers, job.reporter)
+        answers.apply_policy(config.on_failure, job.out, job.reporter, _LABEL)
         bare = sorted(wanted - {item["item_id"] for item in shown})
         untitled = [item["item_id"] for item in shown if not item["title"]]
         counts |= described | {"nothing_to_describe": len(bare), "bare": bare[:NAMED], "bare_items": len(bare)}
@@ -53,39 +47,42 @@ def summarize_items(
     if config.on_failure == "skip":
         known = [(item_id, text) for item_id, text in known if text is not None]
     ids, texts = [item_id for item_id, _ in known], [text or "" for _, text in known]
-    write_table(pa.table({"item_id": ids, "summary": texts}), ITEM_SUMMARIES, out / "items.parquet")
+    write_table(pa.table({"item_id": ids, "summary": texts}), ITEM_SUMMARIES, job.out / "items.parquet")
     return counts | {"without_summary": texts.count("")}
 
 
 def plan_items(
-    config: ItemSummariesConfig, data_dir: Path, prompts: Prompts, model: str
-) -> tuple[list[dict[str, Any]], list[Once | Fusing]]:
+    config: ItemSummariesConfig, dirs: StageDirs, prompts: Prompts, model: str
+) -> tuple[list[dict[str, Any]], list[ItemChain | FusionChain]]:
     """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
-    items = read_table(data_dir / "items.parquet", ITEMS).to_pylist()
-    wanted = _history_items(data_dir)
+    items = read_table(dirs.data / "items.parquet", ITEMS).to_pylist()
+    wanted = _history_items(dirs.examples)
     shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
-    kind = Fusing if config.mode == "fusion" else Once
+    kind = FusionChain if config.mode == "fusion" else ItemChain
     asking = Asking(model, config.max_new_tokens)
-    return shown, [kind(prompts, asking, item["title"], item["text"], _image(item, data_dir)) for item in shown]
+    return shown, [kind(prompts, asking, item["title"], item["text"], _image(item, dirs.data)) for item in shown]
 
 
 def _describe(
-    items: Sequence[dict[str, Any]], starts: Sequence[Once | Fusing], answers: SummaryAnswers, reporter: Reporter
+    items: Sequence[dict[str, Any]],
+    starts: Sequence[ItemChain | FusionChain],
+    answers: SummaryAnswers,
+    reporter: Reporter,
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
-    once = [start for start in starts if isinstance(start, Once)]
+    once = [start for start in starts if isinstance(start, ItemChain)]
     texts, keys = _ask_once(items, once, answers, reporter) if once else _fuse(items, starts, answers, reporter)
     answers.warn(reporter, _LABEL)
     answered = [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
     counts = answers.counts() | {
         "with_image": sum(item["image"] is not None for item in items),
-        **answers.looked_over(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
+        **answers.review(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
     }
     return dict(zip((item["item_id"] for item in items), texts, strict=True)), counts
 
 
 def _ask_once(
-    items: Sequence[dict[str, Any]], starts: Sequence[Once], answers: SummaryAnswers, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[ItemChain], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
     """One request for each item; return the texts and the keys of the requests."""
     requests = [start.request for start in starts]
@@ -104,7 +101,7 @@ def _fuse(
     described = [fused[place] for place in range(len(items))]
     for item, one in zip(items, described, strict=True):
         for request, answer in one.steps:
-            answers.take(item["item_id"], request, answer)
+            answers.accept(item["item_id"], request, answer)
     return [one.summary for one in described], [one.steps[-1][0].key for one in described]
 
 
@@ -116,7 +113,7 @@ def _is_known(item: dict[str, Any]) -> bool:
     return bool(item["image"] or item["title"] or item["text"])
 
 
-def _history_items(data_dir: Path) -> set[str]:
+def _history_items(examples_dir: Path) -> set[str]:
     """Return the ids of all items in the histories of all splits."""
-    histories = read_table(data_dir / "examples.parquet", EXAMPLES)["history"]
+    histories = read_table(examples_dir / "examples.parquet", EXAMPLES)["history"]
     return set(histories.combine_chunks().flatten().to_pylist()) if len(histories) else set()

@@ -1,6 +1,7 @@
-"""Move 2: a user's history becomes a preference summary, block by block like a recurrent network over text."""
+"""Move 2: a user's history becomes a user summary, block by block like a recurrent network over text."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.schema import UserSummariesConfig
-from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.vectorized_history import tell_histories
@@ -25,59 +26,53 @@ from msr_adapter.schema import (
     write_chunks,
     write_table,
 )
-from msr_adapter.summarize.answers import Asking, SummaryAnswers, foretell
-from msr_adapter.summarize.chains import ChainStep, Reading, blocks_of
+from msr_adapter.summarize.answers import Asking, SummaryAnswers
+from msr_adapter.summarize.chains import UserChain, UserStep, blocks_of
+from msr_adapter.summarize.cost_estimate import estimate_cost
 
 _LABEL = "user summaries"
 _LISTED = 32_768
 """Histories that are listed and written at a time."""
 
 
-def summarize_users(
-    config: UserSummariesConfig,
-    data_dir: Path,
-    items_dir: Path,
-    prompts: Prompts,
-    backend: Backend | None,
-    cache: CompletionCache,
-    out: Path,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write ``out/users.parquet``: the preference text of every example, by example_id; return counts.
+def summarize_users(config: UserSummariesConfig, dirs: StageDirs, client: Client, job: Job) -> dict[str, Any]:
+    """Write ``out/users.parquet``: the user summary of every example, by example_id; return counts.
 
     `steps.parquet` beside it holds the text after every block, for the test examples alone: the report shows them.
     """
-    examples = read_table(data_dir / "examples.parquet", EXAMPLES).sort_by("example_id")
+    prompts, out = client.prompts, job.out
+    examples = read_table(dirs.examples / "examples.parquet", EXAMPLES).sort_by("example_id")
     counts: dict[str, Any] = {"mode": config.mode, "examples": len(examples)}
     if config.mode == "none":
         path = out / "users.parquet"
-        write_chunks(_list_histories(examples, data_dir, items_dir, prompts), USER_SUMMARIES, path)
+        write_chunks(_list_histories(examples, dirs, prompts), USER_SUMMARIES, path)
         empty = sum(chunk["summary"].to_pylist().count("") for chunk in read_chunks(path, USER_SUMMARIES))
         return counts | {"without_summary": empty}
-    if backend is None:
-        raise ValueError(f"mode {config.mode} needs a backend")
-    histories, starts = plan_users(config, examples, data_dir, read_summaries(items_dir), prompts, backend.identity)
-    counts |= {"forecast": foretell(starts, cache, config.model, config.max_new_tokens, reporter, _LABEL)}
-    answers = SummaryAnswers(backend, cache, config.max_new_tokens)
+    items = ItemTexts(read_summaries(dirs.items))
+    histories, starts = plan_users(config, examples, dirs.data, items, prompts, client.model().identity)
+    estimate = estimate_cost(starts, client.cache.lookup, config.model, config.max_new_tokens)
+    estimate.tell(job.reporter, _LABEL)
+    counts |= {"estimate": estimate.as_dict()}
+    answers = SummaryAnswers(client, config.max_new_tokens)
     tested, ids = pc.equal(examples["split"], "test").to_numpy(), examples["example_id"].to_pylist()
     recurrence = _Recurrence(answers, starts, tested)
-    texts = recurrence.run(ids, reporter)
-    answers.settle(config.on_failure, out, reporter, _LABEL)
+    texts = recurrence.run(ids, job.reporter)
+    answers.apply_policy(config.on_failure, out, job.reporter, _LABEL)
     if config.on_failure == "title":
         texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
     _write_steps(recurrence, ids, out)
     counts |= answers.counts() | {"steps": recurrence.steps}
-    counts |= answers.looked_over(reporter, _LABEL, *recurrence.last(texts))
-    answers.warn(reporter, _LABEL)
+    counts |= answers.review(job.reporter, _LABEL, *recurrence.last(texts))
+    answers.warn(job.reporter, _LABEL)
     table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
     write_table(table, USER_SUMMARIES, out / "users.parquet")
     return counts | {"without_summary": texts.count("")}
 
 
-def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts: Prompts) -> Iterator[pa.Table]:
+def _list_histories(examples: pa.Table, dirs: StageDirs, prompts: Prompts) -> Iterator[pa.Table]:
     """Yield USER_SUMMARIES of listed histories, `_LISTED` examples at a time: their number sets the memory."""
-    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
-    known = read_table(items_dir / "items.parquet", ITEM_SUMMARIES).join(items, "item_id", join_type="inner")
+    items = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "title"])
+    known = read_table(dirs.items / "items.parquet", ITEM_SUMMARIES).join(items, "item_id", join_type="inner")
     titles, summaries = (pl.Series(known[name], dtype=pl.String) for name in ("title", "summary"))
     for start in range(0, len(examples), _LISTED):
         part = examples.slice(start, _LISTED)
@@ -90,24 +85,27 @@ def _list_histories(examples: pa.Table, data_dir: Path, items_dir: Path, prompts
         yield pa.table({"example_id": part["example_id"], "summary": texts.to_arrow().cast(pa.string())})
 
 
-def plan_users(
-    config: UserSummariesConfig,
-    examples: pa.Table,
-    data_dir: Path,
-    described: Mapping[str, str],
-    prompts: Prompts,
-    model: str,
-    item_tokens: int = 0,
-) -> tuple[list[list[HistoryItem]], list[Reading]]:
-    """Return each example's history and the chain that reads it; ``model`` identifies what will be asked.
+@dataclass(frozen=True)
+class ItemTexts:
+    """What histories say of items. An item without a summary is left out of them, as the item summariser skipped it."""
 
-    ``described`` has the summaries of items, `TO_COME` for one that is not written yet and may have ``item_tokens``; an
-    item without is left out, as the item summariser skipped it.
-    """
-    histories = read_histories(examples, data_dir, described)
+    summaries: Mapping[str, str]
+    """`TO_COME` for one that is not written yet."""
+    tokens_to_come: int = 0
+    """Tokens that a summary may have which is not written yet."""
+
+
+def plan_users(
+    config: UserSummariesConfig, examples: pa.Table, data_dir: Path, items: ItemTexts, prompts: Prompts, model: str
+) -> tuple[list[list[HistoryItem]], list[UserChain]]:
+    """Return each example's history and the chain that reads it; ``model`` identifies what will be asked."""
+    histories = read_histories(examples, data_dir, items.summaries)
     size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
     asking, past_failures = Asking(model, config.max_new_tokens), config.on_failure == "skip"
-    starts = [Reading(prompts, asking, blocks_of(history, size), past_failures, item_tokens) for history in histories]
+    starts = [
+        UserChain(prompts, asking, blocks_of(history, size), past_failures, items.tokens_to_come)
+        for history in histories
+    ]
     return histories, starts
 
 
@@ -139,7 +137,7 @@ def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> No
 class _Recurrence:
     """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
 
-    def __init__(self, answers: SummaryAnswers, starts: Sequence[Reading], kept: Iterable[bool]) -> None:
+    def __init__(self, answers: SummaryAnswers, starts: Sequence[UserChain], kept: Iterable[bool]) -> None:
         self.answers, self.starts, self.blocks = answers, starts, [start.blocks for start in starts]
         self.paths: dict[int, list[tuple[int, str]]] = {index: [] for index, keep in enumerate(kept) if keep}
         """Of the examples to be ``kept``: items read and the text, after each step."""
@@ -157,7 +155,7 @@ class _Recurrence:
         families = [tuple(blocks[0]) if blocks else () for blocks in self.blocks]
         with reporter.track(_LABEL, sum(map(len, self.blocks)), self.answers.meter) as advance:
             for index, steps in self.answers.run_chains(self.starts, families, advance):
-                self._take(index, f"example {ids[index]}", steps)
+                self._keep(index, f"example {ids[index]}", steps)
         self.answers.sort_failures([f"example {number}" for number in ids])
         return self._texts
 
@@ -166,12 +164,12 @@ class _Recurrence:
         told = [(key, text) for key, text in zip(self._keys, texts, strict=True) if key]
         return [key for key, _ in told], [text for _, text in told]
 
-    def _take(self, index: int, owner: str, steps: Sequence[ChainStep]) -> None:
+    def _keep(self, index: int, owner: str, steps: Sequence[UserStep]) -> None:
         items = 0
         for block, step in zip(self.blocks[index], steps, strict=False):
             items += len(block)
             self._texts[index] = step.text
-            if self.answers.take(owner, step.request, step.answer) is None:
+            if self.answers.accept(owner, step.request, step.answer) is None:
                 self.failed.add(index)
                 continue
             self._keys[index] = step.request.key

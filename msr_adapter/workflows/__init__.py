@@ -1,1 +1,5 @@
-"""TODO: docstring."""
+"""Commands that cross stages.
+
+- `recommend`: ranked lists for users; `preview`: prompts and costs before anything is asked
+- `export`, `model_card`: the trained model for others; `ablate`: what each part of the pipeline is worth
+"""

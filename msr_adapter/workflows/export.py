@@ -12,7 +12,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import atomic_folder
 from msr_adapter.llamafactory.objectives import objective_of
-from msr_adapter.pipeline.context import prompts_of, user_summaries_dir
+from msr_adapter.pipeline.context import prompts_of, stage_dirs
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
@@ -82,8 +82,8 @@ def compare_scores(
         reporter.note("not compared: a server scored")
         return 0, None
     train = loaded.pipeline.train
-    prompts, user_summaries = prompts_of(loaded.pipeline), user_summaries_dir(loaded.pipeline, folder)
-    rows = CandidateRows(folder.stage("data"), user_summaries, prompts, "test", images=train.images)
+    prompts, dirs = prompts_of(loaded.pipeline), stage_dirs(loaded.pipeline, folder)
+    rows = CandidateRows(dirs.data, dirs.user_summaries, prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
     backend = make_backend(exported)

@@ -14,16 +14,17 @@ from msr_adapter.backends import make_backend
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.chains import Chains
-from msr_adapter.pipeline.context import cache_path, prompts_of
+from msr_adapter.pipeline.context import cache_path, prompts_of, stage_dirs
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import release
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.runner import plan, run
+from msr_adapter.pipeline.planning import plan
+from msr_adapter.pipeline.runner import run
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
-from msr_adapter.summarize import plan_items, plan_users, read_summaries
-from msr_adapter.summarize.chains import TO_COME, Fusing, Once, Reading
-from msr_adapter.summarize.cost_estimate import Counter, Planned, look_ahead, spaced
+from msr_adapter.summarize import ItemTexts, plan_items, plan_users, read_summaries
+from msr_adapter.summarize.chains import TO_COME, FusionChain, ItemChain, UserChain
+from msr_adapter.summarize.cost_estimate import Counter, PlannedChain, estimate_cost, spaced
 
 LABELS = {"items": "item summaries", "users": "user summaries"}
 
@@ -91,7 +92,7 @@ class _Summarizers:
 
     def __init__(self, loaded: LoadedPipeline, folder: RunFolder, cache: CompletionCache) -> None:
         self.loaded, self.cache = loaded, cache
-        self.data, self.items_dir = folder.stage("data"), folder.stage("items")
+        self.dirs = stage_dirs(loaded.pipeline, folder)
         self.items_config, self.users_config = loaded.pipeline.summarize.items, loaded.pipeline.summarize.users
         self.prompts = prompts_of(loaded.pipeline)
         self._items_backend: Backend | None = None
@@ -101,8 +102,8 @@ class _Summarizers:
         config = self.items_config if stage == "items" else self.users_config
         if config.mode == "none":
             return {"calls": 0, "line": f"{LABELS[stage]}: mode none, no model is asked"}
-        chains: Sequence[Planned] = self._items[1] if stage == "items" else self._user_chains(self._examples)
-        found = look_ahead(chains, self.cache.lookup, config.model, config.max_new_tokens)
+        chains: Sequence[PlannedChain] = self._items[1] if stage == "items" else self._user_chains(self._examples)
+        found = estimate_cost(chains, self.cache.lookup, config.model, config.max_new_tokens)
         return {**found.as_dict(), "line": found.line(LABELS[stage])}
 
     def preview_items(self, number: int, ask: bool) -> list[PreviewedSummary]:
@@ -155,15 +156,15 @@ class _Summarizers:
 
     @cached_property
     def _examples(self) -> pa.Table:
-        return read_table(self.data / "examples.parquet", EXAMPLES).sort_by("example_id")
+        return read_table(self.dirs.data / "examples.parquet", EXAMPLES).sort_by("example_id")
 
     @cached_property
     def _items_done(self) -> bool:
         return plan(self.loaded)["items"] == "up to date"
 
     @cached_property
-    def _items(self) -> tuple[list[dict[str, Any]], list[Once | Fusing]]:
-        return plan_items(self.items_config, self.data, self.prompts, self._for_items().identity)
+    def _items(self) -> tuple[list[dict[str, Any]], list[ItemChain | FusionChain]]:
+        return plan_items(self.items_config, self.dirs, self.prompts, self._for_items().identity)
 
     @cached_property
     def _answered(self) -> dict[str, Any]:
@@ -184,25 +185,27 @@ class _Summarizers:
     def _item_summaries(self) -> dict[str, str]:
         """Return the summary of every item; `TO_COME` for those that are not written yet."""
         if self._items_done:
-            return read_summaries(self.items_dir)
-        everything = read_table(self.data / "items.parquet", ITEMS, ["item_id"])["item_id"].to_pylist()
+            return read_summaries(self.dirs.items)
+        everything = read_table(self.dirs.data / "items.parquet", ITEMS, ["item_id"])["item_id"].to_pylist()
         known: dict[str, str] = dict.fromkeys(everything, "")
         if self.items_config.mode != "none":
             known |= {item["item_id"]: TO_COME for item in self._items[0]}
             known |= {item: answered.summary or "" for item, answered in self._answered.items()}
         return known
 
-    def _user_chains(self, examples: pa.Table) -> list[Reading]:
+    def _user_chains(self, examples: pa.Table) -> list[UserChain]:
         model, tokens = self._for_users().identity, self.items_config.max_new_tokens
         summaries = self._item_summaries()
-        return plan_users(self.users_config, examples, self.data, summaries, self.prompts, model, tokens)[1]
+        return plan_users(
+            self.users_config, examples, self.dirs.data, ItemTexts(summaries, tokens), self.prompts, model
+        )[1]
 
 
-def _planned(chain: Planned, counter: Counter) -> list[PreviewedRequest]:
+def _planned(chain: PlannedChain, counter: Counter) -> list[PreviewedRequest]:
     return [
-        {"prompt": one.prompt, "text_tokens": counter.text(one.prompt), "image_tokens": counter.picture(one.image),
+        {"prompt": one.prompt, "text_tokens": counter.text(one.prompt), "image_tokens": counter.image(one.image),
          "tokens_to_come": one.to_come, "image": str(one.image.path) if one.image else None, "counted": counter.how}
-        for one in chain.ahead()
+        for one in chain.expected()
     ]  # fmt: skip
 
 
@@ -212,7 +215,7 @@ def _asked(steps: Sequence[tuple[Request, Answer]], counter: Counter) -> list[Pr
         image = request.images[0] if request.images else None
         row: PreviewedRequest = {
             "prompt": request.prompt, "text_tokens": counter.text(request.prompt), "tokens_to_come": 0,
-            "image_tokens": counter.picture(image), "image": str(image.path) if image else None,
+            "image_tokens": counter.image(image), "image": str(image.path) if image else None,
             "counted": counter.how,
         }  # fmt: skip
         if isinstance(answer, Completion):

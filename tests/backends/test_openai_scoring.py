@@ -21,6 +21,7 @@ from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Request
+from msr_adapter.jobs import Client, Job
 from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.weights import BASE
 from msr_adapter.progress import Reporter
@@ -75,7 +76,7 @@ def run(backend: Any, out: Path, reporter: Reporter = QUIET, share: float = 0.05
     out.mkdir()
     made = stages()
     with CompletionCache(out / "c.sqlite") as cache:
-        return score(train_config(), made.data, made.users, Prompts(), backend, cache, out, reporter, share)
+        return score(train_config(), made, Client(Prompts(), backend, cache), Job(out, reporter), share)
 
 
 def read(out: Path) -> dict[str, np.ndarray]:
@@ -178,7 +179,7 @@ def test_a_second_run_asks_nothing(served: Serving, tmp_path: Path) -> None:
     asked = served.scored, served.tokenised
     with CompletionCache(tmp_path / "out" / "c.sqlite") as cache:
         made, again = stages(), scorer(served)
-        counts = score(train_config(), made.data, made.users, Prompts(), again, cache, tmp_path / "out", QUIET)
+        counts = score(train_config(), made, Client(Prompts(), again, cache), Job(tmp_path / "out", QUIET))
     assert (counts["computed"], counts["cached"], counts["prompts"]) == (0, 16, "answered before")
     assert (served.scored, served.tokenised) == asked
 

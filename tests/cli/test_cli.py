@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 import msr_adapter.pipeline
 from msr_adapter import __version__
 from msr_adapter.cli import app
-from msr_adapter.cli.runs import made
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.pipeline import RunResult, StageOutcome, State
 from tests.support.pipelines import MINIMAL
@@ -112,7 +111,7 @@ def test_quiet_says_only_the_result(calls: list[dict[str, Any]], tmp_path: Path)
 
 def test_every_stage_has_a_result_to_show() -> None:
     for name in msr_adapter.pipeline.STAGE_NAMES:
-        what, path = made(RunResult(Path("run"), (StageOutcome(name, "done", 0.0, {}),)))
+        what, path = RunResult(Path("run"), (StageOutcome(name, "done", 0.0, {}),)).product
         assert what
         assert path.parent == Path("run") / name
 

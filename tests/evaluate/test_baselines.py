@@ -137,7 +137,7 @@ def test_an_absent_library_is_named_with_its_command_before_anything_runs(
     assert "pip install --no-deps RecTools==" in problem.next_step
     ran: list[str] = []
     stages = tuple(replace(stage, run=lambda _: ran.append("stage") or {}) for stage in STAGES)  # type: ignore[func-returns-value]
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", stages)
     with pytest.raises(UserError, match="cannot be fitted"):
         run(loaded, ("baselines",), reporter=Reporter(quiet=True))
     assert not ran

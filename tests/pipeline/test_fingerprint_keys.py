@@ -140,7 +140,7 @@ def fingerprints(p: PipelineConfig) -> dict[str, str]:
     """What `running` takes of the pipeline for each stage that it needs."""
     templates = template_digests(p)
     return {
-        stage.name: digest([stage.config(p), stage.sources(p), [templates[name] for name in stage.templates_of(p)]])
+        stage.name: digest([stage.config(p), stage.sources(p), [templates[name] for name in stage.templates(p)]])
         for stage in STAGES
         if stage.needed(p)
     }
@@ -158,7 +158,7 @@ def visit(name: str, files: Path, *sets: str) -> dict[str, bool | None]:
     for data, locs in groupby(leaves(load_pipeline(name, sets).resolved), key=lambda leaf: leaf[1]):
         before = parse(data)
         assert before is not None
-        used = {template for stage in STAGES if stage.needed(before) for template in stage.templates_of(before)}
+        used = {template for stage in STAGES if stage.needed(before) for template in stage.templates(before)}
         known, taken = ignored(before, used), fingerprints(before)
         for loc, _ in locs:
             key, why, after = ".".join(loc), reason(known, loc), next(changes(loc, data, files), None)

@@ -117,7 +117,7 @@ def test_a_failed_stage_keeps_what_was_finished(folder: Path, monkeypatch: pytes
         raise StageError("the model fell over")
 
     broken = tuple(replace(stage, run=fail) if stage.name == "users" else stage for stage in STAGES)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", broken)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", broken)
     with pytest.raises(StageError, match="fell over"):
         summaries(load(folder))
     assert json.loads((folder / "run" / "items" / "manifest.json").read_text())["stage"] == "items"

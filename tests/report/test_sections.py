@@ -2,8 +2,7 @@
 
 import pytest
 
-from msr_adapter.pipeline.reporting import LABELS
-from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.pipeline.stages import LABELS, STAGES
 from msr_adapter.report.cost import cost_rows, duration, prefix_sharing_lines
 from msr_adapter.report.sections import headline, run_line, smallest_line
 from msr_adapter.report.svg import looks

@@ -83,7 +83,7 @@ def fake_training(context: Context) -> dict[str, Any]:
 def looking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msr_adapter.distributed.make_backend", lambda *_, **__: Looking())
     stages = tuple(replace(stage, run=fake_training) if stage.name == "train" else stage for stage in STAGES)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", stages)
 
 
 def prepared(folder: Path, mode: str, policy: str) -> LoadedPipeline:

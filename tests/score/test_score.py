@@ -16,7 +16,7 @@ from msr_adapter.candidate_rows import CandidateRows, candidate_blocks, count_ro
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.shards import ShardJob
-from msr_adapter.jobs import StageDirs
+from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.llamafactory.weights import trained_weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
@@ -42,7 +42,7 @@ def run(
 ) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     with CompletionCache(out.parent / "completions.sqlite", shard_requests=shard) as cache:
-        return score(train_config(**settings), made.data, made.users, Prompts(), backend, cache, out, reporter)
+        return score(train_config(**settings), made, Client(Prompts(), backend, cache), Job(out, reporter))
 
 
 def read(out: Path) -> pa.Table:
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     def go(name: str, backend: Backend) -> dict[str, Any]:
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
         with CompletionCache(tmp_path / f"{name.split('-')[0]}.sqlite") as cache:
-            return score(train_config(), made.data, made.users, prompts, backend, cache, tmp_path / name, QUIET)
+            return score(train_config(), made, Client(prompts, backend, cache), Job(tmp_path / name, QUIET))
 
     class Dying(ScriptedBackend):
         def complete(self, requests: Sequence[Request], *rest: Any) -> list[Completion]:
@@ -178,9 +178,8 @@ def test_items_first_are_asked_item_by_item_and_written_in_the_order_of_the_cand
     made, backend = write_upstream(tmp_path, candidates=12), ScriptedBackend()
     (tmp_path / "score").mkdir()
     with CompletionCache(tmp_path / "completions.sqlite") as cache:
-        counts = score(
-            train_config(), made.data, made.users, Prompts(tmp_path), backend, cache, tmp_path / "score", QUIET
-        )
+        client = Client(Prompts(tmp_path), backend, cache)
+        counts = score(train_config(), made, client, Job(tmp_path / "score", QUIET))
     assert counts["order"] == "items"
     rows = list(CandidateRows(made.data, made.users, Prompts(tmp_path), "test", images=True))
     requests = [Request(backend.identity, row.prompt, (row.image,) if row.image else (), ("Yes", "No")) for row in rows]

@@ -11,12 +11,13 @@ from msr_adapter.generation import CompletionCache
 from msr_adapter.progress import Meter, Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.summarize import plan_items
-from msr_adapter.summarize.cost_estimate import Counter, Outlook, look_ahead, spaced
+from msr_adapter.summarize.cost_estimate import CostEstimate, Counter, estimate_cost, spaced
 from tests.summarize.test_users import TITLES, letters, write
 from tests.summarize.test_users import config as users_config
 from tests.summarize.test_users import run as run_users
 from tests.support.recording import Recording
 from tests.support.summaries import write_shop
+from tests.support.tiny_run import flat_stages
 
 SCRIPTED = ModelConfig(path="nobody", backend="scripted")
 
@@ -27,10 +28,10 @@ def test_places_are_spaced_evenly() -> None:
     assert spaced(0, 5) == []
 
 
-def outlook(folder: Path, mode: str, cache: CompletionCache) -> Outlook:
+def estimated(folder: Path, mode: str, cache: CompletionCache) -> CostEstimate:
     config = ItemSummariesConfig.model_validate({"model": SCRIPTED, "mode": mode, "max_new_tokens": 9})
-    starts = plan_items(config, folder, Prompts(), "recording")[1]
-    return look_ahead(starts, cache.lookup, SCRIPTED, 9)
+    starts = plan_items(config, flat_stages(folder), Prompts(), "recording")[1]
+    return estimate_cost(starts, cache.lookup, SCRIPTED, 9)
 
 
 @pytest.mark.parametrize(("mode", "distinct"), [("image", 4), ("fusion", 2 * 3 + 1 + 1)])
@@ -38,17 +39,17 @@ def test_calls_are_the_distinct_requests_at_most(tmp_path: Path, mode: str, dist
     # Two items alike in words, without a picture; one without words.
     write_shop(tmp_path, {"a": "A", "b": "B", "c": "C", "d": "C", "e": ""}, ["abcde"], no_image="cd")
     with CompletionCache(tmp_path / "c.sqlite") as cache:
-        found = outlook(tmp_path, mode, cache)
+        found = estimated(tmp_path, mode, cache)
     assert (found.calls, found.cached, found.to_ask) == (distinct, 0, distinct)
     assert (found.answer_tokens, found.answer_tokens_most) == (None, 9 * distinct)
     assert 0 < found.prompt_tokens <= found.prompt_tokens_most
 
 
-def test_a_picture_that_cannot_be_read_is_not_counted(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_not_counted(tmp_path: Path) -> None:
     write_shop(tmp_path, {"a": "A"}, ["a"])
     with CompletionCache(tmp_path / "c.sqlite") as cache:
-        assert outlook(tmp_path, "image", cache).counted.endswith("; pictures not counted")
-        assert "1 requests at most" in outlook(tmp_path, "image", cache).line("items")
+        assert estimated(tmp_path, "image", cache).counted.endswith("; images not counted")
+        assert "1 requests at most" in estimated(tmp_path, "image", cache).line("items")
 
 
 @settings(max_examples=12, deadline=None)
@@ -60,10 +61,10 @@ def test_the_outlook_of_users_bounds_what_is_asked(
     write(folder, histories, TITLES)
     _, counts, _ = run_users(folder, Recording(letters), users_config(block=block))
     # Letters keep all that was read, so that unlike beginnings have unlike answers.
-    assert counts["forecast"]["calls"] == counts["forecast"]["to_ask"] == counts["distinct_requests"]
-    assert counts["forecast"]["cached"] == 0
+    assert counts["estimate"]["calls"] == counts["estimate"]["to_ask"] == counts["distinct_requests"]
+    assert counts["estimate"]["cached"] == 0
     _, again, _ = run_users(folder, Recording(letters), users_config(block=block))
-    assert (again["forecast"]["to_ask"], again["forecast"]["cached"]) == (0, counts["distinct_requests"])
+    assert (again["estimate"]["to_ask"], again["estimate"]["cached"]) == (0, counts["distinct_requests"])
 
 
 def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
     run_users(tmp_path, Recording(letters), users_config())
     write(tmp_path, ["abcdef", "gh"])
     _, counts, notes = run_users(tmp_path, Recording(letters), users_config())
-    told = counts["forecast"]
+    told = counts["estimate"]
     assert (told["calls"], told["cached"], told["to_ask"]) == (3, 1, 2)
     assert (told["answer_tokens"], told["answer_tokens_most"]) == (6, 256)  # "ABC" has three
     assert "to ask 2: about" in notes
@@ -80,7 +81,7 @@ def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
 def test_tokens_are_counted_without_the_placeholder() -> None:
     counter = Counter(ModelConfig(path="tiny", default_system=""))
     assert counter.text("<image>likes") == counter.text("likes") < counter.text("likes dragons")
-    assert counter.picture(None) == 0
+    assert counter.image(None) == 0
 
 
 def test_the_pace_of_what_is_computed_tells_how_long_the_rest_takes(

@@ -10,11 +10,13 @@ import pytest
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, UserSummariesConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, CompletionCache, Failure, Request
+from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import ITEM_SUMMARIES, USER_SUMMARIES, read_table
 from msr_adapter.summarize import summarize_items, summarize_users
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop, write_summaries
+from tests.support.tiny_run import flat_stages
 
 MODEL = ModelConfig(path="tiny")
 TITLES = {letter: f"Title{letter}" for letter in "abcdefgh"}
@@ -37,7 +39,9 @@ def items(folder: Path, backend: Recording, policy: str) -> tuple[dict[str, str]
     reporter = Lines()
     config = ItemSummariesConfig(model=MODEL, on_failure=policy)  # type: ignore[arg-type]
     with CompletionCache(folder / "c.sqlite") as cache:
-        counts = summarize_items(config, folder, Prompts(), backend, cache, folder / "items", reporter)
+        counts = summarize_items(
+            config, flat_stages(folder), Client(Prompts(), backend, cache), Job(folder / "items", reporter)
+        )
     rows = read_table(folder / "items" / "items.parquet", ITEM_SUMMARIES).to_pylist()
     return {row["item_id"]: row["summary"] for row in rows}, counts, reporter.text
 
@@ -46,8 +50,8 @@ def users(folder: Path, backend: Recording, policy: str) -> tuple[list[str], dic
     reporter = Lines()
     config = UserSummariesConfig(model=MODEL, block=2, on_failure=policy)  # type: ignore[arg-type]
     with CompletionCache(folder / "c.sqlite") as cache:
-        shown = (folder, folder / "items", Prompts(), backend, cache, folder / "users", reporter)
-        counts = summarize_users(config, *shown)
+        client, job = Client(Prompts(), backend, cache), Job(folder / "users", reporter)
+        counts = summarize_users(config, flat_stages(folder), client, job)
     rows = read_table(folder / "users" / "users.parquet", USER_SUMMARIES).to_pylist()
     return [row["summary"] for row in rows], counts, reporter.text
 

@@ -6,11 +6,13 @@ import pytest
 
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig
 from msr_adapter.generation import CompletionCache, Request
+from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import ITEM_SUMMARIES, read_table
 from msr_adapter.summarize import summarize_items
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop
+from tests.support.tiny_run import flat_stages
 
 CONFIG = ItemSummariesConfig(model=ModelConfig(path="tiny"), max_new_tokens=7)
 
@@ -20,7 +22,8 @@ def run(
 ) -> tuple[dict[str, str], dict[str, Any], str]:
     reporter = Lines()
     with CompletionCache(tmp_path / "c.sqlite") as cache:
-        counts = summarize_items(config, tmp_path, Prompts(), backend, cache, tmp_path / "out", reporter)
+        client, job = Client(Prompts(), backend, cache), Job(tmp_path / "out", reporter)
+        counts = summarize_items(config, flat_stages(tmp_path), client, job)
     table = read_table(tmp_path / "out" / "items.parquet", ITEM_SUMMARIES)
     summaries = dict(zip(table["item_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
     return summaries, counts, reporter.text
@@ -44,14 +47,14 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
         "mode": "image", "items": 4, "items_in_histories": 3, "requests": 3, "distinct_requests": 3, "computed": 3,
         "cached": 0, "empty_answers": 0, "refused": 0, "echoed": 0, "wrapped": 0, "cut_by_budget": 0, "trimmed": 0,
         "failed": 0, "failures": [], "bare": [], "bare_items": 0, "untitled": ["b"], "untitled_items": 1,
-         "near_identical": pytest.approx(2 / 3), "forecast": counts["forecast"],
+         "near_identical": pytest.approx(2 / 3), "estimate": counts["estimate"],
         "lengths": {"p5": pytest.approx(15), "median": 15, "p95": pytest.approx(20.4), "max": 21},
         "with_image": 2, "nothing_to_describe": 0,
         "distinctness": pytest.approx(2 / 3), "without_summary": 1,
         "tokens_in": sum(len(prompt) for prompt in backend.prompts), "tokens_out": 15 + 15 + 21,
     }  # fmt: skip
     assert "3 requests at most, 0 answered already; to ask 3: about" in notes
-    assert "3 of 15 tokens in the middle (15 to 20 for nine in ten), 67% distinct, 67% nearly identical" in notes
+    assert "3 of median 15 tokens (90% between 15 and 20), 67% distinct, 67% nearly identical" in notes
 
 
 def test_what_the_source_says_of_an_item_is_in_its_prompt_and_enough_to_ask(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_mode_none_needs_no_backend_and_keeps_every_item(tmp_path: Path) -> None
 
 def test_mode_image_without_a_backend_is_a_bug(tmp_path: Path) -> None:
     write_shop(tmp_path, {"a": "A"}, [["a"]])
-    with pytest.raises(ValueError, match="needs a backend"):
+    with pytest.raises(ValueError, match="there is no back end"):
         run(tmp_path, None)
 
 

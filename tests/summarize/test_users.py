@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import ModelConfig, UserSummariesConfig
 from msr_adapter.generation import CompletionCache, Request
+from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.schema import USER_STEPS, USER_SUMMARIES, read_table
 from msr_adapter.summarize import summarize_users
 from tests.support.paths import ROOT
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop, write_summaries
+from tests.support.tiny_run import flat_stages
 
 TITLES = {letter: letter.upper() for letter in "abcdefgh"}
 
@@ -39,9 +41,8 @@ def run(
 ) -> tuple[list[str], dict[str, Any], str]:
     reporter = Lines()
     with CompletionCache(folder / "c.sqlite") as cache:
-        counts = summarize_users(
-            settings, folder, folder / "items", Prompts(), backend, cache, folder / "out", reporter
-        )
+        client, job = Client(Prompts(), backend, cache), Job(folder / "out", reporter)
+        counts = summarize_users(settings, flat_stages(folder), client, job)
     table = read_table(folder / "out" / "users.parquet", USER_SUMMARIES)
     assert table["example_id"].to_pylist() == list(range(table.num_rows))
     return table["summary"].to_pylist(), counts, reporter.text
@@ -149,7 +150,7 @@ def test_none_lists_the_history_without_a_backend(tmp_path: Path) -> None:
 
 def test_a_model_is_needed_otherwise(tmp_path: Path) -> None:
     write(tmp_path, ["ab"])
-    with pytest.raises(ValueError, match="mode direct needs a backend"):
+    with pytest.raises(ValueError, match="asks a model, and there is no back end"):
         run(tmp_path, None, config("direct"))
 
 

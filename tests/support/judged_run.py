@@ -16,7 +16,8 @@ from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, Protocol
 from msr_adapter.evaluate.evaluation import EvaluateDirs, evaluate
 from msr_adapter.evaluate.evaluation import Run as JudgedRun
 from msr_adapter.jobs import Job
-from msr_adapter.pipeline.reporting import LABELS, report
+from msr_adapter.pipeline.stage_functions import write_report
+from msr_adapter.pipeline.stages import LABELS
 from msr_adapter.progress import Reporter
 from msr_adapter.report.context import PageLimits, ReportContext
 
@@ -101,7 +102,7 @@ class Run:
         folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
         dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None))
         config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
-        return report(evaluate(config, dirs, JudgedRun(context.name, context.versions), job), context, job)
+        return write_report(evaluate(config, dirs, JudgedRun(context.name, context.versions), job), context, job)
 
     def context(self) -> ReportContext:
         """Return everything a pipeline could tell."""

@@ -20,4 +20,4 @@ def pretend_to_train(c: Context) -> dict[str, Any]:
 def pretend_to_train_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every run of this test pretend."""
     stages = tuple(replace(stage, run=pretend_to_train) if stage.name == "train" else stage for stage in STAGES)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", stages)

@@ -5,7 +5,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,13 @@ EXAMPLES = {"train": 8, "validation": 3, "test": 4}
 
 def stages_in(folder: Path) -> StageDirs:
     """Return the folders of stages under ``folder``; user summaries are shown as they were written."""
-    users = folder / "users"
-    return StageDirs(folder / "data", folder / "items", users, users, folder / "dataset", folder / "train")
+    data, users = folder / "data", folder / "users"
+    return StageDirs(data, data, folder / "items", users, users, folder / "dataset", folder / "train")
+
+
+def flat_stages(folder: Path) -> StageDirs:
+    """Return the folders of stages whose tables of data lie in ``folder`` itself."""
+    return replace(stages_in(folder), data=folder, examples=folder)
 
 
 def scratch() -> Path:

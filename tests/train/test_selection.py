@@ -228,7 +228,7 @@ def judge_scripted(made: StageDirs, folder: Path, seed: int = 0, **settings: Any
     config = train_config(keep="best", selection=settings)
     backend = ScriptedBackend(trained=True)
     with CompletionCache(folder / f"{len(list(folder.iterdir()))}.sqlite") as cache:
-        found = Validation(config, made.data, made.users, Prompts(), seed).judge(backend, cache, QUIET)
+        found = Validation(config, made, Prompts(), seed).judge(backend, cache, QUIET)
     return found, backend.answered
 
 

@@ -139,7 +139,7 @@ def test_stages_of_different_runs_are_refused(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     table = schema.read_table(made.users / "users.parquet", schema.USER_SUMMARIES)
     schema.write_table(table.slice(2), schema.USER_SUMMARIES, made.users / "users.parquet")
-    with pytest.raises(StageError, match="2 examples have no preference summary"):
+    with pytest.raises(StageError, match="2 examples have no user summary"):
         build(made)
 
 

@@ -39,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return run_it
 
     stages = tuple(replace(stage, run=noted(stage.name, stage.run)) for stage in STAGES)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", stages)
     return names
 
 
@@ -92,18 +92,18 @@ def test_a_second_time_nothing_runs(pipeline: Path, ran: list[str]) -> None:
 def test_a_variant_that_failed_resumes_where_it_stopped(
     pipeline: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msr_adapter.pipeline import runner
+    from msr_adapter.pipeline import planning
 
     def fail(_: Context) -> dict[str, Any]:
         raise StageError("no memory")
 
-    whole = runner.STAGES
+    whole = planning.STAGES
     ablated(pipeline, "full")
     broken = tuple(replace(stage, run=fail) if stage.name == "score" else stage for stage in whole)
-    monkeypatch.setattr(runner, "STAGES", broken)
+    monkeypatch.setattr(planning, "STAGES", broken)
     with pytest.raises(StageError, match="no memory"):
         ablated(pipeline, "direct")
-    monkeypatch.setattr(runner, "STAGES", whole)
+    monkeypatch.setattr(planning, "STAGES", whole)
     ran.clear()
     ablated(pipeline, "direct")
     assert ran == ["direct/score", "direct/evaluate"]

@@ -74,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("pipeline")
     write_pipeline(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msr_adapter.pipeline.runner.STAGES", without_training())
+        patch.setattr("msr_adapter.pipeline.planning.STAGES", without_training())
         run(load(folder, folder), ("train",), reporter=Reporter(quiet=True))
         yield folder
 

@@ -31,12 +31,12 @@ WORKER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import msr_adapter.pipeline.runner as running
+import msr_adapter.pipeline.planning as planning
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.workflows.recommend import shards
 from tests.workflows.test_recommend import order, without_training
 
-running.STAGES = without_training()
+planning.STAGES = without_training()
 shards.PAIRS = 5
 answer = ScriptedBackend.complete
 
@@ -54,7 +54,7 @@ print(order(Path(sys.argv[2]))["scores"]["computed"], flush=True)
 def test_a_killed_command_leaves_no_list_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pipeline(tmp_path)
     (tmp_path / "pipeline").symlink_to(tmp_path)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", without_training())
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", without_training())
     run(load(tmp_path, tmp_path), ("train",), reporter=Reporter(quiet=True))
     command = [sys.executable, "-c", WORKER, str(ROOT), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -129,7 +129,7 @@ def test_scores_are_those_of_a_plain_forward_pass(tmp_path: Path, monkeypatch: p
         Image.new("RGB", (60 + 10 * number, 80), (40 * number, 90, 200)).save(tmp_path / "covers" / f"{item}.png")
     replaced = {"train": finish_training, "lengths": nothing, "dataset": nothing}
     stages = tuple(replace(stage, run=replaced.get(stage.name, stage.run)) for stage in STAGES)
-    monkeypatch.setattr("msr_adapter.pipeline.runner.STAGES", stages)
+    monkeypatch.setattr("msr_adapter.pipeline.planning.STAGES", stages)
     sets = ("evaluate.protocol.negatives=3", "train.negatives=1")
     pipeline = load_pipeline(str(tmp_path / "pictured.yaml"), sets, tmp_path / "run")
     monkeypatch.setattr("msr_adapter.workflows.recommend.workflow.shutil.rmtree", lambda *_, **__: None)

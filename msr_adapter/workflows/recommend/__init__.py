@@ -1,19 +1,11 @@
-"""Ranked lists for users: candidates retrieved, then reranked by the trained recommender."""
+"""Ranked lists for users: candidates retrieved, then reranked by the trained recommender.
 
-from msr_adapter.workflows.recommend.output import SUFFIXES, writing
-from msr_adapter.workflows.recommend.ranking import rank_shard
-from msr_adapter.workflows.recommend.request import RecommendRequest, order_problems
-from msr_adapter.workflows.recommend.resolve_request import Given, ResolvedRequest, resolve_request
-from msr_adapter.workflows.recommend.retrieval import make_retriever
+- `workflow`: the command from end to end; `request`: what is asked for; `resolve_request`: that against the data
+- `histories`: what every user has interacted with; `user_summaries`: the texts about them
+- `retrieval`: candidates per user; `shards`: users in parts, as tables that the stages read
+- `ranking`: scores to lists; `output`: lists to a file
+"""
 
-__all__ = [
-    "SUFFIXES",
-    "Given",
-    "RecommendRequest",
-    "ResolvedRequest",
-    "make_retriever",
-    "order_problems",
-    "rank_shard",
-    "resolve_request",
-    "writing",
-]
+from msr_adapter.workflows.recommend.request import RecommendRequest
+
+__all__ = ["RecommendRequest"]

@@ -1,4 +1,7 @@
-"""All that every user ever took: the log of the data stage, and what came later. Nothing is held out here."""
+"""All items that every user has interacted with: the log of the data stage, and what came later.
+
+Nothing is held out here: a recommendation may use all that is known.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,12 +40,12 @@ class Histories:
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def popularity(self) -> Rows:
-        """Return how many users took each item (items,)."""
+        """Return how many users interacted with each item (items,)."""
         return np.bincount(self.codes, minlength=len(self.items)).astype(np.int64)
 
 
 @dataclass(frozen=True)
-class Later:
+class NewInteractions:
     """What became of interactions that came after those of the data stage."""
 
     rows: int
@@ -79,27 +82,27 @@ def read_histories(data_dir: Path) -> Histories:
     return Histories(pa.array(users, pa.string()), items, np.array([0, *ends], np.int64), np.concatenate(codes))
 
 
-def extended(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histories, Later]:
+def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histories, NewInteractions]:
     """Add interactions (user_id, item_id, timestamp) to what is known, each user's in the order of time.
 
-    Where either log has no clock (positions instead of times), what is later comes last, in its own order. Of a
+    Where either log has no timestamps (positions instead), what is later comes last, in its own order. Of a
     repeated pair the earliest stays, as in the data stage.
     """
     coded = later.with_columns(
         code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
     )
     strange, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
-    touched = mine["user_id"].unique(maintain_order=True)
-    old, clocked = _times(known, data_dir, touched)
-    clocked = clocked and has_timestamps(later["timestamp"].to_numpy())
+    active = mine["user_id"].unique(maintain_order=True)
+    old, timed = _times(known, data_dir, active)
+    timed = timed and has_timestamps(later["timestamp"].to_numpy())
     new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
     both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
     latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
     before = 0
-    if clocked:
+    if timed:
         joined = new.join(latest, on="user_id", how="inner")
         before = joined.filter(pl.col("timestamp") < pl.col("latest")).height
-    ordered = both.sort("timestamp", "row") if clocked else both.sort("is_new", "row")
+    ordered = both.sort("timestamp", "row") if timed else both.sort("is_new", "row")
     distinct = ordered.unique(["user_id", "code"], keep="first", maintain_order=True)
     added = int(distinct["is_new"].sum())
     grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
@@ -107,30 +110,31 @@ def extended(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[His
     merged: dict[str, Codes] = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
     whole = _spliced(known, merged)
     unknown = strange["item_id"].unique(maintain_order=True).to_list()
-    return whole, Later(
+    return whole, NewInteractions(
         later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
         strange.height, before,
     )  # fmt: skip
 
 
 def _times(known: Histories, data_dir: Path, users: pl.Series) -> tuple[pl.DataFrame, bool]:
-    """Return the known rows of ``users`` with their times, in order, and whether the log has a clock."""
+    """Return the known rows of ``users`` with their times, in order, and whether the log has timestamps."""
     wanted = users.to_arrow().cast(pa.string())
     parts = [pl.DataFrame(schema={"user_id": pl.String, "code": pl.Int32, "timestamp": pl.Int64, "is_new": pl.Boolean})]
-    clocked = False
+    timed = False
     for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
-        clocked = clocked or has_timestamps(chunk["timestamp"].to_numpy())
+        timed = timed or has_timestamps(chunk["timestamp"].to_numpy())
         mine = chunk.filter(pc.is_in(chunk["user_id"], value_set=wanted))
         code = pc.index_in(mine["item_id"], value_set=known.items)
         table = pa.table({"user_id": mine["user_id"], "code": code, "timestamp": mine["timestamp"]})
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         parts.append(frame.with_columns(is_new=pl.lit(False)))
-    return pl.concat(parts, how="vertical_relaxed"), clocked
+    return pl.concat(parts, how="vertical_relaxed"), timed
 
 
 def _spliced(known: Histories, merged: dict[str, Codes]) -> Histories:
     """Put the histories ``merged`` in the place of the known ones; those of new users come last."""
+    # Whole stretches of unchanged users are copied at once: a few changed users must not cost a walk over millions.
     ids = list(merged)
     places = known.places(pa.array(ids, pa.string()))
     old = sorted((place, user) for place, user in zip(places.tolist(), ids, strict=True) if place >= 0)

@@ -15,7 +15,7 @@ from msr_adapter.workflows.recommend.shards import LISTS
 def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: RecommendRequest) -> pa.Table:
     """Return RECOMMENDATIONS of a shard's users: the first ``wanted.top`` of each.
 
-    The order is the model's log-odds, falling; of equal ones, what was retrieved sooner comes first. Users without a
+    The order is the model's logit, falling; of equal ones, what was retrieved sooner comes first. Users without a
     history keep the order of retrieval, which is by popularity, and have no score. ``scores_dir`` holds the SCORES of
     the shard, None where nobody has a history. Raises `StageError` when they are not those of its candidates.
     """

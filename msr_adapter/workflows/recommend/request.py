@@ -1,4 +1,4 @@
-"""What `msr recommend` is asked for: whom, among what, how many, where to; and what is wrong with it."""
+"""What `msr recommend` is asked for: for whom, among what, how many, where to; and what is wrong with it."""
 
 import re
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class RecommendRequest:
-    """The whole order."""
+    """The whole request."""
 
     users: Path | None
     """A file of ids; None = all users."""
@@ -70,8 +70,8 @@ def parse_retrieval(text: str) -> Retrieval:
     raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", _ALLOWED, step))
 
 
-def order_problems(wanted: RecommendRequest, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
-    """Return what is wrong with an order that can be known without reading a row; `file_problems` looks at files."""
+def request_problems(wanted: RecommendRequest, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
+    """Return what is wrong with a request that can be known without reading a row; `file_problems` looks at files."""
     problems: list[Problem] = []
     if wanted.users is not None:
         problems += file_problems(wanted.users, "--users")

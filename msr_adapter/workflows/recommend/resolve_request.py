@@ -1,4 +1,4 @@
-"""An order against the data: who is asked for, what they have, and every id that nobody knows."""
+"""A request against the data: who is asked for, what they have, and every id that nobody knows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.workflows.recommend.histories import Histories, Later, extended, read_histories
+from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories
 from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.shards import AskedUsers
 
@@ -18,47 +18,45 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the files of an order hold; None = no such file."""
+class RequestFiles:
+    """What the files of a request hold; None = no such file."""
 
     users: pl.Series | None
     candidates: pl.DataFrame | None
     later: pl.DataFrame | None
+    """Interactions that came after those of the data stage."""
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """An order that can be carried out."""
+    """A request that can be carried out."""
 
     asked: AskedUsers
-    histories: Histories
     candidates: pl.DataFrame | None
-    later: Later | None
+    later: NewInteractions | None
     unknown_users: int
     """Asked for without being in any log: they get the fallback."""
     ignored_pairs: int
     """Candidate pairs of users who were not asked for."""
 
 
-def resolve_request(wanted: RecommendRequest, given: Given, data_dir: Path) -> ResolvedRequest:
-    """Read all histories and look up every id of the order. `UserError` with all that nobody knows, at once."""
+def resolve_request(wanted: RecommendRequest, files: RequestFiles, data_dir: Path) -> ResolvedRequest:
+    """Read all histories and look up every id of the request. `UserError` with all that nobody knows, at once."""
     histories = read_histories(data_dir)
     later = None
-    if given.later is not None:
-        histories, later = extended(histories, data_dir, given.later)
-    ids = histories.users if given.users is None else given.users.to_arrow().cast(pa.string())
-    asked = AskedUsers(ids.to_pylist(), histories.places(ids))
+    if files.later is not None:
+        histories, later = extend(histories, data_dir, files.later)
+    ids = histories.users if files.users is None else files.users.to_arrow().cast(pa.string())
+    asked = AskedUsers(ids.to_pylist(), histories.places(ids), histories)
     problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
-    if given.candidates is not None:
-        problems += _candidate_problems(wanted, given.candidates, histories, asked)
+    if files.candidates is not None:
+        problems += _candidate_problems(wanted, files.candidates, asked)
     if problems:
         raise UserError(problems)
-    return ResolvedRequest(
-        asked, histories, given.candidates, later, int((asked.places < 0).sum()), _ignored(given, asked)
-    )
+    return ResolvedRequest(asked, files.candidates, later, int((asked.places < 0).sum()), _ignored(files, asked))
 
 
-def _later_problems(wanted: RecommendRequest, later: Later | None) -> Iterator[Problem]:
+def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> Iterator[Problem]:
     if later is not None and later.unknown_rows == later.rows:
         found = f"none of its {later.rows:,} rows has an item of the catalogue (such as {_some(later.unknown)})"
         yield Problem(str(wanted.interactions), "--interactions", found, "", "Give the log of this pipeline's items")
@@ -75,12 +73,10 @@ def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Prob
     yield Problem(str(wanted.users), "--users", found, "", step)
 
 
-def _candidate_problems(
-    wanted: RecommendRequest, listed: pl.DataFrame, histories: Histories, asked: AskedUsers
-) -> Iterator[Problem]:
+def _candidate_problems(wanted: RecommendRequest, listed: pl.DataFrame, asked: AskedUsers) -> Iterator[Problem]:
     where = str(wanted.retrieval.path)
     items = listed["item_id"].unique(maintain_order=True)
-    known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=histories.items))
+    known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=asked.histories.items))
     if len(unknown := items.filter(~known).to_list()):
         found = f"{len(unknown):,} of {len(items):,} items are not in the catalogue: {_some(unknown, _NAMED)}"
         step = "Leave them out: the data stage kept no such item (data/audit.json says what it dropped)"
@@ -92,10 +88,10 @@ def _candidate_problems(
             yield Problem(where, "--candidates", found, "", "Add pairs for them, or name the others with --users")
 
 
-def _ignored(given: Given, asked: AskedUsers) -> int:
-    if given.candidates is None or "user_id" not in given.candidates.columns:
+def _ignored(files: RequestFiles, asked: AskedUsers) -> int:
+    if files.candidates is None or "user_id" not in files.candidates.columns:
         return 0
-    return int((~given.candidates["user_id"].is_in(list(asked.ids))).sum())
+    return int((~files.candidates["user_id"].is_in(list(asked.ids))).sum())
 
 
 def _some(ids: Sequence[str], count: int = _SHOWN) -> str:

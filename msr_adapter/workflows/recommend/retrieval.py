@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,9 @@ from msr_adapter.arrays import Codes, Integers
 from msr_adapter.heuristics.item_similarity import item_similarity
 from msr_adapter.workflows.recommend.histories import Histories
 from msr_adapter.workflows.recommend.request import Retrieval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 _EMPTY = np.empty(0, np.int32)
 
@@ -51,7 +54,7 @@ def make_retriever(
 
 
 def by_popularity(histories: Histories) -> Codes:
-    """Return the catalogue, most taken first; equally popular items in the order of their ids."""
+    """Return the catalogue, most popular first; equally popular items in the order of their ids."""
     return np.argsort(-histories.popularity(), kind="stable").astype(np.int32)
 
 
@@ -88,7 +91,7 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
     rank = _ranks(popularity)
 
     def retrieve(_: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
-        near = _taken(histories, items) @ similarity
+        near = _incidence(histories, items) @ similarity
         found = []
         for row, history in enumerate(histories):
             part = slice(near.indptr[row], near.indptr[row + 1])
@@ -102,7 +105,8 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
     return retrieve
 
 
-def _taken(histories: Sequence[Codes], items: int) -> Any:
+def _incidence(histories: Sequence[Codes], items: int) -> "csr_matrix":
+    """Return which items each history has: (histories, items), ones and zeros."""
     from scipy.sparse import csr_matrix
 
     offsets = np.cumsum([0, *map(len, histories)])

@@ -1,7 +1,8 @@
 """Users in parts, as tables that the stages read: histories to be summarised, candidates to be scored.
 
-Each part is a small data folder, so that summaries and scores come from the very functions that training and
-evaluation use. A part's size bounds the memory, whatever the number of users.
+A group's histories stand in for the examples of a run, a shard for its whole data folder, so that summaries and scores
+come from the very functions that training and evaluation use. A part's size bounds the memory, whatever the number of
+users.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,37 +37,38 @@ LISTS = pa.schema(
 
 @dataclass(frozen=True)
 class AskedUsers:
-    """Who gets a list, in the order of the lists."""
+    """Who gets a list, in the order of the lists; a user's number is the place in it."""
 
     ids: Sequence[str]
     places: Rows
     """Place of each in `Histories.users`; -1 = nothing is known of this user."""
+    histories: Histories
+
+    def history(self, number: int) -> Codes:
+        """Return the items that a user has interacted with, oldest first; empty where nothing is known."""
+        return self.histories.of(self.places[number])
 
     def groups(self) -> Iterator[range]:
         """Yield the numbers of the users of each group."""
         return (range(begin, min(begin + GROUP, len(self.ids))) for begin in range(0, len(self.ids), GROUP))
 
 
-def write_histories(
-    folder: Path, data_dir: Path, asked: AskedUsers, numbers: Sequence[int], histories: Histories, longest: int | None
-) -> int:
-    """Write a data folder with the history of each user who has one, its ``longest`` latest items; return their number.
+def write_histories(folder: Path, asked: AskedUsers, numbers: Sequence[int], longest: int | None) -> int:
+    """Write EXAMPLES with the history of each user who has one, its ``longest`` latest items; return their number.
 
     The number of a user is its example.
     """
-    known = [number for number in numbers if len(histories.of(asked.places[number]))]
-    taken = [histories.of(asked.places[number])[-(longest or 0) :] for number in known]
-    examples = _examples([(number, asked.ids[number]) for number in known], taken, histories, "train")
-    _link(data_dir, folder, "items.parquet", "images")
-    schema.write_table(examples, schema.EXAMPLES, folder / "examples.parquet")
+    known = [number for number in numbers if len(asked.history(number))]
+    histories = [asked.history(number)[-(longest or 0) :] for number in known]
+    _write_examples(folder, asked, known, histories, "train")
     return len(known)
 
 
-def write_items_to_describe(folder: Path, data_dir: Path, items: Sequence[str]) -> None:
-    """Write a data folder in which one history holds ``items``."""
+def write_items_to_describe(folder: Path, items: Sequence[str]) -> None:
+    """Write EXAMPLES of one history, which holds ``items``."""
     columns = [[0], ["train"], [""], [list(items)], [0]]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.EXAMPLES, strict=True)]
-    _link(data_dir, folder, "items.parquet", "images")
+    folder.mkdir(parents=True, exist_ok=True)
     schema.write_table(pa.table(arrays, schema=schema.EXAMPLES), schema.EXAMPLES, folder / "examples.parquet")
 
 
@@ -82,53 +84,57 @@ def cut_shards(numbers: Sequence[int], found: Sequence[Found]) -> Iterator[slice
         yield slice(begin, len(numbers))
 
 
+def read_items(data_dir: Path) -> pa.Table:
+    """Return ITEMS with absolute paths of images, so that a part of them can lie in any folder."""
+    items = schema.read_table(data_dir / "items.parquet", schema.ITEMS)
+    images = [None if path is None else str((data_dir / path).resolve()) for path in items["image"].to_pylist()]
+    return items.set_column(items.schema.get_field_index("image"), schema.ITEMS.field("image"), [images])
+
+
 def write_shard(
-    folder: Path, data_dir: Path, items: pa.Table, asked: AskedUsers, numbers: Sequence[int], found: Sequence[Found],
-    histories: Histories,
-) -> int:  # fmt: skip
-    """Write LISTS and the data folder of one shard; return how many candidates the model is asked about."""
+    folder: Path, items: pa.Table, asked: AskedUsers, numbers: Sequence[int], found: Sequence[Found]
+) -> int:
+    """Write LISTS and the data folder of one shard; return how many candidates the model is asked about.
+
+    ``items`` are those of `read_items`, ``found`` the candidates of each of the users ``numbers``.
+    """
     sizes = np.array([len(one.items) for one in found], dtype=np.int64)
     owner = np.repeat(np.arange(len(numbers)), sizes)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     codes = np.concatenate([np.empty(0, np.int32), *(one.items for one in found)])
-    lengths = np.array([len(histories.of(asked.places[number])) for number in numbers], dtype=np.int64)
+    lengths = np.array([len(asked.history(number)) for number in numbers], dtype=np.int64)
     filled = place >= np.array([one.filled_from for one in found], dtype=np.int64)[owner]
     ids = pa.array([asked.ids[number] for number in numbers], pa.string())
     number = np.asarray(numbers, np.int64)[owner]
     columns = [number, ids.take(pa.array(owner)), codes, place + 1, filled, lengths[owner]]
+    folder.mkdir(parents=True, exist_ok=True)
     schema.write_table(pa.table(columns, schema=LISTS), LISTS, folder / "lists.parquet")
     scored = lengths[owner] > 0
-    _write_candidates(folder, data_dir, items, number[scored], codes[scored])
-    known = [(number, asked.ids[number]) for number, length in zip(numbers, lengths, strict=True) if length]
-    empty = [codes[:0]] * len(known)  # the preference text says it all: scoring reads no history
-    schema.write_table(_examples(known, empty, histories, "test"), schema.EXAMPLES, folder / "examples.parquet")
+    _write_candidates(folder, items, number[scored], codes[scored])
+    known = [number for number, length in zip(numbers, lengths, strict=True) if length]
+    # The user summary says it all: scoring reads no history.
+    _write_examples(folder, asked, known, [codes[:0]] * len(known), "test")
     return int(scored.sum())
 
 
-def _write_candidates(folder: Path, data_dir: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
-    used = np.unique(codes)
+def _write_candidates(folder: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
     candidates = pa.table(
         {"example_id": numbers, "item_id": items["item_id"].take(pa.array(codes)),
          "label": np.zeros(len(codes), np.int8)}
     )  # fmt: skip
     schema.write_table(candidates, schema.CANDIDATES, folder / "candidates.parquet")
-    schema.write_table(items.take(pa.array(used)), schema.ITEMS, folder / "items.parquet")
-    _link(data_dir, folder, "images")
+    schema.write_table(items.take(pa.array(np.unique(codes))), schema.ITEMS, folder / "items.parquet")
 
 
-def _examples(users: Sequence[tuple[int, str]], taken: Sequence[Codes], histories: Histories, split: str) -> pa.Table:
-    offsets = np.cumsum([0, *map(len, taken)])
-    values = histories.items.take(pa.array(np.concatenate([np.empty(0, np.int32), *taken])))
+def _write_examples(
+    folder: Path, asked: AskedUsers, numbers: Sequence[int], histories: Sequence[Codes], split: str
+) -> None:
+    offsets = np.cumsum([0, *map(len, histories)])
+    values = asked.histories.items.take(pa.array(np.concatenate([np.empty(0, np.int32), *histories])))
     columns = [
-        pa.array([number for number, _ in users], pa.int64()), pa.array([split] * len(users), pa.string()),
-        pa.array([user for _, user in users], pa.string()),
-        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), pa.array([0] * len(users), pa.int64()),
+        pa.array(numbers, pa.int64()), pa.array([split] * len(numbers), pa.string()),
+        pa.array([asked.ids[number] for number in numbers], pa.string()),
+        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values), pa.array([0] * len(numbers), pa.int64()),
     ]  # fmt: skip
-    return pa.table(columns, schema=schema.EXAMPLES)
-
-
-def _link(data_dir: Path, folder: Path, *names: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if not (folder / name).exists() and (data_dir / name).exists():
-            (folder / name).symlink_to((data_dir / name).resolve())
+    schema.write_table(pa.table(columns, schema=schema.EXAMPLES), schema.EXAMPLES, folder / "examples.parquet")

@@ -1,7 +1,7 @@
-"""The preference text of every user who gets a list: the summarisers' own functions, over all that a user ever took."""
+"""The user summary of everybody who gets a list: the summarisers' own functions, over whole histories."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ItemSummariesConfig, UserSummariesConfig
-from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
-from msr_adapter.jobs import Job
+from msr_adapter.jobs import Client, Job
 from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.context import Context, is_truncating
+from msr_adapter.pipeline.stage_functions import summarizer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
@@ -29,128 +29,128 @@ from msr_adapter.workflows.recommend.shards import write_histories, write_items_
 _LABEL = "user summaries"
 _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")
 _LENIENT = {"on_failure": "title"}
-"""A rehearsal ends a chain at its first request without an answer."""
+"""While calls are counted, every request without an answer counts as a failure, which must end nothing."""
+_QUIET = Reporter(quiet=True)
 
-_Role = ItemSummariesConfig | UserSummariesConfig
+AnyConfig = ItemSummariesConfig | UserSummariesConfig
 
 
 @dataclass(frozen=True)
 class Calls:
-    """What a role's model is asked."""
+    """How often a model will be asked."""
 
     requests: int
+    """At most: equal requests are asked once."""
     cached: int
     """At least so many are answered already."""
 
-    @property
-    def missing(self) -> int:
-        """Calls to come, at most: equal requests are asked once."""
-        return self.requests - self.cached
 
-
-class Preferences:
+class UserSummaries:
     """Item summaries that the run lacks, then user summaries, group by group, in the folder ``work``."""
 
-    def __init__(self, context: Context, order: ResolvedRequest, work: Path) -> None:
-        self._context, self._order, self._work = context, order, work
+    def __init__(self, context: Context, request: ResolvedRequest, work: Path) -> None:
+        self._context, self._asked, self._work = context, request.asked, work
         self._items, self._users = context.pipeline.summarize.items, context.pipeline.summarize.users
+        self._dirs = replace(context.dirs, items=work / "items")
+        """The run's, but that its item summaries are joined by new ones."""
         self._new = self._undescribed()
         self._steps = self._count_steps()
         self._encoder: Encoder | None = None
 
-    def users_dir(self, group: int) -> Path:
-        """Folder with the USER_SUMMARIES of a group; an example is the number of a user in the order."""
-        return self._work / f"group-{group:05}" / "users"
-
-    def shown(self, group: int, shard: Path) -> Path:
-        """Folder with the USER_SUMMARIES that a shard's prompts show: shortened like those of the training rows."""
-        if self._context.pipeline.train.too_long != "truncate":
-            return self.users_dir(group)
-        out = shard / "truncate"
-        if not (out / "users.parquet").exists():
-            out.mkdir(exist_ok=True)
-            self._encoder = self._encoder or Encoder(self._context.pipeline.train.model)
-            dirs = replace(self._context.dirs, data=shard, users=self.users_dir(group))
-            texts = UserTexts(self._context.prompts, self._histories(group))
-            job = Job(out, self._context.reporter)
-            truncate_summaries(self._context.pipeline.train, dirs, texts, job, splits=("test",), encoder=self._encoder)
-        return out
-
-    def _histories(self, group: int) -> Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]:
-        folder = self._work / f"group-{group:05}" / "histories"
-
-        def read(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
-            known = schema.read_table(folder / "examples.parquet", schema.EXAMPLES)
-            place = pc.index_in(examples["example_id"], value_set=known["example_id"].combine_chunks())
-            return read_histories(known.take(place), folder, read_summaries(self._work / "items"))
-
-        return read
-
-    def rehearse(self) -> tuple[Calls, Calls]:
+    def estimate(self) -> tuple[Calls, Calls]:
         """Count the calls for items and for users without asking a model; as far as earlier answers reach."""
-        silent = Reporter(quiet=True)
-        with DryRunCache(self._context.cache_path) as cache:
-            items = self._describe(cache, silent, rehearsing=True)
-            users = self._summarise(cache, silent, rehearsing=True)
+        items = self._describe(self._counting, _QUIET, _LENIENT)
+        users = self._summarize(self._counting, _QUIET, _LENIENT)
         return Calls(len(self._new), _answered(items)), Calls(self._steps, _answered(users))
 
     def write(self) -> dict[str, Any]:
         """Write all summaries through the completion cache; return counts. The models are let go of afterwards."""
-        with self._context.cache() as cache:
-            items = self._describe(cache, self._context.reporter, rehearsing=False)
-            with self._context.reporter.track(_LABEL, self._steps) as advance:
-                users = self._summarise(cache, self._context.reporter.within(advance), rehearsing=False)
+        reporter = self._context.reporter
+        items = self._describe(self._asking, reporter, {})
+        with reporter.track(_LABEL, self._steps) as advance:
+            users = self._summarize(self._asking, reporter.within(advance), {})
         return {"items": items, "users": users}
 
-    def _describe(self, cache: CompletionCache, reporter: Reporter, *, rehearsing: bool) -> dict[str, Any]:
-        data, described = self._context.dir("data"), self._work / "items"
-        known = schema.read_table(self._context.dir("items") / "items.parquet", schema.ITEM_SUMMARIES)
+    def shown(self, group: int, shard: Path) -> Path:
+        """Return the folder of the USER_SUMMARIES that a shard's prompts show: truncated as the training rows' are."""
+        if not is_truncating(self._context.pipeline):
+            return self._users_dir(group)
+        out = shard / "truncate"
+        if not (out / "users.parquet").exists():
+            out.mkdir(exist_ok=True)
+            train = self._context.pipeline.train
+            self._encoder = self._encoder or Encoder(train.model)
+            dirs = replace(self._dirs, data=shard, examples=shard, users=self._users_dir(group))
+            texts = UserTexts(self._context.prompts, self._read_histories(group))
+            job = Job(out, self._context.reporter)
+            truncate_summaries(train, dirs, texts, job, splits=("test",), encoder=self._encoder)
+        return out
+
+    def _read_histories(self, group: int) -> Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]:
+        def read(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
+            known = schema.read_table(self._histories_dir(group) / "examples.parquet", schema.EXAMPLES)
+            place = pc.index_in(examples["example_id"], value_set=known["example_id"].combine_chunks())
+            return read_histories(known.take(place), self._dirs.data, read_summaries(self._dirs.items))
+
+        return read
+
+    def _users_dir(self, group: int) -> Path:
+        """Folder with the USER_SUMMARIES of a group; an example is the number of a user in the request."""
+        return self._work / f"group-{group:05}" / "users"
+
+    def _histories_dir(self, group: int) -> Path:
+        return self._work / f"group-{group:05}" / "histories"
+
+    @contextmanager
+    def _asking(self, config: AnyConfig) -> Iterator[Client]:
+        with summarizer(self._context, config) as client:
+            yield client
+
+    @contextmanager
+    def _counting(self, config: AnyConfig) -> Iterator[Client]:
+        """Yield what answers from the cache alone, and keeps nothing."""
+        asked = None if config.mode == "none" else DryRunBackend(make_backend(config.model).identity)
+        with DryRunCache(self._context.cache_path) as cache:
+            yield Client(self._context.prompts, asked, cache)
+
+    def _describe(self, client_of: "_ClientOf", reporter: Reporter, changes: Mapping[str, str]) -> dict[str, Any]:
+        """Write the item summaries of the run and the new ones into one table; return the counts of the latter."""
+        known = schema.read_table(self._context.dirs.items / "items.parquet", schema.ITEM_SUMMARIES)
         counts: dict[str, Any] = {}
         if self._new:
             folder, out = self._work / "new-items", self._work / "described"
             out.mkdir(exist_ok=True)
-            write_items_to_describe(folder, data, self._new)
-            config = self._items.model_copy(update=_LENIENT) if rehearsing else self._items
-            with self._backend(self._items, rehearsing) as backend:
-                counts = summarize_items(config, folder, self._context.prompts, backend, cache, out, reporter)
+            write_items_to_describe(folder, self._new)
+            config = self._items.model_copy(update=changes)
+            with client_of(config) as client:
+                dirs = replace(self._context.dirs, examples=folder)
+                counts = summarize_items(config, dirs, client, Job(out, reporter))
             found = schema.read_table(out / "items.parquet", schema.ITEM_SUMMARIES)
             known = _merged(known, found, self._new)
-        schema.write_table(known, schema.ITEM_SUMMARIES, described / "items.parquet")
+        self._dirs.items.mkdir(exist_ok=True)
+        schema.write_table(known, schema.ITEM_SUMMARIES, self._dirs.items / "items.parquet")
         return counts
 
-    def _summarise(self, cache: CompletionCache, reporter: Reporter, *, rehearsing: bool) -> dict[str, Any]:
+    def _summarize(self, client_of: "_ClientOf", reporter: Reporter, changes: Mapping[str, str]) -> dict[str, Any]:
         totals: dict[str, Any] = {}
-        config = self._users.model_copy(update=_LENIENT) if rehearsing else self._users
-        with self._backend(self._users, rehearsing) as backend:
-            for group, numbers in enumerate(self._order.asked.groups()):
-                folder, out = self._work / f"group-{group:05}" / "histories", self.users_dir(group)
+        config = self._users.model_copy(update=changes)
+        with client_of(config) as client:
+            for group, numbers in enumerate(self._asked.groups()):
+                folder, out = self._histories_dir(group), self._users_dir(group)
                 out.mkdir(parents=True, exist_ok=True)
-                histories, longest, data = self._order.histories, self._longest(), self._context.dir("data")
-                if not write_histories(folder, data, self._order.asked, numbers, histories, longest):
+                if not write_histories(folder, self._asked, numbers, self._longest()):
                     continue
-                counts = summarize_users(
-                    config, folder, self._work / "items", self._context.prompts, backend, cache, out, reporter
-                )
+                counts = summarize_users(config, replace(self._dirs, examples=folder), client, Job(out, reporter))
                 for name in _SUMMED:
                     totals[name] = totals.get(name, 0) + counts.get(name, 0)
         return totals
-
-    def _backend(
-        self, config: ItemSummariesConfig | UserSummariesConfig, rehearsing: bool
-    ) -> AbstractContextManager[Backend | None]:
-        """Return what is asked for ``config``, where `execution` says; nothing where no model is."""
-        if config.mode == "none":
-            return nullcontext()
-        if rehearsing:
-            return nullcontext(DryRunBackend(make_backend(config.model).identity))
-        return self._context.backend(config.model)
 
     def _longest(self) -> int | None:
         """Latest items that are read: all where they are read in blocks, else what one prompt may hold."""
         return None if self._users.mode == "recurrent" else self._context.pipeline.split.max_history
 
     def _count_steps(self) -> int:
-        lengths = np.array([len(self._order.histories.of(place)) for place in self._order.asked.places.tolist()])
+        lengths = np.array([len(self._asked.history(number)) for number in range(len(self._asked.ids))])
         if self._users.mode == "recurrent":
             return int((-(-lengths // self._users.block)).sum())
         return int((lengths > 0).sum()) if self._users.mode == "direct" else 0
@@ -159,14 +159,18 @@ class Preferences:
         """Return the items that somebody has and no history of the splits holds: no stage described them."""
         if self._items.mode == "none":
             return []
-        histories = self._order.histories
-        needed = np.zeros(len(histories.items), dtype=bool)
-        for place in self._order.asked.places.tolist():
-            needed[histories.of(place)] = True
-        taken = pl.scan_parquet(self._context.dir("data") / "examples.parquet").select(pl.col("history").explode())
-        told = taken.unique().collect()["history"].drop_nulls()
-        ids = pl.Series(histories.items.to_pylist(), dtype=pl.String)
-        return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(told.to_list())).to_list())
+        items = self._asked.histories.items
+        needed = np.zeros(len(items), dtype=bool)
+        for number in range(len(self._asked.ids)):
+            needed[self._asked.history(number)] = True
+        read = pl.scan_parquet(self._context.dirs.data / "examples.parquet").select(pl.col("history").explode())
+        described = read.unique().collect()["history"].drop_nulls()
+        ids = pl.Series(items.to_pylist(), dtype=pl.String)
+        return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
+
+
+_ClientOf = Callable[[AnyConfig], AbstractContextManager[Client]]
+"""Opens what a summariser with this config asks."""
 
 
 def _answered(counts: Mapping[str, Any]) -> int:

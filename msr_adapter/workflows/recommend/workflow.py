@@ -1,111 +1,63 @@
-"""What `msr recommend` says before it asks a model anything."""
+"""`msr recommend`: the model brought up to date, candidates retrieved, reranked by it, and written as ranked lists."""
 
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.outputs import Output, output_problems, protected_by, sweep_beside
 from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.errors import UserError
-from msr_adapter.generation import Backend, CompletionCache
+from msr_adapter.generation import Backend
 from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
+from msr_adapter.jobs import Client, Job
 from msr_adapter.pipeline.checks import check
 from msr_adapter.pipeline.context import Context, prompts_of
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import RECOMMENDING, run
-from msr_adapter.pipeline.stages import bounded_share, make_scorer
+from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.recommend import (
-    Given,
-    RecommendRequest,
-    ResolvedRequest,
-    make_retriever,
-    order_problems,
-    rank_shard,
-    resolve_request,
-    writing,
-)
-from msr_adapter.workflows.recommend.output import SUFFIXES
-from msr_adapter.workflows.recommend.shards import cut_shards, write_shard
-from msr_adapter.workflows.recommend.user_summaries import Calls, Preferences
-
-_COSTLY = 100_000
-"""Model calls from which on ranking the whole catalogue deserves a warning."""
-
-
-def tell_order(reporter: Reporter, wanted: RecommendRequest, order: ResolvedRequest, counts: Mapping[str, int]) -> None:
-    """Say who gets a list in an unusual way, and what of the input is left out."""
-    if order.later is not None:
-        later = order.later
-        reporter.note(
-            f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
-            f"{later.new_users:,} of them new; {later.repeated:,} were known, {later.unknown_rows:,} left out"
-            + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
-        )
-        if later.before:
-            reporter.note(
-                f"  {later.before:,} of them are older than what their users had already; they are sorted in, so these "
-                "users' summaries are written anew from there"
-            )
-    if counts["users_without_history"]:
-        reporter.note(
-            f"{counts['users_without_history']:,} users have no history: they get the most popular candidates"
-        )
-    if order.ignored_pairs:
-        reporter.note(f"{order.ignored_pairs:,} candidate pairs are of users who were not asked for")
-    if counts["short_lists"]:
-        reporter.note(
-            f"{counts['short_lists']:,} users have fewer than {wanted.top} candidates left, "
-            f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
-        )
-
-
-def tell_calls(reporter: Reporter, wanted: RecommendRequest, calls: tuple[Calls, Calls], scored: int) -> None:
-    """Say how often the models will be asked, and what of it is cached."""
-    items, users = calls
-    reporter.note(
-        f"recommend: model calls at most: {items.requests:,} item summaries ({items.cached:,} cached), "
-        f"{users.requests:,} steps of user summaries ({users.cached:,} cached), {scored:,} scores"
-    )
-    if wanted.retrieval.kind == "all" and scored >= _COSTLY:
-        reporter.note("  the whole catalogue is ranked for every user; --candidates item-knn:200 asks far less")
-
-
-# `msr recommend`: the model brought up to date, candidates retrieved, reranked by it, and written as ranked lists.
+from msr_adapter.workflows.recommend.output import SUFFIXES, writing
+from msr_adapter.workflows.recommend.ranking import rank_shard
+from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
+from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
+from msr_adapter.workflows.recommend.retrieval import make_retriever
+from msr_adapter.workflows.recommend.shards import cut_shards, read_items, write_shard
+from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 
 _LABEL = "scoring candidates"
+_COSTLY = 100_000
+"""Model calls from which on ranking the whole catalogue deserves a warning."""
 
 
 def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> dict[str, Any]:
     """Write the ranked lists that are ``wanted``; return counts.
 
     Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
-    killed command resumes. `UserError` with every problem of the order before a model is loaded or trained.
+    killed command resumes. `UserError` with every problem of the request before a model is loaded or trained.
     """
     from msr_adapter.data.id_files import id_file_problems
 
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
     read = {option: path for option, path in named.items() if path and path.is_file()}
     output = Output(wanted.out, wanted.overwrite, SUFFIXES)
-    asked = [*output_problems(output, protected_by(loaded, read)), *order_problems(wanted, id_file_problems)]
+    asked = [*output_problems(output, protected_by(loaded, read)), *request_problems(wanted, id_file_problems)]
     if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
     sweep_beside(wanted.out)
     loaded = resolve_models(loaded, download=True)
     started = time.monotonic()
-    given = _read(loaded, wanted, reporter)
+    files = _read(loaded, wanted, reporter)
     run(loaded, ("data",), reporter=reporter, checked=True)
     folder = RunFolder(loaded.run_dir)
-    order = resolve_request(wanted, given, folder.stage("data"))
+    request = resolve_request(wanted, files, folder.stage("data"))
     served = loaded.pipeline.evaluate.scorer is not None
     run(loaded, ("users" if served else "train",), reporter=reporter, checked=True)
     with folder.locked():
@@ -114,14 +66,14 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
         prompts = prompts_of(loaded.pipeline)
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
-            counts = _carry_out(context, wanted, order)
+            counts = _carry_out(context, wanted, request)
         finally:
             folder.discard(RECOMMENDING)
     return counts | {"seconds": round(time.monotonic() - started, 2)}
 
 
-def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> Given:
-    """Read the files of the order. `UserError` with the problems of all of them."""
+def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> RequestFiles:
+    """Read the files of the request. `UserError` with the problems of all of them."""
     from msr_adapter.data.id_files import read_item_ids, read_later_interactions, read_user_ids
     from msr_adapter.errors import collecting, raise_if_any
 
@@ -139,7 +91,7 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
             for finding in audit.findings:
                 reporter.note(finding["text"])
     raise_if_any(problems)
-    return Given(users, candidates, later)
+    return RequestFiles(users, candidates, later)
 
 
 @dataclass(frozen=True)
@@ -152,60 +104,58 @@ class _Shard:
     """Candidates that the model is asked about."""
 
 
-def _carry_out(context: Context, wanted: RecommendRequest, order: ResolvedRequest) -> dict[str, Any]:
-    items = schema.read_table(context.dir("data") / "items.parquet", schema.ITEMS)
-    shards, counts = _retrieve(context, wanted, order, items)
-    preferences = Preferences(context, order, context.out)
-    calls = preferences.rehearse()
-    tell_order(context.reporter, wanted, order, counts)
-    tell_calls(context.reporter, wanted, calls, counts["scored"])
-    summaries = preferences.write()
+def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequest) -> dict[str, Any]:
+    items = read_items(context.dirs.data)
+    shards, counts = _retrieve(context, wanted, request, items)
+    summaries = UserSummaries(context, request, context.out)
+    calls = summaries.estimate()
+    _tell_request(context.reporter, wanted, request, counts)
+    _tell_calls(context.reporter, wanted, calls, counts["scored"])
+    written = summaries.write()
     with make_scorer(context) as scorer:
-        cached = _rehearse_scores(context, preferences, shards, scorer.identity)
+        cached = _count_cached(context, summaries, shards, scorer.identity)
         left = counts["scored"] - cached
         context.reporter.note(f"recommend: {left:,} of {counts['scored']:,} scores are not cached yet")
-        rows, scores = _rank_all(context, wanted, preferences, shards, scorer, items)
+        rows, scores = _rank_all(context, wanted, summaries, shards, scorer, items)
     return {
         "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, "rows": rows, **counts,
-        "item_summaries": summaries["items"], "user_summaries": summaries["users"], "scores": scores,
+        "item_summaries": written["items"], "user_summaries": written["users"], "scores": scores,
     }  # fmt: skip
 
 
 def _retrieve(
-    context: Context, wanted: RecommendRequest, order: ResolvedRequest, items: pa.Table
+    context: Context, wanted: RecommendRequest, request: ResolvedRequest, items: pa.Table
 ) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
-    histories, asked = order.histories, order.asked
-    retrieve = make_retriever(wanted.retrieval, histories, order.candidates, wanted.include_seen)
+    asked = request.asked
+    retrieve = make_retriever(wanted.retrieval, asked.histories, request.candidates, wanted.include_seen)
     shards: list[_Shard] = []
     counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
-    counts |= {"unknown_users": order.unknown_users, "scored": 0}
+    counts |= {"unknown_users": request.unknown_users, "scored": 0}
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
-            taken = [histories.of(asked.places[number]) for number in numbers]
-            found = retrieve([asked.ids[number] for number in numbers], taken)
+            histories = [asked.history(number) for number in numbers]
+            found = retrieve([asked.ids[number] for number in numbers], histories)
             lengths = np.array([len(one.items) for one in found])
-            counts["users_without_history"] += sum(not len(history) for history in taken)
+            counts["users_without_history"] += sum(not len(history) for history in histories)
             counts["users_without_candidates"] += int((lengths == 0).sum())
             counts["short_lists"] += int((lengths < wanted.top).sum())
             for part in cut_shards(numbers, found):
                 folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
-                data = context.dir("data")
-                scored = write_shard(folder, data, items, asked, numbers[part], found[part], histories)
+                scored = write_shard(folder, items, asked, numbers[part], found[part])
                 shards.append(_Shard(group, folder, scored))
                 counts["scored"] += scored
             advance(len(numbers))
     return shards, counts
 
 
-def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_Shard], identity: str) -> int:
-    """Return how many scores are cached."""
-    silent, unasked = Reporter(quiet=True), DryRunBackend(identity)
-    missing = 0
+def _count_cached(context: Context, summaries: UserSummaries, shards: list[_Shard], identity: str) -> int:
+    """Return how many scores are answered already."""
     with DryRunCache(context.cache_path) as cache:
+        client = Client(context.prompts, DryRunBackend(identity), cache)
         for shard in shards:
             if shard.scored:
-                _score(context, preferences, shard, unasked, cache, silent)
+                _score(context, summaries, shard, client, Reporter(quiet=True))
         missing = cache.stats.failed
     return sum(shard.scored for shard in shards) - missing
 
@@ -213,7 +163,7 @@ def _rehearse_scores(context: Context, preferences: Preferences, shards: list[_S
 def _rank_all(
     context: Context,
     wanted: RecommendRequest,
-    preferences: Preferences,
+    summaries: UserSummaries,
     shards: list[_Shard],
     scorer: Backend,
     items: pa.Table,
@@ -225,10 +175,10 @@ def _rank_all(
         context.reporter.track(_LABEL, sum(shard.scored for shard in shards)) as advance,
         writing(wanted.out) as write,
     ):
-        reporter = context.reporter.within(advance)
+        reporter, client = context.reporter.within(advance), Client(context.prompts, scorer, cache)
         for shard in shards:
             if shard.scored:
-                found = _score(context, preferences, shard, scorer, cache, reporter)
+                found = _score(context, summaries, shard, client, reporter)
                 totals = {name: total + found.get(name, 0) for name, total in totals.items()}
             lists = rank_shard(shard.folder, shard.folder if shard.scored else None, items, wanted)
             write(lists)
@@ -238,13 +188,52 @@ def _rank_all(
 
 
 def _score(
-    context: Context, preferences: Preferences, shard: _Shard, scorer: Backend, cache: CompletionCache,
-    reporter: Reporter,
-) -> dict[str, Any]:  # fmt: skip
+    context: Context, summaries: UserSummaries, shard: _Shard, client: Client, reporter: Reporter
+) -> dict[str, Any]:
     """Score a shard by the stage's own function; its scores are written beside its candidates."""
     from msr_adapter.score import score
 
-    users, share = preferences.shown(shard.group, shard.folder), bounded_share(context.pipeline)
-    return score(
-        context.pipeline.train, shard.folder, users, context.prompts, scorer, cache, shard.folder, reporter, share
+    shown = summaries.shown(shard.group, shard.folder)
+    dirs = replace(context.dirs, data=shard.folder, examples=shard.folder, user_summaries=shown)
+    job = Job(shard.folder, reporter, context.pipeline.seed)
+    return score(context.pipeline.train, dirs, client, job, bounded_share(context.pipeline))
+
+
+def _tell_request(
+    reporter: Reporter, wanted: RecommendRequest, request: ResolvedRequest, counts: Mapping[str, int]
+) -> None:
+    """Say who gets a list in an unusual way, and what of the input is left out."""
+    if request.later is not None:
+        later = request.later
+        reporter.note(
+            f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
+            f"{later.new_users:,} of them new; {later.repeated:,} were known, {later.unknown_rows:,} left out"
+            + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
+        )
+        if later.before:
+            reporter.note(
+                f"  {later.before:,} of them are older than what their users had already; they are sorted in, so these "
+                "users' summaries are written anew from there"
+            )
+    if counts["users_without_history"]:
+        reporter.note(
+            f"{counts['users_without_history']:,} users have no history: they get the most popular candidates"
+        )
+    if request.ignored_pairs:
+        reporter.note(f"{request.ignored_pairs:,} candidate pairs are of users who were not asked for")
+    if counts["short_lists"]:
+        reporter.note(
+            f"{counts['short_lists']:,} users have fewer than {wanted.top} candidates left, "
+            f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
+        )
+
+
+def _tell_calls(reporter: Reporter, wanted: RecommendRequest, calls: tuple[Calls, Calls], scored: int) -> None:
+    """Say how often the models will be asked, and what of it is cached."""
+    items, users = calls
+    reporter.note(
+        f"recommend: model calls at most: {items.requests:,} item summaries ({items.cached:,} cached), "
+        f"{users.requests:,} steps of user summaries ({users.cached:,} cached), {scored:,} scores"
     )
+    if wanted.retrieval.kind == "all" and scored >= _COSTLY:
+        reporter.note("  the whole catalogue is ranked for every user; --candidates item-knn:200 asks far less")

@@ -1,0 +1,146 @@
+"""What of a pipeline counts for each stage: its part of the config, and the content of what it reads from outside.
+
+Both go into the stage's fingerprint as digests, so that they only have to be JSON-able and differ where results may.
+"""
+
+from msr_adapter.config.schema import ModelConfig, PipelineConfig
+from msr_adapter.errors import UserError
+from msr_adapter.evaluate.baselines.catalogue import chosen
+from msr_adapter.files import path_stamp
+from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.llamafactory.weights import model_stamp, starting_weights
+from msr_adapter.pipeline.ignored_keys import counted
+
+_ELSEWHERE = {
+    "negatives": "the data stage draws them",
+    "prompt": "the template counts",
+    "start": "its weights count, not where they lie",
+    "too_long": "the rows say it",
+    "model.adapter": "its weights count, not where they lie",
+}
+"""Settings of the training that count by what comes of them."""
+
+
+def data_config(p: PipelineConfig) -> object:
+    """Return what counts for the data stage."""
+    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "candidates"})
+    negatives = p.train.negatives.model_dump(mode="json")
+    return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
+
+
+def lengths_config(p: PipelineConfig) -> object:
+    """Return what counts for the estimate of the row lengths."""
+    items, users = p.summarize.items, p.summarize.users
+    texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
+    return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p, "train.model"), texts, p.seed]
+
+
+def items_config(p: PipelineConfig) -> object:
+    """Return what counts for item summaries."""
+    return ["none"] if p.summarize.items.mode == "none" else counted(p, "summarize.items", "model.adapter")
+
+
+def users_config(p: PipelineConfig) -> object:
+    """Return what counts for user summaries."""
+    return ["none"] if p.summarize.users.mode == "none" else counted(p, "summarize.users", "model.adapter")
+
+
+def truncate_config(p: PipelineConfig) -> object:
+    """Return what counts for what truncates user summaries."""
+    return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
+
+
+def dataset_config(p: PipelineConfig) -> object:
+    """Return what counts for the training rows."""
+    return [p.train.images, p.train.rows, objective_of(p.train).shape, p.train.answers.trained, p.seed]
+
+
+def train_config(p: PipelineConfig) -> object:
+    """Return what counts for the training."""
+    # Answers choose the best checkpoint; else they are nowhere but in the rows.
+    answers = () if p.train.keep == "best" else ("answers",)
+    return [counted(p, "train", *_ELSEWHERE, *answers), p.seed]
+
+
+def base_config(p: PipelineConfig) -> list[object]:
+    """Return what counts for the scores of the model before training."""
+    return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
+
+
+def score_config(p: PipelineConfig) -> object:
+    """Return what counts for the scores of the trained model."""
+    return base_config(p) if p.evaluate.scorer is None else [*base_config(p), _model(p, "evaluate.scorer")]
+
+
+def baselines_config(p: PipelineConfig) -> object:
+    """Return what counts for the fitted baselines."""
+    rows = chosen(p.evaluate, fitted=True)
+    settings = [row.settings(p.evaluate).model_dump(mode="json") for row in rows if row.settings]
+    return [[row.name for row in rows], settings, p.seed]
+
+
+def evaluate_config(p: PipelineConfig) -> object:
+    """Return what counts for the evaluation."""
+    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed]
+
+
+def _model(p: PipelineConfig, role: str) -> object:
+    """Return what of the model at the key ``role`` counts; its adapter does by content, among the sources."""
+    return counted(p, role, "adapter")
+
+
+# Sources: files that no stage made, by content.
+
+
+def no_sources(_: PipelineConfig) -> object:
+    """Stand for a stage that reads nothing but what stages made."""
+    return None
+
+
+def data_sources(p: PipelineConfig) -> object:
+    """Identify the log, the items, the images and what a protocol reads."""
+    from msr_adapter.data import protocol_stamp, source_stamp
+
+    return [source_stamp(p.data), protocol_stamp(p.evaluate.protocol, p.train.negatives)]
+
+
+def model_sources(p: PipelineConfig) -> object:
+    """Identify the recommender's base model."""
+    return model_stamp(p.train.model)
+
+
+def items_sources(p: PipelineConfig) -> object:
+    """Identify the item summariser's weights."""
+    return None if p.summarize.items.mode == "none" else _stamp(p.summarize.items.model)
+
+
+def users_sources(p: PipelineConfig) -> object:
+    """Identify the user summariser's weights."""
+    return None if p.summarize.users.mode == "none" else _stamp(p.summarize.users.model)
+
+
+def start_sources(p: PipelineConfig) -> object:
+    """Identify the weights of the run that training starts from; None = it starts from the base model."""
+    if p.train.start is None:
+        return None
+    try:
+        return starting_weights(p.train).stamps()
+    except UserError:  # `check` says what is wrong with it
+        return "absent"
+
+
+def train_sources(p: PipelineConfig) -> object:
+    """Identify what training starts from, which is also what `score-base` scores."""
+    base, start = model_stamp(p.train.model), start_sources(p)
+    return [base, start] if start else base
+
+
+def evaluate_sources(p: PipelineConfig) -> object:
+    """Identify the tables that slice users and items."""
+    tables = (p.evaluate.tables.items, p.evaluate.tables.users)
+    return [path_stamp(table) for table in tables if table is not None and table.exists()]
+
+
+def _stamp(model: ModelConfig) -> object:
+    """Identify the weights; a server's are not ours to see."""
+    return None if model.backend_row.remote else model_stamp(model)
