@@ -2,7 +2,7 @@
 
 - `items`, `users`: the two stages; `chains`: the requests of one item, and of one history block by block
 - `answers`: model answers on their way into a table; `cleaning`: what models say around a summary
-- `cost_estimate`: what a stage is about to ask; `diversity`: how alike many summaries are
+- `cost_estimate`: what a stage is about to ask
 """
 
 from msr_adapter.summarize.items import plan_items, summarize_items
