@@ -23,7 +23,8 @@ from msr_adapter.pipeline import run
 from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.recommend import RecommendRequest, output, shards, writing
+from msr_adapter.workflows.recommend import RecommendRequest, output, shards
+from msr_adapter.workflows.recommend.output import writing
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.support.summaries import Lines
 
