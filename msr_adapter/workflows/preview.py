@@ -15,10 +15,10 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.chains import Chains
 from msr_adapter.pipeline.context import cache_path, prompts_of, stage_dirs
+from msr_adapter.pipeline.planning import plan
 from msr_adapter.pipeline.resolve import resolve_models
 from msr_adapter.pipeline.resources import release
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.planning import plan
 from msr_adapter.pipeline.runner import run
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
