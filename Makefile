@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slow check bench clean help
 
-demo: .venv/runtime.stamp  ## the whole pipeline on a generated shop, with a real model and real training
+demo: .venv/runtime.stamp  ## the whole pipeline on a synthetic dataset, with a real model and real training
 	$(BIN)/msr run demo
 
 test: .venv/dev.stamp  ## the tests, without the minutes-long ones
