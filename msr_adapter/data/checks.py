@@ -19,7 +19,7 @@ def check_data(data: DataConfig) -> list[Problem]:
 
     Of a packed file, the beginning is decompressed before its header is looked for.
     """
-    packed = packed_problems(data, _LOOKED_INTO)
+    packed = packed_problems(data, _LOOKED_INTO)  # first, because looking for a header unpacks whatever is there
     return (packed or check_source(data.source)) + _check_images(data)
 
 

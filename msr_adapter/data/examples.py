@@ -110,7 +110,7 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
         for targets in _targets(log, split, seed, views)
     ]
     codes, user, row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((row, user, codes))
+    order = np.lexsort((row, user, codes))  # rows of a user are in the order of time
     rows = [view.rows for view in views if view.rows is not None]
     sequence = np.concatenate(rows) if rows else None
     return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
@@ -197,7 +197,7 @@ def _cut(
     ``offset`` is where the rows of the view begin in the sequence of all views.
     """
     first = view.first[targets.users]
-    there: Mask = targets.place >= first
+    there: Mask = targets.place >= first  # a lag may reach before the user's log, into another user's
     users, place, first = targets.users[there], targets.place[there], first[there]
     row = view.row(place)
     end = place

@@ -22,6 +22,7 @@ from msr_adapter.seeded_random import seeded_order
 def user_splits(log: Log, split: SplitConfig, seed: int) -> Rows:
     """Return each user's split under user-holdout: shares of a seeded order of the users, rounded."""
     order = seeded_order(log.users.to_list(), seed, "split")
+    # Rounded half up, where `round` would go to the even number.
     cuts = np.floor(np.cumsum(split.fractions[:2]) * len(order) + 0.5).astype(np.int64)
     codes = np.empty(len(order), dtype=np.int64)
     codes[order] = np.searchsorted(cuts, np.arange(len(order)), side="right")

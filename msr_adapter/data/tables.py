@@ -111,6 +111,7 @@ def _chunks(rows: int) -> Iterator[slice]:
 
 
 def _ids(ids: pl.Series) -> pa.StringArray:
+    # Polars hands out large strings, whose 64-bit offsets the schemas do not have.
     return ids.to_arrow().cast(pa.string())
 
 

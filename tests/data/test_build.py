@@ -183,12 +183,12 @@ def test_too_few_items_for_the_negatives(tmp_path: Path) -> None:
 
 def test_check_and_build_name_every_missing_file_at_once(tmp_path: Path) -> None:
     source = TableSourceConfig(kind="table", interactions=tmp_path / "log.csv", items=tmp_path / "items.csv")
-    data = DataConfig(source=source, images=ImagesConfig(folder=tmp_path / "covers"))
+    data = DataConfig(source=source, images=ImagesConfig(folder=tmp_path / "images"))
     problems = [str(problem) for problem in check_data(data)]
     assert [text.split(": no such")[0] for text in problems] == [
         f"{tmp_path / 'log.csv'} data.source.interactions",
         f"{tmp_path / 'items.csv'} data.source.items",
-        f"{tmp_path / 'covers'} data.images.folder",
+        f"{tmp_path / 'images'} data.images.folder",
     ]
     with pytest.raises(UserError) as caught:
         build_in(tmp_path, data)
@@ -205,12 +205,12 @@ def test_check_wants_a_folder_when_a_missing_image_is_an_error(tmp_path: Path) -
 
 
 def test_the_stamp_follows_every_source(tmp_path: Path) -> None:
-    covers = tmp_path / "covers"
-    covers.mkdir()
-    data = table_data(tmp_path, random_rows(4, 5, 3), {"i000": "x"}, images=ImagesConfig(folder=covers))
+    images = tmp_path / "images"
+    images.mkdir()
+    data = table_data(tmp_path, random_rows(4, 5, 3), {"i000": "x"}, images=ImagesConfig(folder=images))
     seen = [json.dumps(source_stamp(data))]
     for change in (
-        lambda: Image.new("RGB", (2, 2)).save(covers / "i000.png"),
+        lambda: Image.new("RGB", (2, 2)).save(images / "i000.png"),
         lambda: write_csv(tmp_path / "items.csv", ["item", "title"], [["i000", "y"]]),
         lambda: (tmp_path / "log.csv").unlink(),
     ):

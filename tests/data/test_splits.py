@@ -243,7 +243,7 @@ def test_the_most_popular_rows_do_not_depend_on_the_blocks(events: list[Event], 
     assert np.bincount(log.user[whole]).tolist() == np.minimum(np.bincount(log.user), number).tolist()
 
 
-def test_the_published_target_is_told_to_be_one_and_negatives_still_avoid_everything_touched(tmp_path: Path) -> None:
+def test_the_published_target_is_told_to_be_one_and_negatives_still_avoid_everything_seen(tmp_path: Path) -> None:
     rows = random_rows(users=40, items=40, length=12)
     protocol = ProtocolConfig(name="published", target="most-popular-last", negatives=NegativesConfig(count=5))
     built = build_in(tmp_path, table_data(tmp_path, rows), SplitConfig(max_history=5), protocol)

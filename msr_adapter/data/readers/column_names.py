@@ -48,6 +48,7 @@ def find_columns(
     if lacking:
         misread = _misread(where, header)
         raise UserError(misread or [_lacking(where, header, field, configured.get(field)) for field in lacking])
+    # Polars renames the second of two columns with one name; which one is meant is not ours to guess.
     if twice := [column for column in found.values() if f"{column}_duplicated_0" in header]:
         step = "Rename or remove one of them"
         raise UserError([Problem(where, str(column), "two columns have this name", "", step) for column in twice])
@@ -57,7 +58,7 @@ def find_columns(
 def _match(header: Sequence[str], field: str, configured: str | None) -> str | None:
     if configured is not None:
         return configured if configured in header else None
-    by_name = {canonical(column): column for column in reversed(header)}
+    by_name = {canonical(column): column for column in reversed(header)}  # of two that are alike, the first wins
     return next((by_name[canonical(alias)] for alias in ALIASES[field] if canonical(alias) in by_name), None)
 
 

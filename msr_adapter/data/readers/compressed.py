@@ -85,6 +85,7 @@ def _measure(path: Path, enough: float) -> tuple[int, int]:
     held = line = longest = 0
     for part in _unpacked(path):
         held += len(part)
+        # The line that a part ends in goes on in the next one, so it is carried over.
         last = part.rfind(b"\n")
         line = line + len(part) if last < 0 else len(part) - last - 1
         longest = max(longest, line)
@@ -100,7 +101,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
         while data.strip(b"\0"):  # gzip allows padding after a member
             member = zlib.decompressobj(wbits=31)
             while not member.eof:
-                yield member.decompress(data, _CHUNK)
+                yield member.decompress(data, _CHUNK)  # bounded: one chunk of a bomb may stand for a gigabyte
                 data = member.unconsumed_tail or (b"" if member.eof else file.read(_CHUNK))
                 if not data and not member.eof:
                     raise EOFError("it ends too early")

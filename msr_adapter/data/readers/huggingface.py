@@ -140,7 +140,7 @@ def _loaded(given: HubTableConfig, field: str, columns: Configured) -> dict[str,
 
 
 def _kept(rows: Any, columns: Configured) -> pl.LazyFrame:
-    rows = rows._resolve_features()
+    rows = rows._resolve_features()  # a streamed dataset knows its columns only once it has looked at some rows
     used = set(find_columns("", rows.column_names, (), columns, tuple(ALIASES)).values())
     batches = rows.select_columns([name for name in rows.column_names if name in used]).with_format("arrow")
     return pl.concat([_frame(batch) for batch in batches.iter(_BATCH)], rechunk=True).lazy()
@@ -148,6 +148,7 @@ def _kept(rows: Any, columns: Configured) -> pl.LazyFrame:
 
 def _batches(rows: Any) -> pl.LazyFrame:
     """Return a data set on disk as a lazy frame that reads it batch by batch, only the columns asked for."""
+    # Polars asks for the columns that a query needs, pass by pass: the dataset is never in memory as a whole.
     schema = _frame(rows.features.arrow_schema.empty_table()).schema
 
     def generate(

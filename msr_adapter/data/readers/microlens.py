@@ -74,7 +74,7 @@ def _read_titles(path: Path) -> pl.DataFrame:
         body = lines[1:]
     else:
         body = lines
-    if not body.str.contains(_RECORD).all():
+    if not body.str.contains(_RECORD).all():  # some line continues a record, as only a csv reader can tell
         return _read_csv(path)
     if body.is_empty():
         raise UserError(_no_titles(path))

@@ -123,6 +123,7 @@ def _read_lists(path: Path, split: str, items: pl.DataFrame, users: pl.DataFrame
             ValueRule("user", ~is_empty(user) & ~user.is_in(users["number"].implode()), "a number of the user map")
         )
     bad = pl.any_horizontal(rule.bad for rule in rules)
+    # What is wrong with the published files is counted, not mended: whoever compares numbers should know of it.
     distinct, negatives = numbers.list.n_unique(), pl.col("negatives").str.split(",").list.len()
     counts = collect(table, scan(table, ()).select(
         bad=bad.sum(), rows=pl.len(), repeated=(distinct < numbers.list.len()).sum(),

@@ -109,7 +109,7 @@ def _as_utf8(table: Table) -> Table:
     data = table.path.read_bytes()
     try:
         data.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # every byte is some character of latin-1, so this cannot fail
         lines = pl.LazyFrame({"line": data.decode("latin-1").removesuffix("\n").split("\n")})
         return replace(table, frame=split_lines(lines, table.layout))
     return table

@@ -27,7 +27,7 @@ class FilePlace:
 
 def places(table: Table) -> Iterator[FilePlace]:
     """Yield the place of every row, in the order in which the reader returns them."""
-    if table.frame is not None or table.layout.kind == "parquet":
+    if table.frame is not None or table.layout.kind == "parquet":  # no lines: a row is its number
         yield from map(FilePlace, count(1))
     elif table.is_delimited:
         rows = _delimited(table, strict=False)

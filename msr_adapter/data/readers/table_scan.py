@@ -57,7 +57,7 @@ def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
     path, layout = table.path, table.layout
     if layout.kind == "parquet":
         return pl.scan_parquet(path / "**" / "*.parquet" if path.is_dir() else path, glob=path.is_dir())
-    if layout.kind == "jsonl":
+    if layout.kind == "jsonl":  # with a schema, since Polars would guess it from the first rows and fail on the others
         return pl.scan_ndjson(path, schema=dict.fromkeys(wanted, pl.String))
     if len(layout.separator) > 1:
         return split_lines(pl.scan_lines(path, name="line"), layout)
@@ -68,8 +68,8 @@ def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
         has_header=not layout.names,
         schema=dict.fromkeys(layout.names, pl.String) if layout.names else None,
         missing_columns="insert" if layout.names else "raise",
-        infer_schema=False,
-        glob=False,
+        infer_schema=False,  # everything stays text, so that the id 007 is not the number 7
+        glob=False,  # `[` and `*` in the name of a file are themselves
         encoding="utf8-lossy" if layout.lossy else "utf8",
     )
 

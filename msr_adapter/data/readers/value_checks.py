@@ -43,6 +43,7 @@ def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]
     frame = scan(table, wanted)
     blank = blank_lines(frame) if table.is_delimited else pl.lit(False)
     flags = [(rule.bad & ~blank).alias(f"_bad{i}") for i, rule in enumerate(rules)]
+    # First a count, in a stream; rows are named only where there are bad ones, and then only the first of them.
     total = sum(collect(table, frame.select(flag.sum() for flag in flags)).row(0))
     if not total:
         return
