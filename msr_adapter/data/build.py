@@ -1,6 +1,5 @@
 """The data stage: sources -> log -> splits and examples -> candidate lists, images and the audit."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -9,8 +8,10 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
-from msr_adapter.data.audit.inspection import Evidence, inspect, tell
-from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.checks import audit_statistics
+from msr_adapter.data.audit.console import print_audit
+from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
@@ -93,8 +94,8 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_candidates(log, candidates, out)
     if corpus.synthetic is not None:
         write_truth(log, examples, candidates, corpus.synthetic, out)
-    statistics = inspect(
-        Evidence(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
+    statistics = audit_statistics(
+        AuditInputs(log, examples, training, popularity, candidates, catalogue, images, split, seed), audit
     )
     lengths = examples.end - examples.start
     facts = DataFacts(
@@ -103,12 +104,12 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
         history={"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())},
         candidates_digest=test_lists_digest(log, examples, candidates),
     )
-    found: Mapping[str, object] = {
+    found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],
         "statistics": statistics,
     }  # fmt: skip
     write_json(out / "audit.json", audit.as_json(**found))
-    tell(audit, found, job.reporter)
+    print_audit(audit, found, job.reporter)
     return facts
 
 

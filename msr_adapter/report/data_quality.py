@@ -21,7 +21,7 @@ _ALIKE = 0.8
 
 def heuristic_rows(audit: Audit) -> list[dict[str, str]]:
     """Return AUC and GAUC of each heuristic that was measured on the test candidates: {label, auc, gauc}."""
-    measured = audit.get("statistics", {}).get("shortcuts", {})
+    measured = audit.get("statistics", {}).get("heuristics", {})
     return [
         {"label": label, **{metric: f"{measured[name][metric]:.3f}" for metric in ("auc", "gauc")}}
         for name, label in _HEURISTICS.items()

@@ -104,15 +104,15 @@ def test_the_audit_is_what_is_returned_and_told(tmp_path: Path, capsys: pytest.C
     assert audit["splits"]["test"] == {"users": 4, "examples": 4, "candidates": 16}
     assert audit["history"] == {"min": 4, "median": 4.0, "max": 4}
     assert {finding["severity"] for finding in audit["findings"]} <= {"info", "warning", "error"}
-    assert {finding["topic"] for finding in audit["findings"]} <= RULES.keys()
-    assert audit["statistics"]["shortcuts"].keys() == {"lists", "of", "popularity", "title_overlap"}
-    assert audit["statistics"]["shortcuts"]["of"] == 4
+    assert {finding["topic"] for finding in audit["findings"]} <= {rule.topic for rule in RULES}
+    assert audit["statistics"]["heuristics"].keys() == {"lists", "of", "popularity", "title_overlap"}
+    assert audit["statistics"]["heuristics"]["of"] == 4
     text = log.read_text(encoding="utf-8")
     assert "Interactions: 200 of 204 kept (dropped: duplicate 3, unknown item 1)" in text
     assert "Test: 4 examples, 16 candidates" in text
     assert "such as 'gone'" in text
     assert "Density 41.67%: 5 interactions per user, 18 per item (medians); test histories of 4 items" in text
-    assert "Test AUC of shortcuts (chance is .50): popularity ." in text
+    assert "Test AUC of heuristics (chance is .50): popularity ." in text
     severities = [line.split()[2] for line in text.splitlines() if line.endswith("]")]
     assert severities == sorted(severities, key=["error:", "warning:", "info:"].index)
     assert {"warning:", "info:"} <= set(severities)
@@ -244,10 +244,10 @@ def test_the_real_microlens_50k(tmp_path: Path) -> None:
     assert [splits[name]["examples"] for name in ("train", "validation", "test")] == [11_458, 1_433, 1_432]
     assert splits["test"]["candidates"] == 1_432 * 21
     assert counts["items_text_only"] == 9_535
-    shortcuts = built.audit["statistics"]["shortcuts"]
-    assert shortcuts["popularity"]["auc"] == pytest.approx(0.66, abs=0.03)  # the last item; as published it is .79
-    assert 0.6 < shortcuts["title_overlap"]["gauc"] < 0.7
-    assert {"popularity-shortcut", "title-shortcut", "no-clock"} <= {f["topic"] for f in built.audit["findings"]}
+    heuristics = built.audit["statistics"]["heuristics"]
+    assert heuristics["popularity"]["auc"] == pytest.approx(0.66, abs=0.03)  # the last item; as published it is .79
+    assert 0.6 < heuristics["title_overlap"]["gauc"] < 0.7
+    assert {"popularity-heuristic", "title-heuristic", "no-timestamps"} <= {f["topic"] for f in built.audit["findings"]}
 
 
 @pytest.mark.parametrize(
@@ -272,6 +272,6 @@ def test_what_popularity_alone_reaches_on_microlens_50k(
     built = build_in(
         tmp_path, DataConfig(source=source, k_core=KCoreConfig(users=7, items=5)), SplitConfig(max_history=5), protocol
     )
-    assert built.audit["statistics"]["shortcuts"]["popularity"]["auc"] == pytest.approx(auc, abs=0.015)
+    assert built.audit["statistics"]["heuristics"]["popularity"]["auc"] == pytest.approx(auc, abs=0.015)
     found = {finding["topic"]: finding["severity"] for finding in built.audit["findings"]}
-    assert found.get("popularity-shortcut") == severity
+    assert found.get("popularity-heuristic") == severity

@@ -241,9 +241,9 @@ def test_data_quality_by_hand() -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     assert (heuristic_rows({}), data_facts({}, {})) == ([], [])
-    bare = {"time": {"clock": False, "days": None}, "time_leakage": {}, "cold": {}, "history": {},
+    bare = {"time": {"timestamps": False, "days": None}, "time_leakage": {}, "cold": {}, "history": {},
             "titles": {"empty": 1.0}, "labels": {"train": {"positives": 0, "negatives": 0}},
-            "images": {"with_image": 0.0}, "shortcuts": {}}  # fmt: skip
+            "images": {"with_image": 0.0}, "heuristics": {}}  # fmt: skip
     assert data_facts({"statistics": bare}, {}) == [
         ("Titles", "100.0% empty, 0.0% shared with another item, 0.0% nearly so"), ("Items with an image", "0.0%"),
     ]  # fmt: skip

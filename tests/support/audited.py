@@ -1,4 +1,4 @@
-"""Small evidence for the audit's checks, made by hand: one example per user, whose target is the last item."""
+"""Small inputs for the audit's checks, made by hand: one example per user, whose target is the last item."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.audit.inspection import Evidence
+from msr_adapter.data.audit.inputs import AuditInputs
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import StoredImage
@@ -33,7 +33,7 @@ class User:
 
 def evidence(
     users: Sequence[User], titles: Sequence[str] = (), images: Sequence[str | None] = (), kind: str = "user-holdout"
-) -> Evidence:
+) -> AuditInputs:
     """Return what the checks look at; training knows the logs of training users. Times are a second apart."""
     users = sorted(users, key=lambda user: user.split)
     lengths = np.array([len(user.items) for user in users])
@@ -50,7 +50,7 @@ def evidence(
         StoredImage()
     ] * n_items
     names = list(titles) or [f"thing{item}" for item in range(n_items)]
-    return Evidence(
+    return AuditInputs(
         log, Examples(split, np.arange(len(users)), end - 1, end - lengths, end - 1), training,
         np.bincount(item[training], minlength=n_items), candidates(users),
         ItemCatalogue(log.items.to_list(), names, [""] * n_items, [None] * n_items), stored, SplitConfig(kind=kind),
@@ -72,14 +72,14 @@ def ids(letter: str, number: int) -> pl.Series:
     return pl.Series([f"{letter}{code:04}" for code in range(number)])
 
 
-def topics(check: Callable[[Evidence, Audit], Any], e: Evidence, **counts: int) -> dict[str, str]:
+def topics(check: Callable[[AuditInputs, Audit], Any], e: AuditInputs, **counts: int) -> dict[str, str]:
     """Return topic -> severity of what a check finds."""
     audit = Audit(counts=counts)
     check(e, audit)
     return {finding["topic"]: finding["severity"] for finding in audit.findings}
 
 
-def text(check: Callable[[Evidence, Audit], Any], e: Evidence) -> str:
+def text(check: Callable[[AuditInputs, Audit], Any], e: AuditInputs) -> str:
     audit = Audit()
     check(e, audit)
     return " ".join(finding["text"] for finding in audit.findings)

@@ -39,9 +39,9 @@ SPREAD = {"mean": 2.5, "min": 1, "5%": 1, "25%": 1, "median": 2, "75%": 3, "95%"
 STATISTICS = {
     "log": {"users": 1200, "items": 60, "interactions": 3400, "density": 0.0472, "per_user": SPREAD,
             "per_item": {**SPREAD, "95%": 1, "median": 1}, "rare_items": 0.5},
-    "history": {"test": SPREAD}, "time": {"clock": True, "days": 31.2, "tied_targets": 0.0},
+    "history": {"test": SPREAD}, "time": {"timestamps": True, "days": 31.2, "tied_targets": 0.0},
     "time_leakage": {"mean_share_later": 0.391}, "cold": {"targets": 0.024, "negatives": 0.3},
-    "shortcuts": {"lists": 40, "of": 40, "popularity": {"auc": 0.7904, "gauc": 0.7801},
+    "heuristics": {"lists": 40, "of": 40, "popularity": {"auc": 0.7904, "gauc": 0.7801},
                   "title_overlap": {"auc": 0.65, "gauc": 0.64}},
     "titles": {"empty": 0.0, "same": 0.01, "nearly_same": 0.02}, "images": {"with_image": 0.75, "shared": 0.125},
     "labels": {"train": {"positives": 10, "negatives": 40}},

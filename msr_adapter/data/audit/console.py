@@ -1,4 +1,4 @@
-"""The audit on the console: what was kept, what the test lists are worth, and the findings, gravest first."""
+"""The audit on the console: what was kept, what heuristics reach on the test lists, and the findings, gravest first."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,16 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from msr_adapter.data.audit.heuristics import short
-from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.report import Audit, AuditFinding, Statistics
+from msr_adapter.errors import plural
 from msr_adapter.progress import Reporter
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 """Severities, gravest first."""
 
 
-def tell(audit: Audit, facts: Mapping[str, Any], reporter: Reporter) -> None:
+def print_audit(audit: Audit, facts: Statistics, reporter: Reporter) -> None:
     """Print what a user should see without opening `audit.json`; the log gets the same as plain lines."""
-    for line in (*_kept(audit.counts), *_splits(facts["splits"], audit.counts), *_worth(facts["statistics"])):
+    for line in (*_kept(audit.counts), *_splits(facts["splits"], audit.counts), *_statistics(facts["statistics"])):
         reporter.note(line)
     found = sorted(audit.findings, key=lambda finding: list(_STYLES).index(finding["severity"]))
     if found:
@@ -37,22 +38,22 @@ def _splits(splits: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[st
     for name, split in splits.items():
         yield f"{name.capitalize()}: {split['examples']:,} examples, {split['candidates']:,} candidates"
     if without := counts["users_without_example"]:
-        yield f"{without:,} users have too short a log to give an example"
+        yield f"Too short a log to give an example: {plural(without, 'user')}"
 
 
-def _worth(statistics: Mapping[str, Any]) -> Iterator[str]:
+def _statistics(statistics: Statistics) -> Iterator[str]:
     log, history = statistics["log"], statistics["history"].get("test", {})
     ends = dict.fromkeys(f"{history[end]:.0f}" for end in ("min", "max")) if history else {}
     middle = f"; test histories of {' to '.join(ends)} items" if ends else ""
     yield (f"Density {log['density']:.2%}: {log['per_user']['median']:.0f} interactions per user, "
            f"{log['per_item']['median']:.0f} per item (medians){middle}")  # fmt: skip
-    measured = {name: value for name, value in statistics["shortcuts"].items() if isinstance(value, Mapping)}
+    measured = {name: value for name, value in statistics["heuristics"].items() if isinstance(value, Mapping)}
     if measured:
         shown = (f"{name.replace('_', ' ')} {short(value['auc'])}" for name, value in measured.items())
-        yield f"Test AUC of shortcuts (chance is .50): {', '.join(shown)}"
+        yield f"Test AUC of heuristics (chance is .50): {', '.join(shown)}"
 
 
-def _table(findings: list[dict[str, str]]) -> Table:
+def _table(findings: list[AuditFinding]) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column()

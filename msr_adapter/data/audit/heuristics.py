@@ -1,39 +1,37 @@
-"""The shortcut test: how much of the test AUC is had without any model of the user."""
-
-from typing import Any
+"""The heuristics: how much of the test AUC a trivial scorer reaches, without any model of the user."""
 
 import numpy as np
 
 from msr_adapter.arrays import Floats
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.audit.sample import Evidence, TestLists
+from msr_adapter.data.audit.inputs import AuditInputs, TestLists
+from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note, severity
 from msr_adapter.heuristics import TrainingLog, has_timestamps, popularity, recency, title_overlap, title_vectors
 from msr_adapter.metrics import evaluate_groups
 
 _SAID = {
-    "popularity": ("popularity-shortcut", "Popularity", "no knowledge of the user",
+    "popularity": ("popularity-heuristic", "Popularity", "no knowledge of the user",
                    "Quote results beside the baseline `popularity`, or draw negatives as popular as the target "
                    "(evaluate.protocol.negatives.kind: popularity-matched)."),
-    "recency": ("recency-shortcut", "The time since anyone took the item", "no knowledge of the user",
+    "recency": ("recency-heuristic", "The time since the item's last interaction", "no knowledge of the user",
                 "Add `recency` to evaluate.baselines and quote results beside it, or import candidates that were on "
                 "offer at the time (evaluate.protocol.candidates)."),
-    "title_overlap": ("title-shortcut", "Counting words shared with the titles of the history", "no more than that",
+    "title_overlap": ("title-heuristic", "Counting words shared with the titles of the history", "no more than that",
                       "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Negatives of the "
                       "same category (evaluate.protocol.negatives.kind: same-category) leave less to words."),
 }  # fmt: skip
-"""Shortcut -> topic, what it is, what it needs, what to do."""
+"""Heuristic -> topic, what it is, what it needs, what to do."""
 
 
-def check_shortcuts(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_heuristics(e: AuditInputs, audit: Audit) -> Statistics:
     """Rank the very test candidates by popularity, recency and title overlap alone; return AUC and GAUC of each.
 
-    On at most `evidence.LISTS` lists, drawn by seed. O(log rows) time with a clock, else O(pairs).
+    On at most `inputs.LISTS` lists, drawn by seed. O(log rows) time with timestamps, else O(pairs).
     """
     lists = e.lists
     if not len(lists):
         return {}
-    found: dict[str, Any] = {"lists": len(lists), "of": lists.of}
+    found: Statistics = {"lists": len(lists), "of": lists.of}
     for name, scores in _scores(e, lists).items():
         measured = evaluate_groups(scores, lists.labels, lists.offsets, ("auc", "gauc")).means()
         found[name] = measured
@@ -41,8 +39,8 @@ def check_shortcuts(e: Evidence, audit: Audit) -> dict[str, Any]:
     return found
 
 
-def _scores(e: Evidence, lists: TestLists) -> dict[str, Floats]:
-    """Return the shortcuts that this log allows; without a training log, only words are left."""
+def _scores(e: AuditInputs, lists: TestLists) -> dict[str, Floats]:
+    """Return the scores of the heuristics that this log allows; without a training log, only words are left."""
     scores: dict[str, Floats] = {}
     if e.training.any():
         scores["popularity"] = popularity(lists.items, e.popularity)
@@ -54,7 +52,7 @@ def _scores(e: Evidence, lists: TestLists) -> dict[str, Floats]:
     return scores
 
 
-def _overlap(e: Evidence, lists: TestLists) -> Floats:
+def _overlap(e: AuditInputs, lists: TestLists) -> Floats:
     """Read only the titles that the lists need: the catalogue may be far larger."""
     used, place = np.unique(np.concatenate([lists.items, lists.history]), return_inverse=True)
     titles = title_vectors(e.catalogue.titles[item] for item in used.tolist())
@@ -63,7 +61,7 @@ def _overlap(e: Evidence, lists: TestLists) -> Floats:
 
 
 def _find(name: str, measured: dict[str, float], audit: Audit) -> None:
-    """Say how far a shortcut gets; one that is always wrong is as telling, turned upside down."""
+    """Say how far a heuristic gets; one that is always wrong is as telling, turned upside down."""
     topic, what, need, step = _SAID[name]
     best = max(measured.values(), key=lambda value: abs(value - 0.5))
     reach = max(best, 1 - best)

@@ -1,12 +1,10 @@
 """What training may know of the test: later interactions of other users, and items that it never saw."""
 
-from typing import Any
-
 import numpy as np
 
 from msr_adapter.arrays import Rows
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.audit.sample import Evidence
+from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.heuristics import has_timestamps
 
@@ -20,11 +18,11 @@ _WHY = {
 }
 
 
-def check_leakage(e: Evidence, audit: Audit) -> dict[str, Any]:
-    """Measure which share of what training knows is later than a test target; {} without a clock.
+def check_time_leakage(e: AuditInputs, audit: Audit) -> Statistics:
+    """Measure which share of what training knows is later than a test target; {} without timestamps.
 
-    Any later interaction of another user tells what was going to be liked: Ji, Sun, Zhang and Li, "A Critical Study on
-    Data Leakage in Recommender System Offline Evaluation", TOIS 2023. Up to 2 million rows of the training log are
+    Any later interaction of another user tells what users were going to like: Ji, Sun, Zhang and Li, "A Critical Study
+    on Data Leakage in Recommender System Offline Evaluation", TOIS 2023. Up to 2 million rows of the training log are
     looked at, drawn by seed. O(rows log rows) of those.
     """
     targets = e.log.time[e.test_targets]
@@ -43,7 +41,7 @@ def check_leakage(e: Evidence, audit: Audit) -> dict[str, Any]:
             "tests_with_any": float((later > 0).mean()), "rows_looked_at": len(known)}  # fmt: skip
 
 
-def check_cold(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_cold_items(e: AuditInputs, audit: Audit) -> Statistics:
     """Measure how many test targets and negatives training never saw. O(sampled pairs + test examples)."""
     targets = e.log.item[e.test_targets]
     if not len(targets) or not e.training.any():
@@ -59,12 +57,12 @@ def check_cold(e: Evidence, audit: Audit) -> dict[str, Any]:
     gap, least = negative - positive, "negatives" if negative > positive else "targets"
     note(audit, "cold-gap", abs(gap),
          f"Training never saw {negative:.0%} of the test negatives, but {positive:.0%} of the targets: that {least} "
-         "are unknown is a shortcut. Raise data.k_core.items, or draw negatives with "
+         "are unknown gives them away. Raise data.k_core.items, or draw negatives with "
          "evaluate.protocol.negatives.kind: popularity-matched.")  # fmt: skip
     return {"targets": positive, "negatives": negative}
 
 
-def _training_times(e: Evidence) -> Rows:
+def _training_times(e: AuditInputs) -> Rows:
     if len(e.log.time) <= _SAMPLED:
         return np.sort(e.log.time[e.training])
     rows = np.random.default_rng([e.seed, 7]).integers(0, len(e.log.time), _SAMPLED)

@@ -1,4 +1,4 @@
-"""What the log itself is worth: its density, its degrees, its repeats, its clock."""
+"""The log: its density, its degrees, its repeats, its timestamps."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_adapter.arrays import Rows
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.audit.sample import Evidence
+from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.log import degree
 from msr_adapter.heuristics import has_timestamps
@@ -19,26 +19,26 @@ _SAMPLED = 1_000_000
 _POINTS = {"min": 0, "5%": 5, "25%": 25, "median": 50, "75%": 75, "95%": 95, "max": 100}
 
 
-def check_log(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_log(e: AuditInputs, audit: Audit) -> Statistics:
     """Find repeats and rare items; return size, density and degrees. O(rows)."""
     users, items, rows = len(e.log.users), len(e.log.items), len(e.log.user)
     per_user, per_item = degree(e.log.user, users), degree(e.log.item, items)
     rare = float((per_item < 5).mean())
     note(audit, "rare-items", rare,
          f"{rare:.0%} of the items have fewer than 5 interactions: behaviour teaches little of each. Raise "
-         "data.k_core.items, or rely on titles and pictures.")  # fmt: skip
+         "data.k_core.items, or rely on titles and images.")  # fmt: skip
     repeated = audit.counts.get("interactions_dropped_duplicate", 0)
     share = repeated / max(audit.counts.get("interactions_read", 0), 1)
     note(audit, "repeated-pairs", share,
          f"{share:.0%} of the rows ({repeated:,}) repeat a user's item; the earliest is kept. If you want to predict "
-         "that an item is taken again, msr does not do that.")  # fmt: skip
+         "repeated interactions, msr does not do that.")  # fmt: skip
     return {
         "users": users, "items": items, "interactions": rows, "density": rows / (users * items),
         "per_user": quantiles(per_user), "per_item": quantiles(per_item), "rare_items": rare,
     }  # fmt: skip
 
 
-def check_history(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_history(e: AuditInputs, audit: Audit) -> Statistics:
     """Find short histories and too few test users; return quantiles of the histories per split. O(examples)."""
     lengths = e.examples.end - e.examples.start
     found = {name: quantiles(lengths[e.examples.split == code]) for code, name in enumerate(SPLITS)}
@@ -54,13 +54,13 @@ def check_history(e: Evidence, audit: Audit) -> dict[str, Any]:
     return found
 
 
-def check_clock(e: Evidence, audit: Audit) -> dict[str, Any]:
-    """Find times that are no clock, dates without a time of day, and targets tied with the item before. O(rows)."""
-    clock = has_timestamps(e.log.time)
-    note(audit, "no-clock", not clock,
-         "The log has no clock, only an order within each user: leakage in time and the recency shortcut are not "
+def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
+    """Find logs without timestamps, dates without a time of day, and targets tied with the item before. O(rows)."""
+    timestamps = has_timestamps(e.log.time)
+    note(audit, "no-timestamps", not timestamps,
+         "The log has no timestamps, only an order within each user: leakage in time and the recency heuristic are not "
          "measured. Give a timestamp column to have them.")  # fmt: skip
-    whole, tied = _same_time_of_day(e.log.time, e.seed) if clock else 0.0, _tied_targets(e)
+    whole, tied = _same_time_of_day(e.log.time, e.seed) if timestamps else 0.0, _tied_targets(e)
     keeps = e.split.same_time == "keep"
     step = "Sort the file as things happened, or set split.same_time: leave-out."
     note(
@@ -73,8 +73,8 @@ def check_clock(e: Evidence, audit: Audit) -> dict[str, Any]:
          f"{tied:.1%} of the test targets have the very time of the item before them: the order of the rows decides "
          f"which one is predicted. {step}")  # fmt: skip
     audit.count("interactions_with_tied_time", _tied_rows(e))
-    days = (int(e.log.time.max()) - int(e.log.time.min())) / DAY_MS if clock else None
-    return {"clock": clock, "days": days, "tied_targets": tied, "at_one_time_of_day": whole}
+    days = (int(e.log.time.max()) - int(e.log.time.min())) / DAY_MS if timestamps else None
+    return {"timestamps": timestamps, "days": days, "tied_targets": tied, "at_one_time_of_day": whole}
 
 
 def quantiles(values: NDArray[Any]) -> dict[str, float]:
@@ -85,7 +85,7 @@ def quantiles(values: NDArray[Any]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), **found}
 
 
-def _tied_rows(e: Evidence) -> int:
+def _tied_rows(e: AuditInputs) -> int:
     """Count the rows at the time of the row before, of the same user; in parts, as the log may be huge."""
     tied = 0
     for begin in range(0, len(e.log.time) - 1, _SAMPLED):
@@ -94,14 +94,14 @@ def _tied_rows(e: Evidence) -> int:
     return tied
 
 
-def _tied_targets(e: Evidence) -> float:
+def _tied_targets(e: AuditInputs) -> float:
     target = e.test_targets
     before = target - 1  # of the same user: every example has a history
     return float((e.log.time[before] == e.log.time[target]).mean()) if len(target) else 0.0
 
 
 def _same_time_of_day(times: Rows, seed: int) -> float:
-    """Return the share of times at the commonest time of day: 1 for dates, of whatever zone; 0 for a single moment."""
+    """Return the share of times at the most frequent time of day: 1 for dates, of any zone; 0 for a single moment."""
     if len(times) > _SAMPLED:
         times = times[np.random.default_rng([seed, 6]).integers(0, len(times), _SAMPLED)]
     _, counts = np.unique(times % DAY_MS, return_counts=True)

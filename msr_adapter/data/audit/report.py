@@ -3,11 +3,25 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from msr_adapter.errors import LISTED
 
 Severity = Literal["info", "warning", "error"]
+
+
+Statistics = dict[str, Any]
+"""What a check measured, as JSON: numbers, or objects of numbers. The keys are in `checks`."""
+
+
+class AuditFinding(TypedDict):
+    """One thing that a reader should know."""
+
+    severity: Severity
+    topic: str
+    """Of `thresholds.RULES`."""
+    text: str
+    """What was found, and what to do about it."""
 
 
 @dataclass
@@ -15,7 +29,7 @@ class Audit:
     """An accumulator that the steps of the stage share."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    findings: list[dict[str, str]] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
     named: dict[str, list[str]] = field(default_factory=dict)
     """Name of a count -> the first ids that it counts, at most `LISTED`."""
 
@@ -29,9 +43,9 @@ class Audit:
             self.named[count] = shown
 
     def find(self, severity: Severity, text: str, topic: str = "source") -> None:
-        """Note one thing a reader should know; ``text`` says what to do about it. Topics: `audits.thresholds.RULES`."""
-        self.findings.append({"severity": severity, "topic": topic, "text": text})
+        """Note one thing a reader should know; ``text`` says what to do about it. Topics: `thresholds.RULES`."""
+        self.findings.append(AuditFinding(severity=severity, topic=topic, text=text))
 
-    def as_json(self, **more: Any) -> dict[str, Any]:
+    def as_json(self, **more: object) -> dict[str, object]:
         """Return the content of `audit.json`."""
         return {"counts": self.counts, "named": self.named, "findings": self.findings, **more}

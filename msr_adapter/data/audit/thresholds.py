@@ -9,6 +9,7 @@ from msr_adapter.data.audit.report import Audit, Severity
 class FindingRule:
     """When a finding is made: at the first of error, warning and info whose bound ``measure`` reaches (None: never)."""
 
+    topic: str
     measure: str
     info: float | None
     warning: float | None
@@ -21,55 +22,58 @@ _LIFT = ("Share of the way from chance (.5) to perfect (1): a fifth, half, nine 
          "popularity alone has .66 with the last item as target, .79 as published.")  # fmt: skip
 _ROWS = "Set by judgement: a hundredth of the catalogue is worth a look, a tenth changes what a result means."
 
-RULES: dict[str, FindingRule] = {
-    "source": FindingRule("what a reader, a filter or the image store had to do", None, None, None,
-                   "Said where it happens; nothing is dropped without a count."),
-    "repeated-pairs": FindingRule("share of the rows read that repeat a (user, item) pair", 0.05, None, None,
-                           "Set by judgement: below it, repeats are mostly double clicks."),
-    "rare-items": FindingRule("share of kept items with fewer than 5 interactions", 0.5, None, None,
-                       "5-core is the usual filter of the field (McAuley et al., 2015)."),
-    "short-history": FindingRule("share of test examples with fewer than 3 items of history", 0.25, 0.5, None,
-                          "3 is the paper's block: with fewer, the recurrent summary never recurs."),
-    "few-test-users": FindingRule("half of the widest 95 % interval that HR@k can have", 0.05, 0.1, None,
-                           "1.96 x sqrt(.25 / users): 384 users for 5 points, 96 for 10."),
-    "tied-times": FindingRule("share of test targets at the very time of the item before", 1e-9, 0.05, None,
-                       "Which of the two is the target is then decided by the order of the rows."),
-    "whole-days": FindingRule("share of interactions at one and the same time of day", 0.99, None, None,
-                       "Such times are dates: the order within a day is not known."),
-    "no-clock": FindingRule("1 where times are positions or row numbers", 1, None, None,
-                     "Moments of two users cannot be compared, so leakage and recency are not measured."),
-    "time-leakage": FindingRule("mean share of the training log that is later than a test target", 0.01, 0.25, None,
-                         "Ji et al. (TOIS 2023) show that rankings of models change with it, in no foreseeable way."),
-    "cold-targets": FindingRule("share of test targets that training never saw", 0.01, 0.1, None, _ROWS),
-    "cold-gap": FindingRule("difference of that share between test negatives and targets", 0.1, 0.2, None,
-                     "Asking only whether training saw the item then has AUC .55, .60."),
-    "popularity-shortcut": FindingRule("AUC or GAUC of popularity alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "recency-shortcut": FindingRule("AUC or GAUC of recency alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "title-shortcut": FindingRule("AUC or GAUC of title overlap alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
-    "same-titles": FindingRule("share of items whose title is another item's, in lower case without punctuation",
-                        0.01, 0.1, None, _ROWS),
-    "near-titles": FindingRule("share of items with a title whose words are nearly another's (Jaccard .8 or more)",
-                        0.05, 0.25, None, _ROWS),
-    "twin-negatives": FindingRule("share of test lists in which a negative has the target's title", 0.001, 0.01, None,
-                           "Each caps what a model that reads can reach: it cannot tell the two apart."),
-    "empty-titles": FindingRule("share of items that have a picture but no title", 1e-9, 0.05, None,
-                         "Such an item is its picture alone, and no words to a user summary."),
-    "nothing-to-show": FindingRule("share of items with neither title nor picture", 1e-9, 0.01, 0.5,
-                            "The prompt of such a candidate says nothing about it."),
-    "same-images": FindingRule("share of items with a picture that is also another item's", 0.01, 0.1, None, _ROWS),
-    "placeholder-image": FindingRule("share of items with a picture that show the most used one (5 items at least)",
-                              None, 0.01, None, "Set by judgement: shops show one `no image` picture for many items."),
-    "label-balance": FindingRule("negatives per positive in training", 4.5, None, None,
-                          "The paper trains at 1; well above, a model learns to say No."),
-    "target-position": FindingRule("standard errors from the target's mean place to the list's middle", None, 5, None,
-                            "5 happens by chance once in 1.7 million."),
-}  # fmt: skip
-"""Topic of a finding -> its rule. `docs/audit.md` is written from this table."""
+RULES = (
+    FindingRule("source", "what a reader, a filter or the image store had to do", None, None, None,
+                "Said where it happens; nothing is dropped without a count."),
+    FindingRule("repeated-pairs", "share of the rows read that repeat a (user, item) pair", 0.05, None, None,
+                "Set by judgement: below it, repeats are mostly double clicks."),
+    FindingRule("rare-items", "share of kept items with fewer than 5 interactions", 0.5, None, None,
+                "5-core is the usual filter of the field (McAuley et al., 2015)."),
+    FindingRule("short-history", "share of test examples with fewer than 3 items of history", 0.25, 0.5, None,
+                "3 is the paper's block: with fewer, the recurrent summary never recurs."),
+    FindingRule("few-test-users", "half the width of the widest 95 % interval that HR@k can have", 0.05, 0.1, None,
+                "1.96 x sqrt(.25 / users): 384 users for 5 points, 96 for 10."),
+    FindingRule("tied-times", "share of test targets at the very time of the item before", 1e-9, 0.05, None,
+                "Which of the two is the target is then decided by the order of the rows."),
+    FindingRule("whole-days", "share of interactions at one and the same time of day", 0.99, None, None,
+                "Such times are dates: the order within a day is not known."),
+    FindingRule("no-timestamps", "1 where times are positions or row numbers", 1, None, None,
+                "Moments of two users cannot be compared, so leakage and recency are not measured."),
+    FindingRule("time-leakage", "mean share of the training log that is later than a test target", 0.01, 0.25, None,
+                "Ji et al. (TOIS 2023) show that rankings of models change with it, in no foreseeable way."),
+    FindingRule("cold-targets", "share of test targets that training never saw", 0.01, 0.1, None, _ROWS),
+    FindingRule("cold-gap", "difference of that share between test negatives and targets", 0.1, 0.2, None,
+                "Asking only whether training saw the item then has AUC .55, .60."),
+    FindingRule("popularity-heuristic", "AUC or GAUC of popularity alone, mirrored if below .5", 0.6, 0.75, 0.95,
+                _LIFT),
+    FindingRule("recency-heuristic", "AUC or GAUC of recency alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
+    FindingRule("title-heuristic", "AUC or GAUC of title overlap alone, mirrored if below .5", 0.6, 0.75, 0.95, _LIFT),
+    FindingRule("same-titles", "share of items whose title is another item's, in lower case without punctuation",
+                0.01, 0.1, None, _ROWS),
+    FindingRule("near-titles", "share of items with a title whose words are nearly another's (Jaccard .8 or more)",
+                0.05, 0.25, None, _ROWS),
+    FindingRule("duplicate-negatives", "share of test lists in which a negative has the target's title",
+                0.001, 0.01, None, "Each caps what a model that reads can reach: it cannot tell the two apart."),
+    FindingRule("empty-titles", "share of items that have an image but no title", 1e-9, 0.05, None,
+                "Such an item is its image alone, and no words to a user summary."),
+    FindingRule("nothing-to-show", "share of items with neither title nor image", 1e-9, 0.01, 0.5,
+                "The prompt of such a candidate says nothing about it."),
+    FindingRule("same-images", "share of items with an image that is also another item's", 0.01, 0.1, None, _ROWS),
+    FindingRule("placeholder-image", "share of items with an image that show the most used one (5 items at least)",
+                None, 0.01, None, "Set by judgement: shops show one `no image` placeholder for many items."),
+    FindingRule("label-balance", "negatives per positive in training", 4.5, None, None,
+                "The paper trains at 1; well above, a model learns to say No."),
+    FindingRule("target-position", "standard errors from the target's mean position to the middle of the list",
+                None, 5, None, "5 happens by chance once in 1.7 million."),
+)  # fmt: skip
+"""Every finding that the audit can make. `docs/audit.md` is written from this table."""
+
+_BY_TOPIC = {rule.topic: rule for rule in RULES}
 
 
 def severity(topic: str, value: float) -> Severity | None:
     """Return how severe a finding on ``topic`` is at this ``value``, None when there is nothing to say."""
-    rule = RULES[topic]
+    rule = _BY_TOPIC[topic]
     bounds: tuple[tuple[Severity, float | None], ...] = (
         ("error", rule.error), ("warning", rule.warning), ("info", rule.info),
     )  # fmt: skip

@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.audit import sample as sampling
-from msr_adapter.data.audit.heuristics import check_shortcuts
+from msr_adapter.data.audit import inputs as sampling
+from msr_adapter.data.audit.candidate_lists import check_labels, check_target_position
+from msr_adapter.data.audit.heuristics import check_heuristics
 from msr_adapter.data.audit.items import check_images, check_titles
-from msr_adapter.data.audit.labels import check_labels, check_position
-from msr_adapter.data.audit.leakage import check_cold, check_leakage
-from msr_adapter.data.audit.log_statistics import DAY_MS, check_clock, check_history, check_log, quantiles
+from msr_adapter.data.audit.leakage import check_cold_items, check_time_leakage
+from msr_adapter.data.audit.log_statistics import DAY_MS, check_history, check_log, check_timestamps, quantiles
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.thresholds import RULES, severity
 from tests.support.audited import NEW_YEAR, TEST, TRAIN, User, evidence, text, topics
 
 
 def test_a_severity_is_the_gravest_whose_bound_is_reached() -> None:
-    found = [severity("popularity-shortcut", value) for value in (0.5, 0.6, 0.749, 0.75, 0.95, 1.0)]
+    found = [severity("popularity-heuristic", value) for value in (0.5, 0.6, 0.749, 0.75, 0.95, 1.0)]
     assert found == [None, "info", "info", "warning", "error", "error"]
     assert severity("empty-titles", 0) is None
     assert severity("placeholder-image", 0.009) is None
 
 
 def test_bounds_rise_with_severity() -> None:
-    for topic, rule in RULES.items():
+    for rule in RULES:
         bounds = [bound for bound in (rule.info, rule.warning, rule.error) if bound is not None]
-        assert bounds == sorted(set(bounds)), topic
+        assert bounds == sorted(set(bounds)), rule.topic
 
 
 def test_quantiles_of_a_few_numbers() -> None:
@@ -66,39 +66,39 @@ def test_short_histories_and_few_test_users() -> None:
 
 def test_positions_are_no_clock() -> None:
     e = evidence([User(TEST, [0, 1, 2], times=[0, 1, 2])])
-    assert topics(check_clock, e) == {"no-clock": "info"}
-    assert check_leakage(e, Audit()) == {}
-    assert "recency" not in check_shortcuts(e, Audit())
+    assert topics(check_timestamps, e) == {"no-timestamps": "info"}
+    assert check_time_leakage(e, Audit()) == {}
+    assert "recency" not in check_heuristics(e, Audit())
 
 
 @pytest.mark.parametrize("zone_ms", [0, 3_600_000])
 def test_dates_are_told_whatever_their_time_zone(zone_ms: int) -> None:
     days = [NEW_YEAR + zone_ms + DAY_MS * day for day in range(3)]
-    assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=days)])) == {"whole-days": "info"}
+    assert topics(check_timestamps, evidence([User(TEST, [0, 1, 2], times=days)])) == {"whole-days": "info"}
     one_moment = evidence([User(TEST, [0, 1, 2], times=[days[0]] * 3)])
-    assert topics(check_clock, one_moment) == {"tied-times": "warning"}
+    assert topics(check_timestamps, one_moment) == {"tied-times": "warning"}
     hours = [NEW_YEAR + zone_ms + (DAY_MS + 3_600_000) * day for day in range(3)]
-    assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=hours)])) == {}
+    assert topics(check_timestamps, evidence([User(TEST, [0, 1, 2], times=hours)])) == {}
 
 
 def test_targets_tied_with_the_item_before() -> None:
     tied, apart = [NEW_YEAR, NEW_YEAR + 7, NEW_YEAR + 7], [NEW_YEAR, NEW_YEAR + 5, NEW_YEAR + 9]
     e = evidence([User(TEST, [0, 1, 2], times=tied)] + [User(TEST, [0, 1, 2], times=apart)] * 3)
     audit = Audit()
-    assert check_clock(e, audit)["tied_targets"] == 0.25
+    assert check_timestamps(e, audit)["tied_targets"] == 0.25
     assert audit.counts["interactions_with_tied_time"] == 1
-    assert topics(check_clock, e) == {"tied-times": "warning"}
+    assert topics(check_timestamps, e) == {"tied-times": "warning"}
     early = [NEW_YEAR, NEW_YEAR, NEW_YEAR + 7]
-    assert topics(check_clock, evidence([User(TEST, [0, 1, 2], times=early)])) == {}
+    assert topics(check_timestamps, evidence([User(TEST, [0, 1, 2], times=early)])) == {}
 
 
 def test_ties_that_the_split_leaves_out_are_no_finding() -> None:
     days = [NEW_YEAR, NEW_YEAR + DAY_MS, NEW_YEAR + DAY_MS]
     e = evidence([User(TEST, [0, 1, 2], times=days)])
-    assert topics(check_clock, e) == {"whole-days": "info", "tied-times": "warning"}
+    assert topics(check_timestamps, e) == {"whole-days": "info", "tied-times": "warning"}
     e = replace(e, split=SplitConfig(same_time="leave-out"))
-    assert topics(check_clock, e) == {}
-    assert check_clock(e, Audit())["tied_targets"] == 1.0
+    assert topics(check_timestamps, e) == {}
+    assert check_timestamps(e, Audit())["tied_targets"] == 1.0
 
 
 def test_ties_are_counted_across_the_parts_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_ties_are_counted_across_the_parts_of_the_log(monkeypatch: pytest.Monkey
     for part in (1, 2, 3, 100):
         monkeypatch.setattr("msr_adapter.data.audit.log_statistics._SAMPLED", part)
         audit = Audit()
-        check_clock(
+        check_timestamps(
             evidence([User(TEST, [0, 1, 2, 3, 4], times=times), User(TEST, [0, 1, 2, 3, 4], times=times)]), audit
         )
         assert audit.counts["interactions_with_tied_time"] == 6
@@ -118,32 +118,32 @@ def leaking(*targets: int) -> list[User]:
 
 
 def test_leakage_is_the_share_of_training_later_than_the_target() -> None:
-    found = check_leakage(evidence(leaking(25, 45)), Audit())
+    found = check_time_leakage(evidence(leaking(25, 45)), Audit())
     assert (found["mean_share_later"], found["median_share_later"], found["tests_with_any"]) == (0.25, 0.25, 0.5)
-    assert topics(check_leakage, evidence(leaking(25, 45))) == {"time-leakage": "warning"}
-    assert topics(check_leakage, evidence(leaking(35, 45, 45, 45))) == {"time-leakage": "info"}
-    assert topics(check_leakage, evidence(leaking(40, 45))) == {}
+    assert topics(check_time_leakage, evidence(leaking(25, 45))) == {"time-leakage": "warning"}
+    assert topics(check_time_leakage, evidence(leaking(35, 45, 45, 45))) == {"time-leakage": "info"}
+    assert topics(check_time_leakage, evidence(leaking(40, 45))) == {}
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"), [("user-holdout", "live at the same time"), ("leave-last-out", "at a moment of its own")]
 )
 def test_leakage_is_explained_for_each_split(kind: str, reason: str) -> None:
-    assert reason in text(check_leakage, evidence(leaking(5), kind=kind))
+    assert reason in text(check_time_leakage, evidence(leaking(5), kind=kind))
 
 
 def test_cold_targets_and_negatives() -> None:
     trained = [User(TRAIN, [0, 1, 2, 3])]
     warm = [User(TEST, [0, 1], negatives=[2, 3])]
-    assert topics(check_cold, evidence(trained + warm)) == {}
+    assert topics(check_cold_items, evidence(trained + warm)) == {}
     cold = [User(TEST, [0, 5], negatives=[1, 2]), *warm, *warm, *warm]
     audit = Audit()
-    assert check_cold(evidence(trained + cold), audit) == {"targets": 0.25, "negatives": 0.0}
+    assert check_cold_items(evidence(trained + cold), audit) == {"targets": 0.25, "negatives": 0.0}
     assert audit.counts["test_targets_unseen_in_training"] == 1
-    assert topics(check_cold, evidence(trained + cold)) == {"cold-targets": "warning", "cold-gap": "warning"}
+    assert topics(check_cold_items, evidence(trained + cold)) == {"cold-targets": "warning", "cold-gap": "warning"}
     strange = [User(TEST, [0, 1], negatives=[4, 2, 3, 2, 3, 2, 3])]
-    assert topics(check_cold, evidence(trained + strange)) == {"cold-gap": "info"}
-    assert "that negatives are unknown" in text(check_cold, evidence(trained + strange))
+    assert topics(check_cold_items, evidence(trained + strange)) == {"cold-gap": "info"}
+    assert "that negatives are unknown" in text(check_cold_items, evidence(trained + strange))
 
 
 def popular(*counts: int) -> list[User]:
@@ -155,28 +155,28 @@ def popular(*counts: int) -> list[User]:
 def test_popularity_that_says_nothing_has_auc_one_half() -> None:
     tests = [User(TEST, [4, item], negatives=[(item + 1) % 3, (item + 2) % 3]) for item in range(3)]
     titles = ["a", "b", "c", "d", "e"]
-    found = check_shortcuts(evidence(popular(2, 2, 2) + tests, titles), Audit())
+    found = check_heuristics(evidence(popular(2, 2, 2) + tests, titles), Audit())
     assert found["popularity"] == {"auc": 0.5, "gauc": 0.5}
     assert found["title_overlap"] == {"auc": 0.5, "gauc": 0.5}
-    assert "popularity-shortcut" not in topics(check_shortcuts, evidence(popular(2, 2, 2) + tests, titles))
+    assert "popularity-heuristic" not in topics(check_heuristics, evidence(popular(2, 2, 2) + tests, titles))
 
 
 def test_popularity_by_hand() -> None:
     # Against counts 1 and 3, the target with 2 beats one of two; against 1 and 1, both.
     tests = [User(TEST, [5, 1], negatives=[0, 2]), User(TEST, [5, 1], negatives=[0, 3])]
-    found = check_shortcuts(evidence(popular(1, 2, 3, 1) + tests), Audit())
+    found = check_heuristics(evidence(popular(1, 2, 3, 1) + tests), Audit())
     assert found["popularity"] == {"auc": 0.75, "gauc": 0.75}
     assert (found["lists"], found["of"]) == (2, 2)
-    assert topics(check_shortcuts, evidence(popular(1, 2, 3, 1) + tests))["popularity-shortcut"] == "warning"
+    assert topics(check_heuristics, evidence(popular(1, 2, 3, 1) + tests))["popularity-heuristic"] == "warning"
 
 
-def test_a_shortcut_that_is_always_right_and_one_that_is_always_wrong() -> None:
+def test_a_heuristic_that_is_always_right_and_one_that_is_always_wrong() -> None:
     right = evidence([*popular(1, 5), User(TEST, [3, 1], negatives=[0])])
     wrong = evidence([*popular(5, 1), User(TEST, [3, 1], negatives=[0])])
-    assert topics(check_shortcuts, right)["popularity-shortcut"] == "error"
-    assert "Popularity alone reaches AUC 1.00" in text(check_shortcuts, right)
-    assert topics(check_shortcuts, wrong)["popularity-shortcut"] == "error"
-    assert "Popularity alone, turned upside down, reaches AUC 1.00" in text(check_shortcuts, wrong)
+    assert topics(check_heuristics, right)["popularity-heuristic"] == "error"
+    assert "Popularity alone reaches AUC 1.00" in text(check_heuristics, right)
+    assert topics(check_heuristics, wrong)["popularity-heuristic"] == "error"
+    assert "Popularity alone, turned upside down, reaches AUC 1.00" in text(check_heuristics, wrong)
 
 
 def test_recency_finds_what_was_taken_lately() -> None:
@@ -185,23 +185,23 @@ def test_recency_finds_what_was_taken_lately() -> None:
         User(TRAIN, [3, 2], times=[NEW_YEAR, NEW_YEAR + 9]),
     ]
     test = [User(TEST, [3, 1], negatives=[0, 2, 4], times=[NEW_YEAR, NEW_YEAR + 501])]
-    found = check_shortcuts(evidence(trained + test), Audit())
+    found = check_heuristics(evidence(trained + test), Audit())
     assert found["recency"] == {"auc": 1.0, "gauc": 1.0}
     early = [User(TEST, [3, 1], negatives=[0, 2], times=[NEW_YEAR, NEW_YEAR + 400])]
-    assert check_shortcuts(evidence(trained + early), Audit())["recency"]["auc"] == 0.0
+    assert check_heuristics(evidence(trained + early), Audit())["recency"]["auc"] == 0.0
 
 
 def test_words_of_the_history_find_the_target() -> None:
     titles = ["red fox", "red dog", "blue sky", "blue sea"]
     e = evidence([User(TRAIN, [2, 3]), User(TEST, [0, 1], negatives=[2, 3])], titles)
-    assert check_shortcuts(e, Audit())["title_overlap"] == {"auc": 1.0, "gauc": 1.0}
-    assert topics(check_shortcuts, e)["title-shortcut"] == "error"
+    assert check_heuristics(e, Audit())["title_overlap"] == {"auc": 1.0, "gauc": 1.0}
+    assert topics(check_heuristics, e)["title-heuristic"] == "error"
 
 
-def test_without_training_or_titles_there_is_no_shortcut_to_test() -> None:
+def test_without_training_or_titles_there_is_no_heuristic_to_test() -> None:
     e = evidence([User(TEST, [0, 1], negatives=[2])], titles=["", "", ""])
-    assert check_shortcuts(e, Audit()) == {"lists": 1, "of": 1}
-    assert check_shortcuts(evidence([User(TRAIN, [0, 1])]), Audit()) == {}
+    assert check_heuristics(e, Audit()) == {"lists": 1, "of": 1}
+    assert check_heuristics(evidence([User(TRAIN, [0, 1])]), Audit()) == {}
 
 
 def test_the_lists_that_are_scored_are_bounded_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,14 +249,14 @@ def test_nearly_equal_titles() -> None:
 
 def test_a_negative_with_the_title_of_the_target() -> None:
     titles = ["red fox", "old town", "Red fox"]
-    twin = evidence([User(TEST, [1, 0], negatives=[2])], titles)
-    assert topics(check_titles, twin) == {"same-titles": "warning", "twin-negatives": "warning"}
-    assert check_titles(twin, Audit())["lists_with_twin"] == 1.0
+    duplicate = evidence([User(TEST, [1, 0], negatives=[2])], titles)
+    assert topics(check_titles, duplicate) == {"same-titles": "warning", "duplicate-negatives": "warning"}
+    assert check_titles(duplicate, Audit())["lists_with_duplicate"] == 1.0
     nameless = evidence([User(TEST, [1, 0], negatives=[2])], ["", "old town", ""])
-    assert "twin-negatives" not in topics(check_titles, nameless)
+    assert "duplicate-negatives" not in topics(check_titles, nameless)
 
 
-def test_pictures_without_a_title() -> None:
+def test_images_without_a_title() -> None:
     users, rest = [User(TEST, [0, 1])], [f"thing{n}" for n in range(40)]
     assert topics(check_titles, evidence(users, ["", *rest], ["p", *[None] * 40])) == {"empty-titles": "info"}
     assert topics(check_titles, evidence(users, ["", "b"], ["p", "q"])) == {"empty-titles": "warning"}
@@ -265,7 +265,7 @@ def test_pictures_without_a_title() -> None:
     assert (check_titles(none, Audit()), topics(check_titles, none)) == ({"empty": 1.0}, {})
 
 
-def test_pictures_of_several_items() -> None:
+def test_images_of_several_items() -> None:
     users = [User(TEST, [0, 1])]
     own = [f"p{n}" for n in range(20)]
     assert topics(check_images, evidence(users, images=own, titles=["x"] * 20)) == {}
@@ -274,12 +274,12 @@ def test_pictures_of_several_items() -> None:
     stock = ["none"] * 5 + own[5:]
     found = topics(check_images, evidence(users, images=stock, titles=["x"] * 20))
     assert found == {"placeholder-image": "warning", "same-images": "warning"}
-    assert "5 items show one and the same picture (images/none.png)" in text(
+    assert "5 items show one and the same image (images/none.png)" in text(
         check_images, evidence(users, images=stock, titles=["x"] * 20)
     )
 
 
-def test_items_with_neither_title_nor_picture() -> None:
+def test_items_with_neither_title_nor_image() -> None:
     users = [User(TEST, [0, 1])]
     assert topics(check_images, evidence(users, ["", *"abc"], [None, *"pqr"])) == {"nothing-to-show": "warning"}
     assert topics(check_images, evidence(users, ["", "b"], [None, "p"])) == {"nothing-to-show": "error"}
@@ -301,7 +301,9 @@ def test_labels_are_counted_per_split() -> None:
 def test_targets_that_always_stand_first() -> None:
     first = [User(TEST, [0, 1], [2, 3, 4]) for _ in range(40)]
     anywhere = [User(TEST, [0, 1], [2, 3, 4], place=n % 4) for n in range(40)]
-    assert topics(check_position, evidence(first)) == {"target-position": "warning"}
-    assert "first of its list for 100% of the test users (by chance 25%)" in text(check_position, evidence(first))
-    assert topics(check_position, evidence(anywhere)) == {}
-    assert check_position(evidence(anywhere), Audit())["mean_place"] == pytest.approx(0.5)
+    assert topics(check_target_position, evidence(first)) == {"target-position": "warning"}
+    assert "first of its list for 100% of the test users (by chance 25%)" in text(
+        check_target_position, evidence(first)
+    )
+    assert topics(check_target_position, evidence(anywhere)) == {}
+    assert check_target_position(evidence(anywhere), Audit())["mean_place"] == pytest.approx(0.5)

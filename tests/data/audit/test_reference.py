@@ -1,13 +1,13 @@
 """docs/audit.md is written from the audit's rules, and every finding that the code can make is in them.
 
-`UPDATE_GOLDENS=1 pytest tests/test_audit_reference.py` rewrites it.
+`UPDATE_GOLDENS=1 pytest tests/data/audit/test_reference.py` rewrites it.
 """
 
 import ast
 import os
 from pathlib import Path
 
-from msr_adapter.data.audit import sample
+from msr_adapter.data.audit import inputs
 from msr_adapter.data.audit.items import NEAR_ITEMS
 from msr_adapter.data.audit.thresholds import RULES, FindingRule
 from msr_adapter.heuristics.near_duplicates import JACCARD
@@ -18,14 +18,14 @@ DOCUMENT = ROOT / "docs" / "audit.md"
 HEADER = f"""\
 # The audit
 
-`msr build-data` ends by saying what the data is worth, before a GPU is spent on it: on the console, in
+`msr build-data` ends by saying what the data is like, before a GPU is spent on it: on the console, in
 `data/audit.json`, and in the report. Nothing in it stops a run; what cannot be used at all is an error before that.
 
 - **counts**: users, items, interactions and images read, kept and dropped, by reason. Nothing is dropped silently.
 - **named**: for counts of what lacks (`images_missing_broken`, `titles_empty`, `items_with_nothing_to_show`,
   `items_dropped_unknown_item`, `users_without_example`), the first 20 ids, so that the item or user can be looked up.
-- **statistics**: density, interactions per user and item, history lengths, leakage in time, cold items, the shortcuts'
-  AUC and GAUC, titles, pictures, labels. The layout is in `msr_adapter/data/audit/inspection.py`.
+- **statistics**: density, interactions per user and item, history lengths, leakage in time, cold items, the heuristics'
+  AUC and GAUC, titles, images, labels. The layout is in `msr_adapter/data/audit/checks.py`.
 - **findings**: what to know and what to do, each with a severity and a topic.
 
 | severity | means |
@@ -34,20 +34,20 @@ HEADER = f"""\
 | warning | results are weaker or easier than they look: act, or say so beside them |
 | info | worth knowing |
 
-**The shortcut test** ranks the very test candidates, at most {sample.LISTS:,} lists drawn by seed, by three things
+**The heuristics** rank the very test candidates, at most {inputs.LISTS:,} lists drawn by seed, by three things
 that need no model of the user: how often training saw the item (popularity), how lately before the target's time
 (recency; of what training may know, only what is strictly earlier counts), and the TF-IDF cosine of the candidate's
 title with the titles of the history (title overlap). The same three are baselines of the evaluation.
 
 **Leakage in time** is the share of the interactions that training knows and that are later than the choice tested: the
 mean over test examples. Only a split by time has none: under `user-holdout` and `leave-last-out`, later choices of
-other users tell what was going to be liked.
+other users tell what was going to be chosen.
 
-**Nearly equal titles** have sets of words with a Jaccard similarity of {JACCARD} or more. They are found by
-MinHash among the {NEAR_ITEMS:,} most popular distinct titles.
+**Nearly equal titles** have sets of words with a Jaccard similarity of {JACCARD} or more. They are found
+among the {NEAR_ITEMS:,} most popular distinct titles.
 
 **The estimate of the row lengths** (`lengths/lengths.json`, said right after the audit and before a summary is
-written) adds up the prompt's text with the title, the picture and the longest preference that `max_new_tokens` allows,
+written) adds up the prompt's text with the title, the image and the longest user summary that `max_new_tokens` allows,
 counted by the model's tokenizer where its file is on this machine, and warns when rows can be longer than
 `train.cutoff_len`. Before training, every row is measured.
 
@@ -60,12 +60,12 @@ Each bound is the value from which on a finding of that severity is made; all st
 
 
 def reference() -> str:
-    return HEADER + "".join(row(topic, rule) for topic, rule in RULES.items())
+    return HEADER + "".join(map(row, RULES))
 
 
-def row(topic: str, rule: FindingRule) -> str:
+def row(rule: FindingRule) -> str:
     bounds = " | ".join(bound(value) for value in (rule.info, rule.warning, rule.error))
-    return f"| `{topic}` | {rule.measure} | {bounds} | {rule.why} |\n"
+    return f"| `{rule.topic}` | {rule.measure} | {bounds} | {rule.why} |\n"
 
 
 def bound(value: float | None) -> str:
@@ -79,13 +79,15 @@ def test_the_page_on_disk_is_the_page_of_the_rules() -> None:
 
 
 def test_every_finding_that_can_be_made_has_a_rule_and_every_rule_a_finding() -> None:
+    topics = {rule.topic for rule in RULES}
+    assert len(topics) == len(RULES)
     made = {"source"}  # what `find` is called with when no topic is given
     for path in sorted((ROOT / "msr_adapter").rglob("*.py")):
         if path.name != "thresholds.py":
             texts = {node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
                      if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
-            made |= texts & RULES.keys() if "audits" in path.parts else topics_of_find(path)
-    assert made == RULES.keys()
+            made |= texts & topics if "audit" in path.parts else topics_of_find(path)
+    assert made == topics
 
 
 def topics_of_find(path: Path) -> set[str]:

@@ -279,5 +279,5 @@ def test_the_audit_names_the_one_damaged_image_and_the_one_empty_title(tmp_path:
     assert (
         "1 of 40 items have no usable image (broken: 1 ('i007')) and are text only. broken: the file does not" in said
     )
-    assert "1 of 40 items have a picture but no title ('i009')." in said
-    assert "1 of 40 items have neither a title nor a picture ('i007'):" in said
+    assert "1 of 40 items have an image but no title ('i009')." in said
+    assert "1 of 40 items have neither a title nor an image ('i007'):" in said

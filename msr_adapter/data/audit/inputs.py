@@ -39,8 +39,8 @@ class TestLists:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The stage's results, in codes."""
+class AuditInputs:
+    """What the stage has built, in codes."""
 
     log: Log
     examples: Examples

@@ -1,20 +1,18 @@
-"""Labels: how many negatives a positive is set against, and where in its list it stands."""
-
-from typing import Any
+"""The candidate lists: how many negatives a positive is set against, and where in its list the target stands."""
 
 import numpy as np
 
-from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.audit.sample import Evidence
+from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.schema import SPLITS
 
 
-def check_labels(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_labels(e: AuditInputs, audit: Audit) -> Statistics:
     """Find training rows that are mostly negative; return positives and negatives per split. O(candidates)."""
     # Examples are sorted by split and candidates by example, so each split is one slice.
     cuts = np.searchsorted(e.candidates.example, np.searchsorted(e.examples.split, np.arange(len(SPLITS) + 1)))
-    found: dict[str, Any] = {}
+    found: Statistics = {}
     for name, first, last in zip(SPLITS, cuts, cuts[1:], strict=False):
         positives = int(np.count_nonzero(e.candidates.label[first:last]))
         found[name] = {"positives": positives, "negatives": int(last - first) - positives}
@@ -25,7 +23,7 @@ def check_labels(e: Evidence, audit: Audit) -> dict[str, Any]:
     return found
 
 
-def check_position(e: Evidence, audit: Audit) -> dict[str, Any]:
+def check_target_position(e: AuditInputs, audit: Audit) -> Statistics:
     """Find targets that do not stand anywhere in their lists with equal chance. O(sampled pairs).
 
     A place counts from 0 (first) to 1 (last); uniform places over n have variance (n + 1) / (12 (n - 1)).
