@@ -64,7 +64,7 @@ CANDIDATES = pa.schema(
         pa.field("label", pa.int8(), nullable=False),  # 1 = the target, 0 = a negative
     ]
 )
-"""The frozen candidates: one row per pair, grouped by example_id ascending, the positive at a seeded position."""
+"""The candidate lists: one row per pair, grouped by example_id ascending, the positive at a seeded position."""
 
 TRUTH = pa.schema(
     [
@@ -73,14 +73,14 @@ TRUTH = pa.schema(
         pa.field("score", pa.float64(), nullable=False),
     ]
 )
-"""A generated shop's true tastes, for the candidate pairs only: the oracle scorer. Absent for real data."""
+"""A synthetic dataset's true preferences, for the candidate pairs only: the oracle scorer. Absent for real data."""
 
 ITEM_SUMMARIES = pa.schema([pa.field("item_id", _id, nullable=False), pa.field("summary", pa.string(), nullable=False)])
 
 USER_SUMMARIES = pa.schema(
     [pa.field("example_id", pa.int64(), nullable=False), pa.field("summary", pa.string(), nullable=False)]
 )
-"""The preference text of every example, in order of example_id."""
+"""The user summary of every example, in order of example_id."""
 
 TRUNCATED = pa.schema(
     [
@@ -102,7 +102,7 @@ USER_STEPS = pa.schema(
         pa.field("summary", pa.string(), nullable=False),  # the text as it stood then; the last one is USER_SUMMARIES'
     ]
 )
-"""How the preference text of each test example grew, by example_id and step; for readers, no stage depends on it."""
+"""How the user summary of each test example grew, by example_id and step; for readers, no stage depends on it."""
 
 SCORES = pa.schema(
     [

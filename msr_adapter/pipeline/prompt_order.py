@@ -32,7 +32,7 @@ class PromptShape:
     users: int
     items: int
     """Different candidates."""
-    preference: float
+    user_summary: float
     title: float
     image: float
 
@@ -40,11 +40,11 @@ class PromptShape:
 def share_left(shape: PromptShape, ahead: float, around: float, *, item_first: bool) -> float:
     """Return the share of the prompts' tokens that is left to process when each user, or each item, is computed once.
 
-    ``around`` are the tokens beside preference, title and picture; ``ahead`` those of them that stand before whatever
+    ``around`` are the tokens beside user summary, title and image; ``ahead`` those of them that stand before whatever
     comes second, the user or the item. The formulas are in docs/scoring.md.
     """
-    row = around + shape.preference + shape.title + shape.image
-    shared = ahead + (shape.title + shape.image if item_first else shape.preference)
+    row = around + shape.user_summary + shape.title + shape.image
+    shared = ahead + (shape.title + shape.image if item_first else shape.user_summary)
     groups = shape.items if item_first else shape.users
     return (groups * shared + shape.rows * (row - shared)) / (shape.rows * row)
 
@@ -61,8 +61,10 @@ def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
     left = {name: _left(prompts_of(pipeline, name), count, lengths["overhead"], shape) for name in _ORDERS}
     best = min(left, key=left.__getitem__)
     told = "scoring: " + ", ".join(f"`train.prompt: {name}` leaves {part:.0%}" for name, part in left.items())
-    told += f" of the tokens to process (preference {shape.preference:.0f}, picture {shape.image:.0f}, a candidate is "
-    told += f"met by {shape.rows / shape.items:.1f} users; {how})"
+    told += (
+        f" of the tokens to process (user summary {shape.user_summary:.0f}, image {shape.image:.0f}, a candidate is "
+    )
+    told += f"shown to {shape.rows / shape.items:.1f} users; {how})"
     return [told if best == pipeline.train.prompt else f"{told}; the order is part of what is trained"]
 
 

@@ -29,7 +29,7 @@ def resolve_models(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:
 
 
 def check_templates(loaded: LoadedPipeline) -> list[Problem]:
-    """Return what is wrong with the templates, and who is shown pictures and sees none, as far as files tell."""
+    """Return what is wrong with the templates, and which models are shown images and see none, as far as files tell."""
     found = [
         problem
         for role, model in roles(loaded).items()
@@ -50,7 +50,7 @@ def _blind(loaded: LoadedPipeline) -> list[Problem]:
     for role, model in roles(loaded).items():
         family = family_of(model) if model.backend_row.local else None
         if family and not family.sees_images and (setting := shown.get(role)):
-            words = f"{model.path}, a {family.name}, sees no pictures"
+            words = f"{model.path}, a {family.name}, sees no images"
             step = "Or name a model that sees them"
             problems.append(Problem(loaded.where(setting[0]), setting[0], words, setting[1], step))
     return problems

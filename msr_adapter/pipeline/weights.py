@@ -55,7 +55,7 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
-    """A model trained under one template, one system text, one size of pictures is another model under others."""
+    """A model trained under one template, one system text, one size of images is another model under others."""
     path = start / "pipeline.json"
     if not path.is_file():
         return []

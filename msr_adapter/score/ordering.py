@@ -14,7 +14,7 @@ Leading = Literal["users", "items"]
 _SAMPLE = 32
 """Users, and items, whose first two prompts are compared."""
 _IMAGE = 600
-"""Characters that a picture counts for: about 200 tokens."""
+"""Characters that an image counts for: about 200 tokens."""
 
 
 @dataclass(frozen=True)

@@ -82,13 +82,13 @@ def tell(counts: Mapping[str, Any], answers: str, cutoff_len: int, reporter: Rep
 
 
 def sharing_line(counts: Mapping[str, Any]) -> str:
-    """Say what sharing saved: tokens processed, flat, and at least; pictures."""
+    """Say what sharing saved: tokens processed, flat, and at least; images."""
     flat, done, least = (counts[name] for name in ("tokens_flat", "tokens_processed", "tokens_least"))
     told = f"{done:,} tokens processed for {flat:,} of prompts ({done / flat:.0%}"
-    told += f"; each beginning once is {least / flat:.0%}" if least else ""
+    told += f"; each prefix once is {least / flat:.0%}" if least else ""
     told += f"), {counts.get('order', 'users')} first"
     if counts["images_shown"]:
-        told += f"; {counts['images_encoded']:,} pictures encoded for {counts['images_shown']:,} shown"
+        told += f"; {counts['images_encoded']:,} images encoded for {counts['images_shown']:,} shown"
     if counts["unshared_rows"]:
         why = f": {counts['unshared_because']}" if counts.get("unshared_because") else ""
         told += f"; {counts['unshared_rows']:,} prompts one by one{why}"
@@ -99,16 +99,16 @@ def sharing_line(counts: Mapping[str, Any]) -> str:
 
 
 _SAMPLE = 4
-"""Prompts with a picture, and as many without one, that are compared."""
+"""Prompts with an image, and as many without one, that are compared."""
 _LOOKED_AT = 4_096
 _CAUSE = "another model is served than the trained one, or server.top_logprobs is too small"
 
 
 def sample_rows(rows: CandidateRows) -> list[CandidateRow]:
-    """Return a few rows, from the first to the last, with and without a picture."""
+    """Return a few rows, from the first to the last, with and without an image."""
     looked_at = _spread(np.arange(len(rows)), _LOOKED_AT)
-    pictured = rows.images(looked_at).is_not_null().to_numpy()
-    return rows.take(np.concatenate([_spread(looked_at[which], _SAMPLE) for which in (pictured, ~pictured)]))
+    with_image = rows.images(looked_at).is_not_null().to_numpy()
+    return rows.take(np.concatenate([_spread(looked_at[which], _SAMPLE) for which in (with_image, ~with_image)]))
 
 
 def compare_sample(

@@ -62,7 +62,7 @@ class SummaryAnswers:
     cut: int = 0
     """Requests whose answer ended at the token budget."""
     trimmed: int = 0
-    """Those of them that lost the beginning of a sentence which the budget left unfinished."""
+    """Those of them that lost the start of a sentence which the budget left unfinished."""
     meter: Meter = field(default_factory=Meter)
     """Told of every answer that this process computes."""
     failures: list[dict[str, str]] = field(default_factory=list)

@@ -1,4 +1,15 @@
-"""The chain that reads one history, block by block."""
+"""The requests of one history, and of one item, each as a chain: a request depends on the answer before it.
+
+A chain is a generator, so that any worker can run it, and so that thousands are under way at once. With blocks of 3, a
+history of 7 items asks three times, and each prompt holds the answer to the one before::
+
+    1. "A user chose: A, B, C. Summarise ..."                          -> "likes ships"
+    2. "Preferences so far: likes ships. Since then: D, E, F ..."      -> "likes ships and maps"
+    3. "Preferences so far: likes ships and maps. Since then: G ..."   -> the user summary
+
+A request is known by what it says. Two users whose first six items are the same share requests 1 and 2, and a user who
+comes back with an eighth item asks request 3 alone.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +37,7 @@ class UserStep(NamedTuple):
     request: Request
     answer: Answer
     text: str
-    """The preference after it."""
+    """The user summary after it."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,9 @@ class ItemChain:
 
 @dataclass(frozen=True)
 class FusionChain:
-    """The paper's three prompts: what is written about an item, what its picture shows, and one summary of both.
+    """The paper's three prompts: what is written about an item, what its image shows, and one summary of both.
 
-    An item with words alone or a picture alone is asked about once, and so is one whose other answer was empty: there
+    An item with words alone or an image alone is asked about once, and so is one whose other answer was empty: there
     is nothing to join.
     """
 
@@ -148,13 +159,13 @@ class FusionChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides each request; the joining one comes last."""
-        words, picture = (self.title, self.text), self.image and self.image.digest
+        words, image = (self.title, self.text), self.image and self.image.digest
         if self.title or self.text:
             yield "words", words
-        if picture:
-            yield "picture", self.title, picture
-        if picture and (self.title or self.text):
-            yield "both", words, picture
+        if image:
+            yield "image", self.title, image
+        if image and (self.title or self.text):
+            yield "both", words, image
 
     def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the requests, the answers to come named in their places."""

@@ -213,11 +213,11 @@ def test_check_names_every_wrong_template_and_a_run_does_not_start(tmp_path: Pat
 
 def test_a_model_of_texts_is_shown_no_pictures(tmp_path: Path) -> None:
     of_family(tmp_path / "model", next(family for family in FAMILIES if family.name == "llama3"))
-    found = [each for each in check(pipeline(tmp_path, "./model", "fusion")) if "sees no pictures" in each.found]
+    found = [each for each in check(pipeline(tmp_path, "./model", "fusion")) if "sees no images" in each.found]
     assert [(each.field, each.allowed) for each in found] == [
         ("train.images", "false"), ("summarize.items.mode", "none"),
     ]  # fmt: skip
-    assert found[0].found == f"{tmp_path / 'model'}, a llama3, sees no pictures"
+    assert found[0].found == f"{tmp_path / 'model'}, a llama3, sees no images"
     text = (tmp_path / "p.yaml").read_text().replace("train: {", "train: {images: false, ")
     (tmp_path / "p.yaml").write_text(text.replace("mode: fusion", "mode: none"))
     assert not check(load_pipeline(str(tmp_path / "p.yaml"), (), tmp_path / "run"))

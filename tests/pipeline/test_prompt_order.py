@@ -17,8 +17,8 @@ from tests.support.tiny_run import model_ref, write_upstream
      (256, 5, 1.59, 1.76), (64, 5, 2.27, 1.32), (64, 20, 2.27, 1.41)],
 )  # fmt: skip
 def test_ratios_by_the_formulas(image: int, reuse: int, user_first: float, item_first: float) -> None:
-    """21 candidates, 20 tokens before, a preference of 200, titles of 30, a closing question of 60."""
-    shape = PromptShape(rows=21 * 1000, users=1000, items=21 * 1000 // reuse, preference=200, title=30, image=image)
+    """21 candidates, 20 tokens before, a user summary of 200, titles of 30, a closing question of 60."""
+    shape = PromptShape(rows=21 * 1000, users=1000, items=21 * 1000 // reuse, user_summary=200, title=30, image=image)
     assert 1 / share_left(shape, 20, 80, item_first=False) == pytest.approx(user_first, abs=0.006)
     assert 1 / share_left(shape, 20, 80, item_first=True) == pytest.approx(item_first, abs=0.006)
 
@@ -46,18 +46,18 @@ def shares(line: str) -> tuple[int, int]:
 
 
 def test_check_says_which_order_saves_more(tmp_path: Path) -> None:
-    """12 items, 4 users with 10 candidates each: an item is met by 3.3 users."""
+    """12 items, 4 users with 10 candidates each: an item is shown to 3.3 users."""
     write_upstream(tmp_path, candidates=10)
     [small], [large] = say(tmp_path, 4.0), say(tmp_path, 2_000.0)
     assert shares(small)[0] < shares(small)[1] < 100
     assert shares(large)[1] < shares(large)[0] < 100
     assert shares(large)[1] == pytest.approx(100 * 12 / 40, abs=8)
-    assert "a candidate is met by 3.3 users" in small
+    assert "a candidate is shown to 3.3 users" in small
     assert "counted by the model's tokenizer" in small
     assert large.endswith("the order is part of what is trained")
     assert not say(tmp_path, 2_000.0, "recommend-image-first")[0].endswith("trained")
 
 
-def test_nothing_is_said_where_the_length_of_pictures_is_unknown(tmp_path: Path) -> None:
+def test_nothing_is_said_where_the_length_of_images_is_unknown(tmp_path: Path) -> None:
     write_upstream(tmp_path)
     assert say(tmp_path, None) == []

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from msr_adapter.errors import UserError
+from msr_adapter.evaluate.results import read_finished
+from msr_adapter.files import write_json
+from msr_adapter.ownership import FORMAT, older_stages
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 
 
@@ -157,3 +160,27 @@ def test_output_digest_sees_content_and_absence(tmp_path: Path) -> None:
     second = output_digest(tmp_path, ("a", "b"))
     (tmp_path / "a").write_text("2")
     assert len({first, second, output_digest(tmp_path, ("a", "b"))}) == 3
+
+
+def test_a_run_of_an_older_version_is_told_apart(tmp_path: Path) -> None:
+    stage = tmp_path / "evaluate"
+    stage.mkdir()
+    write_json(stage / "metrics.json", {})
+    for manifest, older in (({"stage": "evaluate"}, True), ({"stage": "evaluate", "format": FORMAT}, False)):
+        write_json(stage / "manifest.json", manifest)
+        assert older_stages(tmp_path, ("data", "evaluate")) == (["evaluate"] if older else [])
+        with pytest.raises(UserError) as caught:
+            read_finished(tmp_path)
+        assert ("run of an older version of msr" in str(caught.value)) is older
+        assert ("Run its pipeline again" in str(caught.value)) is older
+
+
+def test_a_stage_that_is_still_right_is_renewed_and_not_made_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.begin("data")
+        folder.publish(Manifest("data", {}, "digest", {}, 1.0, "now"))
+        assert older_stages(folder.root, ("data",)) == ["data"]
+        folder.renew("data")
+    assert older_stages(folder.root, ("data",)) == []
+    assert folder.manifest("data") == Manifest("data", {}, "digest", {}, 1.0, "now", format=FORMAT)
