@@ -128,7 +128,9 @@ def with_donor(pipeline: Path, folder: str, donor: str, *sets: str) -> RunResult
     return run(loaded, ("users",), reporter=QUIET, donors=[pipeline.parent / donor])
 
 
-def test_a_stage_of_another_run_is_reused_only_whole_and_under_the_same_fingerprint(pipeline: Path, ran: list[str]) -> None:
+def test_a_stage_of_another_run_is_reused_only_whole_and_with_an_equal_fingerprint(
+    pipeline: Path, ran: list[str]
+) -> None:
     run(load_pipeline(str(pipeline), (), pipeline.parent / "one"), ("users",), reporter=QUIET)
     ran.clear()
     with_donor(pipeline, "two", "one", "summarize.users.block=2")
