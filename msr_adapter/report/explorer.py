@@ -25,7 +25,7 @@ from msr_adapter.arrays import Floats
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.thumbnails import Thumbnails
 from msr_adapter.report.user_sample import ShownUsers
-from msr_adapter.report.user_texts import UserTexts, clip
+from msr_adapter.report.user_texts import ShownTexts, clip
 
 
 def pack_users(shown: ShownUsers, models: Mapping[str, GroupMetrics]) -> tuple[str, list[str]]:
@@ -77,7 +77,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
     return found
 
 
-def _steps(examples: Sequence[int], texts: UserTexts) -> dict[str, object]:
+def _steps(examples: Sequence[int], texts: ShownTexts) -> dict[str, object]:
     """Return the columns ``texts`` and ``steps``; users with equal summaries share one text."""
     steps = [texts.steps.get(example, ()) for example in examples]
     places = {text: number for number, text in enumerate(dict.fromkeys(s.text for grown in steps for s in grown))}
@@ -113,7 +113,7 @@ def image_order(shown: ShownUsers) -> list[str]:
     return [path for path in dict.fromkeys(paths) if path is not None]
 
 
-def pack_images(items: Sequence[str], texts: UserTexts, thumbnails: Thumbnails) -> str:
+def pack_images(items: Sequence[str], texts: ShownTexts, thumbnails: Thumbnails) -> str:
     """Return the lines of the images, in the order of ``items``."""
     lines: list[str] = []
     seen: dict[str, int] = {}

@@ -14,7 +14,7 @@ from msr_adapter.report import curves
 from msr_adapter.report.context import StageSummary
 from msr_adapter.report.svg import SIZE, Draw, draw_svg, looks
 from msr_adapter.report.tables import compared_models, slice_metric
-from msr_adapter.report.training import TrainingLog
+from msr_adapter.report.training import TrainingCurves
 
 _CURVES_SHOWN = 8
 """Models in one plot of curves: more cannot be told apart."""
@@ -67,7 +67,7 @@ def slice_figures(metrics: MetricsFile) -> list[Figure | None]:
     return drawn
 
 
-def training_figures(log: TrainingLog, summary: StageSummary) -> list[Figure]:
+def training_figures(log: TrainingCurves, summary: StageSummary) -> list[Figure]:
     """Return the curves of the training; ``summary`` is what the train stage says of itself."""
     selection, last = summary.get("selection"), summary.get("validation_loss")
     drawn: list[tuple[str, str, Draw, tuple[float, float]]] = []

@@ -13,7 +13,7 @@ from msr_adapter.report.cost import size
 
 
 @dataclass(frozen=True)
-class TrainingLog:
+class TrainingCurves:
     """Curves by step; each may be empty."""
 
     loss: dict[int, float]
@@ -24,7 +24,7 @@ class TrainingLog:
     """Step -> learning rate."""
 
 
-def read_training_log(path: Path | None) -> TrainingLog:
+def read_training_log(path: Path | None) -> TrainingCurves:
     """Read `trainer_log.jsonl`; no file means no curves.
 
     A resumed training appends to the log, so the last line about a step counts; a line cut short by a kill is skipped.
@@ -39,7 +39,7 @@ def read_training_log(path: Path | None) -> TrainingLog:
         for key, curve in curves.items():
             if isinstance(row, dict) and isinstance(row.get(key), int | float):
                 curve[int(row.get("current_steps", len(curve)))] = float(row[key])
-    return TrainingLog(*(dict(sorted(curve.items())) for curve in curves.values()))
+    return TrainingCurves(*(dict(sorted(curve.items())) for curve in curves.values()))
 
 
 class Tile(NamedTuple):

@@ -10,7 +10,7 @@ from msr_adapter.arrays import Floats, Integers
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
 from msr_adapter.report.context import PageLimits, ReportContext
-from msr_adapter.report.user_texts import UserTexts, read_user_texts
+from msr_adapter.report.user_texts import ShownTexts, read_user_texts
 
 _PER_KIND = 2
 """Best, typical and worst cases, of each."""
@@ -50,7 +50,7 @@ class ShownUsers:
     cases: Sequence[tuple[str, int]]
     """(kind, user index) of the best, typical and worst cases; all of them are in ``ranking``."""
     ranking: Ranking
-    texts: UserTexts
+    texts: ShownTexts
 
     @property
     def kinds(self) -> Mapping[int, str]:
@@ -103,7 +103,7 @@ def choose_users(result: GroupMetrics, always: Sequence[int], limit: int, seed: 
 
 
 def _within_texts(
-    users: Integers, always: Sequence[int], texts: UserTexts, held_out: HeldOut, limits: PageLimits, seed: int
+    users: Integers, always: Sequence[int], texts: ShownTexts, held_out: HeldOut, limits: PageLimits, seed: int
 ) -> Integers:
     """Drop users, those of ``always`` last, until their summaries keep within the limit."""
     steps = (texts.steps.get(int(held_out.example_ids[user]), ()) for user in users)

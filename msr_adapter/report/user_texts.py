@@ -37,7 +37,7 @@ class ItemText:
 
 
 @dataclass(frozen=True)
-class UserTexts:
+class ShownTexts:
     """Texts of some examples, by example id, and of some items, by item id."""
 
     histories: Mapping[int, Sequence[str]]
@@ -49,14 +49,14 @@ class UserTexts:
 
 def read_user_texts(
     examples: Sequence[int], candidates: Iterable[str], data_dir: Path, context: ReportContext
-) -> UserTexts:
+) -> ShownTexts:
     """Read the rows of ``examples`` and of the items in their histories or among ``candidates``."""
     histories = _lookup(data_dir / "examples.parquet", EXAMPLES, "example_id", examples, "history")
     wanted = sorted({item for history in histories.values() for item in history} | set(candidates))
     users_dir = context.users_dir
     shown = context.user_summaries_dir or users_dir
     steps = _steps(examples, histories, users_dir, shown) if users_dir and shown else {}
-    return UserTexts(histories, steps, _items(wanted, data_dir, context.items_dir))
+    return ShownTexts(histories, steps, _items(wanted, data_dir, context.items_dir))
 
 
 def _steps(

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from msr_adapter.report.figures import training_figures
-from msr_adapter.report.training import TrainingLog, checkpoint_findings, checkpoint_table, training_tiles
+from msr_adapter.report.training import TrainingCurves, checkpoint_findings, checkpoint_table, training_tiles
 from tests.support.judged_run import SELECTION, TRAINED
 
-LOG = TrainingLog({step: 1 / step for step in range(1, 51)}, {}, {1: 1e-3, 50: 1e-5})
+LOG = TrainingCurves({step: 1 / step for step in range(1, 51)}, {}, {1: 1e-3, 50: 1e-5})
 
 
 def shown(summary: Any) -> dict[str, tuple[str, str]]:
