@@ -27,7 +27,7 @@ from msr_adapter.data.readers.sources import read
 from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
 from msr_adapter.data.tables import (
     ItemCatalogue,
-    test_lists_digest,
+    digest_of_test_lists,
     write_candidates,
     write_examples,
     write_interactions,
@@ -102,7 +102,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
         counts=audit.counts,
         splits=_split_counts(examples, candidates),
         history={"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())},
-        candidates_digest=test_lists_digest(log, examples, candidates),
+        candidates_digest=digest_of_test_lists(log, examples, candidates),
     )
     found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],

@@ -80,7 +80,7 @@ def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
     schema.write_chunks(chunks, schema.CANDIDATES, out / "candidates.parquet")
 
 
-def test_lists_digest(log: Log, examples: Examples, candidates: Candidates) -> str:
+def digest_of_test_lists(log: Log, examples: Examples, candidates: Candidates) -> str:
     """Return the digest of the lists that models are judged on, which is also that of the rows as written."""
     tested, items = examples.split == SPLITS.index("test"), _ids(log.items)
     columns: dict[str, Codes] = {
