@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from msr_adapter.data.audit.checks import audit_statistics
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.report.context import PageLimits
 from msr_adapter.report.curves import roc_points
@@ -21,6 +23,7 @@ from msr_adapter.report.svg import draw_svg
 from msr_adapter.report.training import read_training_log
 from msr_adapter.report.user_sample import pick_cases
 from msr_adapter.report.user_texts import clip
+from tests.support.audited import TEST, TRAIN, User, evidence
 from tests.support.judged_run import LENGTHS, STATISTICS, Run, make_run
 
 _LOADS = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
@@ -237,6 +240,20 @@ def test_data_quality_by_hand() -> None:
         ("Items with an image", "75.0%, 12.5% of them shared with another item"),
         ("Tokens of a training row, estimated", "median 190, at most 1,030; the limit is 512"),
     ]
+
+
+def test_the_report_knows_the_keys_of_a_real_audit() -> None:
+    users = [User(TRAIN, [0, 1, 2], [3]), User(TRAIN, [0, 1, 3], [2]), User(TEST, [0, 2, 3], [1])]
+    inputs = evidence(users, ["a red book", "a blue book", "", "a red ship"], ["a.png", None, "b.png", "c.png"])
+    audit = {"statistics": audit_statistics(inputs, Audit())}
+    assert [row["label"] for row in heuristic_rows(audit)][::2] == [
+        "How many training interactions the item has", "Words shared with the titles of the history",
+    ]  # fmt: skip
+    assert [name for name, _ in data_facts(audit, {})] == [
+        "Kept", "Interactions per user", "Interactions per item", "History of a test user", "Time from first to last",
+        "Training log later than a test target", "Never seen in training", "Negatives per positive in training",
+        "Titles", "Items with an image",
+    ]  # fmt: skip
 
 
 def test_what_was_not_measured_is_left_out() -> None:
