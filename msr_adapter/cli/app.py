@@ -23,11 +23,12 @@ from msr_adapter.cli.run import run
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
 
+# Commands import what they need when they run: `msr --help` has to answer at once, and torch alone takes seconds.
 app = typer.Typer(
     name="msr",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # what is no MsrError is a bug: its traceback is wanted whole
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

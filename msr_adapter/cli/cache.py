@@ -137,6 +137,7 @@ def _locked_run(path: Path) -> "Iterator[None]":
     from msr_adapter.pipeline.context import OWN_CACHE
     from msr_adapter.pipeline.run_folder import RunFolder
 
+    # A cache of its own place, shared by several pipelines, belongs to no run: SQLite's own lock has to do there.
     root = path.parents[len(OWN_CACHE.parts) - 1]
     own = path == root / OWN_CACHE and is_run(root)
     with RunFolder(root).locked() if own else nullcontext():

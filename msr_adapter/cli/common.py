@@ -87,6 +87,7 @@ def interruptible(run_dir: Path) -> Iterator[None]:
 
 def _fail(error: MsrError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, UserError) else ()
+    # A message may quote what a server or a file said: what looks like a key is taken out at this last place too.
     if as_json:
         told = [{key: redact(value) for key, value in asdict(one).items()} for one in problems]
         body = {"exit_code": error.exit_code, "message": redact(str(error)), "problems": told}
@@ -98,6 +99,7 @@ def _fail(error: MsrError, as_json: bool) -> None:
 
 def emit(result: Mapping[str, object], text: str, as_json: bool) -> None:
     """Print a command's result: the JSON object, or the text for people."""
+    # NaN is no JSON: a metric that is not a number must crash here, not in whatever reads it.
     typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 

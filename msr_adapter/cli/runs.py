@@ -65,6 +65,7 @@ def run_stages(targets: Sequence[str], options: StageOptions) -> None:
         loaded, reporter = options.load(), options.reporter()
         force = tuple(options.force or ())
         with interruptible(loaded.run_dir):
+            # Several machines run the same command; only the first one makes the stages before and after the training.
             if join(loaded, targets, force=force, reporter=reporter):
                 joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
                 emit(joined, f"the first machine has trained the model: {loaded.run_dir}", options.as_json)

@@ -62,5 +62,6 @@ def _train_command(options: StageOptions, run_dir: Path) -> list[str]:
     """Return the command that trains this pipeline, wherever it is started."""
     given = Path(options.pipeline)
     pipeline = str(given.resolve()) if given.exists() else options.pipeline
+    # A Slurm job starts in another folder, with another PATH: everything is absolute.
     settings = [part for setting in options.sets or () for part in ("--set", setting)]
     return [sys.executable, "-m", "msr_adapter", "train", pipeline, *settings, "--run-dir", str(run_dir.resolve())]

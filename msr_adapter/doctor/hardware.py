@@ -73,6 +73,7 @@ def _shared_memory() -> list[Finding]:
 
 def _disk(name: str, folder: Path, least: int, state: State, means: str, mend: str) -> Finding:
     folder = folder.expanduser().absolute()
+    # The run folder need not exist yet: what counts is the disk that it will be on.
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     found = f"{free / _GB:.1f} GB free for {folder}"

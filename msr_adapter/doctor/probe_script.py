@@ -77,6 +77,7 @@ def main(name: str) -> None:
         found = PROBES[name]() if name in PROBES else version_of(name)
     except BaseException as error:
         found = {"error": failure(error)}
+    # Libraries print while they are imported, some without a line end: the answer begins a line of its own.
     sys.stdout.flush()
     print("\n" + MARK + json.dumps(found))
 

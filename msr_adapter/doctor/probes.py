@@ -19,6 +19,7 @@ _LAST_CHARACTERS = 200
 
 def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
     """Return what `probe_script.py` found of library ``name``; ``{"error": ...}`` if it cannot be imported or dies."""
+    # -P: the folder of the script, in which modules are called like anything, must not be searched for libraries.
     command = [sys.executable, "-P", probe_script.__file__, name]
     try:
         done = subprocess.run(
