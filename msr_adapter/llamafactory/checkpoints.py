@@ -46,6 +46,7 @@ def settle(output_dir: Path, processes: int) -> int:
     trainer's log ends at the returned step, without a line twice or missing.
     """
     kept = whole(output_dir)
+    # A checkpoint that can be scored may lack what goes on from it: an older one then has to do.
     last = max((step for step, path in kept.items() if _can_go_on(path, processes)), default=0)
     for step, path in checkpoints(output_dir).items():
         if step not in kept or step > last:
@@ -101,6 +102,7 @@ def _can_go_on(checkpoint: Path, processes: int) -> bool:
     return (
         state["global_step"] < state["max_steps"]
         and (len(states) == 2 or bool(sharded))
+        # torch.save writes ZIP files, whose directory is at the end: a file that was cut off has none.
         and all(map(zipfile.is_zipfile, states))
         and all(zipfile.is_zipfile(checkpoint / name) for name in random)
     )

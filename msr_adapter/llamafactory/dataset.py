@@ -170,6 +170,7 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
     total = 0
     with path.open("wb") as file:
         for chunk in chunks:
+            # Put together by column: a loop over rows would take far longer than the writing.
             image = pl.concat_str(pl.lit('"'), chunk.images, pl.lit('"')).fill_null("")
             more = [column for column in (chunk.rejected, chunk.right) if column is not None]
             lines = pl.select(pl.format(_LINES[chunk.shape], chunk.prompts, chunk.answers, *more, image)).to_series()
@@ -187,6 +188,7 @@ def _table(chunk: TrainingRows) -> pa.Table:
         more = [_turns("assistant", chunk.answers), _turns("assistant", chunk.rejected)]
     elif chunk.right is not None:
         more = [chunk.right.to_arrow()]
+    # Lists of no or one image: their ends are the running count of images.
     shown = chunk.images.drop_nulls().to_arrow().cast(pa.string())
     ends = np.cumsum(np.concatenate([[0], chunk.images.is_not_null().to_numpy()]))
     images = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), shown, type=_IMAGES.type)

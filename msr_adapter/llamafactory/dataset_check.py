@@ -101,6 +101,7 @@ def _content(rows: Iterable[dict[str, Any]]) -> Content:
     for row in rows:
         count += 1
         total += _digest(row)
+    # A sum of digests: equal for equal rows in any order, and unlike an exclusive or, a row that is there twice counts.
     return Content(count, total % (1 << _BITS))
 
 

@@ -188,6 +188,7 @@ class Encoder:
 
     def _expand(self, prompt: str, paths: list[str]) -> str:
         """Replace placeholders by image tokens; a lone image's tokens are remembered, as items repeat."""
+        # With other placeholders in the text, what stands for the image may depend on them: then nothing is remembered.
         alone = len(paths) == 1 and prompt.count(IMAGE_PLACEHOLDER) == 1
         if not alone or "{{" in prompt or "<video>" in prompt or "<audio>" in prompt:
             return self._plugin_expand(prompt, paths)

@@ -105,7 +105,9 @@ def launch(run: TrainerRun, reporter: Reporter, watch: TrainerWatch = _UNWATCHED
 def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) -> dict[str, str]:
     """Return the trainer's environment: this one, without what would change the training, with a private cache."""
     environment = {key: value for key, value in parent.items() if key not in UNSET}
+    # torchrun must be found although nobody activated this environment.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), parent.get("PATH", os.defpath)])
+    # The shared cache is keyed by paths: it would give back the token counts of images that have changed since.
     environment["HF_DATASETS_CACHE"] = str(cache)
     environment["PYTHONUNBUFFERED"] = "1"
     if small:
@@ -186,11 +188,12 @@ def _events(
 ) -> Iterator[dict[str, Any]]:
     """Yield the trainer's log lines from ``position`` on as they are completed, until it ends."""
     while True:
-        ended = process.poll() is not None
+        ended = process.poll() is not None  # asked before reading: what it wrote last is read too
         if path.exists():
             with path.open("rb") as file:
                 file.seek(position)
                 for line in file:
+                    # The trainer may be in the middle of a line: that is read again, whole, next time.
                     if line.endswith(b"\n"):
                         position += len(line)
                         yield json.loads(line)

@@ -4,8 +4,8 @@ Memory of one device, in bytes, for a batch of b rows of s tokens (docs/training
 
 - weights: as loaded, 2 or 4 each. What is trained is held in float32, as LLaMA-Factory does, with its gradient and the
   two moments of AdamW: 16 each (Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3.1). In 4 bits a weight that is
-  no word takes 0.516, with its constants (Dettmers et al., QLoRA, arXiv 2305.14314, section 3). `dpo` and `method:
-  full` hold a second copy, the reference.
+  no word takes 0.516, with its constants (Dettmers et al., QLoRA, arXiv 2305.14314, section 3). Objectives
+  that compare with the starting model hold a second copy of it under `method: full`.
 - b is twice the batch where rows are pairs or judged answers.
 - activations: s b (9 h + 4 i) values a block of width h with a gated feed-forward of width i, attention without its
   score matrix; after Korthikanti et al., arXiv 2205.05198, section 4.1, whose feed-forward is 4 h wide. With gradient
@@ -111,11 +111,13 @@ def estimate(
     weights_in, states_in = world if strategy.shares_weights else 1, world if strategy.shares_optimizer else 1
     frozen = (shape.parameters - trained) * loaded if full else _loaded(train, shape)
     reference = shape.parameters * loaded if full and objective.compares(train) else 0
+    # Of 16 bytes, 4 are the float32 weight; 12 are gradient and moments, which are shared separately.
     state = trained * (4 / weights_in + 12 / states_in)
     batch = train.batch_size * longest * objective.sequences
     checkpointing = not train.overrides.get("disable_gradient_checkpointing", is_small(train.model))
     block = 9 * shape.width + 4 * shape.inner
     values = shape.blocks * shape.width + block if checkpointing else shape.blocks * block
+    # Logits in float32 are neither copied nor converted: three arrays in all. Else one of the model's dtype more.
     logits = batch * shape.vocabulary * (12 if loaded == 4 else loaded + 12)
     saved = trained * 4 + (frozen if full else 0)
     made = _checkpoints(train, steps)

@@ -11,6 +11,7 @@ from msr_adapter.errors import Problem, UserError
 
 _RANKS = ("NODE_RANK", "SLURM_NODEID")
 """Variables that number the machines of a training from 0; the first that is set counts."""
+# Slurm writes `gpu[03,07-09]x,cpu1`: the first host's name, its first number, and what follows the bracket.
 _FIRST_HOST = re.compile(r"(?P<name>[^,\[]+)(?:\[(?P<number>\d+)[^\]]*\](?P<rest>[^,]*))?")
 
 

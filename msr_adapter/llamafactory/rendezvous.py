@@ -76,6 +76,7 @@ def _beat(path: Path, ended: threading.Event) -> None:
 
 def _meet(path: Path, place: Node, wait: float) -> Path:
     """Return the YAML of the training that is under way: its file is touched while we look."""
+    # A change of the file's time is what counts, not the time itself: machines' clocks differ.
     deadline = time.monotonic() + wait
     first = _touched(path)
     while time.monotonic() < deadline:

@@ -82,6 +82,7 @@ class Measurer:
             return
         waiting: deque[tuple[Given, Future[Done]]] = deque()
         rest = iter(tasks)
+        # A few tasks ahead of the results: no worker waits, and rows are rendered no faster than they are measured.
         while True:
             for task in islice(rest, max(0, self._ahead - len(waiting))):
                 waiting.append((task, self._pool.submit(_in_worker, work, task)))

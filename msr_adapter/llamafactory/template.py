@@ -44,6 +44,7 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
         from llamafactory.extras import constants
         from llamafactory.hparams import get_infer_args
         from llamafactory.model import load_tokenizer
+    # Read from the environment at import: another one in training or scoring would be plain text to the other.
     if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
         found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
         raise UserError(Problem("environment", "IMAGE_PLACEHOLDER", found, "must be unset"))

@@ -61,6 +61,7 @@ def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
     items = pq.read_table(data_dir / "items.parquet", columns=["title", "image"])
     number = min(_ITEMS, items.num_rows)
     drawn = np.random.default_rng([seed, 11]).choice(items.num_rows, number, replace=False)
+    # A sample of thousands misses the few titles that decide `cutoff_len`: the longest are looked at in any case.
     longest = np.argsort(-pc.binary_length(items["title"]).to_numpy(), kind="stable")[:_LONGEST]
     return items.take(pa.array(np.append(drawn, np.setdiff1d(longest, drawn)))), slice(number)
 

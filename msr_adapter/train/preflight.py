@@ -54,6 +54,7 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     """
     data_dir, dataset_dir = dirs.data, dirs.dataset
     encoder = Encoder(train.model)
+    # Answers that cannot be told apart by one token cannot be scored: better said before training than after.
     encoder.side_tokens([train.answers.yes, train.answers.no])
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
     images = _distinct_images(data_dir, dataset_dir, names)

@@ -69,7 +69,8 @@ class WorkingDir:
         for path in lasting(chosen):
             (kept := target / path.relative_to(chosen)).parent.mkdir(parents=True, exist_ok=True)
             link(path, kept)
-        for path in lasting(self.model):  # its log and plots
+        # The log and the plots lie beside the checkpoints, whichever of these is chosen.
+        for path in lasting(self.model):
             if path.parent == self.model and not (target / path.name).exists():
                 link(path, target / path.name)
         shutil.copy2(self.log, out / self.log.name)
