@@ -21,24 +21,16 @@ _FACET_WORDS = {*MOTIFS, *COLOURS, *GENRES}
 
 def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
     """Return the summary that follows ``previous`` (may be empty) after ``choices``: the tiny model's lesson."""
-    counts = _counts_of(previous)
+    numbers = {level: number for number, level in _LEVELS.items()}
+    counts = Counter({word: numbers[level] for word, level in _ENTRY.findall(previous) if word in _FACET_WORDS})
     for choice in choices:
-        counts.update(_words(f"{choice.title} {choice.summary}"))
+        counts.update(re.findall(r"[a-z]+", f"{choice.title} {choice.summary}"))
     return _written(counts)
 
 
 def choices_of(facets: ItemFacets) -> list[HistoryItem]:
     """Return the items of ``facets`` as a summariser reads them, truly described."""
     return [HistoryItem(title, facets.describe(index)) for index, title in enumerate(facets.titles)]
-
-
-def _counts_of(summary: str) -> Counter[str]:
-    numbers = {level: number for number, level in _LEVELS.items()}
-    return Counter({word: numbers[level] for word, level in _ENTRY.findall(summary) if word in _FACET_WORDS})
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text)
 
 
 def _written(counts: Counter[str]) -> str:

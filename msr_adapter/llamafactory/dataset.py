@@ -144,8 +144,14 @@ def read_images(folder: Path) -> Iterator[str]:
 
 def count_rows(folder: Path) -> int:
     """Return the number of rows under ``folder``: from the files' footers, or by counting lines."""
-    return sum(pq.read_metadata(path).num_rows if path.suffix == ".parquet" else _count_lines(path)
-               for path in _files(folder))  # fmt: skip
+    total = 0
+    for path in _files(folder):
+        if path.suffix == ".parquet":
+            total += pq.read_metadata(path).num_rows
+        else:
+            with path.open("rb") as lines:
+                total += sum(1 for _ in lines)
+    return total
 
 
 def _numbered(chunks: Iterable[TrainingRows]) -> Iterator[tuple[int, TrainingRows]]:
@@ -223,8 +229,3 @@ def _read_file(path: Path) -> Iterator[WrittenRow]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS_PER_GROUP):
             yield from batch.to_pylist()
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)

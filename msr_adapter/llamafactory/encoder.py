@@ -217,10 +217,9 @@ def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Se
     batch = dict(collator(features))
     batch.pop("labels")
     batch.pop("rope_deltas", None)
-    return batch if any(images) else _without_dummy(batch, max(len(ids) for ids in prompts))
-
-
-def _without_dummy(batch: Mapping[str, "Tensor"], length: int) -> dict[str, "Tensor"]:
+    if any(images):
+        return batch
+    length = max(len(ids) for ids in prompts)
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
 
 

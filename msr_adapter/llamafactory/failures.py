@@ -61,19 +61,15 @@ def explain(returncode: int, log: Path, steps: int) -> StageError:
     tail = _tail(log)
     known = next((known for known in KNOWN if re.search(known.pattern, tail)), None)
     lines = "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-_LAST_LINES:])
-    what = f"LLaMA-Factory {_ending(returncode)} after {steps} steps. The end of {log}:\n{lines}"
+    ending = (f"failed with exit code {returncode}" if returncode >= 0
+              else f"was ended by {signal.Signals(-returncode).name}")  # fmt: skip
+    what = f"LLaMA-Factory {ending} after {steps} steps. The end of {log}:\n{lines}"
     if known is not None:
         return StageError(what, known.cause, known.next_step)
     if returncode == -signal.SIGKILL:
         cause = "the system ran out of memory and killed it, or somebody did"
         return StageError(what, cause, "watch the memory while running again; lower train.batch_size")
     return StageError(what, "not a failure known to msr", "read the log from its first error on")
-
-
-def _ending(returncode: int) -> str:
-    if returncode >= 0:
-        return f"failed with exit code {returncode}"
-    return f"was ended by {signal.Signals(-returncode).name}"
 
 
 def _tail(log: Path) -> str:

@@ -47,7 +47,10 @@ def find_place(launch: LaunchConfig, environment: Mapping[str, str], gpus: int) 
     Raises `UserError` for a number that is none of this training's, a missing address, and more processes than GPUs.
     """
     processes = max(1, gpus) if launch.processes == "auto" else launch.processes
-    problems = [_too_few(gpus, processes)] if 0 < gpus < processes else []
+    problems = []
+    if 0 < gpus < processes:
+        found = f"{processes} processes, but {gpus} visible GPU{'s' * (gpus > 1)}"
+        problems.append(Problem("", "train.launch.processes", found, "at most one process per GPU", "Leave it at auto"))
     place = Node(processes, launch.nodes, 0, "", launch.port, gpus)
     if launch.nodes > 1 and launch.engine == "ray":
         place = replace(place, address=launch.address or "", ray=True)
@@ -121,11 +124,6 @@ _NO_ADDRESS = Problem(
     "", "train.launch.address", "nothing says where the first machine is", "its host name or address",
     "Set it, or MASTER_ADDR in the environment",
 )  # fmt: skip
-
-
-def _too_few(gpus: int, processes: int) -> Problem:
-    found = f"{processes} processes, but {gpus} visible GPU{'s' * (gpus > 1)}"
-    return Problem("", "train.launch.processes", found, "at most one process per GPU", "Leave it at auto")
 
 
 _SCRIPT = """\

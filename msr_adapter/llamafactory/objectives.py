@@ -9,10 +9,6 @@ from msr_adapter.llamafactory.dataset import Shape
 from msr_adapter.llamafactory.recognition import limits_of
 
 
-def _sft_arguments(train: TrainConfig) -> dict[str, object]:
-    return {"train_on_prompt": train.train_on_prompt}
-
-
 def _dpo_arguments(train: TrainConfig) -> dict[str, object]:
     preference = train.preference
     return {**_shared_arguments(preference), "pref_loss": preference.loss,
@@ -55,7 +51,9 @@ class TrainingObjective:
 
 
 OBJECTIVES: tuple[TrainingObjective, ...] = (
-    TrainingObjective("sft", "sft", "answers", 1, _sft_arguments, trains_prompts=True),
+    TrainingObjective(
+        "sft", "sft", "answers", 1, lambda train: {"train_on_prompt": train.train_on_prompt}, trains_prompts=True
+    ),
     TrainingObjective(
         "dpo", "dpo", "pairs", 2, _dpo_arguments,
         # orpo and simpo work without a reference model.

@@ -139,13 +139,12 @@ def _expand(encoder: Encoder, paths: Sequence[Path]) -> list[tuple[str, str]]:
 
 def _measure(encoder: Encoder, part: _Part) -> Integers:
     encoder.remember(part.expansions)
-    return np.array([_length(encoder, row, part.expansions) for row in part.rows], dtype=np.int64)
-
-
-def _length(encoder: Encoder, row: MeasureRequest, readable: Mapping[Path, str]) -> int:
-    if any(path not in readable for path in row.images):
-        return UNREADABLE
-    return max(encoder.row_length(row.prompt, row.images, answer) for answer in row.answers)
+    lengths = [
+        max(encoder.row_length(row.prompt, row.images, answer) for answer in row.answers)
+        if all(path in part.expansions for path in row.images) else UNREADABLE
+        for row in part.rows
+    ]  # fmt: skip
+    return np.array(lengths, dtype=np.int64)
 
 
 _worker: Encoder | None = None

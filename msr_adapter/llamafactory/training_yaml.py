@@ -114,7 +114,13 @@ def training_config(
     """
     start = starting_weights(train)
     rows, cuda = count_rows(dataset_dir / TRAIN), place.gpus > 0
-    config = {**_model(train, start, cuda=cuda), **_task(train), **_schedule(train, seed)}
+    config = {
+        **_model(train, start, cuda=cuda),
+        "do_train": True,
+        **objective_arguments(train),
+        **method_arguments(train),
+        **_schedule(train, seed),
+    }
     config |= _files(data_dir, dataset_dir, output_dir)
     steps = expected_steps(train, rows, place.world)
     config |= parallel_arguments(train.launch, place.world, cuda=cuda)
@@ -156,10 +162,6 @@ def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, objec
         "bf16": model.dtype == "bfloat16", "fp16": model.dtype == "float16", "use_cpu": None if cuda else True,
     }  # fmt: skip
     return {key: value for key, value in config.items() if value is not None}
-
-
-def _task(train: TrainConfig) -> dict[str, object]:
-    return {"do_train": True, **objective_arguments(train), **method_arguments(train)}
 
 
 def _schedule(train: TrainConfig, seed: int) -> dict[str, object]:

@@ -57,8 +57,11 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     # Answers that cannot be told apart by one token cannot be scored: better said before training than after.
     encoder.side_tokens([train.answers.yes, train.answers.no])
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
-    images = _distinct_images(data_dir, dataset_dir, names)
-    _refuse_images(encoder, len(images))
+    images = {data_dir / image: None for name in names for image in read_images(dataset_dir / name)}
+    if images and not encoder.sees_images:
+        found = f"template {encoder.model.template} takes no images, but rows have one"
+        step = "Set train.images: false, or use a template with images"
+        raise UserError(Problem("", "train.images", found, "", step))
     counts = {name: count_rows(dataset_dir / name) for name in names}
     rows = sum(counts.values())
     lengths, balance = _Lengths(), LabelBalance(train.answers.trained)
@@ -85,17 +88,6 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
         "yes_share": balance.share, "memory_estimate": needed.memory if needed else None,
         "disk_estimate": needed.disk if needed else None,
     }  # fmt: skip
-
-
-def _distinct_images(data_dir: Path, dataset_dir: Path, names: list[str]) -> dict[Path, None]:
-    return {data_dir / image: None for name in names for image in read_images(dataset_dir / name)}
-
-
-def _refuse_images(encoder: Encoder, images: int) -> None:
-    if images and not encoder.sees_images:
-        found = f"template {encoder.model.template} takes no images, but rows have one"
-        step = "Set train.images: false, or use a template with images"
-        raise UserError(Problem("", "train.images", found, "", step))
 
 
 def _asked(folder: Path, data_dir: Path, balance: LabelBalance) -> Iterator[MeasureRequest]:
@@ -144,15 +136,11 @@ def _estimate(train: TrainConfig, lengths: _Lengths, rows: int) -> Estimate | No
     shape = model_shape(train.model)
     if shape is None:
         return None
-    world = _world(train)
-    return estimate(train, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
-
-
-def _world(train: TrainConfig) -> int:
     import torch
 
     processes = train.launch.processes
-    return train.launch.nodes * (max(1, torch.cuda.device_count()) if processes == "auto" else processes)
+    world = train.launch.nodes * (max(1, torch.cuda.device_count()) if processes == "auto" else processes)
+    return estimate(train, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
 
 
 def _disk_problems(dataset_dir: Path, needed: Estimate | None) -> list[Problem]:
