@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.llamafactory.versions import INSTALL
 
 _TAIL_BYTES = 64 * 2**10
@@ -63,7 +63,7 @@ def explain(returncode: int, log: Path, steps: int) -> StageError:
     lines = "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-_LAST_LINES:])
     ending = (f"failed with exit code {returncode}" if returncode >= 0
               else f"was ended by {signal.Signals(-returncode).name}")  # fmt: skip
-    what = f"LLaMA-Factory {ending} after {steps} steps. The end of {log}:\n{lines}"
+    what = f"LLaMA-Factory {ending} after {plural(steps, 'step')}. The end of {log}:\n{lines}"
     if known is not None:
         return StageError(what, known.cause, known.next_step)
     if returncode == -signal.SIGKILL:

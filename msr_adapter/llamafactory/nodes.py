@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msr_adapter.config.schema.execution import LaunchConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 
 _RANKS = ("NODE_RANK", "SLURM_NODEID")
 """Variables that number the machines of a training from 0; the first that is set counts."""
@@ -49,7 +49,7 @@ def find_place(launch: LaunchConfig, environment: Mapping[str, str], gpus: int) 
     processes = max(1, gpus) if launch.processes == "auto" else launch.processes
     problems = []
     if 0 < gpus < processes:
-        found = f"{processes} processes, but {gpus} visible GPU{'s' * (gpus > 1)}"
+        found = f"{processes} processes, but {plural(gpus, 'visible GPU')}"
         problems.append(Problem("", "train.launch.processes", found, "at most one process per GPU", "Leave it at auto"))
     place = Node(processes, launch.nodes, 0, "", launch.port, gpus)
     if launch.nodes > 1 and launch.engine == "ray":

@@ -10,7 +10,7 @@ import numpy as np
 
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import TrainConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.jobs import StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
@@ -119,7 +119,7 @@ def _image_problems(faults: dict[Path, str], data_dir: Path) -> list[Problem]:
     shown = list(faults.items())[:_SHOWN]
     problems = [Problem(str(path), "", f"cannot be read as an image: {why}", "", step) for path, why in shown]
     if (hidden := len(faults) - _SHOWN) > 0:
-        problems.append(Problem(str(data_dir), "", f"{hidden} more images cannot be read"))
+        problems.append(Problem(str(data_dir), "", f"{plural(hidden, 'more image')} cannot be read"))
     return problems
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import SelectionConfig
+from msr_adapter.errors import plural
 from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 
@@ -51,7 +52,7 @@ class Chooser:
             what = f"checkpoint {step}" if step else "untrained"
             self.reporter.note(
                 f"  {what}: {self.selection.metric} {found.value:.4f} ({found.low:.4f} to {found.high:.4f}) on "
-                f"{found.users} validation user{'s' * (found.users != 1)}, loss {found.loss:.4f}"
+                f"{plural(found.users, 'validation user')}, loss {found.loss:.4f}"
             )
 
     def exhausted(self) -> bool:
@@ -75,7 +76,7 @@ class Chooser:
     def _reason(self, chosen: int, last: int, planned: int) -> str:
         trained = sorted(step for step in self.points if step)
         equal = [step for step in trained if self.points[step].value == self.points[chosen].value]
-        text = f"highest {self.selection.metric} of {len(trained)} checkpoint{'s' * (len(trained) > 1)}"
+        text = f"highest {self.selection.metric} of {plural(len(trained), 'checkpoint')}"
         text += f"; the earliest of {len(equal)} equals" if len(equal) > 1 else ""
         if last < planned:
             text += (
