@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from PIL import Image as Picture
+from PIL import Image as PillowImage
 
 from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, read_json, sent_secrets
 from msr_adapter.config.schema import ModelConfig
@@ -79,8 +79,8 @@ def data_url(image: Image) -> str:
     """Return an image file as a data URL. Raises `OSError` if it cannot be read."""
     mime, data = _MIME.get(image.path.suffix.lower()), image.path.read_bytes()
     if mime is None:
-        with Picture.open(io.BytesIO(data)) as picture, io.BytesIO() as buffer:
-            picture.convert("RGB").save(buffer, "PNG")
+        with PillowImage.open(io.BytesIO(data)) as opened, io.BytesIO() as buffer:
+            opened.convert("RGB").save(buffer, "PNG")
             mime, data = "image/png", buffer.getvalue()
     return as_url(mime, data)
 

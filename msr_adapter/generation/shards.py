@@ -76,7 +76,7 @@ class ShardPool(Protocol):
 
 
 def spread(backend: Backend, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
-    """Yield each job with its answers: by the workers of a `Crew`, else one after another in this process."""
+    """Yield each job with its answers: by the workers of a `ShardPool`, else one after another in this process."""
     if isinstance(backend, ShardPool):
         return backend.spread(jobs)
     return ((job, job.shard.run(backend, job.report) if job.shard else []) for job in jobs)

@@ -141,7 +141,7 @@ def test_text_after_text_without_images_is_unaffected() -> None:
 @pytest.mark.parametrize("template", FAMILIES)
 @pytest.mark.parametrize("kind", ["choices", "max_new_tokens"])
 def test_logits_do_not_depend_on_the_batch(template: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neighbours of unlike length and with unlike pictures change no row's logits, in scoring and in writing."""
+    """Neighbours of unlike length and with unlike images change no row's logits, in scoring and in writing."""
     model = backend(template, 8)
     network = model._load().network
     asked = requests(**{kind: CHOICES if kind == "choices" else 1})
@@ -278,7 +278,7 @@ def test_a_damaged_image_fails_its_request_alone(tmp_path: Path) -> None:
     whole = image(1)
     paths = [tmp_path / name for name in ("cut.png", "text.png", "absent.png")]
     paths[0].write_bytes(whole.path.read_bytes()[:-40])
-    paths[1].write_text("no picture")
+    paths[1].write_text("no image")
     model = backend("qwen2_vl", 4)
     asked = [Request(model.identity, "Look: <image>", (shown,), max_new_tokens=2)
              for shown in (whole, *(Image(path, path.name) for path in paths), whole)]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image as Picture
+from PIL import Image as PillowImage
 from pydantic import ValidationError
 
 from msr_adapter.backends import make_backend
@@ -158,16 +158,16 @@ def test_redirects_are_not_followed_with_the_key() -> None:
 @pytest.mark.parametrize(("suffix", "mime"), [("jpg", "image/jpeg"), ("png", "image/png"), ("webp", "image/png")])
 def test_images_go_as_data_urls_where_their_placeholder_stands(tmp_path: Path, suffix: str, mime: str) -> None:
     path = tmp_path / f"cover.{suffix}"
-    Picture.new("RGB", (8, 6), (200, 30, 40)).save(path)
+    PillowImage.new("RGB", (8, 6), (200, 30, 40)).save(path)
     with serving() as served:
         backend = ServerBackend(model(served))
         request = Request(backend.identity, "Look: <image> Describe it.", (Image(path, "d"),), max_new_tokens=4)
         backend.complete([request])
-    before, picture, after = served.bodies[0]["messages"][0]["content"]
+    before, shown, after = served.bodies[0]["messages"][0]["content"]
     assert (before, after) == ({"type": "text", "text": "Look: "}, {"type": "text", "text": " Describe it."})
-    head, _, data = picture["image_url"]["url"].partition(",")
+    head, _, data = shown["image_url"]["url"].partition(",")
     assert head == f"data:{mime};base64"
-    with Picture.open(io.BytesIO(base64.b64decode(data))) as sent:
+    with PillowImage.open(io.BytesIO(base64.b64decode(data))) as sent:
         assert sent.size == (8, 6)
     if suffix != "webp":
         assert base64.b64decode(data) == path.read_bytes()
@@ -177,7 +177,7 @@ def test_images_go_as_data_urls_where_their_placeholder_stands(tmp_path: Path, s
 def test_an_unreadable_image_fails_its_request_alone(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "cover.webp"
     if damage == "no webp":
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with serving() as served:
         backend = ServerBackend(model(served))
         bad = Request(backend.identity, "<image>", (Image(path, "d"),), max_new_tokens=4)

@@ -93,8 +93,8 @@ def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp
     assert not theirs["bounded"].any()
     assert counts["bounded"] == 0
     assert (served.scored, served.tokenised) == (16, 7)
-    pictured = sum(isinstance(body["messages"][-1]["content"], list) for body in served.bodies)
-    assert 0 < pictured < 16
+    with_images = sum(isinstance(body["messages"][-1]["content"], list) for body in served.bodies)
+    assert 0 < with_images < 16
     assert counts["prompts"] == "verified: 7 prompts have the tokens of the training, 4 of them around their images"
     assert counts["prompts"] in lines.text
     assert counts["tokens_in"] > 0
@@ -107,7 +107,7 @@ def test_numbers_of_tokens_will_do_where_a_server_gives_them(served: Serving, tm
     assert read(tmp_path / "numbers")["logit"] == pytest.approx(here()["logit"], abs=1e-4)
 
 
-def test_several_spellings_count_together(served: Serving) -> None:
+def test_several_label_words_count_together(served: Serving) -> None:
     remote, here = scorer(served), make_backend(model_ref())
     pooled = {"choices": ("Yes", "No"), "also": (("yes", " Yes"), ("no",))}
     [theirs] = remote.complete([Request(remote.identity, "Will the user choose it?", **pooled)])

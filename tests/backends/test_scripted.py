@@ -8,7 +8,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Request
 
 
-def test_odds_are_probabilities_and_depend_on_the_prompt() -> None:
+def test_label_logprobs_are_probabilities_and_depend_on_the_prompt() -> None:
     asked = [Request("m", prompt, choices=("Yes", "No")) for prompt in ("a", "b")]
     first, second = (answer.choice_logprobs for answer in ScriptedBackend().complete(asked))
     assert first != second

@@ -9,6 +9,7 @@ sources    one class per format of a log
 negatives  what candidate lists hold beside the positive
 summarize  the item and the user summariser
 model      a model in one of its roles; servers
+backends   who can answer for a model: the table of backends
 train      fine-tuning: objective, method, answers, checkpoints
 evaluate   the protocol, baselines, slices
 execution  devices of the training, workers of summaries and scores

@@ -15,12 +15,12 @@ def cost(lengths: Sequence[int], ends: Sequence[int], pass_cost: int) -> int:
     return sum((end - start) * lengths[start] + pass_cost for start, end in pairwise([0, *ends]))
 
 
-def allowed(lengths: Sequence[int], room: BatchSizer) -> list[list[int]]:
+def allowed(lengths: Sequence[int], sizer: BatchSizer) -> list[list[int]]:
     """Every way of cutting the rows that keeps the limits, by brute force."""
     ways = []
     for chosen in range(2 ** (len(lengths) - 1)):
         ends = [end for end in range(1, len(lengths)) if chosen >> (end - 1) & 1] + [len(lengths)]
-        if all(end - start <= room.fitting(lengths[start]) for start, end in pairwise([0, *ends])):
+        if all(end - start <= sizer.fitting(lengths[start]) for start, end in pairwise([0, *ends])):
             ways.append(ends)
     return ways
 
@@ -32,9 +32,9 @@ def allowed(lengths: Sequence[int], room: BatchSizer) -> list[list[int]]:
 def test_the_cut_is_the_cheapest_of_all_within_the_limits(
     lengths: list[int], rows: int, tokens: int | None, pass_cost: int
 ) -> None:
-    room = BatchSizer(rows, tokens, pass_cost)
-    ends = room.ends(lengths)
-    ways = allowed(lengths, room)
+    sizer = BatchSizer(rows, tokens, pass_cost)
+    ends = sizer.ends(lengths)
+    ways = allowed(lengths, sizer)
     assert ends in ways
     assert cost(lengths, ends, pass_cost) == min(cost(lengths, way, pass_cost) for way in ways)
 
@@ -46,7 +46,7 @@ def test_padding_is_worth_a_pass_or_not() -> None:
 
 
 def test_rows_come_once_and_in_order_and_what_memory_allowed_is_remembered() -> None:
-    room = BatchSizer(8, pass_cost=10_000)
+    sizer = BatchSizer(8, pass_cost=10_000)
     asked: list[int] = []
 
     def call(piece: Sequence[int]) -> int:
@@ -56,16 +56,16 @@ def test_rows_come_once_and_in_order_and_what_memory_allowed_is_remembered() -> 
         return sum(piece)
 
     work = list(range(10, 0, -1))
-    found = list(room.each(work, lambda one: one, call))
+    found = list(sizer.each(work, lambda one: one, call))
     assert [one for piece, _ in found for one in piece] == work
     assert sum(total for _, total in found) == sum(work)
     failed = [size for size in asked if size > 3]
     assert failed
     assert asked[: len(failed)] == failed, "only smaller pieces are tried after one that fits"
     assert failed == sorted(set(failed), reverse=True)
-    assert 1 <= room.rows <= 3
+    assert 1 <= sizer.rows <= 3
     asked.clear()
-    list(room.each(work, lambda one: one, call))
+    list(sizer.each(work, lambda one: one, call))
     assert max(asked) <= 3
 
 

@@ -44,7 +44,7 @@ def test_the_last_layer_works_for_one_token_a_row(template: str, attention: str)
     before = model.stats.passes
     model.complete(asked)
     passes = model.stats.passes - before
-    assert len(tokens["first"]) == passes == len(tokens["last"]) + 1, "one pass is over beginnings"
+    assert len(tokens["first"]) == passes == len(tokens["last"]) + 1, "one pass is over prefixes"
     assert {length for _, length in tokens["last"]} == {1}
     assert sum(rows for rows, _ in tokens["last"]) == len(asked)
     assert_plain(model, asked)

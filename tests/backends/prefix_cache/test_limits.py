@@ -1,4 +1,4 @@
-"""What sharing keeps in memory, which models it refuses, and pictures that disappear."""
+"""What the prefix cache keeps in memory, which models it refuses, and images that disappear."""
 
 import gc
 import shutil
@@ -27,13 +27,13 @@ from tests.support.tiny_run import model_ref
 
 
 @pytest.mark.parametrize("template", FAMILIES)
-@pytest.mark.parametrize("preference", ["bold", "bold and quiet comic covers with ships and dogs"])
-def test_no_more_pictures_are_held_than_a_pass_shows(
-    template: str, preference: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("summary", ["bold", "bold and quiet comic covers with ships and dogs"])
+def test_no_more_images_are_held_than_a_pass_shows(
+    template: str, summary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows of the first preference share too little, those of the second share a beginning."""
+    """The rows of the first summary share too little, those of the second share a prefix."""
     model = HuggingFaceBackend(model_ref(template, default_system=""))
-    asked = grid([preference], [(f"Title {number}" * (number % 3 + 1), number) for number in (0, 1, 2, 5, 6, 8, 9)])
+    asked = grid([summary], [(f"Title {number}" * (number % 3 + 1), number) for number in (0, 1, 2, 5, 6, 8, 9)])
     model.complete([ask("who?", "It", None), ask("who?", "It", 0)])
     model._load().prefix_cache.forget()
     alive: weakref.WeakSet[_Hashed] = weakref.WeakSet()
@@ -60,18 +60,18 @@ class _Hashed(Features):
 
 
 @pytest.mark.parametrize("template", FAMILIES)
-def test_a_kept_picture_keeps_no_other_one(template: str) -> None:
+def test_a_kept_image_keeps_no_other_one(template: str) -> None:
     store = backend(template)._load().prefix_cache._store
     for features in store.find([image(number) for number in (0, 1, 2)]).values():
         for part in (features.main, *features.deeper):
             assert part.untyped_storage().nbytes() == part.nbytes
 
 
-def test_beginnings_fit_their_budget_with_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    execution = backend()._load().prefix_cache._runner
-    monkeypatch.setattr(execution, "_budget", 100 * execution._token_bytes)
+def test_prefixes_fit_their_budget_with_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = backend()._load().prefix_cache._runner
+    monkeypatch.setattr(runner, "_budget", 100 * runner._token_bytes)
     groups = [Group(size, (row,)) for row, size in enumerate((10, 60, 50, 10, 10, 0, 120))]
-    waves = [[group.shared for group in wave] for wave in execution._waves(groups)]
+    waves = [[group.shared for group in wave] for wave in runner._waves(groups)]
     assert waves == [[120], [60], [50, 10], [10, 10, 0]]
 
 
@@ -87,7 +87,7 @@ WORDS = Prompt(np.arange(1, 41), ())
 
 
 def test_a_model_to_which_padding_is_distance_is_refused() -> None:
-    """ALiBi counts columns: with padding between a beginning and its rest they are further apart."""
+    """ALiBi counts columns: with padding between a prefix and its rest they are further apart."""
     torch.manual_seed(0)
     alibi = alone(MptForCausalLM(MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=64, expansion_ratio=2)))
     assert alibi.refusal([WORDS]).startswith("prompts in pieces get other answers")
@@ -110,7 +110,7 @@ def test_a_model_without_attention_is_refused_not_measured() -> None:
     assert alone(network, "it remembers").refusal([WORDS]) == "it remembers"
 
 
-def test_a_refusal_of_pictures_says_nothing_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_images_says_nothing_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     prefix_cache = model._load().prefix_cache
     monkeypatch.setattr(FeatureStore, "_encode", raising(UnsharableError("its images come with a mask")))
@@ -141,7 +141,7 @@ def test_a_model_that_is_not_trusted_writes_as_generate_does(monkeypatch: pytest
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what LLaMA-Factory had open already
 @pytest.mark.parametrize("scored", [True, False])
-def test_a_picture_that_disappears_fails_alone(scored: bool, tmp_path: Path) -> None:
+def test_a_image_that_disappears_fails_alone(scored: bool, tmp_path: Path) -> None:
     shutil.copy(image(0).path, tmp_path / "0.png")
     going = Image(tmp_path / "0.png", "going")
     how: dict[str, Any] = {"choices": ("Yes", "No")} if scored else {"max_new_tokens": 2}
@@ -158,7 +158,7 @@ def test_a_picture_that_disappears_fails_alone(scored: bool, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("deeper", [(), (torch.ones(3, 4),)])
 def test_features_are_handed_over_in_the_form_that_the_family_uses(deeper: tuple[torch.Tensor, ...]) -> None:
-    """Pixtral, Mistral 3 and SmolVLM add the pictures to an output that has no field for them."""
+    """Pixtral, Mistral 3 and SmolVLM add the images to an output that has no field for them."""
     tower = SimpleNamespace(get_image_features=lambda **_: later(BaseModelOutput()))
 
     def later(made: Any) -> Any:
@@ -182,6 +182,6 @@ def test_features_are_handed_over_in_the_form_that_the_family_uses(deeper: tuple
     [("wwwwwwwwww", (6, 5)), ("wwwPPPwwww", (6, 3)), ("wwPPPPPPPw", (9, 2)), ("wwwwwPPPPP", (5, 5)), ("PPww", (2, 1)),
      ("ww", (1, 1))],
 )  # fmt: skip
-def test_a_trial_cuts_no_picture_in_two(ids: str, cuts: tuple[int, int]) -> None:
+def test_a_trial_cuts_no_image_in_two(ids: str, cuts: tuple[int, int]) -> None:
     batches = backend()._load().prefix_cache.batches
     assert batches.cuts(Prompt(np.array([batches._image_token if one == "P" else 99 for one in ids]), ())) == cuts

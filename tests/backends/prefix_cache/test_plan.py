@@ -21,7 +21,7 @@ def partitions(rows: Sequence[tuple[int, ...]]) -> Iterator[list[list[tuple[int,
 
 
 def cost(parts: Sequence[Sequence[tuple[int, ...]]], least_shared: int) -> int:
-    """Tokens of a grouping: each part shares the longest beginning that leaves every row a token of its own."""
+    """Tokens of a grouping: each part shares the longest prefix that leaves every row a token of its own."""
     total = 0
     for part in parts:
         shared = min(len(row) for row in part) - 1
@@ -51,7 +51,7 @@ def test_every_row_is_computed_once_after_what_it_begins_with(rows: list[list[in
     plan = make_plan(rows, least_shared)
     grouped = [row for group in plan.groups for row in group.rows]
     assert sorted([*grouped, *plan.duplicates]) == list(range(len(rows)))
-    assert all(rows[row] == rows[twin] and twin in grouped for row, twin in plan.duplicates.items())
+    assert all(rows[row] == rows[original] and original in grouped for row, original in plan.duplicates.items())
     for group in plan.groups:
         assert group.shared == 0 or (group.shared >= least_shared and len(group.rows) > 1)
         assert len({tuple(rows[row][: group.shared]) for row in group.rows}) == 1
@@ -84,7 +84,7 @@ def test_nothing_in_common_is_one_plain_group_and_equal_rows_are_computed_once()
     assert make_plan([]).groups == ()
 
 
-def test_a_beginning_that_saves_too_little_is_not_shared() -> None:
+def test_a_prefix_that_saves_too_little_is_not_shared() -> None:
     one, other = [*range(10), *range(100, 190)], [*range(10), *range(200, 290)]  # 10 of 200 tokens are saved
     assert make_plan([one, other]).groups == (Group(10, (0, 1)),)
     assert make_plan([one, other], least_saved=0.05).groups == (Group(10, (0, 1)),)

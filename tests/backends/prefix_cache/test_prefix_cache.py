@@ -1,4 +1,4 @@
-"""Scores from shared beginnings and pictures equal those of plain forward passes; savings are counted exactly."""
+"""Scores from shared prefixes and images equal those of plain forward passes; savings are counted exactly."""
 
 import functools
 import math
@@ -34,9 +34,9 @@ def backend(template: str = "qwen2_vl") -> HuggingFaceBackend:
     return made
 
 
-def ask(preference: str, title: str, shown: int | None, *, item_first: bool = False, **settings: Any) -> Request:
+def ask(summary: str, title: str, shown: int | None, *, item_first: bool = False, **settings: Any) -> Request:
     item = ("<image>\n" if shown is not None else "") + f"Title: {title}\n"
-    user = f"A user's preferences: {preference}\n"
+    user = f"A user's preferences: {summary}\n"
     prompt = f"{item}{user}Yes or No?" if item_first else f"{user}{item}Yes or No?"
     images = () if shown is None else (image(shown),)
     return Request("m", prompt, images, **{"choices": CHOICES, **settings})
@@ -67,7 +67,7 @@ items = st.lists(st.tuples(words, st.none() | st.sampled_from(WITH_IMAGE)), min_
 @pytest.mark.parametrize("template", FAMILIES)
 def test_shared_scores_equal_plain_ones(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = backend(template)
-    room, execution = model._load().batch_sizer, model._load().prefix_cache._runner
+    sizer, runner = model._load().batch_sizer, model._load().prefix_cache._runner
 
     @settings(deadline=None, max_examples=10, derandomize=True)
     @given(
@@ -79,9 +79,9 @@ def test_shared_scores_equal_plain_ones(template: str, monkeypatch: pytest.Monke
     ) -> None:
         asked = grid(users, shown, item_first=item_first)
         asked = [request for request in asked if data.draw(st.integers(0, 3))] + grid(users[:1], shown[:1])
-        monkeypatch.setattr(room, "rows", rows)
-        monkeypatch.setattr(room, "tokens", tokens)
-        monkeypatch.setattr(execution, "_budget", budget)
+        monkeypatch.setattr(sizer, "rows", rows)
+        monkeypatch.setattr(sizer, "tokens", tokens)
+        monkeypatch.setattr(runner, "_budget", budget)
         assert_plain(template, asked, model.complete(asked))
 
     holds()
@@ -90,7 +90,7 @@ def test_shared_scores_equal_plain_ones(template: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("template", FAMILIES)
 @pytest.mark.parametrize("item_first", [False, True])
-def test_tokens_and_pictures_are_counted_exactly(template: str, item_first: bool) -> None:
+def test_tokens_and_images_are_counted_exactly(template: str, item_first: bool) -> None:
     model = HuggingFaceBackend(model_ref(template, default_system=""))
     shown = [("The Blue Harbour", 0), ("Night", 5), ("Comic", None)]
     users = [f"bold covers {'and dogs ' * 4}{user}" for user in "abcd"]
@@ -98,7 +98,7 @@ def test_tokens_and_pictures_are_counted_exactly(template: str, item_first: bool
     model.complete(asked)
     encode = model._load().encoder.encode
     rows = [encode(request.prompt, [shown.path for shown in request.images]) for request in asked]
-    # A picture's tokens are told apart by the picture, as the planner does.
+    # The tokens of an image are its own, as the planner does.
     keyed = [
         tuple(
             (token, request.images) if token == model._load().network.config.image_token_id else token for token in row
@@ -119,7 +119,7 @@ def test_what_is_processed_is_what_is_planned_where_lengths_are_alike() -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["7 ships and dogs", "8 ships and dogs"], [(title, 0) for title in "12345"])
     model.complete(asked)
-    assert model.stats.passes == 3, "both beginnings in one pass, then eight rows and two"
+    assert model.stats.passes == 3, "both prefixes in one pass, then eight rows and two"
     assert model.stats.tokens_processed == model.stats.tokens_planned
 
 
@@ -155,7 +155,7 @@ def test_memory_that_runs_out_makes_passes_and_waves_smaller(monkeypatch: pytest
     assert model._load().batch_sizer.rows < 8
 
 
-def test_without_room_beside_a_beginning_rows_are_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_beside_a_prefix_rows_are_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["red comic covers"], [("A" * n, None) for n in range(1, 6)])
     model.complete(asked[:1])
@@ -211,7 +211,7 @@ def test_a_model_that_forgets_is_scored_prompt_by_prompt(
     assert reason in min(model.stats.reasons)
 
 
-def test_pictures_that_do_not_fit_the_budget_are_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_the_budget_are_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HuggingFaceBackend(model_ref(default_system=""))
     asked = grid(["dogs", "cats"], [("A", 0), ("B", 5)])
     model.complete(asked[:1])
@@ -225,7 +225,7 @@ def test_pictures_that_do_not_fit_the_budget_are_encoded_again(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("template", FAMILIES)
-def test_texts_too_encode_each_picture_once(template: str) -> None:
+def test_texts_too_encode_each_image_once(template: str) -> None:
     model = HuggingFaceBackend(model_ref(template, batch_size=2))
     asked = [
         Request("m", f"<image>\n{word} this.", (image(number),), max_new_tokens=3)
@@ -246,18 +246,20 @@ def test_half_precision_shares_too() -> None:
         assert answer.choice_logprobs == pytest.approx(plain("qwen2_vl", request), abs=0.5)
 
 
-def test_spellings_are_pooled() -> None:
+def test_label_words_are_pooled() -> None:
     model = backend()
     one = ask("dogs", "T", 0)
     apart = [ask("dogs", "T", 0, choices=pair) for pair in (("Yes", "No"), ("yes", "no"))]
     pooled = ask("dogs", "T", 0, also=(("yes", "Yes"), ("no",)))
-    odds = [answer.choice_logprobs for answer in model.complete([*apart, pooled]) if isinstance(answer, Completion)]
-    expected = [math.log(math.exp(first) + math.exp(second)) for first, second in zip(odds[0], odds[1], strict=True)]
-    assert odds[2] == pytest.approx(expected, abs=1e-5)
+    logprobs = [answer.choice_logprobs for answer in model.complete([*apart, pooled]) if isinstance(answer, Completion)]
+    expected = [
+        math.log(math.exp(first) + math.exp(second)) for first, second in zip(logprobs[0], logprobs[1], strict=True)
+    ]
+    assert logprobs[2] == pytest.approx(expected, abs=1e-5)
     assert one.key == apart[0].key != pooled.key
     assert one.key == ask("dogs", "T", 0, also=((), ())).key
 
 
-def test_spellings_of_both_sides_that_begin_alike_are_refused() -> None:
+def test_label_words_of_both_answers_that_begin_alike_are_refused() -> None:
     with pytest.raises(StageError, match="begin with the same token"):
         backend().complete([ask("dogs", "T", 0, also=((), ("Yes!",)))])
