@@ -112,8 +112,8 @@ def _tables(
 ) -> list["TextTable"]:
     from msr_adapter.evaluate.text_tables import difference_table, metric_table
 
-    compared = {name: {"metrics": judged.summary} for name, judged in models.items()}
-    return [metric_table(base.metrics | {"models": compared}, names), difference_table(rows, reference)]
+    compared = {name: judged.summary for name, judged in models.items()}
+    return [metric_table(base.metrics, names, compared), difference_table(rows, reference)]
 
 
 def _as_dict(

@@ -2,13 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes, render
 from msr_adapter.cli.runs import read_run
 from msr_adapter.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from msr_adapter.evaluate.metrics_file import MetricsFile
 
 
 class ResultsFormat(StrEnum):
@@ -57,7 +60,7 @@ def results(
         _show(finished.metrics, form, out, as_json)
 
 
-def _show(metrics: dict[str, object], form: ResultsFormat, out: Path | None, as_json: bool) -> None:
+def _show(metrics: "MetricsFile", form: ResultsFormat, out: Path | None, as_json: bool) -> None:
     from msr_adapter.evaluate.text_tables import metric_table
     from msr_adapter.files import write_text
 

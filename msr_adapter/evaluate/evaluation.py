@@ -1,14 +1,15 @@
-"""The evaluate stage.
+"""The evaluate stage: every model and baseline on the same candidate lists.
 
-It writes `metrics.json` (its content: `metrics_file`), `per_user.parquet` (see `tables.per_user_schema`) and
-`candidate_scores.parquet` (see `tables.candidate_scores_table`). The report is made of the `Evaluation` that `evaluate`
-returns.
+It writes `metrics.json` (`metrics_file.MetricsFile`), `per_user.parquet` (`tables.per_user_schema`) and
+`candidate_scores.parquet` (`tables.candidate_scores_table`); the report is made of the `Evaluation` that it returns.
+
+The models, in the order of the tables: trained, base (each with a folder of scores), the fitted baselines, the others
+that were asked for, oracle (if the truth is known).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +23,9 @@ from msr_adapter.evaluate.baselines.fitting import read_fitted
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
-from msr_adapter.evaluate.metrics_file import MetricsFile
-from msr_adapter.evaluate.slice_groups import read_facts, table_findings
+from msr_adapter.evaluate.metrics_file import CandidateCounts, EvaluationFinding, JudgedModel, MetricsFile
+from msr_adapter.evaluate.slice_groups import read_facts
+from msr_adapter.evaluate.slice_tables import table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
 from msr_adapter.evaluate.text_tables import console_table
@@ -46,7 +48,7 @@ class EvaluateDirs:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFacts:
     """What `metrics.json` says of the run beside its numbers."""
 
     pipeline: str
@@ -71,7 +73,7 @@ class Evaluation:
     """The data stage's folder."""
 
     @property
-    def key_numbers(self) -> dict[str, Any]:
+    def key_numbers(self) -> dict[str, object]:
         """The users, every model's means, the share of the oracle's lift and the findings: for the manifest."""
         means = {
             name: {metric: value["mean"] for metric, value in model["metrics"].items()}
@@ -96,7 +98,7 @@ class Evaluation:
             reporter.note(f"{finding['severity']}: {finding['text']}")
 
 
-def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> Evaluation:
+def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job) -> Evaluation:
     """Judge the models of ``dirs.scores`` and the baselines; write metrics.json and two tables into ``job.out``.
 
     Raises StageError, with counts, on scores that do not fit the candidates one to one.
@@ -111,17 +113,16 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: Run, job: Job) -> 
             models[name] = judging.judge(protocol, held_out, values, seed)
             advance(1)
     metrics = _metrics(config, held_out, models, tables, run, seed)
-    metrics["calibration"] = calibration(protocol, held_out, tables)
     facts = read_facts(held_out, dirs.data)
-    metrics["slices"] = slice_metrics(protocol, config.tables, held_out, scores, facts, seed)
-    metrics["findings"] += table_findings(config.tables, facts)
+    metrics["slices"] = slice_metrics(config, held_out, scores, facts, seed)
+    metrics["findings"] = [*metrics["findings"], *table_findings(config.tables, facts)]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
-    write_json(job.out / "metrics.json", metrics)
+    write_json(job.out / "metrics.json", {**metrics})
     per_user = per_user_table(held_out, models)
     write_table(per_user, per_user.schema, job.out / "per_user.parquet")
     ranked = candidate_scores_table(held_out, scores)
     write_table(ranked, ranked.schema, job.out / "candidate_scores.parquet")
-    return Evaluation(cast(MetricsFile, metrics), models, held_out, tables["trained"], dirs.data)
+    return Evaluation(metrics, models, held_out, tables["trained"], dirs.data)
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
@@ -153,19 +154,21 @@ def _metrics(
     held_out: HeldOut,
     models: Mapping[str, judging.Judged],
     tables: Mapping[str, pa.Table],
-    run: Run,
+    run: RunFacts,
     seed: int,
-) -> dict[str, Any]:
+) -> MetricsFile:
+    """Return `metrics.json` without the slices and what of the catalogue is shown."""
     protocol = config.protocol
     primary, sizes = judging.primary_metric(protocol), np.diff(held_out.offsets)
     chances = judging.chance(protocol, held_out)
     gaps = judging.differences(models, primary, protocol.confidence.level)
     mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
-    candidates = {
+    candidates: CandidateCounts = {
         "rows": held_out.table.num_rows,
         "targets": int(held_out.labels.sum()),
         "smallest": int(sizes.min()),
         "largest": int(sizes.max()),
+        "digest": held_out.digest,
     }
     settings = protocol.model_dump(mode="json")
     return {
@@ -175,19 +178,22 @@ def _metrics(
         "primary": primary,
         "protocol": settings,
         "protocol_digest": judging.protocol_digest(settings),
-        "candidates": {**candidates, "digest": held_out.digest},
+        "candidates": candidates,
         "models": {name: _model(judged, mass.get(name)) for name, judged in models.items()},
         "chance": chances,
         "differences": gaps,
         "smallest_difference": judging.smallest_differences(models, primary),
+        "calibration": calibration(protocol, held_out, tables),
+        "slices": [],
+        "beyond": {},
         "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
         "findings": judging.find(models, gaps, mass, primary) + _about_the_protocol(config, models),
         "versions": dict(run.versions),
     }
 
 
-def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Judged]) -> list[dict[str, str]]:
-    found = []
+def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Judged]) -> list[EvaluationFinding]:
+    found: list[EvaluationFinding] = []
     if config.protocol.target == "most-popular-last":
         text = (
             "The target is the latest of the user's 6 most popular items, as in the published code, not the last item "
@@ -202,6 +208,6 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Jud
     return found
 
 
-def _model(judged: judging.Judged, mass: float | None) -> dict[str, Any]:
-    row = {"metrics": judged.summary, "tied_users": judging.tied_share(judged.result)}
+def _model(judged: judging.Judged, mass: float | None) -> JudgedModel:
+    row: JudgedModel = {"metrics": judged.summary, "tied_users": judging.tied_share(judged.result)}
     return row if mass is None else {**row, "answer_mass": mass}

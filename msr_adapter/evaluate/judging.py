@@ -11,6 +11,7 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, Baseline
 from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.evaluate.metrics_file import EvaluationFinding, Interval
 from msr_adapter.files import digest
 from msr_adapter.metrics import (
     METRICS,
@@ -32,8 +33,7 @@ class Judged:
     result: GroupMetrics
     draws: dict[str, Floats]
     """Metric -> its value in each bootstrap sample; the samples are the same users for every model."""
-    summary: dict[str, dict[str, float]]
-    """Metric -> mean, low, high."""
+    summary: dict[str, Interval]
 
 
 def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
@@ -45,7 +45,7 @@ def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats, seed: int
             f"the test candidates cannot be judged: {error}", next_step="run again with `--force data`"
         ) from error
     draws = bootstrap(result, protocol.confidence.samples, seed)
-    summary = {}
+    summary: dict[str, Interval] = {}
     for name, mean in result.means().items():
         low, high = percentile_interval(draws[name], protocol.confidence.level)
         summary[name] = {"mean": mean, "low": low, "high": high}
@@ -75,10 +75,10 @@ def chance(protocol: ProtocolConfig, held_out: HeldOut) -> dict[str, float]:
     return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k).means()
 
 
-def differences(models: Mapping[str, Judged], primary: str, level: float) -> dict[str, dict[str, float]]:
+def differences(models: Mapping[str, Judged], primary: str, level: float) -> dict[str, Interval]:
     """Return, for every other model, trained minus that model in the primary metric: paired mean, low, high."""
     trained = models["trained"]
-    rows = {}
+    rows: dict[str, Interval] = {}
     for name, other in models.items():
         if name == "trained":
             continue
@@ -118,10 +118,10 @@ def tied_share(result: GroupMetrics) -> float:
 
 
 def find(
-    models: Mapping[str, Judged], gaps: Mapping[str, Mapping[str, float]], mass: Mapping[str, float], primary: str
-) -> list[dict[str, str]]:
+    models: Mapping[str, Judged], gaps: Mapping[str, Interval], mass: Mapping[str, float], primary: str
+) -> list[EvaluationFinding]:
     """Return what a reader must know before quoting the numbers, as {severity, text}; severity: warning | info."""
-    found: list[dict[str, str]] = []
+    found: list[EvaluationFinding] = []
     for row in BASELINES:
         beaten = row.must_be_beaten and row.name in gaps
         if beaten and (finding := _not_above(models, gaps[row.name], row, primary)):
@@ -140,8 +140,8 @@ def find(
 
 
 def _not_above(
-    models: Mapping[str, Judged], gap: Mapping[str, float], baseline: Baseline, primary: str
-) -> dict[str, str] | None:
+    models: Mapping[str, Judged], gap: Interval, baseline: Baseline, primary: str
+) -> EvaluationFinding | None:
     ours, theirs = models["trained"].summary[primary]["mean"], models[baseline.name].summary[primary]["mean"]
     numbers = f"{baseline.label} gives {label(primary)} {theirs:.3f}, the trained model {ours:.3f}"
     if gap["mean"] <= 0:
@@ -153,5 +153,5 @@ def _not_above(
     return None
 
 
-def _finding(severity: str, text: str) -> dict[str, str]:
+def _finding(severity: str, text: str) -> EvaluationFinding:
     return {"severity": severity, "text": text[0].upper() + text[1:] + "."}

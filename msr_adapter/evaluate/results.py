@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,14 @@ from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
+from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.ownership import refuse_older
 from msr_adapter.schema import CANDIDATES, candidates_digest
 
-_AGAIN = "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date"
+_AGAIN = (
+    "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date; trained "
+    "weights and scores are kept"
+)
 
 
 class _Interval(BaseModel):
@@ -64,7 +68,7 @@ class FinishedRun:
 
     folder: Path
     """The run folder."""
-    metrics: dict[str, Any]
+    metrics: MetricsFile
     """`metrics.json`."""
     table: pa.Table
     """`candidate_scores.parquet`: CANDIDATES and ``score:<model>`` of every model (n rows)."""
@@ -99,31 +103,24 @@ class FinishedRun:
         try:
             return ProtocolConfig.model_validate(self.metrics["protocol"])
         except ValidationError as error:
-            found = _said(error)
-            raise UserError(
-                Problem(str(self.folder), "protocol", found, "the settings of this version of msr", _AGAIN)
-            ) from error
+            raise _older(self.folder, f"protocol.{_said(error)}") from error
 
 
 def read_finished(folder: Path) -> FinishedRun:
     """Read the run in ``folder``; raises UserError without a finished evaluation of this version, or a damaged one."""
     refuse_older(folder, ("evaluate",))
     where = folder / "evaluate"
+    path = where / "metrics.json"
     try:
-        metrics = json.loads((where / "metrics.json").read_text(encoding="utf-8"))
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _problem(folder, "no finished evaluation in this folder", "Run `msr evaluate` first") from None
     except (OSError, ValueError) as error:
-        raise _problem(where / "metrics.json", f"cannot be read ({error})") from error
-    _check_shape(metrics, where / "metrics.json")
-    return FinishedRun(folder, metrics, _read_scores(where / "candidate_scores.parquet", metrics))
-
-
-def _check_shape(metrics: Any, path: Path) -> None:
+        raise _problem(path, f"cannot be read ({error})") from error
     if not isinstance(metrics, dict):
         raise _problem(path, "no object")
     if missing := [key for key in _Shape.model_fields if key not in metrics]:
-        raise _problem(path, f"no {', '.join(missing)}")
+        raise _older(path, f"it has no {', '.join(missing)}")
     try:
         _Shape.model_validate(metrics, strict=True)
     except ValidationError as error:
@@ -131,17 +128,19 @@ def _check_shape(metrics: Any, path: Path) -> None:
     for name, model in metrics["models"].items():
         if missing := [metric for metric in metrics["chance"] if metric not in model["metrics"]]:
             raise _problem(path, f"models.{name} has no {', '.join(missing)}")
+    whole = cast("MetricsFile", metrics)
+    return FinishedRun(folder, whole, _read_scores(where / "candidate_scores.parquet", whole))
 
 
 def _said(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
 
 
-def _read_scores(path: Path, metrics: dict[str, Any]) -> pa.Table:
+def _read_scores(path: Path, metrics: MetricsFile) -> pa.Table:
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise _problem(path, "missing; the run was judged by an older msr") from None
+        raise _older(path, "it is missing") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise _problem(path, f"cannot be read ({error})") from error
     wanted = [*CANDIDATES.names, *(f"score:{model}" for model in metrics["models"])]
@@ -154,3 +153,7 @@ def _read_scores(path: Path, metrics: dict[str, Any]) -> pa.Table:
 
 def _problem(path: Path, found: str, next_step: str = _AGAIN) -> UserError:
     return UserError(Problem(str(path), "", found, "", next_step))
+
+
+def _older(path: Path, found: str) -> UserError:
+    return _problem(path, f"judged by another version of msr: {found}")

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers
-from msr_adapter.config.schema import SliceTablesConfig
-from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
@@ -178,107 +175,3 @@ def used(name: str, values: Sequence[str], group: Numbers) -> Slice:
     """Return the slice without the groups that nobody is in; ``group`` (users,) counts ``values``."""
     present, compact = np.unique(group, return_inverse=True)
     return Slice(name, tuple(values[number] for number in present), compact.astype(np.int64))
-
-
-# Slices by the columns of the user's own tables of items and users.
-
-_ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
-_GROUPED = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
-_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
-_READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
-    ".csv": lambda path: pl.scan_csv(path, **_TEXT),
-    ".tsv": lambda path: pl.scan_csv(path, separator="\t", **_TEXT),
-    ".parquet": pl.scan_parquet,
-}
-
-
-def check_tables(tables: SliceTablesConfig, where: str) -> list[Problem]:
-    """Return every problem with the tables that their headers show."""
-    return [problem for kind, path in _given(tables) if (problem := _check(kind, path, where))]
-
-
-def table_slices(tables: SliceTablesConfig, facts: UserFacts) -> list[Slice]:
-    """Return one slice per column: numbers and dates cut at quartiles, texts by value; an id without a row is `NONE`.
-
-    Columns of lists, bytes and the like give none. Raises UserError when an id has two rows.
-    """
-    found = []
-    for kind, path in _given(tables):
-        frame, key = _read(kind, path)
-        joined = _ids(kind, key, facts).join(frame, on=key, how="left", maintain_order="left")
-        names = [name for name in frame.columns if name != key and _can_group(frame[name])]
-        found += [_slice(f"{kind}: {name}", joined[name]) for name in names]
-    return found
-
-
-def table_findings(tables: SliceTablesConfig, facts: UserFacts) -> list[dict[str, str]]:
-    """Return what the tables could not be used for, as {severity, text}: ids that are not theirs, odd columns."""
-    found = []
-    for kind, path in _given(tables):
-        frame, key = _read(kind, path)
-        asked, known = _ids(kind, key, facts)[key].to_list(), frame[key].drop_nulls().to_list()
-        if not set(asked) & set(known):
-            whose = "any test user" if kind == "users" else "any test user's target"
-            text = f"{path.name} has no row of {whose}, so it gives no slices: its {key} is {_first(known)}, "
-            found.append({"severity": "warning", "text": f"{text}the data's {_first(asked)}."})
-        if odd := [name for name in frame.columns if not _can_group(frame[name])]:
-            text = f"No slice by {', '.join(odd)} of {path.name}: neither numbers nor dates nor texts."
-            found.append({"severity": "info", "text": text})
-    return found
-
-
-def _ids(kind: str, key: str, facts: UserFacts) -> pl.DataFrame:
-    """Return each test user's id in the table: the target's, or the user's own (users,)."""
-    ids = facts.items["item_id"].take(facts.target) if kind == "items" else facts.user_ids
-    return pl.DataFrame({key: pl.Series(ids.to_pylist(), dtype=pl.String)})
-
-
-def _first(ids: Sequence[str]) -> str:
-    return f"{ids[0]} .." if len(ids) > 1 else "".join(ids) or "empty"
-
-
-def _can_group(column: pl.Series) -> bool:
-    return column.dtype.is_numeric() or column.dtype in _GROUPED
-
-
-def _given(tables: SliceTablesConfig) -> list[tuple[str, Path]]:
-    return [(kind, path) for kind, path in (("items", tables.items), ("users", tables.users)) if path is not None]
-
-
-def _check(kind: str, path: Path, where: str) -> Problem | None:
-    field = f"evaluate.tables.{kind}"
-    if path.suffix not in _READERS:
-        found = f"{path}: a file called *{path.suffix}" if path.suffix else f"{path}: a file without a suffix"
-        return Problem(where, field, found, f"one of {', '.join(_READERS)}", "Save the table as one of these")
-    try:
-        names = _READERS[path.suffix](path).collect_schema().names()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        return Problem(where, field, f"{path} cannot be read ({str(error).splitlines()[0]})", next_step="Correct it")
-    if not set(names) & set(_ID_COLUMNS[kind]):
-        return Problem(where, field, f"{path} has the columns {', '.join(names)}",
-                       f"one of them called {' or '.join(_ID_COLUMNS[kind])}", "Rename the column of ids")  # fmt: skip
-    return None
-
-
-def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
-    """Return the table and the name of its column of ids, which is text: leading zeros survive."""
-    lazy = _READERS[path.suffix](path)
-    key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
-    if path.suffix != ".parquet":
-        separator = "\t" if path.suffix == ".tsv" else ","
-        lazy = pl.scan_csv(path, separator=separator, schema_overrides={key: pl.String}, **_TEXT)
-    frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
-    twice = frame.filter(pl.col(key).is_duplicated())
-    if len(twice):
-        first = twice[key][0]
-        found = f"{twice[key].n_unique():,} ids have several rows, e.g. {first}"
-        raise UserError(Problem(str(path), key, found, "one row per id", "Keep one row of each"))
-    return frame, key
-
-
-def _slice(name: str, column: pl.Series) -> Slice:
-    if column.dtype in (pl.Date, pl.Datetime):
-        return by_day(name, column.dt.epoch("d").cast(pl.Float64).to_numpy())
-    if column.dtype.is_numeric():
-        return by_number(name, column.cast(pl.Float64).to_numpy())
-    return by_text(name, column.cast(pl.String).to_list())

@@ -1,43 +1,39 @@
 """The metrics of parts of the users: each model in each group, with its own interval."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from msr_adapter.arrays import Floats, Integers
-from msr_adapter.config.schema import ProtocolConfig, SliceTablesConfig
+from msr_adapter.arrays import Floats, Integers, ranges
+from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.judging import primary_metric
-from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts, table_slices
+from msr_adapter.evaluate.metrics_file import Interval, SliceEntry, SliceGroup
+from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts
+from msr_adapter.evaluate.slice_tables import table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
 
 SMALL = 30
 """Fewer users than this: the group is shown and marked, its interval is not to be trusted."""
 _DEPTH = 5
+"""The cut-off that slices show where the protocol has it."""
 
 
 def slice_metrics(
-    protocol: ProtocolConfig,
-    tables: SliceTablesConfig,
-    held_out: HeldOut,
-    scores: Mapping[str, Floats],
-    facts: UserFacts,
-    seed: int,
-) -> list[dict[str, Any]]:
+    config: EvaluateConfig, held_out: HeldOut, scores: Mapping[str, Floats], facts: UserFacts, seed: int
+) -> list[SliceEntry]:
     """Return, per slice, its groups with users and every model's metrics in them: mean, low, high.
 
     A slice that puts all users into one group says nothing new and is left out. The bootstrap is over the group's
     users; AUC is pooled within the group. O(slices x models x a bootstrap of all users).
     """
-    slices = [GROUPINGS[name](facts) for name in protocol.slices] + table_slices(tables, facts)
-    metrics, depths = sliced_metrics(protocol)
-    found = []
+    slices = [GROUPINGS[name](facts) for name in config.protocol.slices] + table_slices(config.tables, facts)
+    found: list[SliceEntry] = []
     for one in (one for one in slices if len(one.values) > 1):
-        groups = []
+        groups: list[SliceGroup] = []
         for number, value in enumerate(one.values):
             users = np.flatnonzero(one.group == number)
-            models = _judge(protocol, metrics, depths, held_out, users, scores, seed)
+            models = _judge(config.protocol, held_out, users, scores, seed)
             groups.append({"value": value, "users": len(users), "small": len(users) < SMALL, "models": models})
         found.append({"name": one.name, "groups": groups})
     return found
@@ -46,34 +42,32 @@ def slice_metrics(
 def sliced_metrics(protocol: ProtocolConfig) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the metrics and the one depth that slices show: the protocol's, at 5 or its first k."""
     depth = _DEPTH if _DEPTH in protocol.k else protocol.k[0]
+    # Recall says little beside HR, so that a slice has room for the others; it is in the table of all users.
     kept = [name for name in protocol.ranking if name != "recall" or "hr" not in protocol.ranking]
     return tuple(kept), (depth,) if primary_metric(protocol).partition("@")[2] in ("", str(depth)) else protocol.k
 
 
 def _judge(
-    protocol: ProtocolConfig, metrics: Sequence[str], depths: Sequence[int], held_out: HeldOut,
-    users: Integers, scores: Mapping[str, Floats], seed: int,
-) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
-    """Return model -> metric -> mean, low, high over ``users`` (rows of the held-out users) alone."""
+    protocol: ProtocolConfig, held_out: HeldOut, users: Integers, scores: Mapping[str, Floats], seed: int
+) -> dict[str, dict[str, Interval]]:
+    """Return model -> metric -> its interval over ``users`` (rows of the held-out users) alone."""
+    metrics, depths = sliced_metrics(protocol)
     starts, sizes = held_out.offsets[users], np.diff(held_out.offsets)[users]
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
-    labels, found = held_out.labels[rows], {}
+    rows, labels = ranges(starts, sizes), held_out.labels
+    found: dict[str, dict[str, Interval]] = {}
     for name, values in scores.items():
-        result = evaluate_groups(values[rows], labels, offsets, metrics, depths)
+        result = evaluate_groups(values[rows], labels[rows], offsets, metrics, depths)
         draws = bootstrap(result, protocol.confidence.samples, seed)
+        intervals = {metric: percentile_interval(draws[metric], protocol.confidence.level) for metric in draws}
         found[name] = {
-            metric: dict(zip(("mean", "low", "high"), (mean, *_interval(draws[metric], protocol)), strict=True))
+            metric: {"mean": mean, "low": intervals[metric][0], "high": intervals[metric][1]}
             for metric, mean in result.means().items()
         }
     return found
 
 
-def _interval(draws: Floats, protocol: ProtocolConfig) -> tuple[float, float]:
-    return percentile_interval(draws, protocol.confidence.level)
-
-
-def say_slices(slices: Sequence[Mapping[str, Any]]) -> str:
+def say_slices(slices: Sequence[SliceEntry]) -> str:
     """Say how many slices there are and how many of their groups are small."""
     groups = [group for one in slices for group in one["groups"]]
     small = sum(group["small"] for group in groups)

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from msr_adapter.evaluate.comparison import PairedDifference
+from msr_adapter.evaluate.metrics_file import Interval, MetricsFile
 from msr_adapter.metrics import RankingMetric, label, metric_row
 
 _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"}
@@ -25,7 +25,7 @@ class TextTable:
     rows: Sequence[Sequence[str]]
 
 
-def shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
+def shown_metrics(metrics: MetricsFile) -> list[str]:
     """Return the metrics worth a row: one that equals another of them where users have one target is left out."""
     names = list(metrics["chance"])
     if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
@@ -45,27 +45,32 @@ def short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"
 
 
-def value_cell(value: Mapping[str, float]) -> str:
+def value_cell(value: Interval) -> str:
     """Return a mean with its interval: ``0.912 (.900–.923)``."""
     return f"{value['mean']:.3f} ({short(value['low'])}–{short(value['high'])})"
 
 
 def metric_table(
-    metrics: Mapping[str, Any],
+    metrics: MetricsFile,
     names: Sequence[str] | None = None,
-    cell: Callable[[Mapping[str, float]], str] = value_cell,
+    models: Mapping[str, Mapping[str, Interval]] | None = None,
+    cell: Callable[[Interval], str] = value_cell,
 ) -> TextTable:
-    """Return metric x model with intervals, and chance, from `metrics.json`'s content; ``cell`` writes one value."""
+    """Return metric x model with intervals, and chance, from `metrics.json`'s content.
+
+    ``models`` (metric -> value) stand for the run's own; ``cell`` writes one value.
+    """
+    shown = models or {model: entry["metrics"] for model, entry in metrics["models"].items()}
     level = metrics["protocol"]["confidence"]["level"]
     rows = []
     for name in names or shown_metrics(metrics):
-        cells = [cell(model["metrics"][name]) for model in metrics["models"].values()]
+        cells = [cell(values[name]) for values in shown.values()]
         rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
     title = f"{metrics['users']:,} test users, {level:.0%} intervals over users"
-    return TextTable(title, ["metric", *metrics["models"], "chance"], rows)
+    return TextTable(title, ["metric", *shown, "chance"], rows)
 
 
-def console_table(metrics: Mapping[str, Any]) -> Table:
+def console_table(metrics: MetricsFile) -> Table:
     """Return the same table for a terminal: the trained model in bold, chance dim, intervals without brackets."""
     made = to_rich(metric_table(metrics, cell=lambda value: value_cell(value).translate(_UNBRACKETED)))
     for column in made.columns:

@@ -173,7 +173,7 @@ def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
     tables = loaded.pipeline.evaluate.tables
     if tables.items is None and tables.users is None:
         return []
-    from msr_adapter.evaluate.slice_groups import check_tables
+    from msr_adapter.evaluate.slice_tables import check_tables
 
     return check_tables(tables, loaded.where("evaluate.tables"))
 

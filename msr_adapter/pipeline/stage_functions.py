@@ -166,9 +166,9 @@ def run_baselines(c: Context) -> dict[str, Any]:
 
 def run_evaluate(c: Context) -> dict[str, Any]:
     """Judge the run that ``c`` belongs to and write its report."""
-    from msr_adapter.evaluate.evaluation import EvaluateDirs, Run, evaluate
+    from msr_adapter.evaluate.evaluation import EvaluateDirs, RunFacts, evaluate
 
-    run = Run(c.pipeline.name, _versions())
+    run = RunFacts(c.pipeline.name, _versions())
     manifests = {manifest.stage: asdict(manifest) for manifest in c.folder.manifests() if manifest.stage in c.labels}
     told = ReportContext(
         name=run.pipeline,

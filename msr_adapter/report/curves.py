@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.baselines.catalogue import Look
 from msr_adapter.evaluate.judging import Judged
-from msr_adapter.evaluate.metrics_file import CalibrationEntry, SliceGroup
+from msr_adapter.evaluate.metrics_file import CalibrationEntry, Interval, SliceGroup
 from msr_adapter.metrics import label
 from msr_adapter.report.context import CheckpointPoint
 from msr_adapter.report.svg import COLOR, Draw
@@ -39,7 +39,7 @@ def intervals(models: Mapping[str, Judged], metric: str, chance: float, looks: L
     return draw
 
 
-def _interval(axes: Axes, row: float, value: Mapping[str, float], color: str) -> None:
+def _interval(axes: Axes, row: float, value: Interval, color: str) -> None:
     axes.plot([value["low"], value["high"]], [row, row], color=color, linewidth=3, solid_capstyle="round")
     axes.plot(value["mean"], row, "o", color=color, markersize=8)
     axes.annotate(f"{value['mean']:.3f}", (value["mean"], row), (0, 9), textcoords="offset points", ha="center")

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ModelConfig
+from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.text_tables import metric_table, to_markdown
 from msr_adapter.files import write_json, write_text
 from msr_adapter.pipeline.context import prompts_of
@@ -105,7 +105,7 @@ def _about_training(loaded: LoadedPipeline, folder: RunFolder, dtype: str) -> di
     }
 
 
-def model_card(facts: CardFacts, metrics: Mapping[str, Any]) -> str:
+def model_card(facts: CardFacts, metrics: MetricsFile) -> str:
     """Return the card as Markdown with the front matter that model hubs read."""
     yes, no = facts.answers
     parts = [

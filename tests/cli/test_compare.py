@@ -167,7 +167,13 @@ def test_every_broken_run_is_named_at_once(copy: Path) -> None:
     assert done.exit_code == 2
     first, *lines = done.stderr.splitlines()
     assert first == "5 problems:"
-    words = ("no finished evaluation", "cannot be read", "an older msr", "Did you mean `base`?", "neither a run folder")
+    words = (
+        "no finished evaluation",
+        "cannot be read",
+        "another version",
+        "Did you mean `base`?",
+        "neither a run folder",
+    )
     assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 5
 
 
@@ -186,7 +192,7 @@ def test_a_damaged_run_is_one_problem(copy: Path, damage: str) -> None:
         expected = "not the candidates of"
     elif damage == "keys":
         path.write_text('{"users": 60}')
-        expected = "no pipeline, seed, primary, protocol"
+        expected = "judged by another version of msr: it has no pipeline, seed, primary, protocol"
     elif damage == "list":
         path.write_text("[]")
         expected = "metrics.json: no object"
@@ -196,7 +202,7 @@ def test_a_damaged_run_is_one_problem(copy: Path, damage: str) -> None:
                 copy / name / "evaluate" / "metrics.json",
                 {"protocol": {"name": "x", "confidence": {"level": 0.95}, "shape": 1}},
             )
-        expected = "protocol: shape: Extra inputs are not permitted; the settings of this version"
+        expected = "judged by another version of msr: protocol.shape: Extra inputs are not permitted"
     done = msr("compare", copy / "good", copy / "better")
     assert done.exit_code == 2
     assert expected in done.stderr

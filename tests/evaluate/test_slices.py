@@ -29,11 +29,9 @@ from msr_adapter.evaluate.slice_groups import (
     UserFacts,
     by_number,
     by_text,
-    check_tables,
     read_facts,
-    table_findings,
-    table_slices,
 )
+from msr_adapter.evaluate.slice_tables import check_tables, table_findings, table_slices
 from msr_adapter.evaluate.slices import say_slices, sliced_metrics
 from msr_adapter.pipeline import check
 from msr_adapter.pipeline.stages import STAGES

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, ProtocolConfig
-from msr_adapter.evaluate.evaluation import EvaluateDirs, evaluate
-from msr_adapter.evaluate.evaluation import Run as JudgedRun
+from msr_adapter.evaluate.evaluation import EvaluateDirs, RunFacts, evaluate
 from msr_adapter.jobs import Job
 from msr_adapter.pipeline.stage_functions import write_report
 from msr_adapter.pipeline.stages import LABELS
@@ -102,7 +101,7 @@ class Run:
         folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
         dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None))
         config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
-        return write_report(evaluate(config, dirs, JudgedRun(context.name, context.versions), job), context, job)
+        return write_report(evaluate(config, dirs, RunFacts(context.name, context.versions), job), context, job)
 
     def context(self) -> ReportContext:
         """Return everything a pipeline could tell."""

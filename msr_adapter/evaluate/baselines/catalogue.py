@@ -90,7 +90,8 @@ BASELINES: tuple[Baseline, ...] = (
         Look("other5", (0, (1, 1))), simple.title_overlap_scores,
     ),
     Baseline(
-        "item-knn", "item-kNN", "cosine similarity of the item to those of the history, over training users; ids alone.",
+        "item-knn", "item-kNN",
+        "cosine similarity of the item to those of the history, over training users; ids alone.",
         Look("other1", (0, (6, 1))), _item_knn, fitted=True, libraries=("implicit",),
     ),
     Baseline(
