@@ -139,3 +139,12 @@ def test_the_log_file_has_plain_lines(folder: Path) -> None:
     lines = (folder / "run" / "run.log").read_text().splitlines()
     assert any("items" in line and "running (new)" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
+
+
+def test_the_table_of_stages_is_whole_and_in_order() -> None:
+    names = [stage.name for stage in STAGES]
+    assert len(set(names)) == len({stage.label for stage in STAGES}) == len(names)
+    for place, stage in enumerate(STAGES):
+        assert set(stage.inputs) <= set(names[:place]), stage.name
+        assert stage.label
+        assert all(stage.product)
