@@ -80,7 +80,7 @@ def _errors(one: Judged, base: Judged, metrics: Sequence[str]) -> dict[str, floa
 
 
 def require_comparable(runs: Mapping[str, FinishedRun]) -> None:
-    """Raise one UserError unless all ``runs`` (by label) have one protocol and the same frozen candidates."""
+    """Raise one UserError unless all ``runs`` (by label) have one protocol and the same candidate lists."""
     (first, base), *others = runs.items()
     problems = []
     for label, run in others:

@@ -33,26 +33,26 @@ def expose(
 ) -> Exposure:
     """Describe the first ``k`` of each group; ``items`` (n,) are codes into ``popularity`` (catalogue,).
 
-    An item that was never taken counts as taken once in the novelty. O(n) time; memory beside input and output is
+    An item without interactions counts as one with one in the novelty. O(n) time; memory beside input and output is
     one chunk and three float64 per item. Coverage and novelty: Vargas and Castells, RecSys 2011, and Zhou et al., PNAS
     2010; Gini: Fleder and Hosanagar, 2009.
     """
     values, bounds = np.asarray(scores), np.asarray(offsets, np.int64)
-    codes, taken = np.asarray(items), np.asarray(popularity, np.float64)
-    information = -np.log2(np.maximum(taken, 1) / max(taken.sum(), 1))
-    exposures, missed = np.zeros(len(taken)), np.zeros(len(taken))
+    codes, counts = np.asarray(items), np.asarray(popularity, np.float64)
+    information = -np.log2(np.maximum(counts, 1) / max(counts.sum(), 1))
+    exposures, missed = np.zeros(len(counts)), np.zeros(len(counts))
     known, novel = np.empty(len(bounds) - 1), np.empty(len(bounds) - 1)
     for first, last in chunks(bounds):
         part = bounds[first : last + 1]
         shown = top_probabilities(values[part[0] : part[-1]], part - part[0], k)
         rows = np.flatnonzero(shown)
         chances, code = shown[rows], codes[part[0] : part[-1]][rows]
-        exposures += np.bincount(code, chances, minlength=len(taken))
+        exposures += np.bincount(code, chances, minlength=len(counts))
         with np.errstate(divide="ignore"):  # a sure place: log(0) = -inf, so the item is missed with probability 0
-            missed += np.bincount(code, np.log1p(-chances), minlength=len(taken))
+            missed += np.bincount(code, np.log1p(-chances), minlength=len(counts))
         starts = np.searchsorted(rows, part[:-1] - part[0])  # no group is without a first place
         places = np.minimum(np.diff(part), k)
-        known[first:last] = np.add.reduceat(chances * taken[code], starts) / places
+        known[first:last] = np.add.reduceat(chances * counts[code], starts) / places
         novel[first:last] = np.add.reduceat(chances * information[code], starts) / places
     return Exposure(float(np.mean(1 - np.exp(missed))), _gini(exposures), known, novel)
 
