@@ -6,9 +6,8 @@ the resolved pipeline, a stage with its manifest, or nothing yet but the lock an
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import read_json_object
@@ -100,7 +99,7 @@ def remembered(root: Path) -> dict[str, Path]:
     )
 
 
-def paths_in(settings: Any, key: str = "") -> dict[str, Path]:
+def paths_in(settings: object, key: str = "") -> dict[str, Path]:
     """Return every absolute path of a resolved pipeline, by its dotted key, but for the run folder's."""
     if isinstance(settings, str):
         return {key: Path(settings)} if settings.startswith("/") and key != "run_dir" else {}
@@ -119,7 +118,7 @@ def _names(root: Path) -> list[str]:
         return []
 
 
-def _is_manifest(found: dict[str, Any], stage: str) -> bool:
+def _is_manifest(found: Mapping[str, object], stage: str) -> bool:
     return found.get("stage") == stage and {"fingerprint", "output"} <= found.keys()
 
 

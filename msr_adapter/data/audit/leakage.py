@@ -52,7 +52,7 @@ def check_cold_items(e: AuditInputs, audit: Audit) -> Statistics:
     audit.count("test_targets_unseen_in_training", int((e.popularity[targets] == 0).sum()))
     note(audit, "cold-targets", positive,
          f"{positive:.1%} of the test targets were never seen in training: scorers that go by the id cannot find "
-         "them, title and picture can. Raise data.k_core.items to leave them out, or keep them and look at them "
+         "them, title and image can. Raise data.k_core.items to leave them out, or keep them and look at them "
          "apart.")  # fmt: skip
     gap, least = negative - positive, "negatives" if negative > positive else "targets"
     note(audit, "cold-gap", abs(gap),
