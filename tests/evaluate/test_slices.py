@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig, SliceTablesConfig
+from msr_adapter.config.schema.evaluate import SliceName
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.evaluate.judging import protocol_digest
@@ -296,3 +297,8 @@ def test_a_changed_table_is_judged_anew(tmp_path: Path) -> None:
     before = stage.sources(pipeline)
     (tmp_path / "users.csv").write_text("user_id,age\nu0,2\n")
     assert stage.sources(pipeline) != before
+
+
+def test_the_config_allows_exactly_the_slices_that_there_are() -> None:
+    allowed = ProtocolConfig.model_fields["slices"].default
+    assert set(GROUPINGS) == set(allowed) == set(get_args(SliceName))
