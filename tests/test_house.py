@@ -23,8 +23,6 @@ SOURCES = sorted((ROOT / "msr_adapter").rglob("*.py"))
 PACKAGES = sorted(path for path in SOURCES if path.name == "__init__.py")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
-not_yet = pytest.mark.xfail(strict=False, reason="on its way: take this mark off once the rule is kept everywhere")
-
 
 def named(path: Path) -> str:
     """Return a path as the names of tests show it."""
@@ -70,7 +68,6 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     assert [one.name for one in functions(path) if (one.end_lineno or 0) - one.lineno >= 60] == []
 
 
-@not_yet
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name != "cli"], ids=named)
 def test_no_function_has_more_than_six_parameters(path: Path) -> None:
     """A command of `msr` has as many as it has options; whatever else needs so many gets a dataclass."""
@@ -88,7 +85,6 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     return names[1:] if names[:1] in (["self"], ["cls"]) else names
 
 
-@not_yet
 def test_a_class_name_exists_once() -> None:
     places: dict[str, list[str]] = {}
     for path in SOURCES:
@@ -109,7 +105,6 @@ def test_every_class_of_the_config_ends_in_config() -> None:
     assert {one.__name__ for one in found} <= set(schema.__all__)
 
 
-@not_yet
 @pytest.mark.parametrize("package", PACKAGES, ids=named)
 def test_a_package_lists_its_files(package: Path) -> None:
     """The docstring of a package names each file and folder in it, with what is in there."""

@@ -27,6 +27,17 @@ def make_backend(model: ModelConfig, weights: Weights = BASE) -> Backend:
     return _call(model.backend_row.make, model, weights)
 
 
+def make_local(model: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend of a model on this machine: of a reward model, one that compares answers."""
+    if weights.reward:
+        from msr_adapter.backends.reward import RewardBackend
+
+        return RewardBackend(model, weights)
+    from msr_adapter.backends.huggingface import HuggingFaceBackend
+
+    return HuggingFaceBackend(model, weights)
+
+
 def make_server_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> Backend:
     """Return what scores in place of ``trained`` with these ``weights``, as far as they are here (`evaluate.scorer`).
 

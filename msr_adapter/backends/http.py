@@ -114,7 +114,7 @@ class Attempts:
 async def post(client: httpx.AsyncClient, url: str, content: Mapping[str, Any]) -> httpx.Response:
     """Send JSON and return the whole response. Raises `GaveUpError` for one that is larger than `LARGEST`."""
     async with client.stream("POST", url, json=content, headers=ACCEPTED) as response:
-        body = _Body(response)
+        body = _BoundedBody(response)
         async for part in response.aiter_raw():
             body.add(part)
         return body.complete()
@@ -124,7 +124,7 @@ def post_now(client: httpx.Client, url: str, content: Mapping[str, Any], seconds
     """Send JSON and return the whole response, as `post`; `BrokenAnswerError` if it trickles for ``seconds``."""
     end = time.monotonic() + seconds
     with client.stream("POST", url, json=content, headers=ACCEPTED) as response:
-        body = _Body(response)
+        body = _BoundedBody(response)
         for part in response.iter_raw():
             body.add(part)
             if time.monotonic() > end:
@@ -152,7 +152,7 @@ def _too_large() -> GaveUpError:
     return GaveUpError(f"the answer is larger than {LARGEST // 2**20} MiB")
 
 
-class _Body:
+class _BoundedBody:
     """The bytes of one response so far."""
 
     def __init__(self, response: httpx.Response) -> None:

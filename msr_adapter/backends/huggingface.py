@@ -28,15 +28,6 @@ _SCORED, _WRITTEN = 256, 64
 """Rows of a pass, and texts at a time, to begin with where `batch_size` is auto."""
 
 
-def make(model: ModelConfig, weights: Weights) -> Backend:
-    """Return the backend of a model on this machine: of a reward model, one that compares answers."""
-    if weights.reward:
-        from msr_adapter.backends.reward import RewardBackend
-
-        return RewardBackend(model, weights)
-    return HuggingFaceBackend(model, weights)
-
-
 class HuggingFaceBackend(Backend):
     """Greedy text and log-probabilities of label words, in length-sorted, left-padded batches; common prefixes are
     computed once.

@@ -176,9 +176,10 @@ class CompletionCache:
             return
         completions = [answer for answer in answers if isinstance(answer, Completion)]
         failures = [answer for answer in answers if isinstance(answer, Failure)]
-        self._store.add(backend.identity, backend.label, completions, failures)
+        # Two shards that are under way at once may be given the same request: only the first answer is a new one.
+        added = self._store.add(backend.identity, backend.label, completions, failures)
         hits, computed, failed = self.stats
-        self.stats = CacheStats(hits, computed + len(completions), failed + len(failures))
+        self.stats = CacheStats(hits, computed + added, failed + len(failures))
 
     def _run(
         self,

@@ -95,16 +95,20 @@ class CompletionStore:
         rows = self._rows("SELECT key, reason FROM failures_2", keys)
         return {key.hex(): Failure(key.hex(), reason) for key, reason in rows}
 
-    def add(self, identity: str, label: str, completions: Sequence[Completion], failures: Sequence[Failure]) -> None:
-        """Store completions (the first one of a key stands) and failures (the latest stands) in one transaction."""
+    def add(self, identity: str, label: str, completions: Sequence[Completion], failures: Sequence[Failure]) -> int:
+        """Store completions (the first one of a key stands) and failures (the latest stands) in one transaction.
+
+        Returns how many completions were new.
+        """
         now = int(time.time())
         with self._transaction():
             model = self._model(identity, label)
             rows = [(*_to_row(completion), model, now) for completion in completions]
-            self._db.executemany("INSERT OR IGNORE INTO completions_2 VALUES (?,?,?,?,?,?,?,?)", rows)
+            added = self._db.executemany("INSERT OR IGNORE INTO completions_2 VALUES (?,?,?,?,?,?,?,?)", rows).rowcount
             self._db.executemany("DELETE FROM failures_2 WHERE key = ?", [row[:1] for row in rows])
             faults = [(bytes.fromhex(failure.key), failure.reason, model, now) for failure in failures]
             self._db.executemany("INSERT OR REPLACE INTO failures_2 VALUES (?,?,?,?)", faults)
+        return max(added, 0)  # -1 where there was nothing to insert
 
     def shares(self) -> list[Share]:
         """Return what each model has in the file, the latest first."""

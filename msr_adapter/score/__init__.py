@@ -1,4 +1,10 @@
-"""Candidates -> p(yes): one forward pass each; the test split's for the record, the validation split's to choose by."""
+"""Candidates to p(yes): the test split's for the record, the validation split's to choose a checkpoint by.
+
+scoring      the score stage, block by block
+ordering     the order in which neighbouring candidates share most
+stats        what is counted, and what of it a reader should know
+validation   how well a checkpoint ranks the validation users' candidates
+"""
 
 from msr_adapter.score.scoring import score
 from msr_adapter.score.validation import Validation

@@ -32,7 +32,7 @@ class BackendRow:
 BACKENDS = (
     BackendRow(
         name="huggingface",
-        make="msr_adapter.backends.huggingface:make",
+        make="msr_adapter.backends:make_local",
         make_scorer=None,
         local=True,
         trainable=True,

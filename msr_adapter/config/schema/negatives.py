@@ -37,7 +37,7 @@ class NegativesConfig(StrictModel):
     drawn like training ones)."""
     count: int = Field(20, ge=1)
     """Negatives per positive; `all` takes what there is."""
-    exclude: Literal["touched"] = "touched"
+    exclude: Literal["seen"] = "seen"
     """Nothing the user ever interacted with, in any split, is a negative."""
     alpha: float = Field(1.0, ge=0)
     """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
