@@ -26,6 +26,7 @@ from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.redaction import QUOTED, quoted, redact
+from tests.support.paths import ROOT
 
 KEY = "canary-4711-canary-4711-canary-4711"
 Answer = Callable[[BaseHTTPRequestHandler], None]
