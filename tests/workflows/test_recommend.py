@@ -231,7 +231,7 @@ def test_short_lists_and_users_who_have_everything_are_counted(folder: Path) -> 
 
 
 def test_equal_odds_keep_the_order_of_retrieval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msr_adapter.backends.scripted._odds", lambda request: (-1.0, -1.0))
+    monkeypatch.setattr("msr_adapter.backends.scripted._logprobs", lambda request: (-1.0, -1.0))
     order(folder, top=4)
     for user, taken in TAKEN.items():
         assert items_of(folder, user) == [item for item in by_popularity() if item not in taken][:4]
