@@ -105,9 +105,9 @@ def ours(folder: Path, kind: str) -> Iterator[str]:
     )
     from msr_adapter.data import BuildInputs, build
     from msr_adapter.generation import CompletionCache
-    from msr_adapter.jobs import Client, Job, StageDirs
     from msr_adapter.progress import Reporter
     from msr_adapter.prompts import Prompts
+    from msr_adapter.stage_arguments import Client, Job, StageDirs
     from msr_adapter.summarize import summarize_items, summarize_users
     from msr_adapter.train.dataset import build_dataset
 

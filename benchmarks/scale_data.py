@@ -32,8 +32,8 @@ from msr_adapter.config.schema import (
     TrainNegativesConfig,
 )
 from msr_adapter.data import BuildInputs, build
-from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
+from msr_adapter.stage_arguments import Job
 
 ROWS_PER_USER, ROWS_PER_ITEM = 20, 200
 CHUNK = 1_000_000

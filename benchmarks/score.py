@@ -41,7 +41,7 @@ from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Image, Request
-from msr_adapter.llamafactory.encoder import collate
+from msr_adapter.llamafactory.prompt_encoder import collate
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.prompts import Prompts
 

@@ -23,10 +23,10 @@ from rich.console import Console
 from msr_adapter import schema
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
-from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 
 SIZE, ITEMS, TIMES = 21, 2_000, 20
 DEFAULT_USERS, FULL_USERS = 500, 4_000

@@ -31,7 +31,7 @@ from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import bundled
 from msr_adapter.generation import Answer, Chain, Completion, CompletionCache, Request
-from msr_adapter.llamafactory.encoder import Encoder, collate
+from msr_adapter.llamafactory.prompt_encoder import Encoder, collate
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.synthetic import generate
 

@@ -1,30 +1,30 @@
 """MLLM-MSR: a declarative multimodal sequential recommender on top of LLaMA-Factory.
 
 From top to bottom, each importing only from those below:
-cli             the commands of `msr`, one file each
-workflows       commands that cross stages: recommend, export, ablate, previews
-pipeline        the stages in order, fingerprints, the run folder
-report          the page that a run ends with
-demo            the demo's tiny model and how it is made
-data            logs to splits, examples, candidate lists, images; the audit
-summarize       item and user summaries
-train           the fine-tuning, from dataset to checkpoint
-score           candidates' scores
-evaluate        metrics, baselines, comparisons, exports
-distributed     workers: processes of this machine, a Ray cluster
-backends        who answers prompts: a model loaded here, a server, a script
-candidate_rows  the prompts of candidates, for training and scoring alike
-doctor          what this machine has and lacks
-jobs            what stages are given: client, folders, job
-llamafactory    everything that knows LLaMA-Factory
-config          pipelines and protocols as data
-prompts         templates, rendered
-generation      requests, their cache, chains of them
-synthetic       the generated dataset
-heuristics      popularity, title overlap, item similarity
-metrics         ranking metrics, intervals, paired tests
-schema          the tables that stages exchange
-ownership       which folders msr made
+cli              the commands of `msr`, one file each
+workflows        commands that cross stages: recommend, export, ablate, previews
+pipeline         the stages in order, fingerprints, the run folder
+report           the page that a run ends with
+demo             the demo's tiny model and how it is made
+data             logs to splits, examples, candidate lists, images; the audit
+summarize        item and user summaries
+train            the fine-tuning, from dataset to checkpoint
+score            candidates' scores
+evaluate         metrics, baselines, comparisons, exports
+distributed      workers: processes of this machine, a Ray cluster
+backends         who answers prompts: a model loaded here, a server, a script
+candidate_rows   the prompts of candidates, for training and scoring alike
+doctor           what this machine has and lacks
+stage_arguments  what stages are given: client, folders, job
+llamafactory     everything that knows LLaMA-Factory
+config           pipelines and protocols as data
+prompts          templates, rendered
+generation       requests, their cache, chains of them
+synthetic        the generated dataset
+heuristics       popularity, title overlap, item similarity
+metrics          ranking metrics, intervals, paired tests
+schema           the tables that stages exchange
+run_folder_mark  which folders msr made
 errors, files, progress, arrays, system, redaction, seeded_random  what everything uses
 """
 

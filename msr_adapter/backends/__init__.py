@@ -3,7 +3,7 @@
 huggingface        a model on this machine: label log-probabilities and greedy texts
 loaded_model       the model in memory, and how it is asked
 decoding           greedy texts of a stream of prompts, with finished rows replaced by new ones
-reward             a reward model, which compares answers
+reward_model       a reward model, which compares answers
 prefix_cache/      scoring prompts with common prefixes
 openai             a server with an OpenAI-compatible endpoint
 openai_messages    requests and answers as such a server writes them
@@ -19,7 +19,7 @@ import importlib
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Backend
-from msr_adapter.llamafactory.weights import BASE, Weights
+from msr_adapter.llamafactory.model_weights import BASE, Weights
 
 
 def make_backend(model: ModelConfig, weights: Weights = BASE) -> Backend:
@@ -30,7 +30,7 @@ def make_backend(model: ModelConfig, weights: Weights = BASE) -> Backend:
 def make_local(model: ModelConfig, weights: Weights) -> Backend:
     """Return the backend of a model on this machine: of a reward model, one that compares answers."""
     if weights.reward:
-        from msr_adapter.backends.reward import RewardBackend
+        from msr_adapter.backends.reward_model import RewardBackend
 
         return RewardBackend(model, weights)
     from msr_adapter.backends.huggingface import HuggingFaceBackend

@@ -13,10 +13,10 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.generation.stats import ScoringStats
-from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.recognition import resolve_template
-from msr_adapter.llamafactory.weights import BASE, Weights, model_stamp, own_adapters
+from msr_adapter.generation.scoring_stats import ScoringStats
+from msr_adapter.llamafactory.family_recognition import resolve_template
+from msr_adapter.llamafactory.model_weights import BASE, Weights, model_stamp, own_adapters
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 
 _LIBRARIES = ("llamafactory", "transformers", "torch")
 _CPU_TOKENS, _GPU_TOKENS = 2_048, 32_768

@@ -13,8 +13,8 @@ from msr_adapter.backends.prefix_cache.compatibility import base_network, why_un
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Completion, Image, Request
-from msr_adapter.llamafactory.encoder import Encoder, collate
-from msr_adapter.llamafactory.weights import Weights, is_small
+from msr_adapter.llamafactory.model_weights import Weights, is_small
+from msr_adapter.llamafactory.prompt_encoder import Encoder, collate
 
 if TYPE_CHECKING:
     import torch

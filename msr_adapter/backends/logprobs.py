@@ -17,7 +17,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Completion, Request, reason_of
-from msr_adapter.llamafactory.weights import own_adapters, trained_stamp
+from msr_adapter.llamafactory.model_weights import own_adapters, trained_stamp
 
 _FIELDS = {"path", "revision", "template", "default_system", "image_max_pixels", "image_min_pixels"}
 """Fields of the trained model that decide what is sent and how the answer is read; images are shrunk by them."""

@@ -13,7 +13,7 @@ from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.llamafactory.weights import BASE, Weights
+from msr_adapter.llamafactory.model_weights import BASE, Weights
 from msr_adapter.redaction import quoted, redact
 
 

@@ -17,7 +17,7 @@ from msr_adapter.backends.openai_messages import as_url, chat, data_url
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.generation.request import Image, Request
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.redaction import quoted, redact
 
 LabelNames = Sequence[Sequence[frozenset[str]]]

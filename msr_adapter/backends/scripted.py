@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Backend, Completion, Follow, Request, ends_there
-from msr_adapter.llamafactory.weights import BASE, Weights
+from msr_adapter.llamafactory.model_weights import BASE, Weights
 
 Rule = Callable[[Request], str]
 

@@ -14,7 +14,7 @@ from msr_adapter.cli.runs import run_folder
 from msr_adapter.errors import Problem, UserError, plural
 
 if TYPE_CHECKING:
-    from msr_adapter.generation.store import CompletionStore, Share
+    from msr_adapter.generation.completion_store import CompletionStore, Share
 
 _HELP = """Look into, shrink and export completion caches.
 
@@ -87,8 +87,8 @@ def export(
     Example: [bold]msr cache export demo --out completions.parquet[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.config.outputs import Output, require_outputs
-        from msr_adapter.generation.store import SUFFIXES, write_entries
+        from msr_adapter.config.output_paths import Output, require_outputs
+        from msr_adapter.generation.completion_store import SUFFIXES, write_entries
 
         path = cache_file(cache)
         require_outputs([Output(out, overwrite, SUFFIXES)], {"CACHE": path, **_protected(cache)})
@@ -104,7 +104,7 @@ def cache_file(argument: str) -> Path:
     """
     from msr_adapter.config.bundled import find_yaml
     from msr_adapter.config.loader import load_pipeline
-    from msr_adapter.pipeline.context import OWN_CACHE
+    from msr_adapter.pipeline.stage_context import OWN_CACHE
 
     given = Path(argument).expanduser()
     if given.is_file() and given.suffix not in (".yaml", ".yml"):
@@ -122,7 +122,7 @@ def cache_file(argument: str) -> Path:
 def _protected(argument: str) -> dict[str, Path]:
     """Return what `--out` must not name: what belongs to the run or the pipeline whose cache is meant."""
     from msr_adapter.config.loader import load_pipeline
-    from msr_adapter.config.outputs import protected_by, protected_by_run
+    from msr_adapter.config.output_paths import protected_by, protected_by_run
 
     given = Path(argument).expanduser()
     if given.is_dir():
@@ -133,9 +133,9 @@ def _protected(argument: str) -> dict[str, Path]:
 @contextmanager
 def _locked_run(path: Path) -> "Iterator[None]":
     """Keep other commands out of the run folder that a cache belongs to; `UserError` while one is at work there."""
-    from msr_adapter.ownership import is_run
-    from msr_adapter.pipeline.context import OWN_CACHE
     from msr_adapter.pipeline.run_folder import RunFolder
+    from msr_adapter.pipeline.stage_context import OWN_CACHE
+    from msr_adapter.run_folder_mark import is_run
 
     # A cache of its own place, shared by several pipelines, belongs to no run: SQLite's own lock has to do there.
     root = path.parents[len(OWN_CACHE.parts) - 1]
@@ -146,7 +146,7 @@ def _locked_run(path: Path) -> "Iterator[None]":
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[CompletionStore]":
-    from msr_adapter.generation.store import CompletionStore
+    from msr_adapter.generation.completion_store import CompletionStore
 
     with closing(CompletionStore(path, must_exist=True)) as store:
         yield store

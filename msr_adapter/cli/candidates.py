@@ -67,7 +67,7 @@ def export(
     """
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
-        from msr_adapter.config.outputs import Output, protected_by, require_outputs
+        from msr_adapter.config.output_paths import Output, protected_by, require_outputs
         from msr_adapter.data import export_candidates
         from msr_adapter.pipeline import run
         from msr_adapter.progress import Reporter

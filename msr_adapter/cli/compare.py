@@ -13,7 +13,7 @@ from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.comparison import PairedDifference
-    from msr_adapter.evaluate.judging import Judged
+    from msr_adapter.evaluate.model_metrics import Judged
     from msr_adapter.evaluate.results import FinishedRun
     from msr_adapter.evaluate.text_tables import TextTable
 
@@ -95,7 +95,7 @@ def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
 
 
 def _judge(chosen: dict[str, tuple["FinishedRun", str]]) -> dict[str, "Judged"]:
-    from msr_adapter.evaluate.judging import judge
+    from msr_adapter.evaluate.model_metrics import judge
 
     base = next(iter(chosen.values()))[0]
     protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]

@@ -39,7 +39,7 @@ def copy(name: str, target: Path, overwrite: bool = False) -> tuple[BundledFile,
 
     Returns the bundled file and the copy's path. Raises `UserError`.
     """
-    from msr_adapter.config.outputs import Output, require_outputs
+    from msr_adapter.config.output_paths import Output, require_outputs
 
     file = find_bundled(name)
     if target.is_dir():

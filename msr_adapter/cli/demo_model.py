@@ -22,7 +22,7 @@ def demo_model(
     Example: [bold]msr demo-model my-tiny --seed 1[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.config.outputs import require_folder
+        from msr_adapter.config.output_paths import require_folder
         from msr_adapter.files import atomic_folder
         from msr_adapter.progress import Reporter
 

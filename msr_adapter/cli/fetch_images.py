@@ -79,7 +79,7 @@ def _folder(config: "PipelineConfig", out: Path | None) -> Path:
 
 def _require_place(loaded: "LoadedPipeline", folder: Path) -> None:
     """Raise `UserError` where no images may go: among other inputs, the templates, or into a run."""
-    from msr_adapter.config.outputs import place_problem, protected_by
+    from msr_adapter.config.output_paths import place_problem, protected_by
 
     others = {what: path for what, path in protected_by(loaded).items() if what != "data.images.folder"}
     if problem := place_problem(folder, others, "--out"):

@@ -41,8 +41,8 @@ def results(
     Example: [bold]msr results demo --format trec --out demo-trec[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.config.outputs import Output, protected_by_run, require_outputs
-        from msr_adapter.evaluate.exports import WRITERS, file_names
+        from msr_adapter.config.output_paths import Output, protected_by_run, require_outputs
+        from msr_adapter.evaluate.trec_ranx_export import WRITERS, file_names
 
         finished = read_run(run)
         protected = protected_by_run(finished.folder) | ({"RUN": Path(run)} if Path(run).is_file() else {})

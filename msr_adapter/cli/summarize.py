@@ -43,7 +43,7 @@ def summarize(
         run_stages(stages, options)
         return
     with exit_codes(as_json):
-        from msr_adapter.workflows.preview import estimate_summaries, preview_summaries
+        from msr_adapter.workflows.summary_preview import estimate_summaries, preview_summaries
 
         if ask and preview is None:
             raise UserError(Problem("--run", "", "works only with --preview N", "", "Add --preview N"))

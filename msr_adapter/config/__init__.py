@@ -1,9 +1,9 @@
 """Pipelines and protocols as data: from YAML to checked, frozen classes.
 
-schema     the config classes, which list every key
-loader     files, `extends:` and --set, merged and validated
-yaml_tree  YAML that remembers where each value stands
-messages   the classes in words: for errors and for docs/configuration.md
-bundled    the files that travel with msr, and how a name finds its file
-outputs    what `--out` may name
+schema          the config classes, which list every key
+loader          files, `extends:` and --set, merged and validated
+yaml_tree       YAML that remembers where each value stands
+error_messages  the classes in words: for errors and for docs/configuration.md
+bundled         the files that travel with msr, and how a name finds its file
+output_paths    what `--out` may name
 """

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, template_folders
-from msr_adapter.config.messages import explain, field_at, is_path
+from msr_adapter.config.error_messages import explain, field_at, is_path
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean

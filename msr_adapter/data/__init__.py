@@ -3,7 +3,7 @@
 build            the stage from the sources to its tables
 checks           what is wrong before anything is built, and what identifies the sources
 readers/         published layouts and your own tables become a corpus
-log              a corpus in integer codes
+interaction_log  a corpus in integer codes
 filters          what is kept of a log
 splits           who is trained on and who is tested on
 examples         targets and the histories before them
@@ -11,13 +11,13 @@ negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items
 audit/           counts, findings and statistics
 tables           the tables that later stages read
-id_files         files of users, items and interactions that a command is given
+id_list_files    files of users, items and interactions that a command is given
 seeded_random    draws that depend on the seed and on ids alone
 """
 
 from msr_adapter.data.build import BuildInputs, build
 from msr_adapter.data.checks import check_data, check_protocol, protocol_stamp, source_stamp
-from msr_adapter.data.negatives.files import export_candidates
+from msr_adapter.data.negatives.candidate_files import export_candidates
 from msr_adapter.data.readers.sources import draws_images
 
 __all__ = [

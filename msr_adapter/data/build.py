@@ -8,18 +8,18 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.checks import audit_statistics
-from msr_adapter.data.audit.console import print_audit
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.console_summary import print_audit
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import attach_images
 from msr_adapter.data.images.store import ImageStore
-from msr_adapter.data.log import Log, degree, encode
+from msr_adapter.data.interaction_log import Log, degree, encode
+from msr_adapter.data.negatives.candidate_files import read_imported
 from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
-from msr_adapter.data.negatives.files import read_imported
 from msr_adapter.data.negatives.pools import ItemStatistics
 from msr_adapter.data.negatives.spec import Shortages, make_list_specs
 from msr_adapter.data.readers.reader import Corpus
@@ -36,10 +36,10 @@ from msr_adapter.data.tables import (
 )
 from msr_adapter.errors import LISTED, plural, raise_if_any
 from msr_adapter.files import write_json
-from msr_adapter.jobs import Job
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT
 from msr_adapter.schema import SPLITS
+from msr_adapter.stage_arguments import Job
 
 
 @dataclass(frozen=True)

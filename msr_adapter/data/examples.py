@@ -12,7 +12,7 @@ import numpy as np
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.log import Log, degree
+from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.splits import row_splits, split_bounds, user_splits
 
 POPULAR_ITEMS = 6

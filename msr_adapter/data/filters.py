@@ -6,7 +6,7 @@ import polars as pl
 from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Log, degree
+from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.seeded_random import seeded_order

@@ -12,7 +12,7 @@ from msr_adapter.arrays import Labels, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.errors import Problem, plural
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS

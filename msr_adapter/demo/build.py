@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from msr_adapter.demo.exam import examine
-from msr_adapter.demo.lessons import PHASES
 from msr_adapter.demo.model import make_model, make_processor, make_tokenizer
-from msr_adapter.demo.teach import BATCH, teach
+from msr_adapter.demo.quality_check import examine
+from msr_adapter.demo.training_examples import PHASES
+from msr_adapter.demo.training_loop import BATCH, teach
 from msr_adapter.files import bundled, write_json, write_text
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts

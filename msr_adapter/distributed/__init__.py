@@ -1,12 +1,12 @@
 """A backend where the pipeline's `execution` says: in this process, in several, or on a Ray cluster.
 
-pool            the workers as one backend: hands out shards, replaces workers that die
-local           worker processes of this machine
-ray             workers on a Ray cluster
-devices         the GPUs and CPU threads of each worker
-messages        what the driver and the workers send each other
-worker          what a worker does, wherever it runs
-worker_process  the program of a local worker process
+pool             the workers as one backend: hands out shards, replaces workers that die
+local            worker processes of this machine
+ray              workers on a Ray cluster
+devices          the GPUs and CPU threads of each worker
+worker_messages  what the driver and the workers send each other
+worker           what a worker does, wherever it runs
+worker_process   the program of a local worker process
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed.devices import environments, visible_gpus
 from msr_adapter.distributed.local import LocalWorkers
-from msr_adapter.distributed.messages import BackendRecipe
 from msr_adapter.distributed.pool import Transport, WorkerPool
+from msr_adapter.distributed.worker_messages import BackendRecipe
 from msr_adapter.generation.request import Backend
-from msr_adapter.llamafactory.weights import BASE, Weights, is_small
+from msr_adapter.llamafactory.model_weights import BASE, Weights, is_small
 
 Note = Callable[[str], None]
 

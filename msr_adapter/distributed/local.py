@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from msr_adapter.distributed import worker_process
-from msr_adapter.distributed.messages import BackendRecipe, Died, Message, WorkerReady
+from msr_adapter.distributed.worker_messages import BackendRecipe, Died, Message, WorkerReady
 
 _WAIT_S = 1.0
 _GRACE_S = 10.0

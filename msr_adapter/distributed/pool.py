@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from msr_adapter.distributed.messages import Died, Done, Message, Raised, ShardProgress, WorkerTracebackError
+from msr_adapter.distributed.worker_messages import Died, Done, Message, Raised, ShardProgress, WorkerTracebackError
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
-from msr_adapter.generation.shards import RequestShard, ShardJob
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.request_shards import RequestShard, ShardJob
+from msr_adapter.generation.scoring_stats import ScoringStats
 
 ATTEMPTS = 3
 """Workers that may die over one shard."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed.devices import share_gpus, threads
-from msr_adapter.distributed.messages import BackendRecipe, Died, Done, Message, Raised, WorkerReady, node
 from msr_adapter.distributed.worker import Worker
+from msr_adapter.distributed.worker_messages import BackendRecipe, Died, Done, Message, Raised, WorkerReady, node
 from msr_adapter.errors import StageError
 from msr_adapter.redaction import quoted
 

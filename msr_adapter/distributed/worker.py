@@ -5,12 +5,12 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msr_adapter.distributed.messages import BackendRecipe, Done, Raised, node, versions
+from msr_adapter.distributed.worker_messages import BackendRecipe, Done, Raised, node, versions
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
-from msr_adapter.generation.shards import Shard
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.request_shards import Shard
+from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
 
 _SAME_PATH = "it must be readable at the same path on every node (docs/distribution.md)"

@@ -20,8 +20,8 @@ def main(parent: int, descriptor: int) -> None:
     """Answer what comes through the pipe until it closes."""
     pipe: Connection[Any, Any] = Connection(descriptor)
     sys.path[:] = pipe.recv()
-    from msr_adapter.distributed.messages import ShardProgress, WorkerReady, node
     from msr_adapter.distributed.worker import Worker
+    from msr_adapter.distributed.worker_messages import ShardProgress, WorkerReady, node
     from msr_adapter.llamafactory.trainer_entrypoint import die_with
 
     die_with(parent)

@@ -2,11 +2,11 @@
 
 `evaluation`: the evaluate stage; `metrics_file`: the content of `metrics.json`
 `candidates`: the candidate lists of the test split, and scores that fit them row by row
-`judging`: one model's metrics, the models side by side, and what a reader must know of them
+`model_metrics`: one model's metrics, the models side by side, and what a reader must know of them
 `slices`: the metrics of parts of the users; `slice_groups`: who is in which part; `slice_tables`: parts by own tables
 `beyond_accuracy`: calibration of the probabilities, and what of the catalogue is shown
 `results`: a finished run, read back; `comparison`: runs tested against each other; `ablation_table`: variants of one
 `tables`: the stage's files of rows; `text_tables`: tables for a terminal, Markdown and LaTeX
-`exports`: runs for trec_eval, pytrec_eval and ranx
+`trec_ranx_export`: runs for trec_eval, pytrec_eval and ranx
 `baselines/`: scorers that every trained model must be seen beside
 """

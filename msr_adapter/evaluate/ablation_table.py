@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.evaluate.comparison import PairedDifference, compare, require_comparable
-from msr_adapter.evaluate.judging import Judged, judge
+from msr_adapter.evaluate.model_metrics import Judged, judge
 from msr_adapter.evaluate.results import FinishedRun, read_finished
 from msr_adapter.evaluate.text_tables import TextTable, difference_table, shown_metrics, value_cell
 from msr_adapter.metrics import label

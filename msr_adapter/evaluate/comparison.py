@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.metrics import (
     holm,

@@ -17,7 +17,7 @@ import pyarrow as pa
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
-from msr_adapter.evaluate import judging
+from msr_adapter.evaluate import model_metrics
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, chosen
 from msr_adapter.evaluate.baselines.fitting import read_fitted
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
@@ -30,9 +30,9 @@ from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
 from msr_adapter.evaluate.text_tables import console_table
 from msr_adapter.files import write_json
-from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
+from msr_adapter.stage_arguments import Job
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Evaluation:
 
     metrics: MetricsFile
     """The content of `metrics.json`."""
-    models: Mapping[str, judging.Judged]
+    models: Mapping[str, model_metrics.Judged]
     """Model -> its metrics, user by user."""
     held_out: HeldOut
     """The test candidates."""
@@ -110,7 +110,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     models = {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
-            models[name] = judging.judge(protocol, held_out, values, seed)
+            models[name] = model_metrics.judge(protocol, held_out, values, seed)
             advance(1)
     metrics = _metrics(config, held_out, models, tables, run, seed)
     facts = read_facts(held_out, dirs.data)
@@ -152,16 +152,16 @@ def _all_scores(
 def _metrics(
     config: EvaluateConfig,
     held_out: HeldOut,
-    models: Mapping[str, judging.Judged],
+    models: Mapping[str, model_metrics.Judged],
     tables: Mapping[str, pa.Table],
     run: RunFacts,
     seed: int,
 ) -> MetricsFile:
     """Return `metrics.json` without the slices and what of the catalogue is shown."""
     protocol = config.protocol
-    primary, sizes = judging.primary_metric(protocol), np.diff(held_out.offsets)
-    chances = judging.chance(protocol, held_out)
-    gaps = judging.differences(models, primary, protocol.confidence.level)
+    primary, sizes = model_metrics.primary_metric(protocol), np.diff(held_out.offsets)
+    chances = model_metrics.chance(protocol, held_out)
+    gaps = model_metrics.differences(models, primary, protocol.confidence.level)
     mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
     candidates: CandidateCounts = {
         "rows": held_out.table.num_rows,
@@ -177,22 +177,22 @@ def _metrics(
         "seed": seed,
         "primary": primary,
         "protocol": settings,
-        "protocol_digest": judging.protocol_digest(settings),
+        "protocol_digest": model_metrics.protocol_digest(settings),
         "candidates": candidates,
         "models": {name: _model(judged, mass.get(name)) for name, judged in models.items()},
         "chance": chances,
         "differences": gaps,
-        "smallest_difference": judging.smallest_differences(models, primary),
+        "smallest_difference": model_metrics.smallest_differences(models, primary),
         "calibration": calibration(protocol, held_out, tables),
         "slices": [],
         "beyond": {},
-        "oracle_lift_share": judging.oracle_lift_share(models, chances, primary),
-        "findings": judging.find(models, gaps, mass, primary) + _about_the_protocol(config, models),
+        "oracle_lift_share": model_metrics.oracle_lift_share(models, chances, primary),
+        "findings": model_metrics.find(models, gaps, mass, primary) + _about_the_protocol(config, models),
         "versions": dict(run.versions),
     }
 
 
-def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Judged]) -> list[EvaluationFinding]:
+def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metrics.Judged]) -> list[EvaluationFinding]:
     found: list[EvaluationFinding] = []
     if config.protocol.target == "most-popular-last":
         text = (
@@ -208,6 +208,6 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, judging.Jud
     return found
 
 
-def _model(judged: judging.Judged, mass: float | None) -> JudgedModel:
-    row: JudgedModel = {"metrics": judged.summary, "tied_users": judging.tied_share(judged.result)}
+def _model(judged: model_metrics.Judged, mass: float | None) -> JudgedModel:
+    row: JudgedModel = {"metrics": judged.summary, "tied_users": model_metrics.tied_share(judged.result)}
     return row if mass is None else {**row, "answer_mass": mass}

@@ -15,7 +15,7 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import MetricsFile
-from msr_adapter.ownership import refuse_older
+from msr_adapter.run_folder_mark import refuse_older
 from msr_adapter.schema import CANDIDATES, candidates_digest
 
 _AGAIN = (

@@ -7,8 +7,8 @@ import numpy as np
 from msr_adapter.arrays import Floats, Integers, ranges
 from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import primary_metric
 from msr_adapter.evaluate.metrics_file import Interval, SliceEntry, SliceGroup
+from msr_adapter.evaluate.model_metrics import primary_metric
 from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts
 from msr_adapter.evaluate.slice_tables import table_slices
 from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval

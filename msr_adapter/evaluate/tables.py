@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from msr_adapter.arrays import Floats
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Judged
+from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.schema import CANDIDATES
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from msr_adapter.files import digest
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.scoring_stats import ScoringStats
 
 IMAGE_PLACEHOLDER = "<image>"
 _BOUNDED = "bounded"

@@ -4,10 +4,10 @@ Arrays in, one float64 score per (example, candidate) pair out, larger = sooner 
 the pairs of example ``e`` are ``offsets[e]:offsets[e + 1]``, and its history is a slice in the same way. Only what
 training may know is passed in as counts and log, so no scorer here can see a test target.
 
-popularity        popularity and recency, from the log
-title_overlap     titles as TF-IDF vectors, and their overlap with the history's
-item_similarity   cosines of items over the users who interacted with them
-near_duplicates   titles or summaries that are nearly the same
+popularity       popularity and recency, from the log
+title_overlap    titles as TF-IDF vectors, and their overlap with the history's
+item_similarity  cosines of items over the users who interacted with them
+near_duplicates  titles or summaries that are nearly the same
 """
 
 from msr_adapter.heuristics.popularity import TrainingLog, has_timestamps, popularity, recency

@@ -2,11 +2,11 @@
 
 Models
     families: the table of tested model families, with their limits
-    recognition: which family a model is of, read from its files
+    family_recognition: which family a model is of, read from its files
     template: LLaMA-Factory's template, tokenizer and image processor of a model
-    encoder: prompts to tokens exactly as they are trained
+    prompt_encoder: prompts to tokens exactly as they are trained
     processed_images: images kept from counting their tokens until the model asks for them
-    weights: where a model's files are, what identifies them, what was trained on top of it
+    model_weights: where a model's files are, what identifies them, what was trained on top of it
     merged_model: the trained model as one folder that needs no msr
 Rows
     dataset: writing and reading training rows
@@ -24,7 +24,7 @@ The trainer
     ray_launch: the same on a Ray cluster
     trainer_entrypoint, trainer_callbacks: run by path in the trainer's processes
     checkpoints: which are whole, from which training goes on
-    training_usage: how long a training took, and how much memory
+    training_measurements: how long a training took, and how much memory
     failures: why a training failed
     versions: whether the right LLaMA-Factory is installed
 

@@ -7,10 +7,10 @@ from typing import Any
 from msr_adapter.config.schema.train import Method, TrainConfig
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.families import PROJECTORS
+from msr_adapter.llamafactory.family_recognition import model_config
+from msr_adapter.llamafactory.model_weights import Weights
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.parallelism import strategy_of
-from msr_adapter.llamafactory.recognition import model_config
-from msr_adapter.llamafactory.weights import Weights
 
 _ADAPTER_FILES, _MODEL_FILES = "adapter_model*.safetensors", "model*.safetensors"
 _MERGE = "make it a model of its own with `msr export`, and name that folder as train.model.path"

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig
+from msr_adapter.llamafactory.family_recognition import model_file
 from msr_adapter.llamafactory.finetuning_methods import method_of
+from msr_adapter.llamafactory.model_weights import is_small
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.parallelism import strategy_of
-from msr_adapter.llamafactory.recognition import model_file
-from msr_adapter.llamafactory.weights import is_small
 
 _VISION = ("visual", "vision", "projector", "merger", "image_newline", "connector", "aligner")
 _WORDS = ("embed", "lm_head")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
-from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.weights import Weights
+from msr_adapter.llamafactory.model_weights import Weights
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 
 SHARD = "5GB"
 """Largest file of weights."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from msr_adapter.config.schema.train import Objective, PreferenceConfig, TrainConfig
 from msr_adapter.errors import Problem
 from msr_adapter.llamafactory.dataset import Shape
-from msr_adapter.llamafactory.recognition import limits_of
+from msr_adapter.llamafactory.family_recognition import limits_of
 
 
 def _dpo_arguments(train: TrainConfig) -> dict[str, object]:

@@ -15,7 +15,7 @@ import PIL.Image
 
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.trainer_entrypoint import die_with
 from msr_adapter.system import cpu_count
 

@@ -10,9 +10,9 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
-from msr_adapter.llamafactory.recognition import resolve_template
+from msr_adapter.llamafactory.family_recognition import resolve_template
+from msr_adapter.llamafactory.model_weights import resolve_model
 from msr_adapter.llamafactory.versions import require_versions
-from msr_adapter.llamafactory.weights import resolve_model
 
 
 @dataclass(frozen=True)

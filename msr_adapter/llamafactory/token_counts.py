@@ -7,7 +7,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.llamafactory.families import family_of_template
-from msr_adapter.llamafactory.recognition import model_file
+from msr_adapter.llamafactory.family_recognition import model_file
 
 Count = Callable[[str], int]
 

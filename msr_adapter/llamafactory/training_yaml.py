@@ -13,12 +13,12 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
+from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
+from msr_adapter.llamafactory.model_weights import Weights, is_small, own_adapters, resolve_model, starting_weights
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
 from msr_adapter.llamafactory.parallelism import parallel_arguments
-from msr_adapter.llamafactory.recognition import resolve_template
-from msr_adapter.llamafactory.weights import Weights, is_small, own_adapters, resolve_model, starting_weights
 
 _LOG_LINES = 50
 _FOREVER_S = 180_000_000

@@ -13,13 +13,13 @@ from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.files import bundled_model
-from msr_adapter.ownership import folder_problems
-from msr_adapter.pipeline.context import prompts_of, stage_dirs
-from msr_adapter.pipeline.resolve import check_templates, template_notes
+from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import STAGES
-from msr_adapter.pipeline.weights import check_training, check_weights, roles
+from msr_adapter.pipeline.weight_checks import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
+from msr_adapter.run_folder_mark import folder_problems
 
 
 def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
@@ -164,7 +164,7 @@ def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
         found = "split.validation_from is not set, so that there is no validation"
     if not found:
         return []
-    from msr_adapter.score.validation import nobody
+    from msr_adapter.score.validation_ranking import nobody
 
     return [nobody(found, loaded.where("train.keep"))]
 

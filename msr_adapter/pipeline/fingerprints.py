@@ -7,8 +7,8 @@ from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.baselines.catalogue import chosen
 from msr_adapter.files import path_stamp
+from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
-from msr_adapter.llamafactory.weights import model_stamp, starting_weights
 from msr_adapter.pipeline.ignored_keys import counted
 
 _ELSEWHERE = {

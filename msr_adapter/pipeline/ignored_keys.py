@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig, StrictModel
-from msr_adapter.pipeline.context import prompts_of
+from msr_adapter.pipeline.stage_context import prompts_of
 
 _SUMMARISERS = ("summarize.items.model", "summarize.users.model")
 _MODELS = (*_SUMMARISERS, "train.model", "evaluate.scorer")

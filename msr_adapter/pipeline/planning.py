@@ -8,9 +8,9 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.files import digest
-from msr_adapter.pipeline.context import prompts_of
-from msr_adapter.pipeline.resolve import resolve_models
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, output_digest
+from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
 from msr_adapter.prompts import Prompts
 

@@ -14,8 +14,8 @@ from msr_adapter import schema
 from msr_adapter.candidate_rows import read_examples
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.llamafactory.token_counts import Count, token_counter
-from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.prompts import Prompts
 
 _ORDERS = ("recommend", "recommend-image-first")

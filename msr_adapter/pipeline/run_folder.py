@@ -22,7 +22,7 @@ from typing import Any
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
 from msr_adapter.llamafactory.dataset_check import READ_BACK
-from msr_adapter.ownership import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
+from msr_adapter.run_folder_mark import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 from msr_adapter.system import LockHeldError, locked
 
 
@@ -43,7 +43,7 @@ class Manifest:
     peak_gpu_bytes: int | None = None
     """Peak of the tensors that this process held on its GPUs; None without one."""
     format: int = 1
-    """`ownership.FORMAT` of the version that wrote the stage, or found it up to date."""
+    """`run_folder_mark.FORMAT` of the version that wrote the stage, or found it up to date."""
 
 
 class RunFolder:

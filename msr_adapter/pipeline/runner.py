@@ -9,10 +9,8 @@ from typing import Any, Literal
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.files import write_json
-from msr_adapter.jobs import Job
-from msr_adapter.ownership import FORMAT, older_stages
 from msr_adapter.pipeline.checks import require
-from msr_adapter.pipeline.context import Context, prompts_of, stage_dirs
+from msr_adapter.pipeline.peak_memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.planning import (
     UP_TO_DATE,
     asked_again,
@@ -22,12 +20,14 @@ from msr_adapter.pipeline.planning import (
     stale,
     wanted_stages,
 )
-from msr_adapter.pipeline.resolve import resolve_models
-from msr_adapter.pipeline.resources import watch_gpu, watch_memory
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
+from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
+from msr_adapter.run_folder_mark import FORMAT, older_stages
+from msr_adapter.stage_arguments import Job
 
 State = Literal["done", "up to date"]
 

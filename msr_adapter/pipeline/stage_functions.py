@@ -15,14 +15,14 @@ import pyarrow as pa
 import msr_adapter
 from msr_adapter.config.schema import ItemSummariesConfig, PipelineConfig, UserSummariesConfig
 from msr_adapter.generation import Backend
-from msr_adapter.jobs import Client, Job
-from msr_adapter.llamafactory.weights import BASE, starting_weights, trained_weights
+from msr_adapter.llamafactory.model_weights import BASE, starting_weights, trained_weights
 from msr_adapter.metrics import Judgement
-from msr_adapter.pipeline.context import Context
-from msr_adapter.pipeline.resources import release
+from msr_adapter.pipeline.peak_memory import release
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
-from msr_adapter.report.context import Manifests, ReportContext
+from msr_adapter.report.report_context import Manifests, ReportContext
+from msr_adapter.stage_arguments import Client, Job
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.evaluation import Evaluation

@@ -11,7 +11,7 @@ from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.evaluate.baselines.catalogue import chosen
 from msr_adapter.pipeline import fingerprints as counts
 from msr_adapter.pipeline import stage_functions as functions
-from msr_adapter.pipeline.context import Context, is_truncating
+from msr_adapter.pipeline.stage_context import Context, is_truncating
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """What msr says to a model: Jinja templates, and the rule that text from the data is only ever data.
 
-render              `Prompts`: one method per template; training rows and scoring requests share it
-variables           the templates' names and variables
-neutralize          text from data and models can neither place an image nor act as a control token
-check               every problem of a template that can be known beforehand
-template_files      a template's source and all that it refers to
-sandbox             templates of others can call nothing but text, and they end
-sandbox_compiler    the code of a template, with calls that count what it does
-vectorized          the `recommend` prompts of a whole table, equal to `render`
-vectorized_history  the `history` texts of a whole table, equal to `render`
-template_parts      which part of a template depends on what
-text_columns        texts by column: patterns filled row by row
+render                 `Prompts`: one method per template; training rows and scoring requests share it
+variables              the templates' names and variables
+neutralize             text from data and models can neither place an image nor act as a control token
+check                  every problem of a template that can be known beforehand
+template_files         a template's source and all that it refers to
+sandbox                templates of others can call nothing but text, and they end
+sandbox_compiler       the code of a template, with calls that count what it does
+vectorized             the `recommend` prompts of a whole table, equal to `render`
+vectorized_history     the `history` texts of a whole table, equal to `render`
+template_dependencies  which part of a template depends on what
+text_columns           texts by column: patterns filled row by row
 """
 
 from msr_adapter.prompts.neutralize import neutralise

@@ -19,7 +19,7 @@ from msr_adapter.arrays import Codes, Mask
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
-from msr_adapter.prompts.template_parts import Part, cut, pieces
+from msr_adapter.prompts.template_dependencies import Part, cut, pieces
 from msr_adapter.prompts.text_columns import Pattern, Quote, by_value, fill, joined, split_at_marks
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
 

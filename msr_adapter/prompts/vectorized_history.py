@@ -20,7 +20,7 @@ from msr_adapter.arrays import Codes, Mask
 from msr_adapter.errors import UserError
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
-from msr_adapter.prompts.template_parts import is_plain
+from msr_adapter.prompts.template_dependencies import is_plain
 from msr_adapter.prompts.text_columns import Pattern, by_value, fill, split_at_marks
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from msr_adapter.report.context import Manifests, StageManifest, StageSummary, summary_of
+from msr_adapter.report.report_context import Manifests, StageManifest, StageSummary, summary_of
 
 
 def cost_rows(manifests: Manifests, labels: Mapping[str, str]) -> list[dict[str, str]]:

@@ -9,10 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.baselines.catalogue import Look
-from msr_adapter.evaluate.judging import Judged
 from msr_adapter.evaluate.metrics_file import CalibrationEntry, Interval, SliceGroup
+from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.metrics import label
-from msr_adapter.report.context import CheckpointPoint
+from msr_adapter.report.report_context import CheckpointPoint
 from msr_adapter.report.svg import COLOR, Draw
 
 Looks = Mapping[str, Look]

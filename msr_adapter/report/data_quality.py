@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
-from msr_adapter.report.context import Manifests, StageSummary, summary_of
+from msr_adapter.report.report_context import Manifests, StageSummary, summary_of
 
 Audit = Mapping[str, Any]
 """The content of `audit.json`; older ones lack keys, and what they lack is left out."""

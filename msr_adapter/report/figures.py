@@ -7,11 +7,11 @@ import numpy as np
 from markupsafe import Markup
 
 from msr_adapter.evaluate.candidates import HeldOut
-from msr_adapter.evaluate.judging import Judged
 from msr_adapter.evaluate.metrics_file import MetricsFile
+from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.metrics import label
 from msr_adapter.report import curves
-from msr_adapter.report.context import StageSummary
+from msr_adapter.report.report_context import StageSummary
 from msr_adapter.report.svg import SIZE, Draw, draw_svg, looks
 from msr_adapter.report.tables import compared_models, slice_metric
 from msr_adapter.report.training import TrainingCurves

@@ -16,10 +16,10 @@ from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.files import bundled, write_text
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
-from msr_adapter.report import cost, explorer, figures, sections, tables, training
-from msr_adapter.report.context import ReportContext, summary_of
+from msr_adapter.report import cost, figures, sections, tables, training, user_explorer
 from msr_adapter.report.data_quality import Audit, data_facts, heuristic_rows, summary_findings, summary_rows
-from msr_adapter.report.static_cases import make_cases
+from msr_adapter.report.example_users import make_cases
+from msr_adapter.report.report_context import ReportContext, summary_of
 from msr_adapter.report.svg import looks
 from msr_adapter.report.thumbnails import make_thumbnails
 from msr_adapter.report.user_sample import Scored, sample_users
@@ -160,15 +160,15 @@ def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, object]:
     probabilities = np.asarray(evaluation.trained["score"].to_numpy())
     scored, limits = Scored(evaluation.held_out, results["trained"], probabilities), context.limits
     shown = sample_users(scored, int(evaluation.metrics["seed"]), evaluation.data_dir, context)
-    data, items = explorer.pack_users(shown, results)
+    data, items = user_explorer.pack_users(shown, results)
     # Base64 makes four characters of three bytes.
     budget = min(limits.image_bytes, 3 * (limits.explorer_bytes - len(data)) // 4)
-    thumbnails = make_thumbnails(explorer.image_order(shown), evaluation.data_dir, budget)
+    thumbnails = make_thumbnails(user_explorer.image_order(shown), evaluation.data_dir, budget)
     return {
         "cases": make_cases(shown),
         "image_of": {path: base64.b64encode(image).decode() for path, image in thumbnails.images.items()},
         "explorer": data,
-        "explorer_images": explorer.pack_images(items, shown.texts, thumbnails),
+        "explorer_images": user_explorer.pack_images(items, shown.texts, thumbnails),
         "images_left_out": len(thumbnails.left_out),
         "explored": len(shown.ranking.users),
     }

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.evaluate.text_tables import short
 from msr_adapter.metrics import label
-from msr_adapter.report.context import Measured, Selection, StageSummary
 from msr_adapter.report.cost import size
+from msr_adapter.report.report_context import Measured, Selection, StageSummary
 
 
 @dataclass(frozen=True)

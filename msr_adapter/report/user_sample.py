@@ -9,7 +9,7 @@ import numpy as np
 from msr_adapter.arrays import Floats, Integers
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.metrics import GroupMetrics
-from msr_adapter.report.context import PageLimits, ReportContext
+from msr_adapter.report.report_context import PageLimits, ReportContext
 from msr_adapter.report.user_texts import ShownTexts, read_user_texts
 
 _PER_KIND = 2

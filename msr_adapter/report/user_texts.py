@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.evaluate.candidates import flat
-from msr_adapter.report.context import ReportContext
+from msr_adapter.report.report_context import ReportContext
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table
 
 _USER_SUMMARY, _TITLE, _ITEM_SUMMARY = 1500, 140, 400

@@ -1,12 +1,12 @@
 """Candidates to p(yes): the test split's for the record, the validation split's to choose a checkpoint by.
 
-scoring      the score stage, block by block
-ordering     the order in which neighbouring candidates share most
-stats        what is counted, and what of it a reader should know
-validation   how well a checkpoint ranks the validation users' candidates
+scoring             the score stage, block by block
+scoring_order       the order in which neighbouring candidates share most
+scoring_counts      what is counted, and what of it a reader should know
+validation_ranking  how well a checkpoint ranks the validation users' candidates
 """
 
 from msr_adapter.score.scoring import score
-from msr_adapter.score.validation import Validation
+from msr_adapter.score.validation_ranking import Validation
 
 __all__ = ["Validation", "score"]

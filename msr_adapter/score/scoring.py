@@ -15,10 +15,10 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Completion, Request
 from msr_adapter.generation.request import Remote
-from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.score.ordering import Leading, choose_order
-from msr_adapter.score.stats import Bounds, Counts, compare_sample, reasons_of, sample_rows, spent_by, tell
+from msr_adapter.score.scoring_counts import Bounds, Counts, compare_sample, reasons_of, sample_rows, spent_by, tell
+from msr_adapter.score.scoring_order import Leading, choose_order
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 
 _CHUNK = 8_192
 """Requests in memory at a time: a multiple of the cache's shard, so that chunks do not change the shards."""

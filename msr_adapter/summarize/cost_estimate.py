@@ -8,7 +8,7 @@ import PIL.Image
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation import Answer, Chain, Completion, Image
-from msr_adapter.generation.chains import Chains, Lookup
+from msr_adapter.generation.request_chains import Chains, Lookup
 from msr_adapter.llamafactory.token_counts import image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from msr_adapter.config.schema import ItemSummariesConfig
 from msr_adapter.generation import Image
-from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
-from msr_adapter.summarize.answers import NAMED, Asking, SummaryAnswers
-from msr_adapter.summarize.chains import FusionChain, ItemChain
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.summarize.cost_estimate import estimate_cost
+from msr_adapter.summarize.summary_answers import NAMED, Asking, SummaryAnswers
+from msr_adapter.summarize.summary_chains import FusionChain, ItemChain
 
 _LABEL = "item summaries"
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.schema import UserSummariesConfig
-from msr_adapter.jobs import Client, Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.vectorized_history import tell_histories
@@ -26,9 +25,10 @@ from msr_adapter.schema import (
     write_chunks,
     write_table,
 )
-from msr_adapter.summarize.answers import Asking, SummaryAnswers
-from msr_adapter.summarize.chains import UserChain, UserStep, blocks_of
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.summarize.cost_estimate import estimate_cost
+from msr_adapter.summarize.summary_answers import Asking, SummaryAnswers
+from msr_adapter.summarize.summary_chains import UserChain, UserStep, blocks_of
 
 _LABEL = "user summaries"
 _LISTED = 32_768

@@ -1,9 +1,9 @@
 """The synthetic dataset: drawn images, titles, and users whose true, noisy preferences are known.
 
-dataset            generates items and log from a seed, writes them as a folder
-images             draws an item's image
-user_preferences   what users like, and how they choose
-vocabulary         the words of images and titles
+dataset           generates items and log from a seed, writes them as a folder
+images            draws an item's image
+user_preferences  what users like, and how they choose
+vocabulary        the words of images and titles
 """
 
 from msr_adapter.synthetic.dataset import SyntheticDataset, generate, write_dataset

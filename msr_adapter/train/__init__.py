@@ -2,12 +2,12 @@
 
 length_estimate: how long rows will be, before a summary is written
 truncation: user summaries cut where a row would be too long
-truncated_text: one summary or history, cut step by step
+shorter_summaries: one summary or history, cut step by step
 dataset: candidates as rows that LLaMA-Factory reads, and the balance of their answers
 preflight: everything that would end a training hours later, found before it starts
 training: the fine-tuning itself, alone, by hand, or beside other machines
 working_dir: the folder that a training works in until it is done
-selection: which checkpoint is kept, and when there is no use in going on
+checkpoint_selection: which checkpoint is kept, and when there is no use in going on
 """
 
 from msr_adapter.train.dataset import build_dataset

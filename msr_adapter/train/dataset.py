@@ -12,7 +12,6 @@ from msr_adapter.arrays import Codes, Mask
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import (
     TRAIN,
     VALIDATION,
@@ -27,6 +26,7 @@ from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.row_lengths import MeasureRequest
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 
 LabelWords = tuple[str, str]
 """The two answers that are trained: yes, no."""

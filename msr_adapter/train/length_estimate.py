@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.token_counts import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 
 _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
 """Items drawn by seed; items with the longest titles beside them; histories (where these are the user texts) among

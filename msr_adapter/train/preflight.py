@@ -11,14 +11,14 @@ import numpy as np
 from msr_adapter.arrays import Integers
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError, plural
-from msr_adapter.jobs import StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
-from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring
 from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
 from msr_adapter.progress import Advance, Reporter
+from msr_adapter.stage_arguments import StageDirs
 from msr_adapter.train.dataset import LabelBalance, measure_request
 
 _SHOWN = 5

@@ -10,18 +10,10 @@ from typing import Any
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import path_stamp, write_json
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.finetuning_methods import method_of
 from msr_adapter.llamafactory.launcher import Trained, TrainerRun, TrainerWatch, launch, trained_of
-from msr_adapter.llamafactory.nodes import Node, by_hand, find_place
-from msr_adapter.llamafactory.objectives import objective_of
-from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
-from msr_adapter.llamafactory.trainer_callbacks import FOLDER, StopQuestions
-from msr_adapter.llamafactory.training_usage import MemoryWatch, descendants, measures
-from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
-from msr_adapter.llamafactory.versions import require_versions
-from msr_adapter.llamafactory.weights import (
+from msr_adapter.llamafactory.model_weights import (
     MODEL,
     VALUE_HEAD,
     Weights,
@@ -30,9 +22,17 @@ from msr_adapter.llamafactory.weights import (
     starting_weights,
     write_origin,
 )
+from msr_adapter.llamafactory.nodes import Node, by_hand, find_place
+from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.llamafactory.rendezvous import RENDEZVOUS, announced, join
+from msr_adapter.llamafactory.trainer_callbacks import FOLDER, StopQuestions
+from msr_adapter.llamafactory.training_measurements import MemoryWatch, descendants, measures
+from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
+from msr_adapter.llamafactory.versions import require_versions
 from msr_adapter.progress import Reporter
+from msr_adapter.stage_arguments import Job, StageDirs
+from msr_adapter.train.checkpoint_selection import Chooser, Judge
 from msr_adapter.train.preflight import preflight
-from msr_adapter.train.selection import Chooser, Judge
 from msr_adapter.train.working_dir import WorkingDir, working_dir
 
 YAML = "train.yaml"

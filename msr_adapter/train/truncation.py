@@ -19,13 +19,13 @@ from msr_adapter.arrays import Codes
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, Measurer, MeasureRequest, measuring
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import HistoryItem, Prompts, neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
-from msr_adapter.train.truncated_text import TruncatedHistory, TruncatedSummary, TruncatedText
+from msr_adapter.stage_arguments import Job, StageDirs
+from msr_adapter.train.shorter_summaries import TruncatedHistory, TruncatedSummary, TruncatedText
 
 Histories = Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]
 """Takes a part of EXAMPLES and returns each one's history, oldest item first."""

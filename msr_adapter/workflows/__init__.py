@@ -1,5 +1,5 @@
 """Commands that cross stages.
 
-- `recommend`: ranked lists for users; `preview`: prompts and costs before anything is asked
+- `recommend`: ranked lists for users; `summary_preview`: prompts and costs before anything is asked
 - `export`, `model_card`: the trained model for others; `ablate`: what each part of the pipeline is worth
 """

@@ -7,15 +7,15 @@ import numpy as np
 
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.outputs import protected_by, require_folder
+from msr_adapter.config.output_paths import protected_by, require_folder
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import atomic_folder
 from msr_adapter.llamafactory.objectives import objective_of
-from msr_adapter.pipeline.context import prompts_of, stage_dirs
-from msr_adapter.pipeline.resolve import resolve_models
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
+from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
 from msr_adapter.progress import Reporter
 from msr_adapter.workflows.model_card import describe, stated_licence
 
@@ -45,7 +45,7 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
     the trained one did.
     """
     from msr_adapter.llamafactory.merged_model import write_merged_model
-    from msr_adapter.llamafactory.weights import trained_weights
+    from msr_adapter.llamafactory.model_weights import trained_weights
 
     require_folder(out, protected_by(loaded))
     if objective_of(loaded.pipeline.train).value_head:

@@ -13,8 +13,8 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.text_tables import metric_table, to_markdown
 from msr_adapter.files import write_json, write_text
-from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.stage_context import prompts_of
 
 _TAGS = ("recommender-systems", "sequential-recommendation", "multimodal", "llama-factory")
 
@@ -67,7 +67,7 @@ def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, l
 
 def stated_licence(model: ModelConfig) -> str:
     """Return the licence that the base model's own card states, or nothing; looks at local files alone."""
-    from msr_adapter.llamafactory.recognition import model_file
+    from msr_adapter.llamafactory.family_recognition import model_file
 
     card = model_file(model, "README.md")
     if card is None:

@@ -13,8 +13,8 @@ from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Backend, Failure, Image, Request
-from msr_adapter.llamafactory.encoder import collate
-from msr_adapter.llamafactory.weights import Weights, is_small, resolve_model, trained_stamp
+from msr_adapter.llamafactory.model_weights import Weights, is_small, resolve_model, trained_stamp
+from msr_adapter.llamafactory.prompt_encoder import collate
 from tests.support.tiny_run import model_ref, stages
 
 FAMILIES = ("qwen2_vl", "qwen3_vl_nothink", "llava")

@@ -17,7 +17,7 @@ from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Image, Request
-from msr_adapter.llamafactory.weights import Weights
+from msr_adapter.llamafactory.model_weights import Weights
 from tests.support.misbehaving_server import Served, serving
 
 

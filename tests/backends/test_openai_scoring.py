@@ -21,12 +21,12 @@ from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Request
-from msr_adapter.jobs import Client, Job
-from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.llamafactory.weights import BASE
+from msr_adapter.llamafactory.model_weights import BASE
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
+from msr_adapter.stage_arguments import Client, Job
 from tests.support.scoring_server import Serving, serving
 from tests.support.summaries import Lines
 from tests.support.tiny_models import tiny_model

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from msr_adapter.backends import make_backend, make_server_scorer
 from msr_adapter.config.schema import BACKENDS, BackendRow, ModelConfig
-from msr_adapter.llamafactory.weights import BASE
+from msr_adapter.llamafactory.model_weights import BASE
 from tests.support.tiny_run import model_ref
 
 SERVER: dict[str, Any] = {"url": "http://127.0.0.1:9/v1"}

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from msr_adapter.cli.app import app
 from msr_adapter.generation import CompletionCache, Failure, Request
-from msr_adapter.generation.store import CompletionStore
+from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.pipeline.run_folder import RunFolder
 from tests.support.recording import Recording
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     new.identity, new.label = "other", "another model"
     with monkeypatch.context() as past, CompletionCache(path) as cache:
         now = time.time()
-        past.setattr("msr_adapter.generation.store.time.time", lambda: now - 10 * DAY_S)
+        past.setattr("msr_adapter.generation.completion_store.time.time", lambda: now - 10 * DAY_S)
         cache.complete(old, [Request("recording", f"p{n}", max_new_tokens=5) for n in range(3)])
     with CompletionCache(path) as cache:
         cache.complete(new, [Request("other", f"é {n}", choices=("Yes", "No")[: 2 * n]) for n in range(2)])

@@ -16,7 +16,7 @@ from msr_adapter.cli import app
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.comparison import compare
-from msr_adapter.evaluate.judging import judge
+from msr_adapter.evaluate.model_metrics import judge
 from msr_adapter.evaluate.results import read_finished
 from msr_adapter.evaluate.text_tables import TextTable, escape, p_text, to_latex, to_markdown
 from msr_adapter.files import write_json

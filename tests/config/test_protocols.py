@@ -15,7 +15,7 @@ from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.candidates import read_held_out
-from msr_adapter.evaluate.judging import judge, protocol_digest
+from msr_adapter.evaluate.model_metrics import judge, protocol_digest
 from msr_adapter.files import bundled
 from msr_adapter.pipeline import run
 from msr_adapter.progress import Reporter

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from msr_adapter.config.messages import allowed, kind_of, models_of
+from msr_adapter.config.error_messages import allowed, kind_of, models_of
 from msr_adapter.config.schema import PipelineConfig, StrictModel
 from tests.support.paths import ROOT
 

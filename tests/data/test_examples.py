@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.splits import known_to_training, user_splits
 from msr_adapter.schema import SPLITS
 from tests.support.data_builders import Row, log_of, logs, pairs_of, random_rows

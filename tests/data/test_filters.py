@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msr_adapter.config.schema import DataConfig, KCoreConfig, LimitConfig, SyntheticSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean, k_core
-from msr_adapter.data.log import Log, encode
+from msr_adapter.data.interaction_log import Log, encode
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, corpus_of, log_of, logs, pairs_of, random_rows
 

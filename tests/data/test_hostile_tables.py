@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msr_adapter.cli import app
-from msr_adapter.config.messages import is_path, kind_of
+from msr_adapter.config.error_messages import is_path, kind_of
 from msr_adapter.config.schema import (
     DataConfig,
     HuggingFaceSourceConfig,

@@ -10,13 +10,13 @@ import torch
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.demo.build import CARD, build_base, demo_prompts, template_digests
-from msr_adapter.demo.encode import encode_batch, encode_lesson
-from msr_adapter.demo.exam import examine, model_ref
-from msr_adapter.demo.lessons import PHASES, Lesson
-from msr_adapter.demo.teach import learning_rate_factor, lesson_batches
+from msr_adapter.demo.quality_check import examine, model_ref
+from msr_adapter.demo.tokenize_examples import encode_batch, encode_lesson
+from msr_adapter.demo.training_examples import PHASES, Lesson
+from msr_adapter.demo.training_loop import learning_rate_factor, lesson_batches
 from msr_adapter.files import bundled, bundled_model, file_digest
 from msr_adapter.generation.request import Image, Request
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.synthetic import generate

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msr_adapter.demo.build import demo_prompts
-from msr_adapter.demo.lessons import NO_IMAGE, PHASES, describe, see, toss, update, whole
-from msr_adapter.demo.rule import choices_of, summary_of
+from msr_adapter.demo.summary_rule import choices_of, summary_of
+from msr_adapter.demo.training_examples import NO_IMAGE, PHASES, describe, see, toss, update, whole
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, sample_item_facets
 

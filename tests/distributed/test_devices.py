@@ -11,7 +11,7 @@ from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import devices
 from msr_adapter.distributed.devices import environments, share_gpus, threads, visible_gpus
 from msr_adapter.distributed.local import LocalWorkers
-from msr_adapter.distributed.messages import BackendRecipe
+from msr_adapter.distributed.worker_messages import BackendRecipe
 from msr_adapter.errors import UserError
 from tests.support.worker_pools import LoggedBackend, worker_pool
 

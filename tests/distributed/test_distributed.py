@@ -17,12 +17,12 @@ from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig, ServerConfig
 from msr_adapter.distributed import open_backend, worker_process
-from msr_adapter.distributed.messages import BackendRecipe, Raised, WorkerTracebackError
 from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.distributed.worker import Worker
+from msr_adapter.distributed.worker_messages import BackendRecipe, Raised, WorkerTracebackError
 from msr_adapter.errors import StageError
 from msr_adapter.generation import CompletionCache, Image, Request
-from msr_adapter.generation.shards import RequestShard
+from msr_adapter.generation.request_shards import RequestShard
 from msr_adapter.pipeline import run as run_pipeline
 from msr_adapter.schema import USER_SUMMARIES, read_table
 from tests.support.paths import ROOT

@@ -21,9 +21,9 @@ from msr_adapter.evaluate.baselines.fitting import fit_baselines, read_fitted
 from msr_adapter.evaluate.baselines.sasrec import _alone, _fitted, sasrec_scores
 from msr_adapter.evaluate.baselines.training_log import BaselineLog, Queries, gather, read_queries, read_training_log
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
-from msr_adapter.jobs import Job
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter
+from msr_adapter.stage_arguments import Job
 from tests.support.data_builders import Row, build_in, table_data
 
 FITTED = tuple(row.name for row in BASELINES if row.fitted)

@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ProtocolConfig
-from msr_adapter.evaluate.judging import primary_metric, protocol_digest
+from msr_adapter.evaluate.model_metrics import primary_metric, protocol_digest
 from msr_adapter.evaluate.tables import per_user_schema
 from msr_adapter.evaluate.text_tables import shown_metrics
 from msr_adapter.files import bundled

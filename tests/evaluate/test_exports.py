@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from msr_adapter import schema
 from msr_adapter.cli import app
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
-from msr_adapter.evaluate.exports import write_ranx, write_trec
 from msr_adapter.evaluate.results import read_finished
+from msr_adapter.evaluate.trec_ranx_export import write_ranx, write_trec
 from tests.support.judged_run import Run, make_run
 
 PROTOCOL = ProtocolConfig(

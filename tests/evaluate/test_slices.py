@@ -19,7 +19,7 @@ from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig, SliceTab
 from msr_adapter.config.schema.evaluate import SliceName
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.candidates import read_held_out
-from msr_adapter.evaluate.judging import protocol_digest
+from msr_adapter.evaluate.model_metrics import protocol_digest
 from msr_adapter.evaluate.slice_groups import (
     BINS,
     GROUPINGS,

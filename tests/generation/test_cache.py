@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Completion, CompletionCache, Image, Request
-from msr_adapter.generation.shards import ShardJob
+from msr_adapter.generation.request_shards import ShardJob
 from tests.support.recording import Recording
 
 
@@ -224,7 +224,7 @@ def test_a_path_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_file_held_by_another_process_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msr_adapter.generation.store._BUSY_MS", 10)
+    monkeypatch.setattr("msr_adapter.generation.completion_store._BUSY_MS", 10)
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         other = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

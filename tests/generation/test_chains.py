@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.generation import Answer, Chain, Completion, CompletionCache, Failure, Request
-from msr_adapter.generation.chains import Chains, shards
+from msr_adapter.generation.request_chains import Chains, shards
 from msr_adapter.prompts import HistoryItem, Prompts
 from tests.support.recording import Recording
 

@@ -13,7 +13,7 @@ from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
-from msr_adapter.llamafactory.encoder import Encoder, collate
+from msr_adapter.llamafactory.prompt_encoder import Encoder, collate
 from msr_adapter.llamafactory.training_yaml import training_config
 from msr_adapter.prompts import Prompts, neutralise
 from tests.support.tiny_models import tiny_model

@@ -11,24 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+from msr_adapter.backends.reward_model import RewardBackend
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.reference_prompts import ReferencePrompts
-from msr_adapter.backends.reward import RewardBackend
 from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Completion, Failure, Image, Request
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN
-from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.families import FAMILIES, Family
+from msr_adapter.llamafactory.model_weights import BASE
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
-from msr_adapter.llamafactory.weights import BASE
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset
 from tests.support.paths import ROOT
 from tests.support.tiny_models import MISTRAL_CHAT, build_llava_next, tiny_model
@@ -263,7 +263,7 @@ def test_answers_that_begin_alike_are_asked_of_no_server_and_read_once_by_a_rewa
         return {number: [1.0, 0.0] for number in prompts}
 
     loaded = SimpleNamespace(encoder=coder, rewards=rewards)
-    monkeypatch.setattr("msr_adapter.backends.reward._Loaded", lambda *_: loaded)
+    monkeypatch.setattr("msr_adapter.backends.reward_model._Loaded", lambda *_: loaded)
     RewardBackend(model, BASE).complete([Request("m", "Will they?", choices=ANSWERS)])
     row = coder.encode("Will they?", (), SIDES)
     assert read == {0: row[:-1]}

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from msr_adapter.errors import StageError
-from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.failures import KNOWN, explain
 from msr_adapter.llamafactory.launcher import Trained, TrainerRun, child_environment, launch, verify
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job
 from msr_adapter.train import build_dataset
 from tests.support.tiny_run import QUIET, stages, train_config, write_upstream
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 
-from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.processed_images import ProcessedImages
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from tests.support.tiny_run import model_ref
 
 FAMILIES = ("qwen2_vl", "qwen3_vl_nothink", "llava")

@@ -12,9 +12,9 @@ from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import UserError
 from msr_adapter.llamafactory.families import FAMILIES, REASONING, UNSUPPORTED, Family
-from msr_adapter.llamafactory.recognition import family_of, resolve_template, template_problems
+from msr_adapter.llamafactory.family_recognition import family_of, resolve_template, template_problems
 from msr_adapter.pipeline import check, notes, plan, run
-from msr_adapter.pipeline.resolve import resolve_models
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.progress import Reporter
 
 CHATS = {

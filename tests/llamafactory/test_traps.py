@@ -50,13 +50,13 @@ import pytest
 import yaml
 
 from msr_adapter.errors import UserError
-from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset_check
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, TrainingRows, read_rows, write_info, write_rows
-from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.launcher import child_environment
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.training_yaml import check_overrides, training_config, write_yaml
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job
 from msr_adapter.train import build_dataset, preflight
 from msr_adapter.train.dataset import _IMAGE_WITHIN, _image_early, measure_request
 from tests.support.paths import ROOT

@@ -11,8 +11,8 @@ from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Failure, Request
 from msr_adapter.pipeline import plan, run
-from msr_adapter.pipeline.context import Context
 from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.schema import ITEM_SUMMARIES, read_table
 from tests.support.pretended_training import pretend_to_train_stages
 from tests.support.scripted_pipeline import scripted

@@ -11,12 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from msr_adapter.config.bundled import bundled_files
+from msr_adapter.config.error_messages import field_at, kind_of, models_of
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.messages import field_at, kind_of, models_of
 from msr_adapter.config.schema import PipelineConfig, SourceConfig, StrictModel
 from msr_adapter.files import digest
-from msr_adapter.pipeline.context import prompts_of
 from msr_adapter.pipeline.ignored_keys import CANNOT_MATTER, ignored
+from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.prompts import TEMPLATE_NAMES
 

@@ -16,14 +16,14 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.outputs import Output, output_problems, protected_by_run
+from msr_adapter.config.output_paths import Output, output_problems, protected_by_run
 from msr_adapter.errors import UserError
 from msr_adapter.files import atomic_folder, atomic_path, sweep
-from msr_adapter.generation.store import CompletionStore
-from msr_adapter.ownership import MARK, is_run
+from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.pipeline import STAGE_NAMES, run
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.progress import Reporter
+from msr_adapter.run_folder_mark import MARK, is_run
 from tests.pipeline.test_run_folder import a_manifest, tree
 from tests.support.judged_run import make_run
 from tests.support.scripted_pipeline import SCRIPTED

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter.pipeline import resources
+from msr_adapter.pipeline import peak_memory
 
 MIB = 2**20
 
@@ -17,10 +17,10 @@ def fill(mib: int) -> int:
 
 def test_the_peak_is_the_stages_own() -> None:
     fill(300)
-    before = resources.watch_memory()
+    before = peak_memory.watch_memory()
     small = before()
     assert small is not None
-    started = resources.watch_memory()
+    started = peak_memory.watch_memory()
     assert fill(200) == 200 * MIB
     large = started()
     assert large is not None
@@ -28,19 +28,19 @@ def test_the_peak_is_the_stages_own() -> None:
 
 
 def test_a_larger_child_counts() -> None:
-    started = resources.watch_memory()
+    started = peak_memory.watch_memory()
     own = started()
     assert own is not None
     size = own // MIB + 200
     subprocess.run([sys.executable, "-c", f"bytearray(b'x') * ({size} * 2**20)"], check=True)
     assert (started() or 0) > size * MIB
-    after = resources.watch_memory()
+    after = peak_memory.watch_memory()
     assert (after() or 0) < size * MIB  # the next stage does not inherit it
 
 
 def test_where_it_cannot_be_measured_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(resources, "_RESET", tmp_path / "none" / "file")
-    assert resources.watch_memory()() is None
+    monkeypatch.setattr(peak_memory, "_RESET", tmp_path / "none" / "file")
+    assert peak_memory.watch_memory()() is None
 
 
 def test_without_a_gpu_nothing_is_said() -> None:
@@ -48,4 +48,4 @@ def test_without_a_gpu_nothing_is_said() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert resources.watch_gpu()() is None
+    assert peak_memory.watch_gpu()() is None

@@ -10,8 +10,8 @@ import pytest
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.results import read_finished
 from msr_adapter.files import write_json
-from msr_adapter.ownership import FORMAT, older_stages
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
+from msr_adapter.run_folder_mark import FORMAT, older_stages
 
 
 def tree(root: Path) -> dict[str, bytes | str | None]:

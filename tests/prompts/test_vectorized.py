@@ -14,7 +14,7 @@ from msr_adapter.errors import UserError
 from msr_adapter.files import bundled
 from msr_adapter.prompts import Prompts, Wording, neutralise
 from msr_adapter.prompts import vectorized as module
-from msr_adapter.prompts.template_parts import Part, cut
+from msr_adapter.prompts.template_dependencies import Part, cut
 from msr_adapter.prompts.vectorized import PromptTable
 
 USER, ITEM = frozenset({"user_summary"}), frozenset({"title", "image"})

@@ -15,9 +15,9 @@ from PIL import Image
 from msr_adapter.data.audit.checks import audit_statistics
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.metrics import evaluate_groups
-from msr_adapter.report.context import PageLimits
 from msr_adapter.report.curves import roc_points
 from msr_adapter.report.data_quality import data_facts, heuristic_rows
+from msr_adapter.report.report_context import PageLimits
 from msr_adapter.report.sections import findings, flatten
 from msr_adapter.report.svg import draw_svg
 from msr_adapter.report.training import read_training_log

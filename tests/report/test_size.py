@@ -14,7 +14,7 @@ from PIL import Image
 
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
-from msr_adapter.report.context import PageLimits
+from msr_adapter.report.report_context import PageLimits
 from msr_adapter.report.thumbnails import make_thumbnails
 from tests.support.judged_run import Run, make_run
 from tests.support.many_users import make_many

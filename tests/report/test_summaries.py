@@ -16,7 +16,7 @@ from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Failure, Follow, Request, ends_there
 from msr_adapter.pipeline import STAGE_NAMES, run
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.report.data_quality import summary_findings, summary_rows

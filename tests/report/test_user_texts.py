@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from msr_adapter import schema
-from msr_adapter.report.context import ReportContext
+from msr_adapter.report.report_context import ReportContext
 from msr_adapter.report.user_texts import SummaryStep, read_user_texts
 from tests.support.tiny_run import write_upstream
 

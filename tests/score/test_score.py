@@ -15,12 +15,12 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import CandidateRows, candidate_blocks, count_rows
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
-from msr_adapter.generation.shards import ShardJob
-from msr_adapter.jobs import Client, Job, StageDirs
-from msr_adapter.llamafactory.weights import trained_weights
+from msr_adapter.generation.request_shards import ShardJob
+from msr_adapter.llamafactory.model_weights import trained_weights
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import score
 from msr_adapter.score import scoring as scoring_module
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, trained, write_upstream
 
 

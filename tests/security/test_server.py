@@ -21,7 +21,7 @@ from msr_adapter.backends import http
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.reference_prompts import compare_prompts
 from msr_adapter.config.schema import ModelConfig, ServerConfig
-from msr_adapter.distributed.messages import Raised
+from msr_adapter.distributed.worker_messages import Raised
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Completion, CompletionCache, Failure, Request
 from msr_adapter.progress import Reporter

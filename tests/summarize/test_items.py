@@ -6,9 +6,9 @@ import pytest
 
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig
 from msr_adapter.generation import CompletionCache, Request
-from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import ITEM_SUMMARIES, read_table
+from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import summarize_items
 from tests.support.recording import Recording
 from tests.support.summaries import Lines, write_shop

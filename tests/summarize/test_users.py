@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import ModelConfig, UserSummariesConfig
 from msr_adapter.generation import CompletionCache, Request
-from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.schema import USER_STEPS, USER_SUMMARIES, read_table
+from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import summarize_users
 from tests.support.paths import ROOT
 from tests.support.recording import Recording

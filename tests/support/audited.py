@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import StoredImage
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
 

@@ -23,10 +23,10 @@ from msr_adapter.config.schema import (
 from msr_adapter.data import BuildInputs, build
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.build import DataFacts
-from msr_adapter.data.log import Log, encode
+from msr_adapter.data.interaction_log import Log, encode
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.jobs import Job
 from msr_adapter.progress import Reporter
+from msr_adapter.stage_arguments import Job
 
 Row = tuple[str, str, int]
 

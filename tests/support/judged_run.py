@@ -14,11 +14,11 @@ from rich.console import Console
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, EvaluateConfig, ProtocolConfig
 from msr_adapter.evaluate.evaluation import EvaluateDirs, RunFacts, evaluate
-from msr_adapter.jobs import Job
 from msr_adapter.pipeline.stage_functions import write_report
 from msr_adapter.pipeline.stages import LABELS
 from msr_adapter.progress import Reporter
-from msr_adapter.report.context import PageLimits, ReportContext
+from msr_adapter.report.report_context import PageLimits, ReportContext
+from msr_adapter.stage_arguments import Job
 
 HOSTILE_TITLES = (
     "<script>alert(1)</script>",

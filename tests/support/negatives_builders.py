@@ -11,7 +11,7 @@ from msr_adapter.arrays import Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples, make_examples
-from msr_adapter.data.log import Log, degree
+from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.negatives.candidates import CHUNK, MOST_ROWS, Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.pools import ItemStatistics
 from msr_adapter.data.negatives.sampler import ROUNDS

@@ -14,10 +14,10 @@ from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.schema import ModelConfig, Objective, TrainConfig
 from msr_adapter.generation import Request
-from msr_adapter.jobs import Job, StageDirs
+from msr_adapter.llamafactory.model_weights import BASE, Weights
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
-from msr_adapter.llamafactory.weights import BASE, Weights
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset, train
 from tests.support.paths import ROOT
 from tests.support.tiny_run import QUIET, Trained, scratch, train_config, write_upstream

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from msr_adapter.files import digest, path_stamp
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGES
 
 

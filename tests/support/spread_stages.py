@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig, UserSummariesConfig
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.jobs import Client, Job
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import SCORES, USER_SUMMARIES, read_table
 from msr_adapter.score import score
+from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import summarize_users
 from tests.support.summaries import Lines, write_shop, write_summaries
 from tests.support.tiny_run import QUIET, flat_stages, write_upstream

@@ -17,9 +17,9 @@ from rich.console import Console
 from msr_adapter import schema
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.files import file_digest
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset, train
 from tests.support.tiny_models import tiny_model
 

@@ -12,11 +12,11 @@ from PIL import Image
 from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, SummarizeConfig, UserSummariesConfig
-from msr_adapter.jobs import Job
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.token_counts import image_tokens, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, neutralise
+from msr_adapter.stage_arguments import Job
 from msr_adapter.train import estimate_lengths
 from tests.support.tiny_run import QUIET, model_ref, train_config, write_upstream
 

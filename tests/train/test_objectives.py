@@ -15,16 +15,16 @@ from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.config.schema.train import Method, Objective
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.jobs import Job
 from msr_adapter.llamafactory import dataset
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.families import PROJECTORS
 from msr_adapter.llamafactory.finetuning_methods import METHODS, check_method, check_start, method_arguments
+from msr_adapter.llamafactory.model_weights import BASE, Weights, trained_weights, write_origin
 from msr_adapter.llamafactory.objectives import OBJECTIVES, check_objective, objective_arguments
 from msr_adapter.llamafactory.training_yaml import training_config
-from msr_adapter.llamafactory.weights import BASE, Weights, trained_weights, write_origin
 from msr_adapter.pipeline.checks import check
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job
 from msr_adapter.train import build_dataset
 from tests.support.objectives import data_for
 from tests.support.tiny_models import tiny_model

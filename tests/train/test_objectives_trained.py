@@ -13,8 +13,8 @@ from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Request
-from msr_adapter.llamafactory.encoder import Encoder, collate
-from msr_adapter.llamafactory.weights import Weights, trained_weights
+from msr_adapter.llamafactory.model_weights import Weights, trained_weights
+from msr_adapter.llamafactory.prompt_encoder import Encoder, collate
 from msr_adapter.prompts import Prompts
 from tests.support.objectives import data_for, logits, signs, train_here, train_many
 from tests.support.tiny_run import model_ref, train_config, trained

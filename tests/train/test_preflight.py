@@ -14,15 +14,15 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.config.schema import LaunchConfig, ModelConfig, TrainConfig
 from msr_adapter.errors import UserError
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory import row_lengths as measuring_module
 from msr_adapter.llamafactory.dataset import INFO_FILE, TRAIN, VALIDATION, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
-from msr_adapter.llamafactory.encoder import Encoder
 from msr_adapter.llamafactory.memory_estimate import ModelShape, estimate, model_shape
+from msr_adapter.llamafactory.model_weights import resolve_model
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring, useful_workers
-from msr_adapter.llamafactory.weights import resolve_model
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset, preflight
 from msr_adapter.train.dataset import LabelBalance, measure_request
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, write_upstream

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from msr_adapter.config.schema import TrainConfig
-from msr_adapter.jobs import Job
 from msr_adapter.llamafactory.checkpoints import checkpoints, settle, strip, whole
 from msr_adapter.llamafactory.launcher import Trained
+from msr_adapter.llamafactory.model_weights import BASE
 from msr_adapter.llamafactory.training_yaml import training_config
-from msr_adapter.llamafactory.weights import BASE
+from msr_adapter.stage_arguments import Job
 from msr_adapter.train import train
 from msr_adapter.train.training import content_stamps
 from msr_adapter.train.working_dir import WorkingDir, working_dir
@@ -33,7 +33,7 @@ from pathlib import Path
 from tests.support.tiny_run import QUIET
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.train import train
-from msr_adapter.jobs import Job
+from msr_adapter.stage_arguments import Job
 from tests.support.tiny_run import stages_in
 config, folder, out, unfinished = sys.argv[1:]
 out = Path(out)

@@ -16,7 +16,6 @@ from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import SelectionConfig, TrainConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import CompletionCache, Request
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory import trainer_callbacks, trainer_entrypoint
 from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.nodes import Node
@@ -25,8 +24,9 @@ from msr_adapter.metrics import Judgement
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import Validation
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import train
-from msr_adapter.train.selection import Chooser, best
+from msr_adapter.train.checkpoint_selection import Chooser, best
 from msr_adapter.train.training import train_to_end
 from msr_adapter.train.working_dir import WorkingDir
 from tests.support.checkpoint_folders import write_checkpoint, write_log

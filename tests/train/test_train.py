@@ -13,9 +13,9 @@ from msr_adapter import schema
 from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
 from msr_adapter.prompts import Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset, preflight, train, write_training_yaml
 from tests.support.tiny_models import tiny_model
 from tests.support.tiny_run import QUIET, stages, train_config, trained, write_upstream

@@ -16,14 +16,14 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
-from msr_adapter.jobs import Job, StageDirs
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION
-from msr_adapter.llamafactory.encoder import Encoder
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.pipeline import look_deep, plan, run
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train import build_dataset, preflight
-from msr_adapter.train.truncated_text import TruncatedHistory, TruncatedSummary
+from msr_adapter.train.shorter_summaries import TruncatedHistory, TruncatedSummary
 from msr_adapter.train.truncation import UserTexts, truncate_summaries
 from tests.support.tiny_run import QUIET, model_ref, train_config, write_upstream
 from tests.support.training_rows import training_rows

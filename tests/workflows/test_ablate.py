@@ -13,7 +13,7 @@ from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.evaluate.ablation_table import AblationRow, ablation_table
 from msr_adapter.pipeline import RunResult, run
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.workflows.ablate import VARIANTS, Ablation, ablate

@@ -17,7 +17,7 @@ from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Completion, Request
 from msr_adapter.llamafactory.merged_model import write_merged_model
-from msr_adapter.llamafactory.weights import Weights, trained_weights
+from msr_adapter.llamafactory.model_weights import Weights, trained_weights
 from msr_adapter.pipeline import run
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.prompts import Prompts
@@ -182,7 +182,7 @@ def test_what_a_server_scores_is_trained_for_the_export_and_not_compared(
 ) -> None:
     asked: list[set[str]] = []
     monkeypatch.setattr(export, "run", lambda _, targets, **__: asked.append(set(targets)))
-    monkeypatch.setattr("msr_adapter.llamafactory.weights.trained_weights", lambda _: Weights())
+    monkeypatch.setattr("msr_adapter.llamafactory.model_weights.trained_weights", lambda _: Weights())
     monkeypatch.setattr("msr_adapter.llamafactory.merged_model.write_merged_model", lambda *_: 7)
     monkeypatch.setattr(export, "describe", lambda *_: None)
     lines = Lines()

@@ -13,7 +13,7 @@ from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.cli import app
 from msr_adapter.pipeline import plan
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.preview import estimate_summaries, preview_summaries
+from msr_adapter.workflows.summary_preview import estimate_summaries, preview_summaries
 from tests.pipeline.test_run import load, summaries
 from tests.support.scripted_pipeline import SCRIPTED
 
@@ -80,7 +80,7 @@ def test_never_are_two_models_loaded(folder: Path, monkeypatch: pytest.MonkeyPat
         count += 1
         return Watched()
 
-    monkeypatch.setattr("msr_adapter.workflows.preview.make_backend", make)
+    monkeypatch.setattr("msr_adapter.workflows.summary_preview.make_backend", make)
     names = ("summarize.items.model.path=nobody", f"summarize.users.model.path={users}")
     shown = preview_summaries(load(folder, *names), BOTH, 2, True, QUIET)
     assert all(shown.values())

@@ -16,14 +16,14 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
-from msr_adapter.data.id_files import read_user_ids
+from msr_adapter.data.id_list_files import read_user_ids
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Completion, Follow, Request, ends_there
 from msr_adapter.pipeline import run
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
-from msr_adapter.workflows.recommend import RecommendRequest, output, shards
+from msr_adapter.workflows.recommend import RecommendRequest, output, user_shards
 from msr_adapter.workflows.recommend.output import writing
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.support.summaries import Lines
@@ -240,8 +240,8 @@ def test_equal_odds_keep_the_order_of_retrieval(folder: Path, monkeypatch: pytes
 def test_shards_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order(folder)
     whole = rows(folder)
-    monkeypatch.setattr(shards, "GROUP", 3)
-    monkeypatch.setattr(shards, "PAIRS", 7)
+    monkeypatch.setattr(user_shards, "GROUP", 3)
+    monkeypatch.setattr(user_shards, "PAIRS", 7)
     assert order(folder)["scores"]["computed"] == 0
     assert rows(folder) == whole
     assert not (folder / "run" / ".recommend.partial").exists()

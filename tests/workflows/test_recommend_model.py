@@ -16,7 +16,7 @@ from PIL import Image
 from msr_adapter import schema
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.pipeline import run
-from msr_adapter.pipeline.context import Context
+from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts

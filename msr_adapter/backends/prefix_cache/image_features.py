@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.compatibility import UnsharableError, base_network
 from msr_adapter.generation.request import Image
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.scoring_stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,9 @@ from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
 from msr_adapter.backends.prefix_cache.compatibility import UnsharableError, stable_positions
 from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels
-from msr_adapter.backends.prefix_cache.plan import make_plan
+from msr_adapter.backends.prefix_cache.prompt_grouping import make_plan
 from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.scoring_stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Piece, Prompt
 from msr_adapter.backends.prefix_cache.last_layer import LastLayer
-from msr_adapter.backends.prefix_cache.plan import Group, Plan
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.backends.prefix_cache.prompt_grouping import Group, Plan
+from msr_adapter.generation.scoring_stats import ScoringStats
 
 if TYPE_CHECKING:
     import torch

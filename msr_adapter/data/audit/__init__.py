@@ -1,13 +1,13 @@
 """The audit of the data stage: what was dropped, and how good the log, the items and the test lists are.
 
-report            the `Audit`: counts, and findings by severity
-thresholds        the table of findings, and from which value on each is made
-checks            runs all checks; the layout of `audit.json`
-inputs            what the checks look at
-log_statistics    sizes, degrees, histories, timestamps
-leakage           what training knows of later times; items it never saw
-heuristics        what trivial scorers reach on the test lists
-items             titles and images that are missing, repeated, or nearly so
-candidate_lists   labels, and the position of the target
-console           what a user sees of it
+report               the `Audit`: counts, and findings by severity
+thresholds           the table of findings, and from which value on each is made
+checks               runs all checks; the layout of `audit.json`
+audited_data         what the checks look at
+log_statistics       sizes, degrees, histories, timestamps
+leakage              what training knows of later times; items it never saw
+heuristic_baselines  what trivial scorers reach on the test lists
+items                titles and images that are missing, repeated, or nearly so
+candidate_lists      labels, and the position of the target
+console_summary      what a user sees of it
 """

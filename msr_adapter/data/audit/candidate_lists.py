@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.schema import SPLITS

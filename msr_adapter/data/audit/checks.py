@@ -28,9 +28,9 @@ finding. All are linear in the log, and what is ranked is a bounded, seeded samp
 
 from collections.abc import Callable
 
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.candidate_lists import check_labels, check_target_position
-from msr_adapter.data.audit.heuristics import check_heuristics
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.heuristic_baselines import check_heuristics
 from msr_adapter.data.audit.items import check_images, check_titles
 from msr_adapter.data.audit.leakage import check_cold_items, check_time_leakage
 from msr_adapter.data.audit.log_statistics import check_history, check_log, check_timestamps

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Mask, Rows
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.heuristics import title_vectors

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_adapter.arrays import Rows
-from msr_adapter.data.audit.inputs import AuditInputs
+from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.data.log import degree
+from msr_adapter.data.interaction_log import degree
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS
 

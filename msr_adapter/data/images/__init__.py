@@ -1,8 +1,8 @@
 """Item images: found, decoded, shrunk to a budget of pixels and stored once each.
 
-locate     where an item's image is; the index of downloaded images
-decode     bytes -> an upright RGB image: formats and their traps
-store      the run's image store, and what it reuses of earlier builds
-attach     gives each item its image, or what the policy for missing images says
-download   `msr fetch-images`
+locate    where an item's image is; the index of downloaded images
+decode    bytes -> an upright RGB image: formats and their traps
+store     the run's image store, and what it reuses of earlier builds
+attach    gives each item its image, or what the policy for missing images says
+download  `msr fetch-images`
 """

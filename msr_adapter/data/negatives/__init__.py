@@ -1,8 +1,8 @@
 """Negatives: the candidate lists that users are trained and tested on.
 
-spec         how the lists of each split are made, from the config; what could not be given
-pools        which items a negative of each kind may be, and which a user has seen
-sampler      distinct draws without replacement, for many lists at once
-candidates   draws the lists: a target each among its negatives
-files        lists as files: exported, imported and checked
+spec             how the lists of each split are made, from the config; what could not be given
+pools            which items a negative of each kind may be, and which a user has seen
+sampler          distinct draws without replacement, for many lists at once
+candidates       draws the lists: a target each among its negatives
+candidate_files  lists as files: exported, imported and checked
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.log import Log, degree
+from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
 from msr_adapter.data.negatives.spec import ListSpec, ListSpecs, Shortages

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from msr_adapter.arrays import Codes, Floats, Mask, Rows, contains, ranges
 from msr_adapter.config.schema import NegativesConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.seeded_random import hash_ids, keyed
 

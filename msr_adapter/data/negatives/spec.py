@@ -8,7 +8,7 @@ import numpy as np
 from msr_adapter.arrays import Codes, Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import ItemStatistics, PoolOf, make_pools, read_hard_negatives
 from msr_adapter.data.negatives.sampler import Slots
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any

@@ -13,7 +13,7 @@ What they share:
     interactions     the rows of a log, checked and typed
     items            the rows of a table of items
     timestamps       times of any common form as milliseconds
-    layout           how a file is cut into rows and columns
+    table_layout     how a file is cut into rows and columns
     table_scan       files as lazy frames
     compressed       gzip, and decompression bombs
     value_checks     bad values with their lines

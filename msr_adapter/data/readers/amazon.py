@@ -8,9 +8,9 @@ from msr_adapter.config.schema import AmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.items import ItemColumns, read_items, words
-from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file, log_needs, read_named_log
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
 from msr_adapter.errors import Problem, collecting, raise_if_any
 

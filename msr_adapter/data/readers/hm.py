@@ -1,9 +1,9 @@
 """H&M as published: transactions of whole days, articles whose ids begin with a zero."""
 
 from msr_adapter.config.schema import HMSourceConfig
-from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import ITEM, LOG, check_file, read_tables
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem
 
 _COLUMNS = {

@@ -10,7 +10,6 @@ from polars.io.plugins import register_io_source
 
 from msr_adapter.config.schema import HubTableConfig, HuggingFaceSourceConfig
 from msr_adapter.data.readers.column_names import ALIASES, find_columns
-from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
@@ -21,6 +20,7 @@ from msr_adapter.data.readers.log_and_items import (
     read_tables,
 )
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 from msr_adapter.redaction import redact
 

@@ -7,7 +7,7 @@ from typing import Literal
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.layout import Table
+from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import (
     ALLOWED,

@@ -7,7 +7,7 @@ import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.interactions import as_text
-from msr_adapter.data.readers.layout import Table
+from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, type_problems, whole_lines
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any

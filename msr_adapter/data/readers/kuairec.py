@@ -7,9 +7,9 @@ import polars as pl
 from msr_adapter.config.schema import KuaiRecSourceConfig
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items, words
-from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem, collecting, raise_if_any
 
 _LOG = {"user": "user_id", "item": "video_id", "timestamp": "timestamp", "rating": "watch_ratio"}

@@ -10,8 +10,8 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items
-from msr_adapter.data.readers.layout import Table, table_at
 from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 

@@ -9,10 +9,10 @@ from msr_adapter.config.schema import MicroLensSourceConfig
 from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.items import first_rows
-from msr_adapter.data.readers.layout import Layout, Table, open_text, table_at
 from msr_adapter.data.readers.log_and_items import LOG, LOG_MORE, check_file, read_named_log
 from msr_adapter.data.readers.parse_errors import explain
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import Layout, Table, open_text, table_at
 from msr_adapter.data.readers.table_scan import collect, file_problems, scan
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, listed, raise_if_any

@@ -13,9 +13,9 @@ import polars as pl
 from msr_adapter.config.schema import OfficialAmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.amazon import check_meta, read_meta
-from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.log_and_items import NO_ITEMS
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.data.readers.value_checks import ValueRule, check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any

@@ -8,9 +8,9 @@ import polars as pl
 from msr_adapter.config.schema import MovieLensSourceConfig
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items, words
-from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.log_and_items import ITEM, header_problems
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.data.readers.table_scan import file_problems, split_lines
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 

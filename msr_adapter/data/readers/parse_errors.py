@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from msr_adapter.data.readers.compressed import open_plain
-from msr_adapter.data.readers.layout import Table, open_text
+from msr_adapter.data.readers.table_layout import Table, open_text
 from msr_adapter.errors import LISTED, Problem, listed
 
 

@@ -1,9 +1,9 @@
 """PixelRec as published: item_id,user_id,timestamp (the item first), and item_info.csv."""
 
 from msr_adapter.config.schema import PixelRecSourceConfig
-from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import ITEM, LOG, check_file, read_tables
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem
 
 _COLUMNS = {

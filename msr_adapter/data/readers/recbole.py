@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from msr_adapter.config.schema import MMRecSourceConfig, RecBoleSourceConfig
-from msr_adapter.data.readers.layout import Layout, Table, table_at
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
@@ -16,6 +15,7 @@ from msr_adapter.data.readers.log_and_items import (
     read_tables,
 )
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import file_problems
 from msr_adapter.errors import Problem
 

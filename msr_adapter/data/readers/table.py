@@ -1,9 +1,9 @@
 """The generic table: a log of interactions and, beside it, a table of items."""
 
 from msr_adapter.config.schema import TableSourceConfig
-from msr_adapter.data.readers.layout import table_at
 from msr_adapter.data.readers.log_and_items import ITEM, ITEM_MORE, LOG_MORE, check_file, log_needs, read_tables
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.data.readers.compressed import plain_suffix
-from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table
 from msr_adapter.data.readers.parse_errors import explain, first_json_keys
+from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
 from msr_adapter.errors import Problem, UserError
 
 _KEYS_FROM_LINES = 1000

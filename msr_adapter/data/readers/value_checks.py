@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from msr_adapter.data.readers.layout import Table
 from msr_adapter.data.readers.parse_errors import FilePlace, places
+from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.errors import LISTED, Problem, UserError, listed
 

@@ -17,8 +17,8 @@ from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines.catalogue import chosen
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
-from msr_adapter.jobs import Job
 from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
+from msr_adapter.stage_arguments import Job
 
 
 class FitSummary(TypedDict):

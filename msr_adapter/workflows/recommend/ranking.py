@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.errors import StageError
 from msr_adapter.workflows.recommend.request import RecommendRequest
-from msr_adapter.workflows.recommend.shards import LISTS
+from msr_adapter.workflows.recommend.user_shards import LISTS
 
 
 def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: RecommendRequest) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories
 from msr_adapter.workflows.recommend.request import RecommendRequest
-from msr_adapter.workflows.recommend.shards import AskedUsers
+from msr_adapter.workflows.recommend.user_shards import AskedUsers
 
 _NAMED = 20
 _SHOWN = 3

@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ItemSummariesConfig, UserSummariesConfig
-from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
-from msr_adapter.jobs import Client, Job
-from msr_adapter.llamafactory.encoder import Encoder
-from msr_adapter.pipeline.context import Context, is_truncating
+from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
+from msr_adapter.llamafactory.prompt_encoder import Encoder
+from msr_adapter.pipeline.stage_context import Context, is_truncating
 from msr_adapter.pipeline.stage_functions import summarizer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
+from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
 from msr_adapter.train import UserTexts, truncate_summaries
 from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
-from msr_adapter.workflows.recommend.shards import write_histories, write_items_to_describe
+from msr_adapter.workflows.recommend.user_shards import write_histories, write_items_to_describe
 
 _LABEL = "user summaries"
 _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")

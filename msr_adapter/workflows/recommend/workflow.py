@@ -11,25 +11,25 @@ import numpy as np
 import pyarrow as pa
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.outputs import Output, output_problems, protected_by, sweep_beside
+from msr_adapter.config.output_paths import Output, output_problems, protected_by, sweep_beside
 from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend
-from msr_adapter.generation.estimate import DryRunBackend, DryRunCache
-from msr_adapter.jobs import Client, Job
+from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
 from msr_adapter.pipeline.checks import check
-from msr_adapter.pipeline.context import Context, prompts_of
-from msr_adapter.pipeline.resolve import resolve_models
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import RECOMMENDING, run
+from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
+from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.ranking import rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
 from msr_adapter.workflows.recommend.retrieval import make_retriever
-from msr_adapter.workflows.recommend.shards import cut_shards, read_items, write_shard
+from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 
 _LABEL = "scoring candidates"
@@ -43,7 +43,7 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
     Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
     killed command resumes. `UserError` with every problem of the request before a model is loaded or trained.
     """
-    from msr_adapter.data.id_files import id_file_problems
+    from msr_adapter.data.id_list_files import id_file_problems
 
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
     read = {option: path for option, path in named.items() if path and path.is_file()}
@@ -74,7 +74,7 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
 
 def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> RequestFiles:
     """Read the files of the request. `UserError` with the problems of all of them."""
-    from msr_adapter.data.id_files import read_item_ids, read_later_interactions, read_user_ids
+    from msr_adapter.data.id_list_files import read_item_ids, read_later_interactions, read_user_ids
     from msr_adapter.errors import collecting, raise_if_any
 
     problems: list[Any] = []

@@ -18,10 +18,10 @@ from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Prompt
 from msr_adapter.backends.prefix_cache.compatibility import stable_positions
 from msr_adapter.backends.prefix_cache.image_features import Features, FeatureStore, ImageFeatures, UnsharableError
-from msr_adapter.backends.prefix_cache.plan import Group
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
+from msr_adapter.backends.prefix_cache.prompt_grouping import Group
 from msr_adapter.generation.request import Completion, Failure, Image, Request
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.scoring_stats import ScoringStats
 from tests.backends.prefix_cache.test_prefix_cache import FAMILIES, ask, assert_plain, backend, grid, image
 from tests.support.tiny_run import model_ref
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.backends.prefix_cache.plan import Group, make_plan
+from msr_adapter.backends.prefix_cache.prompt_grouping import Group, make_plan
 
 rows_of_tokens = st.lists(st.lists(st.integers(-2, 1), min_size=1, max_size=7), min_size=1, max_size=6)
 

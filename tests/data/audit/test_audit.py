@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.audit import inputs as sampling
+from msr_adapter.data.audit import audited_data as sampling
 from msr_adapter.data.audit.candidate_lists import check_labels, check_target_position
-from msr_adapter.data.audit.heuristics import check_heuristics
+from msr_adapter.data.audit.heuristic_baselines import check_heuristics
 from msr_adapter.data.audit.items import check_images, check_titles
 from msr_adapter.data.audit.leakage import check_cold_items, check_time_leakage
 from msr_adapter.data.audit.log_statistics import DAY_MS, check_history, check_log, check_timestamps, quantiles

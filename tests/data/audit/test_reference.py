@@ -7,7 +7,7 @@ import ast
 import os
 from pathlib import Path
 
-from msr_adapter.data.audit import inputs
+from msr_adapter.data.audit import audited_data
 from msr_adapter.data.audit.items import NEAR_ITEMS
 from msr_adapter.data.audit.thresholds import RULES, FindingRule
 from msr_adapter.heuristics.near_duplicates import JACCARD
@@ -34,7 +34,7 @@ HEADER = f"""\
 | warning | results are weaker or easier than they look: act, or say so beside them |
 | info | worth knowing |
 
-**The heuristics** rank the very test candidates, at most {inputs.LISTS:,} lists drawn by seed, by three things
+**The heuristics** rank the very test candidates, at most {audited_data.LISTS:,} lists drawn by seed, by three things
 that need no model of the user: how often training saw the item (popularity), how lately before the target's time
 (recency; of what training may know, only what is strictly earlier counts), and the TF-IDF cosine of the candidate's
 title with the titles of the history (title overlap). The same three are baselines of the evaluation.

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from msr_adapter.cli.candidates import CandidatesFormat
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, SplitConfig
-from msr_adapter.data.negatives.files import FORMATS, export_candidates, format_of, lists_of, read_lists, write_lists
+from msr_adapter.data.negatives.candidate_files import (
+    FORMATS,
+    export_candidates,
+    format_of,
+    lists_of,
+    read_lists,
+    write_lists,
+)
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, Row, build_in, random_rows, table_data
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from msr_adapter.config.schema import MixtureConfig, NegativesConfig, TrainNegativesConfig
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.errors import UserError
 from msr_adapter.seeded_random import hash_ids
 from tests.support.data_builders import Row, logs, random_rows

@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from msr_adapter.config.messages import kind_of
+from msr_adapter.config.error_messages import kind_of
 from msr_adapter.config.schema import SourceConfig, SyntheticSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.sources import (

@@ -8,8 +8,8 @@ import pytest
 from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.interactions import LogColumns, read_log
-from msr_adapter.data.readers.layout import Layout, Table
 from msr_adapter.data.readers.sources import read
+from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.data.readers.timestamps import milliseconds, time_format, time_statistics
 from msr_adapter.errors import UserError
 from tests.support.data_builders import write_csv

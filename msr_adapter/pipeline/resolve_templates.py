@@ -5,8 +5,8 @@ import dataclasses
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig, PipelineConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.recognition import facts, family_of, resolve_template, template_problems
-from msr_adapter.pipeline.weights import roles
+from msr_adapter.llamafactory.family_recognition import facts, family_of, resolve_template, template_problems
+from msr_adapter.pipeline.weight_checks import roles
 
 
 def resolve_models(loaded: LoadedPipeline, *, download: bool) -> LoadedPipeline:

@@ -9,7 +9,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.locate import image_name, is_url
-from msr_adapter.data.log import encode
+from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.errors import raise_if_any

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
+from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
 from msr_adapter.llamafactory.processed_images import ProcessedImages
 from msr_adapter.llamafactory.template import load_template
-from msr_adapter.llamafactory.weights import BASE, Weights, own_adapters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from pathlib import Path
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import sweep
-from msr_adapter.ownership import enclosing_run, paths_in, remembered
+from msr_adapter.run_folder_mark import enclosing_run, paths_in, remembered
 
 Protected = Mapping[str, Path]
 """What a command reads -> where: settings by their dotted key, options by their name."""

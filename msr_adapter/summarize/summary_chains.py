@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from msr_adapter.generation import Answer, Chain, Image, Request
 from msr_adapter.prompts import HistoryItem, Prompts
-from msr_adapter.summarize.answers import Asking, read
 from msr_adapter.summarize.cost_estimate import ExpectedRequest
+from msr_adapter.summarize.summary_answers import Asking, read
 
 History = Sequence[HistoryItem]
 

@@ -12,12 +12,12 @@ from msr_adapter.config.schema.summarize import OnFailure
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Completion, Failure, Image, Request, Start
-from msr_adapter.generation.shards import watched
+from msr_adapter.generation.request_shards import watched
 from msr_adapter.heuristics.near_duplicates import near_identical
-from msr_adapter.jobs import Client
 from msr_adapter.progress import Advance, Meter, Reporter
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
+from msr_adapter.stage_arguments import Client
 from msr_adapter.summarize.cleaning import Cleaned, clean
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart

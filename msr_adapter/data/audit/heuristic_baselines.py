@@ -3,7 +3,7 @@
 import numpy as np
 
 from msr_adapter.arrays import Floats
-from msr_adapter.data.audit.inputs import AuditInputs, TestLists
+from msr_adapter.data.audit.audited_data import AuditInputs, TestLists
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note, severity
 from msr_adapter.heuristics import TrainingLog, has_timestamps, popularity, recency, title_overlap, title_vectors

@@ -9,8 +9,8 @@ from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.llamafactory.encoder import Encoder, collate
-from msr_adapter.llamafactory.weights import Weights, is_small
+from msr_adapter.llamafactory.model_weights import Weights, is_small
+from msr_adapter.llamafactory.prompt_encoder import Encoder, collate
 
 Answered = tuple[int, list[int]]
 """Number of a request, and the tokens of its prompt with one of its answers."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msr_adapter.generation.cache import CacheStats, CompletionCache
+from msr_adapter.generation.completion_cache import CacheStats, CompletionCache
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.progress import Advance
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from msr_adapter.arrays import Codes
-from msr_adapter.demo.rule import choices_of, summary_of
+from msr_adapter.demo.summary_rule import choices_of, summary_of
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.synthetic import COLOURS, GENRES, MOTIFS, ItemFacets, draw_image, sample_item_facets

@@ -10,7 +10,7 @@ from typing import Self
 
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.redaction import quoted, redact
 
 _LIBRARIES = ("msr-adapter", "llamafactory", "transformers", "torch", "peft")

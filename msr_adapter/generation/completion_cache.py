@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.chains import Chains, Start, shards
+from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
-from msr_adapter.generation.shards import ChainShard, MonotonicProgress, RequestShard, ShardJob, spread
-from msr_adapter.generation.store import CompletionStore
+from msr_adapter.generation.request_chains import Chains, Start, shards
+from msr_adapter.generation.request_shards import ChainShard, MonotonicProgress, RequestShard, ShardJob, spread
 from msr_adapter.progress import Advance
 
 R = TypeVar("R")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.errors import LISTED, Problem, UserError, listed, raise_if_any

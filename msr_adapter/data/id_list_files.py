@@ -10,7 +10,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
 from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
-from msr_adapter.data.readers.layout import LAYOUTS, Layout, Table, table_at
+from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, type_problems
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any

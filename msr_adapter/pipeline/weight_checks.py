@@ -8,7 +8,7 @@ from pathlib import Path
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.recognition import family_of
+from msr_adapter.llamafactory.family_recognition import family_of
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
 """What must be the model's in a run and in the one that it goes on from."""
@@ -29,8 +29,8 @@ def check_weights(loaded: LoadedPipeline) -> list[Problem]:
 def check_training(loaded: LoadedPipeline) -> list[Problem]:
     """Return a problem for what objective, method and start cannot be together, each with its place."""
     from msr_adapter.llamafactory.finetuning_methods import check_method, check_start
+    from msr_adapter.llamafactory.model_weights import BASE, starting_weights
     from msr_adapter.llamafactory.objectives import check_objective
-    from msr_adapter.llamafactory.weights import BASE, starting_weights
 
     train = loaded.pipeline.train
     problems = check_objective(train) + check_method(train)

@@ -13,18 +13,18 @@ import pyarrow as pa
 from msr_adapter.backends import make_backend
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
-from msr_adapter.generation.chains import Chains
-from msr_adapter.pipeline.context import cache_path, prompts_of, stage_dirs
+from msr_adapter.generation.request_chains import Chains
+from msr_adapter.pipeline.peak_memory import release
 from msr_adapter.pipeline.planning import plan
-from msr_adapter.pipeline.resolve import resolve_models
-from msr_adapter.pipeline.resources import release
+from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
+from msr_adapter.pipeline.stage_context import cache_path, prompts_of, stage_dirs
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 from msr_adapter.summarize import ItemTexts, plan_items, plan_users, read_summaries
-from msr_adapter.summarize.chains import TO_COME, FusionChain, ItemChain, UserChain
 from msr_adapter.summarize.cost_estimate import Counter, PlannedChain, estimate_cost, spaced
+from msr_adapter.summarize.summary_chains import TO_COME, FusionChain, ItemChain, UserChain
 
 LABELS = {"items": "item summaries", "users": "user summaries"}
 

@@ -11,7 +11,7 @@ import torch
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 
 if TYPE_CHECKING:
-    from msr_adapter.demo.lessons import Lesson
+    from msr_adapter.demo.training_examples import Lesson
 
 _IGNORED = -100
 _IMAGE = "<|vision_start|>{pads}<|vision_end|>"

@@ -10,7 +10,7 @@ from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import StoredImage
-from msr_adapter.data.log import Log
+from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.data.tables import ItemCatalogue
 

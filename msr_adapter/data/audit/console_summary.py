@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from msr_adapter.data.audit.heuristics import short
+from msr_adapter.data.audit.heuristic_baselines import short
 from msr_adapter.data.audit.report import Audit, AuditFinding, Statistics
 from msr_adapter.errors import plural
 from msr_adapter.progress import Reporter

@@ -10,11 +10,11 @@ from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_exam
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.jobs import Client, StageDirs
 from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score.scoring import BlockScorer
+from msr_adapter.stage_arguments import Client, StageDirs
 
 _LEVEL, _SAMPLES = 0.95, 1000
 _DRAW = 0x5E1EC7

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from msr_adapter.demo.encode import encode_batch
-from msr_adapter.demo.lessons import PHASES, Lesson, Maker, TrainingPhase
+from msr_adapter.demo.tokenize_examples import encode_batch
+from msr_adapter.demo.training_examples import PHASES, Lesson, Maker, TrainingPhase
 from msr_adapter.progress import Advance
 from msr_adapter.prompts import Prompts
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.demo.lessons import Lesson, Maker, describe, item_image, update, whole
-from msr_adapter.demo.rule import choices_of, summary_of
+from msr_adapter.demo.summary_rule import choices_of, summary_of
+from msr_adapter.demo.training_examples import Lesson, Maker, describe, item_image, update, whole
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Completion, Image, Request
 from msr_adapter.metrics import pooled_auc

@@ -9,11 +9,11 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.jobs import Job, StageDirs
-from msr_adapter.llamafactory.weights import BASE, Weights
+from msr_adapter.llamafactory.model_weights import BASE, Weights
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, Wording
+from msr_adapter.stage_arguments import Job, StageDirs
 
 OWN_CACHE = Path("cache", "completions.sqlite")
 """Where a run folder keeps its completions."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.chains import Chains, Start
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
-from msr_adapter.generation.stats import ScoringStats
+from msr_adapter.generation.request_chains import Chains, Start
+from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
 
 T = TypeVar("T")
