@@ -24,6 +24,7 @@ synthetic        the generated dataset
 heuristics       popularity, title overlap, item similarity
 metrics          ranking metrics, intervals, paired tests
 schema           the tables that stages exchange
+integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made
 errors, files, progress, arrays, system, redaction, seeded_random  what everything uses
 """

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from msr_adapter.cli.common import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
 
@@ -120,7 +122,18 @@ def run_folder(argument: str) -> Path:
 
 
 def read_run(argument: str) -> "FinishedRun":
-    """Read the finished run that RUN means; raises `UserError` when there is none."""
-    from msr_adapter.evaluate.results import read_finished
+    """Read the finished run that RUN means, and say if it is older than its data; raises `UserError` if there is none.
 
-    return read_finished(run_folder(argument))
+    `UserError` too where a file of the evaluation was changed by hand.
+    """
+    from msr_adapter.evaluate.results import outdated, read_finished
+    from msr_adapter.pipeline.planning import changed_inputs
+
+    folder = run_folder(argument)
+    finished = read_finished(folder)
+    if changed := [*changed_inputs(folder), *(f"the stage {name}" for name in outdated(folder))]:
+        told = (
+            f"{folder}: these numbers are older than {' and '.join(changed)}, changed since. Run `msr evaluate` again"
+        )
+        typer.secho(told, err=True, fg=typer.colors.YELLOW)
+    return finished

@@ -15,13 +15,16 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import MetricsFile
-from msr_adapter.run_folder_mark import refuse_older
+from msr_adapter.integrity import read_manifest, require_unaltered
+from msr_adapter.run_folder_mark import MANIFEST, refuse_older
 from msr_adapter.schema import CANDIDATES, candidates_digest
 
 _AGAIN = (
     "Run `msr evaluate` again in this run folder, with `--force evaluate` if it says that it is up to date; trained "
     "weights and scores are kept"
 )
+_STAGE = " stage"
+"""How a fingerprint names what came of a stage."""
 
 
 class _Interval(BaseModel):
@@ -110,6 +113,13 @@ def read_finished(folder: Path) -> FinishedRun:
     """Read the run in ``folder``; raises UserError without a finished evaluation of this version, or a damaged one."""
     refuse_older(folder, ("evaluate",))
     where = folder / "evaluate"
+    if (
+        where.is_dir()
+        and not read_manifest(where)
+        and any((folder / name / MANIFEST).exists() for name in ("evaluate", "data"))
+    ):
+        raise _problem(where / MANIFEST, "gone, damaged or changed by hand: nothing here can be believed")
+    require_unaltered([where])
     path = where / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -130,6 +140,15 @@ def read_finished(folder: Path) -> FinishedRun:
             raise _problem(path, f"models.{name} has no {', '.join(missing)}")
     whole = cast("MetricsFile", metrics)
     return FinishedRun(folder, whole, _read_scores(where / "candidate_scores.parquet", whole))
+
+
+def outdated(folder: Path) -> list[str]:
+    """Return the stages of a run that were made again since its evaluation."""
+    judged = read_manifest(folder / "evaluate").get("fingerprint", {})
+    now = {
+        key: read_manifest(folder / key.removesuffix(_STAGE)).get("output") for key in judged if key.endswith(_STAGE)
+    }
+    return [key.removesuffix(_STAGE) for key, output in now.items() if output and output != judged[key]]
 
 
 def _said(error: ValidationError) -> str:

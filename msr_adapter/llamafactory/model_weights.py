@@ -13,6 +13,7 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled_model, digest, path_stamp, write_json
+from msr_adapter.integrity import require_unaltered
 
 SMALL_WEIGHTS_BYTES = 200 * 2**20
 """Below this (about 50M float32 parameters) one CPU thread beats several."""
@@ -135,6 +136,7 @@ def trained_weights(train_dir: Path) -> Weights:
     path = train_dir / ORIGIN
     if not (train_dir / MODEL).is_dir():
         raise UserError(Problem(str(train_dir), "", "no finished training here", "", "Run that pipeline first"))
+    require_unaltered([train_dir])  # the weights themselves when they are loaded
     if not path.is_file():
         return BASE.then(train_dir / MODEL)
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

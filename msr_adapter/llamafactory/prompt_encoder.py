@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
+from msr_adapter.integrity import require_unaltered
 from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
 from msr_adapter.llamafactory.processed_images import ProcessedImages
 from msr_adapter.llamafactory.template import load_template
@@ -151,6 +152,7 @@ class Encoder:
         import torch
         from llamafactory.model import load_model
 
+        require_unaltered([folder.parent for folder in self._weights.folders], whole=True)
         model_args, finetuning_args = map(copy.copy, (self._loaded.model_args, self._loaded.finetuning_args))
         if self._weights.full is not None:
             model_args.model_name_or_path = str(self._weights.full.resolve())

@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Final
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import UserError
-from msr_adapter.files import digest
+from msr_adapter.files import digest, read_json_object
+from msr_adapter.integrity import alterations
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, output_digest
 from msr_adapter.pipeline.stage_context import prompts_of
@@ -15,6 +17,7 @@ from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
 from msr_adapter.prompts import Prompts
 
 UP_TO_DATE: Final = "up to date"
+EDITED: Final = "its files were changed by hand"
 
 
 def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]:
@@ -33,6 +36,19 @@ def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]
         reason = stale(stage, folder, current) or (asked_again(folder.failed(stage.name)) if asking_again else None)
         reasons[stage.name] = f"after {waiting[0]}" if waiting else reason or UP_TO_DATE
     return reasons
+
+
+def changed_inputs(root: Path) -> list[str]:
+    """Return ``the data`` if the files that a finished run was made of are no longer what they were, else nothing."""
+    stage, manifest = STAGES[0], RunFolder(root).manifest(STAGES[0].name)
+    try:
+        pipeline = PipelineConfig.model_validate(
+            {key: value for key, value in read_json_object(root / "pipeline.json").items() if key != "run_dir"}
+        )
+        changed = manifest is not None and digest(stage.sources(pipeline)) != manifest.fingerprint["sources"]
+    except (ValueError, OSError, KeyError, UserError):  # nobody can say: the files may have moved
+        return []
+    return ["the data"] if changed else []
 
 
 def wanted_stages(pipeline: PipelineConfig, targets: Collection[str]) -> list[Stage]:
@@ -67,7 +83,12 @@ def stale(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | Non
     )
     if changed:
         return f"{', '.join(changed)} changed"
-    return None if output_digest(folder.stage(stage.name), stage.outputs) == manifest.output else "its files changed"
+    made = folder.stage(stage.name)
+    found = alterations(made, whole=False)
+    unknown = manifest.files is None  # an older version wrote no digests
+    if found.gone or (unknown and output_digest(made, stage.outputs) != manifest.output):
+        return "its files changed"
+    return EDITED if found.edited else None
 
 
 def asked_again(failed: int) -> str | None:

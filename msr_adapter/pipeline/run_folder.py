@@ -15,12 +15,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
+from msr_adapter.integrity import digests_of, read_manifest, seal_of
 from msr_adapter.llamafactory.dataset_check import READ_BACK
 from msr_adapter.run_folder_mark import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 from msr_adapter.system import LockHeldError, locked
@@ -44,6 +45,10 @@ class Manifest:
     """Peak of the tensors that this process held on its GPUs; None without one."""
     format: int = 1
     """`run_folder_mark.FORMAT` of the version that wrote the stage, or found it up to date."""
+    files: Mapping[str, str] | None = field(default=None, compare=False)
+    """Digest of every file that the stage wrote: see `integrity`; None where a version wrote none."""
+    seal: str = field(default="", compare=False)
+    """Digest of all else in this manifest."""
 
 
 class RunFolder:
@@ -88,10 +93,10 @@ class RunFolder:
             yield
 
     def manifest(self, name: str) -> Manifest | None:
-        """Return the manifest of a finished stage; None when it is absent or unreadable."""
+        """Return the manifest of a finished stage; None when it is absent, or not what a stage wrote there."""
         try:
-            return Manifest(**json.loads((self.stage(name) / MANIFEST).read_text(encoding="utf-8")))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
+            return Manifest(**read_manifest(self.stage(name)))
+        except TypeError:
             return None
 
     def manifests(self) -> list[Manifest]:
@@ -142,14 +147,14 @@ class RunFolder:
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest into the partial folder, then put it in the stage's place by rename."""
-        write_json(self._partial(manifest.stage) / MANIFEST, asdict(manifest))
+        _write(manifest, self._partial(manifest.stage))
         self._put_in_place(manifest.stage)
 
     def renew(self, name: str) -> None:
         """Note that a finished stage of an older version is what this version would make."""
         manifest = self.manifest(name)
         if manifest and manifest.format != FORMAT:
-            write_json(self.stage(name) / MANIFEST, asdict(replace(manifest, format=FORMAT)))
+            _write(replace(manifest, format=FORMAT), self.stage(name))
 
     def adopt(self, name: str, donor: "RunFolder") -> None:
         """Take over a finished stage of another run: by hard links where the disk allows it, else by copying.
@@ -181,6 +186,12 @@ class RunFolder:
 
     def _outdated(self, name: str) -> Path:
         return self.root / f".{name}.outdated"
+
+
+def _write(manifest: Manifest, stage: Path) -> None:
+    """Write ``manifest`` into the folder of a stage, with the digests of all files there."""
+    told = json.loads(json.dumps({**asdict(manifest), "files": digests_of(stage)}))  # as it will be read
+    write_json(stage / MANIFEST, {**told, "seal": seal_of(told)})
 
 
 def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.files import write_json
+from msr_adapter.integrity import require_unaltered
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.peak_memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.planning import (
+    EDITED,
     UP_TO_DATE,
     asked_again,
     find_donor,
@@ -154,6 +156,8 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     folder, reporter = job.folder, job.reporter
     current = fingerprint(stage, job.loaded.pipeline, folder, job.prompts)
     reason = "forced" if forced else stale(stage, folder, current)
+    if reason == EDITED:  # somebody's work, or somebody's mistake: neither is believed, nor thrown away unasked
+        require_unaltered([folder.stage(stage.name)])
     again = asked_again(folder.failed(stage.name))
     if reason is None and again is None:
         folder.renew(stage.name)
@@ -164,6 +168,9 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
         folder.renew(stage.name)
         left = asked_again(donor.failed(stage.name))
         return _leave(stage, job, f"up to date, as in {donor.root}{f', where {left}' if left else ''}")
+    # Weights are compared by who loads them, maybe in another process, or by nobody.
+    require_unaltered([folder.stage(name) for name in stage.inputs if name != "train"], whole=True)
+    require_unaltered([folder.stage(name) for name in stage.inputs if name == "train"])
     reporter.note(f"{stage.name:<11} running ({reason or again})")
     out = folder.begin(stage.name)
     context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)

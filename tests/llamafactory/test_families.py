@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from msr_adapter.backends.reward_model import RewardBackend
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.reference_prompts import ReferencePrompts
+from msr_adapter.backends.reward_model import RewardBackend
 from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import StageError

@@ -1,0 +1,114 @@
+"""What a stage left is what it wrote: digests in its manifest, compared when its files are read.
+
+The manifest of a finished stage has the SHA-256 of every file of the stage (but for stored images, whose digests are
+in `items.parquet` and are compared when an image is read) and a seal over itself. When what is compared:
+
+- planning, and every command that reads a finished run: all files of up to `LARGE` bytes, once per process
+- whoever loads weights, and a stage before it begins with what other stages made: the large ones too, a second for
+  each gigabyte, once per process
+
+So a run reads each byte that it believes once more than it uses it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import LISTED, Problem, UserError, listed
+from msr_adapter.files import digest, file_digest, read_json_object
+from msr_adapter.run_folder_mark import MANIFEST
+
+LARGE = 64 * 2**20
+"""Bytes of a file that is compared only where it is read."""
+_ELSEWHERE = re.compile(r"images/.*|manifest\.json")
+"""Files of a stage whose digests are not in its manifest: content-addressed ones, and the manifest itself."""
+
+_known: dict[tuple[str, int, int, int, int], str] = {}
+"""Digests that this process has computed, by path, size, times and inode."""
+
+
+@dataclass(frozen=True)
+class Alterations:
+    """Files of a finished stage that are not as it left them, relative to its folder."""
+
+    edited: tuple[str, ...] = ()
+    """Changed, or put among what the stage wrote."""
+    gone: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.edited or self.gone)
+
+
+def digests_of(stage: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a stage, by its path relative to it."""
+    return {name: _digest(stage / name) for name in _files(stage)}
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of all that a manifest says, but for the seal itself."""
+    return digest({key: value for key, value in manifest.items() if key != "seal"})
+
+
+def read_manifest(stage: Path) -> dict[str, Any]:
+    """Return what the manifest of a finished stage says; nothing where it is absent, damaged or another stage's."""
+    found = read_json_object(stage / MANIFEST)
+    whole = found.get("stage") == stage.name and ("seal" not in found or found["seal"] == seal_of(found))
+    return found if whole else {}
+
+
+def alterations(stage: Path, *, whole: bool) -> Alterations:
+    """Return how the files of a finished stage differ from what it left; `whole` compares large ones too.
+
+    A stage of a version that wrote no digests, or without a manifest, is taken as it is.
+    """
+    recorded = read_manifest(stage).get("files")
+    if not recorded:
+        return Alterations()
+    edited, gone = [], []
+    for name, expected in recorded.items():
+        path = stage / name
+        if not path.is_file():
+            gone.append(name)
+        elif (whole or path.stat().st_size <= LARGE) and _digest(path) != expected:
+            edited.append(name)
+    # What is put beside the files of a folder is read with them: rows of a dataset, a tokenizer's additions.
+    added = [name for name in _files(stage) if "/" in name and name not in recorded and "/." not in name]
+    return Alterations((*edited, *added), tuple(gone))
+
+
+def require_unaltered(stages: Iterable[Path], *, whole: bool = False) -> None:
+    """Raise `UserError` with every file of finished ``stages`` that is not as its stage left it."""
+    if problems := [problem for stage in stages for problem in altered(stage, whole=whole)]:
+        raise UserError(problems)
+
+
+def altered(stage: Path, *, whole: bool = False) -> list[Problem]:
+    """Return a problem for every file of a finished stage that is not as the stage left it."""
+    found = alterations(stage, whole=whole)
+    since = read_manifest(stage).get("finished", "")
+    step = f"Put it back, or make the stage again with `--force {stage.name}`"
+    told = {
+        **dict.fromkeys(found.edited, f"changed by hand since the stage {stage.name} made it ({since})"),
+        **dict.fromkeys(found.gone, f"gone since the stage {stage.name} made it ({since})"),
+    }
+    problems = [Problem(str(stage / name), "", text, "", step) for name, text in told.items()]
+    return listed(problems[:LISTED], len(problems), str(stage))
+
+
+def _files(stage: Path) -> list[str]:
+    found = (path for path in stage.rglob("*") if path.is_file())
+    names = (path.relative_to(stage).as_posix() for path in found)
+    return sorted(name for name in names if not _ELSEWHERE.fullmatch(name))
+
+
+def _digest(path: Path) -> str:
+    try:
+        status = path.stat()
+        key = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        if key not in _known:
+            _known[key] = file_digest(path)
+    except OSError as error:
+        raise UserError(Problem(str(path), "", f"cannot be read ({error.strerror})")) from error
+    return _known[key]
