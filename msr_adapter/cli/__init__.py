@@ -20,6 +20,8 @@ demo_model    the demo's tiny model, made again
 cache         what the completion caches hold
 
 common        options, exit codes, how results and tables are printed
+signals       SIGTERM and SIGHUP, which end a command as Ctrl-C does
+streams       standard output and error that may be closed
 runs          which run is meant, and how its stages are brought up to date
 app           registers the commands
 """

@@ -20,6 +20,7 @@ from msr_adapter.cli.ls import list_bundled
 from msr_adapter.cli.recommend import recommend
 from msr_adapter.cli.results import results
 from msr_adapter.cli.run import run
+from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
 
@@ -36,7 +37,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with forgiving_streams():
+        app()
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,7 +1,8 @@
 """What all commands share: their options, and how they end.
 
 A command ends with its result on standard output, its errors on standard error, and an exit code: 0 done, 1 a stage
-failed, 2 the user's input is wrong, 130 interrupted. Other exceptions are bugs and crash loudly.
+failed, 2 the user's input is wrong, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP. Other exceptions are bugs
+and crash loudly.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msr_adapter.cli.signals import ending_signals, exit_code_of
 from msr_adapter.errors import MsrError, UserError
 from msr_adapter.redaction import redact
 
@@ -59,30 +61,34 @@ LatexFlag = Annotated[bool, typer.Option("--latex", help="Tables in LaTeX (packa
 
 
 class InterruptError(MsrError):
-    """Ctrl-C; the message says what is kept and how to go on."""
+    """Ctrl-C, SIGTERM or SIGHUP; the message says what is kept and how to go on."""
 
-    exit_code = 130
+    def __init__(self, text: str, interrupt: KeyboardInterrupt) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code_of(interrupt)
 
 
 @contextlib.contextmanager
 def exit_codes(as_json: bool) -> Iterator[None]:
-    """Turn an `MsrError` into a message and its exit code."""
+    """Turn an `MsrError` into a message and its exit code, and a signal that ends us into an `InterruptError`."""
     try:
-        yield
-    except KeyboardInterrupt:
-        _fail(InterruptError("Interrupted before anything was changed."), as_json)
+        with ending_signals():
+            yield
+    except KeyboardInterrupt as interrupt:
+        _fail(InterruptError("Interrupted before anything was changed.", interrupt), as_json)
     except MsrError as error:
         _fail(error, as_json)
 
 
 @contextlib.contextmanager
 def interruptible(run_dir: Path) -> Iterator[None]:
-    """Turn Ctrl-C in a run into a sentence that says what is kept."""
+    """Turn Ctrl-C, SIGTERM or SIGHUP in a run into a sentence that says what is kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         kept = "Finished stages, and the summaries and scores of the unfinished one, are kept in"
-        raise InterruptError(f"Interrupted. {kept} {run_dir}. The same command continues from there.") from None
+        text = f"Interrupted. {kept} {run_dir}. The same command continues from there."
+        raise InterruptError(text, interrupt) from None
 
 
 def _fail(error: MsrError, as_json: bool) -> None:

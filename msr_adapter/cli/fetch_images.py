@@ -63,9 +63,9 @@ def fetch_images(
             raise UserError(_no_urls(wanted))
         try:
             report = fetch_into(folder, wanted.urls, policy, Reporter(quiet=quiet))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             kept = f"Interrupted. What was downloaded is kept in {folder}. The same command continues from there."
-            raise InterruptError(kept) from None
+            raise InterruptError(kept, interrupt) from None
         _report(folder, wanted, report, config, as_json)
 
 

@@ -75,13 +75,14 @@ def test_killed_in_every_stage_then_completed_equals_undisturbed(pipeline: Path,
     assert not list(run_dir.glob(".*.partial"))
 
 
-def test_ctrl_c_in_training_says_what_is_kept_and_leaves_no_trainer(pipeline: Path, undisturbed: Path) -> None:
-    code, said = interrupt_in(
-        "train", signal.SIGINT, "run", pipeline, *SETS, "--run-dir", undisturbed, "--force", "train"
-    )
-    assert code == 130
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_in_training_says_what_is_kept_and_leaves_no_trainer(
+    number: signal.Signals, expected: int, pipeline: Path, undisturbed: Path
+) -> None:
+    code, said = interrupt_in("train", number, "run", pipeline, *SETS, "--run-dir", undisturbed, "--force", "train")
+    assert code == expected
     assert "Traceback" not in said
-    assert "The same command goes on" in said
+    assert "The same command continues from there." in said
     assert not trainers(undisturbed / ".train.unfinished")
     assert (undisturbed / "train" / "manifest.json").exists()
 
