@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import BundledKind, bundled
 
@@ -12,6 +13,8 @@ YamlKind = Literal["pipelines", "eval"]
 
 _SUFFIX: dict[BundledKind, str] = {"pipelines": ".yaml", "eval": ".yaml", "templates": ".j2"}
 _NOUN: dict[YamlKind, str] = {"pipelines": "pipeline", "eval": "protocol"}
+_LONGEST_PATH, _LONGEST_NAME = 3072, 255
+"""Bytes of a path, to which our own folders are added, and of a name in it: what file systems take."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,35 @@ def template_folders() -> list[str]:
 
 def find_yaml(name: str, kind: YamlKind, base: Path) -> Path | None:
     """Return the file ``name`` under ``base``, else the bundled file of that name, else None."""
-    path = base / Path(name).expanduser()
-    if path.is_file():
-        return path.resolve()
+    if not path_fault(name):
+        path = base / Path(name).expanduser()
+        if path.is_file():
+            return path.resolve()
     return next((file.path for file in bundled_files(kind) if file.name == name), None)
+
+
+def path_fault(text: str) -> str:
+    """Say why a text can be no path on this machine, wherever it starts from; empty when it can."""
+    if not text.strip():  # else it would mean the folder that it starts from
+        return "an empty text"
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        data = str(Path(text).expanduser()).encode()
+    except UnicodeEncodeError:
+        return "a character that no file name can have"
+    except RuntimeError:
+        return f"the home of a user who is not known here ({shown(text)})"
+    if len(data) > _LONGEST_PATH or max(map(len, data.split(b"/"))) > _LONGEST_NAME:
+        return f"a name of {len(data):,} bytes"
+    return ""
 
 
 def not_found(name: str, kind: YamlKind, base: Path, where: str = "", field: str = "") -> Problem:
     """Say that ``name`` is neither a file nor a bundled name, and what the bundled names are."""
     names = [file.name for file in bundled_files(kind)]
     noun = _NOUN[kind]
-    is_folder = (base / Path(name).expanduser()).is_dir()
-    found = f"`{name}` is a folder" if is_folder else f"`{name}` is neither a file nor a bundled {noun}"
+    said = shown(name)
+    is_folder = not path_fault(name) and (base / Path(name).expanduser()).is_dir()
+    found = f"`{said}` is a folder" if is_folder else f"`{said}` is neither a file nor a bundled {noun}"
     return Problem(where, field, found, f"bundled: {', '.join(names)}", did_you_mean(name, names))

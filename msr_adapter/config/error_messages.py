@@ -206,8 +206,12 @@ def _union_words(args: tuple[Any, ...], limits: Iterable[object]) -> str:
 def _limit_words(limits: Iterable[object]) -> list[str]:
     found = []
     for limit in limits:
-        found += [f"{phrase} {getattr(limit, name)}" for name, phrase in _LIMITS if hasattr(limit, name)]
+        found += [f"{phrase} {_number(getattr(limit, name))}" for name, phrase in _LIMITS if hasattr(limit, name)]
     return found
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else str(value)
 
 
 def _choose(models: tuple[type[StrictModel], ...], data: object) -> type[StrictModel] | None:

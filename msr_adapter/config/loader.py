@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, template_folders
+from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, path_fault, template_folders
 from msr_adapter.config.error_messages import explain, field_at, is_path
 from msr_adapter.config.schema import PipelineConfig
-from msr_adapter.config.yaml_tree import LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
+from msr_adapter.config.yaml_scalars import shown
+from msr_adapter.config.yaml_tree import DEEPEST, LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
 
@@ -53,6 +54,8 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
     origin = find_yaml(argument, "pipelines", Path.cwd())
     if origin is None:
         raise UserError(not_found(argument, "pipelines", Path.cwd()))
+    if run_dir is not None and (fault := path_fault(str(run_dir))):
+        raise UserError(Problem("", "--run-dir", fault, "a path"))
     reader = TreeReader()
     settings = reader.read_sets(sets)
     tree = reader.read(origin, "pipelines")
@@ -107,12 +110,13 @@ class TreeReader:
         tree = YamlNode({}, SET, Path.cwd())
         for setting in sets:
             key, equals, text = setting.partition("=")
-            if not equals or not all(key.split(".")):
-                found = f"`{setting}` is not a setting"
+            if not equals or not all(key.split(".")) or shown(key, len(key)) != key or key.count(".") > DEEPEST:
+                found = f"`{shown(setting)}` is not a setting"
                 self.problems.append(Problem(SET, "", found, "expected key=value, e.g. `train.epochs=2`"))
                 continue
-            node = parse(text, YamlSource(SET, Path.cwd(), numbered=False), self.problems)
-            for part in reversed(key.split(".")):
+            parts = tuple(key.split("."))
+            node = parse(text, YamlSource(SET, Path.cwd(), numbered=False, loc=parts), self.problems)
+            for part in reversed(parts):
                 node = YamlNode({part: node}, SET, Path.cwd()) if node else None
             tree = self.merge(tree, node) if node else tree
         return tree
@@ -208,16 +212,17 @@ def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:
         known = field_at(PipelineConfig, loc, data)
         if known is None or not isinstance(node.value, str):
             continue
-        if is_path(known) and "\0" in node.value:
-            problems.append(Problem(node.where, dotted(loc), "a NUL character", "a path"))
-        elif is_path(known) and not node.value.strip():  # else it would mean the YAML's own folder
-            problems.append(Problem(node.where, dotted(loc), "an empty text", "a path"))
+        # `path` of a model or a hub data set may also be a hub's name: only what looks like a path is one.
+        looks_like_one = loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))
+        if not (is_path(known) or looks_like_one):
+            continue
+        if fault := path_fault(node.value):
+            problems.append(Problem(node.where, dotted(loc), fault, "a path"))
         elif loc == ("train", "start"):
             tree = _with_text(tree, loc, str(_run(node)))
         elif loc == ("templates",):
             tree = _with_text(tree, loc, _templates(node, problems))
-        elif is_path(known) or (loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))):
-            # `path` of a model or a hub data set may also be a hub's name: only what looks like a path is one.
+        else:
             tree = _with_text(tree, loc, str(_absolute(node)))
     return tree.plain()
 

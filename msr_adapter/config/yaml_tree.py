@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from msr_adapter.config.yaml_scalars import NUMBERS_AND_CONSTANTS, TAG, ScalarError, read_scalar, shown
 from msr_adapter.errors import Problem
 
 Loc = tuple[str | int, ...]
@@ -20,7 +21,9 @@ LARGEST = 512 * 2**10
 """Bytes of a file; PyYAML reads about as many in a few seconds."""
 _MOST_VALUES = 20_000
 """Values of a file, those counted again that aliases repeat."""
-_DEEPEST = 50
+DEEPEST = 50
+"""Levels of a file, or of a key."""
+_COLLECTIONS = (f"{TAG}map", f"{TAG}seq")
 
 SET = "--set"
 """The place of values from the command line."""
@@ -74,6 +77,8 @@ class YamlSource:
     label: str
     base: Path
     numbered: bool = True
+    loc: Loc = ()
+    """Its place in the pipeline."""
 
     def where(self, line: int) -> str:
         """Place of a line (0-based), as problems print it."""
@@ -86,23 +91,19 @@ class _CoreLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9_]*)(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+for _name, _pattern, _first in NUMBERS_AND_CONSTANTS:
+    _CoreLoader.add_implicit_resolver(TAG + _name, _pattern, _first)
 
 
 def parse(text: str, source: YamlSource, problems: list[Problem]) -> YamlNode | None:
     """Read YAML; None when nothing can be read. Syntax errors, duplicate keys and odd tags go to ``problems``."""
+    loader: _CoreLoader | None = None
     try:
         loader = _CoreLoader(text)
         root = loader.get_single_node()
         if root is None:
             return YamlNode(None, source.where(0), source.base)
-        return _Builder(loader, source, problems).build(root, source.where(root.start_mark.line), ())
+        return _Builder(source, problems).build(root, source.where(root.start_mark.line), source.loc)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -112,8 +113,11 @@ def parse(text: str, source: YamlSource, problems: list[Problem]) -> YamlNode | 
         problems.append(Problem(source.where(line), "", f"the control character U+{ord(text[error.position]):04X}"))
     except _TooMuchError as error:
         problems.append(Problem(source.where(error.line), "", str(error), next_step="Write less, or fewer aliases"))
+    except (ValueError, OverflowError) as error:  # the scanner's own, such as an escape that is no character
+        line = loader.get_mark().line if loader else 0
+        problems.append(Problem(source.where(line), "", f"not valid YAML: {error}"))
     except RecursionError:
-        problems.append(Problem(source.label, "", "nested too deeply", f"at most {_DEEPEST} levels"))
+        problems.append(Problem(source.label, "", "nested too deeply", f"at most {DEEPEST} levels"))
     return None
 
 
@@ -129,7 +133,6 @@ class _TooMuchError(Exception):
 class _Builder:
     """Turns PyYAML's nodes into ours."""
 
-    loader: _CoreLoader
     source: YamlSource
     problems: list[Problem]
     values: int = 0
@@ -139,9 +142,12 @@ class _Builder:
         self.values += 1
         if self.values > _MOST_VALUES:
             raise _TooMuchError(f"more than {_MOST_VALUES:,} values, repeated ones included", node.start_mark.line)
-        if len(above) > _DEEPEST:
-            raise _TooMuchError(f"nested more than {_DEEPEST} levels deep", node.start_mark.line)
-        if node in above:
+        if len(above) > DEEPEST:
+            raise _TooMuchError(f"nested more than {DEEPEST} levels deep", node.start_mark.line)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            self._report(node, loc, f"the tag {shown(node.tag)}", "Write the plain value")
+            value = None
+        elif node in above:
             self._report(node, loc, "the value contains itself", "Write it out without the alias")
             value = None
         elif isinstance(node, yaml.MappingNode):
@@ -152,7 +158,7 @@ class _Builder:
                 for i, child in enumerate(node.value)
             ]
         else:
-            value = self._scalar(node, loc)
+            value = self._read(node, loc, node.tag, node.value)
         return YamlNode(value, where, self.source.base)
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc, above: tuple[yaml.Node, ...]) -> dict[str, YamlNode]:
@@ -164,6 +170,8 @@ class _Builder:
                 self._report(key_node, loc, "a key that is not text", "Write `key: value`")
                 continue
             key = key_node.value
+            if self._read(key_node, loc, f"{TAG}str", key) is None:
+                continue
             if key in entries:
                 found = f"the key stands here and in line {lines[key] + 1}"
                 self._report(key_node, (*loc, key), found, "Keep one of them")
@@ -172,15 +180,17 @@ class _Builder:
             entries[key] = self.build(value_node, self.source.where(line), (*loc, key), above)
         return entries
 
-    def _scalar(self, node: yaml.Node, loc: Loc) -> Value:
-        known = node.tag.startswith("tag:yaml.org,2002:") and node.tag in self.loader.yaml_constructors
-        if not known:
-            self._report(node, loc, f"the tag {node.tag}", "Write the plain value")
+    def _read(self, node: yaml.Node, loc: Loc, tag: str, text: str) -> Value:
+        """Return the value of a scalar; None for what is none, which is reported."""
+        try:
+            return read_scalar(tag, text)
+        except ScalarError as error:
+            self._report(node, loc, error.found, error.next_step)
             return None
-        return self.loader.construct_object(node)
 
     def _report(self, node: yaml.Node, loc: Loc, found: str, next_step: str) -> None:
-        self.problems.append(Problem(self.source.where(node.start_mark.line), dotted(loc), found, next_step=next_step))
+        where, field = self.source.where(node.start_mark.line), shown(dotted(loc), 200)
+        self.problems.append(Problem(where, field, found, next_step=next_step))
 
 
 def dotted(loc: Loc) -> str:

@@ -146,7 +146,7 @@ def test_wrong_input_is_exit_code_2_with_every_problem(calls: list[dict[str, Any
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
         "2 problems:",
-        "--set seed: the text 'x'; expected a whole number, at least 0",
+        "--set seed: the text 'x'; expected a whole number, at least 0, at most 4,294,967,295",
         "--set nmae: unknown key; known here: name, seed, run_dir, cache, templates, data, split, summarize, train, "
         "evaluate, execution. Did you mean `name`?",
     ]
@@ -158,8 +158,8 @@ def test_wrong_input_as_json() -> None:
     done = msr("check", "p.yaml", "--json", "--set", "seed=x")
     assert done.exit_code == 2
     problem = {"where": "--set", "field": "seed", "found": "the text 'x'"}
-    problem |= {"allowed": "expected a whole number, at least 0", "next_step": ""}
-    message = "--set seed: the text 'x'; expected a whole number, at least 0"
+    problem |= {"allowed": "expected a whole number, at least 0, at most 4,294,967,295", "next_step": ""}
+    message = "--set seed: the text 'x'; expected a whole number, at least 0, at most 4,294,967,295"
     assert json.loads(done.stdout) == {"error": {"exit_code": 2, "message": message, "problems": [problem]}}
 
 

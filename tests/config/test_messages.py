@@ -15,6 +15,7 @@ KINDS = (
     "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, "
     "huggingface, synthetic"
 )
+SEED = "a whole number, at least 0, at most 4,294,967,295"
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
 TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, execution"
@@ -39,13 +40,13 @@ def problems(text: str, *sets: str) -> list[str]:
     [
         ("sead: 3", f"p.yaml:10 sead: unknown key; {TOP}. Did you mean `seed`?"),
         ("zzz: 3", f"p.yaml:10 zzz: unknown key; {TOP}"),
-        ("seed: abc", "p.yaml:10 seed: the text 'abc'; expected a whole number, at least 0"),
-        ("seed: -1", "p.yaml:10 seed: the number -1; expected a whole number, at least 0"),
-        ("seed: 1.5", "p.yaml:10 seed: the number 1.5; expected a whole number, at least 0"),
-        ("seed: true", "p.yaml:10 seed: true; expected a whole number, at least 0"),
-        ("seed: null", "p.yaml:10 seed: null; expected a whole number, at least 0"),
-        ("seed: [1]", "p.yaml:10 seed: a list of 1; expected a whole number, at least 0"),
-        ("seed: {a: 1}", "p.yaml:10 seed: a mapping; expected a whole number, at least 0"),
+        ("seed: abc", f"p.yaml:10 seed: the text 'abc'; expected {SEED}"),
+        ("seed: -1", f"p.yaml:10 seed: the number -1; expected {SEED}"),
+        ("seed: 1.5", f"p.yaml:10 seed: the number 1.5; expected {SEED}"),
+        ("seed: true", f"p.yaml:10 seed: true; expected {SEED}"),
+        ("seed: null", f"p.yaml:10 seed: null; expected {SEED}"),
+        ("seed: [1]", f"p.yaml:10 seed: a list of 1; expected {SEED}"),
+        ("seed: {a: 1}", f"p.yaml:10 seed: a mapping; expected {SEED}"),
         ("split: 3", "p.yaml:10 split: the number 3; expected a mapping"),
         ("split: {fractions: [1, 1, 1]}", "p.yaml:10 split.fractions: 1.0, 1.0, 1.0 are not shares that sum to 1"),
         ("split: {fractions: [0.9, 0.1]}", "p.yaml:10 split.fractions: a list of 2; " + SHARES),
@@ -64,7 +65,7 @@ def problems(text: str, *sets: str) -> list[str]:
         ),
         (
             "name: my run",
-            "p.yaml:10 name: the text 'my run'; expected letters, digits, dots, dashes and underscores, "
+            "p.yaml:10 name: the text 'my run'; expected up to 200 letters, digits, dots, dashes and underscores, "
             "a letter or digit first",
         ),
         ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a folder, a bundled folder's name, or null"),
@@ -121,7 +122,7 @@ def test_one_bad_line(line: str, message: str) -> None:
         ),
         (
             "{kind: synthetic}", "{kind: synthetic, itms: 3, users: 0}",
-            ["p.yaml:2 data.source.users: the number 0; expected a whole number, at least 1",
+            ["p.yaml:2 data.source.users: the number 0; expected a whole number, at least 1, at most 100,000,000",
              "p.yaml:2 data.source.itms: unknown key; known here: kind, users, items, interactions_per_user, noise. "
              "Did you mean `items`?"],
         ),
@@ -151,7 +152,8 @@ def test_one_bad_line(line: str, message: str) -> None:
         ),
         (
             "next-item", "{name: x, k: [0]}",
-            ["p.yaml:9 evaluate.protocol.k.0: the number 0; expected a whole number, at least 1"],
+            ["p.yaml:9 evaluate.protocol.k.0: the number 0; expected a whole number, at least 1, "
+             "at most 1,000,000,000"],
         ),
     ],
 )  # fmt: skip
@@ -163,13 +165,13 @@ def test_a_bad_part(old: str, new: str, messages: list[str]) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("seed=x", "--set seed: the text 'x'; expected a whole number, at least 0"),
+        ("seed=x", f"--set seed: the text 'x'; expected {SEED}"),
         (
             "train.lora.rnk=4",
             "--set train.lora.rnk: unknown key; known here: rank, alpha, dropout, target. Did you mean `rank`?",
         ),
         ("trian.epochs=4", f"--set trian: unknown key; {TOP}. Did you mean `train`?"),
-        ("seed.x=4", "--set seed: a mapping; expected a whole number, at least 0"),
+        ("seed.x=4", f"--set seed: a mapping; expected {SEED}"),
         ("seed", "--set: `seed` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("=3", "--set: `=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("a..b=3", "--set: `a..b=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
@@ -189,7 +191,10 @@ def test_all_problems_come_at_once_by_file_and_line() -> None:
     assert [line.split(":")[0] + ":" + line.split(":")[1].split()[0] for line in found[1:]] == [
         "p.yaml:2", "p.yaml:4", "p.yaml:6", "parent.yaml:1",
     ]  # fmt: skip
-    assert found[0] == "--set data.limit.users: the number 0; expected a whole number, at least 1, or null"
+    assert (
+        found[0]
+        == "--set data.limit.users: the number 0; expected a whole number, at least 1, at most 1,000,000,000, or null"
+    )
 
 
 def test_a_missing_key_is_shown_where_its_parent_stands_even_after_set() -> None:
@@ -238,3 +243,93 @@ def test_a_folder_is_no_pipeline() -> None:
     Path("here").mkdir()
     with pytest.raises(UserError, match=r"^`here` is a folder; bundled: "):
         load_pipeline("here")
+
+
+CORE = "tag:yaml.org,2002:"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed: " + "9" * 5000,
+         "p.yaml:10 seed: a whole number of 5,000 digits; expected 64 bits at most. Write a smaller one"),
+        ("seed: 4294967296", f"p.yaml:10 seed: the number 4294967296; expected {SEED}"),
+        ("seed: !!int x", f"p.yaml:10 seed: the text 'x' under the tag {CORE}int. Write the plain value"),
+        ("seed: !!int 09", f"p.yaml:10 seed: the text '09' under the tag {CORE}int. Write the plain value"),
+        ("seed: !!binary abc=", f"p.yaml:10 seed: the tag {CORE}binary. Write the plain value"),
+        ("seed: !!timestamp x", f"p.yaml:10 seed: the tag {CORE}timestamp. Write the plain value"),
+        ("seed: !!bool maybe", f"p.yaml:10 seed: the text 'maybe' under the tag {CORE}bool. Write the plain value"),
+        ("seed: !!set {a}", f"p.yaml:10 seed: the tag {CORE}set. Write the plain value"),
+        ("seed: !!str [a]", f"p.yaml:10 seed: the tag {CORE}str. Write the plain value"),
+        ('name: "a\\ud800"', "p.yaml:10 name: the lone surrogate U+D800. Write the character itself"),
+        ('"\\ud800": 1', "p.yaml:10: the lone surrogate U+D800. Write the character itself"),
+        ('name: "\\U00110000"', "p.yaml:10: not valid YAML: chr() arg not in range(0x110000)"),
+        ("split: {until: 999999999999999999}",
+         "p.yaml:10 split.until: the number 999999999999999999; expected a date (2024-06-30 or 2024-06-30T12:00:00Z), "
+         "milliseconds since 1970, or null, up to the year 9999"),
+        ("run_dir: " + "a" * 5000, "p.yaml:10 run_dir: a name of 5,000 bytes; a path"),
+        ("run_dir: ~nobody-here/x",
+         "p.yaml:10 run_dir: the home of a user who is not known here (~nobody-here/x); a path"),
+        ("templates: " + "a" * 5000, "p.yaml:10 templates: a name of 5,000 bytes; a path"),
+        ("extends: " + "a" * 5000,
+         f"p.yaml:10 extends: `{'a' * 60}...` is neither a file nor a bundled pipeline; bundled: {{names}}"),
+    ],
+)  # fmt: skip
+def test_what_nothing_can_hold_is_refused(line: str, message: str) -> None:
+    names = ", ".join(file.name for file in bundled_files("pipelines"))
+    assert problems(MINIMAL + line + "\n") == [message.replace("{names}", names)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.lora.alpha=1e999",
+         "train.lora.alpha: the number 1e999; expected one below 1.8e308. Write a smaller one"),
+        ("train.lora.alpha=1000001",
+         "train.lora.alpha: the number 1000001; expected a whole number, at least 1, at most 1,000,000, or null"),
+        ("evaluate.protocol.negatives.alpha=1e300",
+         "evaluate.protocol.negatives.alpha: the number 1e+300; expected a number, at least 0, at most 100"),
+        ("data.images.max_file_mb=1e22",
+         "data.images.max_file_mb: the number 1e+22; expected a whole number, at least 1, at most 65,536"),
+        ("train.learning_rate=.nan",
+         "train.learning_rate: the text '.nan'; expected a number, more than 0, at most 1,000"),
+        ("train.learning_rate=!!float .inf",
+         f"train.learning_rate: the text '.inf' under the tag {CORE}float. Write the plain value"),
+        ("train.overrides={x: [1e999]}",
+         "train.overrides.x.0: the number 1e999; expected one below 1.8e308. Write a smaller one"),
+        ("train.checkpoint_selection.metric=ndcg@" + "9" * 5000,
+         f"train.checkpoint_selection.metric: the text 'ndcg@{'9' * 55}...'; expected auc, gauc, or hr, recall, precision, mrr, "
+         "map or ndcg with a cut-off, such as ndcg@10"),
+        ("summarize.items.model={path: x, backend: server, server: {url: 'http://[::1'}}",
+         "summarize.items.model.server.url: not the address of a server, such as http://localhost:8000/v1"),
+        ("train.start=~nobody-here", "train.start: the home of a user who is not known here (~nobody-here); a path"),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_a_librarys_range_are_refused(setting: str, message: str) -> None:
+    assert problems(MINIMAL, setting) == [f"--set {message}"]
+
+
+def test_every_number_of_the_config_has_both_bounds() -> None:
+    from msr_adapter.config.error_messages import words
+    from msr_adapter.config.schema import StrictModel
+
+    waiting, numbers = [StrictModel], 0
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        assert not model.model_config.get("allow_inf_nan", True)
+        for name, field in model.model_fields.items():
+            said = words(field.annotation, field.metadata)
+            if name in ("fractions", "validation_from", "test_from", "until"):  # held by validators of their own
+                continue
+            if "number" in said:
+                numbers += 1
+                assert "at least" in said or "more than" in said, name
+                assert "at most" in said or "less than" in said, name
+    assert numbers > 60
+
+
+def test_a_run_folder_that_can_be_none_is_refused() -> None:
+    Path("p.yaml").write_text(MINIMAL, encoding="utf-8")
+    with pytest.raises(UserError, match="--run-dir: a name of 5,000 bytes; a path"):
+        load_pipeline("p.yaml", (), Path("a" * 5000))

@@ -7,27 +7,29 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import MOST, MOST_PIXELS, Count, StrictModel, allowed
 from msr_adapter.config.schema.sources import SourceConfig
 
 MOMENT = "a date (2024-06-30 or 2024-06-30T12:00:00Z), milliseconds since 1970, or null"
+_LATEST = 253_402_300_799_999
+"""Milliseconds of the last moment of the year 9999, where calendars end."""
 
 
 class KCoreConfig(StrictModel):
     """Iterated minimum degrees; 1 keeps everything."""
 
-    users: int = Field(1, ge=1)
+    users: Count = 1
     """Fewest interactions a kept user has."""
-    items: int = Field(1, ge=1)
+    items: Count = 1
     """Fewest interactions a kept item has."""
 
 
 class LimitConfig(StrictModel):
     """A smaller experiment: samples users (never rows), seeded."""
 
-    users: int | None = Field(None, ge=1)
+    users: Count | None = None
     """Users drawn uniformly after the k-core."""
-    items: int | None = Field(None, ge=2)
+    items: int | None = Field(None, ge=2, le=MOST)
     """Most popular items kept, before the k-core."""
 
 
@@ -39,13 +41,13 @@ class ImagesConfig(StrictModel):
     relative to it; `msr fetch-images` fills it. Nothing outside it is read. A synthetic dataset draws its own."""
     missing: Literal["text-only", "placeholder", "error"] = "text-only"
     """An item whose image is absent or unusable: prompt without image, a grey image, or stop. Always counted."""
-    max_pixels: int = Field(589_824, ge=784)
+    max_pixels: int = Field(589_824, ge=784, le=MOST_PIXELS)
     """Stored images are shrunk to at most this many pixels."""
-    max_side: int = Field(2048, ge=28)
+    max_side: int = Field(2048, ge=28, le=65_535)
     """Stored images are shrunk until their longest side has at most this many pixels."""
-    max_file_mb: int = Field(50, ge=1)
+    max_file_mb: int = Field(50, ge=1, le=65_536)
     """A larger image file is not opened, nor downloaded to its end."""
-    max_file_pixels: int = Field(64_000_000, ge=784, le=178_000_000)
+    max_file_pixels: int = Field(64_000_000, ge=784, le=MOST_PIXELS)
     """An image whose header claims more pixels is not decoded."""
 
 
@@ -54,7 +56,7 @@ class DataConfig(StrictModel):
 
     source: SourceConfig
     """The log and the titles."""
-    max_expansion: int = Field(100, ge=1)
+    max_expansion: Count = 100
     """A gzip file may hold this many times its own size (64 MiB in any case); more is refused as a bomb."""
     k_core: KCoreConfig = KCoreConfig()
     """Drops rare users and items."""
@@ -82,11 +84,11 @@ class SplitConfig(StrictModel):
     same_time: Literal["keep", "leave-out"] = "keep"
     """Items of the very time of the target that stand before it in the log: history, or left out of it (where equal
     times say nothing of the order, as in a log of days). What stands after the target is never history."""
-    max_history: int = Field(10, ge=1)
+    max_history: Count = 10
     """Latest items before the target that are kept as history."""
-    min_history: int = Field(1, ge=1)
+    min_history: Count = 1
     """A target with fewer items before it is no example."""
-    train_targets: int = Field(1, ge=1)
+    train_targets: Count = 1
     """Latest positions of a training user that become training targets; 1 = the last only, as in the paper."""
 
     @field_validator("fractions")
@@ -102,8 +104,10 @@ class SplitConfig(StrictModel):
         if isinstance(moment, str):
             try:
                 milliseconds(moment)
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise ValueError(f"the text {moment!r}; expected {MOMENT}") from None
+        if isinstance(moment, int) and abs(moment) > _LATEST:
+            raise ValueError(f"the number {moment}; expected {MOMENT}, up to the year 9999")
         return moment
 
     @model_validator(mode="after")

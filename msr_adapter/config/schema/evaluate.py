@@ -1,11 +1,11 @@
 """What "good" means, and what the trained model is compared with."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import Count, StrictModel, allowed
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import NegativesConfig
 from msr_adapter.metrics import RANKING, MetricName
@@ -16,7 +16,7 @@ class ConfidenceConfig(StrictModel):
 
     level: float = Field(0.95, gt=0, lt=1)
     """Coverage of the interval."""
-    samples: int = Field(1000, ge=100)
+    samples: int = Field(1000, ge=100, le=1_000_000)
     """Bootstrap samples."""
 
 
@@ -43,7 +43,7 @@ class ProtocolConfig(StrictModel):
     )  # fmt: skip
     """auc: pooled over users; gauc: mean of per-user AUCs; hr .. ndcg: cut off at each `k`; log_loss, brier, ece: of
     the probabilities; coverage .. novelty: of the items in the first `k` places. docs/metrics.md has every formula."""
-    k: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5, 10)
+    k: tuple[Count, ...] = (3, 5, 10)
     """Cut-offs of the ranking metrics."""
     ties: Literal["expected"] = "expected"
     """Ties count with their expected value over all tie orders."""
@@ -80,9 +80,9 @@ BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item
 class SASRecConfig(StrictModel):
     """The size of the SASRec baseline, which is trained on one CPU thread."""
 
-    dim: int = Field(64, ge=1)
+    dim: int = Field(64, ge=1, le=65_536)
     """Width of its vectors."""
-    epochs: int = Field(30, ge=1)
+    epochs: Count = 30
     """Passes over the training users."""
 
 

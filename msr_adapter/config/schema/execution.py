@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import MOST_PROCESSES, Seconds, StrictModel, allowed
 
 Strategy = Literal["ddp", "zero-2", "zero-3", "fsdp"]
 
@@ -12,11 +12,11 @@ Strategy = Literal["ddp", "zero-2", "zero-3", "fsdp"]
 class LaunchConfig(StrictModel):
     """How many processes train, on how many machines, and how they share the work."""
 
-    nodes: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1, le=MOST_PROCESSES)
     """Machines. With several, start the same `msr` command on each of them (docs/launch.md): they must see the run
     folder, the model and the images at the same paths."""
-    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", json_schema_extra=allowed("a whole number of at least 1, or auto")
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["auto"] = Field(
+        "auto", json_schema_extra=allowed("a whole number, 1 to 65,536, or auto")
     )
     """On each machine. auto: one for each visible GPU, and one where there is none. `batch_size` and
     `gradient_accumulation` are those of each process: all of them together take `nodes` x `processes` times as many
@@ -32,7 +32,7 @@ class LaunchConfig(StrictModel):
     `ray`, where the cluster is; default: Ray's own, `RAY_ADDRESS` or the cluster on this machine."""
     port: int = Field(29_500, ge=1, le=65_535)
     """Port of the first machine on which the rendezvous takes place."""
-    wait: float = Field(3_600, gt=0)
+    wait: Seconds = 3_600
     """Seconds that the other machines wait for the first to begin: it builds the data set before."""
 
 
@@ -41,9 +41,9 @@ class ExecutionConfig(StrictModel):
 
     engine: Literal["local", "ray"] = "local"
     """local: on this machine. ray: on a Ray cluster (`pip install 'msr-adapter[ray]'`); see `docs/distribution.md`."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=MOST_PROCESSES)
     """Processes that each load the model and answer shards. One local worker is this process itself."""
-    gpus_per_worker: float | None = Field(None, ge=0, json_schema_extra=allowed("a number, at least 0, or null"))
+    gpus_per_worker: float | None = Field(None, ge=0, le=MOST_PROCESSES)
     """GPUs of each worker; 0.5: two share one; 0: CPU. null: one where there are any; for one local worker, all."""
     address: str | None = Field(
         None,

@@ -1,12 +1,21 @@
 """A model in one of its roles."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from msr_adapter.config.schema.backends import BACKENDS, BackendName, BackendRow, backend_row
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import (
+    MOST_PIXELS,
+    MOST_PROCESSES,
+    MOST_SECONDS,
+    Count,
+    Seconds,
+    StrictModel,
+    allowed,
+)
 from msr_adapter.redaction import redact
 
 AUTO = "auto"
@@ -20,17 +29,17 @@ class ServerConfig(StrictModel):
     """Base address, mostly ending in `/v1`: requests go to `URL/chat/completions`."""
     key_variable: str | None = None
     """Environment variable that holds the key; null = no key. The key itself is never written anywhere."""
-    concurrency: int = Field(8, ge=1)
+    concurrency: int = Field(8, ge=1, le=MOST_PROCESSES)
     """Requests under way at a time."""
-    timeout: float = Field(120, gt=0)
+    timeout: Seconds = 120
     """Seconds an answer may take."""
-    retries: int = Field(5, ge=0)
+    retries: int = Field(5, ge=0, le=100)
     """Further attempts at a request after a drop, a time-out, a broken answer, 429 or a 5xx."""
-    first_wait: float = Field(1, ge=0)
+    first_wait: float = Field(1, ge=0, le=MOST_SECONDS)
     """Seconds before the first retry at most; doubles with each, drawn at random below that."""
-    longest_wait: float = Field(60, ge=0)
+    longest_wait: float = Field(60, ge=0, le=MOST_SECONDS)
     """Longest pause in seconds, whatever the server asks for."""
-    top_logprobs: int = Field(20, ge=2)
+    top_logprobs: int = Field(20, ge=2, le=1_000_000)
     """Of `evaluate.scorer`: alternatives to the first token that are asked for; the answers must be among them."""
     bounded_share: float = Field(0.05, ge=0, le=1)
     """Of `evaluate.scorer`: the largest share of candidates of which one answer may be missing among the alternatives.
@@ -43,6 +52,13 @@ class ServerConfig(StrictModel):
     def _without_secrets(cls, url: str) -> str:
         if redact(url) != url:
             raise ValueError("a URL is written down with the run: name the variable of its key in key_variable")
+        try:
+            place = urlsplit(url)
+            known = bool(place.hostname) and (place.port is None or place.port > 0) and url.isprintable()
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("not the address of a server, such as http://localhost:8000/v1")
         return url
 
 
@@ -58,9 +74,9 @@ class ModelConfig(StrictModel):
     another model needs the name, and a name that is not the model's own is refused."""
     default_system: str | None = None
     """Replaces the template's system text; an empty string removes it."""
-    image_max_pixels: int = Field(262_144, ge=784)
+    image_max_pixels: int = Field(262_144, ge=784, le=MOST_PIXELS)
     """Larger images are shrunk to this many pixels before the model sees them."""
-    image_min_pixels: int = Field(1_024, ge=1)
+    image_min_pixels: int = Field(1_024, ge=1, le=MOST_PIXELS)
     """Smaller images are enlarged to this many pixels."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights in training and scoring."""
@@ -69,7 +85,7 @@ class ModelConfig(StrictModel):
     quantization: Literal["none", 4, 8] = "none"
     """Bits of a weight once loaded, by bitsandbytes (not installed with msr); 4 take a quarter of bfloat16's memory.
     Training (see `train.method: qlora`) and scoring use the same bits."""
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    batch_size: Count | Literal["auto"] = "auto"
     """Prompts of a forward pass, at most. auto: as many as fit. Halved whenever memory runs out."""
     backend: BackendName = "huggingface"
     """huggingface: loaded here. server: asked over HTTP, for the summarisers and `evaluate.scorer`; `path` is its name

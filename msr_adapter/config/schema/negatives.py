@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from msr_adapter.config.schema.base import StrictModel
+from msr_adapter.config.schema.base import MOST_NEGATIVES, Count, StrictModel, Weight
 
 DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard"]
 """What a single negative can be drawn as."""
@@ -14,15 +14,15 @@ DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-categor
 class MixtureConfig(StrictModel):
     """How much of each kind, as counts or as shares: they are scaled to `count`, the largest remainders rounded up."""
 
-    uniform: float = Field(0, ge=0)
+    uniform: Weight = 0
     """Weight of `uniform`."""
-    popularity: float = Field(0, ge=0)
+    popularity: Weight = 0
     """Weight of `popularity`."""
-    popularity_matched: float = Field(0, ge=0)
+    popularity_matched: Weight = 0
     """Weight of `popularity-matched`."""
-    same_category: float = Field(0, ge=0)
+    same_category: Weight = 0
     """Weight of `same-category`."""
-    hard: float = Field(0, ge=0)
+    hard: Weight = 0
     """Weight of `hard`."""
 
 
@@ -35,13 +35,13 @@ class NegativesConfig(StrictModel):
     items of the positive's category. hard: among the user's `pool` highest-scored items in `scores`. mixture: several
     of these. all: every item that is not excluded, once: full ranking, of test lists only (validation lists are then
     drawn like training ones)."""
-    count: int = Field(20, ge=1)
+    count: int = Field(20, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive; `all` takes what there is."""
     exclude: Literal["seen"] = "seen"
     """Nothing the user ever interacted with, in any split, is a negative."""
-    alpha: float = Field(1.0, ge=0)
+    alpha: float = Field(1.0, ge=0, le=100)
     """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
-    pool: int = Field(100, ge=1)
+    pool: Count = 100
     """Read by `popularity-matched` and `hard`: how many items are close enough. Smaller = closer."""
     scores: Path | None = None
     """Read by `hard`: parquet, csv or tsv with columns `item_id` and `score`, and `user_id` for lists of one's own."""
@@ -85,5 +85,5 @@ class TrainNegativesConfig(NegativesConfig):
 
     kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture"] = "uniform"
     """As in `evaluate.protocol.negatives`, without `all`."""
-    count: int = Field(1, ge=1)
+    count: int = Field(1, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import Seed, StrictModel, allowed
 from msr_adapter.config.schema.data import DataConfig, SplitConfig
 from msr_adapter.config.schema.evaluate import EvaluateConfig
 from msr_adapter.config.schema.execution import ExecutionConfig
@@ -17,10 +17,11 @@ class PipelineConfig(StrictModel):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        json_schema_extra=allowed("letters, digits, dots, dashes and underscores, a letter or digit first"),
+        max_length=200,
+        json_schema_extra=allowed("up to 200 letters, digits, dots, dashes and underscores, a letter or digit first"),
     )
     """Default: the file's name."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Decides every draw: users, splits, candidates, order of training rows, bootstrap."""
     run_dir: Path | None = None
     """Default: `runs/<name>` under the working directory."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weight, allowed
 
 RENAMED_KINDS = {"shop": "synthetic"}
 """Kinds under the names that they once had, so that an old pipeline is told the new one."""
@@ -45,7 +45,7 @@ class TableSourceConfig(StrictModel):
     """One row per item: item, title; maybe text, category, image. Without it, titles are empty."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
-    min_rating: float | None = None
+    min_rating: Amount | None = None
     """Drops interactions with a lower rating."""
 
 
@@ -93,7 +93,7 @@ class MovieLensSourceConfig(StrictModel):
     """MovieLens of any size."""
     folder: Path
     """Holds `u.data` and `u.item`, `ratings.dat` and `movies.dat`, or `ratings.csv` and `movies.csv`."""
-    min_rating: float | None = None
+    min_rating: Amount | None = None
     """Drops interactions with fewer stars."""
 
 
@@ -108,7 +108,7 @@ class RecBoleSourceConfig(StrictModel):
     """`*.item`. Without it, titles are empty."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, `:type` included, where they are none of the well-known ones."""
-    min_rating: float | None = None
+    min_rating: Amount | None = None
     """Drops interactions with a lower rating."""
 
 
@@ -156,7 +156,7 @@ class KuaiRecSourceConfig(StrictModel):
     """`big_matrix.csv` or `small_matrix.csv`. Rows without a time are dropped and counted."""
     captions: Path | None = None
     """`kuairec_caption_category.csv`: captions, texts printed on the videos, categories."""
-    min_watch_ratio: float | None = Field(None, ge=0)
+    min_watch_ratio: Weight | None = None
     """Drops what was watched for a smaller share of its length."""
 
 
@@ -184,7 +184,7 @@ class HuggingFaceSourceConfig(StrictModel):
     """One row per item. Without it, titles are empty."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
-    min_rating: float | None = None
+    min_rating: Amount | None = None
     """Drops interactions with a lower rating."""
 
 
@@ -193,13 +193,13 @@ class SyntheticSourceConfig(StrictModel):
 
     kind: Literal["synthetic"]
     """A synthetic dataset, generated from the seed."""
-    users: int = Field(500, ge=1)
+    users: int = Field(500, ge=1, le=MOST_DRAWN)
     """Users drawn."""
-    items: int = Field(300, ge=30)
+    items: int = Field(300, ge=30, le=MOST_DRAWN)
     """Items drawn, each with a title and an image."""
-    interactions_per_user: int = Field(12, ge=2)
+    interactions_per_user: int = Field(12, ge=2, le=MOST_DRAWN)
     """Mean length of a user's log."""
-    noise: float = Field(1.0, ge=0)
+    noise: Weight = 1.0
     """Temperature of the choices: 0 = users always choose what they like best; larger = noisier choices."""
 
 

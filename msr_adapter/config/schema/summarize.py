@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import MOST_TOKENS, Count, StrictModel, allowed
 from msr_adapter.config.schema.model import ModelConfig
 
 OnFailure = Literal["error", "skip", "title"]
@@ -20,7 +20,7 @@ class ItemSummariesConfig(StrictModel):
     """image: one request shows the image, the title and the description. fusion: the paper's three, one for the
     words, one for the image, and one that joins both answers (an item with only one of the two is asked about once).
     none: an item is its title."""
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, le=MOST_TOKENS)
     """Longest answer in tokens, which the bundled prompts tell the model in words. An answer that is cut off here ends
     with its last whole sentence."""
     on_failure: OnFailure = "error"
@@ -35,9 +35,9 @@ class UserSummariesConfig(StrictModel):
     """Writes the user summaries."""
     mode: Literal["recurrent", "direct", "none"] = "recurrent"
     """recurrent: block by block; direct: the whole history in one prompt; none: the listed history itself."""
-    block: int = Field(3, ge=1)
+    block: Count = 3
     """Items per recurrent step; 3 in the paper."""
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, le=MOST_TOKENS)
     """Longest answer in tokens, which the bundled prompts tell the model in words. An answer that is cut off here ends
     with its last whole sentence."""
     on_failure: OnFailure = "error"

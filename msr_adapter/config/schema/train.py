@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import MOST_TOKENS, MOST_WEIGHT, Count, StrictModel, Weight, allowed
 from msr_adapter.config.schema.execution import LaunchConfig
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import TrainNegativesConfig
@@ -17,15 +17,15 @@ class SelectionConfig(StrictModel):
 
     metric: str = Field(
         "auc",
-        pattern=r"^(auc|gauc|(hr|recall|precision|mrr|map|ndcg)@[1-9][0-9]*)$",
+        pattern=r"^(auc|gauc|(hr|recall|precision|mrr|map|ndcg)@[1-9][0-9]{0,5})$",
         json_schema_extra=allowed(
             "auc, gauc, or hr, recall, precision, mrr, map or ndcg with a cut-off, such as ndcg@10"
         ),
     )
     """The highest wins; among equals the earliest."""
-    users: int = Field(500, ge=1)
+    users: Count = 500
     """Validation users that are asked about, drawn by the pipeline's seed where there are more."""
-    patience: int | None = Field(None, ge=1)
+    patience: Count | None = None
     """Training stops after so many checkpoints in a row that are no better than the best before them; it waits while
     each is judged, and the model is in memory twice then. null: train to the end, then judge all."""
 
@@ -33,9 +33,9 @@ class SelectionConfig(StrictModel):
 class LoraConfig(StrictModel):
     """Low-rank adapters."""
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=65_536)
     """Rank of the adapter matrices."""
-    alpha: int | None = Field(None, ge=1)
+    alpha: int | None = Field(None, ge=1, le=1_000_000)
     """Default: twice the rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of adapter inputs dropped in training."""
@@ -46,19 +46,19 @@ class LoraConfig(StrictModel):
 class PreferenceConfig(StrictModel):
     """How strongly preferences pull. Read when `objective` is `dpo` or `kto`."""
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(0.1, gt=0, le=MOST_WEIGHT)
     """How closely the model stays at the one that training started from: the larger, the closer."""
     loss: Literal["sigmoid", "orpo", "simpo"] = "sigmoid"
     """Of `dpo`. sigmoid is DPO itself; orpo and simpo compare with no reference model."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of pairs assumed to be the wrong way round; loss `sigmoid`."""
-    simpo_gamma: float = Field(0.5, ge=0)
+    simpo_gamma: Weight = 0.5
     """Margin that loss `simpo` asks for."""
-    supervised: float = Field(0.0, ge=0)
+    supervised: Weight = 0.0
     """Weight of the supervised loss on the right answers, added to the preference loss."""
-    right_weight: float = Field(1.0, gt=0)
+    right_weight: float = Field(1.0, gt=0, le=MOST_WEIGHT)
     """Weight of the right answers in `kto`."""
-    wrong_weight: float = Field(1.0, gt=0)
+    wrong_weight: float = Field(1.0, gt=0, le=MOST_WEIGHT)
     """Weight of the wrong answers in `kto`."""
 
 
@@ -158,23 +158,23 @@ class TrainConfig(StrictModel):
         json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`"),
     )
     """Negatives of the training lists: 1 uniform one unless told otherwise."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=1_000_000)
     """Passes over the training rows."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: Count | None = None
     """Overrides `epochs`."""
-    batch_size: int = Field(1, ge=1)
+    batch_size: int = Field(1, ge=1, le=1_000_000)
     """Rows per device and step."""
-    gradient_accumulation: int = Field(8, ge=1)
+    gradient_accumulation: int = Field(8, ge=1, le=1_000_000)
     """Steps per update of the weights."""
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1_000)
     """Peak learning rate of AdamW."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Schedule of the learning rate."""
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1_000)
     """Decoupled weight decay."""
-    cutoff_len: int = Field(2048, ge=16)
+    cutoff_len: int = Field(2048, ge=16, le=MOST_TOKENS)
     """Longest prompt plus answer in tokens, counted exactly before training starts."""
     too_long: Literal["error", "truncate"] = "error"
     """What becomes of longer rows. error: stop before training, with the length to set. truncate: cut the summaries
@@ -183,10 +183,10 @@ class TrainConfig(StrictModel):
     `cutoff_len` would cost most of the histories, and what was summarised at length deserves a second look."""
     train_on_prompt: bool = False
     """True: the loss covers the prompt too (the paper's Eq. 2); `objective: sft`."""
-    checkpoints: int = Field(10, ge=0)
+    checkpoints: int = Field(10, ge=0, le=1_000_000)
     """How many times the state of the training is saved, evenly spread: a killed training goes on from the last one,
     and `keep: best` has these to choose from. 0: never."""
-    checkpoint_steps: int | None = Field(None, ge=1)
+    checkpoint_steps: Count | None = None
     """Overrides `checkpoints`: saved every so many steps."""
     keep: Literal["last", "best"] = "last"
     """The model that is kept: that of the last step, or of the checkpoint that ranks validation users' candidates best
