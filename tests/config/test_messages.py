@@ -297,8 +297,8 @@ def test_what_nothing_can_hold_is_refused(line: str, message: str) -> None:
          f"train.learning_rate: the text '.inf' under the tag {CORE}float. Write the plain value"),
         ("train.overrides={x: [1e999]}",
          "train.overrides.x.0: the number 1e999; expected one below 1.8e308. Write a smaller one"),
-        ("train.checkpoint_selection.metric=ndcg@" + "9" * 5000,
-         f"train.checkpoint_selection.metric: the text 'ndcg@{'9' * 55}...'; expected auc, gauc, or hr, recall, precision, mrr, "
+        ("train.selection.metric=ndcg@" + "9" * 5000,
+         f"train.selection.metric: the text 'ndcg@{'9' * 55}...'; expected auc, gauc, or hr, recall, precision, mrr, "
          "map or ndcg with a cut-off, such as ndcg@10"),
         ("summarize.items.model={path: x, backend: server, server: {url: 'http://[::1'}}",
          "summarize.items.model.server.url: not the address of a server, such as http://localhost:8000/v1"),
