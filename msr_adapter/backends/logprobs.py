@@ -16,7 +16,7 @@ from msr_adapter.backends.reference_prompts import LabelNames, ReferencePrompts,
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Completion, Request, reason_of
+from msr_adapter.generation.request import Completion, Request, reason_of, why_impossible
 from msr_adapter.llamafactory.model_weights import own_adapters, trained_stamp
 
 _FIELDS = {"path", "revision", "template", "default_system", "image_max_pixels", "image_min_pixels"}
@@ -95,9 +95,25 @@ def read_logprobs(request: Request, response: httpx.Response, names: LabelNames)
         raise BrokenAnswerError(f"not an answer with logprobs ({type(e).__name__})") from None
     if not given:
         raise GaveUpError("the server gave no top_logprobs: it does not know them, or does not allow them")
+    if reason := _impossible(given, frozenset[str]().union(*(names for words in names for names in words))):
+        raise GaveUpError(f"impossible probabilities from the server: {reason}")
     found = [_label_logprob(words, given) for words in names]
     bounded = [place for place, (_, is_bound) in enumerate(found) if is_bound]
     return Completion(request.key, "", tuple(value for value, _ in found), reason_of(bounded), *tokens)
+
+
+def _impossible(given: Sequence[tuple[str, float]], label_names: frozenset[str]) -> str:
+    """Return why these cannot be the alternatives to one token, or nothing.
+
+    Two tokens may have one text, with and without the blank before them, but not three, nor one token twice: it is
+    known by its log-probability. Other texts, of broken characters or of nothing, may come any number of times.
+    """
+    if reason := why_impossible([value for _, value in given]):
+        return reason
+    labels = [one for one in given if one[0] in label_names]
+    texts = [token for token, _ in labels]
+    twice = next((token for token, value in labels if labels.count((token, value)) > 1 or texts.count(token) > 2), None)
+    return "" if twice is None else f"the alternative {twice!r} comes several times"
 
 
 def _label_logprob(words: Sequence[frozenset[str]], given: Sequence[tuple[str, float]]) -> tuple[float, bool]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, Self, TypeVar
 
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
 from msr_adapter.generation.request_chains import Chains, Start, shards
@@ -34,8 +34,15 @@ class CacheStats(NamedTuple):
 class CompletionCache:
     """Completions in one file; several processes may use it at once. A context manager."""
 
-    def __init__(self, path: Path, *, shard_requests: int = 256, shard_chains: int = 128) -> None:
-        """Open or create the file.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        shard_requests: int = 256,
+        shard_chains: int = 128,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Open or create the file; ``note`` is told on closing if some of its completions were damaged.
 
         ``shard_requests`` requests, or ``shard_chains`` chains, are computed and committed together: a larger shard
         shares more prefixes, a smaller one loses less when the process is killed.
@@ -45,7 +52,7 @@ class CompletionCache:
         self.path = path
         self.stats = CacheStats()
         self._shard_requests, self._shard_chains = shard_requests, shard_chains
-        self._store = CompletionStore(path)
+        self._store, self._note = CompletionStore(path), note
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +62,8 @@ class CompletionCache:
 
     def close(self) -> None:
         """Close the file; everything is committed already."""
+        if dropped := self._store.dropped:
+            self._note(f"{self.path}: {plural(dropped, 'damaged completion')} dropped and asked again")
         self._store.close()
 
     def known(self, keys: Sequence[str]) -> set[str]:

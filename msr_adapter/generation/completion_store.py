@@ -1,6 +1,7 @@
 """The file behind the completion cache: one SQLite database, safe under ``kill -9`` and under several processes."""
 
 import contextlib
+import hashlib
 import json
 import sqlite3
 import struct
@@ -21,14 +22,21 @@ from msr_adapter.generation.request import Completion, Failure
 _CREATE = (
     """CREATE TABLE IF NOT EXISTS models_2 (
   id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE, label TEXT NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS completions_2 (
+    """CREATE TABLE IF NOT EXISTS completions_3 (
   key BLOB PRIMARY KEY, text TEXT NOT NULL, choice_logprobs BLOB NOT NULL, finish_reason TEXT NOT NULL,
-  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, model INTEGER NOT NULL, created INTEGER NOT NULL
-  ) WITHOUT ROWID""",
+  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, model INTEGER NOT NULL, created INTEGER NOT NULL,
+  checksum BLOB NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS failures_2 (
   key BLOB PRIMARY KEY, reason TEXT NOT NULL, model INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID""",
 )
 _COLUMNS = "key, text, choice_logprobs, finish_reason, tokens_in, tokens_out"
+_ROW = f"{_COLUMNS}, model, created"
+_WITHOUT_CHECKSUM = "completions_2"
+"""The table of earlier versions; its rows are taken over once."""
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_PLACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
+          sqlite3.SQLITE_PERM)  # fmt: skip
+_CHECKSUM_BYTES = 8
 _LOOKUP_CHUNK = 500  # SQLite builds allow as few as 999 variables in one statement
 _BUSY_MS = 60_000
 
@@ -63,12 +71,16 @@ class CompletionStore:
     def __init__(self, path: Path, *, must_exist: bool = False) -> None:
         """Open or create the file. Raises `StageError` if it cannot be used."""
         self.path = path
+        self.dropped = 0
+        """Completions that were not what had been stored."""
         if must_exist and not path.is_file():
             raise StageError(f"{path}: no such cache", next_step="name a cache file, or a run folder that has one")
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained():
             # Autocommit: transactions are opened where they are meant.
             self._db = sqlite3.connect(path, isolation_level=None)
+            # A flipped bit may leave no UTF-8: that is for the checksum to find.
+            self._db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
             try:
                 self._db.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -77,6 +89,7 @@ class CompletionStore:
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 for statement in _CREATE:
                     self._db.execute(statement)
+                self._take_over()
             except BaseException:
                 self._db.close()
                 raise
@@ -86,9 +99,18 @@ class CompletionStore:
         self._db.close()
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
-        """Return the completions that are there, by key."""
-        rows = self._rows(f"SELECT {_COLUMNS} FROM completions_2", keys)
-        return {completion.key: completion for completion in map(_from_row, rows)}
+        """Return the completions that are there, by key; those that do not fit their checksum leave the file."""
+        found, damaged = dict[str, Completion](), list[tuple[bytes]]()
+        for row in self._rows(f"SELECT {_ROW}, checksum FROM completions_3", keys):
+            if _checksum(row[:-1]) == row[-1]:
+                found[row[0].hex()] = _from_row(row[:6])
+            else:
+                damaged.append(row[:1])
+        if damaged:
+            with self._transaction():
+                self._db.executemany("DELETE FROM completions_3 WHERE key = ?", damaged)
+            self.dropped += len(damaged)
+        return found
 
     def failures(self, keys: Sequence[str]) -> dict[str, Failure]:
         """Return those of ``keys`` that were asked in vain, by key."""
@@ -104,7 +126,9 @@ class CompletionStore:
         with self._transaction():
             model = self._model(identity, label)
             rows = [(*_to_row(completion), model, now) for completion in completions]
-            added = self._db.executemany("INSERT OR IGNORE INTO completions_2 VALUES (?,?,?,?,?,?,?,?)", rows).rowcount
+            summed = [(*row, _checksum(row)) for row in rows]
+            insert = "INSERT OR IGNORE INTO completions_3 VALUES (?,?,?,?,?,?,?,?,?)"
+            added = self._db.executemany(insert, summed).rowcount
             self._db.executemany("DELETE FROM failures_2 WHERE key = ?", [row[:1] for row in rows])
             faults = [(bytes.fromhex(failure.key), failure.reason, model, now) for failure in failures]
             self._db.executemany("INSERT OR REPLACE INTO failures_2 VALUES (?,?,?,?)", faults)
@@ -117,20 +141,25 @@ class CompletionStore:
                 """SELECT label, identity, COUNT(c.key),
                           (SELECT COUNT(*) FROM failures_2 f WHERE f.model = m.id),
                           COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0), MIN(created), MAX(created)
-                   FROM models_2 m LEFT JOIN completions_2 c ON c.model = m.id GROUP BY m.id
+                   FROM models_2 m LEFT JOIN completions_3 c ON c.model = m.id GROUP BY m.id
                    ORDER BY MAX(created) DESC, m.id"""
             ).fetchall()
         return [Share(*row) for row in rows]
 
     def entries(self) -> Iterator[Entry]:
-        """Stream every completion with its model, in order of the key."""
+        """Stream every completion with its model, in order of the key, but for those that do not fit their checksum."""
         with self._explained():
             rows = self._db.execute(
-                f"SELECT {_COLUMNS}, label, identity, created FROM completions_2 c JOIN models_2 m ON m.id = c.model "
+                f"SELECT {_ROW}, checksum, label, identity FROM completions_3 c JOIN models_2 m ON m.id = c.model "
                 "ORDER BY key"
             )
-            for row in rows:
-                yield Entry(_from_row(row[:6]), *row[6:])
+            for *row, checksum, label, identity in rows:
+                if _checksum(row) == checksum:
+                    key, text, numbers, finish_reason, tokens_in, tokens_out, _, created = row
+                    answer = _from_row((key, text, numbers, finish_reason, tokens_in, tokens_out))
+                    yield Entry(answer, label, identity, created)
+                else:
+                    self.dropped += 1
 
     def prune(self, *, before: int | None = None, identity: str | None = None) -> int:
         """Delete what was stored before a time (seconds since 1970) and/or by one model, give the room back.
@@ -143,9 +172,9 @@ class CompletionStore:
             return 0
         where, values = " AND ".join(given), tuple(given.values())
         with self._transaction():
-            gone = self._db.execute(f"DELETE FROM completions_2 WHERE {where}", values).rowcount
+            gone = self._db.execute(f"DELETE FROM completions_3 WHERE {where}", values).rowcount
             self._db.execute(f"DELETE FROM failures_2 WHERE {where}", values)
-            used = "SELECT model FROM completions_2 UNION SELECT model FROM failures_2"
+            used = "SELECT model FROM completions_3 UNION SELECT model FROM failures_2"
             self._db.execute(f"DELETE FROM models_2 WHERE id NOT IN ({used})")
         with self._explained():
             self._db.execute("VACUUM")
@@ -159,6 +188,18 @@ class CompletionStore:
             with self._explained():
                 rows = self._db.execute(f"{select} WHERE key IN ({marks})", chunk).fetchall()
             yield from rows
+
+    def _take_over(self) -> None:
+        """Give the completions of earlier versions a checksum: from here on they are what they are now."""
+        known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if self._db.execute(known, (_WITHOUT_CHECKSUM,)).fetchone() is None:
+            return
+        self._db.create_function("checksum", -1, lambda *row: _checksum(row), deterministic=True)
+        with self._transaction():
+            if self._db.execute(known, (_WITHOUT_CHECKSUM,)).fetchone():  # else another process was faster
+                rows = f"SELECT {_ROW}, checksum({_ROW}) FROM {_WITHOUT_CHECKSUM}"
+                self._db.execute(f"INSERT OR IGNORE INTO completions_3 {rows}")
+                self._db.execute(f"DROP TABLE {_WITHOUT_CHECKSUM}")
 
     def _model(self, identity: str, label: str) -> int:
         self._db.execute("INSERT OR IGNORE INTO models_2 (identity, label) VALUES (?, ?)", (identity, label))
@@ -183,18 +224,26 @@ class CompletionStore:
             yield
         except sqlite3.DatabaseError as error:
             what = f"{self.path}: the completion cache cannot be used ({error})"
-            if not isinstance(error, sqlite3.OperationalError):
-                cause, step = "the file is damaged or not a cache", "move it away; its completions are computed again"
-            elif "locked" in str(error):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits say more than is told here
+            if code in _PASSING:
                 cause, step = "another process holds the file", "wait for it to end and run again"
-            else:
+            elif code in _PLACE:
                 cause, step = "no space left or no right to write", "make room or choose another --run-dir"
+            else:
+                cause, step = "the file is damaged or not a cache", "move it away; its completions are computed again"
             raise StageError(what, cause, step) from error
 
 
 def _to_row(answer: Completion) -> tuple[bytes, str, bytes, str, int, int]:
     numbers = struct.pack(f"<{len(answer.choice_logprobs)}d", *answer.choice_logprobs)
     return bytes.fromhex(answer.key), answer.text, numbers, answer.finish_reason, answer.tokens_in, answer.tokens_out
+
+
+def _checksum(row: Sequence[Any]) -> bytes:
+    """Return the checksum of a row, of whatever types a damaged file gives its columns."""
+    parts = [one if isinstance(one, bytes) else str(one).encode("utf-8", "surrogateescape") for one in row]
+    lengths = struct.pack(f"<{len(parts)}q", *map(len, parts))
+    return hashlib.blake2b(lengths + b"".join(parts), digest_size=_CHECKSUM_BYTES).digest()
 
 
 def _from_row(row: tuple[bytes, str, bytes, str, int, int]) -> Completion:

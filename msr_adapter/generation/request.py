@@ -3,6 +3,7 @@
 The key of a request covers all that can change the answer.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,23 @@ class Completion:
 def reason_of(bounded: Sequence[int]) -> str:
     """Return the finish reason of scored answers, of which the choices at the places ``bounded`` are bounds."""
     return f"{_BOUNDED}:{','.join(map(str, bounded))}" if bounded else "choice"
+
+
+ROUNDING = 0.01
+"""How far a probability may lie above 1: sums of numbers that were rounded to 16 bits do."""
+
+
+def why_impossible(logprobs: Sequence[float], *, bounds: bool = False) -> str:
+    """Return why numbers cannot be the log-probabilities of different answers, or nothing.
+
+    ``bounds``: some are upper bounds, which may be more than 1 together.
+    """
+    if any(math.isnan(one) or one == math.inf for one in logprobs):
+        return "a log-probability is no number"
+    if (largest := max(logprobs, default=0.0)) > ROUNDING:
+        return f"a log-probability is {largest:.4g}, above 0"
+    mass = sum(math.exp(one) for one in logprobs)
+    return "" if bounds or mass <= 1 + ROUNDING else f"the probabilities of different answers sum to {mass:.4g}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.request import (
+    Answer,
+    Backend,
+    Completion,
+    Failure,
+    Follow,
+    Request,
+    ends_there,
+    why_impossible,
+)
 from msr_adapter.generation.request_chains import Chains, Start
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
@@ -23,9 +32,8 @@ class RequestShard:
     def run(self, backend: Backend, report: Advance) -> list[Answer]:
         """Return the answers in the order of the requests; ``report`` takes the number of answers so far."""
         answers = list(backend.complete(self.requests))
-        _check(self.requests, answers)
         report(len(answers))
-        return answers
+        return _checked(self.requests, answers)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,7 @@ class ChainShard:
             return more
 
         answers = list(backend.complete(tuple(asked), follow))
-        _check(asked, answers)
-        return answers
+        return _checked(asked, answers)
 
 
 Shard = RequestShard | ChainShard
@@ -128,8 +135,11 @@ class MonotonicProgress:
             self._at = count
 
 
-def _check(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-    """Refuse answers that must not enter the cache: wrong ones are a bug, non-finite ones a broken model."""
+def _checked(requests: Sequence[Request], answers: Sequence[Answer]) -> list[Answer]:
+    """Return the answers, those with impossible probabilities as failures.
+
+    Others that must not enter the cache are refused: wrong ones are a bug, non-finite ones a broken model.
+    """
     if [request.key for request in requests] != [answer.key for answer in answers]:
         raise ValueError(f"the backend gave {len(answers)} answers to {len(requests)} requests, or in another order")
     broken = 0
@@ -145,3 +155,11 @@ def _check(requests: Sequence[Request], answers: Sequence[Answer]) -> None:
             "training diverged, or its numbers overflow in float16",
             "look at the training loss; lower the learning rate, or set dtype to bfloat16 or float32",
         )
+    return [_possible(answer) for answer in answers]
+
+
+def _possible(answer: Answer) -> Answer:
+    if isinstance(answer, Failure):
+        return answer
+    reason = why_impossible(answer.choice_logprobs, bounds=bool(answer.bounded))
+    return Failure(answer.key, f"impossible probabilities: {reason}") if reason else answer

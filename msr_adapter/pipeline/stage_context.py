@@ -79,7 +79,7 @@ class Context:
 
     def cache(self) -> CompletionCache:
         """Open the completion cache."""
-        return CompletionCache(self.cache_path)
+        return CompletionCache(self.cache_path, note=self.reporter.note)
 
     def backend(self, model: ModelConfig, weights: Weights = BASE) -> AbstractContextManager[Backend]:
         """Return the backend of ``model`` with the trained ``weights``, where `execution` says.

@@ -49,7 +49,7 @@ def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> 
 def _render(environment: Environment, values: Mapping[str, object]) -> str:
     """Return the page. A template that fails is the user's: `UserError` with its line."""
     try:
-        return environment.get_template("report.html.j2").render(**values, policy=_policy(environment))
+        page = environment.get_template("report.html.j2").render(**values, policy=_policy(environment))
     except (TemplateError, LimitError, RecursionError, OverflowError) as error:
         where = ""
         if isinstance(error, TemplateSyntaxError):
@@ -57,6 +57,10 @@ def _render(environment: Environment, values: Mapping[str, object]) -> str:
         where = where or last_template_line(error.__traceback__) or "report.html.j2"
         step = "Correct it, or remove it to use the bundled one"
         raise UserError(Problem(where, "", f"cannot be rendered ({error})", "", step)) from error
+    if not page.strip():
+        step = "Write it, or remove it to use the bundled one"
+        raise UserError(Problem("report.html.j2", "", "prints nothing", "a page", step))
+    return page
 
 
 def _environment(context: ReportContext) -> Environment:
