@@ -51,19 +51,22 @@ def seal_of(manifest: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in manifest.items() if key != "seal"})
 
 
-def read_manifest(stage: Path) -> dict[str, Any]:
-    """Return what the manifest of a finished stage says; nothing where it is absent, damaged or another stage's."""
+def read_manifest(stage: Path, name: str = "") -> dict[str, Any]:
+    """Return what the manifest of a finished stage says; nothing where it is absent, damaged or another stage's.
+
+    The stage has the folder's name, or the ``name`` given.
+    """
     found = read_json_object(stage / MANIFEST)
-    whole = found.get("stage") == stage.name and ("seal" not in found or found["seal"] == seal_of(found))
+    whole = found.get("stage") == (name or stage.name) and ("seal" not in found or found["seal"] == seal_of(found))
     return found if whole else {}
 
 
-def alterations(stage: Path, *, whole: bool) -> Alterations:
+def alterations(stage: Path, *, whole: bool, name: str = "") -> Alterations:
     """Return how the files of a finished stage differ from what it left; `whole` compares large ones too.
 
     A stage of a version that wrote no digests, or without a manifest, is taken as it is.
     """
-    recorded = read_manifest(stage).get("files")
+    recorded = read_manifest(stage, name).get("files")
     if not recorded:
         return Alterations()
     edited, gone = [], []

@@ -18,6 +18,7 @@ doctor        what this machine has and lacks
 ls, cp        the bundled pipelines, protocols and templates
 demo_model    the demo's tiny model, made again
 cache         what the completion caches hold
+prune         what costly stages made under other settings
 
 common        options, exit codes, how results and tables are printed
 signals       SIGTERM and SIGHUP, which end a command as Ctrl-C does

@@ -9,6 +9,7 @@ from msr_adapter.cli.common import (
     MarkdownFlag,
     PipelineArgument,
     Quiet,
+    Retraining,
     RunDir,
     Sets,
     emit,
@@ -19,6 +20,7 @@ from msr_adapter.cli.common import (
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.ablation_table import AblationTable
+    from msr_adapter.pipeline.planning import Retrain
 
 
 def ablate(
@@ -26,14 +28,15 @@ def ablate(
     only: Annotated[
         str, typer.Option("--only", metavar="A,B", help="These variants alone, beside the full one.")
     ] = "",
-    sets: Sets = None, run_dir: RunDir = None, markdown: MarkdownFlag = False, quiet: Quiet = False,
-    as_json: Json = False,
+    train: Retraining = False, sets: Sets = None, run_dir: RunDir = None, markdown: MarkdownFlag = False,
+    quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run the experiment with one part left out at a time, and compare: full, direct, no-image-summary, no-image,
     no-sft, text-only, no-summary.
 
     All variants rank the same candidates for the same users; stages that come out equal are done once, and a second
-    call continues where the first one stopped. The table is also written to RUN/ablations/ablation.json and .md.
+    call continues where the first one stopped. The full experiment's trained model, where it is out of date, is made
+    again only with --train. The table is also written to RUN/ablations/ablation.json and .md.
 
     Example: [bold]msr ablate demo --only direct,no-image[/bold]
     """
@@ -47,7 +50,8 @@ def ablate(
         names = [name.strip() for name in only.split(",") if name.strip()]
         folder = load_pipeline(pipeline, sets or (), run_dir).run_dir / "ablations"
         with interruptible(folder.parent):
-            found = run_variants(pipeline, sets or (), run_dir, names, Reporter(quiet=quiet))
+            retrain: Retrain = "make" if train else "refuse"
+            found = run_variants(pipeline, sets or (), run_dir, names, Reporter(quiet=quiet), retrain)
         table = ablation_table({one.name: AblationRow(one.run_dir, one.model, one.what) for one in found})
         write_json(folder / "ablation.json", table.as_dict())
         write_text(folder / "ablation.md", _text(table, True) + "\n")

@@ -17,6 +17,7 @@ from msr_adapter.cli.evaluate import evaluate
 from msr_adapter.cli.export import export
 from msr_adapter.cli.fetch_images import fetch_images
 from msr_adapter.cli.ls import list_bundled
+from msr_adapter.cli.prune import prune
 from msr_adapter.cli.recommend import recommend
 from msr_adapter.cli.results import results
 from msr_adapter.cli.run import run
@@ -72,6 +73,7 @@ app.command("export")(export)
 app.command("fetch-images")(fetch_images)
 app.command("check")(check)
 app.command("doctor")(doctor)
+app.command("prune")(prune)
 app.command("ls")(list_bundled)
 app.command("cp")(copy_bundled)
 app.command("demo-model")(demo_model)

@@ -23,6 +23,7 @@ def check(
     with exit_codes(as_json):
         from msr_adapter.pipeline import check as find_problems
         from msr_adapter.pipeline import look_deep, notes, plan
+        from msr_adapter.pipeline.planning import FOUND_AGAIN
 
         options = StageOptions(pipeline, sets, run_dir, quiet=quiet, as_json=as_json)
         loaded = options.load()
@@ -32,7 +33,8 @@ def check(
         noted = notes(loaded, stages)
         lines = [f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:"]
         for name, state in stages.items():
-            lines.append(f"  {name:<11} {state if state == 'up to date' else f'would run ({state})'}")
+            settled = state == "up to date" or state.startswith(FOUND_AGAIN)
+            lines.append(f"  {name:<11} {state if settled else f'would run ({state})'}")
         lines += [f"note: {note}" for note in noted]
         result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": noted}
         if deep:

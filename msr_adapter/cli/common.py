@@ -53,6 +53,9 @@ Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Redo a stage even if it is up to date. Repeatable."),
 ]
+Retraining = Annotated[
+    bool, typer.Option("--train", help="Make a trained model that is out of date anew; the older one is kept.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists; never an input or a run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: only the result and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output; all else on standard error.")]

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter.cli.common import Json, PipelineArgument, Quiet, RunDir, Sets, emit, exit_codes, interruptible
+from msr_adapter.cli.common import (
+    Json,
+    PipelineArgument,
+    Quiet,
+    Retraining,
+    RunDir,
+    Sets,
+    emit,
+    exit_codes,
+    interruptible,
+)
 
 
 class Dtype(StrEnum):
@@ -32,7 +42,8 @@ def export(
         str | None, typer.Option("--push", metavar="ORG/NAME", help="Upload it to the Hugging Face hub as well.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")] = False,
-    sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
+    train: Retraining = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the trained model, adapters merged, with a model card; check that it scores as the run's model did.
 
@@ -46,7 +57,7 @@ def export(
 
         loaded, reporter = load_pipeline(pipeline, sets or (), run_dir), Reporter(quiet=quiet)
         with interruptible(loaded.run_dir):
-            made = write(loaded, out, dtype.value, licence, reporter)
+            made = write(loaded, out, dtype.value, licence, reporter, "make" if train else "refuse")
             address = upload(out, push, private=not public) if push else None
         lines = [f"model: {made.folder}", f"card: {made.folder / 'README.md'}"]
         lines += [f"uploaded: {address}"] if address else []

@@ -11,6 +11,7 @@ from msr_adapter.cli.common import (
     Overwrite,
     PipelineArgument,
     Quiet,
+    Retraining,
     RunDir,
     Sets,
     emit,
@@ -52,10 +53,12 @@ def recommend(
     unknown_users: Annotated[
         UnknownUsers, typer.Option("--unknown-users", help="For ids in no log: stop, or recommend popular items.")
     ] = UnknownUsers.ERROR,
-    overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
-    as_json: Json = False,
+    train: Retraining = False, overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None,
+    quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write top-k lists: candidates are retrieved, then reranked by the trained model.
+
+    The model is used as it is, whatever changed in the log or the settings since; --train brings it up to date.
 
     Example: [bold]msr recommend demo --users all --candidates item-knn:50 --top 10 --out recs.parquet[/bold]
     """
@@ -71,7 +74,7 @@ def recommend(
             path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite
         )
         with interruptible(loaded.run_dir):
-            result = carry_out(loaded, wanted, Reporter(quiet=quiet))
+            result = carry_out(loaded, wanted, Reporter(quiet=quiet), train=train)
         served = result["users"] - result["users_without_candidates"]
         text = f"{out}: {plural(result['rows'], 'row')} for {plural(served, 'user')}"
         emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), **result}, text, as_json)

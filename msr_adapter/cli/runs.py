@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
     from msr_adapter.evaluate.results import FinishedRun
     from msr_adapter.pipeline import RunResult
+    from msr_adapter.pipeline.planning import Retrain
     from msr_adapter.progress import Reporter
 
 TRAINED = "trained"
@@ -33,6 +34,8 @@ class StageOptions:
     force: Sequence[str] | None = None
     quiet: bool = False
     as_json: bool = False
+    retrain: bool = True
+    """Whether a training that exists may be made again."""
 
     def load(self) -> "LoadedPipeline":
         """Load the pipeline; raises `UserError` for it and for unknown stages in ``force``."""
@@ -66,13 +69,14 @@ def run_stages(targets: Sequence[str], options: StageOptions) -> None:
 
         loaded, reporter = options.load(), options.reporter()
         force = tuple(options.force or ())
+        retrain: Retrain = "make" if options.retrain else "refuse"
         with interruptible(loaded.run_dir):
             # Several machines run the same command; only the first one makes the stages before and after the training.
-            if join(loaded, targets, force=force, reporter=reporter):
+            if join(loaded, targets, force=force, reporter=reporter, retrain=retrain):
                 joined = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "joined": True}
                 emit(joined, f"the first machine has trained the model: {loaded.run_dir}", options.as_json)
                 return
-            result = run(loaded, targets, force=force, reporter=reporter)
+            result = run(loaded, targets, force=force, reporter=reporter, retrain=retrain)
         if not options.as_json:
             _print_metrics(result, options.quiet)
         what, path = result.product

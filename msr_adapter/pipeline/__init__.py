@@ -3,6 +3,7 @@
 - `stages`: the table of all stages, `STAGES`; `stage_functions`: what runs them
 - `fingerprints`: what of a pipeline counts for each stage; `ignored_keys`: what cannot change a result, and why
 - `planning`: which stages are wanted, and which of them are up to date; `runner`: brings them up to date
+- `kept`: what costly stages made under other settings
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens

@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import PipelineConfig
-from msr_adapter.errors import UserError
+from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, read_json_object
 from msr_adapter.integrity import alterations
+from msr_adapter.pipeline.kept import changes, find_kept, is_there, kept_stages, made_on, shortly
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, output_digest
 from msr_adapter.pipeline.stage_context import prompts_of
@@ -18,6 +19,14 @@ from msr_adapter.prompts import Prompts
 
 UP_TO_DATE: Final = "up to date"
 EDITED: Final = "its files were changed by hand"
+FOUND_AGAIN: Final = "found again"
+"""How the state of a stage begins that was made before, under the settings of now, and is kept."""
+TRAIN: Final = "train"
+
+Retrain = Literal["make", "refuse"]
+"""What becomes of a trained model that is out of date: another is made, or the command ends and says how."""
+_OWN_PARTS = ("version", "config", "sources", "templates")
+"""Of a fingerprint: what no other stage can bring back to what it was."""
 
 
 def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]:
@@ -33,7 +42,11 @@ def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]
     for stage in wanted_stages(loaded.pipeline, WHOLE):
         waiting = [name for name in stage.inputs if reasons.get(name, UP_TO_DATE) != UP_TO_DATE]
         current = fingerprint(stage, loaded.pipeline, folder, prompts)
-        reason = stale(stage, folder, current) or (asked_again(folder.failed(stage.name)) if asking_again else None)
+        reason = stale(stage, folder, current)
+        if reason and (kept := find_kept(stage, folder, current)) and kept.manifest:
+            reason = f"{FOUND_AGAIN}, as made on {made_on(kept.manifest)}"
+        elif not reason and asking_again:
+            reason = asked_again(folder.failed(stage.name))
         reasons[stage.name] = f"after {waiting[0]}" if waiting else reason or UP_TO_DATE
     return reasons
 
@@ -89,6 +102,41 @@ def stale(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | Non
     if found.gone or (unknown and output_digest(made, stage.outputs) != manifest.output):
         return "its files changed"
     return EDITED if found.edited else None
+
+
+def refuse_surely_stale(loaded: LoadedPipeline, folder: RunFolder, prompts: Prompts) -> None:
+    """Raise `UserError` if no trained model there is can be what is asked for, whatever comes of the stages before.
+
+    Without any trained model, there is nothing to refuse.
+    """
+    stage = next(stage for stage in STAGES if stage.name == TRAIN)
+    current = fingerprint(stage, loaded.pipeline, folder, prompts)
+    there = [folder.manifest(TRAIN), *(one.manifest for one in kept_stages(folder, TRAIN))]
+    makings = [manifest for manifest in there if manifest]
+    if makings and all(
+        any(manifest.fingerprint.get(part) != current[part] for part in _OWN_PARTS) for manifest in makings
+    ):
+        reason = stale(stage, folder, current) or UP_TO_DATE
+        raise UserError(stale_training(loaded, folder, reason))
+
+
+def must_not_retrain(stage: Stage, folder: RunFolder, retrain: Retrain) -> bool:
+    """Say whether ``stage`` is a training that exists, under other settings, and may not be made again."""
+    return retrain == "refuse" and stage.name == TRAIN and is_there(folder, TRAIN)
+
+
+def stale_training(loaded: LoadedPipeline, folder: RunFolder, reason: str) -> Problem:
+    """Say that the trained model is another than the one asked for, why, and what makes it anew."""
+    manifest = folder.manifest(TRAIN)
+    found = "the trained model is out of date"
+    if manifest is None:
+        found = f"no trained model is in its place; of those in {folder.kept(TRAIN)} none fits"
+    else:
+        told = changes(manifest.settings, loaded.resolved, TRAIN) if manifest.settings else []
+        found += f" ({shortly(told) or reason}; trained on {made_on(manifest)})"
+    step = (f"`msr train {loaded.origin}` with the same --set and --run-dir brings it up to date and keeps the one "
+            "there is; --train does so here")  # fmt: skip
+    return Problem(str(folder.stage(TRAIN)), "", found, "only `msr run` and `msr train` make one again", step)
 
 
 def asked_again(failed: int) -> str | None:

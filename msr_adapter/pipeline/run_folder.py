@@ -7,6 +7,7 @@ run_dir/
   cache/completions.sqlite
   cache/images/           images shrunk by this or an earlier build of the data stage
   <stage>/manifest.json   written last: a manifest means done
+  kept/<stage>/<fingerprint>/  what a costly stage made under other settings, until they return or `msr prune`
   .<stage>.partial/       a stage being written, or what a killed process left
   .train.unfinished/      trainings under way, by content: where the next attempt goes on
 """
@@ -14,8 +15,9 @@ run_dir/
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,14 @@ from msr_adapter.integrity import digests_of, read_manifest, seal_of
 from msr_adapter.llamafactory.dataset_check import READ_BACK
 from msr_adapter.run_folder_mark import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 from msr_adapter.system import LockHeldError, locked
+
+KEPT = "kept"
+PRUNED = ".pruned"
+"""What the name of a kept stage ends with while it is deleted."""
+WORKING_DIR = "working_dir"
+"""In a stage's summary: which of its unfinished work became the stage, and can go."""
+_NAME = 16
+"""Characters of a fingerprint's digest in a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class Manifest:
     """Peak of the tensors that this process held on its GPUs; None without one."""
     format: int = 1
     """`run_folder_mark.FORMAT` of the version that wrote the stage, or found it up to date."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved pipeline that a costly stage was made under: what people tell its makings apart by."""
     files: Mapping[str, str] | None = field(default=None, compare=False)
     """Digest of every file that the stage wrote: see `integrity`; None where a version wrote none."""
     seal: str = field(default="", compare=False)
@@ -94,10 +106,7 @@ class RunFolder:
 
     def manifest(self, name: str) -> Manifest | None:
         """Return the manifest of a finished stage; None when it is absent, or not what a stage wrote there."""
-        try:
-            return Manifest(**read_manifest(self.stage(name)))
-        except TypeError:
-            return None
+        return manifest_in(self.stage(name), name)
 
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all finished stages, in the order they were finished."""
@@ -109,17 +118,28 @@ class RunFolder:
         manifest = self.manifest(name)
         return int(manifest.summary.get("failed", 0)) if manifest else 0
 
-    def sweep(self, stages: Iterable[str]) -> None:
+    def sweep(self, stages: Iterable[str], costly: Collection[str] = ()) -> None:
         """Remove what a killed process left, of ``stages`` and of all commands; the caller holds the lock.
 
-        A stage that was whole and on its way to its place is put there. What can be gone on from stays.
+        A stage that was whole and on its way to its place is put there, or a ``costly`` one among those kept where
+        another is in its place still. What can be gone on from stays.
         """
         for name in stages:
             partial, outdated = self._partial(name), self._outdated(name)
+            if (partial / MANIFEST).is_file():  # written last: the stage is whole
+                manifest = manifest_in(partial, name)
+                if not os.path.lexists(self.stage(name)):
+                    partial.rename(self.stage(name))
+                elif name in costly:
+                    self.keep(partial, name)
+                if manifest:
+                    self._clear_unfinished(manifest)
             if outdated.is_dir() and not os.path.lexists(self.stage(name)):  # killed between two renames
-                (partial if (partial / MANIFEST).is_file() else outdated).rename(self.stage(name))
+                outdated.rename(self.stage(name))
             remove(outdated)
             remove(partial)
+            for path in self.kept(name).glob(f".*{PRUNED}"):
+                remove(path)
         for path in self.root.glob(f"{READ_BACK}*"):
             if path.is_dir() and not path.is_symlink():
                 remove(path)
@@ -132,10 +152,17 @@ class RunFolder:
         """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
         return self.root / f".{name}.unfinished"
 
+    def kept(self, name: str) -> Path:
+        """Folder of what stage ``name`` made under other settings."""
+        return self.root / KEPT / name
+
     def begin(self, name: str) -> Path:
         """Return an empty folder in which stage ``name`` is written."""
         if not is_own_stage(self.stage(name)):
             raise UserError(foreign_stage(self.stage(name)))
+        for place in (self.root / KEPT, self.kept(name)):
+            if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+                raise UserError(foreign_stage(place))
         partial = self._partial(name)
         remove(partial)
         partial.mkdir(parents=True)
@@ -145,10 +172,34 @@ class RunFolder:
         """Remove what was written of stage ``name`` since `begin`."""
         remove(self._partial(name))
 
-    def publish(self, manifest: Manifest) -> None:
-        """Write the manifest into the partial folder, then put it in the stage's place by rename."""
-        _write(manifest, self._partial(manifest.stage))
-        self._put_in_place(manifest.stage)
+    def publish(self, manifest: Manifest, *, keep: bool = False) -> Path | None:
+        """Write the manifest into the partial folder, then put it in the stage's place by rename.
+
+        With ``keep``, what was in its place is kept, unless it is the same; return where.
+        """
+        name, before = manifest.stage, self.manifest(manifest.stage)
+        same = before and (before.fingerprint, before.output) == (manifest.fingerprint, manifest.output)
+        _write(manifest, self._partial(name))
+        kept = self._put_in_place(name, keep=keep and not same)
+        self._clear_unfinished(manifest)
+        return kept
+
+    def take_back(self, name: str, kept: Path, *, keep: bool) -> None:
+        """Put what was ``kept`` of stage ``name`` in its place again; with ``keep``, what is there changes places."""
+        partial = self.begin(name)
+        partial.rmdir()
+        kept.rename(partial)  # whole: wherever a kill comes, the next sweep knows what it is
+        self._put_in_place(name, keep=keep)
+
+    def keep(self, folder: Path, name: str) -> Path:
+        """Move a whole ``folder`` of stage ``name`` among those kept, under its fingerprint; return where it is."""
+        manifest, place = manifest_in(folder, name), self.kept(name)
+        start = digest(dict(manifest.fingerprint))[:_NAME] if manifest else "unreadable"
+        names = (start if number == 1 else f"{start}-{number}" for number in count(1))
+        target = next(place / one for one in names if not os.path.lexists(place / one))
+        place.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+        return target
 
     def renew(self, name: str) -> None:
         """Note that a finished stage of an older version is what this version would make."""
@@ -156,36 +207,55 @@ class RunFolder:
         if manifest and manifest.format != FORMAT:
             _write(replace(manifest, format=FORMAT), self.stage(name))
 
-    def adopt(self, name: str, donor: "RunFolder") -> None:
+    def adopt(self, name: str, donor: "RunFolder", *, keep: bool = False) -> None:
         """Take over a finished stage of another run: by hard links where the disk allows it, else by copying.
 
-        Finished stages are never written to again, so that sharing their files is safe.
+        Finished stages are never written to again, so that sharing their files is safe. With ``keep``, what was in its
+        place is kept.
         """
         partial, source = self.begin(name), donor.stage(name)
-        for path in sorted(source.rglob("*")):
+        for path in sorted(source.rglob("*"), key=lambda path: (path == source / MANIFEST, path)):  # the manifest last
             target = partial / path.relative_to(source)
             if path.is_dir():
                 target.mkdir()
             else:
                 link(path, target)
-        self._put_in_place(name)
+        self._put_in_place(name, keep=keep)
 
-    def _put_in_place(self, name: str) -> None:
+    def _clear_unfinished(self, manifest: Manifest) -> None:
+        """Remove the unfinished work that has become a whole stage; without a name for it, all of the stage's."""
+        unfinished = self.unfinished(manifest.stage)
+        remove(unfinished / str(manifest.summary.get(WORKING_DIR, "")))
+        with contextlib.suppress(OSError):  # there is work under other settings, or there was none
+            unfinished.rmdir()
+
+    def _put_in_place(self, name: str, *, keep: bool) -> Path | None:
         partial, final, outdated = self._partial(name), self.stage(name), self._outdated(name)
         if not is_own_stage(final):  # put there since `begin`
             raise UserError(foreign_stage(final))
         remove(outdated)
-        if final.exists():
+        kept = None
+        if final.exists() and keep and any(final.iterdir()):
+            kept = self.keep(final, name)
+        elif final.exists():
             final.rename(outdated)
         partial.rename(final)
         remove(outdated)
-        remove(self.unfinished(name))
+        return kept
 
     def _partial(self, name: str) -> Path:
         return self.root / f".{name}.partial"
 
     def _outdated(self, name: str) -> Path:
         return self.root / f".{name}.outdated"
+
+
+def manifest_in(folder: Path, stage: str) -> Manifest | None:
+    """Return the manifest of ``stage`` in a folder of any name; None when it is absent, or not what the stage wrote."""
+    try:
+        return Manifest(**read_manifest(folder, stage))
+    except TypeError:
+        return None
 
 
 def _write(manifest: Manifest, stage: Path) -> None:

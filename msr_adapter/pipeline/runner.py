@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.errors import StageError, UserError
+from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import write_json
 from msr_adapter.integrity import require_unaltered
 from msr_adapter.pipeline.checks import require
+from msr_adapter.pipeline.kept import KeptStage, changes, find_kept, is_there, made_on, shortly
 from msr_adapter.pipeline.peak_memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.planning import (
     EDITED,
+    FOUND_AGAIN,
+    TRAIN,
     UP_TO_DATE,
+    Retrain,
     asked_again,
     find_donor,
     fingerprint,
+    must_not_retrain,
     plan,
+    refuse_surely_stale,
     stale,
+    stale_training,
     wanted_stages,
 )
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
-from msr_adapter.pipeline.stages import LABELS, STAGE_NAMES, STAGES, Stage
+from msr_adapter.pipeline.stages import COSTLY, LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.run_folder_mark import FORMAT, older_stages
@@ -69,32 +76,93 @@ def run(
     force: Iterable[str] = (),
     reporter: Reporter,
     donors: Sequence[Path] = (),
-    checked: bool = False,
+    retrain: Retrain = "make",
 ) -> RunResult:
     """Bring ``targets`` and all they depend on up to date; ``force`` names stages to redo whatever their fingerprint.
 
-    A stage that one of the run folders ``donors`` (or the run that training starts from) has under the very same
-    fingerprint is taken over instead of run. A finished stage of which requests failed asks these again, and no others;
-    if nobody answers, it stays as it is. With ``checked``, the caller has looked for problems already.
-    Raises `UserError` for wrong input or a run folder in use, `StageError` when a stage fails. What is finished stays.
+    What a costly stage made before under the very same fingerprint is taken back instead of made, and what another
+    takes the place of is kept. A stage that one of the run folders ``donors`` (or the run that training starts from)
+    has is taken over. A finished stage of which requests failed asks these again, and no others; if nobody answers, it
+    stays as it is. Where ``retrain`` refuses, a trained model is not made again unless forced.
+    Raises `UserError` for wrong input, a run folder in use or a training that is refused, `StageError` when a stage
+    fails. What is finished stays.
     """
-    if not checked:
-        require(loaded)
+    require(loaded)
+    return run_checked(loaded, targets, force=force, reporter=reporter, donors=donors, retrain=retrain)
+
+
+def run_checked(
+    loaded: LoadedPipeline,
+    targets: Iterable[str],
+    *,
+    force: Iterable[str] = (),
+    reporter: Reporter,
+    donors: Sequence[Path] = (),
+    retrain: Retrain = "make",
+) -> RunResult:
+    """Do what `run` does for a caller that has looked for problems already."""
     loaded = resolve_models(loaded, download=True)
     folder = RunFolder(loaded.run_dir)
     start = loaded.pipeline.train.start
     others = [RunFolder(donor) for donor in (*donors, *([start] if start else []))]
     forced = set(force)
+    wanted = wanted_stages(loaded.pipeline, {*targets, *forced})
+    if TRAIN in forced:
+        retrain = "make"
     with folder.locked():
-        folder.sweep((*STAGE_NAMES, RECOMMENDING))
+        folder.sweep((*STAGE_NAMES, RECOMMENDING), COSTLY)
+        prompts = prompts_of(loaded.pipeline)
+        if retrain == "refuse" and TRAIN in {stage.name for stage in wanted}:
+            refuse_surely_stale(loaded, folder, prompts)
         folder.remember(loaded.files)
         reporter = reporter.with_log(folder.root / "run.log")
         write_json(folder.root / "pipeline.json", loaded.resolved)
         _tell_older(folder, reporter)
-        job = _Run(loaded, folder, prompts_of(loaded.pipeline), others, reporter)
-        wanted = wanted_stages(loaded.pipeline, {*targets, *forced})
+        job = _Run(loaded, folder, prompts, others, reporter, retrain)
         outcomes = [_bring_up_to_date(stage, job, stage.name in forced) for stage in wanted]
     return RunResult(folder.root, tuple(outcomes))
+
+
+def use_trained(loaded: LoadedPipeline, folder: RunFolder, reporter: Reporter) -> None:
+    """Have the trained model in its place: the one of the settings of now if it is kept, else the one there is.
+
+    The latter is said in one line. The caller holds the lock. Raises `UserError` if there is none in place, or if it
+    was trained from another base model, which its weights would not fit.
+    """
+    states = plan(loaded, asking_again=False)
+    reason = states[TRAIN]
+    if reason == UP_TO_DATE:
+        return
+    stage = next(stage for stage in STAGES if stage.name == TRAIN)
+    prompts = prompts_of(loaded.pipeline)
+    if reason.startswith(FOUND_AGAIN):
+        job = _Run(loaded, folder, prompts, (), reporter, "refuse")
+        reporter.note(
+            f"{TRAIN:<11} {_take_back(stage, job, fingerprint(stage, loaded.pipeline, folder, prompts), reason)}"
+        )
+        return
+    manifest = folder.manifest(TRAIN)
+    if manifest is None:
+        raise UserError(stale_training(loaded, folder, reason))
+    require_unaltered([folder.stage(TRAIN)])
+    _require_base_model(loaded, manifest)
+    first = next(name for name, state in states.items() if state != UP_TO_DATE and not state.startswith("after"))
+    why = shortly(changes(manifest.settings, loaded.resolved, TRAIN) if manifest.settings else [])
+    reporter.note(
+        f"{TRAIN:<11} used as it is, trained on {made_on(manifest)}: {why or f'{first}: {states[first]}'}; "
+        f"`msr train {loaded.origin}` brings it up to date"
+    )
+
+
+def _require_base_model(loaded: LoadedPipeline, manifest: Manifest) -> None:
+    then = manifest.settings.get("train", {}).get("model", {})
+    now = loaded.resolved["train"]["model"]
+    differ = [key for key in ("path", "revision", "adapter") if key in then and then[key] != now[key]]
+    if differ:
+        key = f"train.model.{differ[0]}"
+        found = f"{now[differ[0]]}, but the model was trained from {then[differ[0]]}"
+        step = f"Set it back, or train it: `msr train {loaded.origin}`, or add --train"
+        raise UserError(Problem(loaded.where(key), key, found, next_step=step))
 
 
 def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
@@ -111,10 +179,18 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
         return write(loaded.pipeline.train, stage_dirs(loaded.pipeline, folder), job)
 
 
-def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str] = (), reporter: Reporter) -> bool:
+def join(
+    loaded: LoadedPipeline,
+    targets: Iterable[str],
+    *,
+    force: Iterable[str] = (),
+    reporter: Reporter,
+    retrain: Retrain = "make",
+) -> bool:
     """Where this is not the first of several machines: train beside the first, return True when that has ended.
 
-    Nothing is waited for where ``targets`` need no training, or the model is up to date and nothing is forced.
+    Nothing is waited for where ``targets`` need no training, or the model is there, may not be made again or is up to
+    date, and nothing is forced.
     """
     launch, forced = loaded.pipeline.train.launch, set(force)
     wanted = [stage.name for stage in wanted_stages(loaded.pipeline, {*targets, *forced})]
@@ -125,9 +201,11 @@ def join(loaded: LoadedPipeline, targets: Iterable[str], *, force: Iterable[str]
     require(loaded)
     loaded = resolve_models(loaded, download=True)
     # The first machine may ask failed requests again; mostly nothing comes of it, and nobody should wait for that.
-    trained = plan(loaded, asking_again=False).get("train") == "up to date"
+    state = plan(loaded, asking_again=False).get(TRAIN, "")
+    trained = state == UP_TO_DATE or state.startswith(FOUND_AGAIN)
+    trained = trained or (retrain == "refuse" and is_there(RunFolder(loaded.run_dir), TRAIN))
     if training_place(loaded.pipeline.train).rank > 0 and not forced and trained:
-        reporter.note("train       up to date; the first machine does all else")
+        reporter.note("train       there already; the first machine does all else")
         return True
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
@@ -150,6 +228,7 @@ class _Run:
     prompts: Prompts
     donors: Sequence[RunFolder]
     reporter: Reporter
+    retrain: Retrain
 
 
 def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
@@ -158,20 +237,24 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     reason = "forced" if forced else stale(stage, folder, current)
     if reason == EDITED:  # somebody's work, or somebody's mistake: neither is believed, nor thrown away unasked
         require_unaltered([folder.stage(stage.name)])
+    found = None if forced else _take_back(stage, job, current, reason)
+    reason = None if found else reason
     again = asked_again(folder.failed(stage.name))
     if reason is None and again is None:
         folder.renew(stage.name)
-        return _leave(stage, job, UP_TO_DATE)
+        return _leave(stage, job, found or UP_TO_DATE)
     if not forced and (donor := find_donor(stage, job.donors, current)):
         # The failed requests stay the donor's: the answers to all others are in its cache.
-        folder.adopt(stage.name, donor)
+        folder.adopt(stage.name, donor, keep=stage.costly and reason is not None)
         folder.renew(stage.name)
         left = asked_again(donor.failed(stage.name))
         return _leave(stage, job, f"up to date, as in {donor.root}{f', where {left}' if left else ''}")
+    if reason and not forced and must_not_retrain(stage, folder, job.retrain):
+        raise UserError(stale_training(job.loaded, folder, reason))
     # Weights are compared by who loads them, maybe in another process, or by nobody.
     require_unaltered([folder.stage(name) for name in stage.inputs if name != "train"], whole=True)
     require_unaltered([folder.stage(name) for name in stage.inputs if name == "train"])
-    reporter.note(f"{stage.name:<11} running ({reason or again})")
+    reporter.note(f"{stage.name:<11} {f'{found}; ' if found else ''}running ({reason or again})")
     out = folder.begin(stage.name)
     context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)
     started, peak, gpu = time.monotonic(), watch_memory(), watch_gpu()
@@ -189,9 +272,27 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     output = output_digest(out, stage.outputs)
-    folder.publish(Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu(), FORMAT))
-    reporter.note(f"{stage.name:<11} done in {seconds:.1f} s")
+    settings = job.loaded.resolved if stage.costly else {}
+    manifest = Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu(), FORMAT, settings)
+    kept = folder.publish(manifest, keep=stage.costly and reason is not None)
+    told = f"; the one before is kept in {kept.relative_to(folder.root)}" if kept else ""
+    reporter.note(f"{stage.name:<11} done in {seconds:.1f} s{told}")
     return StageOutcome(stage.name, "done", seconds, summary)
+
+
+def _take_back(stage: Stage, job: _Run, current: dict[str, str], reason: str | None) -> str | None:
+    """Take back what the stage made under the settings of now, where that is better than what is there; say so."""
+    folder = job.folder
+    kept: KeptStage | None = None
+    if reason or folder.failed(stage.name):
+        kept = find_kept(stage, folder, current)
+    if kept is None or kept.manifest is None:
+        return None
+    if not reason and kept.manifest.summary.get("failed", 0) >= folder.failed(stage.name):
+        return None
+    said = f"{FOUND_AGAIN}, as made on {made_on(kept.manifest)}"
+    folder.take_back(stage.name, kept.folder, keep=reason is not None)
+    return said
 
 
 def _leave(stage: Stage, job: _Run, said: str) -> StageOutcome:

@@ -40,6 +40,8 @@ class Stage:
     needed: Callable[[PipelineConfig], bool] = lambda _: True
     spared: Callable[[PipelineConfig], tuple[str, ...]] = lambda _: ()
     """Inputs that this pipeline can do without: they count where they are, and are not made for this stage."""
+    costly: bool = False
+    """Whether what it made is kept when something else takes its place, and found again when its settings return."""
 
 
 def _always(*names: str) -> Callable[[PipelineConfig], tuple[str, ...]]:
@@ -78,6 +80,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("items.parquet",),
         templates=_items_templates,
         config=counts.items_config, sources=counts.items_sources, run=functions.run_items,
+        costly=True,
     ),
     Stage(
         "users", "User summaries", ("user summaries", "users.parquet"), 5,
@@ -85,6 +88,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("users.parquet",),
         templates=_always("user_summary", "history"),
         config=counts.users_config, sources=counts.users_sources, run=functions.run_users,
+        costly=True,
     ),
     Stage(
         "truncate", "Truncated user summaries", ("truncated user summaries", "truncated.parquet"), 2,
@@ -106,6 +110,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("data", "dataset"),
         outputs=("model/*.safetensors",),
         config=counts.train_config, sources=counts.train_sources, run=functions.run_train,
+        costly=True,
     ),
     Stage(
         "score", "Scores, trained", ("scores", "scores.parquet"), 2,
@@ -114,6 +119,7 @@ STAGES: tuple[Stage, ...] = (
         templates=_always("recommend"),
         config=counts.score_config, sources=counts.start_sources, run=functions.run_score,
         spared=_served,
+        costly=True,
     ),
     Stage(
         "score-base", "Scores, base", ("scores", "scores.parquet"), 2,
@@ -122,6 +128,7 @@ STAGES: tuple[Stage, ...] = (
         templates=_always("recommend"),
         config=counts.base_config, sources=counts.train_sources, run=functions.run_score_base,
         needed=lambda p: "base" in p.evaluate.baselines,
+        costly=True,
     ),
     Stage(
         "baselines", "Baselines", ("baseline scores", "manifest.json"), 1,
@@ -129,6 +136,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("*.parquet",),
         config=counts.baselines_config, run=functions.run_baselines,
         needed=lambda p: bool(chosen(p.evaluate, fitted=True)),
+        costly=True,
     ),
     Stage(
         "evaluate", "Evaluation", ("report", "report.html"), 6,
@@ -141,6 +149,9 @@ STAGES: tuple[Stage, ...] = (
 )  # fmt: skip
 
 STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+
+COSTLY: tuple[str, ...] = tuple(stage.name for stage in STAGES if stage.costly)
+"""Stages whose makings are kept."""
 
 LABELS: dict[str, str] = {stage.name: stage.label for stage in STAGES}
 """Stage -> what the report calls it."""

@@ -53,7 +53,8 @@ def train(
 
     ``unfinished`` is a folder on the same disk that outlives a kill: the same training called again goes on from its
     last checkpoint there; it may go when the job's folder is where it belongs. With ``judge``, the checkpoint that it
-    values most is kept, and `selection.json` says why. Raises `UserError` before anything is trained, `StageError` when
+    values most is kept, and `selection.json` says why. ``working_dir`` in the counts is the name of the folder below
+    ``unfinished`` that has become the model. Raises `UserError` before anything is trained, `StageError` when
     LLaMA-Factory fails or trains nothing; the checkpoints stay for the next attempt then.
     """
     out, reporter = job.out, job.reporter
@@ -84,7 +85,7 @@ def train(
         **checked, "steps": trained.steps, "first_loss": trained.first_loss, "last_loss": trained.last_loss,
         "mean_loss": trained.mean_loss, "validation_loss": selected.get("loss", trained.eval_loss),
         "planned_steps": trained.planned, "pruned_bytes": freed, "measured": dict(trained.measured),
-        **({"selection": selected} if selected else {}),
+        **({"selection": selected} if selected else {}), **({"working_dir": work.folder.name} if unfinished else {}),
     }  # fmt: skip
 
 

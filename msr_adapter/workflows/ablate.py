@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.pipeline.planning import Retrain
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
 from msr_adapter.pipeline.stages import STAGE_NAMES
@@ -54,10 +55,16 @@ class Ablation:
 
 
 def ablate(
-    argument: str, sets: Sequence[str], run_dir: Path | None, only: Sequence[str], reporter: Reporter
+    argument: str,
+    sets: Sequence[str],
+    run_dir: Path | None,
+    only: Sequence[str],
+    reporter: Reporter,
+    retrain: Retrain = "refuse",
 ) -> list[Ablation]:
     """Bring the runs of the variants ``only`` (all, if empty) up to date, the full one always; in the table's order.
 
+    The full run's trained model, if it is out of date, is made again only where ``retrain`` says so, else `UserError`.
     Summaries and scores are kept in one cache, and a stage that comes out equal in two variants is done once.
     `UserError` for wrong input, for a variant that would be the full experiment again, and for a served model.
     """
@@ -67,7 +74,7 @@ def ablate(
     loaded = {name: _load(argument, sets, name, full.run_dir) for name in names if VARIANTS[name].sets}
     _require_different(full, loaded)
     reporter.note(f"ablation: {FULL}")
-    run(full, STAGE_NAMES, reporter=reporter)
+    run(full, STAGE_NAMES, reporter=reporter, retrain=retrain)
     done = [full.run_dir]
     for name, variant in loaded.items():
         reporter.note(f"ablation: {name} ({VARIANTS[name].what})")

@@ -12,6 +12,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import atomic_folder
 from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.pipeline.planning import Retrain
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
@@ -37,10 +38,13 @@ class Exported:
     """In log-odds of yes against no, over these candidates."""
 
 
-def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter) -> Exported:
+def export(
+    loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, reporter: Reporter, retrain: Retrain = "refuse"
+) -> Exported:
     """Bring the run up to date, write its merged model with a card into ``out``, score some candidates with it.
 
-    Without a ``licence``, the card has the one that the base model states. ``out`` appears whole or not at all. Raises
+    A trained model that is out of date is made again only where ``retrain`` says so, else `UserError`. Without a
+    ``licence``, the card has the one that the base model states. ``out`` appears whole or not at all. Raises
     `UserError` for one that is not empty and for a reward model, `StageError` if the exported model does not score as
     the trained one did.
     """
@@ -51,7 +55,8 @@ def export(loaded: LoadedPipeline, out: Path, dtype: str, licence: str | None, r
     if objective_of(loaded.pipeline.train).value_head:
         found = "a reward model: its value head has no place in a model folder"
         raise UserError(Problem(loaded.where("train.objective"), "train.objective", found, "sft, dpo or kto"))
-    run(loaded, ("train", "evaluate"), reporter=reporter)  # where a server scores, `evaluate` alone trains nothing
+    # Where a server scores, `evaluate` alone trains nothing.
+    run(loaded, ("train", "evaluate"), reporter=reporter, retrain=retrain)
     loaded = resolve_models(loaded, download=True)
     folder, model = RunFolder(loaded.run_dir), loaded.pipeline.train.model
     with atomic_folder(out) as partial:

@@ -17,9 +17,11 @@ from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
 from msr_adapter.pipeline.checks import check
+from msr_adapter.pipeline.kept import is_there
+from msr_adapter.pipeline.planning import TRAIN
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.runner import RECOMMENDING, run
+from msr_adapter.pipeline.runner import RECOMMENDING, run_checked, use_trained
 from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
@@ -37,10 +39,13 @@ _COSTLY = 100_000
 """Model calls from which on ranking the whole catalogue deserves a warning."""
 
 
-def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> dict[str, Any]:
+def recommend(
+    loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter, *, train: bool = False
+) -> dict[str, Any]:
     """Write the ranked lists that are ``wanted``; return counts.
 
-    Stages up to the trained model are brought up to date first. Answers go through the completion cache, so that a
+    Data and user summaries are brought up to date first. The trained model is taken as it is, whatever changed; it is
+    made where there is none, and brought up to date with ``train``. Answers go through the completion cache, so that a
     killed command resumes. `UserError` with every problem of the request before a model is loaded or trained.
     """
     from msr_adapter.data.id_list_files import id_file_problems
@@ -55,13 +60,16 @@ def recommend(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Report
     loaded = resolve_models(loaded, download=True)
     started = time.monotonic()
     files = _read(loaded, wanted, reporter)
-    run(loaded, ("data",), reporter=reporter, checked=True)
+    run_checked(loaded, ("data",), reporter=reporter)
     folder = RunFolder(loaded.run_dir)
     request = resolve_request(wanted, files, folder.stage("data"))
     served = loaded.pipeline.evaluate.scorer is not None
-    run(loaded, ("users" if served else "train",), reporter=reporter, checked=True)
+    as_it_is = not served and not train and is_there(folder, TRAIN)
+    run_checked(loaded, ("users" if served or as_it_is else TRAIN,), reporter=reporter)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
+        if as_it_is:
+            use_trained(loaded, folder, reporter)
         work = folder.begin(RECOMMENDING)
         prompts = prompts_of(loaded.pipeline)
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
