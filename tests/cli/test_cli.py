@@ -32,6 +32,7 @@ COMMANDS = (
     "fetch-images",
     "check",
     "doctor",
+    "prune",
     "ls",
     "cp",
     "demo-model",
@@ -51,8 +52,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Replace the pipeline by one that notes what it was asked for."""
     asked: list[dict[str, Any]] = []
 
-    def run(loaded: Any, targets: Any, *, force: Any, reporter: Any) -> RunResult:
-        asked.append({"name": loaded.pipeline.name, "targets": tuple(targets), "force": force})
+    def run(loaded: Any, targets: Any, *, force: Any, reporter: Any, retrain: str) -> RunResult:
+        asked.append({"name": loaded.pipeline.name, "targets": tuple(targets), "force": force, "retrain": retrain})
         reporter.note("working")
         stages = tuple(StageOutcome(name, "done", 1.5, {"rows": 2}) for name in targets)
         return RunResult(loaded.run_dir, stages)
@@ -73,23 +74,24 @@ def msr(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "targets"),
+    ("arguments", "targets", "retrain"),
     [
-        (("run",), ("evaluate",)),
-        (("build-data",), ("data", "items", "users", "dataset")),
-        (("summarize",), ("items", "users")),
-        (("summarize", "--only", "items"), ("items",)),
-        (("summarize", "--only", "users"), ("users",)),
-        (("train",), ("train",)),
-        (("evaluate",), ("evaluate",)),
+        (("run",), ("evaluate",), "make"),
+        (("build-data",), ("data", "items", "users", "dataset"), "make"),
+        (("summarize",), ("items", "users"), "make"),
+        (("summarize", "--only", "items"), ("items",), "make"),
+        (("summarize", "--only", "users"), ("users",), "make"),
+        (("train",), ("train",), "make"),
+        (("evaluate",), ("evaluate",), "refuse"),
+        (("evaluate", "--train"), ("evaluate",), "make"),
     ],
 )
 def test_each_command_asks_for_its_stages(
-    calls: list[dict[str, Any]], arguments: tuple[str, ...], targets: tuple[str, ...]
+    calls: list[dict[str, Any]], arguments: tuple[str, ...], targets: tuple[str, ...], retrain: str
 ) -> None:
     done = msr(*arguments, "p.yaml", "--force", "items", "--force", "train", "--set", "name=other")
     assert done.exit_code == 0, done.output
-    assert calls == [{"name": "other", "targets": targets, "force": ("items", "train")}]
+    assert calls == [{"name": "other", "targets": targets, "force": ("items", "train"), "retrain": retrain}]
 
 
 def test_json_is_alone_on_standard_output(calls: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -235,3 +235,16 @@ def test_runs_on_other_candidates_are_refused(pipeline: Path, ran: list[str]) ->
     rows = {one.name: AblationRow(one.run_dir, one.model, one.what) for one in found}
     with pytest.raises(UserError, match="candidates"):
         ablation_table(rows | {"direct": replace(rows["direct"], run_dir=other.run_dir)})
+
+
+def test_the_full_training_is_never_made_again_unasked_and_a_variants_is(pipeline: Path, ran: list[str]) -> None:
+    ablated(pipeline, "no-image")
+    ran.clear()
+    with pytest.raises(UserError, match=r"train: the trained model is out of date \(train.max_steps: unset, now 20"):
+        ablated(pipeline, "no-image", sets=("train.max_steps=20",))
+    assert ran == []
+    ablate(str(pipeline), ("train.max_steps=20",), pipeline.parent / "run", ["no-image"], QUIET, "make")
+    assert [name for name in ran if name.endswith("/train")] == ["run/train", "no-image/train"]
+    ran.clear()
+    ablated(pipeline, "no-image")
+    assert [name for name in ran if name.endswith("/train")] == []  # both are found again
