@@ -9,12 +9,14 @@ import os
 import random
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from msr_adapter.config.schema import ServerConfig
+from msr_adapter.errors import MsrError
 from msr_adapter.redaction import quoted
 from msr_adapter.system import retry_after
 
@@ -111,6 +113,31 @@ class Attempts:
         return quoted(error, self._secrets) or type(error).__name__
 
 
+@contextmanager
+def reading_answer(kind: str) -> Iterator[None]:
+    """Turn whatever an answer does to those who read it into `BrokenAnswerError`; ``kind`` is what it is not.
+
+    What this module raises, and what says that no answer came, passes.
+    """
+    try:
+        yield
+    except (GaveUpError, BrokenAnswerError, RefusedError, UnusableServerError, MsrError):
+        raise
+    except (httpx.TransportError, TimeoutError, MemoryError):
+        raise
+    except Exception as error:  # an answer is data: nothing that is in it is a bug of ours
+        raise BrokenAnswerError(f"not {kind} ({type(error).__name__})") from None
+
+
+def token_numbers(answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many tokens an answer says were read and written; 0 where it does not say."""
+    usage = answer.get("usage") or {}
+    found = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+    if not all(0 <= one < 2**31 for one in found):
+        raise ValueError("numbers of tokens that no prompt has")
+    return found[0], found[1]
+
+
 async def post(client: httpx.AsyncClient, url: str, content: Mapping[str, Any]) -> httpx.Response:
     """Send JSON and return the whole response. Raises `GaveUpError` for one that is larger than `LARGEST`."""
     async with client.stream("POST", url, json=content, headers=ACCEPTED) as response:
@@ -183,8 +210,9 @@ class _BoundedBody:
         response = self._response
         if self._unpack is not None and not self._unpack.eof and self._sent:
             raise BrokenAnswerError("the answer ends before it is whole")
-        headers = [(name, value) for name, value in response.headers.multi_items()
-                   if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")]  # fmt: skip
+        # As bytes: a value need not be ASCII.
+        headers = [(name, value) for name, value in response.headers.raw
+                   if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")]  # fmt: skip
         return httpx.Response(
             response.status_code, headers=headers, content=bytes(self._data), request=response.request
         )
@@ -198,12 +226,14 @@ def sent_secrets(response: httpx.Response) -> list[str]:
 
 def _said(response: httpx.Response) -> str:
     """Return the server's own words: the message of an error object, else the text."""
+    # Not by the charset that the server names: it may name anything.
+    text = response.content.decode("utf-8", "replace")
     try:
         content = json.loads(response.content)
     except (ValueError, RecursionError):
-        return response.text
+        return text
     error = content.get("error", content.get("detail", content)) if isinstance(content, dict) else content
     try:
         return str(error.get("message", error)) if isinstance(error, dict) else str(error)
     except RecursionError:
-        return response.text
+        return text

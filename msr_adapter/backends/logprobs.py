@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, read_json
+from msr_adapter.backends.http import GaveUpError, read_json, reading_answer, token_numbers
 from msr_adapter.backends.openai_messages import chat
 from msr_adapter.backends.reference_prompts import LabelNames, ReferencePrompts, compare_prompts
 from msr_adapter.config.schema import ModelConfig
@@ -84,20 +84,18 @@ def read_logprobs(request: Request, response: httpx.Response, names: LabelNames)
     A choice with a label word that is not among the alternatives is one of `Completion.bounded`. Raises
     `BrokenAnswerError` if the response is no answer, `GaveUpError` if it has no alternatives.
     """
-    try:
+    with reading_answer("an answer with logprobs"):
         answer = read_json(response)
         choice = answer["choices"][0]
         content = (choice.get("logprobs") or {}).get("content") or []
         given = [(str(one["token"]), float(one["logprob"])) for one in content[0]["top_logprobs"]] if content else []
-        usage = answer.get("usage") or {}
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as e:
-        raise BrokenAnswerError(f"not an answer with logprobs ({type(e).__name__})") from None
+        tokens = token_numbers(answer)
     if not given:
         raise GaveUpError("the server gave no top_logprobs: it does not know them, or does not allow them")
-    if reason := _impossible(given, frozenset[str]().union(*(names for words in names for names in words))):
-        raise GaveUpError(f"impossible probabilities from the server: {reason}")
-    found = [_label_logprob(words, given) for words in names]
+    with reading_answer("an answer with log-probabilities"):
+        if reason := _impossible(given, frozenset[str]().union(*(names for words in names for names in words))):
+            raise GaveUpError(f"impossible probabilities from the server: {reason}")
+        found = [_label_logprob(words, given) for words in names]
     bounded = [place for place, (_, is_bound) in enumerate(found) if is_bound]
     return Completion(request.key, "", tuple(value for value, _ in found), reason_of(bounded), *tokens)
 

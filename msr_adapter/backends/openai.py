@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from msr_adapter.backends.http import Attempts, GaveUpError, RefusedError, UnusableServerError, post
+from msr_adapter.backends.http import Attempts, GaveUpError, RefusedError, UnusableServerError, post, reading_answer
 from msr_adapter.backends.logprobs import ServerScoring
 from msr_adapter.backends.openai_messages import body, read_answer
 from msr_adapter.config.schema import ModelConfig, ServerConfig
@@ -130,10 +130,11 @@ class ServerBackend(Backend):
             content = self._scoring.body(request) if self._scoring and request.choices else body(self.model, request)
         except OSError as error:
             raise GaveUpError(f"image cannot be read: {type(error).__name__}") from None
-        async with asyncio.timeout(self._server.timeout):
-            response = await post(client, endpoint(self._server), content)
-        if response.status_code != httpx.codes.OK:
-            raise RefusedError.from_response(response)
+        with reading_answer("an HTTP response"):
+            async with asyncio.timeout(self._server.timeout):
+                response = await post(client, endpoint(self._server), content)
+            if response.status_code != httpx.codes.OK:
+                raise RefusedError.from_response(response)
         if self._scoring and request.choices:
             return self._scoring.read(request, response)
         return read_answer(request, response)

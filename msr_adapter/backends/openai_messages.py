@@ -8,7 +8,14 @@ from typing import Any
 import httpx
 from PIL import Image as PillowImage
 
-from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, read_json, sent_secrets
+from msr_adapter.backends.http import (
+    BrokenAnswerError,
+    GaveUpError,
+    read_json,
+    reading_answer,
+    sent_secrets,
+    token_numbers,
+)
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Completion, Image, Request
 from msr_adapter.redaction import quoted, without
@@ -42,14 +49,13 @@ def read_answer(request: Request, response: httpx.Response) -> Completion:
 
     Raises `BrokenAnswerError` if it is none, `GaveUpError` if the server withholds it.
     """
-    try:
+    with reading_answer("an answer to a chat request"):
         answer = read_json(response)
         choice = answer["choices"][0]
         text, finish = choice["message"].get("content"), choice.get("finish_reason")
-        usage = answer.get("usage") or {}
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as e:
-        raise BrokenAnswerError(f"not an answer to a chat request ({type(e).__name__})") from None
+        tokens = token_numbers(answer)
+        if isinstance(text, str):
+            text.encode()  # half a surrogate pair fits no table
     if not isinstance(text, str | None):
         raise BrokenAnswerError(f"the content is {type(text).__name__}, not text")
     if not isinstance(finish, str) or finish not in _FINISHED:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, RefusedError, post_now, read_json
+from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, RefusedError, post_now, read_json, reading_answer
 from msr_adapter.backends.openai_messages import as_url, chat, data_url
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.errors import MsrError, StageError
@@ -141,7 +141,8 @@ def _their_tokens(
     refusal = "no tokenise endpoint"
     for address in dict.fromkeys((f"{url.removesuffix('/v1')}/tokenize", f"{url}/tokenize")):
         try:
-            response = post_now(client, address, body, server.timeout)
+            with reading_answer("an HTTP response"):
+                response = post_now(client, address, body, server.timeout)
         except httpx.TransportError as error:
             raise NoComparisonError(f"/tokenize cannot be reached: {type(error).__name__}") from None
         except (BrokenAnswerError, GaveUpError) as error:
@@ -160,10 +161,13 @@ def _their_tokens(
 
 def _tokens(response: httpx.Response) -> list[int]:
     try:
-        found: Any = read_json(response)["tokens"]
-        return [int(token) for token in found]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise NoComparisonError(f"/tokenize gave no list of tokens ({type(error).__name__})") from None
+        with reading_answer("a list of tokens"):
+            found: Any = read_json(response)["tokens"]
+            if not isinstance(found, list) or not all(type(one) is int and 0 <= one < 2**31 for one in found):
+                raise ValueError("no numbers of tokens")
+    except BrokenAnswerError as error:
+        raise NoComparisonError(f"/tokenize gave no list of tokens: {error}") from None
+    return list(found)
 
 
 def _require_same(reference: ReferencePrompts, request: Request, theirs: Sequence[int]) -> None:

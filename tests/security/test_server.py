@@ -235,6 +235,8 @@ def test_a_body_that_is_too_large_is_a_failure_and_takes_no_memory(answer: Answe
     (b'{"a":' * 900 + b"1" + b"}" * 900, "identity", "not an answer"),
     (b"[" * 500_000 + b"]" * 500_000, "identity", "not an answer"),
     (completion("x").replace(b": 1}", b": 1e999}"), "identity", "not an answer"),
+    (completion("x").replace(b": 1}", b": 99999999999999}"), "identity", "not an answer"),
+    (completion("\ud800"), "identity", "not an answer"),
     (completion("x", finish_reason=["stop"]), "identity", "finish_reason"),
 ])  # fmt: skip
 def test_damaged_and_deep_answers_are_failures(data: bytes, encoding: str, said: str) -> None:

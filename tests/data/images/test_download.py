@@ -316,3 +316,13 @@ def test_reports_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image was downloaded into this folder yet"):
         fetch(tmp_path, {"1": "http://127.0.0.1/"})
     assert (tmp_path / "fetch-failures.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://a\x00b/", "http://[::1", "http://a:99999999/", "http://xn--/", "//", "http://%zz@/", "http://\xff/"],
+)
+def test_a_redirect_with_a_bad_location_costs_one_image(location: str, tmp_path: Path) -> None:
+    with serving(a=redirect(location, 302), b=ok) as server:
+        report = fetch(tmp_path, {"1": server.url("a"), "2": server.url("b")})
+    assert (report["fetched"], report["failed"]) == (1, 1)

@@ -69,6 +69,11 @@ class FetchError(Exception):
         self.reason, self.again, self.after = reason, again, after
 
 
+_KNOWN = (FetchError, RefusedAddressError, OSError, UnicodeError, httpcore.TimeoutException, httpcore.NetworkError,
+          httpcore.ProtocolError, httpx.InvalidURL)  # fmt: skip
+"""What `_failure` gives a reason of its own."""
+
+
 async def download(
     client: httpx.AsyncClient, url: str, policy: DownloadPolicy, slots: asyncio.Semaphore, decoders: Executor
 ) -> Download:
@@ -92,6 +97,16 @@ async def download(
 
 
 async def _get(client: httpx.AsyncClient, url: str, policy: DownloadPolicy) -> bytes:
+    """Return the bytes at ``url``. Whatever the answers do on the way is `FetchError` or one that `_failure` knows."""
+    try:
+        return await _follow(client, url, policy)
+    except (*_KNOWN, MemoryError):
+        raise
+    except Exception as error:  # an answer is data: nothing that is in it is a bug of ours
+        raise FetchError("broken_answer") from error
+
+
+async def _follow(client: httpx.AsyncClient, url: str, policy: DownloadPolicy) -> bytes:
     place = httpx.URL(url)
     for _ in range(policy.redirects + 1):
         if place.scheme not in ("http", "https") or not place.host:
