@@ -44,6 +44,7 @@ def first_at_least(times: Rows, low: Rows, high: Rows, wanted: Rows | int) -> Ro
     low, high = low.copy(), high.copy()
     while (open_ := low < high).any():
         middle = (low + high) // 2
+        # A range that is done may point past the end; what is read there is not looked at.
         before = open_ & (times[np.minimum(middle, len(times) - 1)] < wanted)
         low = np.where(before, middle + 1, low)
         high = np.where(open_ & ~before, middle, high)

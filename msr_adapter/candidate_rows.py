@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.arrays import Codes
 from msr_adapter.config.schema import AnswersConfig
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.prompts import Prompts
 from msr_adapter.prompts.vectorized import PromptTable
@@ -180,7 +180,7 @@ def _blocks(path: Path, kept: Codes, size: int) -> Iterator[pa.Table]:
             if not len(ends):
                 break  # one example has more rows than a block, and may go on in the next chunk
             end = int(ends[max(0, int(np.searchsorted(ends, size, side="right")) - 1)])
-            yield waiting.slice(0, end).combine_chunks()
+            yield waiting.slice(0, end).combine_chunks()  # else the slice keeps all that it was cut from
             waiting = waiting.slice(end)
     if len(waiting):
         yield waiting.combine_chunks()
@@ -215,8 +215,10 @@ def _series(column: pa.ChunkedArray) -> pl.Series:
 
 
 def _refuse_missing(summaries: int, items: int) -> None:
-    found = [f"{summaries} examples have no user summary" if summaries else "",
-             f"{items} candidates are no known items" if items else ""]  # fmt: skip
+    have = "has" if summaries == 1 else "have"
+    are = "is no known item" if items == 1 else "are no known items"
+    found = [f"{plural(summaries, 'example')} {have} no user summary" if summaries else "",
+             f"{plural(items, 'candidate')} {are}" if items else ""]  # fmt: skip
     if summaries or items:
         what = f"The stages do not fit together: {', '.join(filter(None, found))}"
         raise StageError(what, "files of different runs were mixed", "run again with --force data")

@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o644)  # `tempfile` lets its user alone read
         temporary.replace(path)
 
 
@@ -47,7 +47,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         if path.exists():
-            path.rmdir()
+            path.rmdir()  # fails, and loses nothing, if something has come into it meanwhile
         temporary.rename(path)
 
 

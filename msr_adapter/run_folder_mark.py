@@ -6,7 +6,7 @@ the resolved pipeline, a stage with its manifest, or nothing yet but the lock an
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from msr_adapter.errors import Problem, UserError
@@ -34,7 +34,8 @@ def is_run(root: Path) -> bool:
         names = _names(root)
     except OSError:
         return False
-    if any(_is_manifest(read_json_object(root / name / MANIFEST), name) for name in names):
+    manifests = {name: read_json_object(root / name / MANIFEST) for name in names}
+    if any(one.get("stage") == name and {"fingerprint", "output"} <= one.keys() for name, one in manifests.items()):
         return True
     return ".lock" in names and _is_lock(root / ".lock") and all(_is_first(root / name) for name in names)
 
@@ -116,10 +117,6 @@ def _names(root: Path) -> list[str]:
         return sorted(path.name for path in root.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _is_manifest(found: Mapping[str, object], stage: str) -> bool:
-    return found.get("stage") == stage and {"fingerprint", "output"} <= found.keys()
 
 
 def _is_lock(path: Path) -> bool:

@@ -26,6 +26,7 @@ def hash_ids(ids: Iterable[str]) -> Bits:
 
 def mix(bits: Bits) -> Bits:
     """Scramble 64-bit values: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    # Products wrap at 64 bits, as they should; of arrays NumPy does so without a warning.
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))

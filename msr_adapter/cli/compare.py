@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from msr_adapter.evaluate.comparison import PairedDifference
     from msr_adapter.evaluate.model_metrics import Judged
     from msr_adapter.evaluate.results import FinishedRun
-    from msr_adapter.evaluate.text_tables import TextTable
 
 
 class Reference(StrEnum):
@@ -51,17 +50,22 @@ def compare(
     with exit_codes(as_json):
         from msr_adapter.evaluate.comparison import chosen_metrics
         from msr_adapter.evaluate.comparison import compare as test
-        from msr_adapter.evaluate.text_tables import shown_metrics
+        from msr_adapter.evaluate.model_metrics import judge
+        from msr_adapter.evaluate.text_tables import difference_table, metric_table, shown_metrics
 
         chosen = _read(run)
         base = next(iter(chosen.values()))[0]
         names = chosen_metrics(metric or (), list(base.metrics["chance"]), shown_metrics(base.metrics))
-        models = _judge(chosen)
-        reference = _reference(models, to, names[0])
-        rows = test(models, reference, names, base.protocol.confidence.level, base.metrics["seed"])
+        protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
+        models = {label: judge(protocol, held_out, run.scores(model), seed) for label, (run, model) in chosen.items()}
+        reference = next(iter(models))
+        if to is Reference.BEST:
+            reference = max(models, key=lambda name: models[name].summary[names[0]]["mean"])
+        rows = test(models, reference, names, protocol.confidence.level, seed)
         result = _as_dict(chosen, models, names, reference, rows)
-        text = "" if as_json else render(_tables(base, models, names, reference, rows), markdown, latex)
-        emit(result, text, as_json)
+        compared = {name: judged.summary for name, judged in models.items()}
+        tables = [metric_table(base.metrics, names, compared), difference_table(rows, reference)]
+        emit(result, "" if as_json else render(tables, markdown, latex), as_json)
 
 
 def _read(arguments: Sequence[str]) -> dict[str, tuple["FinishedRun", str]]:
@@ -94,32 +98,10 @@ def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
     return [name if short.count(name) == 1 else given for name, (given, _, _) in zip(short, found, strict=True)]
 
 
-def _judge(chosen: dict[str, tuple["FinishedRun", str]]) -> dict[str, "Judged"]:
-    from msr_adapter.evaluate.model_metrics import judge
-
-    base = next(iter(chosen.values()))[0]
-    protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
-    return {label: judge(protocol, held_out, run.scores(model), seed) for label, (run, model) in chosen.items()}
-
-
-def _reference(models: dict[str, "Judged"], to: Reference, metric: str) -> str:
-    names = list(models)
-    return names[0] if to is Reference.FIRST else max(names, key=lambda name: models[name].summary[metric]["mean"])
-
-
-def _tables(
-    base: "FinishedRun", models: dict[str, "Judged"], names: list[str], reference: str, rows: list["PairedDifference"]
-) -> list["TextTable"]:
-    from msr_adapter.evaluate.text_tables import difference_table, metric_table
-
-    compared = {name: judged.summary for name, judged in models.items()}
-    return [metric_table(base.metrics, names, compared), difference_table(rows, reference)]
-
-
 def _as_dict(
     chosen: dict[str, tuple["FinishedRun", str]], models: dict[str, "Judged"], names: list[str], reference: str,
     rows: list["PairedDifference"],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, object]:  # fmt: skip
     base = next(iter(chosen.values()))[0]
     shared = {key: base.metrics[key] for key in ("users", "seed", "protocol", "protocol_digest", "candidates")}
     shown = {

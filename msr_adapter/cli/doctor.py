@@ -33,18 +33,13 @@ def doctor(
 
         diagnosis = diagnose(run_dir)
         if as_json:
-            emit(_as_dict(diagnosis), "", as_json)
+            found = [asdict(finding) for finding in diagnosis.findings]
+            result = {"ok": not diagnosis.errors, "verdict": diagnosis.verdict, "devices": list(diagnosis.devices)}
+            emit({**result, "findings": found}, "", as_json)
         else:
             _show(diagnosis)
         if diagnosis.errors:
             raise typer.Exit(1)
-
-
-def _as_dict(diagnosis: "Diagnosis") -> dict[str, object]:
-    return {
-        "ok": not diagnosis.errors, "verdict": diagnosis.verdict, "devices": list(diagnosis.devices),
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-    }  # fmt: skip
 
 
 def _show(diagnosis: "Diagnosis") -> None:

@@ -60,7 +60,9 @@ def fetch_images(
         )
         wanted = wanted_images(config.data, config.seed, every_item=every_item)
         if not wanted.urls:
-            raise UserError(_no_urls(wanted))
+            found = f"none of {plural(wanted.items, 'item')} names its image by URL"
+            step = "Set data.source.columns.image"
+            raise UserError(Problem("", "data.source", found, "a table of items with a column of URLs", step))
         try:
             report = fetch_into(folder, wanted.urls, policy, Reporter(quiet=quiet))
         except KeyboardInterrupt as interrupt:
@@ -88,11 +90,6 @@ def _require_place(loaded: "LoadedPipeline", folder: Path) -> None:
         raise UserError(Problem("", "--out", f"{folder} is a file", "a folder", "Choose another"))
 
 
-def _no_urls(wanted: "WantedImages") -> Problem:
-    found = f"none of {wanted.items:,} items names its image by URL"
-    return Problem("", "data.source", found, "a table of items with a column of URLs", "Set data.source.columns.image")
-
-
 def _report(
     folder: Path, wanted: "WantedImages", report: dict[str, Any], config: "PipelineConfig", as_json: bool
 ) -> None:
@@ -100,7 +97,9 @@ def _report(
     counts = {"items": wanted.items, "items_without_url": wanted.without, "items_with_file_or_bytes": wanted.otherwise}
     if report["wanted"] and report["failed"] == report["wanted"]:
         cause = f"{_reasons(report)}; every item is listed in {folder / 'fetch-failures.csv'}"
-        raise StageError(f"None of {report['wanted']:,} images could be downloaded", cause, "Try one URL in a browser")
+        raise StageError(
+            f"None of {plural(report['wanted'], 'image')} could be downloaded", cause, "Try one URL in a browser"
+        )
     unnamed = f"{wanted.otherwise + wanted.without:,} of {wanted.items:,} items name no URL"
     lines = [f"{folder}: {plural(report['fetched'], 'image')} downloaded, {report['there_already']:,} there already, "
              f"{report['failed']:,} failed; {unnamed}"]  # fmt: skip

@@ -69,6 +69,7 @@ def recommend(
         from msr_adapter.workflows.recommend.workflow import recommend as carry_out
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
+        # A file that is called `all` is a file.
         path = None if users == "all" and not Path(users).exists() else Path(users)
         wanted = RecommendRequest(
             path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite

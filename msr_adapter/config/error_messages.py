@@ -24,6 +24,8 @@ _SCALARS: dict[Any, str] = {
     Path: "a path",
     Any: "any value",
 }
+_SHOWN = 60
+"""Characters of a text that a message quotes."""
 _LIMITS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
 
@@ -100,14 +102,10 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"the text {_shortened(value)!r}"
+        return f"the text {value if len(value) <= _SHOWN else f'{value[:_SHOWN]}...'!r}"
     if isinstance(value, int | float):
         return f"the number {value}"
     return "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
-
-
-def _shortened(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def model_at(root: type[StrictModel], loc: Loc, data: object) -> type[StrictModel] | None:
@@ -159,15 +157,18 @@ def words(annotation: Any, limits: Iterable[object] = ()) -> str:
     """Say what an annotation allows; ``limits`` are its constraints."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        # Constraints come bare, or bundled in a `FieldInfo` as its metadata.
         return words(args[0], [limit for extra in args[1:] for limit in getattr(extra, "metadata", [extra])])
     if origin is Literal:
         return one_of(args)
     if origin is tuple:
-        return _tuple_words(args)
+        number = "" if args[-1] is Ellipsis else f" of {len(args)}"
+        return f"a list{number}, each {words(args[0])}"
     if origin in (Union, types.UnionType):
         return _union_words(args, limits)
     if origin is dict or models_of(annotation):
-        required = [f"`{key}`" for model in models_of(annotation) for key in _required(model)]
+        required = [f"`{key}`" for model in models_of(annotation)
+                    for key, field in model.model_fields.items() if field.is_required()]  # fmt: skip
         return f"a mapping with {', '.join(required)}" if required else "a mapping"
     return ", ".join([_SCALARS[annotation], *_limit_words(limits)])
 
@@ -183,16 +184,6 @@ def choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return [choice for part in get_args(annotation) for choice in choices(part)]
-
-
-def _required(model: type[StrictModel]) -> list[str]:
-    return [key for key, field in model.model_fields.items() if field.is_required()]
-
-
-def _tuple_words(args: tuple[Any, ...]) -> str:
-    if args[-1] is Ellipsis:
-        return f"a list, each {words(args[0])}"
-    return f"a list of {len(args)}, each {words(args[0])}"
 
 
 def _union_words(args: tuple[Any, ...], limits: Iterable[object]) -> str:

@@ -131,7 +131,8 @@ class TreeReader:
         if not isinstance(under.value, dict) or not isinstance(over.value, dict):
             return over
         # The keys of one kind of source mean nothing to another: merged, they would be refused as unknown.
-        if loc == _SOURCE and _changes_kind(under.value, over.value):
+        kinds = [part.value["kind"].value for part in (under, over) if "kind" in part.value]
+        if loc == _SOURCE and len(kinds) == 2 and kinds[0] != kinds[1]:
             return over
         merged = dict(under.value)
         for key, child in over.value.items():
@@ -199,10 +200,6 @@ class TreeReader:
             self.problems.append(Problem(name.where, "extends", found, next_step="Merge some of them"))
             return None
         return self.read(path, kind, chain)
-
-
-def _changes_kind(under: dict[str, YamlNode], over: dict[str, YamlNode]) -> bool:
-    return "kind" in under and "kind" in over and under["kind"].value != over["kind"].value
 
 
 def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:

@@ -88,6 +88,7 @@ class YamlSource:
 class _CoreLoader(yaml.SafeLoader):
     """Composes YAML and reads scalars by the core schema."""
 
+    # A table of its own: PyYAML's reads by YAML 1.1, in which `no` is false and 012 is ten.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
 
 

@@ -77,10 +77,12 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
     corpus = read(data.source, seed, audit)
+    # Before the log is encoded, which is where a large build spends its time.
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     log = clean(encode(corpus, audit), corpus, data, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)
+    # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
     catalogue = _catalogue(log, corpus, audit)
     known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
@@ -143,11 +145,13 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:
-    """Return what is known of every item, in the order of its code; count the texts that lack or were truncated."""
+    """Return what is known of every item, in the order of the codes; count the texts that are empty or truncated."""
     items = pl.DataFrame({"item_id": log.items})
     if corpus.items is not None:
+        # Of the table's rows, those that the log has: all that were read from it but the ones the table lacks.
         audit.count("items_without_interaction", corpus.items.height - audit.counts["items_read"]
                     + audit.counts["items_dropped_unknown_item"])  # fmt: skip
+        # The order of a join is Polars' own choice unless it is asked for, and a row's number is the item's code.
         items = items.join(corpus.items, on="item_id", how="left", maintain_order="left")
     titles = _neutral(items, "title", TITLE_LIMIT, audit)
     audit.name("titles_empty", (item for item, title in zip(log.items, titles, strict=True) if not title))
@@ -156,7 +160,7 @@ def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:
 
 
 def _neutral(items: pl.DataFrame, name: str, limit: int, audit: Audit) -> list[str]:
-    """Return a column as text that no prompt can be changed by, at most ``limit`` characters each."""
+    """Return a column as text that cannot change a prompt, at most ``limit`` characters each; "" where it is null."""
     written = _column(items, name)
     texts = [neutralise(text or "", limit) for text in written]
     audit.count(f"{name}s_empty", sum(not text for text in texts))

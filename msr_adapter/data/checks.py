@@ -30,7 +30,7 @@ def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]
 
 
 def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Problem]:
-    """Return which files that decide candidates are not there."""
+    """Return a problem for each file of candidates or scores that does not exist."""
     wanted = {
         "evaluate.protocol.candidates": protocol.candidates,
         "evaluate.protocol.negatives.scores": protocol.negatives.scores,
@@ -50,6 +50,7 @@ def source_stamp(data: DataConfig) -> dict[str, str | int | None]:
     for role, found in source_files(data.source).items():
         stamp[role] = found if isinstance(found, str) else _stamp(found)
     if not draws_images(data.source):
+        # By name, size and time: for their content, every image would be read before each run.
         stamp["images"] = _stamp(data.images.folder, content_limit=0)
     return stamp
 

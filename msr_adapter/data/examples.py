@@ -85,6 +85,7 @@ class View:
         """Return the users that have a ``wanted`` row (of the log) in the view, and the place of their last one."""
         places = np.flatnonzero(wanted if self.rows is None else wanted[self.rows])
         user = log.user[self.row(places)]
+        # The last row of all has no next one to differ from; without any row there is no such row either.
         is_last = np.append(user[1:] != user[:-1], True)[: len(user)]
         return user[is_last].astype(np.int64), places[is_last]
 
@@ -110,14 +111,17 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
         for targets in _targets(log, split, seed, views)
     ]
     codes, user, row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((row, user, codes))  # rows of a user are in the order of time
+    order = np.lexsort((row, user, codes))  # by the last key first; rows of a user are in the order of time
     rows = [view.rows for view in views if view.rows is not None]
     sequence = np.concatenate(rows) if rows else None
     return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
 
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
-    """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item."""
+    """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item.
+
+    Assertions, since no input should be able to cause any of it. Memory: one block of users.
+    """
     for block in user_blocks(log.bounds(), _BLOCK):
         keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # far faster than unique
         assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
@@ -168,6 +172,7 @@ def _view(log: Log, target: str, allowed: Mask | None = None) -> View:
 def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iterator[_Targets]:
     """Yield the targets of each split; a training user has one for each of the latest `train_targets` positions."""
     view, everyone = views[0], np.arange(len(log.users))
+    # No user has more targets than rows, so a large `train_targets` makes no empty parts.
     longest = int((view.end - view.first).max(initial=0))
     lags = range(1, min(split.train_targets, longest) + 1)
     if split.kind == "leave-last-out":

@@ -25,7 +25,10 @@ def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -
         log = _drop(log, _among(best, len(count))[log.item], "item_limit", audit)
     kept = _drop(log, k_core(log.user, log.item, data.k_core), "k_core", audit)
     if not len(kept.user):
-        raise UserError(_empty_core(log, data.k_core))
+        had = (f"{plural(len(log.user), 'interaction')} of {plural(len(log.users), 'user')} with "
+               f"{plural(len(log.items), 'item')}")  # fmt: skip
+        found = f"users: {data.k_core.users}, items: {data.k_core.items} leaves nothing of {had}"
+        raise UserError(Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items"))
     if data.limit.users is not None:
         drawn = seeded_order(kept.users, seed, "limit")[: data.limit.users]
         kept = _drop(kept, _among(drawn, len(kept.users))[kept.user], "user_limit", audit)
@@ -42,6 +45,7 @@ def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
     rows = len(user)
     alive = np.arange(len(user), dtype=np.int32)  # half the memory of NumPy's own row numbers
     n_users, n_items = int(user.max(initial=-1)) + 1, int(item.max(initial=-1)) + 1
+    # Dropping an item takes interactions from its users, who may then be dropped too: repeat until nothing changes.
     while True:
         good = (degree(user, n_users) >= core.users)[user] & (degree(item, n_items) >= core.items)[item]
         if good.all():
@@ -55,6 +59,7 @@ def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
 def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
     if corpus.items is None:
         return log
+    # Imploded: Polars deprecates a plain series of the same type here, which could mean one value for each row.
     known = log.items.is_in(corpus.items["item_id"].implode())
     unknown = log.items.filter(known.not_())
     if unknown.is_empty():
@@ -97,10 +102,3 @@ def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:
     audit.count(f"users_dropped_{reason}", len(log.users) - len(kept.users))
     audit.count(f"items_dropped_{reason}", len(log.items) - len(kept.items))
     return kept
-
-
-def _empty_core(before: Log, core: KCoreConfig) -> Problem:
-    had = (f"{plural(len(before.user), 'interaction')} of {plural(len(before.users), 'user')} with "
-           f"{plural(len(before.items), 'item')}")  # fmt: skip
-    found = f"users: {core.users}, items: {core.items} leaves nothing of {had}"
-    return Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items")

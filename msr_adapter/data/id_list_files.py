@@ -25,6 +25,7 @@ def id_file_problems(path: Path, option: str, *, lines: bool = True) -> list[Pro
     if path.is_dir():
         return [Problem("", option, f"{path} is a folder", "a file", f"Correct {option}")]
     found = file_problems(path, option, _SUFFIXES if lines else tuple(LAYOUTS))
+    # The readers' advice names keys of the pipeline; here an option of the command is at fault.
     return [replace(one, next_step=f"Correct {option}" if one.next_step else "") for one in found]
 
 
@@ -47,7 +48,7 @@ def read_item_ids(path: Path, option: str) -> pl.DataFrame:
 def read_later_interactions(
     path: Path, option: str, configured: Mapping[str, str | None]
 ) -> tuple[pl.DataFrame, Audit]:
-    """Return user_id, item_id, timestamp (ms, or the row number) of a log in the order of its file, and what was found.
+    """Return user_id, item_id, timestamp (ms, or the row number) in the order of the file, and the audit of reading it.
 
     ``configured`` names columns as the pipeline does; a name that the file lacks is looked for by its aliases.
     """
@@ -73,6 +74,7 @@ def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[s
     }
     check_rows(table, [not_empty(names[field], text.fill_null("")) for field, text in texts.items()], names.values())
     rows = collect(table, frame.select(text.alias(_ID[field]) for field, text in texts.items()))
+    # Only blank lines are left to drop: any other row without an id has ended the command above.
     rows = rows.filter(pl.all_horizontal((pl.all() != "").fill_null(False)))
     if rows.is_empty():
         raise UserError(Problem(str(path), option, "no ids", f"at least one {required[0]}"))

@@ -83,20 +83,17 @@ def _read_codes(
     # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
     known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
     codes = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
-    split = [_split_code()] if "split" in interactions.collect_schema().names() else []
+    numbers = {name: number for number, name in enumerate(SPLITS)}
+    split_code = pl.col("split").replace_strict(numbers, return_dtype=pl.Int8).fill_null(-1)
+    split = [split_code] if "split" in interactions.collect_schema().names() else []
     batches: list[list[Codes]] = [[], [], [], *([] for _ in split)]
+    # Batches come in the order of the file: Polars keeps it here unless told otherwise.
     for batch in interactions.select(*codes, "timestamp", *split).collect_batches(chunk_size=batch_rows):
         for column, values in zip(batches, batch, strict=True):
             column.append(values.to_numpy())
     columns = [_concatenate(parts, kind) for parts, kind in zip(batches, ("i4", "i4", "i8", "i1"), strict=False)]
     users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), columns[:2], strict=True))
     return users, items, columns
-
-
-def _split_code() -> pl.Expr:
-    """Return the number of the split that the column split says; -1 where it is null."""
-    numbers = {name: number for number, name in enumerate(SPLITS)}
-    return pl.col("split").replace_strict(numbers, return_dtype=pl.Int8).fill_null(-1)
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -145,9 +142,11 @@ def _sort_distinct(columns: Sequence[Codes], n_users: int, n_items: int, shard_r
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:
     """Return user codes that cut the rows into shards of about equal size."""
     until = np.cumsum(degree(user, n_users, shard_rows))
+    # A user with more rows than a shard takes several cuts at once, which `unique` makes one.
     cuts = np.searchsorted(until, np.arange(shard_rows, len(user), shard_rows)) + 1
     return [0, *np.unique(cuts[cuts < n_users]).tolist(), n_users]
 
 
 def _renumber(used: Mask) -> Codes:
+    # The new number of a used code is how many used ones stand before it; the entries of the others are never read.
     return (np.cumsum(used) - 1).astype(np.int32)

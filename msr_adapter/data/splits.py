@@ -25,6 +25,7 @@ def user_splits(log: Log, split: SplitConfig, seed: int) -> Rows:
     # Rounded half up, where `round` would go to the even number.
     cuts = np.floor(np.cumsum(split.fractions[:2]) * len(order) + 0.5).astype(np.int64)
     codes = np.empty(len(order), dtype=np.int64)
+    # "right": the place of a cut is the first of the next split, and a share of 0 gets no user.
     codes[order] = np.searchsorted(cuts, np.arange(len(order)), side="right")
     return codes
 

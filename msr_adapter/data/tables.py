@@ -36,6 +36,7 @@ def write_items(items: ItemCatalogue, images: Sequence[StoredImage], popularity:
     columns = {
         "item_id": list(items.ids),
         "title": list(items.titles),
+        # With their type: of nothing but None, Arrow would make a column of type null.
         "image": pa.array([image.path for image in images], pa.string()),
         "image_digest": pa.array([image.digest for image in images], pa.string()),
         "popularity": popularity,
@@ -59,10 +60,15 @@ def write_interactions(log: Log, training: Mask, out: Path) -> None:
 def write_examples(log: Log, examples: Examples, out: Path) -> None:
     """Write examples.parquet; histories oldest first."""
     users, items, splits = _ids(log.users), _ids(log.items), pa.array(SPLITS)
+
+    def histories(part: slice) -> pa.ListArray:
+        offsets, rows = examples.histories(part)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(log.item[rows])))
+
     chunks = (
         pa.table({"example_id": np.arange(rows.start, rows.stop), "split": splits.take(pa.array(examples.split[rows])),
                   "user_id": users.take(pa.array(examples.user[rows])),
-                  "history": _histories(log, items, examples, rows),
+                  "history": histories(rows),
                   "timestamp": log.time[examples.target[rows]]})
         for rows in _chunks(len(examples))
     )  # fmt: skip
@@ -81,7 +87,7 @@ def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
 
 
 def digest_of_test_lists(log: Log, examples: Examples, candidates: Candidates) -> str:
-    """Return the digest of the lists that models are judged on, which is also that of the rows as written."""
+    """Return the digest of the test lists: the same as that of the rows in candidates.parquet."""
     tested, items = examples.split == SPLITS.index("test"), _ids(log.items)
     columns: dict[str, Codes] = {
         "example_id": candidates.example, "label": candidates.label, "item_id": candidates.item,
@@ -97,6 +103,7 @@ def digest_of_test_lists(log: Log, examples: Examples, candidates: Candidates) -
 
 def write_truth(log: Log, examples: Examples, candidates: Candidates, dataset: SyntheticDataset, out: Path) -> None:
     """Write truth.parquet: the true preference of every distinct candidate pair, sorted by user and item."""
+    # One number for each pair, as `unique` of two columns would sort them as records, far more slowly.
     pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
     users = _ids(log.users).take(pa.array(pairs // len(log.items)))
     items = _ids(log.items).take(pa.array(pairs % len(log.items)))
@@ -113,8 +120,3 @@ def _chunks(rows: int) -> Iterator[slice]:
 def _ids(ids: pl.Series) -> pa.StringArray:
     # Polars hands out large strings, whose 64-bit offsets the schemas do not have.
     return ids.to_arrow().cast(pa.string())
-
-
-def _histories(log: Log, items: pa.StringArray, examples: Examples, part: slice) -> pa.ListArray:
-    offsets, rows = examples.histories(part)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(log.item[rows])))

@@ -25,18 +25,14 @@ def summary_of(previous: str, choices: Iterable[HistoryItem]) -> str:
     counts = Counter({word: numbers[level] for word, level in _ENTRY.findall(previous) if word in _FACET_WORDS})
     for choice in choices:
         counts.update(re.findall(r"[a-z]+", f"{choice.title} {choice.summary}"))
-    return _written(counts)
+    drawn = "; ".join(listed for words in (MOTIFS, COLOURS) if (listed := _listed(counts, words)))
+    genres = _listed(counts, GENRES)
+    return " ".join([f"Covers: {drawn}."] * bool(drawn) + [f"Genres: {genres}."] * bool(genres))
 
 
 def choices_of(facets: ItemFacets) -> list[HistoryItem]:
     """Return the items of ``facets`` as a summariser reads them, truly described."""
     return [HistoryItem(title, facets.describe(index)) for index, title in enumerate(facets.titles)]
-
-
-def _written(counts: Counter[str]) -> str:
-    drawn = "; ".join(listed for words in (MOTIFS, COLOURS) if (listed := _listed(counts, words)))
-    genres = _listed(counts, GENRES)
-    return " ".join([f"Covers: {drawn}."] * bool(drawn) + [f"Genres: {genres}."] * bool(genres))
 
 
 def _listed(counts: Counter[str], words: Iterable[str]) -> str:

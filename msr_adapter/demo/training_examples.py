@@ -37,7 +37,7 @@ class Lesson:
 
 
 def describe(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """One image and its description; now and then no image."""
+    """Return a lesson of one image and its description; now and then there is no image."""
     facets = sample_item_facets(1, rng)
     if rng.random() < _BARE_SHARE:
         return Lesson(prompts.item_summary(title=facets.titles[0], image=False), (), NO_IMAGE)
@@ -46,7 +46,7 @@ def describe(prompts: Prompts, rng: np.random.Generator) -> Lesson:
 
 
 def update(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """A recurrent step: none to three earlier blocks stand in the previous summary, one to three items are new."""
+    """Return a recurrent step: zero to three earlier blocks are in the previous summary, one to three items are new."""
     earlier = int(rng.choice(4, p=_EARLIER_BLOCKS))
     full = rng.random() < _FULL_BLOCKS
     blocks = [3 if full else int(size) for size in rng.integers(1, 4, size=earlier)]
@@ -59,23 +59,24 @@ def update(prompts: Prompts, rng: np.random.Generator) -> Lesson:
 
 
 def whole(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """The direct mode: a whole history in one prompt."""
+    """Return a lesson of the direct mode: a whole history in one prompt."""
     return _update_lesson(prompts, "", _history(int(rng.integers(1, _LONGEST_HISTORY + 1)), rng))
 
 
 def see(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """An update whose new items show their images instead of a description: an image comes to mean its words."""
+    """Return an update whose new items show images instead of descriptions: an image comes to mean its words."""
     earlier, new = int(rng.choice(3, p=_EARLIER_SEEN)) * 3, int(rng.integers(1, 4))
     facets = _liked(earlier + new, rng)
     choices = choices_of(facets)
     previous, items = summary_of("", choices[:earlier]), choices[earlier:]
+    # A placeholder of an image would be neutralised as any other text of an item.
     words = prompts.user_summary(previous=previous, items=[replace(item, summary=_HERE) for item in items])
     images = tuple(item_image(facets, index, rng) for index in range(earlier, earlier + new))
     return Lesson(words.replace(_HERE, IMAGE_PLACEHOLDER), images, summary_of(previous, items))
 
 
 def toss(prompts: Prompts, rng: np.random.Generator) -> Lesson:
-    """The recommender's question, answered by a coin: the form of an answer, and nothing about when to give which."""
+    """Return the recommender's question, answered by a coin: it teaches the form of an answer, not which to give."""
     summary = summary_of("", _history(int(rng.integers(1, _LONGEST_HISTORY)), rng))
     facets = sample_item_facets(1, rng)
     prompt = prompts.recommend(user_summary=summary, title=facets.titles[0], image=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from msr_adapter.demo.tokenize_examples import encode_batch
-from msr_adapter.demo.training_examples import PHASES, Lesson, Maker, TrainingPhase
+from msr_adapter.demo.training_examples import PHASES, Lesson, Maker
 from msr_adapter.progress import Advance
 from msr_adapter.prompts import Prompts
 
@@ -29,20 +29,14 @@ def teach(model: Any, processor: Any, prompts: Prompts, steps: int, seed: int, a
     model.train()
     for number, phase in enumerate(PHASES):
         ends = round(steps * sum(each.steps for each in PHASES[: number + 1]) / planned)
-        batches = _encoded_batches(phase, processor, prompts, seed + number)
+        # Batches of each kind of lesson in turn, without end.
+        kinds = [lesson_batches(kind, prompts, np.random.default_rng([seed + number, place]))
+                 for place, kind in enumerate(phase.kinds)]  # fmt: skip
+        batches = (encode_batch(processor, next(lessons)) for lessons in cycle(kinds))
         losses += _train_phase(model, phase.peak_rate, batches, ends - len(losses), advance)
         model.half().float()
     model.eval()
     return losses
-
-
-def _encoded_batches(
-    phase: TrainingPhase, processor: Any, prompts: Prompts, seed: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield batches without end, of each kind of lesson in turn."""
-    kinds = [lesson_batches(kind, prompts, np.random.default_rng([seed, k])) for k, kind in enumerate(phase.kinds)]
-    for batches in cycle(kinds):
-        yield encode_batch(processor, next(batches))
 
 
 def _train_phase(

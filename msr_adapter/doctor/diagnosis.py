@@ -37,7 +37,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """One sentence: whether this machine can train, and on what, or what keeps it from that."""
         if self.errors:
             return f"Training cannot work here: {', '.join(finding.name for finding in self.errors)}."
         number = len(self.devices)

@@ -115,7 +115,7 @@ def _ranges(name: str) -> SpecifierSet:
         except metadata.PackageNotFoundError:
             continue
         for one in required:
-            if one.name == name and one.marker is None:
+            if one.name == name and one.marker is None:  # with a marker it is asked for by an extra, or elsewhere
                 found &= one.specifier
     return found
 

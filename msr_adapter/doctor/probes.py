@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,7 +24,8 @@ def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
-            env=_environment(os.environ), check=False,
+            # What the trainer would see of this environment.
+            env={key: value for key, value in os.environ.items() if key not in UNSET}, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"the import did not end within {timeout:.0f} s"}
@@ -40,11 +41,6 @@ def probe_all(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     names = list(names)
     with ThreadPoolExecutor(min(4, cpu_count())) as pool:
         return dict(zip(names, pool.map(probe, names), strict=True))
-
-
-def _environment(parent: Mapping[str, str]) -> dict[str, str]:
-    """Return what the trainer would see of this environment."""
-    return {key: value for key, value in parent.items() if key not in UNSET}
 
 
 def _died(returncode: int, stderr: str) -> str:

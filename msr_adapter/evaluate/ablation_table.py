@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.comparison import PairedDifference, compare, require_comparable
 from msr_adapter.evaluate.model_metrics import Judged, judge
 from msr_adapter.evaluate.results import FinishedRun, read_finished
@@ -57,7 +58,8 @@ class AblationTable:
             [name, row.what, *(value_cell(self.models[name].summary[metric]) for metric in self.metrics)]
             for name, row in self.rows.items()
         ]
-        title = f"{self.base.metrics['pipeline']}: {self.base.metrics['users']:,} test users, {level:.0%} intervals"
+        users = plural(self.base.metrics["users"], "test user")
+        title = f"{self.base.metrics['pipeline']}: {users}, {level:.0%} intervals"
         table = TextTable(title, ["variant", "what", *map(label, self.metrics)], cells)
         return [table, difference_table(self.differences, next(iter(self.rows)))] if self.differences else [table]
 

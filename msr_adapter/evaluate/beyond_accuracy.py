@@ -31,6 +31,7 @@ def _bins(result: Calibration) -> list[CalibrationBin]:
     columns = (result.edges, result.edges[1:], result.counts, result.mean_scores, result.rates)
     return [
         {"low": low, "high": high, "count": count, "mean_score": mean, "rate": rate}
+        # Not strict: the first column, the lower edges, ends with the upper edge of the last bin.
         for low, high, count, mean, rate in zip(*(column.tolist() for column in columns), strict=False)
         if count  # an empty bin has no rate
     ]

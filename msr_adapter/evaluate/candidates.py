@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers, Labels
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.schema import CANDIDATES, EXAMPLES, ITEMS, SCORES, candidates_digest, read_table
 
 
@@ -53,6 +52,7 @@ def read_held_out(data_dir: Path) -> HeldOut:
     if not test.num_rows:
         raise StageError("the test split is empty", "too few users for the split", "use more users or another split")
     ids = rows["example_id"].to_numpy()
+    # The first row begins a list, where there is one at all.
     starts = np.flatnonzero(np.concatenate([[len(ids) > 0], ids[1:] != ids[:-1]]))
     expected = test["example_id"].to_numpy()
     if not np.array_equal(ids[starts], expected):
@@ -73,7 +73,9 @@ def item_codes(ids: pa.Array, items: pa.Array) -> Integers:
     """Return the row of ITEMS of every id. Raises StageError, with the count, on ids that are no item."""
     rows = pc.index_in(ids, value_set=items)
     if rows.null_count:
-        raise StageError(f"{rows.null_count} candidates are no known item", next_step="run again with `--force data`")
+        are = "is" if rows.null_count == 1 else "are"
+        found = f"{plural(rows.null_count, 'id')} {are} not in the table of items"
+        raise StageError(found, next_step="run again with `--force data`")
     return np.asarray(rows.to_numpy(), dtype=np.int64)
 
 
@@ -91,7 +93,8 @@ def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
             "they belong to other candidates, or a file was changed by hand",
             "run again with `--force score`",
         )
-    bad = {name: _count_nan(table[name]) for name in ("score", "logit", "answer_mass")}
+    # A null in a column of floats comes to NumPy as NaN, so it is counted too.
+    bad = {name: int(np.isnan(table[name].to_numpy()).sum()) for name in ("score", "logit", "answer_mass")}
     if any(bad.values()):
         counts = ", ".join(f"{count} {name}" for name, count in bad.items() if count)
         cause = "the model's outputs overflowed; half precision is the usual reason"
@@ -99,13 +102,9 @@ def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
     return table
 
 
-def _count_nan(column: pa.ChunkedArray) -> int:
-    return int(np.isnan(column.to_numpy()).sum())  # null reads as NaN
-
-
 def _differences(candidates: pa.Table, scores: pa.Table) -> str:
     wanted, found = _keys(candidates), _keys(scores)
-    counts: dict[str, Any] = {
+    counts = {
         "missing": len(set(wanted) - set(found)),
         "unexpected": len(set(found) - set(wanted)),
         "repeated": len(found) - len(set(found)),

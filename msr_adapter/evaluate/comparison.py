@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.errors import Problem, UserError, did_you_mean, plural
 from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.metrics import (
@@ -59,6 +58,7 @@ def compare(
         gaps = np.stack([theirs[metric] - values[metric] for metric in metrics], axis=1)
         p_values[name] = dict(zip(metrics, sign_flip_test(gaps, permutations, seed).tolist(), strict=True))
     pairs = [(metric, name) for metric in metrics for name in others]
+    # All models and metrics of the call are one family: whoever looks at them all may pick any.
     adjusted = holm([p_values[name][metric] for metric, name in pairs])
     errors = {name: _errors(models[name], base, metrics) for name in others}
     rows = []
@@ -92,9 +92,8 @@ def require_comparable(runs: Mapping[str, FinishedRun]) -> None:
             problems.append(Problem(label, "protocol", f"{found} ({differing})", "one protocol for all", next_step))
         elif ours["candidates"]["digest"] != theirs["candidates"]["digest"]:
             found = _unlike("candidates", ours["candidates"]["digest"], theirs["candidates"]["digest"], first)
-            sizes = [
-                f"{metrics['users']:,} users, {metrics['candidates']['rows']:,} rows" for metrics in (ours, theirs)
-            ]
+            sizes = [f"{plural(metrics['users'], 'user')}, {plural(metrics['candidates']['rows'], 'row')}"
+                     for metrics in (ours, theirs)]  # fmt: skip
             next_step = "Give both the same data, split and seed"
             problems.append(
                 Problem(label, "candidates", f"{found} ({' here, '.join(sizes)} there)", "the same lists", next_step)
@@ -107,22 +106,19 @@ def _unlike(what: str, ours: str, theirs: str, first: str) -> str:
     return f"{what} digest {ours[:16]} is not {theirs[:16]} of {first}"
 
 
-def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differing(ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = "") -> list[str]:
     """Say which settings differ: ``negatives.count: 20 here, 99 there``."""
     found: list[str] = []
     for key in dict.fromkeys([*ours, *theirs]):
         one, other = ours.get(key), theirs.get(key)
         if key == "name" and not prefix:
-            continue
+            continue  # what a protocol is called changes no number
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             found += _differing(one, other, f"{prefix}{key}.")
         elif one != other:
-            found.append(f"{prefix}{key}: {_plain(one)} here, {_plain(other)} there")
+            here, there = (", ".join(map(str, value)) if isinstance(value, list) else value for value in (one, other))
+            found.append(f"{prefix}{key}: {here} here, {there} there")
     return found
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def chosen_metrics(asked: Sequence[str], known: Sequence[str], shown: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
     wanted = {"trained", *(row.name for row in BASELINES if row.score is None and row.name in baselines)}
     if absent := sorted(wanted - set(score_dirs)):
         raise StageError(f"no scores of {', '.join(absent)}", next_step="run the score stages first")
-    ours_first = sorted(score_dirs, key=lambda name: name != "trained")
+    ours_first = sorted(score_dirs, key=lambda name: name != "trained")  # the others keep their order
     return {name: read_scores(held_out, name, score_dirs[name]) for name in ours_first}
 
 
@@ -157,7 +157,7 @@ def _metrics(
     run: RunFacts,
     seed: int,
 ) -> MetricsFile:
-    """Return `metrics.json` without the slices and what of the catalogue is shown."""
+    """Return `metrics.json`; its `slices` and `beyond` are still empty."""
     protocol = config.protocol
     primary, sizes = model_metrics.primary_metric(protocol), np.diff(held_out.offsets)
     chances = model_metrics.chance(protocol, held_out)
@@ -170,6 +170,12 @@ def _metrics(
         "largest": int(sizes.max()),
         "digest": held_out.digest,
     }
+    judged_models: dict[str, JudgedModel] = {
+        name: {"metrics": judged.summary, "tied_users": model_metrics.tied_share(judged.result)}
+        for name, judged in models.items()
+    }
+    for name, share in mass.items():  # of models that answer in words
+        judged_models[name]["answer_mass"] = share
     settings = protocol.model_dump(mode="json")
     return {
         "pipeline": run.pipeline,
@@ -179,7 +185,7 @@ def _metrics(
         "protocol": settings,
         "protocol_digest": model_metrics.protocol_digest(settings),
         "candidates": candidates,
-        "models": {name: _model(judged, mass.get(name)) for name, judged in models.items()},
+        "models": judged_models,
         "chance": chances,
         "differences": gaps,
         "smallest_difference": model_metrics.smallest_differences(models, primary),
@@ -206,8 +212,3 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metri
         text = f"{row.name.capitalize()} is not judged: {row.without}."
         found.append({"severity": "info", "text": text})
     return found
-
-
-def _model(judged: model_metrics.Judged, mass: float | None) -> JudgedModel:
-    row: JudgedModel = {"metrics": judged.summary, "tied_users": model_metrics.tied_share(judged.result)}
-    return row if mass is None else {**row, "answer_mass": mass}

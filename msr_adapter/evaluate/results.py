@@ -132,7 +132,7 @@ def read_finished(folder: Path) -> FinishedRun:
     if missing := [key for key in _Shape.model_fields if key not in metrics]:
         raise _older(path, f"it has no {', '.join(missing)}")
     try:
-        _Shape.model_validate(metrics, strict=True)
+        _Shape.model_validate(metrics, strict=True)  # else pydantic takes the text "0.5" for a number
     except ValidationError as error:
         raise _problem(path, _said(error)) from error
     for name, model in metrics["models"].items():

@@ -25,6 +25,7 @@ OTHER, NONE = "(other)", "(none)"
 """Groups that are no value of the data, in brackets because `other` may be one."""
 
 _WHOLE = 10**15
+"""Below it, a float tells every whole number from the next."""
 
 Numbers = npt.NDArray[Any]
 
@@ -89,7 +90,7 @@ def by_popularity(facts: UserFacts) -> Slice:
     before = np.concatenate([[0], np.cumsum(counts[order])[:-1]])  # interactions of more popular items
     part = np.empty(len(counts), np.int64)
     part[order] = np.minimum(before * 3 // max(int(counts.sum()), 1), 2)
-    part[counts == 0] = 2
+    part[counts == 0] = 2  # also where nothing has an interaction, and the first third would begin at once
     return used("item popularity", ("head", "mid", "tail"), part[facts.target])
 
 
@@ -140,6 +141,7 @@ def by_number(name: str, values: Numbers, write: Callable[[float], str] = _plain
     known = ~np.isnan(values) if np.issubdtype(values.dtype, np.floating) else np.ones(len(values), dtype=bool)
     distinct = np.unique(values[known])
     if len(distinct) > BINS:
+        # "lower": an edge is a number that occurs, with which equal ones fall on one side.
         edges = np.unique(np.quantile(values[known], np.arange(1, BINS) / BINS, method="lower"))
     else:
         edges = distinct[:-1]

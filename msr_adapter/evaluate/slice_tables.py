@@ -7,12 +7,13 @@ from typing import Any
 import polars as pl
 
 from msr_adapter.config.schema import SliceTablesConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.evaluate.slice_groups import Slice, UserFacts, by_day, by_number, by_text
 
 _ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
 _GROUPED = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
+# Types are told from all rows: from the first hundred, Polars would guess a number where a text comes later.
 _TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
 _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".csv": lambda path: pl.scan_csv(path, **_TEXT),
@@ -100,7 +101,8 @@ def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
     twice = frame.filter(pl.col(key).is_duplicated())
     if len(twice):
         first = twice[key][0]
-        found = f"{twice[key].n_unique():,} ids have several rows, e.g. {first}"
+        many = twice[key].n_unique()
+        found = f"{plural(many, 'id')} {'has' if many == 1 else 'have'} several rows, e.g. {first}"
         raise UserError(Problem(str(path), key, found, "one row per id", "Keep one row of each"))
     return frame, key
 

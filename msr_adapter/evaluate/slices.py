@@ -6,6 +6,7 @@ import numpy as np
 
 from msr_adapter.arrays import Floats, Integers, ranges
 from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import Interval, SliceEntry, SliceGroup
 from msr_adapter.evaluate.model_metrics import primary_metric
@@ -72,4 +73,5 @@ def say_slices(slices: Sequence[SliceEntry]) -> str:
     groups = [group for one in slices for group in one["groups"]]
     small = sum(group["small"] for group in groups)
     marked = f", {small} of them with fewer than {SMALL} users" if small else ""
-    return f"Slices: {', '.join(one['name'] for one in slices)} ({len(groups)} groups{marked}); see the report"
+    names = ", ".join(one["name"] for one in slices)
+    return f"Slices: {names} ({plural(len(groups), 'group')}{marked}); see the report"

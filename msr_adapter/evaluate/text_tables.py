@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.comparison import PairedDifference
 from msr_adapter.evaluate.metrics_file import Interval, MetricsFile
 from msr_adapter.metrics import RankingMetric, label, metric_row
@@ -66,7 +67,7 @@ def metric_table(
     for name in names or shown_metrics(metrics):
         cells = [cell(values[name]) for values in shown.values()]
         rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
-    title = f"{metrics['users']:,} test users, {level:.0%} intervals over users"
+    title = f"{plural(metrics['users'], 'test user')}, {level:.0%} intervals over users"
     return TextTable(title, ["metric", *shown, "chance"], rows)
 
 
@@ -112,6 +113,7 @@ def to_markdown(table: TextTable) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
+    # chr(92): before Python 3.12, an f-string may not hold a backslash.
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -132,4 +134,5 @@ def _latex_row(cells: Sequence[str]) -> str:
 def escape(text: str) -> str:
     """Escape LaTeX's special characters."""
     text = re.sub("|".join(map(re.escape, _ESCAPED)), lambda match: _ESCAPED[match[0]], text)
+    # A sign before a number is mathematics: as text, - is a hyphen and < may print as another character.
     return re.sub(r"(?<![\w$-])([<+-])(?=[\d.])", r"$\1$", text)

@@ -33,7 +33,7 @@ def write_trec(run: FinishedRun, out: Path) -> list[Path]:
     owner = np.repeat(np.arange(len(run.held_out.example_ids)), np.diff(run.held_out.offsets))
     for model in run.models:
         scores = _finite(run, model)
-        order = np.lexsort((-scores, owner))
+        order = np.lexsort((-scores, owner))  # by query, then falling score: lexsort's last key comes first
         ranks = np.arange(len(owner)) - run.held_out.offsets[owner] + 1
         columns = (queries.take(pa.array(order)), "Q0", items.take(pa.array(order)),
                    pa.array(ranks).cast(pa.string()), pa.array(scores[order]).cast(pa.string()), model)  # fmt: skip
@@ -42,7 +42,7 @@ def write_trec(run: FinishedRun, out: Path) -> list[Path]:
 
 
 def _encoded(items: pa.Array) -> pa.Array:
-    coded = items.dictionary_encode()
+    coded = items.dictionary_encode()  # an item stands in many lists, and is encoded once
     names = [
         "".join(urllib.parse.quote(char) if char.isspace() or char == "%" else char for char in name)
         for name in coded.dictionary.to_pylist()

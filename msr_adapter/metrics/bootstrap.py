@@ -32,7 +32,7 @@ def bootstrap(result: GroupMetrics, samples: int, seed: int, *, threads: int | N
         means.append(weights @ values / users)
         if resampler is not None:
             pooled.append(_pooled(resampler, weights, workers))
-    draws = dict(zip(result.per_user, np.concatenate(means).T, strict=False))
+    draws = dict(zip(result.per_user, np.concatenate(means).T, strict=False))  # without the column of zeros
     if pooled:
         draws |= dict.fromkeys(result.pooled, np.concatenate(pooled))  # one metric: the pooled AUC
     return {name: draws[name] for name in result.names}

@@ -51,6 +51,7 @@ def calibrate(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = B
         of_truth = np.where(positive, part, 1 - part)
         loss -= float(np.log(np.maximum(of_truth, np.finfo(np.float64).eps)).sum())
         squares += float(np.square(1 - of_truth).sum())
+        # A probability of 1 belongs to the last bin.
         index = np.minimum((part * bins).astype(np.intp), bins - 1)
         for row, weights in enumerate((None, part)):
             sums[row] += np.bincount(index, weights, minlength=bins)

@@ -78,6 +78,7 @@ def _kth_largest(scores: Scores, offsets: Integers, sizes: Integers, k: int) -> 
     padded = np.full((len(sizes), widest), np.inf)  # of the negated scores: the padding comes last
     padded[np.arange(widest) < sizes[:, None]] = -scores
     depth = int(place.max())
+    # Only the places that some group asks for are put in order.
     ordered = np.partition(padded, np.unique(place), axis=1)[:, : depth + 1]
     return np.asarray(-ordered[np.arange(len(sizes)), place], scores.dtype)
 

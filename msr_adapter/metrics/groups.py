@@ -82,7 +82,9 @@ def make_groups(scores: npt.ArrayLike, labels: npt.ArrayLike, offsets: npt.Array
         raise ValueError(f"{values.shape[0]} scores but labels of shape {marks.shape}")
     if np.isnan(values.min()):  # the minimum propagates NaN and needs no temporary array
         raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN")
-    if marks.min() < 0 or marks.max() > 1:
+    # Of whole numbers the ends tell all, without a temporary array; fractions and NaN lie between.
+    whole = np.issubdtype(marks.dtype, np.integer) or marks.dtype == bool
+    if not ((marks.min() >= 0 and marks.max() <= 1) if whole else np.isin(marks, (0, 1)).all()):
         raise ValueError("labels other than 0 and 1")
     return Groups(values, bounds, *_find_positives(marks, bounds))
 
@@ -142,6 +144,7 @@ def _count_chunk(groups: Groups, first: int, last: int) -> tuple[Integers, Integ
     scores = groups.scores[bounds[0] : bounds[-1]]
     target = np.repeat(groups.scores[groups.positives[first:last]], np.diff(bounds))
     starts = bounds[:-1] - bounds[0]
+    # `reduceat` sums each slice from one start to the next; of an empty one it would return a row: no group is empty.
     greater = np.add.reduceat(scores > target, starts, dtype=np.int64)
     equal = np.add.reduceat(scores == target, starts, dtype=np.int64)
     return greater, equal - 1  # the positive equals itself

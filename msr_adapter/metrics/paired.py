@@ -42,6 +42,7 @@ def sign_flip_test(differences: Floats, samples: int, seed: int) -> Floats:
     generator, reached = np.random.default_rng(seed), np.zeros(differences.shape[1])
     chunk = max(1, _CHUNK_SIGNS // len(differing))
     for start in range(0, samples, chunk):
+        # Floats, because NumPy has a fast matrix product for nothing else.
         signs = generator.integers(0, 2, (min(chunk, samples - start), len(differing)), np.int8) * 2.0 - 1
         reached += (np.abs(signs @ differing) >= observed - slack).sum(axis=0)
     return np.asarray((reached + 1) / (samples + 1))

@@ -106,7 +106,7 @@ class PooledResampler:
         return np.array([self._one(weight, gathered, prefix) for weight in weights])
 
     def _one(self, weight: Integers, gathered: Integers, prefix: Integers) -> float:
-        np.take(weight, self._owner, out=gathered, mode="clip")
+        np.take(weight, self._owner, out=gathered, mode="clip")  # NumPy's default mode fills `out` by way of a copy
         np.cumsum(gathered, out=prefix[1:])
         twice = int(np.dot(weight[self._owners], prefix[self._below] + prefix[self._up_to]))
         positives = int(np.dot(weight, self._counts))

@@ -24,7 +24,7 @@ _SIMILAR = 0.88  # "recomend.j2" is a slip of the pen, "recommend_old.j2" is a f
 def check(
     environment: jinja2.Environment, folder: Path | None, cases: Mapping[str, Sequence[Callable[[], str]]]
 ) -> list[Problem]:
-    """Check every template that msr renders; ``cases`` render each one in all the ways that occur."""
+    """Return the problems of every template that msr renders; ``cases`` render each one in all the ways that occur."""
     if folder is not None and not folder.is_dir():
         return [Problem(str(folder), "templates", "no such folder", "a folder of .j2 files")]
     problems = [*_misnamed(folder), *(_passed_over(environment, folder) if folder else ())]
@@ -38,7 +38,10 @@ def check(
 
 
 def _misnamed(folder: Path | None) -> Iterator[Problem]:
-    """A file that is nearly called like a template, or as one was called, would be passed over without a word."""
+    """Yield a problem for each file that is nearly called like a template, or as one was called before.
+
+    Without it, such a file would be passed over without a word.
+    """
     for path in sorted(folder.glob("*.j2")) if folder else ():
         if (new := RENAMED.get(path.stem)) in VARIABLES:
             step = f"Rename the file to {new}.j2"

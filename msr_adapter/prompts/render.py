@@ -63,7 +63,7 @@ class Prompts:
         return Prompts, (self.folder, self.wording, texts, self.question)
 
     def item_summary(self, title: str, image: bool, text: str = "") -> str:
-        """Ask for a description of one item; exactly one placeholder when it has an ``image``, else none.
+        """Return the prompt that asks for a description of one item: one placeholder if it has an ``image``, else none.
 
         ``text`` is what the source says of the item, truncated to `DESCRIPTION_LIMIT` characters.
         """
@@ -71,35 +71,38 @@ class Prompts:
         return self._ask("item_summary", values, images=int(image))
 
     def item_text(self, title: str, text: str) -> str:
-        """Mode `fusion`, first: ask for a summary of what the source says of one item."""
+        """Return the first prompt of mode `fusion`, which asks for a summary of what the source says of one item."""
         return self._ask("item_text", {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)})
 
     def item_image(self, title: str) -> str:
-        """Mode `fusion`, second: ask what an item's image shows; exactly one placeholder."""
+        """Return the second prompt of mode `fusion`, which asks what an item's image shows; it has one placeholder."""
         return self._ask("item_image", {"title": neutralise(title)}, images=1)
 
     def item_fusion(self, title: str, text_summary: str, image_summary: str) -> str:
-        """Mode `fusion`, third: ask for one summary out of the answers to `item_text` and `item_image`."""
+        """Return the third prompt of mode `fusion`, which asks for one summary of the answers to the first two."""
         told = {"text_summary": text_summary, "image_summary": image_summary}
         values = {name: neutralise(value, TEXT_LIMIT) for name, value in told.items()}
         return self._ask("item_fusion", {"title": neutralise(title), **values})
 
     def user_summary(self, previous: str, items: Sequence[HistoryItem]) -> str:
-        """Ask for a user summary from ``items`` (oldest first) and the ``previous`` one, empty at first."""
+        """Return the prompt that asks for a user summary from ``items`` (oldest first) and the ``previous`` one.
+
+        ``previous`` is empty at first.
+        """
         values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items)}
         return self._ask("user_summary", values)
 
     def history(self, items: Sequence[HistoryItem]) -> str:
-        """Tell a history (oldest first) without any model: the user summary of mode `none`."""
+        """Return a history (oldest first) as text, without any model: the user summary of mode `none`."""
         return self._render("history", {"items": _neutral_items(items)})
 
     def recommend(self, user_summary: str, title: str, image: bool) -> str:
-        """Ask whether the user will choose the candidate; renders training rows and scoring requests alike."""
+        """Return the prompt that asks whether the user will choose the candidate, for training rows and for scoring."""
         values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), "image": image}
         return self._render(self.question, values, images=int(image))
 
     def digest(self, name: str) -> str:
-        """Digest of a template, of everything that it includes, extends or imports, and of the neutralising rules.
+        """Return the digest of a template, of all that it includes, extends or imports, and of the neutralising rules.
 
         Noun and language count where one of these says them; lengths are settings of the stage. `recommend` stands for
         the question in use.
@@ -118,7 +121,7 @@ class Prompts:
         return self.question if name == "recommend" else name
 
     def check(self) -> list[Problem]:
-        """Every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
+        """Return every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
         items = [HistoryItem("A title", "A summary"), HistoryItem("", "")]
         texts, flags = ("Some text", ""), (True, False)
         cases = {

@@ -72,13 +72,14 @@ class LimitError(Exception):
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, in which rendering ends: `LimitError` where it would not within the `Limits`."""
 
+    # Jinja asks `call_binop` for these operators alone, and by default for none.
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
     def __init__(self, limits: Limits = Limits(), **options: Any) -> None:
         super().__init__(finalize=self._print, **options)
         self.limits = limits
         self._local = threading.local()
-        del self.globals["lipsum"]
+        del self.globals["lipsum"]  # random text of any length
         self.filters = {name: self._guard(name, function) for name, function in self.filters.items()}
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: self._guard(name, function, test=True) for name, function in tests.items()}
@@ -125,6 +126,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._budget.spend(size)
         return "".join(found)
 
+    # Named as in Jinja, so that a template may call with a keyword `self` or `obj`.
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call what templates may call."""
         __self.step(NODE)
@@ -184,6 +186,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return value
 
     def _guard(self, name: str, function: Callable[..., Any], *, test: bool = False) -> Callable[..., Any]:
+        # Some filters are handed Jinja's context or environment before the template's own arguments.
         passed = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
         @functools.wraps(function)
@@ -247,6 +250,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 self._fits(total + len(one))
                 waiting += one
             elif isinstance(one, Namespace):
+                # The namespace's own lookup finds what a template has set, whatever it is called.
                 waiting += object.__getattribute__(one, "_Namespace__attrs").values()
             elif is_dataclass(one) and not isinstance(one, type):
                 waiting += [getattr(one, field.name) for field in fields(one)]
@@ -283,6 +287,7 @@ class _Template(jinja2.Template):
             return super().render(*args, **kwargs)
 
 
+# Set here because the template's class refers to the environment's.
 BoundedEnvironment.code_generator_class = CountingCode
 BoundedEnvironment.template_class = _Template
 

@@ -68,7 +68,8 @@ def _cut(found: list[nodes.Node], groups: Sequence[frozenset[str]], texts: froze
     for place, node in enumerate(found):
         if isinstance(node, _STATE):
             continue
-        group = _group(_resolve(node, depends), groups, variables)
+        names = _resolve(node, depends)
+        group = next((group for group in (frozenset[str](), *groups) if names <= group), variables)
         # Constant text joins its neighbour, so that parts are as few, and columns as long, as can be.
         if spans and (not group or not spans[-1][0] or spans[-1][0] == group):
             spans[-1] = (spans[-1][0] | group, [*spans[-1][1], place])
@@ -133,10 +134,6 @@ def _resolve(node: nodes.Node, depends: dict[str, frozenset[str]]) -> frozenset[
     own = {node.name} if isinstance(node, nodes.Name) else set()
     names = own | {name.name for name in node.find_all(nodes.Name)}
     return frozenset().union(*(depends.get(name, frozenset()) for name in names))
-
-
-def _group(names: frozenset[str], groups: Sequence[frozenset[str]], variables: frozenset[str]) -> frozenset[str]:
-    return next((group for group in (frozenset(), *groups) if names <= group), variables)
 
 
 def is_plain(node: nodes.Node | None, texts: frozenset[str], value: type[nodes.Node] = nodes.Name) -> bool:

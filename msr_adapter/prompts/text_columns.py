@@ -39,6 +39,7 @@ def fill(
                     pieces.append(quote(piece) if quote else piece)
             texts.append(joined(pieces, len(rows)))
             places.append(rows)
+    # The places are a permutation of the rows, and sorting it inverts it.
     return pl.concat(texts).gather(np.argsort(np.concatenate(places)))
 
 

@@ -25,14 +25,14 @@ _TICKS = 8
 
 
 def intervals(models: Mapping[str, Judged], metric: str, chance: float, looks: Looks) -> Draw:
-    """One metric of every model with its interval, beside chance."""
+    """Return the plot of one metric of every model, with its interval, beside chance."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(chance, color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)))
         for row, (name, judged) in enumerate(models.items()):
             _interval(axes, row, judged.summary[metric], COLOR[looks[name].variable])
         axes.set(yticks=range(len(models)), yticklabels=list(models), xlabel=label(metric))
-        axes.set_ylim(len(models) - 0.5, -0.7)
+        axes.set_ylim(len(models) - 0.5, -0.7)  # the first model on top, with room for its number
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
 
@@ -46,7 +46,7 @@ def _interval(axes: Axes, row: float, value: Interval, color: str) -> None:
 
 
 def hit_rate_curve(models: Mapping[str, Judged], looks: Looks) -> Draw:
-    """HR@k of every model against k."""
+    """Return the plot of every model's HR@k against k, up to 50."""
 
     def draw(axes: Axes) -> None:
         for name, judged in models.items():
@@ -62,7 +62,7 @@ def hit_rate_curve(models: Mapping[str, Judged], looks: Looks) -> Draw:
 
 
 def roc_curve(models: Mapping[str, Judged], labels: Labels, looks: Looks) -> Draw:
-    """True against false positive rate of every model, candidates of all users pooled."""
+    """Return the plot of the true against the false positive rate of every model, over all users' candidates."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)))
@@ -103,12 +103,13 @@ def _line(axes: Axes, x: Floats, y: Floats, name: str, looks: Looks) -> None:
 
 
 def score_distribution(scores: Floats, labels: Labels) -> Draw:
-    """Densities of the trained model's log-odds of Yes for positives and for negatives."""
+    """Return the plot of the densities of the trained model's log-odds of Yes: of positives, and of negatives."""
 
     def draw(axes: Axes) -> None:
         finite = scores[np.isfinite(scores)]
         low, high = np.quantile(finite, [0.002, 0.998]) if len(finite) else (0.0, 1.0)
         bars = int(np.clip(2 * np.sqrt((labels > 0).sum()), 8, 40))
+        # A little wider than the scores: where all are equal, bins would have no width.
         edges = np.linspace(low - 1e-6, high + 1e-6, bars + 1)
         for wanted, name, color in ((True, "positives", "trained"), (False, "negatives", "popularity")):
             heights = _density(np.clip(scores[(labels > 0) == wanted], low, high), edges)
@@ -128,7 +129,7 @@ def _density(values: Floats, edges: Floats) -> Floats:
 
 
 def reliability(calibration: Mapping[str, CalibrationEntry], looks: Looks) -> Draw:
-    """How often candidates of a given p(yes) are positives, by model; dots grow with the number of candidates."""
+    """Return the plot of how often candidates of a given p(yes) are positives; dots grow with their number."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)))
@@ -148,7 +149,7 @@ def reliability(calibration: Mapping[str, CalibrationEntry], looks: Looks) -> Dr
 
 
 def slice_intervals(groups: Sequence[SliceGroup], metric: str, models: Sequence[str], looks: Looks) -> Draw:
-    """One metric in each group of users with its interval, a few models side by side."""
+    """Return the plot of one metric in each group of users, with its interval, a few models side by side."""
 
     def draw(axes: Axes) -> None:
         gap = 0.7 / max(len(models), 1)
@@ -171,6 +172,7 @@ def slice_intervals(groups: Sequence[SliceGroup], metric: str, models: Sequence[
         legend = axes.legend(
             loc="upper center", bbox_to_anchor=(0.4, 1 + 0.5 / (0.6 + 0.5 * len(groups))), ncols=len(models)
         )
+        # The legend copies the first dot of a model, which may be a pale one.
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
@@ -179,7 +181,7 @@ def slice_intervals(groups: Sequence[SliceGroup], metric: str, models: Sequence[
 
 
 def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float], kept: int | None = None) -> Draw:
-    """Training loss by step, smoothed; LLaMA-Factory's validation loss, where there is one; and the step kept."""
+    """Return the plot of the training loss by step, of the validation loss where there is one, and of the step kept."""
 
     def draw(axes: Axes) -> None:
         steps, values = np.array(list(loss)), np.array(list(loss.values()))
@@ -199,9 +201,9 @@ def loss_curve(loss: Mapping[int, float], validation: Mapping[int, float], kept:
 
 
 def checkpoint_curve(points: Sequence[CheckpointPoint], key: CheckpointValue, chosen: int, name: str) -> Draw:
-    """One number of every checkpoint (``value``, with its interval, or ``loss``), with a ring around the kept one.
+    """Return the plot of one number of every checkpoint (``key``): its metric with the interval, or its loss.
 
-    The model before training, step 0, is a horizontal line to compare with.
+    A ring marks the kept one. The model before training, step 0, is a horizontal line to compare with.
     """
 
     def draw(axes: Axes) -> None:
@@ -229,7 +231,7 @@ def checkpoint_curve(points: Sequence[CheckpointPoint], key: CheckpointValue, ch
 
 
 def _smooth(values: Floats) -> Floats:
-    """Centred moving average over a twentieth of the curve; the window shrinks at the ends."""
+    """Return the centred moving average over a twentieth of the curve; the window shrinks at the ends."""
     half = len(values) // 40
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -238,7 +240,7 @@ def _smooth(values: Floats) -> Floats:
 
 
 def rate_curve(rates: Mapping[int, float]) -> Draw:
-    """Learning rate by step."""
+    """Return the plot of the learning rate by step."""
 
     def draw(axes: Axes) -> None:
         axes.plot(list(rates), list(rates.values()), color=COLOR["trained"], linewidth=2.2)

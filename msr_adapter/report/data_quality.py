@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.report.report_context import Manifests, StageSummary, summary_of
 
@@ -105,7 +106,8 @@ def summary_findings(manifests: Manifests) -> list[EvaluationFinding]:
         if failures := summary.get("failures"):
             named = "; ".join(f"`{one['id']}` ({one['reason']})" for one in failures)
             more = summary["failed"] - len(failures)
-            text = f"{_SUMMARIES[stage]}: {summary['failed']} of {summary['requests']} requests failed: {named}"
+            asked = plural(summary["requests"], "request")
+            text = f"{_SUMMARIES[stage]}: {summary['failed']:,} of {asked} failed: {named}"
             text += f", and {more} more" if more else ""
             found.append(("warning", f"{text}. All are in {stage}/failures.json; the next run asks them again."))
         if (alike := summary.get("near_identical") or 0) > _ALIKE:
@@ -118,7 +120,7 @@ def summary_findings(manifests: Manifests) -> list[EvaluationFinding]:
         ):
             if names:
                 which = ", ".join(f"`{name}`" for name in names) + (" and others" if count > len(names) else "")
-                found.append(("info", f"{count} item{'s have' if count > 1 else ' has'} {what}: {which}."))
+                found.append(("info", f"{plural(count, 'item')} {'have' if count > 1 else 'has'} {what}: {which}."))
     return [{"severity": severity, "text": text} for severity, text in found]
 
 

@@ -179,5 +179,6 @@ def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, object]:
 
 
 def _yaml(value: object) -> str:
+    # As JSON first: `safe_dump` refuses what JSON turns into lists and texts, such as tuples and paths.
     plain = json.loads(json.dumps(value, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

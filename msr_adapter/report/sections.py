@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, MetricsFile
 from msr_adapter.metrics import label
 from msr_adapter.report.tables import interval
@@ -18,7 +19,7 @@ def headline(metrics: MetricsFile) -> str:
     size = " to ".join(dict.fromkeys(str(metrics["candidates"][bound]) for bound in ("smallest", "largest")))
     ours, chance = metrics["models"]["trained"]["metrics"][name]["mean"], metrics["chance"][name]
     rival = metrics["models"].get("popularity")
-    users = f"{metrics['users']:,} held-out user{'' if metrics['users'] == 1 else 's'}"
+    users = plural(metrics["users"], "held-out user")
     shown = f"Given {size} candidates, {_the_target(metrics)}, the trained model"
     if name.startswith("hr@"):
         found = "one of these" if _several(metrics) else "that item"
@@ -76,7 +77,7 @@ def tiles(metrics: MetricsFile) -> list[Tile]:
         shown.append(Tile(f"{label(primary)} over popularity", f"{gap['mean']:+.3f}", note))
     if share is not None:
         shown.append(Tile("Share of the oracle's lift", f"{share:.0%}", f"{label(primary)} above chance"))
-    rows = f"{metrics['candidates']['rows']:,} candidates ranked"
+    rows = f"{plural(metrics['candidates']['rows'], 'candidate')} ranked"
     return [*shown, Tile("Test users", f"{metrics['users']:,}", rows)]
 
 
@@ -108,7 +109,7 @@ def smallest_line(metrics: MetricsFile) -> str:
         return ""
     sizes = ", ".join(f"{value:.3f} to {name}" for name, value in found.items())
     return (
-        f"With {metrics['users']:,} users, a two-sided test at the 5% level detects a true difference in "
+        f"With {plural(metrics['users'], 'user')}, a two-sided test at the 5% level detects a true difference in "
         f"{label(metrics['primary'])} four times out of five if it is at least {sizes}. Smaller differences may exist "
         "without being detected."
     )

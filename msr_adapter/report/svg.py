@@ -43,7 +43,7 @@ COLOR = {name: f"#{number:02x}{number:02x}{number:02x}" for number, name in enum
 """CSS variable -> the stand-in that matplotlib draws with: it accepts no variables, so these replace it afterwards."""
 
 _STYLE: Any = {
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text stays text, in the font of the page
     "svg.hashsalt": "msr",  # the same numbers give the same bytes
     "font.size": 11,
     "text.color": COLOR["ink"],
@@ -73,6 +73,7 @@ def draw_svg(name: str, label: str, draw: Draw, size: tuple[float, float] = SIZE
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         target = io.StringIO()
+        # Matplotlib would write the date and its version, which change without the numbers.
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(target, format="svg", transparent=True, metadata=metadata)
     return _inline(target.getvalue(), name, label)
@@ -81,6 +82,7 @@ def draw_svg(name: str, label: str, draw: Draw, size: tuple[float, float] = SIZE
 def _inline(svg: str, name: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # a style would reach the whole page
+    # Without a size of its own the plot is as wide as its place in the page.
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r' style="([^"]*)"', _as_attributes, svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from msr_adapter.errors import plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.evaluate.text_tables import short
 from msr_adapter.metrics import label
@@ -139,7 +140,7 @@ def checkpoint_table(selection: Selection | None) -> CheckpointTable | None:
     ]
     users, name = selection["users"], label(selection["metric"])
     return CheckpointTable(
-        name, f"{users:,} validation user{'' if users == 1 else 's'}", f"{selection['candidates']:,}",
+        name, plural(users, "validation user"), f"{selection['candidates']:,}",
         selection["reason"].replace(selection["metric"], name, 1), rows,
     )  # fmt: skip
 

@@ -59,10 +59,12 @@ def pack_users(shown: ShownUsers, models: Mapping[str, GroupMetrics]) -> tuple[s
             "count": ranking.counts.tolist(),
             "item": [place[item] for item in candidates],
             "place": ranking.places.tolist(),
+            # By way of the text, so that it is rounded as the page's own numbers are.
             "score": [int(f"{value:.3f}".replace(".", "")) for value in shown.scored.probabilities[ranking.rows]],
         },
         "targets": np.flatnonzero(held_out.labels[ranking.rows] > 0).tolist(),
     }
+    # A browser refuses JSON with NaN in it. Without a time in gzip's header, equal runs give equal pages.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode(), items
 

@@ -98,6 +98,7 @@ def choose_users(result: GroupMetrics, always: Sequence[int], limit: int, seed: 
     users = np.arange(len(result.ranks))
     if len(users) <= limit:
         return users
+    # 2 here, 3 below: draws of the same seed that have nothing to do with each other.
     others = np.random.default_rng((seed, 2)).permutation(np.setdiff1d(users, always))
     return np.sort(np.concatenate([always, others[: max(0, limit - len(always))]]).astype(np.int64))
 

@@ -88,6 +88,7 @@ def _log(choices: list[Codes], item_ids: list[str], rng: np.random.Generator) ->
     """Give every choice a time: users arrive over a month and come back about once a day."""
     user_ids = _ids("u", len(choices))
     lengths = [len(row) for row in choices]
+    # At least a millisecond: no two choices of a user have the same time.
     gaps = [1 + rng.exponential(_DAY_MS, size=n).astype(np.int64) for n in lengths]
     arrivals = _OPENING_MS + rng.integers(0, 30 * _DAY_MS, size=len(choices))
     times = [arrival + np.cumsum(gap) for arrival, gap in zip(arrivals, gaps, strict=True)]

@@ -42,6 +42,7 @@ def sample_preferences(users: int, items: int, rng: np.random.Generator) -> User
 
 
 def _favourites(users: int, words: int, weights: tuple[float, ...], rng: np.random.Generator) -> Floats:
+    # Each row is a random permutation: the words of the first ranks get the weights, the others none.
     ranks = np.argsort(rng.random((users, words)), axis=1)
     padded = np.zeros(words)
     padded[: len(weights)] = weights

@@ -120,14 +120,14 @@ def test_a_split_of_another_kind_keeps_the_other_keys() -> None:
 def test_relative_paths_start_from_the_yaml_that_names_them(tmp_path: Path) -> None:
     source = "{kind: microlens, pairs: logs/pairs.tsv, titles: /abs/titles.csv}"
     Path("base/texts").mkdir(parents=True)
-    text = MINIMAL.replace("{kind: synthetic}", f"{source}\n  images: {{folder: ../covers}}")
+    text = MINIMAL.replace("{kind: synthetic}", f"{source}\n  images: {{folder: ../images}}")
     write("base/a.yaml", text + "templates: texts\n")
     write("b/c.yaml", "extends: ../base/a.yaml\ntrain: {model: {path: ./weights}}\n")
     loaded = load_pipeline("b/c.yaml", ["summarize.users.model.path=../llm"]).pipeline
     assert loaded.data.source == MicroLensSourceConfig(
         kind="microlens", pairs=tmp_path / "base/logs/pairs.tsv", titles=Path("/abs/titles.csv")
     )
-    assert loaded.data.images.folder == tmp_path / "covers"
+    assert loaded.data.images.folder == tmp_path / "images"
     assert loaded.templates == tmp_path / "base/texts"
     assert loaded.train.model.path == str(tmp_path / "b/weights")
     assert loaded.summarize.users.model.path == str(tmp_path.parent / "llm")
@@ -136,9 +136,9 @@ def test_relative_paths_start_from_the_yaml_that_names_them(tmp_path: Path) -> N
 
 def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    loaded = load_pipeline(write("a.yaml", MINIMAL), ["train.model.path=~/model", "data.images.folder=~/covers"])
+    loaded = load_pipeline(write("a.yaml", MINIMAL), ["train.model.path=~/model", "data.images.folder=~/images"])
     assert loaded.pipeline.train.model.path == str(tmp_path / "home/model")
-    assert loaded.pipeline.data.images.folder == tmp_path / "home/covers"
+    assert loaded.pipeline.data.images.folder == tmp_path / "home/images"
 
 
 def test_a_hub_id_stays_as_it_is() -> None:

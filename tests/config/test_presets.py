@@ -72,14 +72,14 @@ def test_every_line_of_a_preset_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_would_start_where_the_files_are(name: str, tmp_path: Path) -> None:
-    covers = tmp_path / "covers"
-    covers.mkdir()
-    Image.new("RGB", (40, 60)).save(covers / "1.png")
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (40, 60)).save(images / "1.png")
     kind = load_pipeline(name).pipeline.data.source.kind
     (tmp_path / "files").mkdir()
     source = FILES[kind](tmp_path / "files").model_dump(mode="json", exclude_none=True)
     sets = [f"data.source.{key}={text}" for key, text in source.items() if isinstance(text, str)]
-    problems = check(load_pipeline(name, [*sets, f"data.images.folder={covers}"], tmp_path / "run"))
+    problems = check(load_pipeline(name, [*sets, f"data.images.folder={images}"], tmp_path / "run"))
     assert [str(problem) for problem in problems] == []
 
 

@@ -88,7 +88,7 @@ def test_the_oracle_is_joined_by_ids_not_by_position(run: Run) -> None:
 
 def test_popularity_ranks_by_the_items_counts(run: Run) -> None:
     rows = _columns(_test_rows(run))
-    expected = roc_auc_score(rows["label"], rows["item_id"].astype(int))  # item 007 was taken 7 times
+    expected = roc_auc_score(rows["label"], rows["item_id"].astype(int))  # item 007 has 7 interactions
     assert run.metrics()["models"]["popularity"]["metrics"]["auc"]["mean"] == pytest.approx(expected, abs=1e-12)
 
 

@@ -45,7 +45,7 @@ YEAR_2024 = 1_704_067_200_000
 
 
 def facts_of(popularity: list[int], target: list[int], **changes: Any) -> UserFacts:
-    """Return facts of users who took ``target`` among items with the given ``popularity``."""
+    """Return facts of users whose target is ``target`` among items with the given ``popularity``."""
     count = len(popularity)
     columns = {"item_id": [f"{item:03}" for item in range(count)], "title": [""] * count, "image": [None] * count,
                "image_digest": [None] * count, "popularity": popularity, "text": [""] * count,
@@ -272,7 +272,7 @@ def test_a_table_of_other_users_is_a_finding_of_the_run(run: Run, tmp_path: Path
 
 def test_an_id_with_two_rows_is_refused(tmp_path: Path) -> None:
     tables = tables_in(tmp_path, users="user_id,age\nu0,1\nu0,2\n")
-    with pytest.raises(UserError, match=r"1 ids have several rows, e\.g\. u0; one row per id"):
+    with pytest.raises(UserError, match=r"1 id has several rows, e\.g\. u0; one row per id"):
         table_slices(tables, facts_of([1], [0]))
 
 

@@ -190,6 +190,8 @@ def test_only_the_metrics_asked_for_in_their_order() -> None:
         ([1, 2], [1, 0], [0], "no groups"),
         ([1, 2], [1], [0, 2], "2 scores but labels of shape"),
         ([1, 2], [2, 0], [0, 2], "labels other than 0 and 1"),
+        ([1, 2], [0.5, 0], [0, 2], "labels other than 0 and 1"),
+        ([1, 2, 3], [1, np.nan, 0], [0, 3], "labels other than 0 and 1"),
         ([[1, 2]], [[1, 0]], [0, 2], "a flat array is needed"),
         ([1], [1], [0, 1], "1 groups have no negative"),
     ],

@@ -67,8 +67,8 @@ def _scored(users: int, seed: int, gain: float = 1.0) -> tuple[np.ndarray, np.nd
     generator = np.random.default_rng(seed)
     labels = np.zeros((users, 6), np.int8)
     labels[np.arange(users), generator.integers(0, 6, users)] = 1
-    tastes = np.repeat(generator.standard_normal(users), 6)  # users' levels differ: one user's scores go together
-    scores = generator.standard_normal(users * 6) + gain * labels.ravel() + tastes
+    levels = np.repeat(generator.standard_normal(users), 6)  # users' levels differ: one user's scores go together
+    scores = generator.standard_normal(users * 6) + gain * labels.ravel() + levels
     return scores, labels.ravel(), np.arange(users + 1) * 6
 
 

@@ -36,7 +36,7 @@ def estimated(folder: Path, mode: str, cache: CompletionCache) -> CostEstimate:
 
 @pytest.mark.parametrize(("mode", "distinct"), [("image", 4), ("fusion", 2 * 3 + 1 + 1)])
 def test_calls_are_the_distinct_requests_at_most(tmp_path: Path, mode: str, distinct: int) -> None:
-    # Two items alike in words, without a picture; one without words.
+    # Two items alike in words, without an image; one without words.
     write_shop(tmp_path, {"a": "A", "b": "B", "c": "C", "d": "C", "e": ""}, ["abcde"], no_image="cd")
     with CompletionCache(tmp_path / "c.sqlite") as cache:
         found = estimated(tmp_path, mode, cache)
@@ -57,7 +57,7 @@ def test_an_image_that_cannot_be_read_is_not_counted(tmp_path: Path) -> None:
 def test_the_outlook_of_users_bounds_what_is_asked(
     tmp_path_factory: pytest.TempPathFactory, histories: list[str], block: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("outlook")
+    folder = tmp_path_factory.mktemp("estimate")
     write(folder, histories, TITLES)
     _, counts, _ = run_users(folder, Recording(letters), users_config(block=block))
     # Letters keep all that was read, so that unlike beginnings have unlike answers.

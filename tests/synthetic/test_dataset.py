@@ -83,7 +83,7 @@ def test_without_noise_users_take_what_they_like_best_in_order() -> None:
 
 
 def auc_of_last_choice(dataset: SyntheticDataset) -> float:
-    """Of the true preference: the last choice against all items the user never took."""
+    """Of the true preference: the last choice against all items the user never interacted with."""
     items, wins = dataset.items["item_id"].to_pylist(), []
     log = dataset.interactions.to_pylist()
     for user, events in itertools.groupby(log, key=lambda row: row["user_id"]):

@@ -1,8 +1,9 @@
 """What all config classes share."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 MOST = 1_000_000_000
 """Of what is counted: more fits no index, and no log that one machine reads."""
@@ -32,7 +33,7 @@ Amount = Annotated[float, Field(ge=-1e15, le=1e15)]
 """A value of the data, such as a rating."""
 
 
-def allowed(words: str) -> dict[str, Any]:
+def allowed(words: str) -> JsonDict:
     """Return field metadata with words for what it may hold, where those made from its type would mislead."""
     return {"allowed": words}
 

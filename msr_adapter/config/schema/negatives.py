@@ -1,7 +1,7 @@
 """The negatives of candidate lists: how many, and how they are drawn."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,7 @@ class NegativesConfig(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_number_is_a_count(cls, data: Any) -> Any:
+    def _a_number_is_a_count(cls, data: object) -> object:
         if isinstance(data, dict):  # what a validator has seen is no JSON any more: strictly, a list is then no tuple
             return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return {"count": data} if isinstance(data, int) and not isinstance(data, bool) else data
@@ -73,7 +73,9 @@ class NegativesConfig(StrictModel):
             return {self.kind: self.count}
         weights = {name.replace("_", "-"): weight for name, weight in self.mixture.model_dump().items() if weight}
         shares = {kind: weight * self.count / sum(weights.values()) for kind, weight in weights.items()}
+        # Whole shares may come out of the division a bit below themselves.
         counts = {kind: int(share + 1e-9) for kind, share in shares.items()}
+        # The largest remainders first: counts less shares are their negatives.
         remainders = sorted(shares, key=lambda kind: counts[kind] - shares[kind])
         for kind in remainders[: self.count - sum(counts.values())]:
             counts[kind] += 1

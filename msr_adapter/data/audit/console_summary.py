@@ -36,7 +36,8 @@ def _kept(counts: Mapping[str, int]) -> Iterator[str]:
 
 def _splits(splits: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
     for name, split in splits.items():
-        yield f"{name.capitalize()}: {split['examples']:,} examples, {split['candidates']:,} candidates"
+        yield (f"{name.capitalize()}: {plural(split['examples'], 'example')}, "
+               f"{plural(split['candidates'], 'candidate')}")  # fmt: skip
     if without := counts["users_without_example"]:
         yield f"Too short a log to give an example: {plural(without, 'user')}"
 

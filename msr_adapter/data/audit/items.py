@@ -94,6 +94,7 @@ def _check_duplicates(e: AuditInputs, group: Rows, audit: Audit) -> float:
 
 def _groups(values: pl.Series) -> tuple[Rows, Rows]:
     """Return the number of each value's group of equals, and the size of that group."""
+    # Ranks begin at 1, so that 0 is left for what is null.
     group = values.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     return group, np.bincount(group)[group]
 

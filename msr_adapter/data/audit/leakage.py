@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
@@ -28,7 +27,11 @@ def check_time_leakage(e: AuditInputs, audit: Audit) -> Statistics:
     targets = e.log.time[e.test_targets]
     if not len(targets) or not has_timestamps(e.log.time):
         return {}
-    known = _training_times(e)
+    if len(e.log.time) <= _SAMPLED:
+        known = np.sort(e.log.time[e.training])
+    else:
+        rows = np.random.default_rng([e.seed, 7]).integers(0, len(e.log.time), _SAMPLED)
+        known = np.sort(e.log.time[rows[e.training[rows]]])
     if not len(known):
         return {}
     later = 1 - np.searchsorted(known, targets, side="right") / len(known)
@@ -60,10 +63,3 @@ def check_cold_items(e: AuditInputs, audit: Audit) -> Statistics:
          "are unknown gives them away. Raise data.k_core.items, or draw negatives with "
          "evaluate.protocol.negatives.kind: popularity-matched.")  # fmt: skip
     return {"targets": positive, "negatives": negative}
-
-
-def _training_times(e: AuditInputs) -> Rows:
-    if len(e.log.time) <= _SAMPLED:
-        return np.sort(e.log.time[e.training])
-    rows = np.random.default_rng([e.seed, 7]).integers(0, len(e.log.time), _SAMPLED)
-    return np.sort(e.log.time[rows[e.training[rows]]])

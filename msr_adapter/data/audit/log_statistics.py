@@ -44,6 +44,7 @@ def check_history(e: AuditInputs, audit: Audit) -> Statistics:
     found = {name: quantiles(lengths[e.examples.split == code]) for code, name in enumerate(SPLITS)}
     test = lengths[e.examples.split == 2]
     if len(test):
+        # A share has its largest variance, a quarter, at one half.
         short, wide = float((test < 3).mean()), 1.96 * float(np.sqrt(0.25 / len(test)))
         note(audit, "short-history", short,
              f"{short:.0%} of the test users have fewer than 3 items of history: there is little to tell a preference "
@@ -60,7 +61,10 @@ def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
     note(audit, "no-timestamps", not timestamps,
          "The log has no timestamps, only an order within each user: leakage in time and the recency heuristic are not "
          "measured. Give a timestamp column to have them.")  # fmt: skip
-    whole, tied = _same_time_of_day(e.log.time, e.seed) if timestamps else 0.0, _tied_targets(e)
+    whole = _same_time_of_day(e.log.time, e.seed) if timestamps else 0.0
+    target = e.test_targets
+    before = target - 1  # of the same user: every example has a history
+    tied = float((e.log.time[before] == e.log.time[target]).mean()) if len(target) else 0.0
     keeps = e.split.same_time == "keep"
     step = "Sort the file as things happened, or set split.same_time: leave-out."
     note(
@@ -89,15 +93,9 @@ def _tied_rows(e: AuditInputs) -> int:
     """Count the rows at the time of the row before, of the same user; in parts, as the log may be huge."""
     tied = 0
     for begin in range(0, len(e.log.time) - 1, _SAMPLED):
-        rows = slice(begin, begin + _SAMPLED + 1)
+        rows = slice(begin, begin + _SAMPLED + 1)  # one more, so that every pair of neighbours is in one part
         tied += int(((np.diff(e.log.user[rows]) == 0) & (np.diff(e.log.time[rows]) == 0)).sum())
     return tied
-
-
-def _tied_targets(e: AuditInputs) -> float:
-    target = e.test_targets
-    before = target - 1  # of the same user: every example has a history
-    return float((e.log.time[before] == e.log.time[target]).mean()) if len(target) else 0.0
 
 
 def _same_time_of_day(times: Rows, seed: int) -> float:

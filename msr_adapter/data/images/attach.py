@@ -29,7 +29,8 @@ def attach_images(
     `UserError` with the first missing images and their number when the policy is `error`.
     """
     config = store.limits
-    if corpus.synthetic is None and config.folder is None and not _names_images(corpus):
+    named = corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
+    if corpus.synthetic is None and config.folder is None and not named:
         return _without_images(len(ids), store, audit)
     results = store_all(ids, image_finder(ids, corpus, config), store, reporter)
     for name, number in image_counts(results).items():
@@ -46,10 +47,6 @@ def attach_images(
     if several := sum(one.animated for one in results):
         audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
     return _with_policy(results, store, audit)
-
-
-def _names_images(corpus: Corpus) -> bool:
-    return corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
 
 
 def _without_images(number: int, store: ImageStore, audit: Audit) -> list[StoredImage]:

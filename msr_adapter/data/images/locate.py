@@ -101,7 +101,7 @@ def images_in(folder: Path, ids: Collection[str]) -> FindImage:
         rank = order.get(f"{dot}{suffix.lower()}")
         if rank is not None and stem in wanted:
             found = (rank, depth, entry.path, entry.is_symlink())
-            best[stem] = min(best.get(stem, found), found)
+            best[stem] = min(best.get(stem, found), found)  # by format, then the folder nearest to the root, then name
 
     def find(item_id: str) -> Path:
         if item_id not in best:
@@ -126,6 +126,7 @@ def path_within(root: Path, written: str) -> Path:
 def read_image(path: Path, limit: int) -> bytes:
     """Return a file's bytes, at most ``limit``; a device, a pipe or a link put in its place is not read."""
     try:
+        # The path has been resolved, so a link was put there since; opening a pipe would wait for who writes into it.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ImageError("absent" if error.errno in _NO_SUCH_FILE else "unreadable") from error
@@ -136,7 +137,7 @@ def read_image(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise ImageError("too_large")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(limit)
+            return file.read(limit)  # even if the file has grown since
     except OSError as error:
         raise ImageError("unreadable") from error
     finally:

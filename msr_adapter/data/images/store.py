@@ -88,11 +88,14 @@ def store_all(
         def one(item_id: str) -> StoredImage:
             try:
                 found = find(item_id)
-                return _store_drawn(found, store) if isinstance(found, Image.Image) else store_one(found)
+                if isinstance(found, Image.Image):
+                    return _write(encode(shrink(flat(found), store.limits), "PNG"), "PNG", "encoded", store.out)
+                return store_one(found)
             except ImageError as error:
                 return StoredImage(fault=error.fault)
 
         results: list[StoredImage] = []
+        # In batches, because `map` hands all that it is given to the pool at once.
         for start in range(0, len(ids), _BATCH):
             for stored in pool.map(one, ids[start : start + _BATCH]):
                 results.append(stored)
@@ -113,10 +116,6 @@ def image_counts(results: Sequence[StoredImage]) -> dict[str, int]:
     counts.update("images_first_frame" for one in results if one.animated)
     counts["image_files"] = len({one.path for one in results if one.path})
     return dict(sorted(counts.items()))
-
-
-def _store_drawn(drawn: Image.Image, store: ImageStore) -> StoredImage:
-    return _write(encode(shrink(flat(drawn), store.limits), "PNG"), "PNG", "encoded", store.out)
 
 
 def _store_file(file: Path | bytes, store: ImageStore) -> StoredImage:

@@ -20,7 +20,7 @@ from msr_adapter.data.examples import Examples
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
-from msr_adapter.errors import LISTED, Problem, UserError, listed, raise_if_any
+from msr_adapter.errors import LISTED, Problem, UserError, listed, plural, raise_if_any
 from msr_adapter.files import atomic_path
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
@@ -186,7 +186,8 @@ def _require_plain_ids(lists: pl.DataFrame) -> None:
     for field in ("user_id", "item_id"):
         bad = lists.filter(pl.col(field).str.contains(r"[\t\r\n]"))[field].unique().sort()
         if len(bad):
-            found = f"{len(bad):,} ids hold a tab or a line break, such as {bad[0]!r}"
+            hold = "holds" if len(bad) == 1 else "hold"
+            found = f"{plural(len(bad), 'id')} {hold} a tab or a line break, such as {bad[0]!r}"
             problems.append(Problem("", field, found, "plain text", "Export as parquet"))
     raise_if_any(problems)
 

@@ -166,7 +166,7 @@ def _too_many(inputs: DrawInputs, everything: Mask, counts: Rows) -> list[Proble
 
 def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
     """Cut the examples where the split changes and about every ``rows`` candidates."""
-    bucket = (np.cumsum(sizes) - sizes) // rows
+    bucket = (np.cumsum(sizes) - sizes) // rows  # told by where an example's list begins, so lists stay whole
     cuts = np.flatnonzero((np.diff(bucket) != 0) | (np.diff(split) != 0)) + 1
     starts = [0, *cuts.tolist()] if len(split) else []
     yield from map(slice, starts, [*starts[1:], len(split)])

@@ -96,6 +96,7 @@ def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNe
     """
     frame = _known(_read(path), log, audit)
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
+    # By user, then falling score; of a pair that comes twice the higher score stays, which is the first in that order.
     order = np.lexsort((item, -frame["score"].to_numpy(), user))
     order = order[np.sort(np.unique(user[order].astype(np.int64) * len(log.items) + item[order], return_index=True)[1])]
     user, item = user[order], item[order]
@@ -188,7 +189,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise UserError(Problem(where, "scores", f"cannot be read ({error})")) from error
     bad = table.select(~pl.col("score").is_finite().fill_null(False)).to_series()
     if bad.any():
-        first = int(bad.arg_max() or 0) + (2 if separator else 1)
+        first = int(bad.arg_max() or 0) + (2 if separator else 1)  # of the bad rows; below the header, if there is one
         raise UserError(Problem(f"{where}:{first}", "score", f"no number, as in {int(bad.sum()):,} rows", "a number"))
     return table
 

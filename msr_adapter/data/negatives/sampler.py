@@ -47,6 +47,7 @@ def fill(slots: Slots, wanted: Mask, keys: Bits, pool: Pool, seen: SeenItems, ro
         empty = slots.empty(wanted)
         if not len(empty):
             return
+        # Number 0 of each key's stream is the place of the target (`with_targets`).
         bits = stream(keys[slots.list_[empty]], (attempt << 32) + slots.number[empty] + 1)
         drawn = _draw(bits, pool, slots.list_[empty])
         drawn[seen.by(slots.list_[empty], drawn)] = -1
@@ -59,6 +60,7 @@ def _draw(bits: Bits, pool: Pool, list_: Rows) -> Rows:
     if pool.cumulative is None:
         place = low + below(bits, pool.high[list_] - low)
     else:
+        # A float holds 53 bits exactly, so the share is below 1; the product may still round up to the whole sum.
         share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
         place = np.searchsorted(pool.cumulative, share * pool.cumulative[-1], side="right")
         place = np.minimum(place, len(pool.items) - 1)
@@ -115,5 +117,6 @@ def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool,
 def _variates(bits: Bits, pool: Pool, places: Rows) -> Floats:
     assert pool.cumulative is not None
     weight = np.diff(pool.cumulative, prepend=0.0)[places]
+    # Half a step above zero, whose logarithm is infinite.
     variates: Floats = -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53) / weight
     return variates

@@ -29,6 +29,7 @@ _MOST, _SHOWN = 30, 60
 
 def canonical(name: str) -> str:
     """Return a column name without case, blanks, `_`, `-` and a `:type` suffix."""
+    # `user_id:token` is how RecBole writes a column and its type.
     return re.sub(r"[\s_-]", "", name.partition(":")[0]).casefold()
 
 

@@ -49,7 +49,7 @@ def compression_problems(paths: Iterable[Path], max_expansion: int, budget: floa
 def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem]:
     try:
         with path.open("rb") as file:
-            start = file.read(6)
+            start = file.read(6)  # as many as the longest of `_OTHERS` has
             size = path.stat().st_size
     except OSError:
         return  # the reader says it better
@@ -99,7 +99,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         data = file.read(_CHUNK)
         while data.strip(b"\0"):  # gzip allows padding after a member
-            member = zlib.decompressobj(wbits=31)
+            member = zlib.decompressobj(wbits=31)  # 16 for gzip's header, 15 for the largest window
             while not member.eof:
                 yield member.decompress(data, _CHUNK)  # bounded: one chunk of a bomb may stand for a gigabyte
                 data = member.unconsumed_tail or (b"" if member.eof else file.read(_CHUNK))

@@ -100,18 +100,15 @@ def _local(given: HubTableConfig, field: str) -> dict[str, pl.LazyFrame]:
         raise UserError(Problem(given.path, setting, found, "a folder, or a name on the hub", f"Correct {setting}"))
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return {name: _batches(rows) for name, rows in _saved(folder, given, field).items()}
-    files = sorted(folder.rglob("*.parquet"))
     by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(_split_of(file, folder), []).append(file)
+    # The split of a Parquet file is what its name begins with, else the folder that it is in.
+    for file in sorted(folder.rglob("*.parquet")):
+        if part := _PART.match(file.stem):
+            split = part[1]
+        else:
+            split = file.parent.name if file.parent != folder else file.stem
+        by_split.setdefault(split, []).append(file)
     return {name: pl.scan_parquet(paths, glob=False) for name, paths in _chosen(by_split, given, field).items()}
-
-
-def _split_of(file: Path, folder: Path) -> str:
-    """Return the split of a Parquet file: what its name begins with, else the folder that it is in."""
-    if part := _PART.match(file.stem):
-        return part[1]
-    return file.parent.name if file.parent != folder else file.stem
 
 
 def _saved(folder: Path, given: HubTableConfig, field: str) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
             audit.find("warning", f"{table.path.name} has {plural(few, 'time')} before March 1973 in the unit of the "
                        "others: written in another unit, or missing? Correct or remove such rows.")  # fmt: skip
     if facts.get("split_unknown") and wanted.split == "found":
-        audit.find("info", f"The column {names.pop('split')} of {table.path.name} is ignored: it holds more than "
+        ignored = names.pop("split")
+        audit.find("info", f"The column {ignored} of {table.path.name} is ignored: it holds more than "
                    "train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
     columns = _expressions(names, schema, facts, time, wanted)
     rules = _rules(names, columns)
@@ -120,6 +121,7 @@ def _statistics(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Exp
 
 
 def _split(name: str) -> pl.Expr:
+    # A numbered column with gaps may come as floats, whose text is `1.0`.
     text = pl.col(name).cast(pl.String).str.strip_chars().str.to_lowercase().str.strip_suffix(".0")
     return text.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
 
@@ -151,6 +153,7 @@ def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return whether an id is not there; numbers are not written out as text only to learn that."""
     if not dtype.is_numeric():
         return is_empty(column.cast(pl.String).str.strip_chars())
+    # To Polars NaN is a value and no null; null | null would be null, but `is_null` never is.
     return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
@@ -191,7 +194,8 @@ def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: A
         audit.find("warning", f"Dropped {plural(counted['untimed'], 'interaction')} of {name} without a time: "
                    "the place in a history would be a guess.")  # fmt: skip
     if left == counted["low"] + counted["untimed"]:
-        found = f"none of {left:,} rows is left: {counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
+        why = f"{counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
+        found = f"none of {plural(left, 'row')} is left: {why}"
         raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))
     if not has_times:
         audit.find("info", f"{name} has no time: each user's interactions are in the order of the rows.")
@@ -202,7 +206,7 @@ def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: A
 
 def _result(rows: pl.LazyFrame, columns: _Expressions) -> pl.LazyFrame:
     if columns.time is None:
-        rows = rows.with_row_index("_row")
+        rows = rows.with_row_index("_row")  # before rows are dropped: only the order of the numbers counts
     time = pl.col("_row").cast(pl.Int64) if columns.time is None else columns.time
     split = [] if columns.split is None else [columns.split.alias("split")]
     kept = rows.filter(~columns.low & ~columns.untimed)

@@ -32,7 +32,10 @@ def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
             # The published captions were cut in the middle of characters: such bytes become `�`.
             captions = table_at(source.captions)
             captions = replace(captions, layout=replace(captions.layout, lossy=True))
-            items = read_items(captions, _item_columns(), context.audit)
+            text = pl.concat_str([_known(name) for name in _TEXTS], separator=" ", ignore_nulls=True)
+            more = {"text": pl.when(text != "").then(text), "category": _known(_CATEGORY)}
+            columns = ItemColumns("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))
+            items = read_items(captions, columns, context.audit)
     raise_if_any(problems)
     if items is None:
         context.audit.find("info", NO_ITEMS.format("captions"))
@@ -45,12 +48,6 @@ def check_kuairec(source: KuaiRecSourceConfig) -> list[Problem]:
     if source.captions is not None:
         problems += check_file(source.captions, "data.source.captions", tuple(_ITEMS), _ITEMS)
     return problems
-
-
-def _item_columns() -> ItemColumns:
-    text = pl.concat_str([_known(name) for name in _TEXTS], separator=" ", ignore_nulls=True)
-    more = {"text": pl.when(text != "").then(text), "category": _known(_CATEGORY)}
-    return ItemColumns("video_id", _known(_TITLE), more, (_TITLE, *_TEXTS, _CATEGORY))
 
 
 def _known(name: str) -> pl.Expr:

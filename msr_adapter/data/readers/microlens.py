@@ -55,6 +55,7 @@ def _read_lists(path: Path) -> pl.LazyFrame:
     pairs = pairs.filter(~is_empty(pl.col("item_id")))
     if not collect(table, pairs.select(pl.len())).item():
         raise UserError(Problem(str(path), "", "no interactions", "lines of user<TAB>item item item"))
+    # Lines of one user are one list, however far apart they stand.
     return pairs.with_columns(pl.int_range(pl.len()).over("user_id").alias("timestamp"))
 
 

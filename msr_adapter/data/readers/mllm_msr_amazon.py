@@ -45,7 +45,7 @@ def mllm_msr_amazon_files(source: OfficialAmazonSourceConfig) -> dict[str, Path 
 
 
 def check_mllm_msr_amazon(source: OfficialAmazonSourceConfig) -> list[Problem]:
-    """Return which files lack."""
+    """Return a problem for each file that is missing."""
     found = _find(source)
     return [*([found] if isinstance(found, Problem) else []), *check_meta(source.meta)]
 
@@ -69,7 +69,12 @@ def read_mllm_msr_amazon(source: OfficialAmazonSourceConfig, context: ReadContex
             parts.append(_pairs(lists, maps["items"], maps.get("users")))
     if source.meta is not None:
         with collecting(problems):
-            items = _items(maps["items"], read_meta(source.meta, context.audit), context.audit)
+            meta = read_meta(source.meta, context.audit)
+            # An item that the metadata lacks has no title, rather than being dropped.
+            items = maps["items"].select(item_id="original").unique(maintain_order=True)
+            described = items.join(meta, on="item_id", how="semi").height
+            context.audit.count("titles_dropped_not_in_map", len(meta) - described)
+            items = items.join(meta, on="item_id", how="left", maintain_order="left")
     raise_if_any(problems)
     _tell(source, context.audit)
     return Corpus(pl.concat(parts), items)
@@ -124,6 +129,7 @@ def _read_lists(path: Path, split: str, items: pl.DataFrame, users: pl.DataFrame
         )
     bad = pl.any_horizontal(rule.bad for rule in rules)
     # What is wrong with the published files is counted, not mended: whoever compares numbers should know of it.
+    # The last item of a list is its target, as in the repository that published them.
     distinct, negatives = numbers.list.n_unique(), pl.col("negatives").str.split(",").list.len()
     counts = collect(table, scan(table, ()).select(
         bad=bad.sum(), rows=pl.len(), repeated=(distinct < numbers.list.len()).sum(),
@@ -150,13 +156,6 @@ def _pairs(lists: pl.LazyFrame, items: pl.DataFrame, users: pl.DataFrame | None)
 
 def _original(column: str, names: pl.DataFrame) -> pl.Expr:
     return pl.col(column).replace_strict(names["number"], names["original"], return_dtype=pl.String)
-
-
-def _items(names: pl.DataFrame, meta: pl.DataFrame, audit: Audit) -> pl.DataFrame:
-    """Return every item of the map; one that the metadata lacks has no title, rather than being dropped."""
-    items = names.select(item_id="original").unique(maintain_order=True)
-    audit.count("titles_dropped_not_in_map", len(meta) - items.join(meta, on="item_id", how="semi").height)
-    return items.join(meta, on="item_id", how="left", maintain_order="left")
 
 
 def _tell(source: OfficialAmazonSourceConfig, audit: Audit) -> None:

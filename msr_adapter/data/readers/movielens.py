@@ -50,7 +50,7 @@ def movielens_files(source: MovieLensSourceConfig) -> dict[str, Path]:
 
 
 def check_movielens(source: MovieLensSourceConfig) -> list[Problem]:
-    """Return which files lack, or lack a column."""
+    """Return a problem for each file that is missing, or lacks a column."""
     found = _find(source.folder)
     if isinstance(found, Problem):
         return [found]

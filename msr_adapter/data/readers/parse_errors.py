@@ -32,7 +32,7 @@ def places(table: Table) -> Iterator[FilePlace]:
     elif table.is_delimited:
         rows = _delimited(table, strict=False)
         if not table.layout.names:
-            next(rows, None)
+            next(rows, None)  # the header
         for line, row in rows:
             yield FilePlace(line, len(row))
     else:
@@ -105,7 +105,8 @@ def _delimited(table: Table, strict: bool) -> Iterator[tuple[int, list[str]]]:
         with open_text(table.path) as file:
             yield from ((number, line.rstrip("\r\n").split(separator)) for number, line in enumerate(file, 1))
         return
-    limit = csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is a crash for one long description
+    # The default, 128 KiB, is a crash for one long description. It is a setting of the process, so it is put back.
+    limit = csv.field_size_limit(2**31 - 1)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if table.layout.quoted else csv.QUOTE_NONE
     try:
         with open_text(table.path) as file:

@@ -58,6 +58,7 @@ class Source:
     config: type[StrictModel]
     """Its config class, which `read`, `check` and `files` are handed."""
     read: Reader
+    # `Any` here and below, because each takes the config class of its own row.
     check: Callable[[Any], list[Problem]]
     """Returns what can be known to be wrong without reading rows."""
     files: Callable[[Any], SourceFiles] = configured_paths

@@ -11,6 +11,7 @@ from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
 from msr_adapter.errors import Problem, UserError
 
 _KEYS_FROM_LINES = 1000
+"""Lines of a .jsonl file that tell its columns."""
 _FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError)
 
 
@@ -24,6 +25,7 @@ def file_problems(path: Path, field: str, suffixes: Collection[str] = tuple(LAYO
         return []
     if not path.is_file():
         return [Problem(str(path), field, "not a file", f"one of {', '.join(suffixes)}")]
+    # Parquet compresses within the file and is read from any place of it, so a gzip around it cannot be read through.
     if plain_suffix(path) not in suffixes or path.name.lower().endswith(".parquet.gz"):
         return [Problem(str(path), field, f"unknown kind of file {path.suffix!r}", f"one of {', '.join(suffixes)}")]
     try:
@@ -103,6 +105,7 @@ def schema_of(table: Table, frame: pl.LazyFrame) -> pl.Schema:
 def type_problems(table: Table, schema: pl.Schema, columns: Collection[str]) -> list[Problem]:
     """Return a problem for each of ``columns`` that is nested or binary."""
     simple = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Null)
+    # A class of types stands for all of its instances: `pl.Datetime` is equal to one of any unit and zone.
     found = {name: schema[name] for name in columns if not schema[name].is_numeric() and schema[name] not in simple}
     allowed = "text, numbers or dates"
     return [Problem(str(table.path), name, f"a column of type {dtype}", allowed) for name, dtype in found.items()]

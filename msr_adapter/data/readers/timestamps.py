@@ -52,6 +52,7 @@ def time_format(dtype: pl.DataType, facts: Mapping[str, int]) -> TimeFormat:
         return TimeFormat("none")
     if facts["numbers"] * 2 < facts["values"]:
         return TimeFormat("iso")
+    # As many values as the upper half has: where so many reach a bound, the median does.
     half = facts["sizes"] - facts["sizes"] // 2
     names = [f"from_{least:.0e}" for least in _FROM]
     place = next((i for i, name in enumerate(names) if half and facts[name] >= half), len(names))
@@ -70,7 +71,12 @@ def milliseconds(column: pl.Expr, dtype: pl.DataType, time: TimeFormat) -> pl.Ex
         return pl.lit(None, dtype=pl.Int64)
     if time.form == "moment":
         return column.cast(pl.Datetime("ms")).cast(pl.Int64)
-    return _scaled(column, dtype, time.unit) if time.form == "number" else _iso(column)
+    if time.form == "number":
+        return _scaled(column, dtype, time.unit)
+    # Polars' formats want a T between date and time, and digits for a zone.
+    text = column.str.strip_chars().str.replace(r"^(\S+) +(\d)", "${1}T${2}").str.replace(r"[zZ]$", "+00:00")
+    # Numbers are coalesced and not moments: those with a zone and those without are of different types.
+    return pl.coalesce(text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms") for form in _ISO_FORMATS)
 
 
 def is_midnight(moment: pl.Expr) -> pl.Expr:
@@ -94,8 +100,3 @@ def _scaled(column: pl.Expr, dtype: pl.DataType, unit: float) -> pl.Expr:
         return pl.when(fits).then(exact)
     is_whole = (whole.cast(pl.Float64) == number).fill_null(False)
     return pl.when(fits & is_whole).then(exact).when(fits).then(scaled.round().cast(pl.Int64, strict=False))
-
-
-def _iso(column: pl.Expr) -> pl.Expr:
-    text = column.str.strip_chars().str.replace(r"^(\S+) +(\d)", "${1}T${2}").str.replace(r"[zZ]$", "+00:00")
-    return pl.coalesce(text.str.to_datetime(form, time_unit="ms", strict=False).dt.epoch("ms") for form in _ISO_FORMATS)

@@ -68,7 +68,7 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
 
 def _placed(table: Table, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], FilePlace]]:
     """Yield the ``rows`` with their places; the file is walked up to the last of them."""
-    walk = enumerate(places(table))
+    walk = enumerate(places(table))  # once for all rows, which are ascending
     for row in rows:
         yield row, next(place for number, place in walk if number == row["_row"])
 

@@ -38,6 +38,7 @@ def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummar
     seconds = {}
     for row in chosen(config, fitted=True):
         started = time.monotonic()
+        # The bar's `advance` goes straight into the inputs, where the fit calls it.
         with job.reporter.track(f"fitting {row.name}", row.steps(config)) as inputs.advance:
             scores = row.score and row.score(inputs)
         write_table(pa.table({**keys, "score": scores}), BASELINE_SCORES, job.out / f"{row.name}.parquet")

@@ -37,7 +37,8 @@ def sasrec_scores(log: BaselineLog, queries: Queries, settings: SASRecConfig, se
     scores = gather(queries, log.items, lambda first, last: users[first:last] @ items.T)
     unseen = ~known[queries.candidates]
     if unseen.any() and not unseen.all():
-        scores[unseen] = scores[~unseen].min() - 1
+        scores[unseen] = scores[~unseen].min() - 1  # their vectors were never trained
+    # `reduceat` refuses to start beyond the end, as an empty last history would: hence one more False.
     lost = np.add.reduceat(np.append(known[queries.history], False), queries.history_offsets[:-1]) == 0
     scores[np.repeat(lost, np.diff(queries.offsets))] = 0
     return scores

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import heuristics
 from msr_adapter.arrays import Floats
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
 from msr_adapter.schema import EXAMPLES, TRUTH, read_table
@@ -14,6 +14,7 @@ from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
 def random_scores(inputs: BaselineInputs) -> Floats:
     """Score candidates (n,) by random numbers, drawn from the seed."""
+    # The seed alone draws the bootstrap's users: with 1 beside it, this is another stream.
     return np.asarray(np.random.default_rng((inputs.seed, 1)).random(inputs.held_out.table.num_rows))
 
 
@@ -57,7 +58,11 @@ def oracle_scores(inputs: BaselineInputs) -> Floats | None:
     known = _pair_codes(held_out, flat(truth["user_id"]), flat(truth["item_id"]), items)
     rows = pc.index_in(_pair_codes(held_out, owners, held_out.items, items), value_set=known)
     if rows.null_count:
-        raise StageError(f"{rows.null_count} candidates have no true score", next_step="run again with `--force data`")
+        count = rows.null_count
+        have = "has" if count == 1 else "have"
+        raise StageError(
+            f"{plural(count, 'candidate')} {have} no true score", next_step="run again with `--force data`"
+        )
     return np.asarray(truth["score"].to_numpy()[rows.to_numpy()])
 
 

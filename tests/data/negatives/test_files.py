@@ -96,7 +96,7 @@ def test_elliot_files_as_found(tmp_path: Path) -> None:
 
 def test_what_a_text_cannot_hold_and_a_name_that_misleads_are_refused(tmp_path: Path) -> None:
     lists = pl.DataFrame({"user_id": ["u"], "item_id": ["a\tb"], "label": [1]}, schema_overrides={"label": pl.Int8})
-    with pytest.raises(UserError, match="item_id: 1 ids hold a tab or a line break, such as 'a\\\\tb'"):
+    with pytest.raises(UserError, match="item_id: 1 id holds a tab or a line break, such as 'a\\\\tb'"):
         write_lists(lists, "recbole", tmp_path / "x.inter")
     built = built_with(tmp_path, random_rows(users=9, items=20, length=5))
     with pytest.raises(UserError, match=r"x.parquet --out: the name of a file of the format parquet, not elliot. Name"):

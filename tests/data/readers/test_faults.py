@@ -164,7 +164,7 @@ def test_rows_without_a_time_are_dropped_by_kuairec_alone(tmp_path: Path) -> Non
     text = "user_id,video_id,timestamp,watch_ratio\n1,2,,0.5\n"
     path = put(tmp_path / "big_matrix.csv", text)
     assert faults(KuaiRecSourceConfig(kind="kuairec", interactions=path), tmp_path) == [
-        "big_matrix.csv: none of 1 rows is left: 0 are rated too low, 1 untimed. Lower the least rating that is kept"
+        "big_matrix.csv: none of 1 row is left: 0 are rated too low, 1 untimed. Lower the least rating that is kept"
     ]
     assert faults(TableSourceConfig(kind="table", interactions=path), tmp_path) == [
         f"big_matrix.csv:2 timestamp: empty; {TIME}"

@@ -6,9 +6,8 @@ The check sits at the only place where connections are made, so redirects, odd s
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any
 
 import httpcore
 import httpx
@@ -50,7 +49,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
     async def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:  # fmt: skip
         """Resolve, check, connect: the first address that answers."""
         addresses = await self._resolve(host, port)
@@ -63,12 +62,12 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 continue
         return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
-    async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        """Refuse."""
+    async def connect_unix_socket(self, path: str, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
+        """Raise `RefusedAddressError`: a socket of this machine is never public."""
         raise RefusedAddressError(path)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep."""
+        """Wait between attempts, as httpcore asks its backend to."""
         await self._inner.sleep(seconds)
 
 
@@ -103,7 +102,7 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
 
-    async def __aiter__(self) -> Any:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._response.aiter_stream():
             yield part
 
@@ -116,4 +115,5 @@ def _is_public_v4(ip: IPv4Address) -> bool:
 
 
 def _is_special(ip: IPv4Address | IPv6Address) -> bool:
+    # Python counts multicast as global: 224.0.0.1 is every machine of the network around.
     return ip.is_multicast or ip.is_reserved or ip.is_private or ip.is_link_local or ip.is_loopback or ip.is_unspecified

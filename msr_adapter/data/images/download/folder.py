@@ -92,8 +92,10 @@ async def _fetch_all(
     slots = asyncio.Semaphore(policy.workers)
     transport = GuardedTransport(GuardedBackend(policy.allow_private, resolve), policy.workers)
     save = partial(_save, place, policy.overwrite)
+    # Waiting for a free connection is no fault of a server, so it has no limit.
     timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
     with ThreadPoolExecutor(cpu_count()) as threads:
+        # Without the environment: a proxy would connect in our place, where no address is checked.
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
 
             async def one(url: str, items: list[str]) -> list[DownloadedImage]:
