@@ -37,6 +37,7 @@ class HeldOutSplit(StrEnum):
     VALIDATION = "validation"
 
 
+# Without a callback, Typer makes the only command the group itself: `msr candidates`, not `msr candidates export`.
 @app.callback()
 def _root() -> None:
     """The candidate lists that every model ranks.

@@ -49,6 +49,7 @@ def _show(diagnosis: "Diagnosis") -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
+    # The findings of a section stand together, as `groupby` needs them to.
     for section, findings in groupby(diagnosis.findings, lambda finding: finding.section):
         console.print(Text(section, style="bold"))
         console.print(_table(list(findings)))

@@ -85,6 +85,7 @@ def _print_boxes(shown: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 def _body(request: Mapping[str, Any]) -> "RenderableType":
     from rich.text import Text
 
+    # As `Text`, because Rich reads brackets in a plain string as markup.
     body = Text(request["prompt"])
     if request["image"]:
         body.append(f"\n<image> is {request['image']}", style="dim")

@@ -42,6 +42,7 @@ def make_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in _SPECIAL],
+        # In order: the library returns a set's, which is another in every process, and ids would differ.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -33,7 +33,9 @@ def probe(name: str, *, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
     if answers:
         found: dict[str, Any] = json.loads(answers[-1].removeprefix(probe_script.MARK))
         return found
-    return {"error": _died(done.returncode, done.stderr)}
+    code, said = done.returncode, (done.stderr.strip().splitlines() or [""])[-1][-_LAST_CHARACTERS:]
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return {"error": f"the import {how}" + (f": {said}" if said else "")}
 
 
 def probe_all(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -41,9 +43,3 @@ def probe_all(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     names = list(names)
     with ThreadPoolExecutor(min(4, cpu_count())) as pool:
         return dict(zip(names, pool.map(probe, names), strict=True))
-
-
-def _died(returncode: int, stderr: str) -> str:
-    how = f"ended by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with exit code {returncode}"
-    said = stderr.strip().splitlines()[-1:] or [""]
-    return f"the import {how}" + (f": {said[0][-_LAST_CHARACTERS:]}" if said[0] else "")

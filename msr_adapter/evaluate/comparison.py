@@ -60,23 +60,20 @@ def compare(
     pairs = [(metric, name) for metric in metrics for name in others]
     # All models and metrics of the call are one family: whoever looks at them all may pick any.
     adjusted = holm([p_values[name][metric] for metric, name in pairs])
-    errors = {name: _errors(models[name], base, metrics) for name in others}
+    smallest: dict[str, dict[str, float]] = {name: {} for name in others}
+    if base.result.groups.users > 1:  # one user has no spread
+        for name in others:
+            errors = standard_errors(models[name].result, base.result, models[name].draws, base.draws, metrics)
+            smallest[name] = {metric: smallest_difference(error) for metric, error in errors.items() if error > 0}
     rows = []
     for (metric, name), p_holm in zip(pairs, adjusted.tolist(), strict=True):
         one = models[name]
         low, high = percentile_interval(one.draws[metric] - base.draws[metric], level)
         mean = one.summary[metric]["mean"] - base.summary[metric]["mean"]
         rows.append(
-            PairedDifference(name, metric, mean, low, high, p_values[name][metric], p_holm, errors[name].get(metric))
+            PairedDifference(name, metric, mean, low, high, p_values[name][metric], p_holm, smallest[name].get(metric))
         )
     return rows
-
-
-def _errors(one: Judged, base: Judged, metrics: Sequence[str]) -> dict[str, float]:
-    if one.result.groups.users < 2:
-        return {}
-    errors = standard_errors(one.result, base.result, one.draws, base.draws, metrics)
-    return {metric: smallest_difference(error) for metric, error in errors.items() if error > 0}
 
 
 def require_comparable(runs: Mapping[str, FinishedRun]) -> None:

@@ -147,7 +147,11 @@ def by_number(name: str, values: Numbers, write: Callable[[float], str] = _plain
         edges = distinct[:-1]
     group = np.where(known, np.searchsorted(edges, values, side="left"), len(edges) + 1)
     parts = [values[group == number] for number in range(len(edges) + 1)]
-    names = [_span(write(part.min()), write(part.max())) if len(part) else "" for part in parts]
+    names = []
+    for part in parts:
+        low, high = (write(part.min()), write(part.max())) if len(part) else ("", "")
+        between = "-" if low.isdigit() and high.isdigit() else " to "  # 1-5, but 2024-01-01 to 2024-02-01
+        names.append(low if low == high else f"{low}{between}{high}")
     return used(name, [*names, NONE], group)
 
 
@@ -167,10 +171,6 @@ def by_text(name: str, values: Sequence[str | None]) -> Slice:
     rows = {value: row for row, value in enumerate(kept)}
     group = [len(kept) + 1 if value is None else rows.get(value, len(kept)) for value in values]
     return used(name, [*kept, OTHER, NONE], np.array(group, np.int64))
-
-
-def _span(low: str, high: str) -> str:
-    return low if low == high else f"{low}-{high}" if high.isdigit() and low.isdigit() else f"{low} to {high}"
 
 
 def used(name: str, values: Sequence[str], group: Numbers) -> Slice:

@@ -31,14 +31,13 @@ def shown_metrics(metrics: MetricsFile) -> list[str]:
     names = list(metrics["chance"])
     if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
         return names
-    return [name for name in names if _same_with_one_positive(name) not in names]
-
-
-def _same_with_one_positive(name: str) -> str | None:
-    row = metric_row(name)
-    if not isinstance(row, RankingMetric) or row.same_with_one_positive is None:
-        return None
-    return name.replace(row.name, row.same_with_one_positive, 1)
+    shown = []
+    for name in names:
+        row = metric_row(name)
+        same = row.same_with_one_positive if isinstance(row, RankingMetric) else None
+        if row is None or same is None or name.replace(row.name, same, 1) not in names:
+            shown.append(name)
+    return shown
 
 
 def short(value: float) -> str:

@@ -123,7 +123,8 @@ class _Renderer:
         if self._patterns is not None:
             return self._fill(columns, self._patterns)
         rows = list(zip(*(columns[name].to_list() for name in self.names), strict=True))
-        return by_value(rows, lambda row: self._quoted(self._jinja(**dict(zip(self.names, row, strict=True)))))
+        quote = self._quote or str
+        return by_value(rows, lambda row: quote(self._jinja(**dict(zip(self.names, row, strict=True)))))
 
     def _fill(self, columns: Columns, patterns: Patterns) -> pl.Series:
         given = [columns[name] if name == "image" else columns[name] != "" for name in self.names]
@@ -157,9 +158,6 @@ class _Renderer:
             return self._template.render(values)
         except Exception as error:
             raise UserError(self._prompts.problem(self._prompts.question, error)) from error
-
-    def _quoted(self, text: str) -> str:
-        return self._quote(text) if self._quote else text
 
 
 def _neutral(texts: pl.Series, limit: int) -> pl.Series:

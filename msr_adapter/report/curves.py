@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from msr_adapter.arrays import Floats, Labels
 from msr_adapter.evaluate.baselines.catalogue import Look
-from msr_adapter.evaluate.metrics_file import CalibrationEntry, Interval, SliceGroup
+from msr_adapter.evaluate.metrics_file import CalibrationEntry, SliceGroup
 from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.metrics import label
 from msr_adapter.report.report_context import CheckpointPoint
@@ -30,19 +30,17 @@ def intervals(models: Mapping[str, Judged], metric: str, chance: float, looks: L
     def draw(axes: Axes) -> None:
         axes.axvline(chance, color=COLOR["muted"], linewidth=1, linestyle=(0, (2, 2)))
         for row, (name, judged) in enumerate(models.items()):
-            _interval(axes, row, judged.summary[metric], COLOR[looks[name].variable])
+            value, color = judged.summary[metric], COLOR[looks[name].variable]
+            mean = value["mean"]
+            axes.plot([value["low"], value["high"]], [row, row], color=color, linewidth=3, solid_capstyle="round")
+            axes.plot(mean, row, "o", color=color, markersize=8)
+            axes.annotate(f"{mean:.3f}", (mean, row), (0, 9), textcoords="offset points", ha="center")
         axes.set(yticks=range(len(models)), yticklabels=list(models), xlabel=label(metric))
         axes.set_ylim(len(models) - 0.5, -0.7)  # the first model on top, with room for its number
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="y")
 
     return draw
-
-
-def _interval(axes: Axes, row: float, value: Interval, color: str) -> None:
-    axes.plot([value["low"], value["high"]], [row, row], color=color, linewidth=3, solid_capstyle="round")
-    axes.plot(value["mean"], row, "o", color=color, markersize=8)
-    axes.annotate(f"{value['mean']:.3f}", (value["mean"], row), (0, 9), textcoords="offset points", ha="center")
 
 
 def hit_rate_curve(models: Mapping[str, Judged], looks: Looks) -> Draw:
@@ -112,7 +110,8 @@ def score_distribution(scores: Floats, labels: Labels) -> Draw:
         # A little wider than the scores: where all are equal, bins would have no width.
         edges = np.linspace(low - 1e-6, high + 1e-6, bars + 1)
         for wanted, name, color in ((True, "positives", "trained"), (False, "negatives", "popularity")):
-            heights = _density(np.clip(scores[(labels > 0) == wanted], low, high), edges)
+            counts = np.histogram(np.clip(scores[(labels > 0) == wanted], low, high), edges)[0]
+            heights = counts / max(counts.sum(), 1) / np.diff(edges)  # an area of one, whatever their number
             axes.stairs(heights, edges, fill=True, color=COLOR[color], alpha=0.3)
             axes.stairs(heights, edges, color=COLOR[color], linewidth=1.6, label=name)
         axes.set(xlabel="log-odds of Yes", yticks=[])
@@ -121,11 +120,6 @@ def score_distribution(scores: Floats, labels: Labels) -> Draw:
         axes.legend(loc="upper right")
 
     return draw
-
-
-def _density(values: Floats, edges: Floats) -> Floats:
-    counts = np.histogram(values, edges)[0].astype(np.float64)
-    return np.asarray(counts / max(counts.sum(), 1) / np.diff(edges))
 
 
 def reliability(calibration: Mapping[str, CalibrationEntry], looks: Looks) -> Draw:

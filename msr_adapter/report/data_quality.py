@@ -36,7 +36,11 @@ def data_facts(audit: Audit, lengths: StageSummary) -> list[tuple[str, str]]:
     ``lengths`` is the summary of the stage that estimates them.
     """
     statistics = audit.get("statistics") or {}
-    return [*_log(statistics), *_tests(statistics), *_items(statistics), *_rows(lengths)]
+    facts = [*_log(statistics), *_tests(statistics), *_items(statistics)]
+    if row := lengths.get("row"):
+        size = f"median {row['median']:,.0f}, at most {row['max']:,}; the limit is {lengths['cutoff_len']:,}"
+        facts.append(("Tokens of a training row, estimated", size))
+    return facts
 
 
 def _log(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -67,12 +71,6 @@ def _items(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if images := statistics.get("images"):
         shared = f", {images['shared']:.1%} of them shared with another item" if "shared" in images else ""
         yield "Items with an image", f"{images['with_image']:.1%}{shared}"
-
-
-def _rows(lengths: StageSummary) -> Iterator[tuple[str, str]]:
-    if row := lengths.get("row"):
-        limit = f"the limit is {lengths['cutoff_len']:,}"
-        yield "Tokens of a training row, estimated", f"median {row['median']:,.0f}, at most {row['max']:,}; {limit}"
 
 
 def _spread(found: Mapping[str, float], unit: str = "") -> str:

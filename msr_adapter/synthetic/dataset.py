@@ -49,6 +49,7 @@ class SyntheticDataset:
         """Draw the item's image, 56 x 56 RGB, the same each time. KeyError on an unknown id."""
         code, facets = self._item_codes[item_id], self.facets
         shown = int(facets.motif[code]), int(facets.colour[code]), int(facets.pattern[code])
+        # A stream for each item: an image does not depend on which others are drawn, nor in which order.
         return draw_image(*shown, np.random.default_rng([self.seed, code]))
 
     def describe(self, item_id: str) -> str:

@@ -110,7 +110,7 @@ def test_candidates_that_are_no_item_are_counted(run: Run) -> None:
     used = _scores(run)["item_id"]
     rows = table.filter(pc.not_equal(table["item_id"], used[0]))
     schema.write_table(rows, schema.ITEMS, run.data / "items.parquet")
-    _fails(run, f"{used.to_pylist().count(used[0].as_py())} ids are not in the table of items")
+    _fails(run, f"{used.to_pylist().count(used[0].as_py())} id", "not in the table of items")
 
 
 def test_a_baseline_without_scores_is_refused(run: Run) -> None:

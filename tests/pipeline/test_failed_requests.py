@@ -14,8 +14,7 @@ from msr_adapter.pipeline import plan, run
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.schema import ITEM_SUMMARIES, read_table
-from tests.support.pretended_training import pretend_to_train_stages
-from tests.support.scripted_pipeline import scripted
+from tests.support.scripted_pipeline import pretend_to_train_stages, scripted
 from tests.support.summaries import Lines
 
 YAML = scripted(30, "[0.5, 0.1, 0.4]", "{protocol: {name: quick, confidence: {samples: 100}}, baselines: [popularity]}")

@@ -17,8 +17,7 @@ from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.workflows.ablate import VARIANTS, Ablation, ablate
-from tests.support.pretended_training import pretend_to_train
-from tests.support.scripted_pipeline import scripted
+from tests.support.scripted_pipeline import pretend_to_train, scripted
 
 YAML = scripted(
     30, "[0.5, 0.1, 0.4]", "{protocol: {name: quick, confidence: {samples: 100}, slices: []}, baselines: [popularity]}"

@@ -61,6 +61,7 @@ BACKENDS = (
     ),
 )
 
+# A type checker cannot read a `Literal` that is made of a table; pydantic can, and refuses any other name.
 if TYPE_CHECKING:
     BackendName = str
 else:

@@ -153,7 +153,7 @@ def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return whether an id is not there; numbers are not written out as text only to learn that."""
     if not dtype.is_numeric():
         return is_empty(column.cast(pl.String).str.strip_chars())
-    # To Polars NaN is a value and no null; null | null would be null, but `is_null` never is.
+    # To Polars NaN is no null. Of a null, `is_nan` is null, and true | null is true: the result never is null.
     return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 

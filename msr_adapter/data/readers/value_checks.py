@@ -1,8 +1,7 @@
 """Bad values of a table, each reported with its file, line, column and what would be allowed."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
@@ -53,7 +52,9 @@ def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]
     width = len(frame.collect_schema()) if table.is_delimited else None
     problems: list[Problem] = []
     seen = 0
-    for row, place in _placed(table, first.to_dicts()):
+    walk = enumerate(places(table))  # once for all rows, which are ascending
+    for row in first.iter_rows(named=True):
+        place = next(place for number, place in walk if number == row["_row"])
         broken = [i for i in range(len(rules)) if row[f"_bad{i}"]]
         seen += len(broken)
         problems += _problems(table, place, [(rules[i], row[f"_value{i}"]) for i in broken], width)
@@ -64,13 +65,6 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
     """Return whether every field of a row of text is empty."""
     columns = frame.collect_schema().names()
     return pl.all_horizontal(is_empty(pl.col(name).str.strip_chars()) for name in columns)
-
-
-def _placed(table: Table, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], FilePlace]]:
-    """Yield the ``rows`` with their places; the file is walked up to the last of them."""
-    walk = enumerate(places(table))  # once for all rows, which are ascending
-    for row in rows:
-        yield row, next(place for number, place in walk if number == row["_row"])
 
 
 def _problems(

@@ -38,6 +38,7 @@ def factor_scores(log: BaselineLog, queries: Queries, seed: int) -> Floats:
         )
         model.fit(log.matrix(), show_progress=False)
         histories = queries.histories(log.items).astype(np.float32)
+        # The numbers only count the rows: `implicit` solves for the histories given, not for users that it knows.
         users = model.recalculate_user(np.arange(queries.users), histories).astype(np.float64)
     items = model.item_factors.astype(np.float64)
     return gather(queries, log.items, lambda first, last: users[first:last] @ items.T)

@@ -10,8 +10,7 @@ from msr_adapter.cli import app
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.pipeline import run
 from msr_adapter.progress import Reporter
-from tests.support.pretended_training import pretend_to_train_stages
-from tests.support.scripted_pipeline import scripted
+from tests.support.scripted_pipeline import pretend_to_train_stages, scripted
 
 YAML = scripted(30, "[0.5, 0.1, 0.4]", "{protocol: {name: quick, confidence: {samples: 100}}, baselines: [popularity]}")
 
