@@ -40,7 +40,7 @@ def find_columns(
     configured: Mapping[str, str | None],
     optional: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Return field -> column of ``header``; a configured name must match exactly. `UserError` lists all that are missing.
+    """Return field -> column of ``header``; a configured name must match exactly; `UserError` with all that are absent.
 
     An ``optional`` field may be absent, unless it is configured.
     """
