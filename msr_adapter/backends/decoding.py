@@ -20,7 +20,7 @@ Inputs = dict[str, "torch.Tensor"]
 
 @dataclass(frozen=True)
 class DecodingState:
-    """n rows over c columns; a column may be padding in some rows and is dropped once it is in all."""
+    """Keys, values and mask of n rows over c columns. A column that is padding in all rows is dropped by `keep`."""
 
     layers: "list[tuple[torch.Tensor, torch.Tensor]]"
     """Keys and values, each (n, heads, c, width)."""
@@ -47,7 +47,7 @@ class DecodingState:
         return DecodingState(layers, mask, self.positions[..., chosen, :], self.tokens[chosen])
 
     def first(self, length: int) -> "DecodingState":
-        """Return the state after the first ``length`` columns; its tokens and positions mean nothing."""
+        """Return the state after the first ``length`` columns, as views; its tokens and positions must not be used."""
         if length >= self.mask.shape[1]:
             return self
         layers = [(keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers]
@@ -91,6 +91,7 @@ def _widened(state: DecodingState, width: int) -> DecodingState:
     more = width - state.mask.shape[1]
     if not more:
         return state
+    # `pad` counts axes from the last one: nothing beside the width, ``more`` columns in front of the tokens.
     layers = [(pad(keys, (0, 0, more, 0)), pad(values, (0, 0, more, 0))) for keys, values in state.layers]
     return DecodingState(layers, pad(state.mask, (more, 0)), state.positions, state.tokens)
 
@@ -160,7 +161,10 @@ class Decoder:
 
     def _read(self, group: Sequence[DecodingRow]) -> DecodingState:
         """Read the prompts of ``group``; their common prefix is read once, also across groups."""
-        inputs = self._with_positions(self._collate(group))
+        inputs = self._collate(group)
+        if "position_ids" not in inputs:  # those of M-RoPE come with the batch
+            counted = inputs["attention_mask"].long().cumsum(-1) - 1
+            inputs = inputs | {"position_ids": counted.clamp(min=0)}
         shared = self._shared_prefix(group, inputs)
         return self._forward(inputs, None) if shared is None else self._forward(_after(inputs, shared), shared)
 
@@ -182,18 +186,13 @@ class Decoder:
         return self._shared[1]
 
     def _shareable(self, group: Sequence[DecodingRow]) -> int:
+        """Return how many tokens the prompts of ``group`` have in common before the first image."""
         length = min(_common(group[0].prompt, row.prompt) for row in group)
+        # Each row reads its last token itself: that one's logits give the first token of the answer.
         length = min(length, min(len(row.prompt) for row in group) - 1)
         # The tokens of different images are equal: what follows the first one only looks the same.
         start = group[0].prompt[:length]
         return start.index(self._image_token) if self._image_token in start else length
-
-    def _with_positions(self, inputs: Inputs) -> Inputs:
-        """Add the positions of models that count tokens; those of M-RoPE come with the batch."""
-        if "position_ids" not in inputs:
-            counted = inputs["attention_mask"].long().cumsum(-1) - 1
-            inputs = inputs | {"position_ids": counted.clamp(min=0)}
-        return inputs
 
     def _step(self, state: DecodingState) -> DecodingState:
         inputs = {
@@ -204,7 +203,10 @@ class Decoder:
         return self._forward(inputs, state)
 
     def _forward(self, inputs: Inputs, before: DecodingState | None) -> DecodingState:
-        """Run the network on ``inputs`` after ``before`` (one row of it serves all); greedy next tokens."""
+        """Run the network on ``inputs`` after ``before`` (one row of which serves all) and return the new state.
+
+        Its ``tokens`` are the likeliest next tokens.
+        """
         import torch
 
         count = inputs["input_ids"].shape[0]

@@ -95,22 +95,18 @@ class Attempts:
                     raise GaveUpError(str(error)) from None
                 last, wait, unreached = str(error), error.wait, False
             except (httpx.TransportError, TimeoutError, BrokenAnswerError) as error:
-                last, wait = self._named(error), None
+                late = isinstance(error, TimeoutError | httpx.TimeoutException)
+                last, wait = "no answer in time" if late else quoted(error, self._secrets) or type(error).__name__, None
                 unreached = unreached and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if attempt < self._server.retries:
                 await asyncio.sleep(self._pause(attempt, wait))
         raise GaveUpError(f"{last} ({self._server.retries + 1} attempts)", unreached=unreached)
 
     def _pause(self, attempt: int, asked: float | None) -> float:
-        """Seconds until the next attempt: what the server asked for, or full jitter (Brooker, 2015), capped."""
+        """Return the seconds until the next attempt: what the server asked for, or full jitter, capped."""
         longest = self._server.longest_wait
         jitter = random.uniform(0, min(longest, self._server.first_wait * 2**attempt))
-        return jitter if asked is None else min(longest, asked) + jitter / 10
-
-    def _named(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return "no answer in time"
-        return quoted(error, self._secrets) or type(error).__name__
+        return jitter if asked is None else min(longest, asked) + jitter / 10  # not all clients at once
 
 
 @contextmanager
@@ -138,16 +134,16 @@ def token_numbers(answer: Mapping[str, Any]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-async def post(client: httpx.AsyncClient, url: str, content: Mapping[str, Any]) -> httpx.Response:
+async def post(client: httpx.AsyncClient, url: str, content: Mapping[str, object]) -> httpx.Response:
     """Send JSON and return the whole response. Raises `GaveUpError` for one that is larger than `LARGEST`."""
     async with client.stream("POST", url, json=content, headers=ACCEPTED) as response:
-        body = _BoundedBody(response)
+        body = _BoundedBody(response)  # of raw parts: httpx unpacks without a limit
         async for part in response.aiter_raw():
             body.add(part)
         return body.complete()
 
 
-def post_now(client: httpx.Client, url: str, content: Mapping[str, Any], seconds: float) -> httpx.Response:
+def post_now(client: httpx.Client, url: str, content: Mapping[str, object], seconds: float) -> httpx.Response:
     """Send JSON and return the whole response, as `post`; `BrokenAnswerError` if it trickles for ``seconds``."""
     end = time.monotonic() + seconds
     with client.stream("POST", url, json=content, headers=ACCEPTED) as response:
@@ -187,6 +183,7 @@ class _BoundedBody:
         if packing not in {"", "identity", *_PACKED}:
             raise GaveUpError(f"the server packs its answer in a way that was not asked for ({packing[:40]!r})")
         length = response.headers.get("Content-Length", "")
+        # int() raises for a text of thousands of digits.
         if length.isdecimal() and len(length) < 20 and int(length) > LARGEST:
             raise _too_large()
         self._unpack = zlib.decompressobj(_PACKED[packing]) if packing in _PACKED else None

@@ -46,13 +46,20 @@ class LoadedModel:
         self._collator = self.encoder.collator(self.network)
         self._label_tokens: dict[tuple[tuple[str, ...], ...], LabelTokens] = {}
         self.batch_sizer = batch_sizer
-        self.prefix_cache = self._make_prefix_cache()
+        self.prefix_cache = PrefixCache(
+            self.network,
+            self.encoder.pixels,
+            lambda prompt: self._collated([prompt]),
+            self.encoder.tokenizer.pad_token_id,
+            batch_sizer,
+            why_unsharable(self.network, last_logits_only=bool(self._last_only)),
+        )
 
     def scores(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
         """Yield each prompt's place in ``work``, all with the same choices, and its answer, in any order.
 
-        Common prefixes are computed once where the model allows that. Raises
-        `torch.OutOfMemoryError` if a prompt does not fit alone.
+        Common prefixes are computed once where the model allows that. Raises `torch.OutOfMemoryError` if a prompt does
+        not fit alone.
         """
         tokens = self._tokens(work[0][0].label_words)
         prompts = [self._prompt(ids, request.images) for request, ids in work]
@@ -67,7 +74,7 @@ class LoadedModel:
             yield place, Completion(request.key, "", logprobs, "choice", len(ids), 0)
 
     def score(self, work: Sequence[Work]) -> list[Completion]:
-        """One plain forward pass over whole prompts with the same choices; `scores` equals it but for rounding."""
+        """Answer whole prompts with the same choices in one plain forward pass; `scores` equals it but for rounding."""
         logprobs = self._plain(work, self._tokens(work[0][0].label_words))
         return [
             Completion(request.key, "", row, "choice", len(ids), 0)
@@ -95,7 +102,10 @@ class LoadedModel:
         return _label_logprobs(tokens, logits)
 
     def write(self, work: list[Work]) -> list[Completion]:
-        """Greedy text up to a stop token or the budget, for models whose rows cannot share a cache: see `Decoder`."""
+        """Write greedy texts, each up to a stop token or its budget, all rows in step.
+
+        For models that `Decoder` cannot serve: see `decoder`.
+        """
         import torch
 
         inputs = self._inputs(work)
@@ -135,6 +145,7 @@ class LoadedModel:
         return self._completion(request, row.prompt, row.answer, row.stopped)
 
     def _cut(self, request: Request, prompt: list[int], answer: list[int]) -> Completion:
+        """Return an answer of `generate` without what follows its own end: rows go on until the longest is done."""
         ends = [place for place, token in enumerate(answer) if token in self.encoder.stop_ids]
         kept = answer[: min([*ends[:1], request.max_new_tokens])]
         return self._completion(request, prompt, kept, bool(ends) and ends[0] < request.max_new_tokens)
@@ -142,13 +153,6 @@ class LoadedModel:
     def _completion(self, request: Request, prompt: list[int], answer: list[int], stopped: bool) -> Completion:
         text = self.encoder.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Completion(request.key, text, (), "stop" if stopped else "length", len(prompt), len(answer))
-
-    def _make_prefix_cache(self) -> PrefixCache:
-        pad = self.encoder.tokenizer.pad_token_id
-        refused = why_unsharable(self.network, last_logits_only=bool(self._last_only))
-        return PrefixCache(
-            self.network, self.encoder.pixels, lambda prompt: self._collated([prompt]), pad, self.batch_sizer, refused
-        )
 
     def _prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
         return self.prefix_cache.batches.prompt(ids, images)

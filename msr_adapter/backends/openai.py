@@ -75,8 +75,9 @@ class ServerBackend(Backend):
         self._unreached = 0
         answers = asyncio.run(self._all(requests, follow))
         if answers and self._unreached == len(answers):
+            first = next(answer.reason for answer in answers if isinstance(answer, Failure))
             raise StageError(
-                f"{self.label}: none of {len(requests)} requests was answered, first: {_reason(answers)}",
+                f"{self.label}: none of {len(requests)} requests was answered, first: {first}",
                 "the server is down, or not where model.server.url says",
                 "start it or correct the URL, then run again: what was answered is kept",
             )
@@ -150,12 +151,8 @@ def _headers(key: str) -> dict[str, str]:
 
 
 def _growing(tasks: list["asyncio.Task[Answer]"]) -> Iterator["asyncio.Task[Answer]"]:
-    """Yield the tasks, those too that are added meanwhile: a task adds before it ends."""
+    """Yield the tasks, and those that are added while they are awaited: a task adds its followers before it ends."""
     place = 0
     while place < len(tasks):
         yield tasks[place]
         place += 1
-
-
-def _reason(answers: Sequence[Answer]) -> str:
-    return next(answer.reason for answer in answers if isinstance(answer, Failure))

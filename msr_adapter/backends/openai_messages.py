@@ -25,7 +25,7 @@ _MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 _FINISHED = {"stop": "stop", "length": "length"}
 
 
-def body(model: ModelConfig, request: Request) -> dict[str, Any]:
+def body(model: ModelConfig, request: Request) -> dict[str, object]:
     """Return the JSON of one request for text."""
     return chat(model, request) | {"max_tokens": request.max_new_tokens}
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from msr_adapter.backends.huggingface import encode, fit_device, identity_of, never_fits, rows_at_once
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
@@ -50,6 +49,8 @@ class RewardBackend(Backend):
         return answers
 
     def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        import torch
+
         if any(not request.choices for request in requests):
             raise StageError("A reward model was asked for a text", "it only compares answers", "use another model")
         self._loaded = self._loaded or _Loaded(self.model, self._weights)
@@ -63,8 +64,8 @@ class RewardBackend(Backend):
             else:
                 prompts[number] = encoded
         for number, rewards in loaded.rewards(requests, prompts).items():
-            request, logprobs = requests[number], _log_softmax(rewards)
-            answers[number] = Completion(request.key, "", logprobs, "choice", len(prompts[number]), 0)
+            logprobs = tuple(torch.tensor(rewards, dtype=torch.float64).log_softmax(0).tolist())
+            answers[number] = Completion(requests[number].key, "", logprobs, "choice", len(prompts[number]), 0)
         return [answers[number] for number in range(len(requests))]
 
 
@@ -110,15 +111,9 @@ class _Loaded:
 
         images = [[image.path for image in requests[number].images] for number, _ in answered]
         batch = collate(self._collator, [ids for _, ids in answered], images)
-        inputs: dict[str, Any] = {name: value.to(self._network.device) for name, value in batch.items()}
+        inputs = {name: value.to(self._network.device) for name, value in batch.items()}
         with torch.inference_mode():
             states = self._network(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]
             # Rows end together: the last column is the last token of each answer, where training reads the reward.
             values = self._head(states[:, -1].float().to(self._head.summary.weight.device))
         return [float(value) for value in values.squeeze(-1)]
-
-
-def _log_softmax(rewards: Sequence[float]) -> tuple[float, ...]:
-    import torch
-
-    return tuple(torch.tensor(rewards, dtype=torch.float64).log_softmax(0).tolist())

@@ -1,6 +1,6 @@
 """Pieces of encoded prompts as model inputs: left-padded, every position explicit, image features in place of pixels.
 
-Positions are passed because a piece cannot derive them: it does not see what is before it.
+Positions are passed because a model cannot derive those of a piece: it does not see the tokens before it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Prompt:
     ids: Integers
     images: tuple[Image, ...]
     positions: Integers = field(default_factory=lambda: np.empty((0, 0), np.int64))
-    """(axes, tokens): filled by `Batches.inputs`."""
+    """(axes, tokens), one axis or the four of M-RoPE. Empty until `Batches.inputs` has computed them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,7 +35,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Piece:
-    """Integers ``start`` to ``stop`` of a prompt."""
+    """The tokens of a prompt from ``start`` up to, not including, ``stop``."""
 
     prompt: Prompt
     start: int
@@ -52,17 +52,20 @@ class Batches:
         self._network, self._store, self._pad = network, store, pad_token
         self._image_token: Any = getattr(network.config, "image_token_id", None)
         bare = base_network(network)
+        # A model with a head keeps its body in `model`, and M-RoPE models have the method in the body.
         holder = bare if hasattr(bare, "get_rope_index") else getattr(bare, "model", bare)
         self._rope: Any = getattr(holder, "get_rope_index", None)
-        self._known: dict[tuple[Any, ...], Integers] = {}
+        self._known: dict[tuple[object, ...], Integers] = {}
 
     def prompt(self, ids: Sequence[int], images: Sequence[Image]) -> Prompt:
         """Return a prompt without positions yet."""
         return Prompt(np.asarray(ids, np.int64), tuple(images))
 
     def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
-        """Return the tokens of a prompt, those of its images replaced by numbers of their own; ``numbers`` counts the
-        images.
+        """Return the tokens of a prompt, with a negative number for its images in place of each image token.
+
+        ``numbers`` holds image digests -> their number; it is filled here and must be the same for all prompts that are
+        compared.
 
         Every image is the same token over and over: without this, prompts with different images would seem to share
         a prefix.
@@ -81,6 +84,7 @@ class Batches:
         """Return two places to cut a prompt of more than a token, no image in two: near its end, and before its first
         image or in its middle."""
         shown = np.flatnonzero(prompt.ids == self._image_token)
+        # Both pieces need a token: 1 at the earliest, and late falls back on early where images reach the end.
         early = max(1, int(shown[0]) if shown.size else len(prompt) // 2)
         late = max(early, len(prompt) - 4, int(shown[-1]) + 1 if shown.size else 0)
         return (late if late < len(prompt) else early), early
@@ -90,7 +94,7 @@ class Batches:
         self._store.warm(image for prompt in prompts for image in prompt.images)
 
     def forget(self) -> bool:
-        """Drop the features that are kept; tell whether there were any."""
+        """Drop the image features that are kept on the device; return whether there were any."""
         return self._store.forget()
 
     def inputs(self, pieces: Sequence[Piece]) -> Inputs:
@@ -120,7 +124,8 @@ class Batches:
         return made | self._shown(shown, found)
 
     def _needs_images(self, piece: Piece) -> bool:
-        """Tell whether a piece has image tokens, or positions that depend on images before it and are not known."""
+        """Return whether a piece has image tokens, or M-RoPE positions that depend on images before it and are not
+        computed yet."""
         if not piece.prompt.images:
             return False
         shown = np.flatnonzero(piece.prompt.ids[: piece.stop] == self._image_token)
@@ -128,7 +133,7 @@ class Batches:
         return bool(shown.size) and (unknown or bool(shown[-1] >= piece.start))
 
     def _shown(self, pieces: Sequence[Piece], found: Mapping[str, Features]) -> Inputs:
-        """Return the features of the image tokens in ``pieces``, in order, as the model's pixels."""
+        """Return the features of the image tokens in ``pieces``, in order, as ``pixel_values``; {} without any."""
         parts: list[Features] = []
         slices: list[slice] = []
         for piece in pieces:
@@ -144,7 +149,7 @@ class Batches:
         return {"pixel_values": ImageFeatures(parts, slices)} if parts else {}
 
     def _positions_of(self, piece: Piece, found: Mapping[str, Features]) -> Integers:
-        """Return (axes, tokens of the piece)."""
+        """Return the positions of a piece, (axes, its tokens)."""
         prompt = piece.prompt
         if not prompt.positions.size:
             if self._rope is not None and any(image.digest not in found for image in prompt.images):
@@ -153,15 +158,19 @@ class Batches:
         return prompt.positions[:, piece.start : piece.stop]
 
     def _positions(self, prompt: Prompt, found: Mapping[str, Features]) -> Integers:
-        """Return (axes, tokens). Those of M-RoPE depend on where images stand and on their grids, on nothing else: one
-        answer of the model serves all prompts of the same arrangement."""
+        """Return the positions of a whole prompt, (axes, tokens).
+
+        Those of M-RoPE depend on where images stand and on their grids, on nothing else, and asking the model for them
+        is slow: its one answer serves all prompts of the same arrangement.
+        """
         if self._rope is None:
             return np.arange(len(prompt), dtype=np.int64)[None]
         grids = [grid for image in prompt.images if (grid := found[image.digest].grid) is not None]
         places = np.flatnonzero(prompt.ids == self._image_token) if grids else np.empty(0, np.int64)
-        starts = places[np.diff(places, prepend=-2) > 1]
+        starts = places[np.diff(places, prepend=-2) > 1]  # -2: an image at place 0 begins there too
         key = (tuple(starts.tolist()), len(places), *(tuple(grid[0].tolist()) for grid in grids))
         known = self._known.get(key)
+        # What follows the last image counts on by ones, so that a longer prompt's positions begin with a shorter one's.
         if known is None or known.shape[1] < len(prompt):
             if len(self._known) >= _KNOWN_POSITIONS:
                 self._known.clear()
@@ -169,9 +178,10 @@ class Batches:
         return known[:, : len(prompt)]
 
     def _ask_positions(self, prompt: Prompt, grids: "list[torch.Tensor]") -> Integers:
+        """Return the M-RoPE positions of a prompt, (4, tokens), as the model's own code computes them."""
         import torch
 
-        if not grids:
+        if not grids:  # `get_rope_index` of transformers 5 fails on text alone
             return _counted(len(prompt))
         ids = torch.from_numpy(prompt.ids)[None]
         asked = {"image_grid_thw": torch.cat(grids), "attention_mask": torch.ones_like(ids)}

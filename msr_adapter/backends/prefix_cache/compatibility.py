@@ -7,19 +7,22 @@ from typing import Any
 
 
 class UnsharableError(Exception):
-    """This family's images reach the model in a way that is not understood here."""
+    """The images of this family reach the model in a way that prefix sharing does not know."""
 
 
 def base_network(network: Any) -> Any:
-    """Return the model itself: PEFT leaves the adapters of a quantised model beside it, in a wrapper that hides the
-    model's attributes and the arguments of its `forward`."""
+    """Return the model inside PEFT's wrapper, or ``network`` where there is none.
+
+    Adapters of a quantised model cannot be merged, so that PEFT's wrapper stays around the model; it hides the model's
+    attributes and the arguments of its `forward`.
+    """
     return network.get_base_model() if hasattr(network, "get_base_model") else network
 
 
 def why_unsharable(network: Any, *, last_logits_only: bool) -> str:
-    """Return why prompts of ``network`` can share nothing; "" = as far as can be told, they can.
+    """Return why prompts of ``network`` cannot share prefixes, or "" if nothing speaks against it.
 
-    ``last_logits_only``: it can be asked for the logits of the last position alone.
+    ``last_logits_only`` says whether its `forward` takes ``logits_to_keep``.
     """
     if not attends_to_all(network):
         return "its layers do not all attend to everything before"
@@ -28,9 +31,10 @@ def why_unsharable(network: Any, *, last_logits_only: bool) -> str:
 
 
 def attends_to_all(network: Any) -> bool:
-    """Tell whether every layer attends to all tokens before: only then may rows of different length share a cache.
+    """Return whether every layer attends to all tokens before: only then may rows of different length share a cache.
 
-    A sliding window counts padding as distance, and a recurrent state has read it.
+    Shorter rows are padded. A sliding window would count the padding as distance, and a recurrent state would have
+    read it.
     """
     config = network.config.get_text_config()
     kinds = getattr(config, "layer_types", None)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 Pixels = Callable[[Sequence[Path]], "Mapping[str, torch.Tensor]"]
-"""Returns the model inputs of images: pixels and what describes them."""
+"""Takes image files and returns their model inputs: pixels, and grids or sizes where a family has them."""
 
 _KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "image_sizes"}
 _GRID = "image_grid_thw"
@@ -44,7 +44,7 @@ class Features:
 
 
 class ImageFeatures:
-    """Features that stand in for pixels in a model's inputs; those of all images of a batch, in order."""
+    """The features of all images of a batch, in order; passed to the model as ``pixel_values``."""
 
     def __init__(self, parts: Sequence[Features], pieces: Sequence[slice]) -> None:
         """Take of each of ``parts`` the tokens of its slice."""
@@ -59,17 +59,18 @@ class ImageFeatures:
 
     def stacked(self) -> "torch.Tensor":
         """Return the features as (images, tokens, width), as families have them whose images are of one size."""
+        # A piece may hold a part of an image's tokens; then all of them go as one image, whose tokens the model counts.
         alike = len(self.main) % self.count == 0
         return self.main.reshape(self.count if alike else 1, -1, self.main.shape[-1])
 
     def size(self, _: int = 0) -> int:
-        """Return the number of tokens: some families test that pixels are not empty."""
+        """Return the number of tokens: LLaVA-NeXT tests with it that pixels are not empty."""
         return len(self.main)
 
 
 class FeatureStore:
-    """Features by image. Memory: ``budget`` bytes on the device, the longest unused go first, and what one call of
-    `find` asks for."""
+    """Keeps image features by digest. Memory: at most ``budget`` bytes on the device (the least recently used go
+    first), and those of the images that one call of `find` asks for."""
 
     def __init__(self, network: Any, pixels: Pixels, batch_sizer: BatchSizer, budget: int, stats: ScoringStats) -> None:
         bare = base_network(network)
@@ -82,12 +83,14 @@ class FeatureStore:
         self._form: tuple[type, bool] | None = None
 
     def install(self) -> None:
-        """Let the model take `ImageFeatures` in place of pixels."""
+        """Replace the model's `get_image_features` by one that takes `ImageFeatures` as well as pixels."""
         if self._original is not None:
             self._model.get_image_features = self._get_image_features
 
     def warm(self, images: Iterable[Image]) -> None:
-        """Compute ahead what is not kept, in passes as full as can be, if all of it can be expected to be kept.
+        """Compute the missing features ahead, in passes as full as can be, unless they would not all fit the budget.
+
+        The largest image so far is taken for the size of each.
 
         Raises what `find` raises.
         """
@@ -98,7 +101,8 @@ class FeatureStore:
     def find(self, images: Iterable[Image]) -> dict[str, Features]:
         """Return the features of ``images`` by digest, computing those that are not kept.
 
-        Raises `UnsharableError` if the family's way is not understood, `OSError` if a file cannot be read.
+        Raises `UnsharableError` if the family's image inputs or outputs are not known, `OSError` for a file that cannot
+        be read.
         """
         wanted = {image.digest: image for image in images}
         found = {digest: self._kept[digest] for digest in wanted if digest in self._kept}
@@ -112,7 +116,7 @@ class FeatureStore:
         return found
 
     def forget(self) -> bool:
-        """Drop what is kept; tell whether there was anything."""
+        """Drop the features that are kept; return whether there were any."""
         held = bool(self._kept)
         self._kept.clear()
         self._held = 0

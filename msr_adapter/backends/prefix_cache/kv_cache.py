@@ -18,18 +18,18 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class SharedPrefixes:
-    """The state after some prefixes, one row each, left-padded."""
+    """Keys, values and mask of some prefixes, one row each, left-padded."""
 
     layers: Layers
     mask: torch.Tensor
     """(prefixes, tokens): 1 where there is a token."""
 
     @staticmethod
-    def of(cache: Any, mask: torch.Tensor) -> "SharedPrefixes":
-        """Take what a pass over prefixes left in its cache."""
+    def of(cache: Cache, mask: torch.Tensor) -> "SharedPrefixes":
+        """Return what a forward pass over prefixes left in its cache; no copy."""
         return SharedPrefixes([(layer.keys, layer.values) for layer in cache.layers], mask)
 
-    def continued(self, rows: Sequence[int]) -> tuple[Any, torch.Tensor]:
+    def continued(self, rows: Sequence[int]) -> tuple[Cache, torch.Tensor]:
         """Return a cache in which row i continues prefix ``rows[i]``, and the mask of the tokens before, (rows,
         tokens).
 
@@ -53,6 +53,7 @@ def merge(parts: Sequence[SharedPrefixes]) -> SharedPrefixes:
     lacks = [width - part.mask.shape[1] for part in parts]
 
     def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        # `pad` counts axes from the last one: nothing beside the width, ``lack`` columns in front of the tokens.
         return torch.cat([pad(each, (0, 0, lack, 0)) for each, lack in zip(tensors, lacks, strict=True)])
 
     layers = []
@@ -63,7 +64,7 @@ def merge(parts: Sequence[SharedPrefixes]) -> SharedPrefixes:
     return SharedPrefixes(layers, torch.cat(masks))
 
 
-def continued_cache(layers: Layers, rows: torch.Tensor, begin: int) -> Any:
+def continued_cache(layers: Layers, rows: torch.Tensor, begin: int) -> Cache:
     """Return a cache for one pass: row i continues row ``rows[i]`` of ``layers``, whose first ``begin`` columns are
     left out; a single row serves any number."""
     buffers = _Buffer(rows), _Buffer(rows)
@@ -100,6 +101,7 @@ class _PrefixLayer(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, buffers: tuple[_Buffer, _Buffer]) -> None:
         super().__init__()
+        # Until it is initialised a layer reports 0 tokens, and the model would make its mask without the prefix.
         self.keys, self.values, self.is_initialized = keys, values, True
         self._buffers = buffers
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 Wanted = Literal["last", "state"]
-"""Of a pass: each row's last token, or keys and values alone."""
+"""What is read after a pass: the hidden state of each row's last token, or keys and values alone."""
 
 _CACHE = "past_key_values"
 _TOKENS_AXIS = {"position_ids": -1, "cache_position": -1, "position_embeddings": -2, "attention_mask": -2}
-"""Where the layer's other arguments count the tokens that ask."""
+"""Argument of a decoder layer -> its axis of query tokens, counted from the last."""
 _HIDDEN_AXES, _MASK_AXES = 3, 4
 
 
@@ -29,10 +29,10 @@ class LastLayer:
     much in a small one. Memory: a copy of the layer's input, and its keys and values while a pass lasts."""
 
     def __init__(self, network: Any) -> None:
-        """Watch the layer of ``network``; without one that is understood, nothing is saved."""
+        """Wrap the last decoder layer of ``network``; where there is none that is known, nothing is saved."""
         bare = base_network(network)
         layers: Sequence[Any] = getattr(bare.get_decoder(), "layers", ()) if hasattr(bare, "get_decoder") else ()
-        # accelerate's hooks move weights between devices around each call of the layer.
+        # accelerate's hooks replace `forward` too, to move weights between devices around each call of the layer.
         self.trusted = len(layers) > 0 and not hasattr(layers[-1], "_hf_hook")
         """Whether less may be computed: to be set to False where that changes the answers."""
         self._wanted: Wanted | None = None
@@ -42,8 +42,10 @@ class LastLayer:
 
     @contextmanager
     def only(self, wanted: Wanted) -> Iterator[None]:
-        """Within, compute all keys and values and, if "last" is wanted, the last token of each row. All other tokens
-        leave the layer as they came."""
+        """While the context lasts, compute all keys and values and, if "last" is wanted, the last token of each row.
+
+        All other tokens leave the layer as they entered it.
+        """
         self._wanted = wanted if self.trusted else None
         try:
             yield
@@ -51,6 +53,7 @@ class LastLayer:
             self._wanted = None
 
     def _forward(self, *given: Any, **named: Any) -> Any:
+        # Families that hand a layer more than hidden states by position are left alone.
         usual = self._wanted is not None and len(given) == 1 and given[0].ndim == _HIDDEN_AXES
         last = _of_last(named) if usual else None
         if last is None:
@@ -74,8 +77,8 @@ class _EnoughError(Exception):
 
 
 class _Kept:
-    """Stands in for a cache: takes the new keys and values once and ends the layer's work there; the second time it
-    returns them all."""
+    """A cache that takes the new keys and values at the first `update` and raises `_EnoughError` there; the second
+    `update` returns all of them. Everything else is asked of the real cache."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -95,7 +98,7 @@ class _Kept:
 
 
 def _of_last(named: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a layer's arguments for the last token alone; None: something among them is not understood."""
+    """Return a layer's named arguments cut down to the last token; None if one of them is of an unknown kind."""
     import torch
 
     if _CACHE not in named:

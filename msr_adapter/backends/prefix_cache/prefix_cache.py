@@ -32,13 +32,16 @@ _LARGEST_DIFFERENCE = {"float32": 1e-3, "half": 0.25}
 
 
 class PrefixCache:
-    """Shares prefixes and image features among prompts of one model, once it has proved on a first prompt without and a
-    first one with an image that the model's answers stay the same."""
+    """Shares prefixes and image features among prompts of one model.
+
+    It does so only once it has found, on a first prompt without and a first one with an image, that the model's answers
+    stay the same: whether a family can be computed in pieces is nowhere stated, and an error would only change scores.
+    """
 
     def __init__(
         self, network: Any, pixels: Pixels, collate: Collate, pad_token: int, batch_sizer: BatchSizer, refused: str = ""
     ) -> None:
-        """``refused`` says why the network cannot share at all, if that is known."""
+        """``collate`` makes reference inputs; ``refused`` says why the network cannot share, if that is known."""
         self.stats = ScoringStats()
         self._network, self._collate = network, collate
         prefix_bytes, feature_bytes = _memory(network)
@@ -96,16 +99,16 @@ class PrefixCache:
         self._store.forget()
 
     def _tried(self, prompt: Prompt) -> str:
-        """Return what was wrong with the first such prompt, with or without images."""
+        """Return what was wrong with the first prompt with (or without) images: only that one is tried."""
         shown = bool(prompt.images)
         if shown not in self._refusals:
             self._refusals[shown] = self._try(prompt)
         return self._refusals[shown]
 
     def _try(self, prompt: Prompt) -> str:
-        """Compute a prompt in one forward pass as training makes it, and in pieces; return what is wrong.
+        """Compute a prompt in one forward pass as training does, and in pieces; return why the answers differ, or "".
 
-        If the shortened last layer alone is to blame, it computes as much as the others from then on.
+        If only the shortened last layer makes them differ, that layer is computed in full from then on.
         """
         import torch
 
@@ -124,6 +127,7 @@ class PrefixCache:
         return wrong
 
     def _compare(self, prompt: Prompt, expected: "torch.Tensor") -> str:
+        """Return why the answer in pieces is not ``expected``, the log-probabilities (vocabulary,); "" if it is."""
         import torch
 
         try:
@@ -146,7 +150,7 @@ def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":
 
 
 def _memory(network: Any) -> tuple[int, int]:
-    """Return the bytes for prefixes and for image features."""
+    """Return the bytes that keys and values of prefixes, and image features, may take on the network's device."""
     import torch
 
     if network.device.type != "cuda":

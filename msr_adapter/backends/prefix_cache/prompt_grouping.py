@@ -106,12 +106,13 @@ def _groups(order: Sequence[int], lengths: Sequence[int], common: Sequence[int],
             continue
         joined = (node.depth, id(node)) if node.opens[open_group[0]] else open_group
         waiting += [(child, joined) for child in reversed(node.children)]
+    # The node is part of the key, because prefixes of one length may be different prefixes.
     groups = sorted((tuple(sorted(rows)), shared) for (shared, _), rows in found.items())
     return [Group(shared, rows) for rows, shared in groups] + ([Group(0, tuple(sorted(alone)))] if alone else [])
 
 
 def _worthwhile(groups: Sequence[Group], lengths: Sequence[int], least_saved: float) -> list[Group]:
-    """Return ``groups`` with the rows of those that save too little left alone."""
+    """Return ``groups``, the rows of those that save too little moved to the group that shares nothing."""
 
     def saves(group: Group) -> bool:
         saved = group.shared * (len(group.rows) - 1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Read = Callable[["torch.Tensor"], list[tuple[float, ...]]]
 """Takes the logits after each row's last token, (rows, vocabulary), and returns what is kept of them."""
 Found = tuple[int, tuple[float, ...]]
-"""A row and what was read of it."""
+"""The number of a row, and what `Read` took from its logits."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PlanRunner:
         self._budget, self._stats = budget, stats
 
     def run(self, plan: Plan, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
-        """Yield every row that is in a group, in any order.
+        """Yield the number of every row that is in a group with what ``read`` takes from its logits, in any order.
 
         When memory runs out, passes and waves become smaller and then do without sharing; a row that does not fit
         alone raises `torch.OutOfMemoryError`.
@@ -69,12 +69,14 @@ class PlanRunner:
             # kept, then the other prefixes of the wave, then sharing itself.
             if not self._batches.forget() and not any(group.shared for group in groups):
                 raise
+        # Outside of `except`: the exception's traceback holds the tensors of the failed pass.
         torch.cuda.empty_cache()
         left = [Group(group.shared, tuple(row for row in group.rows if row not in done)) for group in groups]
         left = [group for group in left if group.rows]
         if len(left) == 1:
             left = [Group(0, left[0].rows)]
-        self._budget = max(1, self._budget // 2)  # later waves begin smaller
+        # `_waves` reads the budget as it goes: the waves to come are smaller at once.
+        self._budget = max(1, self._budget // 2)
         for part in (left[: len(left) // 2], left[len(left) // 2 :]):
             if part:
                 yield from self._within_memory(part, prompts, read)
@@ -134,6 +136,7 @@ class PlanRunner:
     def _token_bytes(self) -> int:
         """Memory of one token's keys and values over all layers."""
         config = self._network.config.get_text_config()
+        # Some configs lack these: then each attention head has keys of its own, and an equal share of the width.
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return int(2 * config.num_hidden_layers * heads * width * self._network.dtype.itemsize)
