@@ -41,7 +41,7 @@ def ask(row: CandidateRow, answers: AnswersConfig, identity: str) -> Request:
 
 
 class CandidateRows(Sequence[CandidateRow]):
-    """The candidates of one split in the order of CANDIDATES; prompts are rendered when their rows are taken."""
+    """The candidates of one split in the order of CANDIDATES. A row's prompt is rendered when the row is read."""
 
     def __init__(
         self,
@@ -71,21 +71,27 @@ class CandidateRows(Sequence[CandidateRow]):
         rows._fill([candidates], np.unique(candidates["example_id"].to_numpy()), catalogue, users_dir, prompts, None)
         return rows
 
+    # Filled here, not in `__init__`, so that `of` can begin with tables that are in memory.
     def _fill(
         self, chunks: Iterable[pa.Table], kept: Codes, catalogue: "PromptCatalogue", users_dir: Path, prompts: Prompts,
         quote: Callable[[str], str] | None,
     ) -> None:  # fmt: skip
         self._user, item, self.labels = _read_candidates(chunks, kept, catalogue.ids)
-        """Labels are those of every row: 1 = the target."""
+        """``labels`` are those of every row, (rows,): 1 = the target, 0 = a negative."""
         self.examples: Codes = kept[self._user]
         """Example of every row, ascending."""
         summaries = _user_summaries(users_dir, kept)
-        _refuse_missing(summaries.null_count(), int((item < 0).sum()))
+        silent, unknown = summaries.null_count(), int((item < 0).sum())
+        if silent or unknown:
+            examples = f"{plural(silent, 'example has', 'examples have')} no user summary" if silent else ""
+            candidates = f"{plural(unknown, 'candidate is', 'candidates are')} not among the items" if unknown else ""
+            what = f"The stages do not fit together: {', '.join(filter(None, (examples, candidates)))}"
+            raise StageError(what, "files of different runs were mixed", "run again with --force data")
         self._data_dir = catalogue.data_dir
         # Only items that some row shows are rendered: a block has few of a large catalogue.
         used = np.unique(item)
         self.items: Codes = np.searchsorted(used, item)
-        """A number for each row's item, equal for equal items."""
+        """The place of each row's item among the items of these rows: (rows,), equal for equal items."""
         self._ids, self._titles, self._files, self._digests = catalogue.take(used)
         self._table = PromptTable(prompts, summaries, self._titles, self._files.is_not_null().to_numpy(), quote)
 
@@ -123,7 +129,7 @@ class CandidateRows(Sequence[CandidateRow]):
 
 
 class PromptCatalogue:
-    """What prompts show of the items."""
+    """Ids, titles and images of all items, as prompts show them."""
 
     def __init__(self, data_dir: Path, *, images: bool) -> None:
         """Read ITEMS; without ``images``, none has one."""
@@ -135,7 +141,7 @@ class PromptCatalogue:
         self.ids: pa.ChunkedArray = items["item_id"]
         self._columns = [_series(items[name]) for name in items.column_names]
         if not images:
-            self._columns[2] = self._columns[2].clear(len(items))
+            self._columns[2] = self._columns[2].clear(len(items))  # polars: that many nulls
 
     def take(self, places: Codes) -> list[pl.Series]:
         """Return ids, titles, image files (null = none) and digests of the items at ``places``."""
@@ -192,6 +198,7 @@ def _read_candidates(chunks: Iterable[pa.Table], kept: Codes, ids: pa.ChunkedArr
     value_set = ids.combine_chunks()
     for chunk in chunks:
         example = chunk["example_id"].to_numpy()
+        # `searchsorted` gives len(kept) for ids beyond the last, which is no place.
         place = np.minimum(np.searchsorted(kept, example), max(len(kept) - 1, 0))
         mine = kept[place] == example if len(kept) else np.zeros(len(example), dtype=bool)
         item = pc.fill_null(pc.index_in(chunk["item_id"].filter(pa.array(mine)), value_set=value_set), -1)
@@ -212,13 +219,3 @@ def _series(column: pa.ChunkedArray) -> pl.Series:
     series = pl.from_arrow(column)
     assert isinstance(series, pl.Series)
     return series
-
-
-def _refuse_missing(summaries: int, items: int) -> None:
-    have = "has" if summaries == 1 else "have"
-    are = "is no known item" if items == 1 else "are no known items"
-    found = [f"{plural(summaries, 'example')} {have} no user summary" if summaries else "",
-             f"{plural(items, 'candidate')} {are}" if items else ""]  # fmt: skip
-    if summaries or items:
-        what = f"The stages do not fit together: {', '.join(filter(None, found))}"
-        raise StageError(what, "files of different runs were mixed", "run again with --force data")

@@ -53,7 +53,7 @@ def share_gpus(workers: int, each: float | None, gpus: Sequence[str]) -> list[li
     if not each:
         return [[] for _ in range(workers)]
     if each < 1:
-        fit = int(1 / each + 1e-9)
+        fit = int(1 / each + 1e-9)  # 1 / each may be a hair below the whole number that was meant
         owners = [[name] for name in gpus for _ in range(fit)]
     else:
         if each != int(each):

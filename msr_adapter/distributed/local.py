@@ -32,7 +32,7 @@ class _Running:
     ready: bool = False
 
     def flush(self) -> None:
-        """Send what is unsent, if it reads its pipe."""
+        """Send the unsent shards, once the worker reads its pipe."""
         while self.ready and self.unsent:
             with contextlib.suppress(OSError):  # it is dead, which `receive` will report
                 self.pipe.send(self.unsent[0])
@@ -96,7 +96,7 @@ class LocalWorkers:
         return messages
 
     def close(self) -> None:
-        """Kill all workers: what they have not sent is lost in any case."""
+        """Kill all workers; nobody is left to read what they have not sent."""
         for worker in self._workers.values():
             worker.kill()
         for worker in self._workers.values():

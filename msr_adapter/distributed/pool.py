@@ -75,11 +75,14 @@ class WorkerPool(Backend):
         return self._stats if self._stats.rows else None
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
-        """As `Backend.complete`, wave by wave; shards, which `spread` takes, keep workers busier."""
+        """As `Backend.complete`: requests wave by wave, each wave in equal shares for all workers.
+
+        All wait for the slowest at the end of a wave; `spread` keeps workers busier.
+        """
         answers: list[Answer] = []
         wave = list(requests)
         while wave:
-            size = -(-len(wave) // self._transport.slots)
+            size = -(-len(wave) // self._transport.slots)  # rounded up
             parts = (tuple(wave[start : start + size]) for start in range(0, len(wave), size))
             found = {answer.key: answer for _, part in self.spread(ShardJob(RequestShard(part), None) for part in parts)
                      for answer in part}  # fmt: skip

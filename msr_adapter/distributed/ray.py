@@ -133,7 +133,10 @@ class _Actor:
 
 
 def connect(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:
-    """Connect to a cluster or start one, without statistics, dashboard or noise; ``leave`` gets what undoes it."""
+    """Connect to the cluster at `execution.address`, or start one where there is none; ``leave`` gets what undoes it.
+
+    Ray sends no usage statistics and prints next to nothing. Raises `StageError` if there is no cluster to be had.
+    """
     _restore_environment(leave)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
@@ -173,7 +176,7 @@ def _start(workers: int, leave: contextlib.ExitStack) -> None:
 
 
 def _restore_environment(leave: contextlib.ExitStack) -> None:
-    """Have ``leave`` undo what we and Ray change in this process's variables: trainers inherit them."""
+    """Have ``leave`` restore the RAY_ variables, which Ray and `connect` set: trainers would inherit them."""
     before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
     def restore() -> None:
@@ -190,7 +193,7 @@ def _remove_stale_folders() -> None:
         driver = folder.name.removeprefix(_FOLDER).partition("-")[0]
         with contextlib.suppress(ValueError, PermissionError):
             try:
-                os.kill(int(driver), 0)
+                os.kill(int(driver), 0)  # signal 0 only asks whether the process is there
             except ProcessLookupError:
                 shutil.rmtree(folder, ignore_errors=True)
 

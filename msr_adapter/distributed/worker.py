@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from msr_adapter.distributed.worker_messages import BackendRecipe, Done, Raised, node, versions
@@ -47,18 +47,15 @@ def _make(recipe: BackendRecipe) -> Backend:
         raise StageError(f"{node()}: the model cannot be read there ({error})", _SAME_PATH) from error
     if identity != recipe.identity:
         # Library versions are part of the identity: name them first, they are the likeliest difference.
-        other = _differences(recipe.versions, versions())
+        here, there = recipe.versions, versions()
+        names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+        other = ", ".join(f"{name} {there.get(name, 'absent')} for {here.get(name, 'absent')}" for name in names)
         raise StageError(
             f"{node()}: the model there is not the one here{f' ({other})' if other else ''}",
             "other libraries" if other else "other weights, or copies of large files that were dated anew",
             "install the same versions on every node" if other else f"compare the model's folder; {_SAME_PATH}",
         )
     return _ImageChecking(backend) if recipe.shared else backend
-
-
-def _differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
-    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
-    return ", ".join(f"{name} {there.get(name, 'absent')} for {here.get(name, 'absent')}" for name in names)
 
 
 class _ImageChecking(Backend):

@@ -69,9 +69,10 @@ class Raised:
 
     @classmethod
     def of(cls, number: int, error: Exception) -> Self:
-        """Take an exception along: as it is where it can travel, else as what it says."""
+        """Return the message for ``error``: with the exception itself if it can be pickled, else with its text."""
         trace = redact("".join(traceback.format_exception(error)))
         try:
+            # Both ways: an exception with arguments of its own often pickles, and fails only where it is read.
             pickle.loads(pickle.dumps(error))
         except Exception:  # whatever its own pickling raises
             error = StageError(f"{type(error).__name__} on {node()}: {quoted(error)}")

@@ -17,7 +17,7 @@ _REPORT_EVERY_S = 0.5
 
 
 def main(parent: int, descriptor: int) -> None:
-    """Answer what comes through the pipe until it closes."""
+    """Answer the shards that come through the pipe until it closes; ``parent`` is the pid of the process that sends."""
     pipe: Connection[Any, Any] = Connection(descriptor)
     sys.path[:] = pipe.recv()
     from msr_adapter.distributed.worker import Worker
@@ -47,7 +47,7 @@ def _listen(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[tuple[int, b
     with contextlib.suppress(EOFError, OSError):
         while True:
             inbox.put(pipe.recv())
-    os._exit(1)
+    os._exit(1)  # `sys.exit` in a thread would end that thread alone
 
 
 if __name__ == "__main__":

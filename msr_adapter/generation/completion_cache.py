@@ -32,7 +32,7 @@ class CacheStats(NamedTuple):
 
 
 class CompletionCache:
-    """Completions in one file; several processes may use it at once. A context manager."""
+    """Completions by request key in one SQLite file, which several processes may use at once. A context manager."""
 
     def __init__(
         self,
@@ -67,11 +67,11 @@ class CompletionCache:
         self._store.close()
 
     def known(self, keys: Sequence[str]) -> set[str]:
-        """Return those of ``keys`` that are answered already."""
+        """Return those of ``keys`` that the file answers."""
         return set(self._store.lookup(keys))
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Completion]:
-        """Return the answers to those of ``keys`` that are answered already; nothing is counted."""
+        """Return key -> completion for those of ``keys`` that the file answers; `stats` does not count them."""
         return self._store.lookup(keys)
 
     def complete(
@@ -100,7 +100,7 @@ class CompletionCache:
 
         def refuse(asked: int, failures: Sequence[Failure]) -> None:
             raise StageError(
-                f"{len(failures)} of {asked} requests failed, first: {failures[0].reason}",
+                f"{len(failures):,} of {plural(asked, 'request')} failed, first: {failures[0].reason}",
                 next_step="run the same command again: what was answered is kept; if files of the run are gone or "
                 "damaged, make them again with `msr build-data PIPELINE --force data`",
             )
@@ -180,7 +180,7 @@ class CompletionCache:
         return tuple(answer for answer in reachable.answers.values() if isinstance(answer, Completion))
 
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
-        """Store what a backend gave in one transaction."""
+        """Store a backend's answers in one transaction and count them."""
         if not answers:
             return
         completions = [answer for answer in answers if isinstance(answer, Completion)]
@@ -197,6 +197,10 @@ class CompletionCache:
         advance: Advance | None,
         on_failures: Callable[[int, Sequence[Failure]], None],
     ) -> Iterator[list[Answer]]:
+        """Yield the answers of each batch in the order of its requests; batches come in their order.
+
+        ``on_failures`` takes the number of requests of a batch, and the failures of one of its shards.
+        """
         begun: deque[_Batch] = deque()
         for job, answers in spread(backend, self._jobs(batches, begun)):
             part, batch = job.owner
@@ -212,7 +216,7 @@ class CompletionCache:
         yield from (self._end(batch) for batch in begun)
 
     def _end(self, batch: "_Batch") -> list[Answer]:
-        """Return the answers of a batch when those before it have ended."""
+        """Return the answers of a batch. Those before it have ended: the file answers what it shares with them."""
         return batch.answers(self._store.lookup(batch.waiting))
 
     def _jobs(
@@ -267,7 +271,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Replay(Generic[R]):
-    """A shard of chains in this process, which runs them again from the answers that were computed for them."""
+    """A shard of chains that this process runs again, from the answers that were computed for them."""
 
     places: Sequence[int]
     chains: Chains[R]

@@ -113,7 +113,7 @@ class CompletionStore:
         return found
 
     def failures(self, keys: Sequence[str]) -> dict[str, Failure]:
-        """Return those of ``keys`` that were asked in vain, by key."""
+        """Return key -> failure for those of ``keys`` that got no answer when they were last asked."""
         rows = self._rows("SELECT key, reason FROM failures_2", keys)
         return {key.hex(): Failure(key.hex(), reason) for key, reason in rows}
 
@@ -162,7 +162,7 @@ class CompletionStore:
                     self.dropped += 1
 
     def prune(self, *, before: int | None = None, identity: str | None = None) -> int:
-        """Delete what was stored before a time (seconds since 1970) and/or by one model, give the room back.
+        """Delete what was stored before a time (seconds since 1970), by one model, or both; shrink the file.
 
         Returns how many completions went. With neither condition nothing is deleted.
         """
@@ -177,11 +177,11 @@ class CompletionStore:
             used = "SELECT model FROM completions_3 UNION SELECT model FROM failures_2"
             self._db.execute(f"DELETE FROM models_2 WHERE id NOT IN ({used})")
         with self._explained():
-            self._db.execute("VACUUM")
+            self._db.execute("VACUUM")  # which SQLite refuses inside a transaction
         return gone
 
     def _rows(self, select: str, keys: Sequence[str]) -> Iterator[Any]:
-        """Yield what a query finds of ``keys``, a bounded number of them at a time."""
+        """Yield the rows of a query for ``keys``; at most `_LOOKUP_CHUNK` of them are in memory."""
         for start in range(0, len(keys), _LOOKUP_CHUNK):
             chunk = [bytes.fromhex(key) for key in keys[start : start + _LOOKUP_CHUNK]]
             marks = ",".join("?" * len(chunk))
@@ -208,18 +208,23 @@ class CompletionStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._explained():
+            # Waits for other writers here: a transaction that began by reading could not, and would fail at once.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                # After some errors, such as a full disk, SQLite has rolled back itself and would refuse to do it again.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what SQLite says into what to do. A damaged file is never replaced: that is the user's decision."""
+        """Raise SQLite's errors as a `StageError` with cause and next step.
+
+        A damaged file is never replaced: that is the user's decision.
+        """
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -286,7 +291,7 @@ def write_entries(entries: Iterable[Entry], path: Path) -> int:
     return count
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: Entry) -> dict[str, object]:
     answer = entry.completion
     return {
         "key": answer.key, "model": entry.label, "model_id": entry.identity, "text": answer.text,

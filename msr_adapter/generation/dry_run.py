@@ -18,8 +18,11 @@ class DryRunCache(CompletionCache):
     ) -> list[Completion]:
         """Return a completion for every request; those without an answer have equal log-probabilities."""
         answers = self.attempt(DryRunBackend(backend.identity), requests, advance=advance)
-        return [one if isinstance(one, Completion) else _blank(request)
-                for request, one in zip(requests, answers, strict=True)]  # fmt: skip
+        return [
+            one if isinstance(one, Completion)
+            else Completion(request.key, "", (-1.0,) * len(request.choices), "choice", 0, 0)
+            for request, one in zip(requests, answers, strict=True)
+        ]  # fmt: skip
 
     def stream(
         self, backend: Backend, batches: Iterable[Sequence[Request]], *, advance: Advance | None = None
@@ -28,6 +31,7 @@ class DryRunCache(CompletionCache):
         return (self.complete(backend, requests, advance=advance) for requests in batches)
 
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
+        # Counted, not stored: nobody was asked, so that there is no failure for a later run to tell of.
         hits, computed, failed = self.stats
         self.stats = CacheStats(hits, computed, failed + len(answers))
 
@@ -48,7 +52,3 @@ class DryRunBackend(Backend):
             answers.append(Failure(asked[len(answers)].key, "not asked"))
             asked += follow(answers[-1])
         return answers
-
-
-def _blank(request: Request) -> Completion:
-    return Completion(request.key, "", (-1.0,) * len(request.choices), "choice", 0, 0)

@@ -118,10 +118,10 @@ def ends_there(_: Answer) -> Sequence[Request]:
 
 
 class Backend(Protocol):
-    """Answers requests. One job.
+    """Answers requests.
 
-    Subclass it: `stats` and whatever is added later then have their neutral defaults. A backend is one row of
-    `config.schema.backends.BACKENDS` and one file in `backends/`.
+    Implementations subclass it, so that they have the defaults of `stats` and of whatever is added later. A backend is
+    one row of `config.schema.backends.BACKENDS` and one file in `backends/`.
     """
 
     @property

@@ -34,7 +34,7 @@ class Chains(Generic[R]):
     """Running chains: which one waits for which answer, and what can be asked next."""
 
     def __init__(self, starts: Sequence[Start[R]], known: Iterable[Answer] = ()) -> None:
-        """Start all chains; those whose answers are ``known`` move on at once."""
+        """Start all chains and move them as far as the ``known`` answers take them."""
         self.answers: dict[str, Answer] = {answer.key: answer for answer in known}
         self.results: dict[int, R] = {}
         """What the chains that ended returned, by their place."""
@@ -68,7 +68,10 @@ class Chains(Generic[R]):
             fresh = [request.key for key in fresh if key in found for request in self.settle(found[key])]
 
     def _move(self, place: int, answer: Answer | None) -> list[Request]:
-        """Send ``answer`` (None: begin), then all that is known; return the request that nobody has asked yet."""
+        """Send ``answer`` (None: begin) to a chain, then all that is known.
+
+        Returns the request at which it stops, or nothing if it ended or another chain waits for the same request.
+        """
         chain = self._chains[place]
         while True:
             try:

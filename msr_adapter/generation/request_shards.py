@@ -122,7 +122,7 @@ def watched(backend: Backend, tell: Callable[[int], None]) -> Backend:
 
 
 class MonotonicProgress:
-    """Progress that never goes back: a shard that is computed again, after its worker died, does not count again."""
+    """Progress that never goes back: a shard that is computed again, because its worker died, is not counted twice."""
 
     def __init__(self, advance: Advance | None) -> None:
         self._advance: Callable[[int], None] = advance or (lambda _: None)

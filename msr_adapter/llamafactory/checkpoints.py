@@ -59,7 +59,7 @@ def settle(output_dir: Path, processes: int) -> int:
 
 
 def strip(checkpoint: Path) -> int:
-    """Remove what only a continued training needs; return the bytes freed."""
+    """Remove optimizer, scheduler and random states, which only a continued training needs; return the bytes freed."""
     freed = 0
     for path in {path for pattern in _RESUMING for path in checkpoint.glob(pattern)}:
         files = path.rglob("*") if path.is_dir() else [path]
@@ -69,7 +69,8 @@ def strip(checkpoint: Path) -> int:
 
 
 def lasting(folder: Path) -> list[Path]:
-    """Return the files beside the weights in ``folder`` and the weights: no checkpoints, nothing to go on with."""
+    """Return the files of the model in ``folder``, sorted: without checkpoints and what only a continued training
+    needs."""
     gone = {path for pattern in ("checkpoint-*", *_RESUMING) for path in folder.glob(pattern)}
     return sorted(path for path in folder.rglob("*") if path.is_file() and gone.isdisjoint((path, *path.parents)))
 
@@ -83,6 +84,7 @@ def is_whole(checkpoint: Path, step: int) -> bool:
     """Tell whether the weights in ``checkpoint`` are all there, and those of ``step``."""
     weights = [path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)]
     for index in checkpoint.glob("*.safetensors.index.json"):
+        # A damaged index names a file that is not there: the checkpoint is not whole then.
         weights += [
             checkpoint / name for name in set(read_json_object(index).get("weight_map", {"": "(damaged)"}).values())
         ]

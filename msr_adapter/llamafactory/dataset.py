@@ -43,8 +43,9 @@ SCHEMAS: dict[Shape, pa.Schema] = {shape: pa.schema([_MESSAGES, *more, _IMAGES])
 """Explicit, since LLaMA-Factory's reader infers types from the first rows, which may all lack images."""
 
 _REPEATED = ["messages.list.element.role", "images.list.element"]
-"""Columns worth a dictionary; that of the texts would fill up with prompts that are all different."""
+"""Columns that Parquet stores as a dictionary; that of the texts would fill up with prompts, all different."""
 _USER, _ASSISTANT = '{{"role": "user", "content": "{}"}}', '{{"role": "assistant", "content": "{}"}}'
+# Braces are doubled for `pl.format`, and once more where they stand in an f-string.
 _LINES: dict[Shape, str] = {
     "answers": f'{{{{"messages": [{_USER}, {_ASSISTANT}], "images": [{{}}]}}}}\n',
     "pairs": f'{{{{"messages": [{_USER}], "chosen": {_ASSISTANT}, "rejected": {_ASSISTANT}, "images": [{{}}]}}}}\n',
@@ -180,7 +181,8 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
             image = pl.concat_str(pl.lit('"'), chunk.images, pl.lit('"')).fill_null("")
             more = [column for column in (chunk.rejected, chunk.right) if column is not None]
             lines = pl.select(pl.format(_LINES[chunk.shape], chunk.prompts, chunk.answers, *more, image)).to_series()
-            text = lines.to_arrow().buffers()[2]  # the lines lie one after the other
+            # Buffers of an Arrow string array: validity, offsets, and all characters one line after the other.
+            text = lines.to_arrow().buffers()[2]
             file.write(memoryview(text)[: int(lines.str.len_bytes().sum())])
             total += len(chunk)
     return total

@@ -16,6 +16,7 @@ class Known(NamedTuple):
     """A failure with a known cause."""
 
     pattern: str
+    """A regular expression, searched for in the end of the log."""
     cause: str
     next_step: str
 
@@ -73,6 +74,7 @@ def explain(returncode: int, log: Path, steps: int) -> StageError:
 
 
 def _tail(log: Path) -> str:
+    """Return the last 64 KiB of a log as lines; the rewritten lines of a progress bar count once."""
     if not log.is_file():
         return "(no output)"
     with log.open("rb") as file:

@@ -132,7 +132,10 @@ def template_problems(model: ModelConfig, where: str = "", role: str = "model") 
         return _against(family, model, where, role)
     if model.template in REASONING:
         words = f"{model.template} puts a thought before every answer, so Yes or No never comes first"
-        return [Problem(where, field, words, "a template without reasoning", _plain(model.template))]
+        plain = f"{model.template}_nothink"
+        known = any(family.template == plain for family in FAMILIES)
+        step = f"Use {plain}" if known else "Use the template of a model that does not reason"
+        return [Problem(where, field, words, "a template without reasoning", step)]
     if found and model.template == AUTO:
         words = f"cannot be inferred: {_described(found)} is not among the tested families"
         return [Problem(where, field, words, "the model's LLaMA-Factory template", f"Write it there. {_DOCS}")]
@@ -163,12 +166,6 @@ def _fits(family: Family, found: ModelFacts) -> bool:
         and family.vision_type in ("", found.vision_type)
         and family.mark in found.chat
     )
-
-
-def _plain(template: str) -> str:
-    known = {family.template for family in FAMILIES}
-    plain = f"{template}_nothink"
-    return f"Use {plain}" if plain in known else "Use the template of a model that does not reason"
 
 
 def _described(found: ModelFacts) -> str:

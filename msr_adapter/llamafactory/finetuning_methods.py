@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from msr_adapter.config.schema.train import Method, TrainConfig
 from msr_adapter.errors import Problem
@@ -43,10 +42,10 @@ def method_of(train: TrainConfig) -> FinetuningMethod:
     return next(row for row in METHODS if row.name == train.method)
 
 
-def method_arguments(train: TrainConfig) -> dict[str, Any]:
+def method_arguments(train: TrainConfig) -> dict[str, object]:
     """Return the LLaMA-Factory arguments that say which weights are trained; `objectives` says what they learn."""
     method, freeze, lora = method_of(train), train.freeze, train.lora
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "finetuning_type": "lora" if method.adapters else "full", "freeze_vision_tower": freeze.vision,
         "freeze_multi_modal_projector": freeze.projector, "freeze_language_model": freeze.language,
     }  # fmt: skip
@@ -106,7 +105,10 @@ def check_start(train: TrainConfig, weights: Weights) -> list[Problem]:
 
 
 def _check_parts(train: TrainConfig) -> list[Problem]:
-    """LLaMA-Factory ignores the freeze switches of models whose parts it does not know, without a word."""
+    """Return a problem where the freeze switches would have no effect.
+
+    LLaMA-Factory ignores them, without a word, for models whose parts it does not know.
+    """
     config, freeze = model_config(train.model), train.freeze
     kind = _model_type(train)
     if config is None or kind in PROJECTORS:

@@ -29,7 +29,7 @@ _NOTES = 10
 UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY", "FORCE_TORCHRUN",
          "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID")  # fmt: skip
-"""Variables that would change what LLaMA-Factory trains or how it talks."""
+"""Variables that would change what LLaMA-Factory trains, or what it prints and how it is started."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,10 @@ def launch(run: TrainerRun, reporter: Reporter, watch: TrainerWatch = _UNWATCHED
 
 
 def child_environment(parent: Mapping[str, str], cache: Path, *, small: bool) -> dict[str, str]:
-    """Return the trainer's environment: this one, without what would change the training, with a private cache."""
+    """Return the trainer's environment: ``parent`` without the variables in `UNSET`, and with ``cache`` for datasets.
+
+    A ``small`` model gets one CPU thread.
+    """
     environment = {key: value for key, value in parent.items() if key not in UNSET}
     # torchrun must be found although nobody activated this environment.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), parent.get("PATH", os.defpath)])
@@ -137,7 +140,7 @@ def verify(output_dir: Path, saved: str, stopped: int | None = None) -> Trained:
 
 
 def trained_of(state: Mapping[str, Any], mean_loss: float = math.nan, eval_loss: float | None = None) -> Trained:
-    """Return what a trainer's state says of its training; ``mean_loss`` counts where its history has no loss."""
+    """Return `Trained` from `trainer_state.json`; ``mean_loss`` stands in where its history has no loss."""
     losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
     first, last = (next(iter(losses.values())), losses[max(losses)]) if losses else (None, None)
     mean = _mean(losses) if losses else mean_loss
@@ -209,7 +212,7 @@ def _show(events: Iterator[dict[str, Any]], start: int, reporter: Reporter) -> i
     if first is None:
         return start
     step = start
-    noted = _NOTES * start // first["total_steps"] + bool(start)
+    noted = _NOTES * start // first["total_steps"] + bool(start)  # of a resumed training, what was noted before
     with reporter.track("training", first["total_steps"] - start) as advance:
         for event in itertools.chain([first], events):
             total = event["total_steps"]

@@ -3,9 +3,9 @@
 Memory of one device, in bytes, for a batch of b rows of s tokens (docs/training.md has the formulas with an example):
 
 - weights: as loaded, 2 or 4 each. What is trained is held in float32, as LLaMA-Factory does, with its gradient and the
-  two moments of AdamW: 16 each (Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3.1). In 4 bits a weight that is
-  no word takes 0.516, with its constants (Dettmers et al., QLoRA, arXiv 2305.14314, section 3). Objectives
-  that compare with the starting model hold a second copy of it under `method: full`.
+  two moments of AdamW: 16 each (Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3.1). In 4 bits a weight takes
+  0.516 with its constants, outside embeddings and head (Dettmers et al., QLoRA, arXiv 2305.14314, section 3).
+  Objectives that compare with the starting model hold a second copy of it under `method: full`.
 - b is twice the batch where rows are pairs or judged answers.
 - activations: s b (9 h + 4 i) values a block of width h with a gated feed-forward of width i, attention without its
   score matrix; after Korthikanti et al., arXiv 2205.05198, section 4.1, whose feed-forward is 4 h wide. With gradient
@@ -44,7 +44,7 @@ _CONTINUABLE = 2
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a model's files say of it."""
+    """The sizes of a model, read from its files."""
 
     parameters: int
     language: int
@@ -84,7 +84,10 @@ class Estimate:
 
 
 def model_shape(model: ModelConfig) -> ModelShape | None:
-    """Return the shape of a model whose config is on this machine, else None. Reads headers; asks no network."""
+    """Return the shape of a model, or None where its config is not on this machine or lacks a size.
+
+    Reads the headers of the weight files; asks no network.
+    """
     config_file = model_file(model, "config.json")
     if config_file is None:
         return None
@@ -152,13 +155,16 @@ def _loaded(train: TrainConfig, shape: ModelShape) -> int:
 
 
 def _count(folder: Path) -> tuple[int, int, int, int] | None:
-    """Count parameters, those of the language model, and the sizes of its linear layers in the weights' headers."""
+    """Return the first four fields of `ModelShape`, counted in the headers of the weight files; None without any."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         return None
     parameters = language = words = adapted = 0
     for path in files:
-        for name, entry in _header(path).items():
+        with path.open("rb") as file:  # safetensors: 8 bytes of length, a header in JSON, then the weights
+            (length,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(length))
+        for name, entry in header.items():
             if name == "__metadata__":
                 continue
             shape = entry["shape"]
@@ -173,14 +179,8 @@ def _count(folder: Path) -> tuple[int, int, int, int] | None:
     return parameters, language, words, adapted
 
 
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return dict(json.loads(file.read(length)))
-
-
 def _computed(config: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Compute the same from the config of a decoder with gated feed-forwards and a plain vision transformer."""
+    """Return what `_count` returns, computed for a decoder with gated feed-forwards and a plain vision transformer."""
     width, inner, blocks = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
     heads = text.get("num_attention_heads", 1)
     head = text.get("head_dim") or width // heads

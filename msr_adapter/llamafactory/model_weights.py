@@ -65,6 +65,7 @@ def is_small(model: ModelConfig) -> bool:
 
 
 def _settings(config: Path) -> dict[str, object]:
+    """Return a config without the base model's path, lists sorted: two trainings alike have equal settings."""
     # PEFT writes its target modules from a set: their order changes from run to run and means nothing.
     values = json.loads(config.read_text(encoding="utf-8"))
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()

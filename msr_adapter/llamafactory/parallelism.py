@@ -6,13 +6,12 @@ DeepSpeed's and FSDP's settings stand in the training YAML itself: LLaMA-Factory
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
 from msr_adapter.config.schema.execution import LaunchConfig, Strategy
 from msr_adapter.errors import Problem
 
 _BUCKET = 200_000_000
-"""Numbers that are sent at a time: 400 MB in half precision."""
+"""Values in one message between processes: 400 MB in half precision."""
 
 _DEEPSPEED: dict[str, object] = {
     # What the trainer knows already: one place sets it.
@@ -84,7 +83,7 @@ def strategy_of(launch: LaunchConfig) -> ParallelStrategy:
     return next(row for row in STRATEGIES if row.name == launch.strategy)
 
 
-def parallel_arguments(launch: LaunchConfig, world: int, *, cuda: bool) -> dict[str, Any]:
+def parallel_arguments(launch: LaunchConfig, world: int, *, cuda: bool) -> dict[str, object]:
     """Return the arguments of ``world`` processes; none for a single one, which has nobody to share with."""
     if world == 1:
         return {}

@@ -16,10 +16,13 @@ _BUDGET = 2**28
 
 
 class ProcessedImages:
-    """Keeps what one template's image plug-in makes of single images. Memory: ``budget`` bytes, less once taken."""
+    """Keeps the model inputs that one template's image plug-in made of single images, until `take` returns them.
+
+    Memory: at most ``budget`` bytes.
+    """
 
     def __init__(self, plugin: Any, budget: int = _BUDGET) -> None:
-        """Watch ``plugin``, which must be nobody else's."""
+        """Wrap the image processing of ``plugin``, which must belong to one encoder alone."""
         from llamafactory.data.mm_plugin import BasePlugin
 
         self._budget, self._size = budget, 0

@@ -54,13 +54,15 @@ class Encoder:
     def encode(self, prompt: str, images: Sequence[Path] = (), sides: Sequence[Sequence[str]] = ()) -> list[int]:
         """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image.
 
-        With the ``sides`` of a choice, up to where they differ: what all begin with belongs to the question.
+        ``sides`` are the label words of each choice. With them, the tokens that all label words begin with belong to
+        the prompt too.
         """
         return self._pair(prompt, images, "")[0] + (self._told_apart(sides)[0] if sides else [])
 
     def row_length(self, prompt: str, images: Sequence[Path], answer: str) -> int:
         """Return the number of tokens of a training row: prompt, answer and end of sequence, before any cut."""
         source, target = self._pair(prompt, images, answer)
+        # Such templates leave the end of sequence to LLaMA-Factory's data processor, which adds it to each row.
         return len(source) + len(target) + int(self.template.efficient_eos)
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -86,18 +88,19 @@ class Encoder:
         return tuple(tokens[0] for tokens in self.side_tokens([[choice] for choice in choices]))
 
     def side_tokens(self, sides: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
-        """Return the distinct tokens of each side's spellings where all first differ, the first spelling's first.
+        """Return, for each side, the distinct tokens of its label words at the place where not all words agree.
 
-        Raises `StageError` when spellings of two sides have the same token there.
+        The token of a side's first word comes first. Raises `StageError` when words of two sides have the same token
+        there.
         """
         return self._told_apart(sides)[1]
 
     def common_prefix(self, sides: Sequence[Sequence[str]]) -> list[int]:
-        """Return the tokens that all spellings begin with, mostly none; raises as `side_tokens` does."""
+        """Return the tokens that all label words begin with, mostly none; raises as `side_tokens` does."""
         return self._told_apart(sides)[0]
 
     def _told_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
-        """Return the tokens that all spellings begin with, mostly none, and those of each side right after them.
+        """Return the tokens that all label words begin with, mostly none, and those of each side right after them.
 
         A tokenizer that writes every blank apart has the answers ` Yes` and ` No` begin with the same `▁`.
         """
@@ -165,7 +168,12 @@ class Encoder:
             self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
         )
         if self.model.quantization != "none":
-            return _as_trained(network)
+            # On a CPU with bfloat16 instructions bitsandbytes repacks 4-bit weights at the first forward pass that does
+            # not train: scales are rounded, and widths that are no multiple of a block's 64 weights end in an error.
+            for module in network.modules():
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    module.support_avx512bf16_for_cpu = False
+            return network
         # LLaMA-Factory loads the dtype of the checkpoint, whatever `infer_dtype` says.
         return network.to(getattr(torch, self.model.dtype))
 
@@ -174,12 +182,13 @@ class Encoder:
         from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
 
         tokenizer = copy.deepcopy(self.tokenizer)
-        tokenizer.padding_side = "left"
+        tokenizer.padding_side = "left"  # so that the last column is every row's last token
         return MultiModalDataCollatorForSeq2Seq(
             template=self.template, model=model, tokenizer=tokenizer, processor=self.processor
         )
 
     def _pair(self, prompt: str, images: Sequence[Path], answer: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of the user turn and of the answer, as LLaMA-Factory encodes one turn of a row."""
         paths = [str(path) for path in images]
         plugin = self.template.mm_plugin
         content = self._expand(prompt, paths)
@@ -217,19 +226,9 @@ def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Se
         for ids, paths in zip(prompts, images, strict=True)
     ]  # fmt: skip
     batch = dict(collator(features))
-    batch.pop("labels")
+    batch.pop("labels")  # the collator wants them; with them the model would compute a loss
     batch.pop("rope_deltas", None)
     if any(images):
         return batch
     length = max(len(ids) for ids in prompts)
     return {name: batch[name][..., -length:] for name in _SEQUENCE_KEYS if name in batch}
-
-
-def _as_trained(network: Any) -> Any:
-    """Let a quantised model read its weights as in training. On a CPU with bfloat16 instructions bitsandbytes repacks
-    them at the first forward pass that does not train: scales are rounded, and widths that are no multiple of a block's
-    64 weights end in an error."""
-    for module in network.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return network

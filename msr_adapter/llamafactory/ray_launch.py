@@ -21,7 +21,10 @@ _PASSED = ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", 
 
 
 def main(address: str, nodes: str, processes: str, gpus: str, port: str, yaml: str) -> int:
-    """Train ``yaml`` on ``nodes`` machines; return the worst exit code."""
+    """Train ``yaml`` on ``nodes`` machines; return the first exit code that is not 0, or 0.
+
+    All arguments are texts: they come from the command line.
+    """
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

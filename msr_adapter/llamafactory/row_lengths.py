@@ -99,9 +99,9 @@ class _Part(NamedTuple):
 
 @contextlib.contextmanager
 def measuring(encoder: Encoder, rows: int, images: int, workers: int | None = None) -> Iterator[Measurer]:
-    """Yield a measurer for about so many ``rows`` and distinct ``images``; ``workers`` sets the number of processes.
+    """Yield a measurer for about ``rows`` rows and ``images`` distinct images, with ``workers`` processes.
 
-    Unless told, there are as many as pay, at most one for each core that this process may use, and 16.
+    Without ``workers``, `useful_workers` decides: at most one for each core that this process may use, and 16.
     """
     count = useful_workers(rows, images) if workers is None else workers
     if count < 2:
@@ -116,7 +116,7 @@ def measuring(encoder: Encoder, rows: int, images: int, workers: int | None = No
 
 
 def useful_workers(rows: int, images: int) -> int:
-    """Return how many processes are worth their start."""
+    """Return how many processes have enough to do to be worth their start, at least 1."""
     worth = max(rows // _ROWS_PER_WORKER, images // _IMAGES_PER_WORKER)
     return max(1, min(worth, cpu_count(), _MOST_WORKERS))
 
@@ -138,6 +138,7 @@ def _expand(encoder: Encoder, paths: Sequence[Path]) -> list[tuple[str, str]]:
 
 
 def _measure(encoder: Encoder, part: _Part) -> Integers:
+    """Return the length of each row with its longest answer, in tokens; `UNREADABLE` where an image is missing."""
     encoder.remember(part.expansions)
     lengths = [
         max(encoder.row_length(row.prompt, row.images, answer) for answer in row.answers)

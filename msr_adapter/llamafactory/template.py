@@ -57,8 +57,9 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
     try:
         module = load_tokenizer(model_args)
     except (OSError, ValueError) as error:
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
         raise StageError(
-            f"Tokenizer or processor of {model.path} cannot be loaded: {_first_line(error)}",
+            f"Tokenizer or processor of {model.path} cannot be loaded: {told}",
             "the folder is incomplete, the hub id does not exist, or there is no network",
             "check model.path; a local folder needs config.json, tokenizer.json and processor files",
         ) from error
@@ -67,8 +68,9 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
     return LoadedTemplate(model, template, module["tokenizer"], module["processor"], model_args, finetuning_args)
 
 
-def _arguments(model: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _arguments(model: ModelConfig) -> dict[str, object]:
+    """Return LLaMA-Factory's arguments for inference with the base model."""
+    arguments: dict[str, object] = {
         "model_name_or_path": resolve_model(model.path), "template": model.template, "infer_dtype": model.dtype,
         "image_max_pixels": model.image_max_pixels, "image_min_pixels": model.image_min_pixels,
         "finetuning_type": "lora", "default_system": model.default_system,
@@ -79,6 +81,7 @@ def _arguments(model: ModelConfig) -> dict[str, Any]:
 
 
 def _private_template(tokenizer: Any, data_args: Any) -> Any:
+    """Return a copy of the template, set up with ``tokenizer``, that no other encoder shares."""
     # LLaMA-Factory's templates are module globals and `default_system` is written into them: give each encoder a copy.
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.data.template import TEMPLATES
@@ -114,7 +117,3 @@ def _quiet_transformers() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")

@@ -12,14 +12,17 @@ from msr_adapter.llamafactory.family_recognition import model_file
 Count = Callable[[str], int]
 
 _ROLES = 24
-"""Integers of a chat template around the system text and the turn, of the answer and its end; ChatML has a few less."""
+"""Tokens of a chat template around system text and turn, and of the answer with its end; ChatML has a few less."""
 _SYSTEM = "You are a helpful assistant."
 _BYTES_PER_TOKEN = 3
 """UTF-8 bytes: English has about 4 letters a token, Chinese about one sign, of 3 bytes; this errs on the long side."""
 
 
 def token_counter(model: ModelConfig) -> tuple[Count, str]:
-    """Return a function that counts the tokens of a text, and how it does it. Loads no weight and no torch."""
+    """Return a function that counts the tokens of a text, and a phrase for reports on how it counts.
+
+    Loads no weights and no torch.
+    """
     path = model_file(model, "tokenizer.json")
     if path is None:
         return (lambda text: math.ceil(len(text.encode()) / _BYTES_PER_TOKEN),

@@ -85,7 +85,7 @@ class StopQuestions:
         return step if step != self._answered else None
 
     def answer(self, step: int, *, stop: bool) -> None:
-        """Let the trainer go on, or end it."""
+        """Tell the trainer, which waits at ``step``, to go on or to ``stop``."""
         _write(self._folder / _VERDICT, {"step": step, "stop": stop})
         self._answered = step
 

@@ -28,15 +28,8 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _torchrun(options: list[str], yaml: str) -> None:
-    # By a list: LLaMA-Factory's own launcher splits a string, and paths with blanks with it.
-    from torch.distributed.run import main
-
-    os.environ[_AGENT] = str(os.getpid())
-    main([*options, __file__, yaml])
-
-
 def _add_callbacks() -> None:
+    # By path, as this file is run: the trainer's processes import none of our packages.
     callbacks = pathlib.Path(__file__).with_name("trainer_callbacks.py")
     runpy.run_path(str(callbacks))["install"](pathlib.Path(sys.argv[-1]).parent)
 
@@ -49,7 +42,11 @@ if __name__ == "__main__":
     else:
         die_with(int(sys.argv.pop(1)))
         if sys.argv[1] == "torchrun":
-            _torchrun(sys.argv[2:-1], sys.argv[-1])
+            from torch.distributed.run import main
+
+            os.environ[_AGENT] = str(os.getpid())
+            # By a list: LLaMA-Factory's own launcher splits a string, and paths with blanks with it.
+            main([*sys.argv[2:-1], __file__, sys.argv[-1]])
         elif sys.argv[1] == "ray":
             del sys.argv[1]
             runpy.run_module("msr_adapter.llamafactory.ray_launch", run_name="__main__", alter_sys=True)

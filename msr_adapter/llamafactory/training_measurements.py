@@ -57,6 +57,9 @@ def measures(
     seconds = float(results.get("train_runtime", 0)) - waited
     steps, tokens = state.get("global_step", 0) - start, state.get("num_input_tokens_seen", 0) - tokens_before
     trainable, parameters = _parameters(log)
+    events = output_dir / TRAINER_LOG
+    lines = events.read_text(encoding="utf-8").splitlines() if events.is_file() else []
+    peak = max((float(json.loads(line).get("vram_allocated", 0)) for line in lines), default=0.0)  # GiB, first process
     return {
         "seconds": seconds if seconds > 0 else None,
         "from_step": start,
@@ -64,7 +67,7 @@ def measures(
         "tokens_per_second": tokens / seconds if seconds > 0 and tokens > 0 else None,
         "trainable_parameters": trainable,
         "parameters": parameters,
-        "peak_gpu_bytes": _gpu(output_dir / TRAINER_LOG),
+        "peak_gpu_bytes": round(peak * _GIB) or None,
     }
 
 
@@ -76,10 +79,3 @@ def _parameters(log: Path) -> tuple[int | None, int | None]:
         text = file.read(_HEAD_BYTES).decode("utf-8", errors="replace")
     found = _PARAMETERS.search(text)
     return (int(found[1].replace(",", "")), int(found[2].replace(",", ""))) if found else (None, None)
-
-
-def _gpu(log: Path) -> int | None:
-    """Return the most that the log's lines say was allocated on the first process's GPU."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    peak = max((float(json.loads(line).get("vram_allocated", 0)) for line in lines), default=0.0)
-    return round(peak * _GIB) or None

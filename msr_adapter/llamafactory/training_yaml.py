@@ -5,7 +5,6 @@ import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -107,7 +106,7 @@ def unknown_overrides(overrides: Mapping[str, object]) -> list[Problem]:
 
 def training_config(
     train: TrainConfig, data_dir: Path, dataset_dir: Path, output_dir: Path, seed: int, place: Node = ONE_PROCESS
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the LLaMA-Factory arguments of this training with as many processes as ``place`` says; absolute paths.
 
     Raises `UserError` for what this training cannot be, and for overrides and paths that LLaMA-Factory would misread.
@@ -121,7 +120,12 @@ def training_config(
         **method_arguments(train),
         **_schedule(train, seed),
     }
-    config |= _files(data_dir, dataset_dir, output_dir)
+    config |= {
+        "dataset": TRAIN, "dataset_dir": str(dataset_dir.resolve()), "media_dir": str(data_dir.resolve()),
+        "output_dir": str(output_dir.resolve()),
+        # A map cache is keyed by paths, not by the images' content: never reuse one.
+        "overwrite_cache": True,
+    }  # fmt: skip
     steps = expected_steps(train, rows, place.world)
     config |= parallel_arguments(train.launch, place.world, cuda=cuda)
     config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
@@ -171,15 +175,6 @@ def _schedule(train: TrainConfig, seed: int) -> dict[str, object]:
         "gradient_accumulation_steps": train.gradient_accumulation, "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.scheduler, "warmup_ratio": train.warmup_ratio, "weight_decay": train.weight_decay,
         "cutoff_len": train.cutoff_len, "seed": seed,
-    }  # fmt: skip
-
-
-def _files(data_dir: Path, dataset_dir: Path, output_dir: Path) -> dict[str, object]:
-    return {
-        "dataset": TRAIN, "dataset_dir": str(dataset_dir.resolve()), "media_dir": str(data_dir.resolve()),
-        "output_dir": str(output_dir.resolve()),
-        # A map cache is keyed by paths, not by the images' content: never reuse one.
-        "overwrite_cache": True,
     }  # fmt: skip
 
 
