@@ -23,7 +23,7 @@ from msr_adapter.stage_arguments import Client, Job, StageDirs
 _CHUNK = 8_192
 """Requests in memory at a time: a multiple of the cache's shard, so that chunks do not change the shards."""
 _BLOCK = 65_536
-"""Candidates that are put in order, and whose scores are written, together."""
+"""Candidates that are put in order together, and whose scores are written together."""
 
 
 def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded_share: float = 0.0) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
 
 
 class BlockScorer:
-    """Scores block after block."""
+    """Scores candidates block by block and keeps the running counts of all of them."""
 
     def __init__(self, train: TrainConfig, client: Client, advance: Advance, reporter: Reporter) -> None:
         self.counts, self.bounds = Counts(), Bounds()
@@ -89,13 +89,14 @@ class BlockScorer:
         logit = logprobs[:, 0] - logprobs[:, 1]
         mass = np.exp(logprobs).sum(axis=1)
         self.counts.add(len(np.unique(rows.examples)), mass, lengths, self._train.cutoff_len)
-        # sigmoid(x) = (1 + tanh(x/2)) / 2 cannot overflow
+        # sigmoid(x) = (1 + tanh(x / 2)) / 2: exp(-x) would overflow for a very unlikely yes.
         columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass, kept_back > 0]
         return pa.table(dict(zip(schema.SCORES.names, columns, strict=True)), schema=schema.SCORES)
 
     def _answers(
         self, rows: CandidateRows, places: NDArray[np.integer]
     ) -> Iterator[tuple[NDArray[np.integer], list[str], list[Completion]]]:
+        """Yield chunk by chunk, in the order asked, the places of rows, their item ids and their answers."""
         begun: deque[tuple[NDArray[np.integer], list[str]]] = deque()
 
         def chunks() -> Iterator[list[Request]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from msr_adapter.arrays import Floats, Integers, Rows
 from msr_adapter.candidate_rows import ANSWERS, CandidateRow, CandidateRows
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.request import Remote, Request
 from msr_adapter.progress import Reporter
@@ -88,10 +88,10 @@ def sharing_line(counts: Mapping[str, Any]) -> str:
     told += f"; each prefix once is {least / flat:.0%}" if least else ""
     told += f"), {counts.get('order', 'users')} first"
     if counts["images_shown"]:
-        told += f"; {counts['images_encoded']:,} images encoded for {counts['images_shown']:,} shown"
+        told += f"; {plural(counts['images_encoded'], 'image')} encoded for {counts['images_shown']:,} shown"
     if counts["unshared_rows"]:
         why = f": {counts['unshared_because']}" if counts.get("unshared_because") else ""
-        told += f"; {counts['unshared_rows']:,} prompts one by one{why}"
+        told += f"; {plural(counts['unshared_rows'], 'prompt')} one by one{why}"
     return told
 
 
@@ -133,7 +133,10 @@ class Bounds:
     bounded: int = 0
 
     def add(self, kept_back: Rows) -> None:
-        """Count a block by how many answers of each candidate are bounds. Raises `StageError` where it is both."""
+        """Count a block, given how many answers of each candidate are bounds, (candidates,).
+
+        Raises `StageError` if both answers of a candidate are.
+        """
         self.candidates += len(kept_back)
         self.bounded += int((kept_back > 0).sum())
         if none := int((kept_back == len(ANSWERS)).sum()):

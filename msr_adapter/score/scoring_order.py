@@ -45,7 +45,10 @@ def _find_leading(rows: CandidateRows) -> Leading:
 
 
 def _alike(rows: CandidateRows, codes: Codes) -> float:
-    """Return the mean length of what two prompts of the same code begin with in common, over some codes."""
+    """Return the mean number of characters that two prompts of the same code have in common at the start.
+
+    Over at most `_SAMPLE` codes that have two rows; 0 without any.
+    """
     order = np.argsort(codes, kind="stable")
     second = np.flatnonzero(np.diff(codes[order]) == 0) + 1
     first_of_code = second[np.unique(codes[order][second], return_index=True)[1]]
@@ -57,6 +60,7 @@ def _alike(rows: CandidateRows, codes: Codes) -> float:
 
 
 def _common(one: CandidateRow, other: CandidateRow) -> int:
+    """Return how many characters both prompts begin with; an image counts as `_IMAGE` if it is the same."""
     texts = [
         row.prompt.replace(IMAGE_PLACEHOLDER, f"<{row.image.digest}>" if row.image else "") for row in (one, other)
     ]

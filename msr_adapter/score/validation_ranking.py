@@ -63,7 +63,10 @@ def nobody(found: str, where: str = "") -> Problem:
 
 
 def _loss(logit: Floats, mass: Floats, wanted: Mask) -> float:
-    """Return the mean of -log p(right answer), Yes where ``wanted``; both kinds of rows weigh the same."""
+    """Return the mean of -log p(right answer), in nats; the right answer is Yes where ``wanted``.
+
+    Positives and negatives weigh the same in total, however many negatives there are.
+    """
     right = np.where(wanted, logit, -logit)
     each = np.logaddexp(0, -right) - np.log(np.maximum(mass, np.finfo(np.float64).tiny))
     return float(np.mean([each[kind].mean() for kind in (wanted, ~wanted) if kind.any()]))

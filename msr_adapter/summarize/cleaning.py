@@ -78,7 +78,8 @@ def _without_echo(text: str, prompt: str) -> tuple[str, bool]:
 
 
 def _unwrapped(text: str) -> str:
-    before = None
+    """Return ``text`` without pleasantries, labels, quotes and bold marks around it."""
+    before = None  # again until nothing changes: what is inside quotes may have a label of its own
     while text != before:
         before = text
         for pattern in (_PLEASANTRY, _LABEL):

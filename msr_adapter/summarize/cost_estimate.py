@@ -46,7 +46,7 @@ class PlannedChain(Protocol):
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The cost of a stage that has not begun. Chains depend on their answers, so that much of it is a bound."""
+    """The cost of a stage that has not begun. Requests depend on earlier answers, so that most numbers are bounds."""
 
     calls: int
     """Distinct requests, at most: answers may turn out equal, and a chain may end early."""
@@ -64,7 +64,7 @@ class CostEstimate:
     """How tokens were counted, and whether in all chains."""
 
     def line(self, label: str) -> str:
-        """Say it in one line."""
+        """Return the estimate as one line for the log."""
         if not self.to_ask:
             return f"{label}: all {self.calls:,} requests are answered already"
         about = "" if self.answer_tokens is None else f"about {self.answer_tokens:,}, "
@@ -80,7 +80,7 @@ class CostEstimate:
             reporter.note(self.line(label))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for a manifest."""
+        """Return all fields by name, for a manifest."""
         return asdict(self)
 
 

@@ -57,10 +57,13 @@ def plan_items(
     """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
     items = read_table(dirs.data / "items.parquet", ITEMS).to_pylist()
     wanted = _history_items(dirs.examples)
-    shown = [item for item in items if item["item_id"] in wanted and _is_known(item)]
+    known = [item for item in items if item["image"] or item["title"] or item["text"]]
+    shown = [item for item in known if item["item_id"] in wanted]
+    images = [Image(dirs.data / item["image"], item["image_digest"]) if item["image"] else None for item in shown]
     kind = FusionChain if config.mode == "fusion" else ItemChain
     asking = Asking(model, config.max_new_tokens)
-    return shown, [kind(prompts, asking, item["title"], item["text"], _image(item, dirs.data)) for item in shown]
+    pairs = zip(shown, images, strict=True)
+    return shown, [kind(prompts, asking, item["title"], item["text"], image) for item, image in pairs]
 
 
 def _describe(
@@ -71,7 +74,8 @@ def _describe(
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
     once = [start for start in starts if isinstance(start, ItemChain)]
-    texts, keys = _ask_once(items, once, answers, reporter) if once else _fuse(items, starts, answers, reporter)
+    fused = [start for start in starts if isinstance(start, FusionChain)]
+    texts, keys = _ask_once(items, once, answers, reporter) if once else _fuse(items, fused, answers, reporter)
     answers.warn(reporter, _LABEL)
     answered = [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
     counts = answers.counts() | {
@@ -84,7 +88,7 @@ def _describe(
 def _ask_once(
     items: Sequence[dict[str, Any]], starts: Sequence[ItemChain], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
-    """One request for each item; return the texts and the keys of the requests."""
+    """Ask once about each item; return the texts, None where it failed, and the keys of the requests."""
     requests = [start.request for start in starts]
     with reporter.track(_LABEL, len(requests), answers.meter) as advance:
         texts = answers.texts([item["item_id"] for item in items], requests, advance)
@@ -92,9 +96,9 @@ def _ask_once(
 
 
 def _fuse(
-    items: Sequence[dict[str, Any]], starts: Sequence[Any], answers: SummaryAnswers, reporter: Reporter
+    items: Sequence[dict[str, Any]], starts: Sequence[FusionChain], answers: SummaryAnswers, reporter: Reporter
 ) -> tuple[list[str | None], list[str]]:
-    """One chain of requests for each item; return the texts and the keys of the requests that gave them."""
+    """Run one chain for each item; return the texts, None where it failed, and the keys of their last requests."""
     total = sum(1 for start in starts for _ in start.decisions())
     with reporter.track(_LABEL, total, answers.meter) as advance:
         fused = dict(answers.run_chains(starts, [start.family for start in starts], advance))
@@ -103,14 +107,6 @@ def _fuse(
         for request, answer in one.steps:
             answers.accept(item["item_id"], request, answer)
     return [one.summary for one in described], [one.steps[-1][0].key for one in described]
-
-
-def _image(item: dict[str, Any], data_dir: Path) -> Image | None:
-    return Image(data_dir / item["image"], item["image_digest"]) if item["image"] else None
-
-
-def _is_known(item: dict[str, Any]) -> bool:
-    return bool(item["image"] or item["title"] or item["text"])
 
 
 def _history_items(examples_dir: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from msr_adapter.config.schema.summarize import OnFailure
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Completion, Failure, Image, Request, Start
 from msr_adapter.generation.request_shards import watched
@@ -46,7 +46,7 @@ class Asking:
 
 @dataclass
 class SummaryAnswers:
-    """Asks one back end through the cache, cleans the answers and keeps the counts of a stage."""
+    """Asks one backend through the cache, cleans the answers and keeps the counts of a stage."""
 
     client: Client
     max_new_tokens: int
@@ -118,7 +118,7 @@ class SummaryAnswers:
         self.failures.sort(key=lambda failure: place[failure["id"]])
 
     def counts(self) -> dict[str, Any]:
-        """Counts for the manifest; tokens are those of the distinct requests, computed now or before."""
+        """Return counts for the manifest; tokens are those of the distinct requests, computed now or before."""
         computed = self.client.cache.stats.computed - self._computed_before
         return {
             "requests": self.requests,
@@ -138,11 +138,11 @@ class SummaryAnswers:
         }
 
     def apply_policy(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:
-        """Write `failures.json` if anything failed, name the first ones, and stop if that is the policy."""
+        """If anything failed, write `failures.json` and name the first ones; under ``on_failure: error``, raise `StageError`."""
         if not self.failures:
             return
         named = "; ".join(f"{failure['id']}: {failure['reason']}" for failure in self.failures[:_NAMED])
-        what = f"{label}: {len(self.failures)} of {self.requests} requests failed ({named})"
+        what = f"{label}: {len(self.failures)} of {plural(self.requests, 'request')} failed ({named})"
         if on_failure == "error":
             raise StageError(
                 what, next_step="run the same command again, which asks only these again, or set on_failure to skip or "
@@ -152,12 +152,12 @@ class SummaryAnswers:
         reporter.note(f"{what}; {_TREATED[on_failure]}. All of them are in {out.name}/failures.json")
 
     def warn(self, reporter: Reporter, label: str) -> None:
-        """Say what a reader of the summaries must know: empty answers, and answers cut at the token budget."""
+        """Note how many answers were empty, declined, echoed the question, or were cut at the token budget."""
         if self.empty:
             reporter.note(f"{label}: {self.empty} of {self.requests} answers were empty")
         if self.refused:
             reporter.note(
-                f"{label}: the model declined {self.refused} of {self.requests} requests; they have no summary"
+                f"{label}: the model declined {self.refused} of {plural(self.requests, 'request')}: no summary there"
             )
         if self.echoed:
             reporter.note(
@@ -191,6 +191,7 @@ class SummaryAnswers:
 
 
 def _percentiles(tokens: Sequence[int]) -> dict[str, float]:
+    """Return the keys `p5`, `median`, `p95` and `max`; {} without ``tokens``."""
     if not tokens:
         return {}
     p5, median, p95 = (float(value) for value in np.percentile(tokens, (5, 50, 95)))

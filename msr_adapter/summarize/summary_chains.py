@@ -42,7 +42,7 @@ class UserStep(NamedTuple):
 
 @dataclass(frozen=True)
 class UserChain:
-    """The chain that reads one history; it keeps nothing, so that any process can run it."""
+    """The chain that reads one history. It has no state, so that any process can run it."""
 
     prompts: Prompts
     asking: Asking
@@ -66,7 +66,7 @@ class UserChain:
         return steps
 
     def decisions(self) -> Iterator[object]:
-        """Yield what decides each request: the blocks so far."""
+        """Yield a hash of what decides each request: the blocks so far."""
         so_far: object = None
         for block in self.blocks:
             so_far = hash((so_far, tuple(block)))

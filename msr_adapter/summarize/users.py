@@ -124,6 +124,7 @@ def read_summaries(items_dir: Path) -> dict[str, str]:
 
 
 def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> None:
+    """Write ``steps.parquet`` (USER_STEPS): the text after each step of the examples that `_Recurrence` kept."""
     rows = [
         (ids[index], step, read, text)
         for index, path in recurrence.paths.items()
@@ -135,7 +136,7 @@ def _write_steps(recurrence: "_Recurrence", ids: Sequence[int], out: Path) -> No
 
 
 class _Recurrence:
-    """The summaries of all examples at once: one chain of steps for each, all of them on their way together."""
+    """Summarises all examples at once: each is a chain of steps, and all chains run together."""
 
     def __init__(self, answers: SummaryAnswers, starts: Sequence[UserChain], kept: Iterable[bool]) -> None:
         self.answers, self.starts, self.blocks = answers, starts, [start.blocks for start in starts]

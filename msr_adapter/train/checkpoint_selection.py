@@ -29,7 +29,7 @@ _QUIET = Reporter(quiet=True)
 
 @dataclass
 class Chooser:
-    """Judges checkpoints and says which is best, and when there is no use in going on."""
+    """Judges checkpoints, chooses the best, and tells when none of the last few was better."""
 
     selection: SelectionConfig
     judge: Judge
@@ -56,7 +56,7 @@ class Chooser:
             )
 
     def exhausted(self) -> bool:
-        """Tell whether so many checkpoints in a row were no better than the best before them as patience allows."""
+        """Return whether the last `selection.patience` checkpoints, or more, were no better than the best one."""
         trained = sorted(step for step in self.points if step)
         if self.selection.patience is None or not trained:
             return False

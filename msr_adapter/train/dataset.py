@@ -90,7 +90,7 @@ def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Gen
 
 def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     """Put the first row that has an image in front, unless one is among the first ``within`` rows."""
-    place = int(np.argmax(shown[order]))
+    place = int(np.argmax(shown[order]))  # 0 where no row has an image: the order stays then too
     if place < within:
         return order
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
@@ -137,7 +137,7 @@ def measure_request(row: WrittenRow, data_dir: Path) -> MeasureRequest:
 
 @dataclass
 class LabelBalance:
-    """How many rows teach Yes."""
+    """Counts training rows, and how many of them teach Yes."""
 
     words: LabelWords = ANSWERS
     rows: int = 0

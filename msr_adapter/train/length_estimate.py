@@ -36,10 +36,13 @@ the first so many examples."""
 def estimate_lengths(
     train: TrainConfig, summarize: SummarizeConfig, dirs: StageDirs, prompts: Prompts, job: Job
 ) -> dict[str, Any]:
-    """Write ``out/lengths.json``; say how long rows will be, and what to change when they will be too long."""
+    """Write ``lengths.json`` and return its content; say how long rows will be, and what to change if too long."""
     count, how = token_counter(train.model)
     items, drawn = _items(dirs.data, job.seed)
-    texts = _text_tokens(items, prompts, count, train.images)
+    rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
+    # Without a user summary; the placeholder of an image counts as text.
+    shown = (prompts.recommend("", title, train.images and image is not None) for title, image in rows)
+    texts: Integers = np.array([count(prompt) for prompt in shown], np.int64)
     images = _image_tokens(items, dirs.data, train)
     summaries = _summary_tokens(summarize, dirs.data, items["title"].to_pylist()[drawn], prompts, count)
     around = overhead(train.model, count)
@@ -57,7 +60,7 @@ def estimate_lengths(
 
 
 def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
-    """Return items drawn by seed, then those with the longest titles, and where the drawn ones are."""
+    """Return a table of items drawn by seed, followed by those with the longest titles, and the slice of the drawn."""
     items = pq.read_table(data_dir / "items.parquet", columns=["title", "image"])
     number = min(_ITEMS, items.num_rows)
     drawn = np.random.default_rng([seed, 11]).choice(items.num_rows, number, replace=False)
@@ -66,14 +69,9 @@ def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
     return items.take(pa.array(np.append(drawn, np.setdiff1d(longest, drawn)))), slice(number)
 
 
-def _text_tokens(items: pa.Table, prompts: Prompts, count: Count, images: bool) -> Integers:
-    """Count the prompt of each item without a user summary; the placeholder of an image counts too."""
-    rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
-    return np.array([count(prompts.recommend("", title, images and image is not None)) for title, image in rows])
-
-
 def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Integers | None:
-    """Return the tokens of each item's image, 0 without one; None where the model's way of counting is unknown."""
+    """Return the tokens of each item's image, (items,), 0 without one; None where the model's image tokens are not
+    known."""
     paths = items["image"].to_pylist() if train.images else [None] * items.num_rows
     tokens = np.zeros(len(paths), dtype=np.int64)
     for row, path in enumerate(paths):
@@ -92,7 +90,10 @@ def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Intege
 def _summary_tokens(
     summarize: SummarizeConfig, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
 ) -> Integers:
-    """Return the most that user summaries can have; in mode `none` these are histories of drawn titles."""
+    """Return the most tokens that user summaries can have: one number, or in mode `none` one for each listed history.
+
+    Those histories are of lengths that occur, with titles drawn by a fixed seed.
+    """
     if summarize.users.mode != "none":
         return np.array([summarize.users.max_new_tokens])
     summary = 0 if summarize.items.mode == "none" else summarize.items.max_new_tokens
@@ -110,6 +111,7 @@ def _ends(tokens: Integers) -> dict[str, float]:
 
 
 def _findings(found: dict[str, Any], too_long: str, certain: bool) -> list[dict[str, str]]:
+    """Return what is wrong with the lengths; ``certain``: half of the rows are too long even without a summary."""
     longest, cutoff = found["row"]["max"], found["cutoff_len"]
     if longest <= cutoff:
         return []

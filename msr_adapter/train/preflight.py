@@ -17,7 +17,7 @@ from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_s
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring
 from msr_adapter.llamafactory.training_yaml import expected_steps, unknown_overrides
-from msr_adapter.progress import Advance, Reporter
+from msr_adapter.progress import Reporter
 from msr_adapter.stage_arguments import StageDirs
 from msr_adapter.train.dataset import LabelBalance, measure_request
 
@@ -35,7 +35,7 @@ class _Lengths:
     named: list[str] = field(default_factory=list)
 
     def add(self, name: str, begin: int, lengths: Integers, cutoff_len: int) -> None:
-        """Take in the lengths of the rows from ``begin`` of a data set."""
+        """Count rows of the data set ``name``, the first of which is its row ``begin`` (from 0)."""
         self.rows += len(lengths)
         self.tokens += int(lengths[lengths != UNREADABLE].sum())
         self.longest = max(self.longest, int(lengths.max(initial=0)))
@@ -71,7 +71,11 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
         with reporter.track("measuring rows", rows) as advance:
             for name in names:
                 asked = _asked(dataset_dir / name, data_dir, balance if name == TRAIN else LabelBalance())
-                _measure(name, measurer.lengths(asked), lengths, train.cutoff_len, advance)
+                begin = 0
+                for part in measurer.lengths(asked):
+                    lengths.add(name, begin, part, train.cutoff_len)
+                    begin += len(part)
+                    advance(len(part))
     needed = _estimate(train, lengths, counts.get(TRAIN, 0))
     problems = [
         *unknown_overrides(train.overrides), *_length_problems(train, lengths),
@@ -91,17 +95,10 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
 
 
 def _asked(folder: Path, data_dir: Path, balance: LabelBalance) -> Iterator[MeasureRequest]:
+    """Yield what is measured of each written row, and count its label: the rows are read once for both."""
     for row in read_rows(folder):
         balance.add(row)
         yield measure_request(row, data_dir)
-
-
-def _measure(name: str, parts: Iterator[Integers], lengths: _Lengths, cutoff_len: int, advance: Advance) -> None:
-    begin = 0
-    for part in parts:
-        lengths.add(name, begin, part, cutoff_len)
-        begin += len(part)
-        advance(len(part))
 
 
 def _length_problems(train: TrainConfig, lengths: _Lengths) -> list[Problem]:

@@ -20,7 +20,7 @@ _JOINERS = "\u200c\u200d"
 
 @dataclass
 class TruncatedSummary:
-    """A text of whole tokens from its beginning."""
+    """A summary of which the first ``kept`` tokens stay."""
 
     text: str
     offsets: Sequence[tuple[int, int]]
@@ -37,7 +37,7 @@ class TruncatedSummary:
         return cls(text, [tuple(pair) for pair in read["offset_mapping"]])
 
     def cut(self, tokens: int) -> bool:
-        """Drop so many tokens from the end; False if too little would stay. Drops at least one."""
+        """Drop ``tokens`` tokens from the end, at least one; return False if too little would stay."""
         least = min(_LEAST_TOKENS, len(self.offsets))
         if self.kept <= least:
             return False
@@ -54,7 +54,7 @@ class TruncatedSummary:
 
 @dataclass
 class TruncatedHistory:
-    """A listed history, oldest item first."""
+    """A listed history, oldest item first, of which the newest ``kept`` items stay."""
 
     items: Sequence[HistoryItem]
     tell: Callable[[Sequence[HistoryItem]], str]

@@ -125,13 +125,13 @@ def train_to_end(
 
 @dataclass
 class _Watch:
-    """Looks after a running trainer's checkpoints and its memory."""
+    """What is done beside a running trainer: old checkpoints are stripped, new ones judged, its memory looked at."""
 
     work: WorkingDir
     chooser: Chooser | None
     """Judges each checkpoint while the trainer waits."""
     keep_weights: bool
-    """The trainer removes no checkpoint; we take from old ones what they need no more."""
+    """The trainer keeps all checkpoints; old ones lose what only a continued training needs."""
     gpu: bool
     seen: set[int] = field(default_factory=set)
     stopped: int | None = None
@@ -140,6 +140,7 @@ class _Watch:
     looks: int = 0
 
     def prepared(self) -> TrainerWatch:
+        """Return what `launch` takes; without a chooser, the trainer must find nothing to ask."""
         environment = {"RECORD_VRAM": "1"} if self.gpu else {}  # the log then says what the GPU held
         folder = self.work.yaml.with_name(FOLDER)
         shutil.rmtree(folder, ignore_errors=True)  # the trainer asks wherever it finds the folder
@@ -197,7 +198,8 @@ def first_place(train: TrainConfig) -> Node:
     import torch
 
     environment = {**os.environ, "NODE_RANK": "0"}
-    environment.setdefault("SLURM_JOB_NODELIST", "FIRST_HOST")  # what is asked last
+    # Of all that may name the first machine, `find_place` asks this last.
+    environment.setdefault("SLURM_JOB_NODELIST", "FIRST_HOST")
     return find_place(train.launch, environment, torch.cuda.device_count())
 
 

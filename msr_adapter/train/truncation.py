@@ -131,7 +131,7 @@ class _SplitTruncation:
         return int(longest.max()), cut
 
     def _measure_all(self, measurer: Measurer, advance: Advance) -> Codes:
-        """Return the longest row of each run of rows that share an example, in tokens."""
+        """Return the longest row of each example, in tokens, (examples,). Raises `UserError` for unreadable images."""
         lengths = np.empty(len(self.rows), dtype=np.int32)
         begin = 0
         for part in measurer.lengths(self._requests()):
@@ -157,6 +157,7 @@ class _SplitTruncation:
         return np.flatnonzero(np.diff(self.rows.examples, prepend=-1))
 
     def _too_long(self, longest: Codes) -> dict[int, _TooLong]:
+        """Return the examples whose longest row is over the limit, by id, with the texts that can be cut."""
         firsts, limit = self._firsts(), self.train.cutoff_len
         ends = np.append(firsts[1:], len(self.rows))
         long = np.flatnonzero(longest > limit)
@@ -187,13 +188,17 @@ class _SplitTruncation:
         return len(self.encoder.tokenizer.encode(text, add_special_tokens=False))
 
     def _cut(self, key: int, one: _TooLong) -> bool:
-        """Cut what is too much; False, and the example is noted, if nothing more may go."""
+        """Cut the text of example ``key`` by what it has too much; if nothing more may go, put it in ``failed``.
+
+        Returns whether anything was cut.
+        """
         if one.text.cut(one.over):
             return True
         self.failed[key] = self.train.cutoff_len + one.over
         return False
 
     def _measure_again(self, measurer: Measurer, examples: dict[int, _TooLong]) -> None:
+        """Set ``over`` of each example to what its longest row has too much now."""
         requests = (request for one in examples.values() for request in self._requests_now(one))
         lengths = np.concatenate([np.empty(0, np.int64), *measurer.lengths(requests)])
         begin = 0
@@ -221,6 +226,7 @@ def _problem(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -
 
 
 def _write(texts: pa.Table, cuts: list[dict[str, int | str]], out: Path) -> None:
+    """Write ``truncated.parquet`` (the cuts) and ``users.parquet`` (all summaries, the cut ones in their places)."""
     table = pa.Table.from_pylist(cuts, schema.TRUNCATED)
     schema.write_table(table, schema.TRUNCATED, out / "truncated.parquet")
     new = pl.DataFrame(table).select("example_id", pl.col("text").alias("new"))

@@ -39,7 +39,10 @@ class WorkingDir:
         return self.folder / "model"
 
     def settle(self, processes: int, *, anew: bool = False) -> int:
-        """Make the folder ready for the trainer; return the step at which it goes on: 0, the start, always ``anew``."""
+        """Make the folder ready for the trainer; return the step from which it goes on, 0 = the start.
+
+        With ``anew``, checkpoints are removed first.
+        """
         if anew:
             shutil.rmtree(self.model, ignore_errors=True)
         self.model.mkdir(parents=True, exist_ok=True)
