@@ -138,7 +138,7 @@ class SummaryAnswers:
         }
 
     def apply_policy(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:
-        """If anything failed, write `failures.json` and name the first ones; under ``on_failure: error``, raise `StageError`."""
+        """Say what failed: raise `StageError` under ``on_failure: error``, else write `failures.json` and go on."""
         if not self.failures:
             return
         named = "; ".join(f"{failure['id']}: {failure['reason']}" for failure in self.failures[:_NAMED])
