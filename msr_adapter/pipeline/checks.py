@@ -1,4 +1,4 @@
-"""Whether the libraries of the fitted baselines and of the workers are installed."""
+"""Everything that can be found wrong with a pipeline before a model is loaded, and what is worth a note."""
 
 import os
 import shutil
@@ -44,9 +44,8 @@ def check_engine(execution: ExecutionConfig, where: str) -> list[Problem]:
     return [Problem(where, "execution.engine", "Ray is not installed", next_step=step)]
 
 
-# Everything that can be known before a model is loaded.
-
 _LEAST_FREE = 2**30
+"""Bytes."""
 
 
 def check(loaded: LoadedPipeline) -> list[Problem]:
@@ -62,7 +61,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_data(pipeline.data),
         *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
         *prompts_of(pipeline).check(),
-        *_check_models(loaded),
+        *[problem for role, model in roles(loaded).items() for problem in _check_model(loaded, role, model)],
         *check_weights(loaded),
         *check_templates(loaded),
         *check_training(loaded),
@@ -178,23 +177,15 @@ def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
     return check_tables(tables, loaded.where("evaluate.tables"))
 
 
-def _check_models(loaded: LoadedPipeline) -> list[Problem]:
-    found = [_check_model(loaded.where(f"{role}.path"), role, model) for role, model in roles(loaded).items()]
-    return [problem for problem in found if problem]
-
-
-def _check_model(where: str, role: str, model: ModelConfig) -> Problem | None:
+def _check_model(loaded: LoadedPipeline, role: str, model: ModelConfig) -> list[Problem]:
     folder = bundled_model(model.path) or Path(model.path)
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
-    if not model.backend_row.local or not looks_local:
-        return None
-    if (folder / "config.json").is_file():
-        return None
+    if not model.backend_row.local or not looks_local or (folder / "config.json").is_file():
+        return []
     found = "no config.json in this folder" if folder.is_dir() else "no such folder"
-    return Problem(
-        where, f"{role}.path", f"{model.path}: {found}", "a Hugging Face model folder, a hub id, or `tiny`",
-        "Save the model there with save_pretrained, or correct the path",
-    )  # fmt: skip
+    allowed = "a Hugging Face model folder, a hub id, or `tiny`"
+    step = "Save the model there with save_pretrained, or correct the path"
+    return [Problem(loaded.where(f"{role}.path"), f"{role}.path", f"{model.path}: {found}", allowed, step)]
 
 
 def _check_servers(loaded: LoadedPipeline) -> list[Problem]:

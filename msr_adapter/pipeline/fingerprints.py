@@ -46,7 +46,7 @@ def users_config(p: PipelineConfig) -> object:
 
 
 def truncate_config(p: PipelineConfig) -> object:
-    """Return what counts for what truncates user summaries."""
+    """Return what counts for truncated user summaries."""
     return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
 
 
@@ -136,7 +136,7 @@ def train_sources(p: PipelineConfig) -> object:
 
 
 def evaluate_sources(p: PipelineConfig) -> object:
-    """Identify the tables that slice users and items."""
+    """Identify the tables that slice users and items; one that is absent is left out, because `check` tells of it."""
     tables = (p.evaluate.tables.items, p.evaluate.tables.users)
     return [path_stamp(table) for table in tables if table is not None and table.exists()]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig, StrictModel
@@ -14,7 +13,7 @@ _MODELS = (*_SUMMARISERS, "train.model", "evaluate.scorer")
 
 @dataclass(frozen=True)
 class Ignored:
-    """Keys that decide nothing; one that holds others stands for all of them."""
+    """Keys that cannot change a result; a key of a section stands for all keys in it."""
 
     keys: tuple[str, ...]
     why: str
@@ -86,18 +85,15 @@ def counted(pipeline: PipelineConfig, key: str, *elsewhere: str) -> Any:
     if not isinstance(value, StrictModel):
         return value
     found = value.model_dump(mode="json")
-    left_out = [_below(key, entry.keys) for entry in CANNOT_MATTER if not entry.told and entry.when(pipeline)]
-    for path in chain(elsewhere, *left_out):
+    entries = [entry for entry in CANNOT_MATTER if not entry.told and entry.when(pipeline)]
+    below = [one.removeprefix(f"{key}.") for entry in entries for one in entry.keys if one.startswith(f"{key}.")]
+    for path in (*elsewhere, *below):
         _drop(found, path.split("."))
     return found
 
 
-def _below(key: str, keys: tuple[str, ...]) -> list[str]:
-    """Return those of ``keys`` that stand below ``key``, relative to it."""
-    return [one.removeprefix(f"{key}.") for one in keys if one.startswith(f"{key}.")]
-
-
 def _drop(found: Any, path: list[str]) -> None:
+    """Remove the key at ``path`` from nested dictionaries; a part that is not there, such as a server, is no error."""
     for part in path[:-1]:
         found = found.get(part) if isinstance(found, dict) else None
     if isinstance(found, dict):

@@ -30,7 +30,7 @@ _OWN_PARTS = ("version", "config", "sources", "templates")
 
 
 def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]:
-    """Stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock.
+    """Return stage -> ``up to date`` or the reason why `msr run` would run it; reads only, takes no lock.
 
     Without ``asking_again``, requests that failed in a stage's last run are no reason.
     """
@@ -87,7 +87,7 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
 
 
 def stale(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | None:
-    """Why the stage must run, or None when it is up to date; requests that failed in it are no reason here."""
+    """Return why the stage must run, or None when it is up to date; requests that failed in it are no reason here."""
     manifest = folder.manifest(stage.name)
     if manifest is None:
         return "new"
@@ -140,7 +140,7 @@ def stale_training(loaded: LoadedPipeline, folder: RunFolder, reason: str) -> Pr
 
 
 def asked_again(failed: int) -> str | None:
-    """Say that ``failed`` requests of a finished stage are asked again; None if there are none."""
+    """Return the note that ``failed`` requests of a finished stage are asked again; None if there are none."""
     return f"{failed:,} failed request{'s are' if failed > 1 else ' is'} asked again" if failed else None
 
 

@@ -50,7 +50,10 @@ def share_left(shape: PromptShape, ahead: float, around: float, *, item_first: b
 
 
 def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
-    """Say how much of the scoring each order leaves, by the data and lengths stages; nothing if that is unknown."""
+    """Return a line on how many tokens each order of the question leaves to process, by the data and lengths stages.
+
+    Nothing if the tokens of an image are not known, or there are no test candidates.
+    """
     lengths = json.loads((folder.stage("lengths") / "lengths.json").read_text(encoding="utf-8"))
     if lengths["image"] is None:
         return []

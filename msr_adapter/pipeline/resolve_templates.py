@@ -39,6 +39,7 @@ def check_templates(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _blind(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for every model that would be shown images and takes none."""
     from msr_adapter.data import draws_images  # reads tables, which resolving the models has no need of
 
     pipeline = loaded.pipeline
@@ -74,6 +75,7 @@ def _where(loaded: LoadedPipeline, role: str) -> str:
 
 
 def _with_models(pipeline: PipelineConfig, found: dict[str, ModelConfig]) -> PipelineConfig:
+    """Return the pipeline with the models ``found``, by role; a summariser whose mode asks none keeps its own."""
     items, users = (
         part.model_copy(update={"model": found.get(f"summarize.{name}.model", part.model)})
         for name, part in (("items", pipeline.summarize.items), ("users", pipeline.summarize.users))

@@ -84,7 +84,7 @@ class RunFolder:
             raise UserError(_not_writable(self.root, error)) from error
 
     def remember(self, files: Iterable[Path]) -> None:
-        """Note in the mark which YAML files the run was told by: no command writes over them."""
+        """Note in the mark from which YAML files the run was made: no command writes over them."""
         write_json(self.root / MARK, {"files": [str(path) for path in files]})
 
     @contextlib.contextmanager
@@ -99,7 +99,9 @@ class RunFolder:
             try:
                 stack.enter_context(locked(self.root / ".lock"))
             except LockHeldError as error:
-                raise UserError(_in_use(self.root, error.holder)) from None
+                found = f"in use by process {error.holder.strip() or 'unknown'}"
+                step = "Wait for it to end, or choose another folder with --run-dir"
+                raise UserError(Problem(str(self.root), "run_dir", found, "one process at a time", step)) from None
             except OSError as error:
                 raise UserError(_not_writable(self.root, error)) from error
             yield
@@ -149,7 +151,7 @@ class RunFolder:
             sweep(folder, lambda target: True)
 
     def unfinished(self, name: str) -> Path:
-        """Folder for what stage ``name`` can go on from after a kill; it goes when the stage is in its place."""
+        """Return the folder for what stage ``name`` can go on from after a kill; `publish` removes it."""
         return self.root / f".{name}.unfinished"
 
     def kept(self, name: str) -> Path:
@@ -234,6 +236,7 @@ class RunFolder:
         if not is_own_stage(final):  # put there since `begin`
             raise UserError(foreign_stage(final))
         remove(outdated)
+        # A folder cannot be renamed over one with files in it: two renames, and `sweep` mends a kill between them.
         kept = None
         if final.exists() and keep and any(final.iterdir()):
             kept = self.keep(final, name)
@@ -265,7 +268,7 @@ def _write(manifest: Manifest, stage: Path) -> None:
 
 
 def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
-    """Digest of a stage's ``outputs``: files, folders or patterns, relative to it; what was not written is absent."""
+    """Return the digest of a stage's ``outputs``, patterns relative to ``folder``; what was not written is left out."""
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
     return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
 
@@ -274,11 +277,4 @@ def _not_writable(root: Path, error: OSError) -> Problem:
     return Problem(
         str(root), "run_dir", f"cannot be written ({error.strerror})", "a folder this user may write to",
         "Choose another with --run-dir",
-    )  # fmt: skip
-
-
-def _in_use(root: Path, owner: str) -> Problem:
-    return Problem(
-        str(root), "run_dir", f"in use by process {owner.strip() or 'unknown'}", "one process at a time",
-        "Wait for it to end, or choose another folder with --run-dir",
     )  # fmt: skip

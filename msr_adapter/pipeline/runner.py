@@ -232,6 +232,7 @@ class _Run:
 
 
 def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
+    """Run a stage, take it over from a donor, or leave it as it is; return what became of it."""
     folder, reporter = job.folder, job.reporter
     current = fingerprint(stage, job.loaded.pipeline, folder, job.prompts)
     reason = "forced" if forced else stale(stage, folder, current)
@@ -296,7 +297,7 @@ def _take_back(stage: Stage, job: _Run, current: dict[str, str], reason: str | N
 
 
 def _leave(stage: Stage, job: _Run, said: str) -> StageOutcome:
-    """Say why the finished stage is left alone, and return it."""
+    """Note ``said``, why the finished stage is left alone, and return its outcome."""
     job.reporter.note(f"{stage.name:<11} {said}")
     manifest = job.folder.manifest(stage.name)
     return StageOutcome(stage.name, UP_TO_DATE, 0.0, dict(manifest.summary) if manifest else {})

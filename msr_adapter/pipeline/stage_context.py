@@ -1,4 +1,4 @@
-"""What a stage function is handed."""
+"""What a stage function is given: the pipeline, its prompts, the folders, the job, the cache and the backends."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -34,12 +34,12 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
 
 
 def is_truncating(pipeline: PipelineConfig) -> bool:
-    """Say whether user summaries are cut where a row would be longer than `train.cutoff_len`."""
+    """Return whether user summaries are cut where a row would be longer than `train.cutoff_len`."""
     return pipeline.train.too_long == "truncate"
 
 
 def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:
-    """Return the folders of a run's stages; whoever shows a prompt reads the same user summaries."""
+    """Return the folders of a run's stages; `user_summaries` is the one whose texts all prompts show, truncated or not."""
     data, items, users, dataset, train = map(folder.stage, ("data", "items", "users", "dataset", "train"))
     user_summaries = folder.stage("truncate") if is_truncating(pipeline) else users
     return StageDirs(data, data, items, users, user_summaries, dataset, train)
@@ -82,9 +82,9 @@ class Context:
         return CompletionCache(self.cache_path, note=self.reporter.note)
 
     def backend(self, model: ModelConfig, weights: Weights = BASE) -> AbstractContextManager[Backend]:
-        """Return the backend of ``model`` with the trained ``weights``, where `execution` says.
+        """Return a context that yields the backend of ``model`` with the trained ``weights``, run as `execution` says.
 
-        What a stage asks it through `cache` is spread over the workers; they end with the block.
+        What a stage asks it through `cache` is spread over the workers, which end with the context.
         """
         from msr_adapter.distributed import open_backend
 

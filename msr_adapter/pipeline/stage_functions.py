@@ -67,7 +67,7 @@ def run_users(c: Context) -> dict[str, Any]:
 
 @contextmanager
 def summarizer(c: Context, config: ItemSummariesConfig | UserSummariesConfig) -> Iterator[Client]:
-    """Yield what a summariser asks; without a back end where its mode asks no model."""
+    """Yield prompts, backend and cache of a summariser; without a backend where its mode asks no model."""
     with c.cache() as cache, nullcontext() if config.mode == "none" else c.backend(config.model) as backend:
         yield Client(c.prompts, backend, cache)
 
@@ -99,7 +99,7 @@ def run_train(c: Context) -> dict[str, Any]:
 
 
 def checkpoint_judge(c: Context) -> Callable[[Path | None, Reporter], Judgement]:
-    """Return what values the weights in a folder (None = the model before training) on validation users.
+    """Return a function that judges the weights in a folder (None = before training) on validation users.
 
     It asks as the score stage does, so that the checkpoint kept is the one whose scores are best. Answers are cached by
     the weights' content. Raises `UserError` without a validation split.
@@ -127,7 +127,7 @@ def run_score(c: Context) -> dict[str, Any]:
 
 
 def run_score_base(c: Context) -> dict[str, Any]:
-    """Score them with the model before training."""
+    """Score the test candidates with the model before training."""
     return _score(c, c.backend(c.pipeline.train.model, starting_weights(c.pipeline.train)))
 
 

@@ -55,7 +55,10 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
-    """A model trained under one template, one system text, one size of images is another model under others."""
+    """Return a problem for every setting of the model that differs from the run in ``start``.
+
+    A model trained under one template, system text and image size is another model under others.
+    """
     path = start / "pipeline.json"
     if not path.is_file():
         return []
@@ -102,14 +105,10 @@ def _check_library(where: str, field: str) -> list[Problem]:
     except metadata.PackageNotFoundError:
         state = "bitsandbytes is not installed"
     else:
-        if _numbers(found) >= _LEAST_BITSANDBYTES:
+        parts = found.split("+")[0].split(".")[:3]
+        if tuple(int(part) for part in parts if part.isdigit()) >= _LEAST_BITSANDBYTES:
             return []
         state = f"bitsandbytes is version {found}"
     least = ".".join(map(str, _LEAST_BITSANDBYTES))
     step = "Run: pip install --upgrade bitsandbytes, or leave the weights as they are (none; method: lora)"
     return [Problem(where, field, state, f"weights in 4 or 8 bits need {least} or later", step)]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = (part for part in version.split("+")[0].split(".")[:3])
-    return tuple(int(part) for part in parts if part.isdigit())

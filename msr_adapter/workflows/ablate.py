@@ -70,8 +70,13 @@ def ablate(
     """
     names = _chosen(only)
     full = load_pipeline(argument, [*sets, *_with_base(argument, sets, names)], run_dir)
-    _refuse_served(full)
-    loaded = {name: _load(argument, sets, name, full.run_dir) for name in names if VARIANTS[name].sets}
+    if full.pipeline.evaluate.scorer is not None:
+        found, step = "one served model cannot stand in for every variant", "Add --set evaluate.scorer=null"
+        raise UserError(Problem(full.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
+    # Variants are compared with the full run: they need no baselines of their own but popularity.
+    common, root = [*sets, "evaluate.baselines=[popularity]"], full.run_dir / "ablations"
+    differing = [name for name in names if VARIANTS[name].sets]
+    loaded = {name: load_pipeline(argument, [*common, *VARIANTS[name].sets], root / name) for name in differing}
     _require_different(full, loaded)
     reporter.note(f"ablation: {FULL}")
     run(full, STAGE_NAMES, reporter=reporter, retrain=retrain)
@@ -103,20 +108,8 @@ def _with_base(argument: str, sets: Sequence[str], names: Sequence[str]) -> list
     return [f"evaluate.baselines=[{', '.join([*baselines, 'base'])}]"] if wanted else []
 
 
-def _load(argument: str, sets: Sequence[str], name: str, root: Path) -> LoadedPipeline:
-    """Load a variant; it is compared with the full run, so it needs no baselines of its own but popularity."""
-    return load_pipeline(
-        argument, [*sets, "evaluate.baselines=[popularity]", *VARIANTS[name].sets], root / "ablations" / name
-    )
-
-
-def _refuse_served(full: LoadedPipeline) -> None:
-    if full.pipeline.evaluate.scorer is not None:
-        found, step = "one served model cannot stand in for every variant", "Add --set evaluate.scorer=null"
-        raise UserError(Problem(full.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
-
-
 def _require_different(full: LoadedPipeline, variants: Mapping[str, LoadedPipeline]) -> None:
+    """Raise `UserError` naming every variant that would be the full experiment again."""
     same = [
         Problem(full.where(VARIANTS[name].sets[0].partition("=")[0]), name,
                 "this pipeline has it that way already", f"a variant differs by {' '.join(VARIANTS[name].sets)}",
@@ -129,7 +122,10 @@ def _require_different(full: LoadedPipeline, variants: Mapping[str, LoadedPipeli
 
 
 def _share_cache(full: Path, variant: Path) -> None:
-    """Let the variant ask the full run's cache; a prompt that both need is answered once."""
+    """Link the variant's cache folder to the full run's: a prompt that both need is answered once.
+
+    The link is relative, so that the run folder can be moved.
+    """
     (full / "cache").mkdir(exist_ok=True)
     RunFolder(variant).claim()
     link = variant / "cache"

@@ -88,7 +88,7 @@ def _summarizers(loaded: LoadedPipeline, reporter: Reporter) -> "Iterator[_Summa
 
 
 class _Summarizers:
-    """One pipeline's summarisers before they run."""
+    """The two summarisers of one pipeline, with their chains planned and their backends made when first needed."""
 
     def __init__(self, loaded: LoadedPipeline, folder: RunFolder, cache: CompletionCache) -> None:
         self.loaded, self.cache = loaded, cache

@@ -274,7 +274,7 @@ def test_unknown_users_get_popular_items_when_asked_for(folder: Path, asked: Ask
         (row["user_id"], row["ranked_by"], row["score"], row["logit"], row["history_items"]) for row in strange
     } == {("stranger", "popularity", None, None, 0)}
     assert (counts["unknown_users"], counts["users_without_history"], counts["scored"]) == (1, 1, 6)
-    assert "1 users have no history: they get the most popular candidates" in lines.text
+    assert "1 user has no history; without one, the most popular candidates are recommended" in lines.text
     assert len(asked.scored) == 6
 
 
@@ -290,7 +290,7 @@ def test_a_list_of_items_is_reranked_for_everybody_and_pairs_for_their_users(fol
     order(folder, users=folder / "who.txt", candidates=str(folder / "pairs.csv"), reporter=lines)
     assert (rows(folder)[0]["user_id"], items_of(folder, "u3")) == ("u3", ["a"])
     assert set(items_of(folder, "u0")) == {"h", "i"}  # "a" is what the user has
-    assert "1 candidate pairs are of users who were not asked for" in lines.text
+    assert "1 candidate pair of users who were not asked for: left out" in lines.text
 
 
 def test_neighbours_are_those_of_the_history_and_popular_items_fill_up(folder: Path) -> None:

@@ -53,7 +53,10 @@ def resolve_request(wanted: RecommendRequest, files: RequestFiles, data_dir: Pat
         problems += _candidate_problems(wanted, files.candidates, asked)
     if problems:
         raise UserError(problems)
-    return ResolvedRequest(asked, files.candidates, later, int((asked.places < 0).sum()), _ignored(files, asked))
+    ignored = 0
+    if files.candidates is not None and "user_id" in files.candidates.columns:
+        ignored = int((~files.candidates["user_id"].is_in(list(asked.ids))).sum())
+    return ResolvedRequest(asked, files.candidates, later, int((asked.places < 0).sum()), ignored)
 
 
 def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> Iterator[Problem]:
@@ -86,12 +89,6 @@ def _candidate_problems(wanted: RecommendRequest, listed: pl.DataFrame, asked: A
         if lacking := [user for user in asked.ids if user not in have]:
             found = f"{len(lacking):,} of {len(asked.ids):,} users have no candidates: {_some(lacking, _NAMED)}"
             yield Problem(where, "--candidates", found, "", "Add pairs for them, or name the others with --users")
-
-
-def _ignored(files: RequestFiles, asked: AskedUsers) -> int:
-    if files.candidates is None or "user_id" not in files.candidates.columns:
-        return 0
-    return int((~files.candidates["user_id"].is_in(list(asked.ids))).sum())
 
 
 def _some(ids: Sequence[str], count: int = _SHOWN) -> str:

@@ -44,7 +44,8 @@ def make_retriever(
     order = by_popularity(histories)
     if retrieval.kind == "file":
         assert listed is not None
-        codes = _codes(listed["item_id"], histories)
+        found = pc.index_in(listed["item_id"].to_arrow().cast(pa.string()), value_set=histories.items)
+        codes: Codes = np.asarray(found.to_numpy(), dtype=np.int32)
         if "user_id" in listed.columns:
             return _of_pairs(_by_user(listed["user_id"], codes), order, include_seen)
         return _popular(codes, len(codes), include_seen, order)
@@ -70,6 +71,7 @@ def _popular(pool: Codes, count: int, include_seen: bool, popularity: Codes) -> 
 
 
 def _of_pairs(lists: Mapping[str, Codes], popularity: Codes, include_seen: bool) -> Retrieve:
+    """Take each user's own candidates, by id; of a user without a history, the most popular first."""
     rank = _ranks(popularity)
 
     def retrieve(users: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
@@ -115,7 +117,7 @@ def _incidence(histories: Sequence[Codes], items: int) -> "csr_matrix":
 
 
 def _unseen(pool: Codes, history: Codes, count: int, include_seen: bool) -> Codes:
-    """Return the first ``count`` of ``pool`` that the user does not have, or may have."""
+    """Return the first ``count`` of ``pool`` that are not in ``history``; with ``include_seen``, whatever they are."""
     if include_seen or not len(history):
         return pool[:count]
     # No more than the history can be in the way.
@@ -128,14 +130,10 @@ def _whole(items: Codes) -> Found:
 
 
 def _ranks(order: Codes) -> Integers:
+    """Return the place of each item in ``order``, which holds them all: (items,)."""
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     return ranks
-
-
-def _codes(ids: pl.Series, histories: Histories) -> Codes:
-    found = pc.index_in(ids.to_arrow().cast(pa.string()), value_set=histories.items)
-    return np.asarray(found.to_numpy(), dtype=np.int32)
 
 
 def _by_user(users: pl.Series, codes: Codes) -> dict[str, Codes]:

@@ -60,7 +60,7 @@ def write_histories(folder: Path, asked: AskedUsers, numbers: Sequence[int], lon
     The number of a user is its example.
     """
     known = [number for number in numbers if len(asked.history(number))]
-    histories = [asked.history(number)[-(longest or 0) :] for number in known]
+    histories = [asked.history(number)[-(longest or 0) :] for number in known]  # [-0:] is all of it
     _write_examples(folder, asked, known, histories, "train")
     return len(known)
 

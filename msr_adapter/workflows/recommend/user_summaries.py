@@ -46,7 +46,7 @@ class Calls:
 
 
 class UserSummaries:
-    """Item summaries that the run lacks, then user summaries, group by group, in the folder ``work``."""
+    """Writes the item summaries that the run lacks, then user summaries, group by group, into the folder ``work``."""
 
     def __init__(self, context: Context, request: ResolvedRequest, work: Path) -> None:
         self._context, self._asked, self._work = context, request.asked, work
@@ -126,7 +126,9 @@ class UserSummaries:
                 dirs = replace(self._context.dirs, examples=folder)
                 counts = summarize_items(config, dirs, client, Job(out, reporter))
             found = schema.read_table(out / "items.parquet", schema.ITEM_SUMMARIES)
-            known = _merged(known, found, self._new)
+            kept = pl.DataFrame(known).filter(~pl.col("item_id").is_in(self._new))
+            added = pl.DataFrame(found).filter(pl.col("item_id").is_in(self._new))
+            known = pl.concat([kept, added]).sort("item_id").to_arrow()
         self._dirs.items.mkdir(exist_ok=True)
         schema.write_table(known, schema.ITEM_SUMMARIES, self._dirs.items / "items.parquet")
         return counts
@@ -134,22 +136,21 @@ class UserSummaries:
     def _summarize(self, client_of: "_ClientOf", reporter: Reporter, changes: Mapping[str, str]) -> dict[str, Any]:
         totals: dict[str, Any] = {}
         config = self._users.model_copy(update=changes)
+        # Read in blocks, a history may have any length; else one prompt holds what training's prompts held.
+        longest = None if config.mode == "recurrent" else self._context.pipeline.split.max_history
         with client_of(config) as client:
             for group, numbers in enumerate(self._asked.groups()):
                 folder, out = self._histories_dir(group), self._users_dir(group)
                 out.mkdir(parents=True, exist_ok=True)
-                if not write_histories(folder, self._asked, numbers, self._longest()):
+                if not write_histories(folder, self._asked, numbers, longest):
                     continue
                 counts = summarize_users(config, replace(self._dirs, examples=folder), client, Job(out, reporter))
                 for name in _SUMMED:
                     totals[name] = totals.get(name, 0) + counts.get(name, 0)
         return totals
 
-    def _longest(self) -> int | None:
-        """Latest items that are read: all where they are read in blocks, else what one prompt may hold."""
-        return None if self._users.mode == "recurrent" else self._context.pipeline.split.max_history
-
     def _count_steps(self) -> int:
+        """Return how many requests all user summaries take, before any is found in the cache."""
         lengths = np.array([len(self._asked.history(number)) for number in range(len(self._asked.ids))])
         if self._users.mode == "recurrent":
             return int((-(-lengths // self._users.block)).sum())
@@ -175,9 +176,3 @@ _ClientOf = Callable[[AnyConfig], AbstractContextManager[Client]]
 
 def _answered(counts: Mapping[str, Any]) -> int:
     return int(counts.get("requests", 0) - counts.get("failed", 0))
-
-
-def _merged(known: pa.Table, found: pa.Table, new: list[str]) -> pa.Table:
-    one, other = pl.DataFrame(known), pl.DataFrame(found)
-    kept = one.filter(~pl.col("item_id").is_in(new))
-    return pl.concat([kept, other.filter(pl.col("item_id").is_in(new))]).sort("item_id").to_arrow()

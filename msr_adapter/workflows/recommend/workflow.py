@@ -13,7 +13,7 @@ import pyarrow as pa
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import Output, output_problems, protected_by, sweep_beside
 from msr_adapter.config.schema import TableSourceConfig
-from msr_adapter.errors import UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.generation import Backend
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
 from msr_adapter.pipeline.checks import check
@@ -85,7 +85,7 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
     from msr_adapter.data.id_list_files import read_item_ids, read_later_interactions, read_user_ids
     from msr_adapter.errors import collecting, raise_if_any
 
-    problems: list[Any] = []
+    problems: list[Problem] = []
     users = candidates = later = None
     with collecting(problems):
         users = read_user_ids(wanted.users, "--users") if wanted.users else None
@@ -225,13 +225,14 @@ def _tell_request(
             )
     if counts["users_without_history"]:
         reporter.note(
-            f"{counts['users_without_history']:,} users have no history: they get the most popular candidates"
+            f"{plural(counts['users_without_history'], 'user has', 'users have')} no history; without one, the "
+            "most popular candidates are recommended"
         )
     if request.ignored_pairs:
-        reporter.note(f"{request.ignored_pairs:,} candidate pairs are of users who were not asked for")
+        reporter.note(f"{plural(request.ignored_pairs, 'candidate pair')} of users who were not asked for: left out")
     if counts["short_lists"]:
         reporter.note(
-            f"{counts['short_lists']:,} users have fewer than {wanted.top} candidates left, "
+            f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates left, "
             f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
         )
 
