@@ -180,6 +180,7 @@ class Decoder:
         if length < _LEAST_SHARED or len(group) < 2:
             return None
         pad = inputs["input_ids"].shape[1] - len(group[0].prompt)
+        # The prefix ends before the first image, so that no pixels go with it.
         one = {name: inputs[name][..., :1, pad : pad + length] for name in ("input_ids", "attention_mask")}
         one["position_ids"] = inputs["position_ids"][..., :1, pad : pad + length]
         self._shared = (group[0].prompt[:length], self._forward(one, None))
@@ -228,6 +229,7 @@ def _after(inputs: Inputs, shared: DecodingState) -> Inputs:
     import torch
 
     length = shared.mask.shape[1]
+    # Rows end together, so that the first columns go. What then stands in front of a shorter row is its prefix: masked.
     pads = (inputs["attention_mask"] == 0).sum(-1, keepdim=True)
     columns = torch.arange(inputs["input_ids"].shape[1] - length, device=pads.device)
     rest = {name: value[..., length:] if name in ("input_ids", "position_ids") else value

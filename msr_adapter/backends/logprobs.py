@@ -6,7 +6,6 @@ them, and than the mass that they leave: its log-probability is a bound, and the
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import httpx
 
@@ -59,7 +58,7 @@ class ServerScoring:
                     )
                 self._names[request.label_words] = names
 
-    def body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, object]:
         """Return the JSON that asks for one greedy token and the alternatives to it.
 
         Raises `OSError` if an image cannot be read.

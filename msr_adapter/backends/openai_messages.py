@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 from PIL import Image as PillowImage
@@ -30,7 +29,7 @@ def body(model: ModelConfig, request: Request) -> dict[str, object]:
     return chat(model, request) | {"max_tokens": request.max_new_tokens}
 
 
-def chat(model: ModelConfig, request: Request, url: Callable[[Image], str] | None = None) -> dict[str, Any]:
+def chat(model: ModelConfig, request: Request, url: Callable[[Image], str] | None = None) -> dict[str, object]:
     """Return a greedy request without its length: images are data URLs where their placeholders stand.
 
     ``url`` makes them; the files as they are unless given.
@@ -67,14 +66,14 @@ def read_answer(request: Request, response: httpx.Response) -> Completion:
     return Completion(request.key, text.strip(), (), _FINISHED[finish], *tokens)
 
 
-def _content(request: Request, url: Callable[[Image], str]) -> str | list[dict[str, Any]]:
+def _content(request: Request, url: Callable[[Image], str]) -> str | list[dict[str, object]]:
     """Return the prompt as text, or as parts with each image in its place."""
     if not request.images:
         return request.prompt
     texts = request.prompt.split(IMAGE_PLACEHOLDER)
     if len(texts) != len(request.images) + 1:
         raise ValueError(f"{len(request.images)} images for {len(texts) - 1} placeholders")
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, object]] = []
     for text, image in zip(texts, (*request.images, None), strict=True):
         parts += [{"type": "text", "text": text}] if text else []
         parts += [{"type": "image_url", "image_url": {"url": url(image)}}] if image else []

@@ -61,6 +61,7 @@ class LocalWorkers:
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"worker-{slot + 1}.log"
         ours, theirs = multiprocessing.Pipe()
+        # `theirs` is closed here: while a copy of the worker's end is open, its death does not show at ours.
         with theirs, log.open("ab") as sink:
             # -P: no folder of the caller's shadows a library. A session of its own: Ctrl-C reaches us, and we end it.
             command = [sys.executable, "-P", worker_process.__file__, str(os.getpid()), str(theirs.fileno())]

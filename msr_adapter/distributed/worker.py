@@ -31,7 +31,8 @@ class Worker:
                 self._backend = _make(self._recipe)
             shard: Shard = pickle.loads(payload)
             answers = shard.run(self._backend, report)
-            # The driver adds up what all workers report, so each report holds only what is new since the last one.
+            # The driver adds up what all workers report, so each report holds only what is new since the last one. A
+            # copy, because the backend goes on counting in the same object.
             before, self._reported = self._reported, copy.deepcopy(self._backend.stats or ScoringStats())
             return Done(number, answers, self._reported.since(before))
         except Exception as error:

@@ -19,6 +19,7 @@ from msr_adapter.files import atomic_path
 from msr_adapter.generation.request import Completion, Failure
 
 # The tables carry the version of their schema: entries of another version stay in the file and are never read.
+# WITHOUT ROWID: a table is then one tree by key, and a look-up does not go through a second one.
 _CREATE = (
     """CREATE TABLE IF NOT EXISTS models_2 (
   id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE, label TEXT NOT NULL)""",
@@ -124,7 +125,8 @@ class CompletionStore:
         """
         now = int(time.time())
         with self._transaction():
-            model = self._model(identity, label)
+            self._db.execute("INSERT OR IGNORE INTO models_2 (identity, label) VALUES (?, ?)", (identity, label))
+            (model,) = self._db.execute("SELECT id FROM models_2 WHERE identity = ?", (identity,)).fetchone()
             rows = [(*_to_row(completion), model, now) for completion in completions]
             summed = [(*row, _checksum(row)) for row in rows]
             insert = "INSERT OR IGNORE INTO completions_3 VALUES (?,?,?,?,?,?,?,?,?)"
@@ -200,10 +202,6 @@ class CompletionStore:
                 rows = f"SELECT {_ROW}, checksum({_ROW}) FROM {_WITHOUT_CHECKSUM}"
                 self._db.execute(f"INSERT OR IGNORE INTO completions_3 {rows}")
                 self._db.execute(f"DROP TABLE {_WITHOUT_CHECKSUM}")
-
-    def _model(self, identity: str, label: str) -> int:
-        self._db.execute("INSERT OR IGNORE INTO models_2 (identity, label) VALUES (?, ?)", (identity, label))
-        return int(self._db.execute("SELECT id FROM models_2 WHERE identity = ?", (identity,)).fetchone()[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -112,7 +112,10 @@ def estimate(
     loaded, full, trained = _WIDTHS[train.model.dtype], not method_of(train).adapters, _trained(train, shape)
     objective, strategy = objective_of(train), strategy_of(train.launch)
     weights_in, states_in = world if strategy.shares_weights else 1, world if strategy.shares_optimizer else 1
-    frozen = (shape.parameters - trained) * loaded if full else _loaded(train, shape)
+    # Quantised weights are loaded in few bits, but for embeddings and head.
+    each = _QUANTISED.get(str(train.model.quantization), loaded)
+    beneath = math.ceil((shape.parameters - shape.words) * each + shape.words * loaded)
+    frozen = (shape.parameters - trained) * loaded if full else beneath
     reference = shape.parameters * loaded if full and objective.compares(train) else 0
     # Of 16 bytes, 4 are the float32 weight; 12 are gradient and moments, which are shared separately.
     state = trained * (4 / weights_in + 12 / states_in)
@@ -141,17 +144,11 @@ def _checkpoints(train: TrainConfig, steps: int | None) -> int:
 
 
 def _trained(train: TrainConfig, shape: ModelShape) -> int:
+    """Return the number of parameters that are trained."""
     if method_of(train).adapters:
         return train.lora.rank * shape.adapted
     parts = ((shape.language, train.freeze.language), (shape.parameters - shape.language, train.freeze.vision))
     return sum(size for size, frozen in parts if not frozen)
-
-
-def _loaded(train: TrainConfig, shape: ModelShape) -> int:
-    """Return the bytes of the weights as they are loaded, in few bits perhaps."""
-    loaded = _WIDTHS[train.model.dtype]
-    each = _QUANTISED.get(str(train.model.quantization), loaded)
-    return math.ceil((shape.parameters - shape.words) * each + shape.words * loaded)
 
 
 def _count(folder: Path) -> tuple[int, int, int, int] | None:

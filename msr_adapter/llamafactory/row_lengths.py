@@ -131,6 +131,9 @@ def image_fault(path: Path) -> str:
     return ""
 
 
+# What worker processes run stands at the top level of a module: it is pickled by name.
+
+
 def _expand(encoder: Encoder, paths: Sequence[Path]) -> list[tuple[str, str]]:
     """Return of each image the text that stands for it in a prompt, and why it cannot be read."""
     faults = [image_fault(path) for path in paths]

@@ -44,6 +44,7 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
         from llamafactory.extras import constants
         from llamafactory.hparams import get_infer_args
         from llamafactory.model import load_tokenizer
+        from transformers.utils import logging as transformers_logging
     # Read from the environment at import: another one in training or scoring would be plain text to the other.
     if constants.IMAGE_PLACEHOLDER != IMAGE_PLACEHOLDER:
         found = f"set to {constants.IMAGE_PLACEHOLDER!r}"
@@ -53,7 +54,8 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
     # LLaMA-Factory logs to standard output, which belongs to our results.
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
     model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
-    _quiet_transformers()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         module = load_tokenizer(model_args)
     except (OSError, ValueError) as error:
@@ -110,10 +112,3 @@ def _unknown_template(name: str, known: list[str]) -> UserError:
     return UserError(
         Problem("", "model.template", f"unknown template {name!r}", f"did you mean {' or '.join(near)}" if near else "")
     )
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

@@ -189,19 +189,16 @@ def _evaluation(train: TrainConfig, dataset_dir: Path) -> dict[str, object]:
 
 def _defaults(train: TrainConfig, steps: int) -> dict[str, object]:
     """Return keys that ``train.overrides`` may replace."""
+    # About a fiftieth of the steps; a divisor of an interval of checkpoints that was asked for: see `_checkpoints`.
+    wanted, saved = max(1, steps // _LOG_LINES), train.checkpoint_steps
+    every = wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
     return {
-        "logging_steps": _log_interval(train, steps), "plot_loss": True, "report_to": "none",
+        "logging_steps": every, "plot_loss": True, "report_to": "none",
         "include_num_input_tokens_seen": "non_padding",
         # Ranks wait for the first one's tokenising; the default of half an hour ends long runs.
         "ddp_timeout": _FOREVER_S,
         "disable_gradient_checkpointing": is_small(train.model),
     }  # fmt: skip
-
-
-def _log_interval(train: TrainConfig, steps: int) -> int:
-    """Return about a fiftieth of the steps; it divides an interval of checkpoints that was asked for."""
-    wanted, saved = max(1, steps // _LOG_LINES), train.checkpoint_steps
-    return wanted if saved is None else max(each for each in range(1, wanted + 1) if saved % each == 0)
 
 
 def _checkpoints(train: TrainConfig, steps: int, logging_steps: object) -> dict[str, object]:

@@ -25,7 +25,8 @@ def watch_memory() -> Callable[[], int | None]:
 
     def peak() -> int:
         now = _largest_child()
-        return max(_own_peak(), now if now > children else 0)
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return max(int(line.split()[1]) * _KIB, now if now > children else 0)
 
     return peak
 
@@ -53,11 +54,6 @@ def _gpu_peak() -> int | None:
     if torch is None or not torch.cuda.is_initialized():
         return None
     return int(sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))) or None
-
-
-def _own_peak() -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * _KIB
 
 
 def _largest_child() -> int:

@@ -39,7 +39,7 @@ def is_truncating(pipeline: PipelineConfig) -> bool:
 
 
 def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:
-    """Return the folders of a run's stages; `user_summaries` is the one whose texts all prompts show, truncated or not."""
+    """Return the folders of a run's stages; `user_summaries` has the texts that all prompts show."""
     data, items, users, dataset, train = map(folder.stage, ("data", "items", "users", "dataset", "train"))
     user_summaries = folder.stage("truncate") if is_truncating(pipeline) else users
     return StageDirs(data, data, items, users, user_summaries, dataset, train)

@@ -79,6 +79,7 @@ class BlockScorer:
         for places, ids, answers in self._answers(rows, order.places):
             answered = [len(answer.choice_logprobs) == 2 for answer in answers]
             missing -= sum(answered)
+            # With one unanswered they make no array; `_refuse` then ends the stage, with the count of all of them.
             if all(answered):
                 logprobs[places] = [answer.choice_logprobs for answer in answers]
             lengths[places] = [answer.tokens_in for answer in answers]

@@ -32,16 +32,13 @@ def choose_order(rows: CandidateRows, leading: Leading | None = None) -> Candida
     looked at through some prompts of each kind, so that templates of any make are understood. ``leading``, where it is
     known already, is taken as it is.
     """
-    leading = leading or _find_leading(rows)
+    if leading is None:
+        by_user = _alike(rows, np.asarray(rows.examples)) * (len(rows) - len(np.unique(rows.examples)))
+        by_item = _alike(rows, np.asarray(rows.items)) * (len(rows) - len(np.unique(rows.items)))
+        leading = "items" if by_item > by_user else "users"
     return CandidateOrder(
         leading, np.argsort(rows.items, kind="stable") if leading == "items" else np.arange(len(rows))
     )
-
-
-def _find_leading(rows: CandidateRows) -> Leading:
-    by_user = _alike(rows, np.asarray(rows.examples)) * (len(rows) - len(np.unique(rows.examples)))
-    by_item = _alike(rows, np.asarray(rows.items)) * (len(rows) - len(np.unique(rows.items)))
-    return "items" if by_item > by_user else "users"
 
 
 def _alike(rows: CandidateRows, codes: Codes) -> float:

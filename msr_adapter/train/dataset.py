@@ -99,27 +99,20 @@ def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
 def _chunks(
     rows: CandidateRows, order: Codes, shape: Shape, words: LabelWords, advance: Advance
 ) -> Iterator[TrainingRows]:
+    """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has."""
+    texts = pl.Series(words)
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        if shape == "judged":
-            yield _judged(rows, chosen, words)
+        # Places in ``words``: label 1 is answered by the first, label 0 by the second.
+        if shape == "judged":  # two rows a candidate: even ones have the right answer, odd ones the wrong
+            chosen, odd = chosen // 2, chosen % 2
+            answers = texts.gather((1 - rows.labels[chosen]) ^ odd)
+            yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), right=pl.Series(odd == 0))
         else:
-            yield _answered(rows, chosen, words, pairs=shape == "pairs")
+            right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]
+            rejected = texts.gather(wrong) if shape == "pairs" else None
+            yield TrainingRows(rows.prompts(chosen), texts.gather(right), rows.images(chosen), rejected)
         advance(len(chosen))
-
-
-def _answered(rows: CandidateRows, chosen: Codes, words: LabelWords, *, pairs: bool) -> TrainingRows:
-    """Return rows with their right answers; as ``pairs``, with the wrong ones beside them."""
-    right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]  # places in ``words``: label 1 is answered by the first
-    rejected = pl.Series(words).gather(wrong) if pairs else None
-    return TrainingRows(rows.prompts(chosen), pl.Series(words).gather(right), rows.images(chosen), rejected)
-
-
-def _judged(rows: CandidateRows, chosen: Codes, words: LabelWords) -> TrainingRows:
-    """Return rows with one answer each: even ones have the right answer, odd ones the wrong."""
-    candidates, wrong = chosen // 2, chosen % 2
-    answers = pl.Series(words).gather((1 - rows.labels[candidates]) ^ wrong)
-    return TrainingRows(rows.prompts(candidates), answers, rows.images(candidates), right=pl.Series(wrong == 0))
 
 
 # Written rows, whatever their shape.

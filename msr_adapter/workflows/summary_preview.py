@@ -24,7 +24,7 @@ from msr_adapter.progress import Reporter
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
 from msr_adapter.summarize import ItemTexts, plan_items, plan_users, read_summaries
 from msr_adapter.summarize.cost_estimate import Counter, PlannedChain, estimate_cost, spaced
-from msr_adapter.summarize.summary_chains import TO_COME, FusionChain, ItemChain, UserChain
+from msr_adapter.summarize.summary_chains import TO_COME, FusionChain, ItemChain, ItemResult, UserChain
 
 LABELS = {"items": "item summaries", "users": "user summaries"}
 
@@ -167,7 +167,7 @@ class _Summarizers:
         return plan_items(self.items_config, self.dirs, self.prompts, self._for_items().identity)
 
     @cached_property
-    def _answered(self) -> dict[str, Any]:
+    def _answered(self) -> dict[str, ItemResult]:
         """Item id -> what its chain was answered: at first what the cache knows, later what was asked too."""
         items, starts = self._items
         chains = Chains(starts)

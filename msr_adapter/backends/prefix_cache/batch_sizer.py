@@ -65,6 +65,7 @@ class BatchSizer:
         for end in range(1, len(longest) + 1):
             starts = np.arange(max(0, end - self.rows), end)
             cost = least[starts] + (end - starts) * longest[starts]
+            # A row alone always fits, so that the least cost is never this one, and adding to it cannot overflow.
             cost[end - starts > fitting[starts]] = np.iinfo(np.int64).max
             best = int(cost.argmin())
             begin[end - 1], least[end] = starts[best], cost[best] + self.pass_cost

@@ -141,7 +141,7 @@ def _tree(order: Sequence[int], common: Sequence[int]) -> tuple[_Node, list[tupl
     while waiting:
         node, above = waiting.pop()
         nodes.append((node, above))
-        inner = above if node.depth in above else (*above, node.depth)
+        inner = above if node.depth in above else (*above, node.depth)  # the root's 0 is there from the start
         waiting += [(child, inner) for child in node.children if isinstance(child, _Node)]
     return root, nodes
 
@@ -153,6 +153,7 @@ def _weigh(node: _Node, above: Sequence[int], least_shared: int) -> None:
         return sum(depth if isinstance(child, int) else child.gains[depth] for child in node.children)
 
     # A group of its own saves `depth` tokens for each row below and costs them once.
+    # -1 is less than any saving: too short a prefix opens no group.
     own = below(node.depth) - node.depth if node.depth >= least_shared else -1
     for depth in above:
         joined = below(depth)

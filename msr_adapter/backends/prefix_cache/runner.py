@@ -162,6 +162,7 @@ class PlanRunner:
         if rests[0].prefix >= 0 and prefixes is not None:
             cache, mask = prefixes.continued([rest.prefix for rest in rests])
             past = {"past_key_values": cache, "use_cache": True}
+            # The mask is over all keys, those of the prefix too; ids and positions are of the new tokens alone.
             inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
         with self.last_layer.only("last"):
             return self._forward(inputs | past)
@@ -170,5 +171,6 @@ class PlanRunner:
         import torch
 
         with torch.inference_mode():
+            # 1 is the least, also where no logits are wanted: transformers takes 0 for all positions.
             logits: torch.Tensor = self._network(**inputs, logits_to_keep=1).logits[:, -1]
         return logits

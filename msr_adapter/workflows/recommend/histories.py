@@ -6,7 +6,6 @@ Nothing is held out here: a recommendation may use all that is known.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -65,7 +64,7 @@ class NewInteractions:
 def read_histories(data_dir: Path) -> Histories:
     """Read the kept log of a data stage as codes; it is streamed."""
     items = _flat(schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["item_id"])["item_id"])
-    users: list[Any] = []
+    users: list[str] = []
     ends: list[int] = []
     codes: list[Codes] = [np.empty(0, np.int32)]
     rows = 0

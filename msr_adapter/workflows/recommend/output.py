@@ -36,7 +36,7 @@ def writing(path: Path) -> Iterator[Write]:
     with stack:
         yield explained
         with _explained(path):
-            stack.close()
+            stack.close()  # writes too: the end of a Parquet file, and the file's name
 
 
 @contextlib.contextmanager

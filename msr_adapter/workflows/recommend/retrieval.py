@@ -100,6 +100,7 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
             close, cosines = near.indices[part], near.data[part]
             best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)
             best = _unseen(best, history, count, include_seen)
+            # False: what is retrieved already must not come twice, whatever the user may see again.
             more = _unseen(popularity, np.concatenate([best, history if not include_seen else _EMPTY]), count, False)
             found.append(Found(np.concatenate([best, more[: count - len(best)]]), len(best)))
         return found

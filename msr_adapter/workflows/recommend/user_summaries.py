@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ class UserSummaries:
     def write(self) -> dict[str, Any]:
         """Write all summaries through the completion cache; return counts. The models are let go of afterwards."""
         reporter = self._context.reporter
-        items = self._describe(self._asking, reporter, {})
+        asking = partial(summarizer, self._context)
+        items = self._describe(asking, reporter, {})
         with reporter.track(_LABEL, self._steps) as advance:
-            users = self._summarize(self._asking, reporter.within(advance), {})
+            users = self._summarize(asking, reporter.within(advance), {})
         return {"items": items, "users": users}
 
     def shown(self, group: int, shard: Path) -> Path:
@@ -100,11 +102,6 @@ class UserSummaries:
 
     def _histories_dir(self, group: int) -> Path:
         return self._work / f"group-{group:05}" / "histories"
-
-    @contextmanager
-    def _asking(self, config: AnyConfig) -> Iterator[Client]:
-        with summarizer(self._context, config) as client:
-            yield client
 
     @contextmanager
     def _counting(self, config: AnyConfig) -> Iterator[Client]:
