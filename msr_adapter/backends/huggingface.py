@@ -79,6 +79,7 @@ class HuggingFaceBackend(Backend):
         return self._loaded
 
     def _score(self, work: "_Workload") -> None:
+        """Score every request with choices that has no answer yet; one whose image is gone meanwhile fails."""
         import torch
 
         while groups := _scoring(work):

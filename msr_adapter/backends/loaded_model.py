@@ -82,6 +82,7 @@ class LoadedModel:
         ]
 
     def _one_by_one(self, work: Sequence[Work], tokens: LabelTokens) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Yield each prompt's place and log-probabilities from plain passes, longest first; shares nothing."""
         places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
         stats = self.prefix_cache.stats
         stats.add_unshared(

@@ -94,6 +94,7 @@ class ServerBackend(Backend):
         return os.environ.get(self._server.key_variable or "", "")
 
     async def _all(self, requests: Sequence[Request], follow: Follow) -> list[Answer]:
+        """Return the answers to all requests and those that follow, in the order asked; an error cancels the rest."""
         key, headers = self._key, _headers(self._key)
         limit = asyncio.Semaphore(self._server.concurrency)
         async with httpx.AsyncClient(headers=headers, timeout=self._server.timeout, follow_redirects=False) as client:
@@ -116,6 +117,7 @@ class ServerBackend(Backend):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, client: httpx.AsyncClient, request: Request, limit: asyncio.Semaphore, key: str) -> Answer:
+        """Return the answer to a request, or its `Failure`. Raises `StageError` for what would meet every request."""
         async with limit:
             try:
                 return await Attempts(self._server).run(lambda: self._ask(client, request))
@@ -127,6 +129,7 @@ class ServerBackend(Backend):
                 raise StageError(f"{self.label}: {quoted(error, [key])}", cause, step) from None
 
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Completion:
+        """Send a request once. Raises what `Attempts.run` tries again or gives up on."""
         try:
             content = self._scoring.body(request) if self._scoring and request.choices else body(self.model, request)
         except OSError as error:

@@ -135,6 +135,8 @@ def compare_prompts(
 def _their_tokens(
     client: httpx.Client, model: ModelConfig, server: ServerConfig, reference: ReferencePrompts, request: Request
 ) -> list[int]:
+    """Return the tokens that the server makes of a request. Raises `NoComparisonError` where it does not say,
+    `StageError` where it refuses the key."""
     url = server.url.rstrip("/")
     said = chat(model, request, reference.url)
     body = {"model": said["model"], "messages": said["messages"], "add_generation_prompt": True}
@@ -171,6 +173,7 @@ def _tokens(response: httpx.Response) -> list[int]:
 
 
 def _require_same(reference: ReferencePrompts, request: Request, theirs: Sequence[int]) -> None:
+    """Raise `StageError` with the first difference between the server's tokens of a prompt and the trained ones."""
     ours = _collapsed(reference.encode(request), reference.image_token)
     theirs = _collapsed(theirs, reference.image_token)
     if ours == theirs:

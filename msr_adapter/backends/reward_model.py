@@ -49,6 +49,7 @@ class RewardBackend(Backend):
         return answers
 
     def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Return the answers to ``requests`` in their order; a `Failure` for an image that cannot be read."""
         import torch
 
         if any(not request.choices for request in requests):
@@ -107,6 +108,7 @@ class _Loaded:
         return rewards
 
     def _pass(self, answered: Sequence[Answered], requests: Sequence[Request]) -> list[float]:
+        """Return the reward of each prompt with its answer, in one forward pass."""
         import torch
 
         images = [[image.path for image in requests[number].images] for number, _ in answered]

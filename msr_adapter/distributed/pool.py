@@ -125,6 +125,7 @@ class WorkerPool(Backend):
         return min(idle, key=lambda slot: (slot not in self._alive, slot), default=None)
 
     def _assign(self, assigned: _Assigned[T], queue: _Queue[T]) -> None:
+        """Hand a shard to a free worker; a new one is started where the slot is empty."""
         slot = self._free_slot()
         assert slot is not None
         number = next(self._numbers)

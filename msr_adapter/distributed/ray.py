@@ -52,6 +52,7 @@ class RayWorkers:
             self._leave = undo.pop_all()
 
     def _prepare(self, recipe: BackendRecipe, execution: ExecutionConfig, gpus: int, *, small: bool) -> None:
+        """Decide how many actors there are, and what each of them gets."""
         self.slots = execution.workers
         each = float(bool(gpus)) if execution.gpus_per_worker is None else execution.gpus_per_worker
         # What one process would use; on other machines Ray's own rule stands, one thread for each CPU it was given.

@@ -205,6 +205,7 @@ class CompletionStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Commit what is written while the context lasts, or none of it if an exception leaves it."""
         with self._explained():
             # Waits for other writers here: a transaction that began by reading could not, and would fail at once.
             self._db.execute("BEGIN IMMEDIATE")

@@ -174,6 +174,7 @@ def _write_parquet(path: Path, chunks: Iterable[TrainingRows]) -> int:
 
 
 def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
+    """Write the rows of ``chunks`` as lines of JSON; return their number. Texts are escaped already."""
     total = 0
     with path.open("wb") as file:
         for chunk in chunks:
@@ -189,6 +190,7 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
 
 
 def _table(chunk: TrainingRows) -> pa.Table:
+    """Return a chunk as a table of the schema of its shape."""
     turns = [("user", chunk.prompts)]
     turns += [] if chunk.shape == "pairs" else [("assistant", chunk.answers)]
     more: list[pa.Array] = []

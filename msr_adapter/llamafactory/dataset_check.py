@@ -75,6 +75,7 @@ def _as_converted(row: WrittenRow, media_dir: Path) -> dict[str, Any]:
 
 
 def _loaded(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data set as LLaMA-Factory's loader and converter give them to its tokeniser."""
     from datasets import disable_progress_bars, enable_progress_bars
     from llamafactory.data.loader import _load_single_dataset
     from llamafactory.data.parser import get_dataset_list

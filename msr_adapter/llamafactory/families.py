@@ -2,7 +2,7 @@
 
 Each one is trained, scored, asked for texts and compared token by token in the tests, as a tiny random model of its
 architecture. `docs/models.md` is written from this table. Importing it imports neither torch nor llamafactory;
-`recognition` tells which family a model is of.
+`family_recognition` tells which family a model is of.
 """
 
 from collections.abc import Mapping

@@ -143,6 +143,7 @@ def template_problems(model: ModelConfig, where: str = "", role: str = "model") 
 
 
 def _against(family: Family, model: ModelConfig, where: str, role: str) -> list[Problem]:
+    """Return a problem for a template that is not the family's, and for a dtype that does not work with it."""
     problems = []
     if model.template not in (AUTO, family.template):
         words = f"`{model.template}` is not the template of {model.path}, a {family.name}"

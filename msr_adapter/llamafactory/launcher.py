@@ -62,7 +62,7 @@ class Trained:
     planned: int
     """More than ``steps`` if it was told to stop early."""
     measured: Mapping[str, float | None] = field(default_factory=dict)
-    """What it took: see `training_usage.measures`."""
+    """What it took: see `training_measurements.measures`."""
 
 
 @dataclass(frozen=True)

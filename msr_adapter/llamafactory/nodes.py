@@ -101,6 +101,7 @@ def _torchrun_options(place: Node) -> list[str]:
 
 
 def _rank(launch: LaunchConfig, environment: Mapping[str, str]) -> int | Problem:
+    """Return this machine's number from the environment, or the problem if it is not there or out of range."""
     name = next((name for name in _RANKS if environment.get(name)), None)
     allowed = f"a number from 0 to {launch.nodes - 1}, another on each machine"
     if name is None:

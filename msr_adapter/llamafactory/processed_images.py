@@ -53,6 +53,7 @@ class ProcessedImages:
         return made
 
     def _keep(self, name: str, made: Mapping[str, "Tensor"]) -> None:
+        """Keep the inputs of one image, if all are tensors; the oldest go where the budget is exceeded."""
         import torch
 
         inputs = dict(made)

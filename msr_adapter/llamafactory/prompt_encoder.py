@@ -110,6 +110,7 @@ class Encoder:
         return self._label_words[known]
 
     def _tell_apart(self, sides: Sequence[Sequence[str]]) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        """Return what `_told_apart` does, by encoding every label word as an answer."""
         written = [{word: self._pair("?", (), word)[1] for word in side} for side in sides]
         rows = [row for side in written for row in side.values()]
         places = range(min(map(len, rows)))

@@ -99,6 +99,7 @@ def _touched(path: Path) -> int | None:
 
 
 def _read(path: Path, place: Node) -> Path:
+    """Return the YAML that the first machine trains. Raises `StageError` if it counts other machines or processes."""
     said = json.loads(path.read_text(encoding="utf-8"))
     if (said["nodes"], said["processes"]) != (place.nodes, place.processes):
         raise StageError(

@@ -77,6 +77,7 @@ class Measurer:
         return _Part(rows, needed)
 
     def _each(self, work: Callable[[Encoder, Given], Done], tasks: Iterable[Given]) -> Iterator[tuple[Given, Done]]:
+        """Yield each task with its result, in the order of the tasks: here, or by the worker processes."""
         if self._pool is None:
             yield from ((task, work(self._encoder, task)) for task in tasks)
             return

@@ -154,6 +154,7 @@ def write_yaml(path: Path, config: Mapping[str, object], comment: str) -> None:
 
 
 def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, object]:
+    """Return the arguments that say which model is trained, from which weights, in which precision."""
     model = resolve_template(train.model)
     adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
     config = {

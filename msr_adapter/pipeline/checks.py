@@ -105,6 +105,7 @@ def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
 
 
 def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Return a note on how often the model is asked, where a protocol ranks the whole catalogue."""
     protocol = loaded.pipeline.evaluate.protocol
     if protocol.negatives.kind != "all":
         return []
@@ -189,6 +190,7 @@ def _check_model(loaded: LoadedPipeline, role: str, model: ModelConfig) -> list[
 
 
 def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for a server that is to be trained, and for keys that are not in the environment."""
     summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
     problems = []
     if not train.model.backend_row.trainable:
@@ -212,6 +214,7 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _check_run_dir(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for a run folder that cannot be written, is somebody else's, or has little room on its disk."""
     run_dir = loaded.run_dir
     existing = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
     if not existing.is_dir():

@@ -72,6 +72,7 @@ def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
 
 
 def _shape(data_dir: Path, lengths: Mapping[str, Any], count: Count) -> PromptShape:
+    """Return the numbers of test candidates, users and items, and the typical length of each part of a prompt."""
     kept = read_examples(data_dir, "test")
     rows, items = 0, set[str]()
     for chunk in schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES):

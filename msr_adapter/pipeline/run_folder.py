@@ -151,7 +151,7 @@ class RunFolder:
             sweep(folder, lambda target: True)
 
     def unfinished(self, name: str) -> Path:
-        """Return the folder for what stage ``name`` can go on from after a kill; `publish` removes it."""
+        """Return the folder for what stage ``name`` can go on from after a kill; `publish` removes what became the stage."""
         return self.root / f".{name}.unfinished"
 
     def kept(self, name: str) -> Path:
@@ -232,6 +232,10 @@ class RunFolder:
             unfinished.rmdir()
 
     def _put_in_place(self, name: str, *, keep: bool) -> Path | None:
+        """Rename the partial folder of a stage to its own name, over what was there.
+
+        With ``keep``, what was there is kept aside; its new place is returned. `UserError` for others' files.
+        """
         partial, final, outdated = self._partial(name), self.stage(name), self._outdated(name)
         if not is_own_stage(final):  # put there since `begin`
             raise UserError(foreign_stage(final))

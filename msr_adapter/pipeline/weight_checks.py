@@ -88,6 +88,7 @@ def roles(loaded: LoadedPipeline) -> dict[str, ModelConfig]:
 
 
 def _check_adapter(where: str, role: str, folder: Path | None) -> list[Problem]:
+    """Return a problem if ``folder`` is to be an adapter and lacks its config or its weights."""
     if folder is None:
         return []
     missing = next((name for name in ("adapter_config.json", "adapter_model.safetensors")
@@ -100,6 +101,7 @@ def _check_adapter(where: str, role: str, folder: Path | None) -> list[Problem]:
 
 
 def _check_library(where: str, field: str) -> list[Problem]:
+    """Return a problem if bitsandbytes, which quantised models need, is absent or too old."""
     try:
         found = metadata.version("bitsandbytes")
     except metadata.PackageNotFoundError:

@@ -166,6 +166,7 @@ class _Recurrence:
         return [key for key, _ in told], [text for _, text in told]
 
     def _keep(self, index: int, owner: str, steps: Sequence[UserStep]) -> None:
+        """Count the answers of one example's chain; keep its text, its last key and, if wanted, each step's text."""
         items = 0
         for block, step in zip(self.blocks[index], steps, strict=False):
             items += len(block)

@@ -74,6 +74,7 @@ class Chooser:
         }  # fmt: skip
 
     def _reason(self, chosen: int, last: int, planned: int) -> str:
+        """Return the sentence that says why ``chosen`` was chosen, and why training ended early if it did."""
         trained = sorted(step for step in self.points if step)
         equal = [step for step in trained if self.points[step].value == self.points[chosen].value]
         text = f"highest {self.selection.metric} of {plural(len(trained), 'checkpoint')}"

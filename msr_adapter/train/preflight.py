@@ -150,6 +150,7 @@ def _disk_problems(dataset_dir: Path, needed: Estimate | None) -> list[Problem]:
 
 
 def _tell_memory(train: TrainConfig, needed: Estimate | None, lengths: _Lengths, reporter: Reporter) -> None:
+    """Note what training will take, and on a GPU whether that fits; nothing where the model's size is not known."""
     if needed is None:
         return
     import torch

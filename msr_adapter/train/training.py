@@ -148,6 +148,7 @@ class _Watch:
         return TrainerWatch(environment, self._look, lambda: self.stopped)
 
     def _look(self, trainer: int) -> None:
+        """Look at memory and checkpoints; answer the trainer if it waits. ``trainer`` is its process id."""
         if self.looks % _MEMORY_EVERY == 0:
             self.memory.look(descendants(trainer))
         self.looks += 1

@@ -214,6 +214,7 @@ class _SplitTruncation:
 
 
 def _problem(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -> Problem:
+    """Return the problem that names the first of the examples that stay too long, with their users."""
     examples = schema.read_table(data_dir / "examples.parquet", schema.EXAMPLES, ["example_id", "user_id"])
     users = dict(pl.DataFrame(examples).filter(pl.col("example_id").is_in(list(failed)[:_SHOWN])).iter_rows())
     named = [f"example {key} of user {user}: {failed[key]} tokens" for key, user in users.items()]

@@ -79,6 +79,7 @@ def stated_licence(model: ModelConfig) -> str:
 
 
 def _about_data(loaded: LoadedPipeline, folder: RunFolder) -> dict[str, str]:
+    """Return the source, the digests of the stages, and the counts of the data, as the card lists them."""
     manifests = {name: manifest for name in ("data", "users", "dataset") if (manifest := folder.manifest(name))}
     counts = manifests["data"].summary if "data" in manifests else {}
     return {
@@ -93,6 +94,7 @@ def _about_data(loaded: LoadedPipeline, folder: RunFolder) -> dict[str, str]:
 
 
 def _about_training(loaded: LoadedPipeline, folder: RunFolder, dtype: str) -> dict[str, str]:
+    """Return the settings of the training, as the card lists them."""
     train, manifest = loaded.pipeline.train, folder.manifest("train")
     steps = manifest.summary.get("steps") if manifest else None
     return {
@@ -139,6 +141,7 @@ def model_card(facts: CardFacts, metrics: MetricsFile) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
+    """Return the YAML block with which model hubs expect a card to begin."""
     # JSON is YAML: no name or licence can break out of its quotes.
     lines = [
         f"base_model: {json.dumps(facts.base_model)}" if facts.base_is_public else "",

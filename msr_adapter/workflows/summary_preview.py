@@ -107,6 +107,7 @@ class _Summarizers:
         return {**found.as_dict(), "line": found.line(LABELS[stage])}
 
     def preview_items(self, number: int, ask: bool) -> list[PreviewedSummary]:
+        """Return ``number`` items, evenly spaced, with their requests; with ``ask``, answered."""
         if self.items_config.mode == "none":
             return []
         items, chains = self._items
@@ -118,6 +119,10 @@ class _Summarizers:
         return [{"id": name, "requests": _asked(self._answered[name].steps, counter)} for name in ids.values()]
 
     def preview_users(self, number: int, ask: bool) -> list[PreviewedSummary]:
+        """Return ``number`` users with a history, evenly spaced, with their requests; with ``ask``, answered.
+
+        Their items are summarised first where that is still to be done.
+        """
         if self.users_config.mode == "none":
             return []
         histories = self._examples["history"].to_pylist()
@@ -210,6 +215,7 @@ def _planned(chain: PlannedChain, counter: Counter) -> list[PreviewedRequest]:
 
 
 def _asked(steps: Sequence[tuple[Request, Answer]], counter: Counter) -> list[PreviewedRequest]:
+    """Return the requests of a chain with their answers or failures."""
     shown = []
     for request, answer in steps:
         image = request.images[0] if request.images else None

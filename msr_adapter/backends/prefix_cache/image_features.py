@@ -123,6 +123,7 @@ class FeatureStore:
         return held
 
     def _encode(self, images: Sequence[Image]) -> list[Features]:
+        """Return the features of images, encoded in one pass; `UnsharableError` if their inputs are not known."""
         import torch
 
         if self._original is None:
@@ -137,6 +138,7 @@ class FeatureStore:
         return self._split(output, inputs.get(_GRID), len(images))
 
     def _split(self, output: Any, grids: "torch.Tensor | None", count: int) -> list[Features]:
+        """Return the features of each of ``count`` images from the tower's output for all of them."""
         import torch
 
         main, deeper = getattr(output, "pooler_output", None), getattr(output, "deepstack_features", None) or []
@@ -160,6 +162,7 @@ class FeatureStore:
             self._held -= self._kept.popitem(last=False)[1].nbytes
 
     def _get_image_features(self, pixel_values: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stand in for the model's method: encode pixels as it does, and return `ImageFeatures` as its output."""
         if not isinstance(pixel_values, ImageFeatures):
             assert self._original is not None
             return self._original(pixel_values, *args, **kwargs)

@@ -53,6 +53,7 @@ class LastLayer:
             self._wanted = None
 
     def _forward(self, *given: Any, **named: Any) -> Any:
+        """Stand in for the layer's `forward`: compute what is wanted, or all where an argument is not known."""
         # Families that hand a layer more than hidden states by position are left alone.
         usual = self._wanted is not None and len(given) == 1 and given[0].ndim == _HIDDEN_AXES
         last = _of_last(named) if usual else None

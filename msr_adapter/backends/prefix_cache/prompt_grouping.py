@@ -91,6 +91,10 @@ def _common(one: bytes, other: bytes) -> int:
 
 
 def _groups(order: Sequence[int], lengths: Sequence[int], common: Sequence[int], least_shared: int) -> list[Group]:
+    """Return the groups with the fewest tokens; rows that share nothing are one group, the last.
+
+    ``order`` are the distinct rows, sorted; ``common`` the tokens that each has in common with the next.
+    """
     # A row's last token is its own (its logits are read), so two rows share at most all but that.
     capped = [min(depth, lengths[order[at]] - 1, lengths[order[at + 1]] - 1) for at, depth in enumerate(common)]
     root, nodes = _tree(order, capped)

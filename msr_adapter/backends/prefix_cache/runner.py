@@ -56,6 +56,7 @@ class PlanRunner:
             yield from self._within_memory(wave, prompts, read)
 
     def _within_memory(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        """Run ``groups`` as one wave, as two of half the size where memory runs out, and at last without sharing."""
         import torch
 
         done: set[int] = set()
@@ -93,6 +94,7 @@ class PlanRunner:
             yield wave
 
     def _run_wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+        """Compute all prefixes of ``groups``, then yield every row with what ``read`` takes from its logits."""
         shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
         self._batches.warm(prompts[row] for group in groups for row in group.rows)
         prefixes = self._compute_prefixes([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])

@@ -77,6 +77,7 @@ def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Prob
 
 
 def _candidate_problems(wanted: RecommendRequest, listed: pl.DataFrame, asked: AskedUsers) -> Iterator[Problem]:
+    """Yield a problem for items that the catalogue lacks, and for users without candidates in the file."""
     where = str(wanted.retrieval.path)
     items = listed["item_id"].unique(maintain_order=True)
     known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=asked.histories.items))

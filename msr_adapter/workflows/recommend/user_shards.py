@@ -130,6 +130,7 @@ def _write_candidates(folder: Path, items: pa.Table, numbers: Rows, codes: Codes
 def _write_examples(
     folder: Path, asked: AskedUsers, numbers: Sequence[int], histories: Sequence[Codes], split: str
 ) -> None:
+    """Write EXAMPLES of the users ``numbers`` with ``histories``; a user's number is the example's id."""
     offsets = np.cumsum([0, *map(len, histories)])
     values = asked.histories.items.take(pa.array(np.concatenate([np.empty(0, np.int32), *histories])))
     columns = [

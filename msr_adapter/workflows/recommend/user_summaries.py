@@ -131,6 +131,7 @@ class UserSummaries:
         return counts
 
     def _summarize(self, client_of: "_ClientOf", reporter: Reporter, changes: Mapping[str, str]) -> dict[str, Any]:
+        """Write the user summaries of every group; return counts, summed over the groups."""
         totals: dict[str, Any] = {}
         config = self._users.model_copy(update=changes)
         # Read in blocks, a history may have any length; else one prompt holds what training's prompts held.

@@ -113,6 +113,7 @@ class _Shard:
 
 
 def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequest) -> dict[str, Any]:
+    """Retrieve, summarise, score and write the lists; return the counts of all of it."""
     items = read_items(context.dirs.data)
     shards, counts = _retrieve(context, wanted, request, items)
     summaries = UserSummaries(context, request, context.out)
