@@ -115,10 +115,14 @@ class HuggingFaceBackend(Backend):
                 if self._slots == 1:
                     never_fits(max(len(row.prompt) for row in waiting), error)
                 self._slots = min(self._slots, len(waiting)) // 2 or 1
-                torch.cuda.empty_cache()
             except OSError:
                 if not work.give_up_unreadable([row.number for row in waiting]):
                     raise
+                continue
+            else:
+                continue
+            # Outside of `except`: the exception's traceback holds the tensors of the failed pass.
+            torch.cuda.empty_cache()
 
     def _within_memory(self, answer: "_Ask", work: list[Work]) -> list[Completion]:
         """Answer ``work`` in pieces that fit the GPU: halves the piece when memory runs out, and stays there."""
@@ -132,8 +136,11 @@ class HuggingFaceBackend(Backend):
             except torch.OutOfMemoryError as error:
                 if len(piece) == 1:
                     never_fits(len(piece[0][1]), error)
-                torch.cuda.empty_cache()
                 self._slots = len(piece) // 2
+            else:
+                continue
+            # Outside of `except`: the exception's traceback holds the tensors of the failed pass.
+            torch.cuda.empty_cache()
         return done
 
 

@@ -1,5 +1,7 @@
 """One forward pass a batch gives what a plain forward pass gives a prompt; greedy text is greedy."""
 
+import functools
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -210,6 +212,31 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPa
     sizes.clear()
     model.complete(asked)
     assert sorted(sizes) == [1, 1, 2, 2], "what was learned is kept"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_writing_frees_memory_after_the_failed_pass_is_forgotten(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = backend("qwen2_vl", 8)
+    asked = requests(max_new_tokens=3)
+    expected = model.complete(asked)
+    network, freed = model._load().network, list[object]()
+    forward = network.forward
+
+    @functools.wraps(forward)  # `generate` looks at its arguments
+    def small_gpu(**inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError
+        return forward(**inputs)
+
+    monkeypatch.setattr(network, "forward", small_gpu)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(sys.exc_info()[1]))
+    if not streamed:
+        monkeypatch.setattr(model._load(), "decoder", lambda *_: None)
+    assert model.complete(asked) == expected
+    assert freed
+    assert set(freed) == {None}, "a traceback in hand keeps the tensors of the pass"
 
 
 def test_a_prompt_that_never_fits_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
