@@ -194,6 +194,7 @@ def _blocks(path: Path, kept: Codes, size: int) -> Iterator[pa.Table]:
 
 def _read_candidates(chunks: Iterable[pa.Table], kept: Codes, ids: pa.ChunkedArray) -> tuple[Codes, Codes, Codes]:
     """Return of every row the place of its example in ``kept``, that of its item in ``ids`` (-1 = none), its label."""
+    # An empty part of the right types: without any chunk there would be nothing to concatenate.
     parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8))]
     value_set = ids.combine_chunks()
     for chunk in chunks:

@@ -95,7 +95,7 @@ def trainer_variables(place: Node, environment: Mapping[str, str]) -> dict[str, 
 def _torchrun_options(place: Node) -> list[str]:
     each = f"--nproc-per-node={place.processes}"
     if place.nodes == 1:
-        return ["--standalone", each]
+        return ["--standalone", each]  # torchrun then finds a free port itself
     return [f"--nnodes={place.nodes}", f"--node-rank={place.rank}", each,
             f"--master-addr={place.address}", f"--master-port={place.port}"]  # fmt: skip
 

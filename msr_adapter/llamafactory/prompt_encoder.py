@@ -30,7 +30,7 @@ class Encoder:
         """Load tokenizer and processor of the base model (seconds; no weights).
 
         Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
-        model's own, or thinks aloud.
+        model's own, or puts a thought before every answer.
         """
         self._weights, self._device = weights, device
         self._loaded = load_template(model)

@@ -31,6 +31,7 @@ def main(address: str, nodes: str, processes: str, gpus: str, port: str, yaml: s
 
     ray.init(address=address or "auto", namespace="msr", configure_logging=False)
     each: dict[str, float] = {"GPU": int(processes), "CPU": 1} if int(gpus) else {"CPU": int(processes)}
+    # STRICT_SPREAD puts each bundle on another machine; all are reserved before anything starts, or none is.
     group = placement_group([each] * int(nodes), strategy="STRICT_SPREAD")
     if not group.wait(_ROOM_S):
         print(f"The Ray cluster has no room for {nodes} machines with {each} within {_ROOM_S} s", flush=True)

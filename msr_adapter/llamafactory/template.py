@@ -34,7 +34,7 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
     """Load tokenizer and processor of the base model and its template (seconds; no weights).
 
     Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
-    model's own, or thinks aloud; `StageError` if the model's files are incomplete.
+    model's own, or puts a thought before every answer; `StageError` if the model's files are incomplete.
     """
     require_versions()
     model = resolve_template(model)

@@ -41,8 +41,8 @@ def overhead(model: ModelConfig, count: Count) -> int:
 def image_tokens(model: ModelConfig, width: int, height: int) -> int | None:
     """Return the tokens of an image within the budgets of ``model``; None when its kind is not known here.
 
-    Qwen2-VL and its kin have one token per square of pixels: the sides are rounded to whole squares, down where the
-    processor has to shrink the image and up where it has to enlarge it (Wang et al., arXiv 2409.12191).
+    Qwen2-VL and its successors have one token per square of pixels: the sides are rounded to whole squares, down where
+    the processor has to shrink the image and up where it has to enlarge it (Wang et al., arXiv 2409.12191).
     """
     squares = _squares(model)
     if squares is None:

@@ -1,4 +1,4 @@
-"""What a training took: from the trainer's own words, and from the kernel where it says nothing."""
+"""What a training took, by the trainer's log and results; peak memory, which it does not log, by the kernel."""
 
 import json
 import re

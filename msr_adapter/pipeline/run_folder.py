@@ -151,7 +151,7 @@ class RunFolder:
             sweep(folder, lambda target: True)
 
     def unfinished(self, name: str) -> Path:
-        """Return the folder for what stage ``name`` can go on from after a kill; `publish` removes what became the stage."""
+        """Return the folder for what stage ``name`` can go on from after a kill; `publish` clears it."""
         return self.root / f".{name}.unfinished"
 
     def kept(self, name: str) -> Path:

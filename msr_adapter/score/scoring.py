@@ -119,8 +119,8 @@ class BlockScorer:
 def _refuse(missing: int, logprobs: Floats) -> None:
     if missing:
         raise StageError(f"{missing} of {len(logprobs)} candidates were not answered", "the backend is at fault")
-    if sick := int((~np.isfinite(logprobs)).any(axis=1).sum()):
+    if broken := int((~np.isfinite(logprobs)).any(axis=1).sum()):
         raise StageError(
-            f"{sick} of {len(logprobs)} candidates have no finite score", "training diverged, or float16 overflows",
+            f"{broken} of {len(logprobs)} candidates have no finite score", "training diverged, or float16 overflows",
             "look at the training loss; lower train.learning_rate or set train.model.dtype",
         )  # fmt: skip

@@ -68,5 +68,6 @@ def _loss(logit: Floats, mass: Floats, wanted: Mask) -> float:
     Positives and negatives weigh the same in total, however many negatives there are.
     """
     right = np.where(wanted, logit, -logit)
+    # -log(sigmoid(right) x mass), without overflow: the two answers need not have all of the probability.
     each = np.logaddexp(0, -right) - np.log(np.maximum(mass, np.finfo(np.float64).tiny))
     return float(np.mean([each[kind].mean() for kind in (wanted, ~wanted) if kind.any()]))

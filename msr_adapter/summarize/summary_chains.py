@@ -69,7 +69,7 @@ class UserChain:
         """Yield a hash of what decides each request: the blocks so far."""
         so_far: object = None
         for block in self.blocks:
-            so_far = hash((so_far, tuple(block)))
+            so_far = hash((so_far, tuple(block)))  # of texts it differs from process to process: never kept
             yield so_far
 
     def expected(self) -> Iterator[ExpectedRequest]:

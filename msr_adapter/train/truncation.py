@@ -144,7 +144,7 @@ class _SplitTruncation:
             raise UserError(
                 [Problem(str(path), "", f"cannot be read as an image: {why}", "", step) for path, why in faults]
             )
-        return np.maximum.reduceat(lengths, self._firsts())
+        return np.maximum.reduceat(lengths, self._firsts())  # from each start to the next
 
     def _requests(self) -> Iterator[MeasureRequest]:
         words = self.train.answers.trained

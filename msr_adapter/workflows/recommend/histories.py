@@ -90,7 +90,7 @@ def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histo
     coded = later.with_columns(
         code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
     )
-    strange, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
+    foreign, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
     active = mine["user_id"].unique(maintain_order=True)
     old, timed = _times(known, data_dir, active)
     timed = timed and has_timestamps(later["timestamp"].to_numpy())
@@ -108,10 +108,10 @@ def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histo
     histories = distinct.group_by("user_id", maintain_order=True).agg("code")
     merged: dict[str, Codes] = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
     whole = _spliced(known, merged)
-    unknown = strange["item_id"].unique(maintain_order=True).to_list()
+    unknown = foreign["item_id"].unique(maintain_order=True).to_list()
     return whole, NewInteractions(
         later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
-        strange.height, before,
+        foreign.height, before,
     )  # fmt: skip
 
 

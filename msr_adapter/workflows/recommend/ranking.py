@@ -28,6 +28,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         found = _scores(folder, scores_dir)
         score[scored], logit[scored] = found["score"].to_numpy(), found["logit"].to_numpy()
         bounded[scored] = found["bounded"].to_numpy()
+    # The last key of `lexsort` counts first: by user, then by falling logit, then in the order of retrieval.
     order = np.lexsort((retrieval, np.where(scored, -logit, 0.0), number))
     first = np.flatnonzero(np.diff(number[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1

@@ -98,7 +98,7 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
         for row, history in enumerate(histories):
             part = slice(near.indptr[row], near.indptr[row + 1])
             close, cosines = near.indices[part], near.data[part]
-            best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)
+            best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)  # by cosine, equal ones by popularity
             best = _unseen(best, history, count, include_seen)
             # False: what is retrieved already must not come twice, whatever the user may see again.
             more = _unseen(popularity, np.concatenate([best, history if not include_seen else _EMPTY]), count, False)
