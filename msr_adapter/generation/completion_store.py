@@ -18,7 +18,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import atomic_path
 from msr_adapter.generation.request import Completion, Failure
 
-# The tables carry the version of their schema: entries of another version stay in the file and are never read.
+# The tables carry the version of their schema. Rows of the last one are taken over, those of any other never read.
 # WITHOUT ROWID: a table is then one tree by key, and a look-up does not go through a second one.
 _CREATE = (
     """CREATE TABLE IF NOT EXISTS models_2 (
