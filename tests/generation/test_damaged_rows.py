@@ -123,7 +123,7 @@ def test_impossible_probabilities_are_failures_and_not_kept(
         assert said in answer.reason
         assert cache.stats.failed == 1
         assert cache.known([asked[0].key]) == set()
-        with pytest.raises(StageError, match="1 of 1 requests failed, first: impossible probabilities"):
+        with pytest.raises(StageError, match="1 of 1 request failed, first: impossible probabilities"):
             cache.complete(Fixed(*logprobs), asked)
 
 
