@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from msr_adapter.filesystem import files_below, open_file, parse_json, read_bytes, remove_folder
 from msr_adapter.system import try_lock
 
 BundledKind = Literal["templates", "pipelines", "eval"]
@@ -113,10 +114,10 @@ def _is_abandoned(path: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a folder with all that is in it, a file, or a link but not what it leads to; absent is well."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        remove_folder(path)
     else:
-        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -135,21 +136,24 @@ def read_json_object(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_bytes(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def digest(value: object) -> str:
     """Return the SHA-256 of ``value``: bytes as they are, anything else as canonical JSON."""
-    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    if isinstance(value, bytes):
+        data = value
+    else:  # names of files need not be UTF-8
+        data = json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes. O(size) time, constant memory."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -168,11 +172,13 @@ def path_stamp(path: Path, *, content_limit: int = _STAMP_LIMIT) -> str:
     time. A folder is the stamp of all its files by relative name; give ``content_limit=0`` for folders of many images.
     """
     if path.is_dir():
-        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+        files = sorted(Path(entry.path) for entry, _ in files_below(path))
         return digest(
             [[entry.relative_to(path).as_posix(), path_stamp(entry, content_limit=content_limit)] for entry in files]
         )
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe, which nobody may write to: whoever reads it says what it is
+        return digest(["not a file", stat.S_IFMT(status.st_mode)])
     if status.st_size <= content_limit:
         return file_digest(path)
     return digest([status.st_size, status.st_mtime_ns])

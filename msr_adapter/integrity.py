@@ -18,6 +18,7 @@ from typing import Any
 
 from msr_adapter.errors import LISTED, Problem, UserError, listed
 from msr_adapter.files import digest, file_digest, read_json_object
+from msr_adapter.filesystem import files_below
 from msr_adapter.run_folder_mark import MANIFEST
 
 LARGE = 64 * 2**20
@@ -101,7 +102,7 @@ def altered(stage: Path, *, whole: bool = False) -> list[Problem]:
 
 
 def _files(stage: Path) -> list[str]:
-    found = (path for path in stage.rglob("*") if path.is_file())
+    found = (Path(entry.path) for entry, _ in files_below(stage))
     names = (path.relative_to(stage).as_posix() for path in found)
     return sorted(name for name in names if not _ELSEWHERE.fullmatch(name))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from msr_adapter.filesystem import append_text, printable
 from msr_adapter.redaction import redact
 
 Advance = Callable[[int], None]
@@ -56,7 +57,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Say one thing: to the terminal and to the log. What looks like a secret is left out."""
-        text = redact(text)
+        text = redact(printable(text))
         self.console.print(text, markup=False, soft_wrap=True)
         self._write(text)
 
@@ -112,8 +113,7 @@ class Reporter:
 
     def _write(self, text: str) -> None:
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
+            append_text(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
 
 
 class _Within(Reporter):

@@ -94,7 +94,8 @@ def refuse_older(root: Path, stages: Iterable[str]) -> None:
 
 def remembered(root: Path) -> dict[str, Path]:
     """Return the paths that the latest run in ``root`` was told of, by setting: its inputs and its YAML files."""
-    files = [Path(name) for name in read_json_object(root / MARK).get("files", ())]
+    named = read_json_object(root / MARK).get("files")
+    files = [Path(name) for name in named if isinstance(name, str)] if isinstance(named, list) else []
     return {f"the pipeline's file {path.name}": path for path in files} | paths_in(
         read_json_object(root / "pipeline.json")
     )

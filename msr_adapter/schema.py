@@ -3,6 +3,7 @@
 Ids are strings everywhere (leading zeros survive); integer codes are a stage's private matter.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from msr_adapter.files import atomic_path
+from msr_adapter.filesystem import DamagedFileError, require_file
 
 _id = pa.string()
 _ROWS = 1 << 16
@@ -186,14 +188,15 @@ def write_chunks(chunks: Iterable[pa.Table], schema: pa.Schema, path: Path) -> N
 
 
 def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table written by `write_table`, or some of its columns; a different schema raises `pa.ArrowInvalid`."""
-    _require(path, pq.read_schema(path), schema)
-    return pq.read_table(path, columns=None if columns is None else list(columns))
+    """Read a table written by `write_table`, or some of its columns; `DamagedFileError` for anything else."""
+    with _read(path):
+        _require(path, pq.read_schema(path), schema)
+        return pq.read_table(path, columns=None if columns is None else list(columns))
 
 
 def read_chunks(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield a table in parts, in order; a different schema raises `pa.ArrowInvalid`."""
-    with pq.ParquetFile(path) as file:
+    """Yield a table in parts, in order; `DamagedFileError` for anything else."""
+    with _read(path), pq.ParquetFile(path) as file:
         _require(path, file.schema_arrow, schema)
         yield from _parts(file, range(file.num_row_groups), _ROWS)
 
@@ -204,7 +207,7 @@ def read_between(path: Path, schema: pa.Schema, column: str, low: int, high: int
     Only the parts of the file that may have such rows are read. Memory: those rows, and one part as it is compressed.
     """
     wanted = (pc.field(column) >= low) & (pc.field(column) <= high)
-    with pq.ParquetFile(path) as file:
+    with _read(path), pq.ParquetFile(path) as file:
         _require(path, file.schema_arrow, schema)
         place = schema.get_field_index(column)
         groups = [number for number in range(file.num_row_groups) if _overlaps(file, number, place, low, high)]
@@ -224,7 +227,24 @@ def _overlaps(file: pq.ParquetFile, group: int, column: int, low: int, high: int
     return found is None or not found.has_min_max or (found.min <= high and found.max >= low)
 
 
+@contextlib.contextmanager
+def _read(path: Path) -> Iterator[None]:
+    """Tell what is no table of ours, whatever Arrow makes of it, and do not wait for a pipe."""
+    try:
+        require_file(path)
+        yield
+    except FileNotFoundError as error:
+        raise DamagedFileError(path, "is missing") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError, MemoryError) as error:
+        said = str(error).strip().splitlines()
+        raise DamagedFileError(
+            path, f"is not a readable table ({said[0] if said else type(error).__name__})"
+        ) from error
+
+
 def _require(path: Path, found: pa.Schema, schema: pa.Schema) -> None:
-    """Refuse another schema: that is a bug."""
+    """Refuse another schema."""
     if not found.equals(schema):
-        raise pa.ArrowInvalid(f"{path}: schema {found} is not {schema}")
+        differ = [name for name in {*found.names, *schema.names} if found.names != schema.names or
+                  found.field(name) != schema.field(name)]  # fmt: skip
+        raise DamagedFileError(path, f"is a table of other columns ({', '.join(map(str, sorted(differ)))})")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msr_adapter import schema
+from msr_adapter.filesystem import DamagedFileError
 
 SUMMARIES = schema.USER_SUMMARIES
 
@@ -49,7 +50,7 @@ def test_parts_without_such_rows_are_not_read(path: Path, monkeypatch: pytest.Mo
 
 
 def test_another_schema_is_refused(path: Path) -> None:
-    with pytest.raises(pa.ArrowInvalid):
+    with pytest.raises(DamagedFileError, match="other columns"):
         schema.read_between(path, schema.SCORES, "example_id", 0, 1)
 
 

@@ -1,5 +1,6 @@
 """The commands of ``msr``: each stands in a file named like it and is registered here, in the order of ``--help``."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from msr_adapter.cli import cache, candidates
 from msr_adapter.cli.ablate import ablate
 from msr_adapter.cli.build_data import build_data
 from msr_adapter.cli.check import check
+from msr_adapter.cli.common import require_text
 from msr_adapter.cli.compare import compare
 from msr_adapter.cli.cp import copy_bundled
 from msr_adapter.cli.demo_model import demo_model
@@ -39,6 +41,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line."""
     with forgiving_streams():
+        require_text(sys.argv[1:])
         app()
 
 

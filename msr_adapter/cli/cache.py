@@ -12,6 +12,7 @@ import typer
 from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes
 from msr_adapter.cli.runs import run_folder
 from msr_adapter.errors import Problem, UserError, plural
+from msr_adapter.filesystem import real
 
 if TYPE_CHECKING:
     from msr_adapter.generation.completion_store import CompletionStore, Share
@@ -106,9 +107,9 @@ def cache_file(argument: str) -> Path:
     from msr_adapter.config.loader import load_pipeline
     from msr_adapter.pipeline.stage_context import OWN_CACHE
 
-    given = Path(argument).expanduser()
+    given = real(Path(argument))
     if given.is_file() and given.suffix not in (".yaml", ".yml"):
-        return given.resolve()
+        return given
     if not given.is_dir() and find_yaml(argument, "pipelines", Path.cwd()) is not None:
         loaded = load_pipeline(argument)
         path = loaded.pipeline.cache or loaded.run_dir / OWN_CACHE
@@ -124,7 +125,7 @@ def _protected(argument: str) -> dict[str, Path]:
     from msr_adapter.config.loader import load_pipeline
     from msr_adapter.config.output_paths import protected_by, protected_by_run
 
-    given = Path(argument).expanduser()
+    given = real(Path(argument))
     if given.is_dir():
         return protected_by_run(given)
     return {} if given.is_file() and given.suffix not in (".yaml", ".yml") else protected_by(load_pipeline(argument))

@@ -8,6 +8,7 @@ and crash loudly.
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ import typer
 
 from msr_adapter.cli.signals import ending_signals, exit_code_of
 from msr_adapter.errors import MsrError, UserError
+from msr_adapter.filesystem import guarded, printable
 from msr_adapter.redaction import redact
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class InterruptError(MsrError):
 def exit_codes(as_json: bool) -> Iterator[None]:
     """Turn an `MsrError` into a message and its exit code, and a signal that ends us into an `InterruptError`."""
     try:
-        with ending_signals():
+        with ending_signals(), guarded():
             yield
     except KeyboardInterrupt as interrupt:
         _fail(InterruptError("Interrupted before anything was changed.", interrupt), as_json)
@@ -94,22 +96,32 @@ def interruptible(run_dir: Path) -> Iterator[None]:
         raise InterruptError(text, interrupt) from None
 
 
+def require_text(arguments: Sequence[str]) -> None:
+    """Exit with code 2 where an argument or the working directory is no UTF-8: tables and YAML could not name it."""
+    named = {"an argument": arguments, "the working directory": [os.getcwd()]}  # noqa: PTH109 - as the system says it
+    for what, texts in named.items():
+        for text in texts:
+            if (shown := printable(text)) != text:
+                typer.secho(f"{what} is not UTF-8: {shown}. Rename what it names", err=True, fg=typer.colors.RED)
+                raise SystemExit(2)
+
+
 def _fail(error: MsrError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, UserError) else ()
     # A message may quote what a server or a file said: what looks like a key is taken out at this last place too.
     if as_json:
-        told = [{key: redact(value) for key, value in asdict(one).items()} for one in problems]
-        body = {"exit_code": error.exit_code, "message": redact(str(error)), "problems": told}
+        told = [{key: redact(printable(value)) for key, value in asdict(one).items()} for one in problems]
+        body = {"exit_code": error.exit_code, "message": redact(printable(error)), "problems": told}
         typer.echo(json.dumps({"error": body}, indent=2, ensure_ascii=False))
     heading = f"{len(problems)} problems:\n" if len(problems) > 1 else ""
-    typer.secho(f"{heading}{redact(str(error))}", err=True, fg=typer.colors.RED)
+    typer.secho(f"{heading}{redact(printable(error))}", err=True, fg=typer.colors.RED)
     raise typer.Exit(error.exit_code) from None
 
 
 def emit(result: Mapping[str, object], text: str, as_json: bool) -> None:
     """Print a command's result: the JSON object, or the text for people."""
     # NaN is no JSON: a metric that is not a number must crash here, not in whatever reads it.
-    typer.echo(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+    typer.echo(printable(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text))
 
 
 def render(tables: Sequence["TextTable"], markdown: bool = False, latex: bool = False) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from msr_adapter.cli.common import Json, Quiet, emit, exit_codes
+from msr_adapter.filesystem import real
 
 
 def demo_model(
@@ -31,5 +32,5 @@ def demo_model(
 
         with atomic_folder(out) as partial:
             summary = build_base(partial, steps or STEPS, seed, Reporter(quiet=quiet))
-        model = out.resolve()
+        model = real(out)
         emit({"model": str(model), **summary}, f"{model}\nUse it: --set train.model.path={model}", as_json)

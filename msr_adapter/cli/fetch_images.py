@@ -7,6 +7,7 @@ import typer
 
 from msr_adapter.cli.common import InterruptError, Json, PipelineArgument, Quiet, Sets, emit, exit_codes
 from msr_adapter.errors import Problem, StageError, UserError, plural
+from msr_adapter.filesystem import real
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -72,7 +73,7 @@ def fetch_images(
 
 
 def _folder(config: "PipelineConfig", out: Path | None) -> Path:
-    folder = out.expanduser().resolve() if out else config.data.images.folder
+    folder = real(out) if out else config.data.images.folder
     if folder is None:
         allowed = "the folder that is filled, and that the data stage then reads"
         raise UserError(Problem("", "data.images.folder", "not given", allowed, "Set it, or give --out FOLDER"))

@@ -1,16 +1,16 @@
 """Which run a command means, and how its stages are brought up to date."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from msr_adapter.cli.common import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.filesystem import read_object, real
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -96,7 +96,7 @@ def _print_metrics(result: "RunResult", quiet: bool) -> None:
 
     from msr_adapter.evaluate.text_tables import console_table
 
-    metrics = json.loads((result.run_dir / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
+    metrics: Any = read_object(result.run_dir / "evaluate" / "metrics.json")
     Console(highlight=False, width=None if sys.stdout.isatty() else _METRICS_WIDTH).print(console_table(metrics))
 
 
@@ -114,10 +114,10 @@ def run_folder(argument: str) -> Path:
     from msr_adapter.config.bundled import find_yaml, not_found
     from msr_adapter.config.loader import load_pipeline
 
-    folder = Path(argument).expanduser()
+    folder = real(Path(argument))
     if folder.is_dir():
         inside = folder.name == "evaluate" and (folder / "metrics.json").exists()
-        return folder.resolve().parent if inside else folder.resolve()
+        return real(folder).parent if inside else real(folder)
     if find_yaml(argument, "pipelines", Path.cwd()) is None:
         problem = not_found(argument, "pipelines", Path.cwd())
         found = f"`{argument}` is neither a run folder nor a pipeline"

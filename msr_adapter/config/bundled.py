@@ -8,6 +8,7 @@ from typing import Literal
 from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import BundledKind, bundled
+from msr_adapter.filesystem import real
 
 YamlKind = Literal["pipelines", "eval"]
 
@@ -82,7 +83,7 @@ def find_yaml(name: str, kind: YamlKind, base: Path) -> Path | None:
     if not path_fault(name):
         path = base / Path(name).expanduser()
         if path.is_file():
-            return path.resolve()
+            return real(path)
     return next((file.path for file in bundled_files(kind) if file.name == name), None)
 
 

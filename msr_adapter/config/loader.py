@@ -19,6 +19,7 @@ from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.config.yaml_tree import DEEPEST, LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
+from msr_adapter.filesystem import home, real
 
 _PROTOCOL: Loc = ("evaluate", "protocol")
 _SOURCE: Loc = ("data", "source")
@@ -70,7 +71,7 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
     root = run_dir or pipeline.run_dir or Path("runs") / pipeline.name
     resolved = pipeline.model_dump(mode="json")
     files = tuple(dict.fromkeys(reader.files))
-    return LoadedPipeline(pipeline, origin, root.expanduser().resolve(), resolved, tree, files)
+    return LoadedPipeline(pipeline, origin, real(root), resolved, tree, files)
 
 
 class TreeReader:
@@ -230,13 +231,13 @@ def _with_text(tree: YamlNode, loc: Loc, text: str) -> YamlNode:
 
 
 def _absolute(node: YamlNode) -> Path:
-    return (node.base / Path(node.value).expanduser()).resolve()
+    return real(node.base / home(node.value))
 
 
 def _run(node: YamlNode) -> Path:
     """Find a run: a folder beside the YAML, else the place where a pipeline of that name leaves its run."""
     folder = _absolute(node)
-    return folder if folder.is_dir() else (Path("runs") / node.value).expanduser().resolve()
+    return folder if folder.is_dir() else real(Path("runs") / node.value)
 
 
 def _templates(node: YamlNode, problems: list[Problem]) -> str:

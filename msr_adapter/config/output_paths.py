@@ -12,6 +12,7 @@ from pathlib import Path
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import sweep
+from msr_adapter.filesystem import files_below, real
 from msr_adapter.run_folder_mark import enclosing_run, paths_in, remembered
 
 Protected = Mapping[str, Path]
@@ -92,9 +93,9 @@ def sweep_beside(out: Path) -> None:
 
 def place_problem(path: Path, protected: Protected, field: str) -> Problem | None:
     """Return why nothing may be written at ``path``, whatever is there: an input, a run, or no place to write to."""
-    resolved = path.expanduser().resolve()
+    resolved = real(path)
     for what, there in protected.items():
-        if (relation := _relation(resolved, there.expanduser().resolve())) is not None:
+        if (relation := _relation(resolved, real(there))) is not None:
             is_key = not what.startswith(("the ", "msr's "))
             found = f"{path} is {relation}{'the input ' if is_key else ''}{what}"
             found += ", where msr alone writes" if what == RUN else ", which would be lost"
@@ -138,7 +139,7 @@ def _is_linked_into(out: Path, folder: Path) -> bool:
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    for entry in folder.rglob("*"):
+    for entry, _ in files_below(folder):
         try:
             yield entry.stat()
         except OSError:

@@ -1,6 +1,5 @@
 """A finished run, read back: its metrics and what each of its models ranks the candidates by."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,6 +14,7 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import MetricsFile
+from msr_adapter.filesystem import parse_json, read_bytes, require_file
 from msr_adapter.integrity import read_manifest, require_unaltered
 from msr_adapter.run_folder_mark import MANIFEST, refuse_older
 from msr_adapter.schema import CANDIDATES, candidates_digest
@@ -122,7 +122,7 @@ def read_finished(folder: Path) -> FinishedRun:
     require_unaltered([where])
     path = where / "metrics.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = parse_json(read_bytes(path))
     except FileNotFoundError:
         raise _problem(folder, "no finished evaluation in this folder", "Run `msr evaluate` first") from None
     except (OSError, ValueError) as error:
@@ -157,6 +157,7 @@ def _said(error: ValidationError) -> str:
 
 def _read_scores(path: Path, metrics: MetricsFile) -> pa.Table:
     try:
+        require_file(path)
         table = pq.read_table(path)
     except FileNotFoundError:
         raise _older(path, "it is missing") from None

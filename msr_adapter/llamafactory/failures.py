@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msr_adapter.errors import StageError, plural
+from msr_adapter.filesystem import FULL
 from msr_adapter.llamafactory.versions import INSTALL
 
 _TAIL_BYTES = 64 * 2**10
@@ -24,7 +25,7 @@ class Known(NamedTuple):
 KNOWN = (
     Known(r"not used by the HfArgumentParser", "a key under train.overrides is no LLaMA-Factory argument",
           "correct or remove the key named above"),
-    Known(r"No space left on device|Disk quota exceeded", "the disk is full", "free some space or move --run-dir"),
+    Known(r"No space left on device|Disk quota exceeded", FULL, "free some space or move --run-dir"),
     Known(r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory",
           "the batch does not fit the memory of this device",
           "lower train.batch_size (raise gradient_accumulation instead), cutoff_len or model.image_max_pixels, "

@@ -1,6 +1,5 @@
 """Which order of the question leaves fewer tokens to process: users first, or items first."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from msr_adapter import schema
 from msr_adapter.candidate_rows import read_examples
 from msr_adapter.config.schema import PipelineConfig
+from msr_adapter.filesystem import read_object
 from msr_adapter.llamafactory.token_counts import Count, token_counter
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of
@@ -54,7 +54,7 @@ def compare_orders(pipeline: PipelineConfig, folder: RunFolder) -> list[str]:
 
     Nothing if the tokens of an image are not known, or there are no test candidates.
     """
-    lengths = json.loads((folder.stage("lengths") / "lengths.json").read_text(encoding="utf-8"))
+    lengths = read_object(folder.stage("lengths") / "lengths.json")
     if lengths["image"] is None:
         return []
     count, how = token_counter(pipeline.train.model)

@@ -259,9 +259,10 @@ class RunFolder:
 
 def manifest_in(folder: Path, stage: str) -> Manifest | None:
     """Return the manifest of ``stage`` in a folder of any name; None when it is absent, or not what the stage wrote."""
+    found = read_manifest(folder, stage)
     try:
-        return Manifest(**read_manifest(folder, stage))
-    except TypeError:
+        return Manifest(**found) if _is_whole(found) else None
+    except TypeError:  # other keys
         return None
 
 
@@ -269,6 +270,23 @@ def _write(manifest: Manifest, stage: Path) -> None:
     """Write ``manifest`` into the folder of a stage, with the digests of all files there."""
     told = json.loads(json.dumps({**asdict(manifest), "files": digests_of(stage)}))  # as it will be read
     write_json(stage / MANIFEST, {**told, "seal": seal_of(told)})
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Say whether a manifest's values are of the types that they have to be; older ones have no seal."""
+    texts, failed = [found.get(key) for key in ("output", "finished")], _failed(found.get("summary"))
+    peaks = [found.get(key) for key in ("peak_bytes", "peak_gpu_bytes")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(found.get("fingerprint"), dict)
+        and isinstance(failed, int)
+        and isinstance(found.get("seconds"), int | float)
+        and all(peak is None or isinstance(peak, int) for peak in peaks)
+    )
+
+
+def _failed(summary: object) -> object:
+    return summary.get("failed", 0) if isinstance(summary, dict) else None
 
 
 def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:

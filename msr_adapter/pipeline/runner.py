@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.files import write_json
+from msr_adapter.filesystem import guarded, is_full
 from msr_adapter.integrity import require_unaltered
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.kept import KeptStage, changes, find_kept, is_there, made_on, shortly
@@ -109,7 +110,7 @@ def run_checked(
     wanted = wanted_stages(loaded.pipeline, {*targets, *forced})
     if TRAIN in forced:
         retrain = "make"
-    with folder.locked():
+    with guarded(folder.root), folder.locked():
         folder.sweep((*STAGE_NAMES, RECOMMENDING), COSTLY)
         prompts = prompts_of(loaded.pipeline)
         if retrain == "refuse" and TRAIN in {stage.name for stage in wanted}:
@@ -265,7 +266,7 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
         folder.discard(stage.name)
         raise
     except StageError as error:
-        if reason:
+        if reason or is_full(error):
             raise
         # Its policy made do without these answers, and still does when nobody is there to give them.
         folder.discard(stage.name)

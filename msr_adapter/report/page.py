@@ -15,6 +15,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.files import bundled, write_text
+from msr_adapter.filesystem import read_object
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
 from msr_adapter.report import cost, figures, sections, tables, training, user_explorer
 from msr_adapter.report.data_quality import Audit, data_facts, heuristic_rows, summary_findings, summary_rows
@@ -35,7 +36,7 @@ def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> 
     Raises `UserError` for a template of the user's that cannot be rendered.
     """
     audit_path = evaluation.data_dir / "audit.json"
-    audit = json.loads(audit_path.read_text(encoding="utf-8")) if audit_path.exists() else {}
+    audit = read_object(audit_path) if audit_path.exists() else {}
     values = {
         **_inputs(evaluation, audit, context),
         **_results(evaluation),

@@ -1,13 +1,12 @@
 """The folder a training works in until it is done: it outlives kills, and only the very same training continues it."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from msr_adapter.files import digest, link, write_json
+from msr_adapter.files import digest, link, read_json_object, write_json
 from msr_adapter.llamafactory.checkpoints import is_whole, lasting, settle, whole
 from msr_adapter.llamafactory.launcher import Trained
 
@@ -51,7 +50,8 @@ class WorkingDir:
     def done(self) -> Trained | None:
         """Return what was trained, if the trainer ended well and its weights are there; None: it must be started."""
         path = self.folder / "trained.json"
-        trained = Trained(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        found = read_json_object(path)
+        trained = Trained(**found) if found.keys() == Trained.__dataclass_fields__.keys() else None
         return trained if trained and trained.steps in self.candidates(trained.steps) else None
 
     def finish(self, trained: Trained) -> None:

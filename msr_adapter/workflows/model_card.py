@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.text_tables import metric_table, to_markdown
 from msr_adapter.files import write_json, write_text
+from msr_adapter.filesystem import read_object
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of
 
@@ -46,7 +48,7 @@ def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, l
     """Write the card, the settings and the templates into ``out``, beside the weights."""
     pipeline = loaded.pipeline
     train, prompts = pipeline.train, prompts_of(pipeline)
-    metrics = json.loads((folder.stage("evaluate") / "metrics.json").read_text(encoding="utf-8"))
+    metrics = cast("MetricsFile", read_object(folder.stage("evaluate") / "metrics.json"))
     local = Path(train.model.path).expanduser().is_dir() or train.model.path == "tiny"
     facts = CardFacts(
         name=pipeline.name, base_model=Path(train.model.path).name if local else train.model.path,

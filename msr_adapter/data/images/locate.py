@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -17,6 +17,7 @@ from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import ImageError, suffixes
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.files import digest, write_text
+from msr_adapter.filesystem import files_below, parse_json, read_bytes
 
 INDEX = "fetched.jsonl"
 """What became of every URL, one JSON object a line, in a folder that `msr fetch-images` fills."""
@@ -96,7 +97,7 @@ def images_in(folder: Path, ids: Collection[str]) -> FindImage:
     order = {suffix: rank for rank, suffix in enumerate(suffixes())}
     root, wanted = Path(os.path.realpath(folder)), set(ids)
     best: dict[str, tuple[int, int, str, bool]] = {}
-    for entry, depth in _files(root, 0):
+    for entry, depth in files_below(root):
         stem, dot, suffix = entry.name.rpartition(".")
         rank = order.get(f"{dot}{suffix.lower()}")
         if rank is not None and stem in wanted:
@@ -153,12 +154,12 @@ def read_download_index(folder: Path) -> dict[str, DownloadedImage]:
     """Return item id -> its latest line. A line that a killed process left unfinished counts as not written."""
     found: dict[str, DownloadedImage] = {}
     try:
-        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(folder / INDEX).decode("utf-8", errors="replace")
     except OSError:
         return found
     for line in text.splitlines():
         try:
-            one = DownloadedImage(**json.loads(line))
+            one = DownloadedImage(**parse_json(line))
         except (ValueError, TypeError):
             continue
         found[one.item_id] = one
@@ -193,13 +194,3 @@ def _not_absent(by_name: FindImage, item_id: str) -> ImageLocation:
         return by_name(item_id)
     except ImageError as error:
         raise ImageError("not_fetched" if error.fault == "absent" else error.fault) from error
-
-
-def _files(folder: str | Path, depth: int) -> Iterator[tuple[os.DirEntry[str], int]]:
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, depth + 1)
-        elif entry.is_file():
-            yield entry, depth

@@ -31,6 +31,7 @@ from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import EXTENSIONS, Fault, ImageError, decode, encode, flat, quiet_pillow, shrink
 from msr_adapter.data.images.locate import FindImage, read_image
 from msr_adapter.files import digest, file_digest
+from msr_adapter.filesystem import parse_json, read_bytes
 from msr_adapter.progress import Reporter
 from msr_adapter.system import cpu_count
 
@@ -177,12 +178,12 @@ def _reusing(store: ImageStore) -> Iterator[StoreOne]:
 def _read_index(path: Path) -> dict[str, StoredImage]:
     known: dict[str, StoredImage] = {}
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return known
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            values = json.loads(line)
+            values = parse_json(line)
             key = values.pop("key")
             known[key] = StoredImage(**values)
     return known

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from msr_adapter.errors import Problem
+from msr_adapter.filesystem import files_below
 
 ALWAYS_FINE = 64 * 2**20
 """Bytes that any file may hold, however small it is itself."""
@@ -42,8 +43,12 @@ def compression_problems(paths: Iterable[Path], max_expansion: int, budget: floa
     A gzip file is decompressed once, in constant memory, up to its limit or to ``budget`` bytes: nothing in its header
     can be trusted. With a budget, what it holds is known to be safe as far as that.
     """
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    files = [file for path in paths for file in (_below(path) if path.is_dir() else [path])]
     return [found for file in files if file.is_file() for found in _problems(file, max_expansion, budget)]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry, _ in files_below(folder))
 
 
 def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem]:
