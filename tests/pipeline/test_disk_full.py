@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from msr_adapter.generation.store import CompletionStore
 
 from msr_adapter.files import file_digest
+from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.pipeline.stages import STAGES
 from tests.support.hostile_files import msr
 from tests.support.scripted_pipeline import scripted
