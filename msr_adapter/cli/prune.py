@@ -72,7 +72,8 @@ def _delete(found: "Sequence[KeptStage]") -> None:
         for folder in sorted({one.run for one in found}):
             stack.enter_context(RunFolder(folder).locked())
         for one in found:
-            delete(one)
+            if one.folder.is_dir():  # not taken back since it was listed
+                delete(one)
 
 
 def _as_dict(root: Path, one: "KeptStage") -> dict[str, Any]:

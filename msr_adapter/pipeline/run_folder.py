@@ -140,8 +140,9 @@ class RunFolder:
                 outdated.rename(self.stage(name))
             remove(outdated)
             remove(partial)
-            for path in self.kept(name).glob(f".*{PRUNED}"):
-                remove(path)
+            for place in (self.kept(name), self.unfinished(name)):
+                for path in place.glob(f".*{PRUNED}"):
+                    remove(path)
         for path in self.root.glob(f"{READ_BACK}*"):
             if path.is_dir() and not path.is_symlink():
                 remove(path)

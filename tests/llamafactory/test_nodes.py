@@ -104,6 +104,11 @@ def test_only_a_training_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
         runner.join(loaded, ("evaluate",), reporter=QUIET)
     with pytest.raises(StageError, match="did not begin to train within"):
         runner.join(loaded, ("data",), force=("train",), reporter=QUIET)
+    with pytest.raises(StageError, match="did not begin to train within"):  # nothing is trained yet
+        runner.join(loaded, ("evaluate",), reporter=QUIET, retrain="refuse")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "is_there", lambda *_: True)
+        assert runner.join(loaded, ("evaluate",), reporter=QUIET, retrain="refuse")
     monkeypatch.setattr(runner, "plan", lambda *_, **__: {"train": "up to date"})
     assert runner.join(loaded, ("evaluate",), reporter=QUIET)
     with pytest.raises(StageError, match="did not begin to train within"):

@@ -264,7 +264,9 @@ def test_what_a_killed_deletion_left_is_swept(tmp_path: Path) -> None:
     publish(folder, "two")
     (one,) = kept_stages(folder, "train")
     one.folder.rename(one.folder.with_name(f".{one.folder.name}.pruned"))
+    (folder.unfinished("train") / ".key.pruned").mkdir(parents=True)
     folder.sweep(STAGE_NAMES, COSTLY)
+    assert list(folder.unfinished("train").iterdir()) == []
     assert list(folder.kept("train").iterdir()) == []
 
 

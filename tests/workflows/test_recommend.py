@@ -442,3 +442,27 @@ def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="a picture"), writing(folder / "recs.csv"):
         raise OSError("a picture")  # no matter of the disk: said as it is
     assert not list(folder.glob("*recs*"))
+
+
+# The trained model is used as it is.
+
+
+def test_the_trained_model_is_used_as_it_is_whatever_changed(folder: Path) -> None:
+    weights = (folder / "run" / "train" / "manifest.json").read_bytes()
+
+    def said(*sets: str, train: bool = False) -> str:
+        lines = Lines()
+        wanted = RecommendRequest(None, "popular:3", 2, folder / f"{len(list(folder.iterdir()))}.csv")
+        recommend(load(folder / "pipeline", folder, *sets), wanted, lines, train=train)
+        return "\n".join(line for line in lines.text.splitlines() if line.startswith("train "))
+
+    assert said() == ""
+    assert "used as it is, trained on 2" in said("train.max_steps=20")
+    assert "train.max_steps: unset, now 20; `msr train " in said("train.max_steps=20")
+    assert "split.max_history: 3, now 2" in said("split.max_history=2")
+    assert (folder / "run" / "train" / "manifest.json").read_bytes() == weights
+    with pytest.raises(UserError, match=r"train.model.path: somebody, but the model was trained from nobody.* --train"):
+        said("train.model.path=somebody")
+    assert "the one before is kept" in said("train.max_steps=20", train=True)
+    assert said().startswith("train       found again")
+    assert (folder / "run" / "train" / "manifest.json").read_bytes() == weights
