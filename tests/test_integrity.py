@@ -13,7 +13,7 @@ from msr_adapter.errors import UserError
 from msr_adapter.evaluate.results import read_finished
 from msr_adapter.integrity import alterations, require_unaltered
 from msr_adapter.llamafactory.model_weights import trained_weights
-from msr_adapter.pipeline import plan, run
+from msr_adapter.pipeline import plan, run, stored_images
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder
 from msr_adapter.progress import Reporter
 from tests.support.judged_run import make_run
@@ -164,3 +164,12 @@ def test_results_say_that_they_are_older_than_the_data(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ("results", str(root)))
     assert done.exit_code == 0
     assert "these numbers are older than the stage data, changed since. Run `msr evaluate` again" in done.stderr
+
+
+def test_an_overwritten_image_of_the_store_is_refused(loaded: LoadedPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_images, "_seen", set())
+    image = next(path for path in (loaded.run_dir / "data" / "images").rglob("*") if path.is_file())
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=rf"{image.name}: changed by hand since the stage data .*--force data"):
+        run(loaded, ("items",), force=("items",), reporter=QUIET)
+    run(loaded, ("items",), force=("data", "items"), reporter=QUIET)

@@ -7,6 +7,7 @@ Models
     prompt_encoder: prompts to tokens exactly as they are trained
     processed_images: images kept from counting their tokens until the model asks for them
     model_weights: where a model's files are, what identifies them, what was trained on top of it
+    fitting_weights: no tensor of an adapter or a model is missing or left over
     merged_model: the trained model as one folder that needs no msr
 Rows
     dataset: writing and reading training rows

@@ -12,6 +12,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.integrity import require_unaltered
+from msr_adapter.llamafactory.fitting_weights import fitting_only
 from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
 from msr_adapter.llamafactory.processed_images import ProcessedImages
 from msr_adapter.llamafactory.template import load_template
@@ -165,9 +166,10 @@ class Encoder:
         # Not among the arguments that are parsed: a comma in a path would split it.
         model_args.adapter_name_or_path = adapters or None
         model_args.device_map = self._device
-        network = load_model(
-            self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
-        )
+        with fitting_only(self._weights.full):
+            network = load_model(
+                self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
+            )
         if self.model.quantization != "none":
             # On a CPU with bfloat16 instructions bitsandbytes repacks 4-bit weights at the first forward pass that does
             # not train: scales are rounded, and widths that are no multiple of a block's 64 weights end in an error.

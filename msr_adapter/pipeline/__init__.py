@@ -7,7 +7,7 @@
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
-- `peak_memory`: peak memory of a stage
+- `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored
 """
 
 from msr_adapter.pipeline.checks import check, look_deep, notes

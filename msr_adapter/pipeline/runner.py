@@ -34,6 +34,7 @@ from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import COSTLY, LABELS, STAGE_NAMES, STAGES, Stage
+from msr_adapter.pipeline.stored_images import require_unaltered_images
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.run_folder_mark import FORMAT, older_stages
@@ -256,6 +257,8 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     # Weights are compared by who loads them, maybe in another process, or by nobody.
     require_unaltered([folder.stage(name) for name in stage.inputs if name != "train"], whole=True)
     require_unaltered([folder.stage(name) for name in stage.inputs if name == "train"])
+    if "data" in stage.inputs:
+        require_unaltered_images(folder.stage("data"))
     reporter.note(f"{stage.name:<11} {f'{found}; ' if found else ''}running ({reason or again})")
     out = folder.begin(stage.name)
     context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)

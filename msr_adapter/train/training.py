@@ -12,6 +12,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import path_stamp, write_json
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.finetuning_methods import method_of
+from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
 from msr_adapter.llamafactory.launcher import Trained, TrainerRun, TrainerWatch, launch, trained_of
 from msr_adapter.llamafactory.model_weights import (
     MODEL,
@@ -19,6 +20,7 @@ from msr_adapter.llamafactory.model_weights import (
     Weights,
     is_small,
     model_stamp,
+    own_adapters,
     starting_weights,
     write_origin,
 )
@@ -60,6 +62,8 @@ def train(
     out, reporter = job.out, job.reporter
     require_versions()
     write_origin(out, origin := starting_weights(train))
+    # The trainer is another process, whose libraries load what fits and warn of the rest.
+    require_fitting_adapters(train.model, origin.full, (*own_adapters(train.model), *origin.adapters))
     place = training_place(train)
     checked = preflight(train, dirs, reporter)
     config = training_config(train, dirs.data, dirs.dataset, out / MODEL, job.seed, place)

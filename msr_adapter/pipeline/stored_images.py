@@ -1,0 +1,41 @@
+"""Whether images are what the data stage stored: each is compared with its digest in `items.parquet`.
+
+Done before the first stage of a process that may show them, by all CPUs: a second or less for each gigabyte.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from msr_adapter import schema
+from msr_adapter.errors import LISTED, Problem, UserError, listed
+from msr_adapter.files import file_digest
+from msr_adapter.integrity import read_manifest
+from msr_adapter.system import cpu_count
+
+_seen: set[tuple[Path, str]] = set()
+"""Data stages whose images this process has compared, with the seals of their manifests."""
+
+
+def require_unaltered_images(data: Path) -> None:
+    """Raise `UserError` with every stored image that was overwritten; one that is gone is told by whoever reads it."""
+    manifest = read_manifest(data)
+    if not manifest or (data.resolve(), manifest.get("seal", "")) in _seen:
+        return
+    table = schema.read_table(data / "items.parquet", schema.ITEMS, ("image", "image_digest"))
+    stored = sorted({(row["image"], row["image_digest"]) for row in table.to_pylist() if row["image"]})
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        same = list(pool.map(lambda one: _is_same(data / one[0], one[1]), stored))
+    found = f"changed by hand since the stage data stored it ({manifest['finished']})"
+    step = "Put it back, or store all images again with `--force data`"
+    problems = [Problem(str(data / name), "", found, "", step)
+                for (name, _), well in zip(stored, same, strict=True) if not well]  # fmt: skip
+    if problems:
+        raise UserError(listed(problems[:LISTED], len(problems), str(data)))
+    _seen.add((data.resolve(), manifest.get("seal", "")))
+
+
+def _is_same(path: Path, digest: str) -> bool:
+    try:
+        return file_digest(path) == digest
+    except OSError:
+        return True
