@@ -93,6 +93,35 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(finished: Path, tmp_pa
     assert set(metrics["models"]) == {"trained", "popularity", "oracle"}
 
 
+def test_an_older_training_is_found_again_without_a_step_and_none_is_made_unasked(
+    finished: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    where = (finished.parent / "small.yaml", "--run-dir", copy)
+    other = (*where, "--set", "train.max_steps=2")
+    manifest, scores = ((copy / stage / "manifest.json").read_bytes() for stage in ("train", "score"))
+    for command in ("evaluate", "ablate", "export"):
+        done = msr(command, *other, *(("--out", tmp_path / "out") if command == "export" else ()))
+        assert done.returncode == 2, done.stderr
+        assert "train.max_steps: 4, now 2" in done.stderr, command
+        assert "msr train " in done.stderr
+    assert (copy / "train" / "manifest.json").read_bytes() == manifest
+    assert not (copy / "kept").exists()
+    assert json.loads((copy / "pipeline.json").read_text())["train"]["max_steps"] == 4
+    changed = msr_json("evaluate", *other, "--train")
+    assert {stage["name"]: stage["state"] for stage in changed["stages"]}["train"] == "done"
+    assert len(list((copy / "kept" / "train").glob("*/manifest.json"))) == 1
+    back = msr_json("run", *where)
+    states = {stage["name"]: stage["state"] for stage in back["stages"]}
+    states.pop("evaluate")  # made again where the other training gave other scores
+    assert set(states.values()) == {"up to date"}
+    assert (copy / "train" / "manifest.json").read_bytes() == manifest
+    assert (copy / "score" / "manifest.json").read_bytes() == scores
+    assert "train       found again, as made on 2" in (copy / "run.log").read_text()
+    metrics = [json.loads((folder / "evaluate" / "metrics.json").read_text())["models"] for folder in (copy, finished)]
+    assert metrics[0] == metrics[1]
+
+
 def test_dry_run_yaml_is_what_llamafactory_takes(finished: Path, tmp_path: Path) -> None:
     """`llamafactory-cli train` on the written YAML, as it is, trains."""
     import subprocess
