@@ -60,7 +60,7 @@ def facts(model: ModelConfig) -> ModelFacts | None:
         str(config.get("model_type", "")),
         _part(config, "text_config", "llama"),
         _part(config, "vision_config", "clip_vision_model"),
-        tuple(config.get("architectures") or ()),
+        _names(config.get("architectures")),
         _chat(model),
     )
 
@@ -72,9 +72,9 @@ def family_of(model: ModelConfig) -> Family | None:
 
 
 def model_config(model: ModelConfig) -> dict[str, Any] | None:
-    """Return the model's `config.json`; None when it is not on this machine."""
+    """Return the model's `config.json`; None when it is not on this machine, empty when it is no JSON object."""
     path = model_file(model, "config.json")
-    return None if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+    return None if path is None else read_json_object(path)
 
 
 def limits_of(model: ModelConfig) -> Mapping[str, str]:
@@ -91,8 +91,8 @@ def limits_of(model: ModelConfig) -> Mapping[str, str]:
     kin = family_of(model) or next((each for each in FAMILIES if each.model_type == config.get("model_type")), None)
     if kin is not None:
         return kin.limits
-    parts = [config, config.get("text_config") or {}]
-    ropes = [part.get(key) or {} for part in parts for key in ("rope_parameters", "rope_scaling")]
+    parts = [config, _mapping(config.get("text_config"))]
+    ropes = [_mapping(part.get(key)) for part in parts for key in ("rope_parameters", "rope_scaling")]
     return MROPE_LIMITS if any("mrope_section" in rope for rope in ropes) else {}
 
 
@@ -175,6 +175,14 @@ def _described(found: ModelFacts) -> str:
         parts = " and ".join(part for part in (found.text_type, found.vision_type) if part)
         return f"{kind}{f' with {parts}' if parts else ''} under this chat template"
     return kind
+
+
+def _names(found: object) -> tuple[str, ...]:
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+def _mapping(found: object) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def _part(config: Mapping[str, object], name: str, default: str) -> str:

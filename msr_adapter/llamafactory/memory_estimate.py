@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig
+from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory.family_recognition import model_file
 from msr_adapter.llamafactory.finetuning_methods import method_of
+from msr_adapter.llamafactory.model_files import folder_faults
 from msr_adapter.llamafactory.model_weights import is_small
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.parallelism import strategy_of
@@ -91,14 +93,14 @@ def model_shape(model: ModelConfig) -> ModelShape | None:
     config_file = model_file(model, "config.json")
     if config_file is None:
         return None
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_json_object(config_file)
     text = config.get("text_config") or config.get("llm_config") or config
     try:
         width, blocks = int(text["hidden_size"]), int(text["num_hidden_layers"])
         inner, vocabulary = int(text["intermediate_size"]), int(text.get("vocab_size") or config["vocab_size"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
-    counted = _count(config_file.parent)
+    counted = None if folder_faults(config_file.parent) else _count(config_file.parent)
     return ModelShape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
 
 

@@ -13,6 +13,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.integrity import require_unaltered
 from msr_adapter.llamafactory.fitting_weights import fitting_only
+from msr_adapter.llamafactory.model_files import loading
 from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
 from msr_adapter.llamafactory.processed_images import ProcessedImages
 from msr_adapter.llamafactory.template import load_template
@@ -166,7 +167,7 @@ class Encoder:
         # Not among the arguments that are parsed: a comma in a path would split it.
         model_args.adapter_name_or_path = adapters or None
         model_args.device_map = self._device
-        with fitting_only(self._weights.full):
+        with loading("Weights", str(model_args.model_name_or_path)), fitting_only(self._weights.full):
             network = load_model(
                 self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
             )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.llamafactory.family_recognition import resolve_template
+from msr_adapter.llamafactory.model_files import loading
 from msr_adapter.llamafactory.model_weights import resolve_model
 from msr_adapter.llamafactory.versions import require_versions
 
@@ -53,19 +54,13 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
         raise _unknown_template(model.template, sorted(TEMPLATES))
     # LLaMA-Factory logs to standard output, which belongs to our results.
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
-    model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(model))
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
+    arguments = _arguments(model)
+    with loading("Tokenizer or processor", arguments["model_name_or_path"]):
+        model_args, data_args, finetuning_args, _ = get_infer_args(arguments)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
         module = load_tokenizer(model_args)
-    except (OSError, ValueError) as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
-        raise StageError(
-            f"Tokenizer or processor of {model.path} cannot be loaded: {told}",
-            "the folder is incomplete, the hub id does not exist, or there is no network",
-            "check model.path; a local folder needs config.json, tokenizer.json and processor files",
-        ) from error
-    template = _private_template(module["tokenizer"], data_args)
+        template = _private_template(module["tokenizer"], data_args)
     _refuse_thinking(template, model.template)
     return LoadedTemplate(model, template, module["tokenizer"], module["processor"], model_args, finetuning_args)
 

@@ -179,14 +179,17 @@ def _check_slices(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _check_model(loaded: LoadedPipeline, role: str, model: ModelConfig) -> list[Problem]:
+    from msr_adapter.llamafactory.model_files import folder_faults
+
     folder = bundled_model(model.path) or Path(model.path)
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
-    if not model.backend_row.local or not looks_local or (folder / "config.json").is_file():
+    if not model.backend_row.local or not looks_local:
         return []
-    found = "no config.json in this folder" if folder.is_dir() else "no such folder"
+    faults = folder_faults(folder) if folder.is_dir() else ["no such folder"]
     allowed = "a Hugging Face model folder, a hub id, or `tiny`"
     step = "Save the model there with save_pretrained, or correct the path"
-    return [Problem(loaded.where(f"{role}.path"), f"{role}.path", f"{model.path}: {found}", allowed, step)]
+    found = f"{model.path}: {'; '.join(faults)}"
+    return [Problem(loaded.where(f"{role}.path"), f"{role}.path", found, allowed, step)] if faults else []
 
 
 def _check_servers(loaded: LoadedPipeline) -> list[Problem]:

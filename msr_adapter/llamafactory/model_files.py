@@ -1,0 +1,89 @@
+"""Whether the files of a model folder are whole, from their headers; and one guard round everything that loads them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from msr_adapter.errors import MsrError, StageError
+from msr_adapter.files import read_json_object
+
+WEIGHTS = ("*.safetensors", "*.bin")
+_INDEX = "model.safetensors.index.json"
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself takes no more."""
+_STEP = "check model.path; a local folder needs config.json, tokenizer.json, the weights, and a processor for images"
+
+
+@contextmanager
+def loading(what: str, model: str) -> Iterator[None]:
+    """Turn what a library raises over a model's files into a `StageError` that names the model and the next step."""
+    try:
+        yield
+    except (MsrError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its sake
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")[:300]
+        cause = "files of the folder are missing or damaged, the hub id does not exist, or there is no network"
+        damaged = folder_faults(Path(model)) if Path(model).is_dir() else []
+        cause = f"{model}: {'; '.join(damaged)}" if damaged else cause
+        raise StageError(f"{what} of {model} cannot be loaded: {first}", cause, _STEP) from error
+
+
+def folder_faults(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a model folder; reads headers and small files, no weights."""
+    faults = [_config_fault(folder / "config.json"), *_weight_faults(folder)]
+    faults += [_json_fault(folder / name) for name in ("tokenizer.json", "tokenizer_config.json")]
+    return [fault for fault in faults if fault]
+
+
+def _config_fault(path: Path) -> str:
+    if not path.is_file():
+        return "no config.json in this folder"
+    config = read_json_object(path)
+    if not config:
+        return "config.json is not a JSON object"
+    if not isinstance(config.get("model_type", ""), str):
+        return "model_type in config.json is not text"
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return "architectures in config.json is not a list of names"
+    parts = [name for name in ("text_config", "vision_config") if not isinstance(config.get(name) or {}, dict)]
+    return f"{parts[0]} in config.json is not a mapping" if parts else ""
+
+
+def _json_fault(path: Path) -> str:
+    return f"{path.name} is not a JSON object: cut or damaged" if path.is_file() and not read_json_object(path) else ""
+
+
+def _weight_faults(folder: Path) -> list[str]:
+    found = [path for pattern in WEIGHTS for path in sorted(folder.glob(pattern))]
+    parts = read_json_object(folder / _INDEX).get("weight_map")
+    listed = {str(name) for name in parts.values()} if isinstance(parts, dict) else set()
+    missing = sorted(listed - {path.name for path in found})
+    if missing:
+        return [f"{missing[0]} is missing, which {_INDEX} lists"]
+    if not found:
+        return [f"no weights in this folder ({' or '.join(WEIGHTS)})"]
+    return [fault for path in found if path.suffix == ".safetensors" and (fault := safetensors_fault(path))]
+
+
+def safetensors_fault(path: Path) -> str:
+    """Say why a safetensors file cannot be whole: its header and its size disagree; empty when they agree."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+                return f"{path.name} is cut or no safetensors file"
+            header: Any = json.loads(file.read(length))
+        ends = [int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
+        return f"{path.name} is no safetensors file"
+    whole = 8 + length + max(ends, default=0)
+    return (
+        "" if size == whole else f"{path.name} has {size:,} bytes where its header asks for {whole:,}: cut or damaged"
+    )
