@@ -12,7 +12,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import bundled_model, digest, path_stamp, read_json_object, write_json
+from msr_adapter.files import bundled_model, digest, path_stamp, write_json
 from msr_adapter.integrity import require_unaltered
 
 SMALL_WEIGHTS_BYTES = 200 * 2**20
@@ -67,8 +67,11 @@ def is_small(model: ModelConfig) -> bool:
 def _settings(config: Path) -> dict[str, object]:
     """Return a config without the base model's path, lists sorted: two trainings alike have equal settings."""
     # PEFT writes its target modules from a set: their order changes from run to run and means nothing.
-    values = read_json_object(config)
-    if not values:
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
         step = "Train or save it again"
         raise UserError(Problem(str(config), "", "not a JSON object: cut or damaged", "what was saved", step))
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()
