@@ -55,7 +55,7 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
     # LLaMA-Factory logs to standard output, which belongs to our results.
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
     arguments = _arguments(model)
-    with loading("Tokenizer or processor", arguments["model_name_or_path"]):
+    with loading("Tokenizer or processor", str(arguments["model_name_or_path"])):
         model_args, data_args, finetuning_args, _ = get_infer_args(arguments)
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
