@@ -98,10 +98,11 @@ def model_shape(model: ModelConfig) -> ModelShape | None:
     try:
         width, blocks = int(text["hidden_size"]), int(text["num_hidden_layers"])
         inner, vocabulary = int(text["intermediate_size"]), int(text.get("vocab_size") or config["vocab_size"])
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        counted = None if folder_faults(config_file.parent) else _count(config_file.parent)
+        sizes = counted or _computed(config, text)
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError):  # a config may say anything
         return None
-    counted = None if folder_faults(config_file.parent) else _count(config_file.parent)
-    return ModelShape(*(counted or _computed(config, text)), width, inner, blocks, vocabulary, counted is not None)
+    return ModelShape(*sizes, width, inner, blocks, vocabulary, counted is not None)
 
 
 def estimate(
