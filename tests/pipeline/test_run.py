@@ -62,7 +62,7 @@ def test_the_answers_count_for_a_training_whose_best_checkpoint_they_choose(fold
 def test_an_edited_template_makes_its_stage_out_of_date(folder: Path) -> None:
     mine = folder / "mine"
     mine.mkdir()
-    template = "{% if image %}<image>{% endif %}{{ title }}"
+    template = "{% if image %}<image>{% endif %}Item {{ title }}"
     (mine / "item_summary.j2").write_text(template)
     summaries(load(folder, f"templates={mine}"))
     (mine / "item_summary.j2").write_text(template + " What is it?")
@@ -74,9 +74,9 @@ def test_only_the_templates_of_the_chosen_mode_count(folder: Path) -> None:
     mine = folder / "mine"
     mine.mkdir()
     sets = (f"templates={mine}", "summarize.items.mode=fusion")
-    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}{{ title }}")
+    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}Item {{ title }}")
     summaries(load(folder, *sets))
-    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}{{ title }}?")
+    (mine / "item_summary.j2").write_text("{% if image %}<image>{% endif %}Item {{ title }}?")
     assert states(summaries(load(folder, *sets)))["items"] == "up to date"
     (mine / "item_fusion.j2").write_text("{{ text_summary }} and {{ image_summary }}")
     assert states(summaries(load(folder, *sets)))["items"] == "done"

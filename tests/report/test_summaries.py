@@ -87,13 +87,13 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(folder: Path, mode: str, policy: str) -> LoadedPipeline:
-    """Build the data, then break a stored image: the summariser is the first to see it."""
+    """Build the data, then take a stored image away: the summariser is the first to see it."""
     write_inputs(folder, mode, policy)
     loaded = load_pipeline(str(folder / "pipeline.yaml"), (), folder / "run")
     run(loaded, ("data",), reporter=Reporter(quiet=True))
     items = pq.read_table(folder / "run" / "data" / "items.parquet").to_pylist()
     later = next(item["image"] for item in items if item["item_id"] == LATER)
-    (folder / "run" / "data" / later).write_bytes(b"no image any more")
+    (folder / "run" / "data" / later).unlink()
     return loaded
 
 

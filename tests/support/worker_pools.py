@@ -70,7 +70,7 @@ class OtherModel(LoggedBackend):
 def answer(request: Request) -> Completion:
     """Answer with what depends on the whole request."""
     words = "" if request.choices else f"likes {request.key[:6]} after {len(request.prompt)}"
-    logprobs = tuple(-0.1 - int(request.key[place], 16) / 8 for place in range(len(request.choices)))
+    logprobs = tuple(-0.8 - int(request.key[place], 16) / 8 for place in range(len(request.choices)))
     return Completion(
         request.key, words, logprobs, "choice" if request.choices else "stop", len(request.prompt), len(words)
     )

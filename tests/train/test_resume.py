@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,9 @@ def test_only_the_very_same_training_meets_its_checkpoints(tmp_path: Path) -> No
     def folder(processes: int = 1, data: Path = made.data, dataset: Path = made.dataset, **settings: Any) -> str:
         config = train_config(**settings)
         yaml = training_config(config, data, dataset, tmp_path, 0)
-        return working_dir(tmp_path, yaml, processes, content_stamps(config, data, dataset, BASE)).folder.name
+        return working_dir(
+            tmp_path, yaml, processes, content_stamps(config, replace(made, data=data, dataset=dataset), BASE)
+        ).folder.name
 
     moved = Path(shutil.copytree(made.data, tmp_path / "data")), Path(shutil.copytree(made.dataset, tmp_path / "rows"))
     assert folder() == folder(data=moved[0], dataset=moved[1])

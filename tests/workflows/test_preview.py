@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def stored(folder: Path) -> int:
     with sqlite3.connect(folder / "run" / "cache" / "completions.sqlite") as database:
-        return int(database.execute("SELECT COUNT(*) FROM completions_2").fetchone()[0])
+        return int(database.execute("SELECT COUNT(*) FROM completions_3").fetchone()[0])
 
 
 def counts(folder: Path, stage: str) -> dict[str, Any]:

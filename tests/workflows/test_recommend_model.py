@@ -33,7 +33,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import msr_adapter.pipeline.planning as planning
 from msr_adapter.backends.scripted import ScriptedBackend
-from msr_adapter.workflows.recommend import shards
+from msr_adapter.workflows.recommend import user_shards as shards
 from tests.workflows.test_recommend import order, without_training
 
 planning.STAGES = without_training()
