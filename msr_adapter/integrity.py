@@ -26,8 +26,8 @@ LARGE = 64 * 2**20
 _ELSEWHERE = re.compile(r"images/.*|manifest\.json")
 """Files of a stage whose digests are not in its manifest: content-addressed ones, and the manifest itself."""
 
-_known: dict[tuple[str, int, int, int, int], str] = {}
-"""Digests that this process has computed, by path, size, times and inode."""
+_known: dict[tuple[int, int, int, int, int], str] = {}
+"""Digests that this process has computed, by device, inode, size and times: those of a stage outlive its renaming."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Alterations:
 def digests_of(stage: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a stage, by its path relative to it."""
     return {name: _digest(stage / name) for name in _files(stage)}
+
+
+def content_of(path: Path) -> str:
+    """Identify a file or folder that msr wrote by its content alone, however large: as `path_stamp` does small ones."""
+    if path.is_dir():
+        files = sorted(Path(entry.path) for entry, _ in files_below(path))
+        return digest([[entry.relative_to(path).as_posix(), _digest(entry)] for entry in files])
+    return _digest(path)
 
 
 def seal_of(manifest: Mapping[str, Any]) -> str:
@@ -110,7 +118,7 @@ def _files(stage: Path) -> list[str]:
 def _digest(path: Path) -> str:
     try:
         status = path.stat()
-        key = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if key not in _known:
             _known[key] = file_digest(path)
     except OSError as error:

@@ -92,6 +92,15 @@ def test_a_file_is_read_once_per_process(tmp_path: Path, monkeypatch: pytest.Mon
     assert not alterations(stage, whole=True)
 
 
+def test_what_a_stage_wrote_is_not_read_again_when_its_folder_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = finished(tmp_path, "train", model__weights="abc")
+    stage.rename(tmp_path / "moved")
+    monkeypatch.delattr(integrity, "file_digest")
+    assert integrity.content_of(tmp_path / "moved" / "model" / "weights")
+
+
 def test_an_edited_manifest_or_that_of_another_stage_is_none(tmp_path: Path) -> None:
     stage = finished(tmp_path, "items", table="x")
     text = (stage / "manifest.json").read_text()

@@ -11,6 +11,8 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.llamafactory.claimed_sizes import rank_fault, sized_like
+from msr_adapter.llamafactory.model_files import loading
 
 _NAMED = 3
 _QUOTED = 300
@@ -38,7 +40,8 @@ def fitting_only(full: Path | None = None) -> Iterator[None]:
 
     def checked_model(cls: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
         told = kwargs.pop("output_loading_info", False)
-        model, info = load_model.__func__(cls, path, *args, output_loading_info=True, **kwargs)
+        with sized_like(Path(str(path))):
+            model, info = load_model.__func__(cls, path, *args, output_loading_info=True, **kwargs)
         trained = full is not None and str(path) == str(full.resolve())
         require_fit(str(path), info["missing_keys"], info["unexpected_keys"] if trained else ())
         return (model, info) if told else model
@@ -68,10 +71,18 @@ def require_fit(where: str, missing: Collection[str], unexpected: Collection[str
         raise UserError(Problem(where, "", f"these weights do not fit the model: {' and '.join(parts)}", "", _STEP))
 
 
-def require_fitting_adapters(model: ModelConfig, full: Path | None, adapters: Sequence[Path]) -> None:
-    """Raise `UserError` if one of ``adapters`` fits no model of this kind; loads no weights of the model.
+def require_ranks(adapters: Sequence[Path]) -> None:
+    """Raise `UserError` for adapters whose config has a rank that their weights have not: PEFT makes room first."""
+    step = "Put adapter_config.json back as it came with the weights"
+    if problems := [Problem(str(one), "", fault, "", step) for one in adapters if (fault := rank_fault(one))]:
+        raise UserError(problems)
 
-    For whoever hands weights to another process. The model is laid out without memory; O(its layers).
+
+def require_fitting_adapters(model: ModelConfig, full: Path | None, adapters: Sequence[Path]) -> None:
+    """Raise `UserError` if one of ``adapters`` fits no model of this kind, or the model's config not its weights.
+
+    For whoever hands weights to another process; loads no weights of the model, which is laid out without memory.
+    O(its layers).
     """
     import torch
     from peft import PeftModel
@@ -79,14 +90,15 @@ def require_fitting_adapters(model: ModelConfig, full: Path | None, adapters: Se
 
     from msr_adapter.llamafactory.model_weights import resolve_model
 
-    if not adapters:
-        return
-    config = AutoConfig.from_pretrained(str(full or resolve_model(model.path)), revision=model.revision)
-    shown = type(config) in AutoModelForImageTextToText._model_mapping
-    if not shown and type(config) not in AutoModelForCausalLM._model_mapping:
-        return  # whoever scores with it will tell
-    with torch.device("meta"):
-        network = (AutoModelForImageTextToText if shown else AutoModelForCausalLM).from_config(config)
+    require_ranks(adapters)
+    base = str(full or resolve_model(model.path))
+    with loading("Config", base):
+        config = AutoConfig.from_pretrained(base, revision=model.revision)
+        shown = type(config) in AutoModelForImageTextToText._model_mapping
+        if not shown and type(config) not in AutoModelForCausalLM._model_mapping:
+            return  # whoever scores with it will tell
+        with sized_like(Path(base)), torch.device("meta"):
+            network = (AutoModelForImageTextToText if shown else AutoModelForCausalLM).from_config(config)
     with fitting_only():
         for folder in adapters:
             network = PeftModel.from_pretrained(network, str(folder.resolve()), low_cpu_mem_usage=True).unload()

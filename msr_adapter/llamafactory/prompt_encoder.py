@@ -12,7 +12,7 @@ from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.integrity import require_unaltered
-from msr_adapter.llamafactory.fitting_weights import fitting_only
+from msr_adapter.llamafactory.fitting_weights import fitting_only, require_ranks
 from msr_adapter.llamafactory.model_files import loading
 from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
 from msr_adapter.llamafactory.processed_images import ProcessedImages
@@ -163,7 +163,8 @@ class Encoder:
         if self._weights.full is not None:
             model_args.model_name_or_path = str(self._weights.full.resolve())
             model_args.model_revision = "main"
-        adapters = [str(folder.resolve()) for folder in own_adapters(self.model) + self._weights.adapters]
+        require_ranks(on_top := own_adapters(self.model) + self._weights.adapters)
+        adapters = [str(folder.resolve()) for folder in on_top]
         # Not among the arguments that are parsed: a comma in a path would split it.
         model_args.adapter_name_or_path = adapters or None
         model_args.device_map = self._device
@@ -171,6 +172,7 @@ class Encoder:
             network = load_model(
                 self.tokenizer, model_args, finetuning_args, is_trainable=False, add_valuehead=self._weights.reward
             )
+        require_in_memory(network, str(model_args.model_name_or_path))
         if self.model.quantization != "none":
             # On a CPU with bfloat16 instructions bitsandbytes repacks 4-bit weights at the first forward pass that does
             # not train: scales are rounded, and widths that are no multiple of a block's 64 weights end in an error.
@@ -217,6 +219,17 @@ class Encoder:
         messages = [{"role": "user", "content": text}]
         expanded = self.template.mm_plugin.process_messages(messages, paths, [], [], self.processor)
         return str(expanded[0]["content"])
+
+
+def require_in_memory(network: Any, name: str) -> None:
+    """Raise `StageError` where parts of a model were left on a slower device for want of memory."""
+    places = {str(place) for place in (getattr(network, "hf_device_map", None) or {}).values()}
+    if len(places) > 1 and places & {"cpu", "disk"}:
+        raise StageError(
+            f"Weights of {name} do not fit in memory: parts of them would stay on {' and '.join(sorted(places))}",
+            "the model is larger than what is free on this machine's devices",
+            "choose a smaller model, quantization: 4 or dtype: bfloat16, or a machine with more memory",
+        )
 
 
 def collate(collator: Any, prompts: Sequence[Sequence[int]], images: Sequence[Sequence[Path]]) -> dict[str, "Tensor"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msr_adapter.files import read_json_object, remove
 from msr_adapter.integrity import alterations
-from msr_adapter.pipeline.run_folder import PRUNED, Manifest, RunFolder, manifest_in, output_digest
+from msr_adapter.pipeline.run_folder import PRUNED, Manifest, RunFolder, is_as_left, manifest_in
 from msr_adapter.pipeline.stages import COSTLY, STAGES, Stage
 from msr_adapter.run_folder_mark import is_run
 
@@ -81,7 +81,7 @@ def find_kept(stage: Stage, folder: RunFolder, current: Mapping[str, str]) -> Ke
 
 def _is_whole(kept: KeptStage, stage: Stage, manifest: Manifest) -> bool:
     if manifest.files is None:  # an older version wrote no digests
-        return output_digest(kept.folder, stage.outputs) == manifest.output
+        return is_as_left(kept.folder, stage.outputs, manifest)
     return not alterations(kept.folder, whole=False, name=stage.name)
 
 

@@ -12,7 +12,7 @@ from msr_adapter.files import digest, read_json_object
 from msr_adapter.integrity import alterations
 from msr_adapter.pipeline.kept import changes, find_kept, is_there, kept_stages, made_on, shortly
 from msr_adapter.pipeline.resolve_templates import resolve_models
-from msr_adapter.pipeline.run_folder import RunFolder, output_digest
+from msr_adapter.pipeline.run_folder import RunFolder, is_as_left
 from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
 from msr_adapter.prompts import Prompts
@@ -99,7 +99,7 @@ def stale(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | Non
     made = folder.stage(stage.name)
     found = alterations(made, whole=False)
     unknown = manifest.files is None  # an older version wrote no digests
-    if found.gone or (unknown and output_digest(made, stage.outputs) != manifest.output):
+    if found.gone or (unknown and not is_as_left(made, stage.outputs, manifest)):
         return "its files changed"
     return EDITED if found.edited else None
 

@@ -15,7 +15,7 @@ run_dir/
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
-from msr_adapter.integrity import digests_of, read_manifest, seal_of
+from msr_adapter.integrity import content_of, digests_of, read_manifest, seal_of
 from msr_adapter.llamafactory.dataset_check import READ_BACK
 from msr_adapter.run_folder_mark import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
 from msr_adapter.system import LockHeldError, locked
@@ -290,10 +290,18 @@ def _failed(summary: object) -> object:
     return summary.get("failed", 0) if isinstance(summary, dict) else None
 
 
-def output_digest(folder: Path, outputs: tuple[str, ...]) -> str:
+def output_digest(folder: Path, outputs: tuple[str, ...], content: Callable[[Path], str] = content_of) -> str:
     """Return the digest of a stage's ``outputs``, patterns relative to ``folder``; what was not written is left out."""
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
-    return digest([[path.relative_to(folder).as_posix(), path_stamp(path)] for path in found])
+    return digest([[path.relative_to(folder).as_posix(), content(path)] for path in found])
+
+
+def is_as_left(folder: Path, outputs: tuple[str, ...], manifest: Manifest) -> bool:
+    """Say whether the outputs of a stage of an older version, which wrote no digests of its files, are what it left.
+
+    There, files over 64 MiB counted by the time of their writing.
+    """
+    return output_digest(folder, outputs, path_stamp) == manifest.output
 
 
 def _not_writable(root: Path, error: OSError) -> Problem:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.llamafactory.claimed_sizes import rank_fault
 from msr_adapter.llamafactory.family_recognition import family_of
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
@@ -93,9 +94,13 @@ def _check_adapter(where: str, role: str, folder: Path | None) -> list[Problem]:
         return []
     missing = next((name for name in ("adapter_config.json", "adapter_model.safetensors")
                     if not (folder / name).is_file()), None)  # fmt: skip
-    if missing is None:
+    if missing is not None:
+        fault = f"no {missing} in this folder" if folder.is_dir() else "no such folder"
+    else:
+        fault = rank_fault(folder)
+    if not fault:
         return []
-    found = f"{folder}: {f'no {missing} in this folder' if folder.is_dir() else 'no such folder'}"
+    found = f"{folder}: {fault}"
     step = "Save the adapter there with save_pretrained, or correct the path"
     return [Problem(where, f"{role}.adapter", found, "a folder that PEFT or LLaMA-Factory saved", step)]
 

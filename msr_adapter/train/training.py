@@ -9,7 +9,8 @@ from typing import Any
 
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
-from msr_adapter.files import path_stamp, write_json
+from msr_adapter.files import write_json
+from msr_adapter.integrity import content_of, digests_of
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.finetuning_methods import method_of
 from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
@@ -95,8 +96,8 @@ def train(
 
 def content_stamps(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[object]:
     """Identify the rows, the images and the weights that a training starts from, wherever they lie."""
-    stamps = [path_stamp(dirs.dataset), path_stamp(dirs.data / "items.parquet"), model_stamp(train.model)]
-    return [*stamps, *origin.stamps()]
+    rows, images = digests_of(dirs.dataset), content_of(dirs.data / "items.parquet")
+    return [rows, images, model_stamp(train.model), *origin.stamps()]
 
 
 def train_to_end(

@@ -162,6 +162,24 @@ def test_output_digest_sees_content_and_absence(tmp_path: Path) -> None:
     assert len({first, second, output_digest(tmp_path, ("a", "b"))}) == 3
 
 
+def test_large_outputs_made_again_are_the_same(tmp_path: Path) -> None:
+    """Whatever its size, a table counts by content: what was trained from it is found again when it is remade."""
+    table, rows = tmp_path / "examples.parquet", tmp_path / "msr_train" / "rows.parquet"
+    rows.parent.mkdir()
+    for path in (table, rows):
+        with path.open("wb") as file:
+            file.truncate(65 * 2**20)
+    outputs = ("examples.parquet", "msr_train")
+    first = output_digest(tmp_path, outputs)
+    for path in (table, rows):
+        os.utime(path, (1, 1))
+    assert output_digest(tmp_path, outputs) == first
+    with rows.open("r+b") as file:
+        file.write(b"x")
+    os.utime(rows, (1, 1))
+    assert output_digest(tmp_path, outputs) != first
+
+
 def test_a_run_of_an_older_version_is_told_apart(tmp_path: Path) -> None:
     stage = tmp_path / "evaluate"
     stage.mkdir()

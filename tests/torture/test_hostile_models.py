@@ -40,6 +40,7 @@ ODD: list[Any] = [
     {"model_type": 3},
     [None],
 ]
+SIZES = [10**30, 10**12, 10**7, 10**5, -1, 0]
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "processor_config.json")
 WEIGHTS = "model.safetensors"
 
@@ -52,8 +53,10 @@ def damage(folder: Path, chance: random.Random) -> str:
     place = chance.randrange(len(data))
     how = chance.choice(["cut", "noise", "empty", "other", "gone", "value", "value"])
     if how == "value" and name.endswith(".json"):
-        found = json.loads(data)
-        found[chance.choice(list(found))] = chance.choice(ODD)
+        found = within = json.loads(data)
+        while (inner := [one for one in within.values() if isinstance(one, dict)]) and chance.random() < 0.4:
+            within = chance.choice(inner)
+        within[chance.choice(list(within) or ["x"])] = chance.choice(ODD + SIZES if name == "config.json" else ODD)
         new = json.dumps(found).encode()
     elif name == WEIGHTS and how == "value":
         length = chance.choice([0, 1, 2**63, len(data), 200])
