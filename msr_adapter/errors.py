@@ -5,7 +5,6 @@ MsrError
 └── StageError    a stage failed: what, the likely cause, the next step, exit code 1
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +92,43 @@ def listed(problems: list[Problem], total: int, where: str) -> list[Problem]:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``Did you mean `x`?`` for the closest choice in any case, or nothing when none is close."""
+    """Return ``Did you mean `x`?`` for the closest choice, or nothing when none is close."""
+    near = closest(word, choices)
+    return f"Did you mean `{near[0]}`?" if near else ""
+
+
+def closest(word: str, choices: Iterable[str], most: int = 1, *, beginnings: bool = True) -> list[str]:
+    """Return the choices that ``word`` may be a slip of the pen for, in any case, the nearest first; ``most`` of them.
+
+    One slip for each three letters may part them, no more: a wrong guess sends people astray; of equals, one with the
+    same first letter comes first, which is rarely missed. Where there is none,
+    the only choice that begins with the word is returned, unless not ``beginnings``.
+    """
+    plain = word.lower()
     known = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.65)
-    return f"Did you mean `{known[close[0]]}`?" if close else ""
+    limit = len(plain) // 3
+    slips = {name: _slips(plain, name) for name in known if abs(len(name) - len(plain)) <= limit}
+    close = (name for name in slips if slips[name] <= limit)
+    near = sorted(close, key=lambda name: (slips[name], name[:1] != plain[:1]))
+    if not near and beginnings and len(plain) >= _PREFIX:
+        near = [name for name in known if name.startswith(plain)]
+        near = near if len(near) == 1 else []
+    return [known[name] for name in near[:most]]
+
+
+_PREFIX = 4
+"""Letters from which on a beginning says which word is meant."""
+
+
+def _slips(word: str, other: str) -> int:
+    """Return how many letters are wrong, missing, too many, or swapped with the next one (optimal string alignment)."""
+    before, last = [0] * (len(other) + 1), list(range(len(other) + 1))
+    for row, letter in enumerate(word, 1):
+        now = [row]
+        for column, wanted in enumerate(other, 1):
+            cost = min(last[column] + 1, now[-1] + 1, last[column - 1] + (letter != wanted))
+            if row > 1 and column > 1 and letter == other[column - 2] and word[row - 2] == wanted:
+                cost = min(cost, before[column - 2] + 1)
+            now.append(cost)
+        before, last = last, now
+    return last[-1]

@@ -18,6 +18,8 @@ from msr_adapter.system import try_lock
 
 BundledKind = Literal["templates", "pipelines", "eval"]
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it can be read by setting it alone
 _STAMP_LIMIT = 64 * 2**20
 _TEMPORARY = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 """What `tempfile` calls the files that `atomic_path` asks it for."""
@@ -37,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # `tempfile` lets its user alone read
+        share(temporary)
         temporary.replace(path)
 
 
@@ -46,10 +48,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``, which is absent or empty; on success it takes its place."""
     with _temporary(path, folder=True) as temporary:
         yield temporary
-        temporary.chmod(0o755)
+        share(temporary)
         if path.exists():
             path.rmdir()  # fails, and loses nothing, if something has come into it meanwhile
         temporary.rename(path)
+
+
+def share(path: Path) -> None:
+    """Give a file, or a folder with all that is in it, the mode that the user's umask gives to what is new.
+
+    `tempfile` and the writers of weights let their user alone read; a colleague could then not load an export.
+    """
+    below = [Path(entry.path) for entry, _ in files_below(path)] if path.is_dir() else []
+    folders = {parent for file in below for parent in file.relative_to(path).parents}
+    for each in (path, *(path / folder for folder in folders), *below):
+        found = each.lstat().st_mode
+        wanted = (0o777 if stat.S_ISDIR(found) else 0o666) & ~_UMASK
+        if not stat.S_ISLNK(found) and stat.S_IMODE(found) != wanted:
+            with contextlib.suppress(PermissionError):  # a link to another user's file
+                each.chmod(wanted)
 
 
 @contextlib.contextmanager

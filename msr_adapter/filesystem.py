@@ -7,6 +7,7 @@ anybody may have put there without waiting for ever and without recursion.
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.errors import MsrError, StageError
+from msr_adapter.errors import MsrError, StageError, closest
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ALSO_WITHOUT_NAME = (errno.EACCES, errno.EPERM, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE)
@@ -34,6 +35,8 @@ _NOTHING = 2**20
 FULL = "the disk is full"
 """The cause that a `StageError` names where only a process's log says so."""
 _DEEPEST = 64
+_LOOKED_AT = 10_000
+"""Names in a folder, which may hold millions of images, that a guess is made among."""
 
 
 class FileSystemError(StageError):
@@ -217,6 +220,50 @@ def home(path: str | Path) -> Path:
 def real(path: Path) -> Path:
     """Return a path as it really is; a link that leads to itself stays as it is written."""
     return Path(os.path.realpath(home(path)))
+
+
+def absent(path: Path, noun: str = "file") -> str:
+    """Say what is wrong with a path where no ``noun`` (file or folder) is, and which path beside may be meant."""
+    if os.path.exists(path):  # noqa: PTH110 - False where the path cannot be looked at
+        return f"not a {noun}"
+    near = near_path(path, folder=noun == "folder")
+    return f"no such {noun}" + (f" (did you mean {printable(near)}?)" if near else "")
+
+
+def near_path(path: Path, *, folder: bool) -> str:
+    """Return the path, a slip of the pen away, of a file or folder that is there; "" if there is none.
+
+    In the folder of ``path`` it is a name; where that folder is not there either, the path up to the part that differs.
+    """
+    there = next((parent for parent in path.parents if os.path.exists(parent)), None)  # noqa: PTH110
+    if there is None or not there.is_dir():
+        return ""
+    name, *rest = path.relative_to(there).parts
+    try:
+        with os.scandir(there) as entries:
+            kinds = {one.name: one.is_dir() for one in itertools.islice(entries, _LOOKED_AT) if one.name[0] != "."}
+    except OSError:
+        return ""
+    wanted = folder or bool(rest)
+    near = _near_name(name, [one for one, is_folder in kinds.items() if is_folder == wanted])
+    if not near or not rest:
+        return near
+    whole = there / near / Path(*rest)
+    return str(whole if whole.exists() else there / near)
+
+
+def _near_name(name: str, names: Iterable[str]) -> str:
+    """Return the name that differs in its suffix alone, or in its stem by a slip of the pen."""
+    stem, suffix = _split(name)
+    split = {one: _split(one) for one in names}
+    same = next((one for one, parts in split.items() if parts[0] == stem), "")
+    near = closest(stem, [parts[0] for parts in split.values() if parts[1] == suffix])
+    return same or next((one for one, parts in split.items() if near and parts == (near[0], suffix)), "")
+
+
+def _split(name: str) -> tuple[str, str]:
+    bare = name.removesuffix(".gz")
+    return Path(bare).stem, Path(bare).suffix
 
 
 def files_below(folder: Path) -> Iterator[tuple[os.DirEntry[str], int]]:

@@ -26,6 +26,7 @@ class CandidatesFormat(StrEnum):
     """What `msr candidates export --format` takes."""
 
     PARQUET = "parquet"
+    CSV = "csv"
     ELLIOT = "elliot"
     RECBOLE = "recbole"
 
@@ -51,12 +52,12 @@ def export(
     pipeline: PipelineArgument,
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", show_default=False,
-                           help="The file; its suffix (.parquet, .inter, any other) says its format."),
+                           help="The file; its suffix (.parquet, .csv, .inter, .tsv) says its format."),
     ],
     kind: Annotated[
         CandidatesFormat | None, typer.Option("--format", show_default="as the file's suffix says",
-                                    help="parquet: user_id, item_id, label. recbole: the same as .inter text. "
-                                    "elliot: a line of negatives for each user."),
+                                    help="parquet, csv: user_id, item_id, label. recbole: the same as .inter "
+                                    "text. elliot: a line of a tuple and negatives for each user."),
     ] = None,
     split: Annotated[HeldOutSplit, typer.Option("--split", help="Whose lists.")] = HeldOutSplit.TEST,
     overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
@@ -69,16 +70,17 @@ def export(
     with exit_codes(as_json):
         from msr_adapter.config.loader import load_pipeline
         from msr_adapter.config.output_paths import Output, protected_by, require_outputs
-        from msr_adapter.data import export_candidates
+        from msr_adapter.data import export_candidates, export_format
         from msr_adapter.pipeline import run
         from msr_adapter.progress import Reporter
 
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         require_outputs([Output(out, overwrite)], protected_by(loaded))
+        form = export_format(out, kind.value if kind else None)
         with interruptible(loaded.run_dir):
             run(loaded, ("data",), reporter=Reporter(quiet=quiet))
-        counts = export_candidates(loaded.run_dir / "data", split.value, kind.value if kind else None, out)
+        counts = export_candidates(loaded.run_dir / "data", split.value, form, out)
         use = "" if split is HeldOutSplit.VALIDATION else f"\nUse it: --set evaluate.protocol.candidates={out}"
         lists, rows = plural(counts["users"], "list"), plural(counts["rows"], "candidate")
-        text = f"{out}: {lists}, {rows}, digest {counts['digest'][:16]}{use}"
+        text = f"{out} ({form}): {lists}, {rows}, digest {counts['digest'][:16]}{use}"
         emit({"file": str(out), "split": split.value, **counts}, text, as_json)

@@ -1,5 +1,6 @@
 """`msr cp`: a copy of a bundled pipeline, protocol or template, to make it one's own."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,13 @@ _USE: dict[BundledKind, str] = {
 
 def copy_bundled(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `msr ls`.", show_default=False)],
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, or a folder.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="FILE", help="A new file, or a folder (a name that ends in / is one).",
+                            show_default=False),
+    ],
     overwrite: Overwrite = False,
     as_json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Copy a bundled pipeline, protocol or template, to make it your own.
 
     Example: [bold]msr cp demo my.yaml[/bold]
@@ -34,15 +38,20 @@ def copy_bundled(
         emit(result, f"Copied {file.kind}/{file.name} to {written}\n{use}", as_json)
 
 
-def copy(name: str, target: Path, overwrite: bool = False) -> tuple[BundledFile, Path]:
-    """Copy a bundled file to ``target``, a file or an existing folder; what exists stays unless ``overwrite``.
+def copy(name: str, to: str | Path, overwrite: bool = False) -> tuple[BundledFile, Path]:
+    """Copy a bundled file to a file or a folder, which need not exist; what exists stays unless ``overwrite``.
 
-    Returns the bundled file and the copy's path. Raises `UserError`.
+    A folder is one that exists, a text that ends in a slash or, for a template, a name without a suffix: a template is
+    found by the name of its file. Returns the bundled file and the copy's path. Raises `UserError`.
     """
     from msr_adapter.config.output_paths import Output, require_outputs
 
     file = find_bundled(name)
-    if target.is_dir():
+    if not str(to).strip():
+        raise UserError(Problem("", "FILE", "an empty text", "a file or a folder", "Name it, or . for this folder"))
+    target = Path(to)
+    named_folder = str(to).endswith(("/", os.sep)) or target.name in ("", "..")
+    if target.is_dir() or named_folder or (file.kind == "templates" and not target.suffix and not target.exists()):
         target = target / file.path.name
     require_outputs([Output(target, overwrite, field="FILE")], {f"msr's own {kind}": bundled(kind) for kind in _USE})
     try:

@@ -10,7 +10,7 @@ import typer
 
 from msr_adapter.cli.common import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.filesystem import read_object, real
+from msr_adapter.filesystem import near_path, read_object, real
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -121,7 +121,9 @@ def run_folder(argument: str) -> Path:
     if find_yaml(argument, "pipelines", Path.cwd()) is None:
         problem = not_found(argument, "pipelines", Path.cwd())
         found = f"`{argument}` is neither a run folder nor a pipeline"
-        raise UserError(Problem("", "RUN", found, problem.allowed, problem.next_step))
+        near = near_path(folder, folder=True)
+        guess = f"Did you mean `{Path(argument).with_name(near) if '/' not in near else near}`?" if near else ""
+        raise UserError(Problem("", "RUN", found, problem.allowed, guess or problem.next_step))
     return load_pipeline(argument).run_dir
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import BundledKind, bundled
-from msr_adapter.filesystem import real
+from msr_adapter.filesystem import near_path, real
 
 YamlKind = Literal["pipelines", "eval"]
 
@@ -111,4 +111,17 @@ def not_found(name: str, kind: YamlKind, base: Path, where: str = "", field: str
     said = shown(name)
     is_folder = not path_fault(name) and (base / Path(name).expanduser()).is_dir()
     found = f"`{said}` is a folder" if is_folder else f"`{said}` is neither a file nor a bundled {noun}"
-    return Problem(where, field, found, f"bundled: {', '.join(names)}", did_you_mean(name, names))
+    guess = "" if is_folder or path_fault(name) else _near_yaml(Path(name), base)
+    return Problem(where, field, found, f"bundled: {', '.join(names)}", guess or did_you_mean(name, names))
+
+
+def _near_yaml(name: Path, base: Path) -> str:
+    """Return ``Did you mean `x.yaml`?`` for a YAML file that is a slip of the pen away, or that is called so but for
+    its suffix; nothing where there is none."""
+    if not name.suffix:
+        name = name.with_name(f"{name.name}.yaml") if name.name else name
+    path = base / name.expanduser()
+    near = str(name) if path.is_file() else near_path(path, folder=False)
+    if not near.endswith((".yaml", ".yml")):
+        return ""
+    return f"Did you mean `{near if '/' in near else name.with_name(near)}`?"

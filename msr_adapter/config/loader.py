@@ -19,7 +19,7 @@ from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.config.yaml_tree import DEEPEST, LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
-from msr_adapter.filesystem import home, real
+from msr_adapter.filesystem import home, near_path, real
 
 _PROTOCOL: Loc = ("evaluate", "protocol")
 _SOURCE: Loc = ("data", "source")
@@ -248,7 +248,9 @@ def _templates(node: YamlNode, problems: list[Problem]) -> str:
     names = template_folders()
     found = f"no folder `{_shown(_absolute(node))}`"
     expected = f"expected a folder of templates or a bundled one: {', '.join(names)}"
-    problems.append(Problem(node.where, "templates", found, expected, did_you_mean(node.value, names)))
+    near = near_path(_absolute(node), folder=True)
+    guess = f"Did you mean `{near}`?" if near else did_you_mean(node.value, names)
+    problems.append(Problem(node.where, "templates", found, expected, guess))
     return str(node.value)
 
 

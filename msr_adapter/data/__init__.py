@@ -17,10 +17,10 @@ seeded_random    draws that depend on the seed and on ids alone
 
 from msr_adapter.data.build import BuildInputs, build
 from msr_adapter.data.checks import check_data, check_protocol, protocol_stamp, source_stamp
-from msr_adapter.data.negatives.candidate_files import export_candidates
+from msr_adapter.data.negatives.candidate_files import export_candidates, export_format
 from msr_adapter.data.readers.sources import draws_images
 
 __all__ = [
-    "BuildInputs", "build", "check_data", "check_protocol", "draws_images", "export_candidates", "protocol_stamp",
-    "source_stamp",
+    "BuildInputs", "build", "check_data", "check_protocol", "draws_images", "export_candidates",
+    "export_format", "protocol_stamp", "source_stamp",
 ]  # fmt: skip

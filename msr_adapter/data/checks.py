@@ -8,6 +8,7 @@ from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.readers.sources import check_source, draws_images, may_hold_images, source_files
 from msr_adapter.errors import Problem
 from msr_adapter.files import path_stamp
+from msr_adapter.filesystem import absent
 from msr_adapter.prompts.neutralize import RULES_VERSION
 
 _LOOKED_INTO = 256 * 2**20
@@ -38,7 +39,7 @@ def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Pro
     }
     step = "Correct the path; it starts from the YAML that names it"
     return [
-        Problem(str(path), setting, "not a file" if path.exists() else "no such file", "", step)
+        Problem(str(path), setting, absent(path), "", step)
         for setting, path in wanted.items()
         if path is not None and not path.is_file()
     ]
@@ -75,7 +76,14 @@ def _check_images(data: DataConfig) -> list[Problem]:
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
         return [Problem("", "data.images.folder", "not given", "data.images.missing: error wants images", step)]
     if not images.folder.is_dir():
-        found = "not a folder" if images.folder.exists() else "no such folder"
         step = "Correct data.images.folder, fill it with `msr fetch-images`, or remove it to go on without images"
-        return [Problem(str(images.folder), "data.images.folder", found, "a folder of {item}.jpg", step)]
+        return [
+            Problem(
+                str(images.folder),
+                "data.images.folder",
+                absent(images.folder, "folder"),
+                "a folder of {item}.jpg",
+                step,
+            )
+        ]
     return []

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
@@ -80,6 +81,15 @@ class FinishedRun:
     def models(self) -> list[str]:
         """Every model that was judged."""
         return list(self.metrics["models"])
+
+    def queries(self) -> pl.DataFrame:
+        """Return the query of every user, which is an example id as text, and the user's own id: query, user_id."""
+        path = self.folder / "evaluate" / "per_user.parquet"
+        try:
+            users = pl.read_parquet(path, columns=["example_id", "user_id"]).unique().sort("example_id")
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _problem(path, f"cannot be read ({error})") from error
+        return users.select(query=pl.col("example_id").cast(pl.String), user_id=pl.col("user_id"))
 
     @property
     def held_out(self) -> HeldOut:

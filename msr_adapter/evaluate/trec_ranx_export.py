@@ -14,14 +14,16 @@ from msr_adapter.evaluate.candidates import flat
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.files import atomic_path
 
+USERS = "users.tsv"
+"""Query -> user id, beside the runs."""
 _USERS_AT_ONCE = 4096
 
 
 def write_trec(run: FinishedRun, out: Path) -> list[Path]:
-    """Write `qrels.txt` and `run.<model>.txt` into ``out``; return the files.
+    """Write `qrels.txt`, `run.<model>.txt` and `users.tsv` into ``out``; return the files.
 
-    A query is an example id. TREC separates by spaces, so white space and `%` in item ids are percent-encoded.
-    trec_eval reads scores as 32-bit floats and orders ties by item id.
+    A query is an example id; `users.tsv` says whose. TREC separates by spaces, so white space and `%` in
+    item ids are percent-encoded. trec_eval reads scores as 32-bit floats and orders ties by item id.
     """
     items = _encoded(flat(run.table["item_id"]))
     queries = flat(run.table["example_id"]).cast(pa.string())
@@ -38,7 +40,7 @@ def write_trec(run: FinishedRun, out: Path) -> list[Path]:
         columns = (queries.take(pa.array(order)), "Q0", items.take(pa.array(order)),
                    pa.array(ranks).cast(pa.string()), pa.array(scores[order]).cast(pa.string()), model)  # fmt: skip
         files.append(_write_lines(out / f"run.{model}.txt", pc.binary_join_element_wise(*columns, " ")))
-    return files
+    return [*files, _write_users(run, out / USERS)]
 
 
 def _encoded(items: pa.Array) -> pa.Array:
@@ -62,16 +64,22 @@ def _write_lines(path: Path, lines: pa.Array) -> Path:
 
 
 def write_ranx(run: FinishedRun, out: Path) -> list[Path]:
-    """Write `qrels.json` and `run.<model>.json` into ``out``; return the files.
+    """Write `qrels.json`, `run.<model>.json` and `users.tsv` into ``out``; return the files.
 
     Read them with `ranx.Qrels.from_file(path, kind="json")` and `ranx.Run.from_file(path, kind="json")`.
     """
     labels = run.table["label"].to_numpy()
     files = [_write_mapping(out / "qrels.json", run, labels.astype(np.int64), labels > 0)]
     everything = np.ones(len(labels), bool)
-    return files + [
-        _write_mapping(out / f"run.{model}.json", run, _finite(run, model), everything) for model in run.models
-    ]
+    files += [_write_mapping(out / f"run.{model}.json", run, _finite(run, model), everything) for model in run.models]
+    return [*files, _write_users(run, out / USERS)]
+
+
+def _write_users(run: FinishedRun, path: Path) -> Path:
+    """Write which user each query is: tabs between, quoted where an id has tabs, quotes or line breaks."""
+    with atomic_path(path) as temporary:
+        run.queries().write_csv(temporary, separator="\t")
+    return path
 
 
 def _write_mapping(path: Path, run: FinishedRun, values: np.ndarray, keep: np.ndarray) -> Path:
@@ -102,4 +110,4 @@ _SUFFIXES = {"trec": "txt", "ranx": "json"}
 
 def file_names(run: FinishedRun, form: str) -> list[str]:
     """Return the names of the files that the writer of ``form`` makes."""
-    return [f"{name}.{_SUFFIXES[form]}" for name in ("qrels", *(f"run.{model}" for model in run.models))]
+    return [*(f"{name}.{_SUFFIXES[form]}" for name in ("qrels", *(f"run.{model}" for model in run.models))), USERS]

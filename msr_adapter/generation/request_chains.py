@@ -40,6 +40,8 @@ class Chains(Generic[R]):
         """What the chains that ended returned, by their place."""
         self.sent = 0
         """Answers handed to a chain so far."""
+        self.steps = [0] * len(starts)
+        """Answers handed to each chain, by place."""
         self._waiting: dict[str, tuple[Request, list[int]]] = {}
         self._chains = [start() for start in starts]
         for place in range(len(starts)):
@@ -77,15 +79,19 @@ class Chains(Generic[R]):
             try:
                 request = next(chain) if answer is None else chain.send(answer)
             except StopIteration as end:
-                self.sent += answer is not None
+                self._count(place, answer)
                 self.results[place] = end.value
                 return []
-            self.sent += answer is not None
+            self._count(place, answer)
             if (answer := self.answers.get(request.key)) is None:
                 break
         new = request.key not in self._waiting
         self._waiting.setdefault(request.key, (request, []))[1].append(place)
         return [request] if new else []
+
+    def _count(self, place: int, answer: Answer | None) -> None:
+        self.sent += answer is not None
+        self.steps[place] += answer is not None
 
 
 def shards(families: Sequence[object], size: int) -> tuple[list[list[int]], list[int]]:

@@ -1,14 +1,13 @@
 """LLaMA-Factory's template, tokenizer and image processor of a model, set up as it does for training."""
 
 import copy
-import difflib
 import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
 from msr_adapter.generation.request import IMAGE_PLACEHOLDER
 from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.model_files import loading
@@ -103,7 +102,7 @@ def _refuse_thinking(template: Any, name: str) -> None:
 
 def _unknown_template(name: str, known: list[str]) -> UserError:
     """Return the error for a template name LLaMA-Factory does not have, with the nearest names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = closest(name, known, 3)
     return UserError(
         Problem("", "model.template", f"unknown template {name!r}", f"did you mean {' or '.join(near)}" if near else "")
     )

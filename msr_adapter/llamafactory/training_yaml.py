@@ -1,7 +1,6 @@
 """The training YAML that `llamafactory-cli train` accepts, from our `Train` config."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from msr_adapter.config.schema import TrainConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
 from msr_adapter.files import write_text
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.family_recognition import resolve_template
@@ -96,7 +95,7 @@ def unknown_overrides(overrides: Mapping[str, object]) -> list[Problem]:
 
     known = sorted({field.name for part in _TRAIN_ARGS for field in dataclasses.fields(part)})
     unknown = [key for key in overrides if key not in known]
-    near = {key: difflib.get_close_matches(key, known, n=1) for key in unknown}
+    near = {key: closest(key, known) for key in unknown}
     return [
         Problem("", f"train.overrides.{key}", "LLaMA-Factory has no such argument",
                 f"did you mean {near[key][0]}" if near[key] else "")

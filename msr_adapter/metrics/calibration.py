@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msr_adapter.arrays import Floats, Integers
-from msr_adapter.metrics.groups import CHUNK_SCORES
+from msr_adapter.metrics.groups import CHUNK_SCORES, require_binary
 
 BINS = 10
 
@@ -36,13 +36,15 @@ def calibrate(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = B
     """Compare ``probabilities`` (n,) in [0, 1] with 0/1 ``labels`` (n,).
 
     Probabilities of exactly 0 and 1 are moved inside by float64's epsilon for the log loss, as scikit-learn does.
-    O(n) time; memory beside input is one chunk. Raises ValueError outside [0, 1] and on arrays that do not fit.
+    O(n) time; memory beside input is one chunk. Raises ValueError outside [0, 1], on labels other than 0 and 1, and on
+    arrays that do not fit.
     """
     values, marks = np.asarray(probabilities), np.asarray(labels)
     if values.ndim != 1 or values.shape != marks.shape or not len(values):
         raise ValueError(f"probabilities of shape {values.shape} and labels of shape {marks.shape} do not fit")
     if not (values.min() >= 0 and values.max() <= 1):  # also false for NaN
         raise ValueError("probabilities outside [0, 1]")
+    require_binary(marks)
     sums = np.zeros((3, bins))  # count, sum of probabilities, positives
     loss = squares = 0.0
     for start in range(0, len(values), CHUNK_SCORES):

@@ -82,11 +82,16 @@ def make_groups(scores: npt.ArrayLike, labels: npt.ArrayLike, offsets: npt.Array
         raise ValueError(f"{values.shape[0]} scores but labels of shape {marks.shape}")
     if np.isnan(values.min()):  # the minimum propagates NaN and needs no temporary array
         raise ValueError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN")
-    # Of whole numbers the ends tell all, without a temporary array; fractions and NaN lie between.
-    whole = np.issubdtype(marks.dtype, np.integer) or marks.dtype == bool
-    if not ((marks.min() >= 0 and marks.max() <= 1) if whole else np.isin(marks, (0, 1)).all()):
-        raise ValueError("labels other than 0 and 1")
+    require_binary(marks)
     return Groups(values, bounds, *_find_positives(marks, bounds))
+
+
+def require_binary(labels: npt.NDArray[Any]) -> None:
+    """Raise ValueError if any of ``labels`` (n,) is neither 0 nor 1, such as 0.5 or NaN."""
+    # Of whole numbers the ends tell all, without a temporary array; fractions and NaN lie between.
+    whole = np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool
+    if not ((labels.min() >= 0 and labels.max() <= 1) if whole else np.isin(labels, (0, 1)).all()):
+        raise ValueError("labels other than 0 and 1")
 
 
 def _as_scores(scores: npt.ArrayLike) -> Scores:

@@ -13,6 +13,7 @@ from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.files import bundled_model
+from msr_adapter.filesystem import absent
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
@@ -185,7 +186,7 @@ def _check_model(loaded: LoadedPipeline, role: str, model: ModelConfig) -> list[
     looks_local = folder.is_absolute() or model.path.startswith((".", "~"))
     if not model.backend_row.local or not looks_local:
         return []
-    faults = folder_faults(folder) if folder.is_dir() else ["no such folder"]
+    faults = folder_faults(folder) if folder.is_dir() else [absent(folder, "folder")]
     allowed = "a Hugging Face model folder, a hub id, or `tiny`"
     step = "Save the model there with save_pretrained, or correct the path"
     found = f"{model.path}: {'; '.join(faults)}"

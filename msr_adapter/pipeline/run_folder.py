@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import digest, link, path_stamp, remove, sweep, write_json
+from msr_adapter.files import digest, link, path_stamp, remove, share, sweep, write_json
 from msr_adapter.integrity import content_of, digests_of, read_manifest, seal_of
 from msr_adapter.llamafactory.dataset_check import READ_BACK
 from msr_adapter.run_folder_mark import FORMAT, MANIFEST, MARK, folder_problems, foreign_stage, is_own_stage
@@ -182,6 +182,7 @@ class RunFolder:
         """
         name, before = manifest.stage, self.manifest(manifest.stage)
         same = before and (before.fingerprint, before.output) == (manifest.fingerprint, manifest.output)
+        share(self._partial(name))
         _write(manifest, self._partial(name))
         kept = self._put_in_place(name, keep=keep and not same)
         self._clear_unfinished(manifest)

@@ -8,6 +8,7 @@ from pathlib import Path
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.filesystem import absent
 from msr_adapter.llamafactory.claimed_sizes import rank_fault
 from msr_adapter.llamafactory.family_recognition import family_of
 
@@ -95,7 +96,7 @@ def _check_adapter(where: str, role: str, folder: Path | None) -> list[Problem]:
     missing = next((name for name in ("adapter_config.json", "adapter_model.safetensors")
                     if not (folder / name).is_file()), None)  # fmt: skip
     if missing is not None:
-        fault = f"no {missing} in this folder" if folder.is_dir() else "no such folder"
+        fault = f"no {missing} in this folder" if folder.is_dir() else absent(folder, "folder")
     else:
         fault = rank_fault(folder)
     if not fault:

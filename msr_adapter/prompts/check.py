@@ -7,7 +7,8 @@ from pathlib import Path
 import jinja2
 from jinja2 import meta, nodes
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
+from msr_adapter.filesystem import absent
 from msr_adapter.prompts.sandbox import LimitError
 from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import RENAMED, VARIABLES
@@ -26,7 +27,7 @@ def check(
 ) -> list[Problem]:
     """Return the problems of every template that msr renders; ``cases`` render each one in all the ways that occur."""
     if folder is not None and not folder.is_dir():
-        return [Problem(str(folder), "templates", "no such folder", "a folder of .j2 files")]
+        return [Problem(str(folder), "templates", absent(folder, "folder"), "a folder of .j2 files")]
     problems = [*_misnamed(folder), *(_passed_over(environment, folder) if folder else ())]
     for name, renders in cases.items():
         try:
@@ -121,7 +122,7 @@ def _allowed(variable: str, name: str) -> str:
     known = f"{name}.j2 has {', '.join(VARIABLES[name])}"
     if (new := RENAMED.get(variable)) in VARIABLES[name]:
         return f"it is called {new} now; {known}"
-    near = difflib.get_close_matches(variable, VARIABLES[name], 1)
+    near = closest(variable, VARIABLES[name])
     return f"did you mean {near[0]}? {known}" if near else known
 
 

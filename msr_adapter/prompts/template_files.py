@@ -1,11 +1,9 @@
 """Template files: what is read for a template, itself and all that it refers to."""
 
-import difflib
-
 import jinja2
 from jinja2 import nodes
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
 
 
 def sources(environment: jinja2.Environment, name: str) -> dict[str, str]:
@@ -26,7 +24,7 @@ def read_source(environment: jinja2.Environment, file: str, place: str = "") -> 
     try:
         source, path, _ = environment.loader.get_source(environment, file)
     except jinja2.TemplateNotFound as error:
-        near = difflib.get_close_matches(file, environment.list_templates(), 1)
+        near = closest(file, environment.list_templates())
         allowed = f"did you mean {near[0]}?" if near else "searched in your templates folder and the bundled one"
         raise UserError(Problem(place, file, "no such template", allowed)) from error
     except UnicodeDecodeError as error:

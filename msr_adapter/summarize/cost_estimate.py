@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import PIL.Image
@@ -110,15 +111,15 @@ class Counter:
 
 def estimate_cost(starts: Sequence[PlannedChain], known: Lookup, model: ModelConfig, budget: int) -> CostEstimate:
     """Return what is left to ask of ``starts``. O(chains), plus the rendering of a sample of their prompts."""
-    calls = len({decision for start in starts for decision in start.decisions()})
-    cached, read, written = _known(starts, known)
-    to_ask = calls - cached
+    cached, to_ask, read, written = _known(starts, known)
+    calls = cached + to_ask
     mean = written / cached if cached else None
     counter = Counter(model)
     size, most, sampled, blind = _sizes(starts, counter, 1.0 if mean is None else min(1.0, mean / budget))
     steps = max(1, sampled)
+    expected = round(size / steps * to_ask)
     return CostEstimate(
-        calls, cached, to_ask, round(size / steps * to_ask), max(0, round(most / steps * calls) - read),
+        calls, cached, to_ask, expected, max(expected, round(most / steps * calls) - read) if to_ask else 0,
         None if mean is None else round(mean * to_ask), to_ask * budget,
         counter.how
         + (f"; in {_SAMPLED:,} of {len(starts):,} chains" if len(starts) > _SAMPLED else "")
@@ -132,15 +133,21 @@ def spaced(number: int, wanted: int) -> list[int]:
     return [place * number // wanted for place in range(wanted)]
 
 
-def _known(starts: Sequence[PlannedChain], known: Lookup) -> tuple[int, int, int]:
-    """Return how many requests are answered already as far as the chains get, their tokens read and written."""
+def _known(starts: Sequence[PlannedChain], known: Lookup) -> tuple[int, int, int, int]:
+    """Return how many requests are answered already, how many are left at most, and the tokens read and written."""
     seen: dict[str, tuple[int, int]] = {}
+    # Only of chains that stand at a request something is left: one that reached its end may have taken fewer requests
+    # than were planned, or such as other chains turned out to share.
+    left: set[object] = set()
     for start in range(0, len(starts), _FED):
-        chains = Chains(starts[start : start + _FED])
+        part = starts[start : start + _FED]
+        chains = Chains(part)
         chains.feed(known)
         answers: list[Answer] = list(chains.answers.values())
         seen.update((a.key, (a.tokens_in, a.tokens_out)) for a in answers if isinstance(a, Completion))
-    return len(seen), sum(read for read, _ in seen.values()), sum(written for _, written in seen.values())
+        for place in chains.stuck():
+            left.update(islice(part[place].decisions(), chains.steps[place], None))
+    return len(seen), len(left), sum(read for read, _ in seen.values()), sum(written for _, written in seen.values())
 
 
 def _sizes(starts: Sequence[PlannedChain], counter: Counter, share: float) -> tuple[float, float, int, bool]:

@@ -34,11 +34,14 @@ def digest_of(run: str) -> str:
     return str(manifest["summary"]["candidates_digest"])
 
 
-@pytest.mark.parametrize(("kind", "name"), [("parquet", "c.parquet"), ("recbole", "c.inter"), ("elliot", "c.tsv")])
+NAMES = (("parquet", "c.parquet"), ("csv", "c.csv"), ("recbole", "c.inter"), ("elliot", "c.tsv"))
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
 def test_an_exported_file_gives_another_run_the_same_lists(kind: str, name: str) -> None:
     result = msr("--format", kind, "--out", name)
     assert result.exit_code == 0, result.stderr
-    said = f"{name}: 20 lists, 80 candidates, digest {digest_of('run')[:16]}"
+    said = f"{name} ({kind}): 20 lists, 80 candidates, digest {digest_of('run')[:16]}"
     assert result.stdout == f"{said}\nUse it: --set evaluate.protocol.candidates={name}\n"
     again = ["export", "p.yaml", "--quiet", "--out", "again.parquet", "--run-dir", "other", "--set",
              f"evaluate.protocol.candidates={name}"]  # fmt: skip
@@ -47,10 +50,18 @@ def test_an_exported_file_gives_another_run_the_same_lists(kind: str, name: str)
 
 
 def test_the_suffix_says_the_format() -> None:
-    for kind, name in (("parquet", "c.parquet"), ("recbole", "c.inter"), ("elliot", "c.tsv")):
+    for kind, name in NAMES:
         assert json.loads(msr("--out", name, "--json").stdout)["format"] == kind
         assert msr("--format", kind, "--out", f"named-{name}").exit_code == 0
         assert Path(name).read_bytes() == Path(f"named-{name}").read_bytes()
+
+
+def test_a_csv_is_a_table() -> None:
+    assert msr("--out", "c.csv").exit_code == 0
+    header, *rows = Path("c.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "user_id,item_id,label"
+    assert len(rows) == 80
+    assert all(row.count(",") == 2 and row[-2:] in (",0", ",1") for row in rows)
 
 
 def test_a_changed_file_makes_the_data_stage_out_of_date() -> None:
@@ -69,6 +80,13 @@ def test_wrong_files_and_names_are_exit_code_2() -> None:
     wrong = msr("--format", "elliot", "--out", "c.parquet")
     assert (wrong.exit_code, wrong.stdout) == (2, "")
     assert "c.parquet --out: the name of a file of the format parquet, not elliot. Name it .tsv" in wrong.stderr
+    for name in ("c.xlsx", "c", "c.json"):  # which nobody means to be tuples
+        unknown = msr("--out", name)
+        assert unknown.exit_code == 2
+        assert f"{name} --out: unknown kind of file" in unknown.stderr
+        assert ".csv (csv)" in unknown.stderr
+    assert not Path("run").exists()  # all of it is told before anything is drawn
+    assert msr("--format", "elliot", "--out", "test_negative.txt").exit_code == 0
     gone = msr("--out", "c.parquet", "--set", "evaluate.protocol.candidates=gone.inter", "--json")
     assert gone.exit_code == 2
     problem = json.loads(gone.stdout)["error"]["problems"][0]

@@ -49,6 +49,52 @@ def test_cp_into_a_folder_keeps_the_name() -> None:
     assert Path("words/recommend.j2").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "to", "file"),
+    [
+        ("user_summary", "my-templates/", "my-templates/user_summary.j2"),
+        ("user_summary", "my-templates", "my-templates/user_summary.j2"),  # a template is found by its file's name
+        ("user_summary", "a/b/", "a/b/user_summary.j2"),
+        ("user_summary", "./", "user_summary.j2"),
+        ("user_summary", ".", "user_summary.j2"),
+        ("demo/user_summary", "mine/", "mine/user_summary.j2"),
+        ("report.html", "mine", "mine/report.html.j2"),
+        ("pipelines/demo", "mine/", "mine/demo.yaml"),
+        ("paper", "protocols/", "protocols/paper.yaml"),
+        ("pipelines/demo", "mine.yaml", "mine.yaml"),
+        ("pipelines/demo", "mine", "mine"),  # a pipeline is a file of any name
+        ("user_summary", "v1.2/", "v1.2/user_summary.j2"),
+    ],
+)
+def test_cp_into_a_folder_that_is_not_there_yet(name: str, to: str, file: str) -> None:
+    done = msr("cp", name, to, "--json")
+    assert json.loads(done.stdout)["file"] == file
+    assert Path(file).read_bytes() == find_bundled(name).path.read_bytes()
+
+
+def test_a_template_copied_into_a_folder_is_what_the_pipeline_then_says() -> None:
+    assert "templates: my-templates  (" in msr("cp", "user_summary", "my-templates/").stdout
+    assert load_pipeline("demo", ["templates=my-templates"]).pipeline.templates == Path("my-templates").resolve()
+
+
+@pytest.mark.parametrize("to", ["", "  "])
+def test_cp_to_nowhere_is_refused(to: str) -> None:
+    done = msr("cp", "demo/recommend", to)
+    assert done.exit_code == 2
+    assert "FILE: an empty text" in done.stderr
+    assert not list(Path().iterdir())
+
+
+def test_cp_into_a_folder_never_overwrites_nor_takes_a_file_for_one() -> None:
+    assert msr("cp", "user_summary", "mine/").exit_code == 0
+    again = msr("cp", "user_summary", "mine/")
+    assert (again.exit_code, "mine/user_summary.j2 exists already" in again.stderr) == (2, True)
+    Path("file").write_text("precious")
+    for to in ("file/", "file"):
+        assert msr("cp", "user_summary", to).exit_code == 2
+    assert Path("file").read_text() == "precious"
+
+
 def test_cp_of_a_template_says_how_it_is_used() -> None:
     done = msr("cp", "demo/recommend", "words/recommend.j2")
     assert "templates: words  (the file must be called recommend.j2)" in done.stdout

@@ -1,11 +1,14 @@
 """`msr results`: TREC and ranx files give the same metrics when read back; tables hold the run's numbers."""
 
+import csv
 import json
 import warnings
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import pytrec_eval
 from typer.testing import CliRunner, Result
@@ -50,7 +53,8 @@ def _means(run: Run, model: str) -> dict[str, float]:
 
 def test_pytrec_eval_reads_the_same_numbers(run: Run, tmp_path: Path) -> None:
     files = write_trec(read_finished(run.root), tmp_path)
-    assert [file.name for file in files] == ["qrels.txt", *(f"run.{name}.txt" for name in run.metrics()["models"])]
+    runs = [f"run.{name}.txt" for name in run.metrics()["models"]]
+    assert [file.name for file in files] == ["qrels.txt", *runs, "users.tsv"]
     with files[0].open() as file:
         judged = pytrec_eval.parse_qrel(file)
     names = {"hr": "success", "recall": "recall", "precision": "P", "map": "map_cut", "ndcg": "ndcg_cut"}
@@ -63,6 +67,28 @@ def test_pytrec_eval_reads_the_same_numbers(run: Run, tmp_path: Path) -> None:
             for k in (3, 5):
                 mean = np.mean([row[f"{theirs}_{k}"] for row in found.values()])
                 assert _means(run, model)[f"{ours}@{k}"] == pytest.approx(mean, abs=1e-12), (model, ours, k)
+
+
+@pytest.mark.parametrize("form", ["trec", "ranx"])
+def test_queries_are_found_among_the_users(run: Run, tmp_path: Path, form: str) -> None:
+    done = msr("results", run.root, "--format", form, "--out", tmp_path / "out", "--json")
+    assert json.loads(done.stdout)["files"][-1] == str(tmp_path / "out" / "users.tsv")
+    header, *lines = (tmp_path / "out" / "users.tsv").read_text(encoding="utf-8").splitlines()
+    assert header == "query\tuser_id"
+    examples = schema.read_table(run.data / "examples.parquet", schema.EXAMPLES)
+    tested = examples.filter(pc.equal(examples["split"], "test"))
+    ids = zip(tested["example_id"].to_pylist(), tested["user_id"].to_pylist(), strict=True)
+    assert lines == [f"{query}\t{user}" for query, user in sorted(ids)]
+    again = msr("results", run.root, "--format", form, "--out", tmp_path / "out")
+    assert (again.exit_code, "users.tsv exists already" in again.stderr) == (2, True)
+
+
+def test_user_ids_with_tabs_and_quotes_come_back(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = pl.DataFrame({"query": ["1", "2", "3"], "user_id": ["a\tb", 'the "user"', "two\nlines"]})
+    monkeypatch.setattr("msr_adapter.evaluate.results.FinishedRun.queries", lambda _: odd)
+    write_trec(read_finished(run.root), tmp_path)
+    with (tmp_path / "users.tsv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file, delimiter="\t"))[1:] == [list(row) for row in odd.rows()]
 
 
 def test_a_trec_run_is_in_order_and_whole(run: Run, tmp_path: Path) -> None:
@@ -135,9 +161,9 @@ def test_the_command_writes_files_and_says_which(run: Run, tmp_path: Path) -> No
     done = msr("results", run.root, "--format", "trec", "--out", tmp_path / "new" / "trec", "--json")
     assert done.exit_code == 0, done.output
     files = json.loads(done.stdout)["files"]
-    assert len(files) == 6
+    assert len(files) == 7
     assert all(Path(file).stat().st_size for file in files)
-    assert len(msr("results", run.root, "--format", "ranx", "--out", tmp_path / "ranx").stdout.splitlines()) == 6
+    assert len(msr("results", run.root, "--format", "ranx", "--out", tmp_path / "ranx").stdout.splitlines()) == 7
 
 
 def test_tables(run: Run, tmp_path: Path) -> None:

@@ -51,7 +51,16 @@ def test_calibration_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
-    [([0.5, 1.5], [0, 1], "outside"), ([float("nan")], [1], "outside"), ([0.5], [0, 1], "fit"), ([], [], "fit")],
+    [
+        ([0.5, 1.5], [0, 1], "outside"),
+        ([float("nan")], [1], "outside"),
+        ([0.5], [0, 1], "fit"),
+        ([], [], "fit"),
+        ([0.5, 0.5], [0.5, 0], "labels other than 0 and 1"),
+        ([0.5, 0.5], [2, 0], "labels other than 0 and 1"),
+        ([0.5, 0.5], [-1, 0], "labels other than 0 and 1"),
+        ([0.5], [float("nan")], "labels other than 0 and 1"),
+    ],
 )
 def test_wrong_probabilities_are_refused(probabilities: list, labels: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):

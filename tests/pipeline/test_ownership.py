@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
@@ -319,6 +321,35 @@ def test_writers_leave_nothing_whether_they_end_well_or_not(tmp_path: Path) -> N
         (temporary / "absent").read_text()
     assert tree(tmp_path) == {"a": b"a", "b": None, "b/x": b"b"}
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750), (0o077, 0o600, 0o700)]
+)
+def test_what_is_written_may_be_read_by_whom_the_umask_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, file: int, folder: int
+) -> None:
+    monkeypatch.setattr("msr_adapter.files._UMASK", umask)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("a")
+    with atomic_folder(tmp_path / "b") as temporary:
+        (temporary / "sub").mkdir(mode=0o700)
+        save_file({"w": np.zeros(2)}, temporary / "sub" / "model.safetensors")  # whose writer makes it 0600
+        (temporary / "out").symlink_to(tmp_path / "a")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"a": file, "b": folder, "sub": folder, "model.safetensors": file, "out": file}
+
+
+def test_a_finished_stage_may_be_read_by_others(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        (out := run.begin("train")).mkdir(exist_ok=True)
+        (out / "model").mkdir()
+        save_file({"w": np.zeros(2)}, out / "model" / "model.safetensors")
+        run.publish(a_manifest("train"))
+    written = [path for path in run.stage("train").rglob("*") if path.is_file()]
+    assert len(written) == 2
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o644}
 
 
 def test_the_next_run_sweeps_what_a_kill_left_in_the_run_folder(place: Path) -> None:

@@ -67,6 +67,35 @@ def test_the_outlook_of_users_bounds_what_is_asked(
     assert (again["estimate"]["to_ask"], again["estimate"]["cached"]) == (0, counts["distinct_requests"])
 
 
+def test_nothing_is_left_to_ask_of_chains_that_have_met(tmp_path: Path) -> None:
+    # Whatever is read, one answer: from their second block on, all users make the same requests.
+    write(tmp_path, ["abcdefgh", "cdabefgh", "efcdabgh", "ab"], TITLES)
+    _, counts, _ = run_users(tmp_path, Recording(lambda _: "the same"), users_config(block=2))
+    assert counts["distinct_requests"] < counts["estimate"]["calls"]
+    _, again, notes = run_users(tmp_path, Recording(lambda _: "the same"), users_config(block=2))
+    told = again["estimate"]
+    assert told["calls"] == told["cached"] == counts["distinct_requests"]
+    assert (told["to_ask"], told["prompt_tokens"], told["prompt_tokens_most"], told["answer_tokens_most"]) == (0,) * 4
+    assert "to ask" not in notes
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text("abcd", max_size=8), min_size=1, max_size=6), st.integers(1, 3), st.data())
+def test_what_is_left_bounds_what_is_then_asked(
+    tmp_path_factory: pytest.TempPathFactory, histories: list[str], block: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("left")
+    answer = data.draw(st.sampled_from([letters, lambda _: "the same", lambda prompt: letters(prompt)[-1:]]))
+    write(folder, histories[: data.draw(st.integers(0, len(histories)))] or ["a"], TITLES)
+    run_users(folder, Recording(answer), users_config(block=block))
+    write(folder, histories, TITLES)
+    _, counts, _ = run_users(folder, Recording(answer), users_config(block=block))
+    assert counts["computed"] <= counts["estimate"]["to_ask"]
+    assert 0 <= counts["cached"] <= counts["distinct_requests"] <= counts["estimate"]["calls"]
+    _, again, _ = run_users(folder, Recording(answer), users_config(block=block))
+    assert (again["estimate"]["to_ask"], again["computed"]) == (0, 0)
+
+
 def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
     write(tmp_path, ["abc"])
     run_users(tmp_path, Recording(letters), users_config())

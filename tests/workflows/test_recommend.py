@@ -227,7 +227,21 @@ def test_short_lists_and_users_who_have_everything_are_counted(folder: Path) -> 
     assert [user for user, items in left.items() if not items] == ["u0", "u1"]
     assert (counts["users_without_candidates"], counts["short_lists"]) == (2, sum(len(x) < 3 for x in left.values()))
     assert "2 of them none" in lines.text
+    assert "what they have already is not recommended" in lines.text
     assert all(set(items_of(folder, user)) <= items for user, items in left.items())
+
+
+def test_a_list_is_not_called_short_for_what_is_seen_where_that_is_included(folder: Path) -> None:
+    (folder / "items.txt").write_text("\n".join(TAKEN["u0"][:2]))
+    for candidates, said in (
+        (str(folder / "items.txt"), "items.txt has no more"),
+        ("all", "the catalogue has no more"),
+    ):
+        lines = Lines()
+        counts = order(folder, candidates=candidates, top=99, include_seen=True, reporter=lines)
+        assert counts["short_lists"] == counts["users"]
+        assert said in lines.text
+        assert "not recommended" not in lines.text
 
 
 def test_equal_odds_keep_the_order_of_retrieval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

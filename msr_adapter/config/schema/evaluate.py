@@ -35,8 +35,9 @@ class ProtocolConfig(StrictModel):
     negatives: NegativesConfig = Field(NegativesConfig(), json_schema_extra=allowed("a count, or a mapping"))
     """What the target is ranked among."""
     candidates: Path | None = None
-    """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet` or RecBole's `.inter` with
-    user_id, item_id and label; any other suffix: Elliot's text, `('user',)<TAB>negative<TAB>...` line by line."""
+    """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet`, `.csv` or RecBole's
+    `.inter` with user_id, item_id and label; any other suffix: Elliot's text, `('user',)<TAB>negative<TAB>...` line by
+    line."""
     metrics: tuple[MetricName, ...] = (
         "auc", "gauc", "hr", "recall", "mrr", "ndcg",
         "log_loss", "brier", "ece", "coverage", "gini", "popularity", "novelty",

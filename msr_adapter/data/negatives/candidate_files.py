@@ -1,4 +1,4 @@
-"""Candidate lists as files: our Parquet, RecBole's `.inter` with labels, Elliot's text of negatives by user.
+"""Candidate lists as files: our Parquet and CSV, RecBole's `.inter` with labels, Elliot's text of negatives by user.
 
 RecBole evaluates a labelled `.inter` as it is (`eval_args: {mode: labeled}`, `LABEL_FIELD: label`). Elliot's
 `strategy: fixed` reads a line per user, a Python tuple and the negatives; the positive is in its own test file. A
@@ -22,6 +22,7 @@ from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_tar
 from msr_adapter.data.negatives.pools import SeenItems
 from msr_adapter.errors import LISTED, Problem, UserError, listed, plural, raise_if_any
 from msr_adapter.files import atomic_path
+from msr_adapter.filesystem import absent
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
 """Columns of a file of lists: the row or line of the file, ids as text, 1 = positive, null = neither 0 nor 1."""
@@ -56,7 +57,11 @@ class ExportedLists(TypedDict):
 
 def format_of(path: Path) -> ListFormat:
     """Return the format that a file's suffix stands for; Elliot's where it is no format's."""
-    return next((row for row in FORMATS if row.suffix == path.suffix.lower()), _format("elliot"))
+    return _of_suffix(path) or _format("elliot")
+
+
+def _of_suffix(path: Path) -> ListFormat | None:
+    return next((row for row in FORMATS if row.suffix == path.suffix.lower()), None)
 
 
 def _format(name: str) -> ListFormat:
@@ -83,17 +88,30 @@ def write_lists(lists: pl.DataFrame, name: str, path: Path) -> None:
         _format(name).write(lists.select("user_id", "item_id", "label"), temporary)
 
 
+def export_format(path: Path, name: str | None) -> str:
+    """Return the format in which lists are to be written to ``path``: ``name``, or the one that its suffix stands for.
+
+    `UserError` where the suffix is another format's, or nothing says the format.
+    """
+    named = _of_suffix(path)
+    if name is None and named is None:
+        known = ", ".join(f"{row.suffix} ({row.name})" for row in FORMATS)
+        found, step = f"unknown kind of file {path.suffix!r}", f"Name it {path.with_suffix('.csv').name}, for one"
+        raise UserError(Problem(str(path), "--out", found, f"one of {known}; --format elliot takes others too", step))
+    name = name or format_of(path).name
+    if name != format_of(path).name:
+        found = f"the name of a file of the format {format_of(path).name}, not {name}"
+        raise UserError(Problem(str(path), "--out", found, "", f"Name it {_format(name).suffix}"))
+    return name
+
+
 def export_candidates(data_dir: Path, split: str, name: str | None, path: Path) -> ExportedLists:
     """Write a split's lists in the format ``name`` (None: the one of the file's suffix); return what was exported.
 
-    `UserError` where the suffix is another format's, on ids that a text cannot hold, and where nothing can be written.
+    `UserError` where `export_format` raises it, on ids that a text cannot hold, and where nothing can be written.
     """
-    named = format_of(path).name
-    name = name or named
+    name = export_format(path, name)
     lists = lists_of(data_dir, split)
-    if name != named:
-        found, step = f"the name of a file of the format {named}, not {name}", f"Name it {_format(name).suffix}"
-        raise UserError(Problem(str(path), "--out", found, "", step))
     try:
         write_lists(lists, name, path)
     except OSError as error:
@@ -106,11 +124,19 @@ def export_candidates(data_dir: Path, split: str, name: str | None, path: Path) 
 def read_lists(path: Path) -> pl.DataFrame:
     """Read `LISTS`, in the order of the file. `UserError` on what is no such file, with its first bad lines."""
     if not path.is_file():
-        raise UserError(Problem(str(path), _FIELD, "no such file", "", "Correct the path; it starts from the YAML"))
+        raise UserError(Problem(str(path), _FIELD, absent(path), "", "Correct the path; it starts from the YAML"))
     try:
-        return format_of(path).read(path)
+        return (_format("elliot") if _begins_with_a_tuple(path) else format_of(path)).read(path)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise UserError(Problem(str(path), _FIELD, f"cannot be read ({error})", "", "Export it again")) from error
+
+
+def _begins_with_a_tuple(path: Path) -> bool:
+    """Say whether a `.csv` has Elliot's text, as earlier versions wrote it under that name."""
+    if path.suffix.lower() != ".csv":
+        return False
+    with path.open("rb") as file:
+        return file.read(1) == b"("
 
 
 def _write_elliot(lists: pl.DataFrame, path: Path) -> None:
@@ -125,6 +151,16 @@ def _write_recbole(lists: pl.DataFrame, path: Path) -> None:
     lists.select(pl.col(name).alias(header) for name, header in _INTER.items()).cast(
         {_INTER["label"]: pl.Float64}
     ).write_csv(path, separator="\t", quote_style="never")
+
+
+def _write_csv(lists: pl.DataFrame, path: Path) -> None:
+    _require_plain_ids(lists)
+    lists.write_csv(path)
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    frame = pl.scan_csv(path, infer_schema=False)
+    return _selected(path, frame, {name: name for name in _INTER}, first=2)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -282,6 +318,7 @@ def _listed(path: str, field: str, bad: pl.DataFrame) -> Iterator[Problem]:
 
 FORMATS = (
     ListFormat("parquet", ".parquet", lambda lists, path: lists.write_parquet(path), _read_parquet),
+    ListFormat("csv", ".csv", _write_csv, _read_csv),
     ListFormat("recbole", ".inter", _write_recbole, _read_recbole),
     ListFormat("elliot", ".tsv", _write_elliot, _read_elliot),
 )

@@ -14,6 +14,7 @@ from msr_adapter.config.schema import NegativesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.errors import Problem, UserError, raise_if_any
+from msr_adapter.filesystem import absent
 from msr_adapter.seeded_random import hash_ids, keyed
 
 _NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
@@ -171,7 +172,7 @@ def _read(path: Path) -> pl.DataFrame:
     """Return the file's score and ids as text. `UserError` if it is no such table."""
     where = str(path)
     if not path.is_file():
-        raise UserError(Problem(where, "scores", "no such file", "a parquet, csv or tsv file", "Correct `scores`"))
+        raise UserError(Problem(where, "scores", absent(path), "a parquet, csv or tsv file", "Correct `scores`"))
     separator = _SUFFIXES.get(path.suffix.lower())
     try:
         frame = pl.scan_csv(path, separator=separator, infer_schema=False) if separator else pl.scan_parquet(path)

@@ -1,10 +1,9 @@
 """Which column is which: one table of the names that published data sets use."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
 
 ALIASES = {
     "user": ("user", "user_id", "uid", "customer_id", "reviewer_id"),
@@ -93,7 +92,5 @@ def _lacking(where: str, header: Sequence[str], field: str, configured: str | No
 
 def _near(header: Sequence[str], names: Sequence[str]) -> str | None:
     by_name = {canonical(column): column for column in header}
-    for name in names:  # in the order of preference: a weak match of a usual name beats a strong one of a rare name
-        if match := difflib.get_close_matches(canonical(name), by_name, n=1, cutoff=0.6):
-            return by_name[match[0]]
-    return None
+    near = (closest(canonical(name), by_name, beginnings=False) for name in names)  # in the order of preference
+    return next((by_name[match[0]] for match in near if match), None)

@@ -22,6 +22,7 @@ from msr_adapter.data.readers.log_and_items import (
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
+from msr_adapter.filesystem import absent
 from msr_adapter.redaction import redact
 
 _ROWS = Layout("parquet")
@@ -96,7 +97,7 @@ def _local(given: HubTableConfig, field: str) -> dict[str, pl.LazyFrame]:
     if not folder.is_dir():
         if not _looks_local(given) and not folder.exists():
             return {}
-        found = "not a folder" if folder.exists() else "no such folder"
+        found = absent(folder, "folder")
         raise UserError(Problem(given.path, setting, found, "a folder, or a name on the hub", f"Correct {setting}"))
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return {name: _batches(rows) for name, rows in _saved(folder, given, field).items()}

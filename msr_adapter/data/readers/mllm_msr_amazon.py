@@ -19,6 +19,7 @@ from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.data.readers.value_checks import ValueRule, check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
+from msr_adapter.filesystem import absent
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items", "negatives"))
 _MAP = Layout("delimited", "\t", quoted=False)
@@ -83,7 +84,7 @@ def read_mllm_msr_amazon(source: OfficialAmazonSourceConfig, context: ReadContex
 def _find(source: OfficialAmazonSourceConfig) -> _Files | Problem:
     where, setting = str(source.folder), "data.source.folder"
     if not source.folder.is_dir():
-        found = "not a folder" if source.folder.exists() else "no such folder"
+        found = absent(source.folder, "folder")
         return Problem(where, setting, found, f"a folder with *{_TRAIN}", "Paths are relative to the YAML")
     there = sorted(path.name.removesuffix(_TRAIN) for path in source.folder.glob(f"*{_TRAIN}"))
     wanted = [source.category] if source.category is not None else there

@@ -13,6 +13,7 @@ from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.data.readers.table_scan import file_problems, split_lines
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
+from msr_adapter.filesystem import absent
 
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIES = ("movieId", "title", "genres")
@@ -83,7 +84,7 @@ def _find(folder: Path) -> tuple[Table, Table] | Problem:
     where, setting = str(folder), "data.source.folder"
     names = [f"{version.ratings} and {version.movies}" for version in _VERSIONS]
     if not folder.is_dir():
-        found = "not a folder" if folder.exists() else "no such folder"
+        found = absent(folder, "folder")
         return Problem(where, setting, found, f"a folder with {', or '.join(names)}", "Paths are relative to the YAML")
     for version in _VERSIONS:
         if (folder / version.ratings).is_file():

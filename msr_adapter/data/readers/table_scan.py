@@ -9,7 +9,7 @@ from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.parse_errors import explain, first_json_keys
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.filesystem import files_below
+from msr_adapter.filesystem import absent, files_below
 
 _KEYS_FROM_LINES = 1000
 """Lines of a .jsonl file that tell its columns."""
@@ -21,7 +21,7 @@ def file_problems(path: Path, field: str, suffixes: Collection[str] = tuple(LAYO
     if not path.exists():
         near = sorted(other.name for other in path.parent.glob("*") if plain_suffix(other) in suffixes)
         here = f"files there: {', '.join(near[:5])}" if near else ""
-        return [Problem(str(path), field, "no such file", here, f"Correct {field}; paths are relative to the YAML")]
+        return [Problem(str(path), field, absent(path), here, f"Correct {field}; paths are relative to the YAML")]
     if (
         ".parquet" in suffixes
         and path.is_dir()

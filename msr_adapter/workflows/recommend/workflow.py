@@ -232,9 +232,12 @@ def _tell_request(
     if request.ignored_pairs:
         reporter.note(f"{plural(request.ignored_pairs, 'candidate pair')} of users who were not asked for: left out")
     if counts["short_lists"]:
+        why = f"{wanted.retrieval.path or 'the catalogue'} has no more"
+        if not wanted.include_seen:
+            why += "; what they have already is not recommended (--include-seen)"
         reporter.note(
-            f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates left, "
-            f"{counts['users_without_candidates']:,} of them none: what they have already is not recommended"
+            f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates, "
+            f"{counts['users_without_candidates']:,} of them none: {why}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Candidates that leave and come back: three formats, and every way in which a file can be wrong, at once."""
+"""Candidates that leave and come back: four formats, and every way in which a file can be wrong, at once."""
 
 import tempfile
 from pathlib import Path
@@ -22,7 +22,7 @@ from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, Row, build_in, random_rows, table_data
 
 LAST_OUT = SplitConfig(kind="leave-last-out")
-NAMES = {"parquet": "lists.parquet", "recbole": "lists.inter", "elliot": "lists.tsv"}
+NAMES = {"parquet": "lists.parquet", "csv": "lists.csv", "recbole": "lists.inter", "elliot": "lists.tsv"}
 
 
 def protocol(candidates: Path | None = None, count: int = 4) -> ProtocolConfig:
@@ -64,6 +64,7 @@ def test_the_text_forms_are_those_of_the_tools(tmp_path: Path) -> None:
     back = {kind: read_lists(tmp_path / name).drop("line") for kind, name in NAMES.items()}
     assert back["parquet"].equals(lists)
     assert back["recbole"].equals(lists)
+    assert back["csv"].equals(lists)
     assert back["elliot"].equals(lists.filter(pl.col("label") == 0))
 
 
@@ -92,6 +93,12 @@ def test_elliot_files_as_found(tmp_path: Path) -> None:
     assert read_lists(path).rows() == [
         (1, "1", "10", 0), (1, "1", "11", 0), (2, "0", "25", 1), (2, "0", "1064", 0), (2, "0", "174", 0)
     ]  # fmt: skip
+
+
+def test_tuples_under_the_name_of_a_csv_are_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "lists.csv"
+    path.write_text("('u1',)\ta\tb\n", encoding="utf-8")
+    assert read_lists(path).rows() == [(1, "u1", "a", 0), (1, "u1", "b", 0)]
 
 
 def test_what_a_text_cannot_hold_and_a_name_that_misleads_are_refused(tmp_path: Path) -> None:
@@ -184,6 +191,6 @@ def test_files_that_are_not_there_are_known_before_anything_is_read(tmp_path: Pa
 
 def test_the_formats_that_the_command_knows_are_those_of_the_table() -> None:
     assert {row.name for row in FORMATS} == {kind.value for kind in CandidatesFormat}
-    assert [format_of(Path(name)).name for name in ("a.parquet", "a.INTER", "a.tsv", "a.txt", "a")] == [
-        "parquet", "recbole", "elliot", "elliot", "elliot",
+    assert [format_of(Path(name)).name for name in ("a.parquet", "a.CSV", "a.INTER", "a.tsv", "a.txt", "a")] == [
+        "parquet", "csv", "recbole", "elliot", "elliot", "elliot",
     ]  # fmt: skip
