@@ -8,7 +8,7 @@ from pathlib import Path
 from msr_adapter.distributed.worker_messages import BackendRecipe, Done, Raised, node, versions
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
-from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
+from msr_adapter.generation.request import Answer, Backend, BackendWrapper, Follow, Request, ends_there
 from msr_adapter.generation.request_shards import Shard
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
@@ -59,24 +59,12 @@ def _make(recipe: BackendRecipe) -> Backend:
     return _ImageChecking(backend) if recipe.shared else backend
 
 
-class _ImageChecking(Backend):
+class _ImageChecking(BackendWrapper):
     """A backend that checks its images first: on another machine their paths may hold other files."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._seen: set[tuple[Path, str]] = set()
-
-    @property
-    def label(self) -> str:
-        return self._backend.label
-
-    @property
-    def identity(self) -> str:
-        return self._backend.identity
-
-    @property
-    def stats(self) -> ScoringStats | None:
-        return self._backend.stats
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """As `Backend.complete`; raises `StageError` for an image that is not here, or another one."""

@@ -146,6 +146,32 @@ class Backend(Protocol):
         ...
 
 
+class BackendWrapper(Backend):
+    """A backend around another one: the same answers, stats and identity. Subclasses override `complete`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def label(self) -> str:
+        """As `Backend.label`."""
+        return self._backend.label
+
+    @property
+    def identity(self) -> str:
+        """As `Backend.identity`."""
+        return self._backend.identity
+
+    @property
+    def stats(self) -> ScoringStats | None:
+        """As `Backend.stats`."""
+        return self._backend.stats
+
+    def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
+        """As `Backend.complete`."""
+        return self._backend.complete(requests, follow)
+
+
 @runtime_checkable
 class Remote(Protocol):
     """What a backend does beside `Backend` when its prompts are put together elsewhere."""

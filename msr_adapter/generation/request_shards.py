@@ -9,6 +9,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.generation.request import (
     Answer,
     Backend,
+    BackendWrapper,
     Completion,
     Failure,
     Follow,
@@ -17,7 +18,6 @@ from msr_adapter.generation.request import (
     why_impossible,
 )
 from msr_adapter.generation.request_chains import Chains, Start
-from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
 
 T = TypeVar("T")
@@ -89,23 +89,12 @@ def spread(backend: Backend, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[Shar
     return ((job, job.shard.run(backend, job.report) if job.shard else []) for job in jobs)
 
 
-class _Watched(Backend):
+class _Watched(BackendWrapper):
     """The same backend; ``tell`` takes the tokens of each text that it writes."""
 
     def __init__(self, backend: Backend, tell: Callable[[int], None]) -> None:
-        self._backend, self._tell = backend, tell
-
-    @property
-    def label(self) -> str:
-        return self._backend.label
-
-    @property
-    def identity(self) -> str:
-        return self._backend.identity
-
-    @property
-    def stats(self) -> ScoringStats | None:
-        return self._backend.stats
+        super().__init__(backend)
+        self._tell = tell
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         def follow_and_tell(answer: Answer) -> Sequence[Request]:
