@@ -43,7 +43,13 @@ INTERACTIONS = pa.schema(
         pa.field("training", pa.bool_(), nullable=False),  # whether training may know of it; popularity counts these
     ]
 )
-"""The kept log, sorted by user_id, timestamp, original row."""
+"""The kept log, each pair once, sorted by user_id, timestamp, original row."""
+
+SEEN = pa.schema([pa.field("user_id", _id, nullable=False), pa.field("item_id", _id, nullable=False)])
+"""What users have seen although INTERACTIONS does not say so, by user_id and item_id, items of the catalogue only.
+
+Rows that a filter dropped (too low a rating, no time), and all that users have seen who are no longer in the log.
+"""
 
 SPLITS = ("train", "validation", "test")
 """What the column `split` says; in memory, a split is its number here."""

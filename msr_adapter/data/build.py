@@ -22,6 +22,7 @@ from msr_adapter.data.negatives.candidate_files import read_imported
 from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.pools import ItemStatistics
 from msr_adapter.data.negatives.spec import Shortages, make_list_specs
+from msr_adapter.data.published_split import HeldOutRows, tell_what_is_lost, unused_split
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import read
 from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
@@ -32,6 +33,7 @@ from msr_adapter.data.tables import (
     write_examples,
     write_interactions,
     write_items,
+    write_seen,
     write_truth,
 )
 from msr_adapter.errors import LISTED, plural, raise_if_any
@@ -79,7 +81,9 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     corpus = read(data.source, seed, audit)
     # Before the log is encoded, which is where a large build spends its time.
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
-    log = clean(encode(corpus, audit), corpus, data, seed, audit)
+    unused_split(corpus.interactions, split.kind, audit)
+    log = encode(corpus, audit, published_split=split.kind == "column")
+    log = clean(log, corpus, data, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)
     # Counted on what training may know: a popularity that counts the targets would give them away.
@@ -92,6 +96,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
+    write_seen(log, out)
     write_examples(log, examples, out)
     write_candidates(log, candidates, out)
     if corpus.synthetic is not None:
@@ -141,6 +146,10 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
     audit.name("users_without_example", log.users.gather(without[:LISTED]).to_list())
     sizes = np.bincount(examples.split, minlength=len(SPLITS)).tolist()
     raise_if_any(empty_splits(log, split, sizes, audit))
+    if log.split is not None:
+        is_target = np.zeros(len(log.user), dtype=bool)
+        is_target[examples.held_out] = True
+        tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target), audit)
     return examples
 
 

@@ -3,6 +3,9 @@
 A history holds nothing but rows that stand before the target in the user's log, which is sorted by time; rows of equal
 time stand in the order of the file. So of the target's own moment, what the file lists before it is history (unless
 `split.same_time` leaves it out) and what it lists after it never is.
+
+A history has no item twice and never its target's: where a published split repeats a pair, the target is the held-out
+row, and the history has each other item at its first time.
 """
 
 from collections.abc import Iterator
@@ -12,14 +15,17 @@ import numpy as np
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.interaction_log import Log, degree
+from msr_adapter.data.interaction_log import Log, degree, first_of_pairs
 from msr_adapter.data.splits import row_splits, split_bounds, user_splits
+from msr_adapter.schema import SPLITS
 
 POPULAR_ITEMS = 6
 """Items per user under `most-popular-last`, as in the published MicroLens code: 5 of history and the target."""
 
 _BLOCK = 2**22
 """Rows that are sorted at a time."""
+_EXAMPLES = 2**16
+"""Examples whose histories are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +124,30 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
 
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
-    """Fail loudly on a bug: the history must end before the target, in the same user's log, which repeats no item.
+    """Fail loudly on a bug: the history must end before the target, in the same user's log, and repeat no item.
 
-    Assertions, since no input should be able to cause any of it. Memory: one block of users.
+    Assertions, since no input should be able to cause any of it. Memory: one block of users, or of examples.
     """
-    for block in user_blocks(log.bounds(), _BLOCK):
-        keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # far faster than unique
-        assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
+    if log.repeats:
+        _assert_distinct_histories(log, examples)
+    else:
+        for block in user_blocks(log.bounds(), _BLOCK):
+            keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # faster than unique
+            assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
     assert bool((examples.start < examples.end).all()), "a history is empty"
     first, last = examples.row(examples.start), examples.row(examples.end - 1)
     assert bool((last < examples.target).all()), "a history reaches its target"
     assert bool((log.user[first] == log.user[examples.target]).all()), "a history is another user's"
+
+
+def _assert_distinct_histories(log: Log, examples: Examples) -> None:
+    for begin in range(0, len(examples), _EXAMPLES):
+        part = slice(begin, begin + _EXAMPLES)
+        offsets, rows = examples.histories(part)
+        targets = log.item[examples.target[part]]
+        owner = np.concatenate([np.repeat(np.arange(len(targets)), np.diff(offsets)), np.arange(len(targets))])
+        keys = np.sort(owner * len(log.items) + np.concatenate([log.item[rows], targets]))
+        assert bool((keys[1:] != keys[:-1]).all()), "a history has an item twice, or its target"
 
 
 def most_popular(log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK) -> Mask:
@@ -136,12 +155,15 @@ def most_popular(log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK
 
     O(rows log rows) in blocks of users: the memory is one block and one byte a row.
     """
-    popularity = degree(log.item, len(log.items))
+    popularity = degree(log.distinct()[1], len(log.items))
     chosen = np.zeros(len(log.user), dtype=bool)
     for block in user_blocks(log.bounds(), block_rows):
         user, item = log.user[block], log.item[block]
         order = np.lexsort((item, -popularity[item], user))
-        rank = np.arange(len(user)) - np.searchsorted(user, user)  # the order keeps each user's rows where they are
+        # The order keeps each user's rows where they are, and an item's rows beside each other: those count once.
+        repeated = np.concatenate([[False], (np.diff(item[order]) == 0) & (np.diff(user) == 0)])
+        before = np.cumsum(~repeated) - 1
+        rank = before - before[np.searchsorted(user, user)]
         chosen[block.start + order[rank < number]] = True
     return chosen
 
@@ -151,22 +173,42 @@ def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
 
     There, training sees training rows, validation those and its own, test everything: whatever the order in time.
     """
-    if split.kind == "column":
-        return [_view(log, target, row_splits(log) <= code) for code in range(3)]
-    return [_view(log, target)]
+    popular = most_popular(log) if target == "most-popular-last" else None
+    if split.kind != "column":
+        return [_view(log, popular)]
+    views = []
+    for code in range(len(SPLITS)):
+        allowed = row_splits(log) <= code
+        allowed = allowed if popular is None else popular & allowed
+        views.append(_view(log, _one_of_each(log, allowed, code) if log.repeats else allowed))
+    return views
 
 
-def _view(log: Log, target: str, allowed: Mask | None = None) -> View:
-    """Return the rows that are ``allowed`` (None = all) and that the protocol's ``target`` leaves."""
-    if target == "most-popular-last":
-        popular = most_popular(log)
-        allowed = popular if allowed is None else popular & allowed
+def _view(log: Log, allowed: Mask | None) -> View:
+    """Return the rows that are ``allowed``; None = all."""
     if allowed is None:
         bounds = log.bounds()
         return View(None, bounds[:-1], bounds[1:])
     rows = np.flatnonzero(allowed)
     end = np.cumsum(degree(log.user[rows], len(log.users)))
     return View(rows, np.concatenate([[0], end[:-1]]), end)
+
+
+def _one_of_each(log: Log, allowed: Mask, code: int) -> Mask:
+    """Return one of the ``allowed`` rows for each pair: the first, but for the user's target in the split ``code``.
+
+    The target of a held-out split is its last row, and no other row of the pair is left.
+    """
+    rows = np.flatnonzero(allowed)
+    if code:
+        users, places = _view(log, allowed).last(log, row_splits(log) == code)
+        target = np.full(len(log.users), -1, dtype=np.int64)
+        target[users] = rows[places]
+        mine = target[log.user[rows]]
+        rows = rows[(mine < 0) | (rows == mine) | (log.item[rows] != log.item[mine])]
+    kept = np.zeros(len(log.user), dtype=bool)
+    kept[rows[first_of_pairs(log.user[rows], log.item[rows], len(log.items))]] = True
+    return kept
 
 
 def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iterator[_Targets]:

@@ -1,13 +1,17 @@
 """What is kept of a log: known items, popular items, the k-core, a sample of users. Every drop is counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
-from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.arrays import Codes, Mask
 from msr_adapter.config.schema import DataConfig, KCoreConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log, degree
+from msr_adapter.data.published_split import count_rows
 from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.seeded_random import seeded_order
 
@@ -15,15 +19,17 @@ from msr_adapter.seeded_random import seeded_order
 def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -> Log:
     """Apply every filter in order: unknown items, `limit.items`, `k_core`, `limit.users`.
 
-    Only whole users and whole items are ever dropped after the unknown ones, so that the kept rows of a kept user are
-    all that the user has interacted with in the kept catalogue: negatives drawn outside them are truly unseen.
+    Only whole users and whole items are ever dropped, so that the kept rows of a kept user and what stands in
+    `Log.seen` are all that the user has seen in the kept catalogue. What dropped users have seen is in `Log.seen` too.
+    Memory: 8 bytes a row beside the logs, and 16 bytes a pair of `Log.seen`.
     """
+    whole, seen = log.pairs(), log.seen
     log = _drop_unknown(log, corpus, audit)
     if data.limit.items is not None:
-        count = degree(log.item, len(log.items))
+        count = degree(log.distinct()[1], len(log.items))
         best = np.lexsort((np.arange(len(count)), -count))[: data.limit.items]  # of equally popular items the first id
         log = _drop(log, _among(best, len(count))[log.item], "item_limit", audit)
-    kept = _drop(log, k_core(log.user, log.item, data.k_core), "k_core", audit)
+    kept = _drop(log, _core(log, data.k_core), "k_core", audit)
     if not len(kept.user):
         had = (f"{plural(len(log.user), 'interaction')} of {plural(len(log.users), 'user')} with "
                f"{plural(len(log.items), 'item')}")  # fmt: skip
@@ -34,7 +40,31 @@ def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -
         kept = _drop(kept, _among(drawn, len(kept.users))[kept.user], "user_limit", audit)
     for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
         audit.count(f"{noun}_kept", number)
+    kept = replace(kept, seen=_still_seen(whole, seen, kept))
+    audit.count("pairs_seen_only", 0 if kept.seen is None else len(kept.seen))
     return kept
+
+
+def _still_seen(whole: LogPairs, seen: SeenPairs | None, kept: Log) -> SeenPairs | None:
+    """Return what users have seen beside the rows of ``kept``: what was known before, and the rows of dropped users."""
+    if len(whole.users) == len(kept.users) and len(whole.items) == len(kept.items):
+        return seen
+    left = ~np.asarray(whole.users.is_in(kept.users.implode()).to_numpy(), dtype=bool)
+    gone = left[whole.user]
+    if seen is None:
+        return seen_beside(kept.pairs(), whole.users, whole.items, [(whole.user[gone], whole.item[gone])])
+    parts = [(seen.of_log[whole.user[gone]], whole.item[gone]), (seen.user, seen.item)]
+    return seen_beside(kept.pairs(), seen.users, whole.items, parts)
+
+
+def _core(log: Log, core: KCoreConfig) -> Mask:
+    """Return the rows of the k-core of a log; a pair counts once, however many rows have it."""
+    user, item = log.distinct()
+    alive = k_core(user, item, core)
+    if not log.repeats:
+        return alive
+    users, items = _among(user[alive], len(log.users)), _among(item[alive], len(log.items))
+    return np.asarray(users[log.user] & items[log.item])
 
 
 def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
@@ -89,7 +119,7 @@ def _some(ids: pl.Series) -> str:
     return ", ".join(map(repr, ids.head(3).to_list())) or "no rows"
 
 
-def _among(codes: Rows, size: int) -> Mask:
+def _among(codes: Codes, size: int) -> Mask:
     """Return for each code below ``size`` whether it is one of ``codes``."""
     mask = np.zeros(size, dtype=bool)
     mask[codes] = True
@@ -99,6 +129,7 @@ def _among(codes: Rows, size: int) -> Mask:
 def _drop(log: Log, rows: Mask, reason: str, audit: Audit) -> Log:
     kept = log.keep(rows)
     audit.count(f"interactions_dropped_{reason}", len(log.user) - len(kept.user))
+    count_rows(audit, f"dropped_{reason}", log.split, kept.split)
     audit.count(f"users_dropped_{reason}", len(log.users) - len(kept.users))
     audit.count(f"items_dropped_{reason}", len(log.items) - len(kept.items))
     return kept

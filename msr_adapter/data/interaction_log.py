@@ -1,15 +1,17 @@
 """The log inside the stage: what a reader returned as frames of strings, as integer codes sorted by user and time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
-from msr_adapter.arrays import Codes, Labels, Mask, Rows
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.data.published_split import count_filtered, count_rows
+from msr_adapter.data.readers.reader import FILTERED, Corpus
+from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.schema import SPLITS
 
 _BATCH = 1 << 20
@@ -20,7 +22,10 @@ _SHARD = 1 << 22
 
 @dataclass(frozen=True)
 class Log:
-    """Distinct (user, item) pairs in integer codes, sorted by user, then time, then row of the file."""
+    """(user, item) pairs in integer codes, sorted by user, then time, then row of the file.
+
+    They are distinct, but under a published split a held-out row may repeat a pair (`repeats`).
+    """
 
     users: pl.Series
     """Distinct user ids, sorted: code -> id."""
@@ -31,26 +36,62 @@ class Log:
     time: Rows
     """Milliseconds since 1970, or the position where the source has no times."""
     split: Labels | None = None
-    """Split of each row as the source says it, -1 = none of them; None = the source says nothing."""
+    """Split of each row where the source's own decides, -1 = none of them."""
+    seen: SeenPairs | None = None
+    """What users have seen beside these rows; None = nothing. In codes of `items`, so `keep` leaves it behind."""
+    repeats: bool = False
+    """Whether rows may repeat a pair."""
 
     def keep(self, rows: Mask) -> "Log":
-        """Return the log of the given rows; users and items without a row leave it. O(rows)."""
+        """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""
         if rows.all():
-            return self
-        user, item = self.user[rows], self.item[rows]
-        user_used, item_used = degree(user, len(self.users)) > 0, degree(item, len(self.items)) > 0
-        return Log(
-            self.users.filter(pl.Series(user_used)),
-            self.items.filter(pl.Series(item_used)),
-            _renumber(user_used)[user],
-            _renumber(item_used)[item],
-            self.time[rows],
-            None if self.split is None else self.split[rows],
+            return replace(self, seen=None)
+        split = None if self.split is None else self.split[rows]
+        kept = replace(self, user=self.user[rows], item=self.item[rows], time=self.time[rows], split=split, seen=None)
+        return kept.with_used_ids()
+
+    def with_used_ids(self) -> "Log":
+        """Return the log without the users and items that have no row, and without `seen`. O(rows)."""
+        user_used, item_used = degree(self.user, len(self.users)) > 0, degree(self.item, len(self.items)) > 0
+        return replace(
+            self,
+            users=self.users.filter(pl.Series(user_used)),
+            items=self.items.filter(pl.Series(item_used)),
+            user=_renumber(user_used)[self.user],
+            item=_renumber(item_used)[self.item],
+            seen=None,
         )
 
     def bounds(self) -> Rows:
         """Return the n_users + 1 offsets of each user's rows."""
         return np.concatenate([[0], np.cumsum(degree(self.user, len(self.users)))]).astype(np.int64)
+
+    def distinct(self) -> tuple[Codes, Codes]:
+        """Return user and item of every distinct pair, in the order of the rows."""
+        if not self.repeats:
+            return self.user, self.item
+        first = first_of_pairs(self.user, self.item, len(self.items))
+        return self.user[first], self.item[first]
+
+    def pairs(self) -> LogPairs:
+        """Return the pairs as `seen_pairs` takes them."""
+        return LogPairs(self.users, self.items, self.user, self.item, self.bounds())
+
+    def seen_counts(self) -> Rows:
+        """Return how many distinct items each user has seen, in rows of the log or beside them (users,)."""
+        counts = degree(self.distinct()[0], len(self.users))
+        return counts if self.seen is None else counts + self.seen.counts(np.arange(len(self.users)))
+
+
+def first_of_pairs(user: Codes, item: Codes, n_items: int) -> Mask:
+    """Return which rows (sorted by user) are the first of their pair, in blocks of users: O(rows log block)."""
+    first = np.zeros(len(user), dtype=bool)
+    size = int(user.max(initial=-1)) + 1
+    bounds = np.concatenate([[0], np.cumsum(degree(user, size))]).astype(np.int64)
+    for block in user_blocks(bounds, _SHARD):
+        keys = user[block].astype(np.int64) * n_items + item[block]
+        first[block.start + np.unique(keys, return_index=True)[1]] = True
+    return first
 
 
 def degree(codes: Codes, size: int, shard_rows: int = _SHARD) -> Rows:
@@ -61,39 +102,80 @@ def degree(codes: Codes, size: int, shard_rows: int = _SHARD) -> Rows:
     return counts
 
 
-def encode(corpus: Corpus, audit: Audit, *, batch_rows: int = _BATCH, shard_rows: int = _SHARD) -> Log:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows in integer codes."""
+
+    user: Codes
+    item: Codes
+    time: Codes
+    split: Codes | None
+    """As in `Log`; None = the source's own split does not decide."""
+    filtered: Codes | None
+    """Place in `FILTERED`, -1 = the row is kept; None = the source drops no rows."""
+
+    def take(self, rows: Mask) -> "_Rows":
+        """Return some of the rows."""
+        split = None if self.split is None else self.split[rows]
+        return _Rows(self.user[rows], self.item[rows], self.time[rows], split, None)
+
+
+def encode(
+    corpus: Corpus, audit: Audit, *, published_split: bool = False, batch_rows: int = _BATCH, shard_rows: int = _SHARD
+) -> Log:
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
+
+    With ``published_split`` the source's own split is kept whole: only training rows that repeat an earlier one of
+    training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`.
 
     The corpus is streamed, ``batch_rows`` at a time. Memory: 32 bytes a row, the distinct ids, and one shard that is
     being sorted: users with about ``shard_rows`` rows. Neither number changes the result.
     """
-    users, items, read = _read_codes(corpus.interactions, batch_rows, shard_rows)
-    user, item, time, *splits = _sort_distinct(read, len(users), len(items), shard_rows)
-    split = splits[0].astype(np.int8, copy=False) if splits else None
-    for noun, number in (("interactions", len(read[0])), ("users", len(users)), ("items", len(items))):
+    interactions = corpus.interactions if published_split else corpus.interactions.drop("split", strict=False)
+    users, items, read = _read_codes(interactions, batch_rows, shard_rows)
+    for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
-    audit.count("interactions_dropped_duplicate", len(read[0]) - len(user))
-    return Log(users, items, user, item, time.astype(np.int64, copy=False), split)
+    count_rows(audit, "read", read.split)
+    filtered = None
+    if read.filtered is not None:
+        count_filtered(audit, read.filtered, read.split)
+        dropped = read.filtered >= 0
+        filtered = read.user[dropped], read.item[dropped]
+        read = read.take(~dropped)
+    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows)
+    audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
+    count_rows(audit, "dropped_duplicate", read.split, rows.split)
+    time = rows.time.astype(np.int64, copy=False)
+    split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
+    log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats)
+    if filtered is None:
+        return log
+    log = log.with_used_ids()
+    audit.count("users_dropped_row_filter", len(users) - len(log.users))
+    audit.count("items_dropped_row_filter", len(items) - len(log.items))
+    return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered]))
 
 
-def _read_codes(
-    interactions: pl.LazyFrame, batch_rows: int, shard_rows: int
-) -> tuple[pl.Series, pl.Series, list[Codes]]:
-    """Return the sorted distinct ids of both kinds and every row as codes, time and perhaps split, as in the file."""
+def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> tuple[pl.Series, pl.Series, _Rows]:
+    """Return the sorted distinct ids of both kinds and every row, as in the file."""
     # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
     known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
-    codes = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
-    numbers = {name: number for number, name in enumerate(SPLITS)}
-    split_code = pl.col("split").replace_strict(numbers, return_dtype=pl.Int8).fill_null(-1)
-    split = [split_code] if "split" in interactions.collect_schema().names() else []
-    batches: list[list[Codes]] = [[], [], [], *([] for _ in split)]
+    columns = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
+    there = interactions.collect_schema().names()
+    labels = {name: words for name, words in (("split", SPLITS), ("filtered", FILTERED)) if name in there}
+    for name, words in labels.items():
+        numbers = {word: number for number, word in enumerate(words)}
+        columns.append(pl.col(name).replace_strict(numbers, return_dtype=pl.Int8).fill_null(-1))
+    kinds = ("i4", "i4", *("i1" for _ in labels), "i8")
+    batches: list[list[Codes]] = [[] for _ in kinds]
     # Batches come in the order of the file: Polars keeps it here unless told otherwise.
-    for batch in interactions.select(*codes, "timestamp", *split).collect_batches(chunk_size=batch_rows):
+    for batch in interactions.select(*columns, "timestamp").collect_batches(chunk_size=batch_rows):
         for column, values in zip(batches, batch, strict=True):
             column.append(values.to_numpy())
-    columns = [_concatenate(parts, kind) for parts, kind in zip(batches, ("i4", "i4", "i8", "i1"), strict=False)]
-    users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), columns[:2], strict=True))
-    return users, items, columns
+    user, item, *more, time = (_concatenate(parts, kind) for parts, kind in zip(batches, kinds, strict=True))
+    users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
+    named = dict(zip(labels, more, strict=True))
+    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"))
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -120,23 +202,32 @@ def _shards_of_rows(rows: int, shard_rows: int) -> Iterator[slice]:
     return (slice(begin, begin + shard_rows) for begin in range(0, rows, shard_rows))
 
 
-def _sort_distinct(columns: Sequence[Codes], n_users: int, n_items: int, shard_rows: int) -> list[Codes]:
-    """Sort user, item, time, ... by user, time and row; keep the first row of every (user, item).
+def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int) -> tuple[_Rows, bool]:
+    """Sort by user, time and row; keep the first row of every (user, item), and say whether rows still repeat one.
 
-    A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
+    Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
+    users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
     """
-    user, item, time = columns[:3]
+    columns = [column for column in (read.user, read.item, read.time, read.split) if column is not None]
     ordered = [np.empty_like(column) for column in columns]
-    end = 0
-    for first, last in pairwise(_shards_of_users(user, n_users, shard_rows)):
-        rows = np.flatnonzero((user >= first) & (user < last))
-        rows = rows[np.lexsort((time[rows], user[rows]))]  # stable: equal times keep the order of the file
-        _, earliest = np.unique(user[rows].astype(np.int64) * n_items + item[rows], return_index=True)
+    end = pairs = 0
+    for first, last in pairwise(_shards_of_users(read.user, sizes[0], shard_rows)):
+        rows = np.flatnonzero((read.user >= first) & (read.user < last))
+        rows = rows[np.lexsort((read.time[rows], read.user[rows]))]  # stable: equal times keep the order of the file
+        keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
+        _, earliest = np.unique(keys, return_index=True)
+        pairs += len(earliest)
+        if read.split is not None:
+            held_out = read.split[rows] > 0
+            training = np.flatnonzero(~held_out)
+            earliest = training[np.unique(keys[training], return_index=True)[1]]
+            earliest = np.concatenate([earliest, np.flatnonzero(held_out)])
         rows = rows[np.sort(earliest)]
         begin, end = end, end + len(rows)
         for target, column in zip(ordered, columns, strict=True):
             target[begin:end] = column[rows]
-    return [column[:end] for column in ordered]
+    user, item, time, *split = [column[:end] for column in ordered]
+    return _Rows(user, item, time, split[0] if split else None, None), pairs < end
 
 
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:

@@ -1,6 +1,6 @@
 """The stage's tables: codes become ids again, in the schemas that all stages share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from msr_adapter import schema
-from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.arrays import Codes, Mask, Rows, user_blocks
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.images.store import StoredImage
 from msr_adapter.data.interaction_log import Log
@@ -47,14 +47,43 @@ def write_items(items: ItemCatalogue, images: Sequence[StoredImage], popularity:
 
 
 def write_interactions(log: Log, training: Mask, out: Path) -> None:
-    """Write interactions.parquet: the kept log, sorted by user, time, row; ``training`` is what training may know."""
+    """Write interactions.parquet: the kept log, sorted by user, time, row; ``training`` is what training may know.
+
+    Of a pair that a published split repeats, the training row is written, or the first where there is none.
+    """
     users, items = _ids(log.users), _ids(log.items)
+    user, item, time = log.user, log.item, log.time
+    if log.repeats:
+        once = _once(log, training)
+        user, item, time, training = user[once], item[once], time[once], training[once]
     chunks = (
-        pa.table({"user_id": users.take(pa.array(log.user[rows])), "item_id": items.take(pa.array(log.item[rows])),
-                  "timestamp": log.time[rows], "training": training[rows]})
-        for rows in _chunks(len(log.user))
+        pa.table({"user_id": users.take(pa.array(user[rows])), "item_id": items.take(pa.array(item[rows])),
+                  "timestamp": time[rows], "training": training[rows]})
+        for rows in _chunks(len(user))
     )  # fmt: skip
     schema.write_chunks(chunks, schema.INTERACTIONS, out / "interactions.parquet")
+
+
+def write_seen(log: Log, out: Path) -> None:
+    """Write seen.parquet: what users have seen beside the log, sorted by user and item."""
+    chunks: Iterable[pa.Table] = [schema.SEEN.empty_table()]
+    if log.seen is not None:
+        seen, users, items = log.seen, _ids(log.seen.users), _ids(log.items)
+        chunks = (
+            pa.table([users.take(pa.array(seen.user[rows])), items.take(pa.array(seen.item[rows]))], schema=schema.SEEN)
+            for rows in _chunks(len(seen))
+        )
+    schema.write_chunks(chunks, schema.SEEN, out / "seen.parquet")
+
+
+def _once(log: Log, training: Mask) -> Mask:
+    """Return one row of each pair, in blocks of users: one that training knows if there is one, else the first."""
+    chosen = np.zeros(len(log.user), dtype=bool)
+    for block in user_blocks(log.bounds(), _ROWS):
+        keys = log.user[block].astype(np.int64) * len(log.items) + log.item[block]
+        order = np.argsort(~training[block], kind="stable")
+        chosen[block.start + order[np.unique(keys[order], return_index=True)[1]]] = True
+    return chosen
 
 
 def write_examples(log: Log, examples: Examples, out: Path) -> None:

@@ -61,10 +61,10 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 5,
+        "data", "Build data", ("audit", "audit.json"), 6,
         inputs=(),
-        outputs=("items.parquet", "interactions.parquet", "examples.parquet", "candidates.parquet", "truth.parquet",
-                 "audit.json"),
+        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "examples.parquet", "candidates.parquet",
+                 "truth.parquet", "audit.json"),
         config=counts.data_config, sources=counts.data_sources, run=functions.run_data,
     ),
     Stage(

@@ -1,6 +1,6 @@
 """The candidate lists: a target each, among negatives that the user has not seen, drawn in chunks of any size.
 
-A list depends only on the seed, the user's id, the target's id, the items that the user has interacted with and the
+A list depends only on the seed, the user's id, the target's id, the items that the user has seen and the
 catalogue: never on other users, the order of rows or the chunks.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
+from msr_adapter.arrays import Codes, Labels, Mask, Rows
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.interaction_log import Log, degree
-from msr_adapter.data.negatives.pools import SeenItems
+from msr_adapter.data.interaction_log import Log
+from msr_adapter.data.negatives.pools import SeenItems, seen_items
 from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
 from msr_adapter.data.negatives.spec import ListSpec, ListSpecs, Shortages
 from msr_adapter.errors import Problem, plural, raise_if_any
@@ -122,10 +122,10 @@ def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK
 def list_sizes(inputs: DrawInputs) -> Rows:
     """Return the number of candidates of each example.
 
-    `UserError` if users have too few items that they have not interacted with, or if full ranking makes too many rows.
+    `UserError` if users have too few items that they have not seen, or if full ranking makes too many rows.
     """
     split, users = inputs.examples.split, inputs.examples.user
-    free = len(inputs.log.items) - degree(inputs.log.user, len(inputs.log.users))[users]
+    free = len(inputs.log.items) - inputs.log.seen_counts()[users]
     drawn = np.ones(len(split), dtype=bool) if inputs.imported is None else split != 2
     codes: dict[str, list[int]] = {}
     for code, spec in enumerate(inputs.specs):
@@ -136,7 +136,7 @@ def list_sizes(inputs: DrawInputs) -> Rows:
         count = spec.count or 1  # full ranking takes what there is, but a list needs one negative
         short = np.isin(split, of) & drawn & (free < count)
         if short.any():
-            problems.append(_too_few(spec, count, users[short], free[short], len(inputs.log.items)))
+            problems.append(_too_few(spec, count, users[short], free[short], inputs.log))
     raise_if_any(problems)
     asked = np.array([spec.count for spec in inputs.specs])[split]
     counts: Rows = np.where(asked > 0, asked, free)
@@ -147,10 +147,11 @@ def list_sizes(inputs: DrawInputs) -> Rows:
     return counts + 1
 
 
-def _too_few(spec: ListSpec, count: int, users: Codes, free: Rows, items: int) -> Problem:
+def _too_few(spec: ListSpec, count: int, users: Codes, free: Rows, log: Log) -> Problem:
     least = int(free.min())
+    beside = "" if log.seen is None else "; items of rows that a filter dropped count as seen"
     found = (f"{plural(count, 'negative')} asked for, more than the items that {plural(len(np.unique(users)), 'user')} "
-             f"did not interact with (the catalogue has {plural(items, 'item')})")  # fmt: skip
+             f"did not interact with (the catalogue has {plural(len(log.items), 'item')}{beside})")  # fmt: skip
     step = f"Ask for {least} or fewer, or keep more items (data.limit.items, data.k_core.items)"
     return Problem("", f"{spec.setting}.count", found, f"at most {least} for these users", step)
 
@@ -173,11 +174,11 @@ def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
 
 
 def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists) -> Candidates:
-    """Return the target among all items that the user has not interacted with, in the order of ids."""
+    """Return the target among all items that the user has not seen, in the order of ids."""
     wanted = np.ones((len(lists.user), len(log.items)), dtype=bool)
-    seen = bounds[lists.user + 1] - bounds[lists.user]
     list_ = np.arange(len(lists.user))
-    wanted[np.repeat(list_, seen), log.item[ranges(bounds[lists.user], seen)]] = False
+    lengths, items = seen_items(log, bounds, lists.user)
+    wanted[np.repeat(list_, lengths), items] = False
     wanted[list_, lists.positive] = True
     list_, item = np.nonzero(wanted)
     return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))

@@ -61,19 +61,30 @@ class HardNegatives:
 
 
 class SeenItems:
-    """The items that the users of a chunk interacted with in any split, as one sorted array of (user, item) keys."""
+    """The items that the users of a chunk have seen, in any split or beside it, as sorted keys of user and item."""
 
     def __init__(self, log: Log, bounds: Rows, users: Codes) -> None:
-        """Gather the rows of ``users`` (of each list). Memory O(rows of these users)."""
+        """Gather what ``users`` (of each list) have seen. Memory O(rows of these users, and pairs beside them)."""
         distinct, self.user = np.unique(users, return_inverse=True)
-        lengths = bounds[distinct + 1] - bounds[distinct]
-        rows = ranges(bounds[distinct], lengths)
         self.n_items = len(log.items)
-        self.keys = np.sort(np.repeat(np.arange(len(distinct)), lengths) * self.n_items + log.item[rows])
+        lengths, items = seen_items(log, bounds, distinct)
+        self.keys = np.sort(np.repeat(np.arange(len(distinct)), lengths) * self.n_items + items)
 
     def by(self, list_: Rows, item: NDArray[np.integer]) -> Mask:
         """Return whether the user of each list has seen the item."""
         return contains(self.keys, self.user[list_] * self.n_items + item)
+
+
+def seen_items(log: Log, bounds: Rows, users: Codes) -> tuple[Rows, Codes]:
+    """Return how many items each of ``users`` has seen, and the items, by user; an item may come more than once."""
+    lengths = bounds[users + 1] - bounds[users]
+    items = log.item[ranges(bounds[users], lengths)]
+    if log.seen is None:
+        return lengths, items
+    more, beside = log.seen.of(users)
+    owner = np.concatenate([np.repeat(np.arange(len(users)), of) for of in (lengths, more)])
+    order = np.argsort(owner, kind="stable")
+    return lengths + more, np.concatenate([items, beside])[order]
 
 
 def make_pools(

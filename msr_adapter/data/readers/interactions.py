@@ -39,9 +39,11 @@ class LogColumns:
     names: Mapping[str, str]
     """Field (user, item, timestamp, split, rating) -> column; all but user and item may be absent."""
     least: float | None = None
-    """Rows whose `rating` is lower are dropped and counted."""
+    """Rows whose `rating` is lower are dropped, though known as seen."""
     untimed: Literal["refused", "dropped"] = "refused"
     """What becomes of a row whose time is empty."""
+    may_be_empty: bool = False
+    """Whether all rows may be dropped: what is added to a log need not hold anything that is liked."""
     split: Literal["asked for", "found"] = "found"
     """A split column that is merely found is ignored when it holds anything but names of splits."""
 
@@ -69,8 +71,9 @@ class _Expressions:
 def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     """Return user_id, item_id, timestamp (ms, or the row number) and maybe split, in the order of the file.
 
-    Two streaming passes look at the columns and check the rows, in constant memory; the result is lazy: whoever
-    collects it reads the file once more. `UserError` with the bad rows.
+    Where rows are dropped, the column `filtered` says which and why, as in `Corpus`. Two streaming passes look at the
+    columns and check the rows, in constant memory; the result is lazy: whoever collects it reads the file once more.
+    `UserError` with the bad rows.
     """
     names, source = dict(wanted.names), scan(table, wanted.names.values())
     schema = schema_of(table, source)
@@ -94,7 +97,8 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     if counted["bad"]:
         check_rows(table, rules, names.values())
     _tell(table, wanted, counted, audit, has_times=time is not None)
-    return _result(source.filter(~bad) if counted["bad"] else source, columns)
+    dropped = counted["low"] + counted["untimed"] > 0
+    return _result(source.filter(~bad) if counted["bad"] else source, columns, dropped=dropped)
 
 
 def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
@@ -186,14 +190,14 @@ def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: A
     name, left = table.path.name, counted["rows"] - counted["bad"]
     if not left:
         raise UserError(Problem(str(table.path), "", "no interactions", "at least one row below the header"))
-    audit.count("interactions_read", counted["low"] + counted["untimed"])  # the others are counted when they arrive
-    if wanted.least is not None:
-        audit.count("interactions_dropped_low_rating", counted["low"])
-    if wanted.untimed == "dropped" and counted["untimed"]:
-        audit.count("interactions_dropped_no_time", counted["untimed"])
+    if wanted.least is not None and counted["low"]:
+        audit.find("info", f"{plural(counted['low'], 'interaction')} of {name} rated below {wanted.least:g}: no "
+                   "history and no target, but known as seen, so that the item is never a negative of that user and "
+                   "never recommended.")  # fmt: skip
+    if counted["untimed"]:
         audit.find("warning", f"Dropped {plural(counted['untimed'], 'interaction')} of {name} without a time: "
-                   "the place in a history would be a guess.")  # fmt: skip
-    if left == counted["low"] + counted["untimed"]:
+                   "the place in a history would be a guess. The items count as seen.")  # fmt: skip
+    if left == counted["low"] + counted["untimed"] and not wanted.may_be_empty:
         why = f"{counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
         found = f"none of {plural(left, 'row')} is left: {why}"
         raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))
@@ -204,10 +208,13 @@ def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: A
                    "of the rows.")  # fmt: skip
 
 
-def _result(rows: pl.LazyFrame, columns: _Expressions) -> pl.LazyFrame:
+def _result(rows: pl.LazyFrame, columns: _Expressions, *, dropped: bool) -> pl.LazyFrame:
     if columns.time is None:
         rows = rows.with_row_index("_row")  # before rows are dropped: only the order of the numbers counts
     time = pl.col("_row").cast(pl.Int64) if columns.time is None else columns.time
-    split = [] if columns.split is None else [columns.split.alias("split")]
-    kept = rows.filter(~columns.low & ~columns.untimed)
-    return kept.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *split)
+    more = [] if columns.split is None else [columns.split.alias("split")]
+    if dropped:
+        time = time.fill_null(0)  # of a row without a time, which is dropped
+        reason = pl.when(columns.low).then(pl.lit("low_rating")).when(columns.untimed).then(pl.lit("no_time"))
+        more.append(reason.alias("filtered"))
+    return rows.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *more)

@@ -8,14 +8,18 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.synthetic import SyntheticDataset
 
+FILTERED = ("low_rating", "no_time")
+"""Why a filter of the source drops a row: rated (or watched) too little, without a time."""
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a reader returns: everything in the order of the files, nothing filtered but what the source asks for."""
+    """What a reader returns: everything in the order of the files, nothing dropped."""
 
     interactions: pl.LazyFrame
     """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position); where the
-    source says it, split (String: one of `schema.SPLITS`)."""
+    source says it, split (String: one of `schema.SPLITS`); where a filter of the source drops rows, filtered (String:
+    one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""

@@ -22,6 +22,7 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.items import words
 from msr_adapter.data.readers.sources import check_source, may_hold_images, read
 from msr_adapter.errors import UserError
@@ -150,8 +151,13 @@ def test_a_least_rating_needs_a_rating_and_something_left(tmp_path: Path) -> Non
     log = put(tmp_path / "log.csv", "user,item,time,rating\na,1,5,3\na,2,6,2.5\n")
     keep = TableSourceConfig(kind="table", interactions=log, min_rating=3)
     audit = Audit()
-    assert read(keep, 0, audit).interactions.collect().rows() == [("a", "1", 5000)]
-    assert audit.counts == {"interactions_read": 1, "interactions_dropped_low_rating": 1}
+    corpus = read(keep, 0, audit)
+    assert corpus.interactions.collect().rows() == [("a", "1", 5000, None), ("a", "2", 6000, "low_rating")]
+    assert audit.findings[0]["text"].startswith("1 interaction of log.csv rated below 3: no history and no target")
+    encode(corpus, audit)
+    assert audit.counts == {"interactions_read": 2, "users_read": 1, "items_read": 2,
+                            "interactions_dropped_low_rating": 1, "interactions_dropped_duplicate": 0,
+                            "users_dropped_row_filter": 0, "items_dropped_row_filter": 1}  # fmt: skip
     assert faults(keep.model_copy(update={"min_rating": 4}), tmp_path) == [
         "log.csv: none of 2 rows is left: 2 are rated too low, 0 untimed. Lower the least rating that is kept"
     ]

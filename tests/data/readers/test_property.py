@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.sources import read
 
 NO_CONTROLS = st.characters(exclude_categories=["Cs", "Cc"])
@@ -70,7 +71,13 @@ def test_every_format_gives_what_a_loop_gives(
         audit = Audit()
         corpus = read(source, 0, audit)
         assert corpus.items is not None
-        assert corpus.interactions.collect().rows() == kept, interactions.name
+        marked = [
+            (user, item, 1000 * time, None if stars >= least else "low_rating") for user, item, time, stars in log
+        ]
+        assert corpus.interactions.collect().rows() == (kept if len(kept) == len(log) else marked), interactions.name
         assert corpus.items.rows() == [(item, *texts) for item, texts in known.items()], catalogue.name
-        assert audit.counts["interactions_dropped_low_rating"] == len(log) - len(kept)
+        seen = encode(corpus, audit)
+        assert audit.counts.get("interactions_dropped_low_rating", 0) == len(log) - len(kept)
+        assert audit.counts["interactions_read"] == len(log)
+        assert len(seen.user) == len({(user, item) for user, item, _ in kept})
         assert audit.counts["titles_dropped_duplicate"] == len(items) - len(known)

@@ -1,0 +1,102 @@
+"""What a user has seen although no row of the log says so: what filters of rows and of users have dropped.
+
+Such a pair is no history and no target, but it is never drawn as a negative of its user and never recommended. Pairs
+whose item the catalogue lacks are left out: such an item can be neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from msr_adapter.arrays import Codes, Mask, Rows, contains, ranges, user_blocks
+
+_BLOCK = 2**22
+"""Rows of a log that are looked at together."""
+
+
+@dataclass(frozen=True)
+class SeenPairs:
+    """Distinct (user, item) pairs beside those of a log, sorted by user, then item. Memory: 8 bytes a pair."""
+
+    users: pl.Series
+    """Ids, sorted: all users of the log, and those of whom nothing else is kept."""
+    of_log: Codes
+    """Code here of each user of the log."""
+    user: Codes
+    """Code of `users`."""
+    item: Codes
+    """Code of an item as in the log."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def of(self, users: Codes) -> tuple[Rows, Codes]:
+        """Return how many items each of ``users`` (codes of the log) has, and the items, one user after the other.
+
+        O(users log pairs).
+        """
+        first, lengths = self._slices(users)
+        return lengths, self.item[ranges(first, lengths)]
+
+    def counts(self, users: Codes) -> Rows:
+        """Return how many items each of ``users`` (codes of the log) has. O(users log pairs)."""
+        return self._slices(users)[1]
+
+    def _slices(self, users: Codes) -> tuple[Rows, Rows]:
+        first, end = (np.searchsorted(self.user, self.of_log[users], side=side).astype(np.int64)
+                      for side in ("left", "right"))  # fmt: skip
+        return first, end - first
+
+
+@dataclass(frozen=True)
+class LogPairs:
+    """The (user, item) pairs of a log, by user; its ids are sorted: code -> id."""
+
+    users: pl.Series
+    items: pl.Series
+    user: Codes
+    item: Codes
+    bounds: Rows
+    """Of each user's rows (users + 1,)."""
+
+
+def seen_beside(
+    log: LogPairs, users: pl.Series, items: pl.Series, parts: Sequence[tuple[Codes, Codes]]
+) -> SeenPairs | None:
+    """Return which of the pairs in ``parts`` are no rows of ``log`` and have an item of it; None where there are none.
+
+    ``parts`` are (users, items) in codes of the sorted ids ``users`` and ``items``, which hold all ids of the log.
+    O(pairs log pairs + rows log block); memory beside the result: 16 bytes a pair, and one block of the log.
+    """
+    known, of_log = _among(items, log.items), np.flatnonzero(_among(users, log.users))
+    renumbered, size = (np.cumsum(known) - 1).astype(np.int32), len(log.items)
+    keys = [np.empty(0, np.int64)]
+    for user, item in parts:
+        there = known[item]
+        keys.append(user[there].astype(np.int64) * size + renumbered[item[there]])
+    pairs = np.concatenate(keys)
+    keys.clear()
+    pairs.sort()
+    pairs = pairs[np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]]
+    pairs = pairs[~_are_rows(log, of_log, pairs)]
+    if not len(pairs):
+        return None
+    return SeenPairs(users, of_log.astype(np.int32), (pairs // size).astype(np.int32), (pairs % size).astype(np.int32))
+
+
+def _are_rows(log: LogPairs, of_log: Rows, pairs: Rows) -> Mask:
+    """Return which ``pairs``, sorted keys of a user and an item, the log has as rows."""
+    found, size = np.zeros(len(pairs), dtype=bool), len(log.items)
+    for block in user_blocks(log.bounds, _BLOCK):
+        user = of_log[log.user[block]]
+        rows = np.sort(user * size + log.item[block])
+        mine = slice(*np.searchsorted(pairs, [user[0] * size, (user[-1] + 1) * size]).tolist())
+        found[mine] = contains(rows, pairs[mine])
+    return found
+
+
+def _among(ids: pl.Series, some: pl.Series) -> Mask:
+    # Imploded: Polars deprecates a plain series of the same type here, which could mean one value for each row.
+    return np.asarray(ids.is_in(some.implode()).to_numpy(), dtype=bool)
