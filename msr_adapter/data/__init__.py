@@ -5,6 +5,8 @@ checks           what is wrong before anything is built, and what identifies the
 readers/         published layouts and your own tables become a corpus
 interaction_log  a corpus in integer codes
 filters          what is kept of a log
+seen_pairs       what users have seen although a filter dropped it
+published_split  what becomes of a split that the source publishes
 splits           who is trained on and who is tested on
 examples         targets and the histories before them
 negatives/       candidate lists: what the targets are ranked among

@@ -38,7 +38,7 @@ class NegativesConfig(StrictModel):
     count: int = Field(20, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive; `all` takes what there is."""
     exclude: Literal["seen"] = "seen"
-    """Nothing the user ever interacted with, in any split, is a negative."""
+    """Nothing the user has ever seen is a negative: in any split, whatever a filter dropped."""
     alpha: float = Field(1.0, ge=0, le=100)
     """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
     pool: Count = 100

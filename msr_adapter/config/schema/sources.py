@@ -46,7 +46,7 @@ class TableSourceConfig(StrictModel):
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
     min_rating: Amount | None = None
-    """Drops interactions with a lower rating."""
+    """Interactions with a lower rating are no history and no target; their items count as seen."""
 
 
 class MicroLensSourceConfig(StrictModel):
@@ -70,7 +70,7 @@ class AmazonSourceConfig(StrictModel):
     meta: Path | None = None
     """`meta_{Category}.jsonl` or `.jsonl.gz`: titles, descriptions, categories and URLs of images."""
     min_rating: float | None = Field(None, ge=1, le=5)
-    """Drops reviews with fewer stars."""
+    """Reviews with fewer stars are no history and no target; their items count as seen."""
 
 
 class OfficialAmazonSourceConfig(StrictModel):
@@ -94,7 +94,7 @@ class MovieLensSourceConfig(StrictModel):
     folder: Path
     """Holds `u.data` and `u.item`, `ratings.dat` and `movies.dat`, or `ratings.csv` and `movies.csv`."""
     min_rating: Amount | None = None
-    """Drops interactions with fewer stars."""
+    """Interactions with fewer stars are no history and no target; their items count as seen."""
 
 
 class RecBoleSourceConfig(StrictModel):
@@ -109,7 +109,7 @@ class RecBoleSourceConfig(StrictModel):
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, `:type` included, where they are none of the well-known ones."""
     min_rating: Amount | None = None
-    """Drops interactions with a lower rating."""
+    """Interactions with a lower rating are no history and no target; their items count as seen."""
 
 
 class MMRecSourceConfig(StrictModel):
@@ -153,11 +153,11 @@ class KuaiRecSourceConfig(StrictModel):
     kind: Literal["kuairec"]
     """KuaiRec as published."""
     interactions: Path
-    """`big_matrix.csv` or `small_matrix.csv`. Rows without a time are dropped and counted."""
+    """`big_matrix.csv` or `small_matrix.csv`. Rows without a time are counted; their items count as seen."""
     captions: Path | None = None
     """`kuairec_caption_category.csv`: captions, texts printed on the videos, categories."""
     min_watch_ratio: Weight | None = None
-    """Drops what was watched for a smaller share of its length."""
+    """What was watched for a smaller share of its length is no history and no target, but it counts as seen."""
 
 
 class HubTableConfig(StrictModel):
@@ -185,7 +185,7 @@ class HuggingFaceSourceConfig(StrictModel):
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
     min_rating: Amount | None = None
-    """Drops interactions with a lower rating."""
+    """Interactions with a lower rating are no history and no target; their items count as seen."""
 
 
 class SyntheticSourceConfig(StrictModel):
