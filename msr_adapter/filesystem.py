@@ -266,6 +266,11 @@ def _split(name: str) -> tuple[str, str]:
     return Path(bare).stem, Path(bare).suffix
 
 
+def holds_pattern(path: object) -> bool:
+    """Return whether libraries that take patterns, variables and chained addresses would not open what is called so."""
+    return any(one in str(path) for one in ("[", "*", "?", "$", "::"))
+
+
 def files_below(folder: Path) -> Iterator[tuple[os.DirEntry[str], int]]:
     """Yield the files of a folder and those below it, each with its depth; a link is one if it leads to a file.
 

@@ -5,6 +5,7 @@ nodes remember where they come from, so that every problem names its file and li
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,11 @@ class TreeReader:
                 continue
             parts = tuple(key.split("."))
             node = parse(text, YamlSource(SET, Path.cwd(), numbered=False, loc=parts), self.problems)
+            read = node.value if node else None
+            if isinstance(read, str) and re.match(rf"\s*{re.escape(read)}\s+#", text):
+                # YAML ends a text at ` #`: of the folder `100% #1`, the folder `100%` would be left without a word.
+                found = f"`{shown(text)}` is cut to `{shown(read)}`: a # after a blank begins a comment"
+                self.problems.append(Problem(SET, key, found, "", f"Quote it: --set {key}='\"...\"'"))
             for part in reversed(parts):
                 node = YamlNode({part: node}, SET, Path.cwd()) if node else None
             tree = self.merge(tree, node) if node else tree

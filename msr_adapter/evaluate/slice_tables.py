@@ -14,11 +14,11 @@ from msr_adapter.evaluate.slice_groups import Slice, UserFacts, by_day, by_numbe
 _ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
 _GROUPED = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 # Types are told from all rows: from the first hundred, Polars would guess a number where a text comes later.
-_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
+_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"], "glob": False}
 _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".csv": lambda path: pl.scan_csv(path, **_TEXT),
     ".tsv": lambda path: pl.scan_csv(path, separator="\t", **_TEXT),
-    ".parquet": pl.scan_parquet,
+    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from msr_adapter.errors import plural
 from msr_adapter.evaluate.comparison import PairedDifference
@@ -97,11 +98,11 @@ def p_text(p: float) -> str:
 
 def to_rich(table: TextTable) -> Table:
     """Return the table for a terminal."""
-    made = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+    made = Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if number else "left")
+        made.add_column(Text(column), justify="right" if number else "left")
     for row in table.rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))  # as text: of the run `shop [v2]`, markup would show `shop`
     return made
 
 

@@ -25,7 +25,7 @@ The trainer
     nodes: which machine this is, and the command that starts its processes
     rendezvous: how the other machines find a training
     ray_launch: the same on a Ray cluster
-    trainer_entrypoint, trainer_callbacks: run by path in the trainer's processes
+    trainer_entrypoint, trainer_callbacks, literal_paths: run by path in the trainer's processes
     checkpoints: which are whole, from which training goes on
     training_measurements: how long a training took, and how much memory
     failures: why a training failed

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from msr_adapter.llamafactory.dataset import Turn, WrittenRow, read_rows
+from msr_adapter.llamafactory.literal_paths import literal_paths
 
 READ_BACK = ".read-back-"
 """How the names of the folders begin in which rows are read back."""
@@ -89,7 +90,8 @@ def _loaded(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> Iterat
     (attributes,) = get_dataset_list([name], str(dataset_dir))
     disable_progress_bars()
     try:
-        loaded = _load_single_dataset(attributes, model, data, training)
+        with literal_paths():  # as in the trainer's own processes
+            loaded = _load_single_dataset(attributes, model, data, training)
         for batch in loaded.iter(_BATCH):
             for place in range(len(batch["_prompt"])):
                 yield {column: values[place] for column, values in batch.items()}

@@ -144,4 +144,5 @@ srun {command}
 def slurm_script(place: Node, name: str, command: Sequence[str]) -> str:
     """Return a Slurm batch script that starts ``command``, which is msr's, on every machine of a training."""
     gpus = f"#SBATCH --gpus-per-node={place.processes}\n" if place.gpus else ""
-    return _SCRIPT.format(name=name, nodes=place.nodes, gpus=gpus, command=shlex.join(command))
+    plain = re.sub(r"[^\w.-]+", "-", name)  # Slurm ends an option at a blank, and has its own meaning of %
+    return _SCRIPT.format(name=plain, nodes=place.nodes, gpus=gpus, command=shlex.join(command))

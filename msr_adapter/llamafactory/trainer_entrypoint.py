@@ -28,16 +28,17 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _add_callbacks() -> None:
+def _prepare() -> None:
     # By path, as this file is run: the trainer's processes import none of our packages.
-    callbacks = pathlib.Path(__file__).with_name("trainer_callbacks.py")
-    runpy.run_path(str(callbacks))["install"](pathlib.Path(sys.argv[-1]).parent)
+    here = pathlib.Path(__file__)
+    runpy.run_path(str(here.with_name("literal_paths.py")))["install"]()
+    runpy.run_path(str(here.with_name("trainer_callbacks.py")))["install"](pathlib.Path(sys.argv[-1]).parent)
 
 
 if __name__ == "__main__":
     if _AGENT in os.environ:
         die_with(int(os.environ[_AGENT]))
-        _add_callbacks()
+        _prepare()
         runpy.run_module("llamafactory.launcher", run_name="__main__", alter_sys=True)
     else:
         die_with(int(sys.argv.pop(1)))
@@ -51,5 +52,5 @@ if __name__ == "__main__":
             del sys.argv[1]
             runpy.run_module("msr_adapter.llamafactory.ray_launch", run_name="__main__", alter_sys=True)
         else:
-            _add_callbacks()
+            _prepare()
             runpy.run_module("llamafactory.cli", run_name="__main__", alter_sys=True)

@@ -10,6 +10,7 @@ import yaml
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError, closest
 from msr_adapter.files import write_text
+from msr_adapter.filesystem import holds_pattern
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
@@ -101,6 +102,35 @@ def unknown_overrides(overrides: Mapping[str, object]) -> list[Problem]:
                 f"did you mean {near[key][0]}" if near[key] else "")
         for key in unknown
     ]  # fmt: skip
+
+
+def check_paths(train: TrainConfig, start: Weights, run_dir: Path) -> list[Problem]:
+    """Return a problem for every path that LLaMA-Factory cannot be told, however it is written."""
+    adapters = {"train.model.adapter": own_adapters(train.model), "train.start": start.adapters}
+    named = [(key, str(folder.resolve())) for key, folders in adapters.items() for folder in folders]
+    named += [("train.model.path", train.model.path)]
+    run_dir, step = run_dir.resolve(), "Choose another --run-dir"
+    problems = [] if "::" not in str(run_dir) else [
+        Problem(str(run_dir), "run_dir", "holds ::", "LLaMA-Factory's libraries take it for several addresses", step)
+    ]  # fmt: skip
+    if _interpolates(str(run_dir)):
+        problems.append(Problem(str(run_dir), "run_dir", "holds ${, which LLaMA-Factory would interpolate", "", step))
+    problems += [Problem("", key, f"{path} holds ${{, which LLaMA-Factory would interpolate", "", "Rename the folder")
+                 for key, path in named if _interpolates(path)]  # fmt: skip
+    return problems + [
+        Problem("", key, f"{path} holds a comma or ends in a blank", "LLaMA-Factory takes adapters as a list in one "
+                "text, cut at commas and stripped", "Rename the folder")
+        for key, path in named[:-1] if "," in path or path != path.strip()
+    ]  # fmt: skip
+
+
+def by_hand_problems(run_dir: Path) -> list[Problem]:
+    """Return why `llamafactory-cli` by itself would not find the rows in a run folder."""
+    if not holds_pattern(run_dir.resolve()):
+        return []
+    found = "holds [, *, ?, $ or ::, which llamafactory-cli would expand: it would find no rows, or another run's"
+    step = "Train without --dry-run, where msr reads the path as it is, or choose another --run-dir"
+    return [Problem(str(run_dir), "run_dir", found, "", step)]
 
 
 def training_config(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.errors import Problem, StageError, UserError, raise_if_any
 from msr_adapter.files import write_json
 from msr_adapter.filesystem import guarded, is_full
 from msr_adapter.integrity import require_unaltered
@@ -169,8 +169,10 @@ def _require_base_model(loaded: LoadedPipeline, manifest: Manifest) -> None:
 
 def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
     """Bring the dataset up to date and write the LLaMA-Factory YAML without training; return its path."""
+    from msr_adapter.llamafactory.training_yaml import by_hand_problems
     from msr_adapter.train import write_training_yaml as write
 
+    raise_if_any(by_hand_problems(loaded.run_dir))  # before anything is summarised for commands that could not work
     run(loaded, ("dataset",), reporter=reporter)
     loaded = resolve_models(loaded, download=True)
     folder = RunFolder(loaded.run_dir)

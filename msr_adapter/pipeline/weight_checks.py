@@ -33,6 +33,7 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
     from msr_adapter.llamafactory.finetuning_methods import check_method, check_start
     from msr_adapter.llamafactory.model_weights import BASE, starting_weights
     from msr_adapter.llamafactory.objectives import check_objective
+    from msr_adapter.llamafactory.training_yaml import check_paths
 
     train = loaded.pipeline.train
     problems = check_objective(train) + check_method(train)
@@ -53,6 +54,8 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
                 found = f"{train.start} is a reward model, which has no answers to go on from"
                 problems.append(Problem("", "train.start", found, "a run with another objective"))
     problems += check_start(train, weights)
+    if loaded.pipeline.evaluate.scorer is None:  # else nothing is trained
+        problems += check_paths(train, weights, loaded.run_dir)
     return [replace(problem, where=problem.where or loaded.where(problem.field)) for problem in problems]
 
 

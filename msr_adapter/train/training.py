@@ -10,6 +10,7 @@ from typing import Any
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
+from msr_adapter.filesystem import holds_pattern
 from msr_adapter.integrity import content_of, digests_of
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.finetuning_methods import method_of
@@ -43,6 +44,9 @@ YAML = "train.yaml"
 _COMMENT = """\
 Written by msr. The same training by hand: llamafactory-cli train {path}
 Its result goes to output_dir, which must not hold a model yet."""
+_ONLY_BY_MSR = """\
+Written by msr. llamafactory-cli expands [, *, ? and $ in a path, so it would not find dataset_dir: train with msr, or
+move the run to a folder without them and correct the paths."""
 _CONTINUABLE = 2
 """Checkpoints that keep what a continued training needs: the last one, and one to fall back on."""
 _MEMORY_EVERY = 5
@@ -225,4 +229,5 @@ def join_training(train: TrainConfig, run_dir: Path, reporter: Reporter) -> bool
 
 
 def _write(yaml: Path, config: Mapping[str, object]) -> None:
-    write_yaml(yaml, config, _COMMENT.format(path=yaml.name))
+    comment = _ONLY_BY_MSR if holds_pattern(config["dataset_dir"]) else _COMMENT.format(path=yaml.name)
+    write_yaml(yaml, config, comment)

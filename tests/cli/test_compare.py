@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter import schema
 from msr_adapter.cli import app
+from msr_adapter.cli.common import render
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.comparison import compare
@@ -279,3 +280,10 @@ def test_reading_back_gives_the_same_metrics(runs: Path) -> None:
         again = evaluate_groups(run.scores(model), run.held_out.labels, run.held_out.offsets).means()
         for name, value in run.metrics["models"][model]["metrics"].items():
             assert value["mean"] == again[name]
+
+
+def test_a_run_called_like_markup_is_shown_as_it_is_called() -> None:
+    table = TextTable("of [bold]", ["metric", "shop [v2]", "[/red]"], [["AUC [x]", "[green]1", "[/]"]])
+    shown = render([table])
+    for text in ("of [bold]", "shop [v2]", "[/red]", "AUC [x]", "[green]1", "[/]"):
+        assert text in shown

@@ -263,3 +263,18 @@ def test_answers_are_words_however_yaml_reads_them_elsewhere() -> None:
     text = MINIMAL.replace("train:\n", "train:\n  answers: {yes: [Yes, yes, ' Yes'], no: [No]}\n")
     answers = load_pipeline(write("p.yaml", text)).pipeline.train.answers
     assert (answers.trained, answers.also) == (("Yes", "No"), (("yes", " Yes"), ()))
+
+
+@pytest.mark.parametrize("text", ["100% #1", "shop [2024] #1/images", "a # b # c", "images  #2"])
+def test_a_setting_whose_end_yaml_takes_for_a_comment_is_refused(text: str) -> None:
+    write("a.yaml", MINIMAL)
+    with pytest.raises(UserError, match="a # after a blank begins a comment"):
+        load_pipeline("a.yaml", [f"data.images.folder={text}"])
+
+
+@pytest.mark.parametrize("text", ["'100% #1'", '"100% #1"', "100%#1", "a [1] b", "a{x}", "50%", "a*b?", "é [1]"])
+def test_a_setting_may_be_any_path(tmp_path: Path, text: str) -> None:
+    write("a.yaml", MINIMAL)
+    loaded = load_pipeline("a.yaml", [f"data.images.folder={text}", "train.epochs=2 # of three"])
+    assert loaded.pipeline.data.images.folder == tmp_path / text.strip("'\"")
+    assert loaded.pipeline.train.epochs == 2

@@ -164,11 +164,11 @@ def _read_csv(path: Path) -> pl.DataFrame:
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
-    return _selected(path, pl.scan_parquet(path), {name: name for name in _INTER}, first=1)
+    return _selected(path, pl.scan_parquet(path, glob=False), {name: name for name in _INTER}, first=1)
 
 
 def _read_recbole(path: Path) -> pl.DataFrame:
-    frame = pl.scan_csv(path, separator="\t", infer_schema=False, quote_char=None)
+    frame = pl.scan_csv(path, separator="\t", infer_schema=False, quote_char=None, glob=False)
     header = {name.partition(":")[0]: name for name in frame.collect_schema().names()}
     return _selected(path, frame, {name: header.get(name, name) for name in _INTER}, first=2)
 

@@ -186,7 +186,10 @@ def _read(path: Path) -> pl.DataFrame:
         raise UserError(Problem(where, "scores", absent(path), "a parquet, csv or tsv file", "Correct `scores`"))
     separator = _SUFFIXES.get(path.suffix.lower())
     try:
-        frame = pl.scan_csv(path, separator=separator, infer_schema=False) if separator else pl.scan_parquet(path)
+        if separator:
+            frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
+        else:
+            frame = pl.scan_parquet(path, glob=False)
         header = frame.collect_schema().names()
         names = {field: next((name for name in known if name in header), None) for field, known in _NAMES.items()}
         raise_if_any(

@@ -1,6 +1,8 @@
 """Hugging Face data sets: a folder saved by `save_to_disk`, a folder of Parquet files, or a name on the hub."""
 
+import contextlib
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from msr_adapter.data.readers.log_and_items import (
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import Layout, Table
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
-from msr_adapter.filesystem import absent
+from msr_adapter.filesystem import absent, files_below, holds_pattern
 from msr_adapter.redaction import redact
 
 _ROWS = Layout("parquet")
@@ -128,13 +130,35 @@ def _loaded(given: HubTableConfig, field: str, columns: Configured) -> dict[str,
 
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(
-            given.path, given.config, split=given.split, revision=given.revision, streaming=True
-        )
-        splits = loaded if isinstance(loaded, dict) else {given.split or "train": loaded}
-        return {name: _kept(rows, columns) for name, rows in splits.items()}
+        with _plain_path(given.path) as path:
+            loaded = datasets.load_dataset(
+                path, given.config, split=given.split, revision=given.revision, streaming=True
+            )
+            splits = loaded if isinstance(loaded, dict) else {given.split or "train": loaded}
+            return {name: _kept(rows, columns) for name, rows in splits.items()}
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_unreadable(given, field, error)) from error
+
+
+@contextlib.contextmanager
+def _plain_path(path: str) -> Iterator[str]:
+    """Yield a path that `datasets` reads as it is: of a folder whose own would be expanded, one of links to its files.
+
+    `UserError` where even the folder of temporary files has such a path.
+    """
+    folder = Path(path)
+    if not holds_pattern(real := folder.resolve()) or not folder.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="msr-") as temporary:
+        if holds_pattern(temporary):
+            found, step = "holds [, *, ?, $ or ::, and so does the folder of temporary files", "Move it, or set TMPDIR"
+            raise UserError(Problem(path, "", found, "a path that `datasets` reads as it is", step))
+        for entry, _ in files_below(real):
+            place = Path(temporary, "data", Path(entry.path).relative_to(real))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(entry.path)
+        yield str(Path(temporary, "data"))
 
 
 def _kept(rows: Any, columns: Configured) -> pl.LazyFrame:

@@ -69,7 +69,7 @@ def _read_titles(path: Path) -> pl.DataFrame:
     Published ids are numbers. Where every line begins with one, each line is a record: one that opens a quotation mark
     and never closes it swallows no other. Any other file is read as csv, row by row in Python (about 1 s per million).
     """
-    lines = collect(table_at(path), pl.scan_lines(path, name="line")).to_series().str.strip_prefix("\ufeff")
+    lines = collect(table_at(path), pl.scan_lines(path, name="line", glob=False)).to_series().str.strip_prefix("\ufeff")
     lines = lines.filter(lines.str.strip_chars() != "")
     if len(lines) and canonical(lines[0].partition(",")[0].strip('"')) in map(canonical, ALIASES["item"]):
         body = lines[1:]

@@ -1,5 +1,6 @@
 """Tables as lazy frames: text files as text, Parquet as it is typed; every failure to parse names its lines."""
 
+import glob
 from collections.abc import Collection
 from pathlib import Path
 
@@ -63,11 +64,13 @@ def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
         return table.frame
     path, layout = table.path, table.layout
     if layout.kind == "parquet":
-        return pl.scan_parquet(path / "**" / "*.parquet" if path.is_dir() else path, glob=path.is_dir())
+        if path.is_dir():
+            return pl.scan_parquet(f"{glob.escape(str(path))}/**/*.parquet")
+        return pl.scan_parquet(path, glob=False)
     if layout.kind == "jsonl":  # with a schema, since Polars would guess it from the first rows and fail on the others
-        return pl.scan_ndjson(path, schema=dict.fromkeys(wanted, pl.String))
+        return pl.scan_ndjson(glob.escape(str(path)), schema=dict.fromkeys(wanted, pl.String))
     if len(layout.separator) > 1:
-        return split_lines(pl.scan_lines(path, name="line"), layout)
+        return split_lines(pl.scan_lines(path, name="line", glob=False), layout)
     return pl.scan_csv(
         path,
         separator=layout.separator,

@@ -162,7 +162,8 @@ class UserSummaries:
         needed = np.zeros(len(items), dtype=bool)
         for number in range(len(self._asked.ids)):
             needed[self._asked.history(number)] = True
-        read = pl.scan_parquet(self._context.dirs.data / "examples.parquet").select(pl.col("history").explode())
+        examples = pl.scan_parquet(self._context.dirs.data / "examples.parquet", glob=False)
+        read = examples.select(pl.col("history").explode())
         described = read.unique().collect()["history"].drop_nulls()
         ids = pl.Series(items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
