@@ -65,6 +65,14 @@ EXAMPLES = pa.schema(
 )
 """One row per (user, target event); its candidates are in CANDIDATES."""
 
+EARLIER = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("items", pa.list_(_id), nullable=False),  # oldest first, all before the history in EXAMPLES
+    ]
+)
+"""What `split.max_history` cut off the histories of validation and test examples; none where it cut nothing."""
+
 CANDIDATES = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),

@@ -30,6 +30,7 @@ from msr_adapter.data.tables import (
     ItemCatalogue,
     digest_of_test_lists,
     write_candidates,
+    write_earlier,
     write_examples,
     write_interactions,
     write_items,
@@ -98,6 +99,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_interactions(log, training, out)
     write_seen(log, out)
     write_examples(log, examples, out)
+    write_earlier(log, examples, out)
     write_candidates(log, candidates, out)
     if corpus.synthetic is not None:
         write_truth(log, examples, candidates, corpus.synthetic, out)

@@ -42,6 +42,9 @@ class Examples:
     end: Rows
     sequence: Rows | None = None
     """The rows of the log that histories are cut from, one view after the other; None = the log itself."""
+    first: Rows | None = None
+    """Where the user's first place of `sequence` is: what stands before `start` is what `max_history` cut off; None =
+    nothing was."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -57,7 +60,15 @@ class Examples:
 
     def histories(self, part: slice = slice(None)) -> tuple[Rows, Rows]:
         """Return (offsets (n + 1,), rows of the log) of the histories of a slice of examples."""
-        start, length = self.start[part], (self.end - self.start)[part]
+        return self._rows(self.start[part], self.end[part])
+
+    def earlier(self, part: slice = slice(None)) -> tuple[Rows, Rows]:
+        """Return (offsets (n + 1,), rows of the log) of what each user interacted with before the history."""
+        start = self.start[part]
+        return self._rows(start if self.first is None else self.first[part], start)
+
+    def _rows(self, start: Rows, end: Rows) -> tuple[Rows, Rows]:
+        length = end - start
         return np.concatenate([[0], np.cumsum(length)]), self.row(ranges(start, length))
 
 
@@ -116,11 +127,11 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
         _cut(log, split, views[targets.view], int(offsets[targets.view]), targets)
         for targets in _targets(log, split, seed, views)
     ]
-    codes, user, row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+    codes, user, row, first, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((row, user, codes))  # by the last key first; rows of a user are in the order of time
     rows = [view.rows for view in views if view.rows is not None]
     sequence = np.concatenate(rows) if rows else None
-    return Examples(codes[order], user[order], row[order], start[order], end[order], sequence)
+    return Examples(codes[order], user[order], row[order], start[order], end[order], sequence, first[order])
 
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
@@ -238,8 +249,8 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
 
 def _cut(
     log: Log, split: SplitConfig, view: View, offset: int, targets: _Targets
-) -> tuple[Labels, Codes, Rows, Rows, Rows]:
-    """Return (split, user, target row, start, end) of the targets that have enough history before them.
+) -> tuple[Labels, Codes, Rows, Rows, Rows, Rows]:
+    """Return (split, user, target row, first, start, end) of the targets that have enough history before them.
 
     ``offset`` is where the rows of the view begin in the sequence of all views.
     """
@@ -253,4 +264,5 @@ def _cut(
     enough = end - first >= split.min_history
     users, row, first, end = users[enough], row[enough], first[enough], end[enough]
     start = np.maximum(first, end - split.max_history)
-    return np.full(len(users), targets.split, dtype=np.int8), users.astype(np.int32), row, start + offset, end + offset
+    split_of = np.full(len(users), targets.split, dtype=np.int8)
+    return split_of, users.astype(np.int32), row, first + offset, start + offset, end + offset

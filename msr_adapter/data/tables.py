@@ -19,6 +19,8 @@ from msr_adapter.synthetic import SyntheticDataset
 
 _ROWS = 1 << 19
 """Rows of a table that are ids, no longer codes, at the same time."""
+_LISTS = 1 << 15
+"""Whole logs of users, likewise."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,22 @@ def write_examples(log: Log, examples: Examples, out: Path) -> None:
     schema.write_chunks(chunks, schema.EXAMPLES, out / "examples.parquet")
 
 
+def write_earlier(log: Log, examples: Examples, out: Path) -> None:
+    """Write earlier.parquet: what stands before the histories of validation and test examples."""
+    items = _ids(log.items)
+    held_out = int(np.searchsorted(examples.split, 1))  # examples are sorted by split
+
+    def earlier(rows: slice) -> pa.Table:
+        part = slice(held_out + rows.start, held_out + rows.stop)
+        offsets, found = examples.earlier(part)
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.take(pa.array(log.item[found])))
+        some = pa.array(np.diff(offsets) > 0)
+        return pa.table({"example_id": np.arange(part.start, part.stop), "items": lists}).filter(some)
+
+    chunks = (earlier(rows) for rows in _chunks(len(examples) - held_out, _LISTS))
+    schema.write_chunks(chunks, schema.EARLIER, out / "earlier.parquet")
+
+
 def write_candidates(log: Log, candidates: Candidates, out: Path) -> None:
     """Write candidates.parquet."""
     items = _ids(log.items)
@@ -142,8 +160,8 @@ def write_truth(log: Log, examples: Examples, candidates: Candidates, dataset: S
     )
 
 
-def _chunks(rows: int) -> Iterator[slice]:
-    return (slice(begin, min(begin + _ROWS, rows)) for begin in range(0, rows, _ROWS))
+def _chunks(rows: int, step: int = _ROWS) -> Iterator[slice]:
+    return (slice(begin, min(begin + step, rows)) for begin in range(0, rows, step))
 
 
 def _ids(ids: pl.Series) -> pa.StringArray:

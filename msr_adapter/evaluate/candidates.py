@@ -1,4 +1,4 @@
-"""The candidate lists of the test split, and scores that fit them row by row."""
+"""The candidate lists of a held-out split, and scores that fit them row by row."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from msr_adapter.schema import CANDIDATES, EXAMPLES, ITEMS, SCORES, candidates_d
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Candidates of the test split: n rows, grouped by example; one example is one user."""
+    """Candidates of the test split (or of validation): n rows, grouped by example; one example is one user."""
 
     example_ids: Integers
     """(users,), ascending."""
@@ -23,7 +23,7 @@ class HeldOut:
     offsets: Integers
     """(users + 1,): the rows of each example."""
     table: pa.Table
-    """CANDIDATES of the test split (n rows)."""
+    """CANDIDATES of the split (n rows)."""
     digest: str
     """That of the rows (`schema.candidates_digest`)."""
 
@@ -43,22 +43,24 @@ def flat(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def read_held_out(data_dir: Path) -> HeldOut:
-    """Read the test split's candidates. Raises StageError if there are none or examples and candidates disagree."""
+def read_held_out(data_dir: Path, split: str = "test") -> HeldOut:
+    """Read a split's candidates. Raises StageError if there are none or examples and candidates disagree."""
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
-    test = examples.filter(pc.equal(examples["split"], "test")).select(["example_id", "user_id"])
+    test = examples.filter(pc.equal(examples["split"], split)).select(["example_id", "user_id"])
     rows = read_table(data_dir / "candidates.parquet", CANDIDATES)
     rows = rows.filter(pc.is_in(rows["example_id"], value_set=flat(test["example_id"])))
     if not test.num_rows:
-        raise StageError("the test split is empty", "too few users for the split", "use more users or another split")
+        raise StageError(
+            f"the {split} split is empty", "too few users for the split", "use more users or another split"
+        )
     ids = rows["example_id"].to_numpy()
     # The first row begins a list, where there is one at all.
     starts = np.flatnonzero(np.concatenate([[len(ids) > 0], ids[1:] != ids[:-1]]))
     expected = test["example_id"].to_numpy()
     if not np.array_equal(ids[starts], expected):
         missing = len(np.setdiff1d(expected, ids))
-        cause = f"{missing} of {len(expected)} test examples have no candidates, or rows are not grouped in order"
-        raise StageError("candidates do not fit the test examples", cause, "run again with `--force data`")
+        cause = f"{missing} of {len(expected)} {split} examples have no candidates, or rows are not grouped in order"
+        raise StageError(f"candidates do not fit the {split} examples", cause, "run again with `--force data`")
     offsets = np.append(starts, len(ids)).astype(np.int64)
     digest = candidates_digest(lambda name: rows[name].chunks)
     return HeldOut(expected, flat(test["user_id"]), offsets, rows, digest)

@@ -19,7 +19,7 @@ from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import model_metrics
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, chosen
-from msr_adapter.evaluate.baselines.fitting import read_fitted
+from msr_adapter.evaluate.baselines.fitting import read_fitted, read_tuning, tuning_findings
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     metrics = _metrics(config, held_out, models, tables, run, seed)
     facts = read_facts(held_out, dirs.data)
     metrics["slices"] = slice_metrics(config, held_out, scores, facts, seed)
-    metrics["findings"] = [*metrics["findings"], *table_findings(config.tables, facts)]
+    metrics["findings"] = [*metrics["findings"], *_about_the_fits(config, dirs), *table_findings(config.tables, facts)]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
     write_json(job.out / "metrics.json", {**metrics})
     per_user = per_user_table(held_out, models)
@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
-    wanted = {"trained", *(row.name for row in BASELINES if row.score is None and row.name in baselines)}
+    wanted = {"trained", *(row.name for row in BASELINES if row.separate and row.name in baselines)}
     if absent := sorted(wanted - set(score_dirs)):
         raise StageError(f"no scores of {', '.join(absent)}", next_step="run the score stages first")
     ours_first = sorted(score_dirs, key=lambda name: name != "trained")  # the others keep their order
@@ -196,6 +196,11 @@ def _metrics(
         "findings": model_metrics.find(models, gaps, mass, primary) + _about_the_protocol(config, models),
         "versions": dict(run.versions),
     }
+
+
+def _about_the_fits(config: EvaluateConfig, dirs: EvaluateDirs) -> list[EvaluationFinding]:
+    rows = chosen(config, fitted=True)
+    return tuning_findings(rows, read_tuning(dirs.baselines)) if rows and dirs.baselines is not None else []
 
 
 def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metrics.Judged]) -> list[EvaluationFinding]:

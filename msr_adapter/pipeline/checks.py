@@ -25,7 +25,7 @@ from msr_adapter.run_folder_mark import folder_problems
 
 def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     """Return one problem for all the baselines whose libraries are absent; nothing is imported."""
-    needed = {row.name: row.libraries for row in BASELINES if row.name in baselines}
+    needed = {row.name: row.fitting.libraries for row in BASELINES if row.fitting and row.name in baselines}
     absent = {name: [each for each in modules if find_spec(each) is None] for name, modules in needed.items()}
     short = sorted(name for name, modules in absent.items() if modules)
     if not short:
@@ -83,6 +83,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     return [
         *template_notes(loaded),
         *_asked_often(loaded, stages),
+        *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
     ]
@@ -117,6 +118,20 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
     else:
         number = f"{manifest.summary['splits']['test']['candidates'] * scored:,} times ({scored} scored)"
     return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
+
+
+def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Return a note on each baseline that will be tuned: how often it is fitted."""
+    from msr_adapter.evaluate.baselines.tuning import fits_text, most_fits
+
+    config = loaded.pipeline.evaluate
+    if not config.tune or stages.get("baselines") in (None, "up to date"):
+        return []
+    fittings = {row.name: row.fitting for row in BASELINES if row.fitting and row.name in config.baselines}
+    return [
+        f"{name} is tuned on validation users: at most {fits_text(fitting, config, most_fits(fitting, config))}"
+        for name, fitting in fittings.items()
+    ]
 
 
 def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:

@@ -75,8 +75,10 @@ def score_config(p: PipelineConfig) -> object:
 def baselines_config(p: PipelineConfig) -> object:
     """Return what counts for the fitted baselines."""
     rows = chosen(p.evaluate, fitted=True)
-    settings = [row.settings(p.evaluate).model_dump(mode="json") for row in rows if row.settings]
-    return [[row.name for row in rows], settings, p.seed]
+    fittings = [row.fitting for row in rows if row.fitting]
+    settings = [fitting.settings(p.evaluate).model_dump(mode="json") for fitting in fittings]
+    grids = [fitting.grid(p.evaluate).model_dump(mode="json") for fitting in fittings] if p.evaluate.tune else "none"
+    return [[row.name for row in rows], settings, grids, p.seed]
 
 
 def evaluate_config(p: PipelineConfig) -> object:

@@ -61,10 +61,10 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 6,
+        "data", "Build data", ("audit", "audit.json"), 7,
         inputs=(),
-        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "examples.parquet", "candidates.parquet",
-                 "truth.parquet", "audit.json"),
+        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "examples.parquet", "earlier.parquet",
+                 "candidates.parquet", "truth.parquet", "audit.json"),
         config=counts.data_config, sources=counts.data_sources, run=functions.run_data,
     ),
     Stage(
@@ -131,9 +131,9 @@ STAGES: tuple[Stage, ...] = (
         costly=True,
     ),
     Stage(
-        "baselines", "Baselines", ("baseline scores", "manifest.json"), 1,
+        "baselines", "Baselines", ("baseline scores", "manifest.json"), 2,
         inputs=("data",),
-        outputs=("*.parquet",),
+        outputs=("*.parquet", "tuning.json"),
         config=counts.baselines_config, run=functions.run_baselines,
         needed=lambda p: bool(chosen(p.evaluate, fitted=True)),
         costly=True,

@@ -17,7 +17,8 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.baselines.simple import recency_scores, title_overlap_scores
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
-from msr_adapter.pipeline import RunResult, check, checks, run
+from msr_adapter.files import write_json
+from msr_adapter.pipeline import RunResult, check, checks, plan, run
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
 from tests.pipeline.test_run import load, states
@@ -34,7 +35,10 @@ summarize:
   items: {model: &model {path: nobody, backend: scripted}}
   users: {model: *model}
 train: {model: *model}
-evaluate: {protocol: next-item, baselines: [item-knn, mf]}
+evaluate:
+  protocol: next-item
+  baselines: [item-knn, mf]
+  grid: {item_knn: {neighbours: [5, 20], damping: [0]}, mf: {factors: [4], confidence: [1, 10]}}
 """
 
 
@@ -61,8 +65,9 @@ def test_the_config_allows_exactly_the_rows_that_are_made_on_request() -> None:
 
 def test_what_a_fitted_row_needs_is_among_the_optional_libraries() -> None:
     known = {library.module for library in LIBRARIES}
-    assert {module for row in BASELINES for module in row.libraries} <= known
-    assert all(row.libraries for row in BASELINES if row.fitted)
+    fittings = [row.fitting for row in BASELINES if row.fitting]
+    assert {module for fitting in fittings for module in fitting.libraries} <= known
+    assert all(fitting.libraries for fitting in fittings)
 
 
 def test_recency_is_the_brute_force(tmp_path: Path) -> None:
@@ -111,13 +116,15 @@ def fitted(folder: Path, *sets: str) -> RunResult:
 def test_the_stage_fits_once_and_again_only_for_what_it_reads(folder: Path) -> None:
     assert states(fitted(folder)) == {"data": "done", "baselines": "done"}
     files = sorted(path.name for path in (folder / "run" / "baselines").iterdir())
-    assert files == ["item-knn.parquet", "manifest.json", "mf.parquet"]
+    assert files == ["item-knn.parquet", "manifest.json", "mf.parquet", "tuning.json"]
     summary = json.loads((folder / "run" / "baselines" / "manifest.json").read_text())["summary"]
     assert set(summary["seconds"]) == {"item-knn", "mf"}
     for same in ("evaluate.protocol.confidence.samples=500", "evaluate.sasrec.epochs=3", "train.epochs=2",
-                 "evaluate.baselines=[item-knn,mf,random]"):  # fmt: skip
+                 "evaluate.grid.sasrec.dropout=[0.1]", "evaluate.baselines=[item-knn,mf,random]"):  # fmt: skip
         assert states(fitted(folder, same)) == {"data": "up to date", "baselines": "up to date"}, same
     assert states(fitted(folder, "evaluate.baselines=[item-knn]")) == {"data": "up to date", "baselines": "done"}
+    for other in ("evaluate.tune=false", "evaluate.grid.mf.factors=[2]", "evaluate.mf.iterations=3"):
+        assert states(fitted(folder, other)) == {"data": "up to date", "baselines": "done"}, other
     assert states(fitted(folder, "seed=1")) == {"data": "done", "baselines": "done"}
 
 
@@ -144,6 +151,15 @@ def test_an_absent_library_is_named_with_its_command_before_anything_runs(
     assert check(load(folder, "evaluate.baselines=[popularity,recency,title-overlap,random]")) == []
 
 
+def test_what_tuning_takes_is_said_before_anything_runs(folder: Path) -> None:
+    loaded = load(folder, "evaluate.baselines=[mf,sasrec]")
+    said = [note for note in checks.notes(loaded, plan(loaded)) if "tuned" in note]
+    assert said == ["mf is tuned on validation users: at most 2 fits",
+                    "sasrec is tuned on validation users: at most 10 fits of at most 100 epochs each"]  # fmt: skip
+    untuned = load(folder, "evaluate.baselines=[mf,sasrec]", "evaluate.tune=false")
+    assert not [note for note in checks.notes(untuned, plan(untuned)) if "tuned" in note]
+
+
 def test_the_message_names_the_version_that_is_tested() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert RECTOOLS.split()[-1] in pins
@@ -151,7 +167,7 @@ def test_the_message_names_the_version_that_is_tested() -> None:
 
 def test_simple_baselines_score_every_candidate(tmp_path: Path) -> None:
     inputs = inputs_of(build(tmp_path))
-    for row in (row for row in BASELINES if row.score and not row.fitted and row.on_request):
+    for row in (row for row in BASELINES if row.score and row.on_request):
         scores = row.score and row.score(inputs)
         assert scores is not None
         assert scores.shape == (inputs.held_out.table.num_rows,), row.name
@@ -166,8 +182,22 @@ def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
     better = held_out.labels * 1.0
     columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
     schema.write_table(pa.table({**columns, "score": better}), schema.BASELINE_SCORES, fitted_dir / "mf.parquet")
+    attempts = [
+        {"settings": {"factors": 8}, "seed": 0, "value": 0.25},
+        {"settings": {"factors": 4}, "seed": 0, "value": 0.5},
+    ]
+    choice = {**attempts[1], "tried": attempts, "untuned": ""}
+    write_json(fitted_dir / "tuning.json", {"metric": "ndcg@10", "users": 30, "baselines": {"mf": choice}})
     result = made.evaluate(baselines=("mf", "popularity"), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)
     assert list(result["metrics"]) == ["trained", "mf", "popularity", "oracle"]
+    said = "Matrix factorisation was tuned on 30 validation users: factors 4. NDCG@10 0.500, the best of 2 fits."
+    assert {"severity": "info", "text": said} in made.metrics()["findings"]
+    choice |= {"tried": [], "value": None, "untuned": "evaluate.tune is false"}
+    write_json(fitted_dir / "tuning.json", {"metric": "ndcg@10", "users": 0, "baselines": {"mf": choice}})
+    made.evaluate(baselines=("mf",), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)
+    (finding,) = (one for one in made.metrics()["findings"] if "not tuned" in one["text"])
+    assert finding["severity"] == "warning"
+    assert "(evaluate.tune is false): factors 4. A baseline" in finding["text"]
     assert result["metrics"]["mf"]["auc"] == 1
     assert any(
         one["severity"] == "warning" and one["text"].startswith("Matrix factorisation gives AUC 1.000")

@@ -1,34 +1,54 @@
 """The fitted baselines: by hand, against brute force, on planted structure; and what they may not know."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from msr_adapter import schema
-from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig, SASRecConfig, SplitConfig
+from msr_adapter.config.schema import (
+    EvaluateConfig,
+    FactorsConfig,
+    ItemKNNConfig,
+    ProtocolConfig,
+    SASRecConfig,
+    SplitConfig,
+)
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
-from msr_adapter.evaluate.baselines.collaborative import CONFIDENCE, factor_scores, item_knn_scores
+from msr_adapter.evaluate.baselines.collaborative import fit_factors, fit_item_knn
 from msr_adapter.evaluate.baselines.fitting import fit_baselines, read_fitted
-from msr_adapter.evaluate.baselines.sasrec import _alone, _fitted, sasrec_scores
-from msr_adapter.evaluate.baselines.training_log import BaselineLog, Queries, gather, read_queries, read_training_log
+from msr_adapter.evaluate.baselines.sasrec import fit_sasrec, sessions_of, settle_sasrec
+from msr_adapter.evaluate.baselines.training_log import (
+    BaselineLog,
+    Fit,
+    Queries,
+    candidate_scores,
+    gather,
+    read_queries,
+    read_training_log,
+)
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
 from msr_adapter.metrics import evaluate_groups
 from msr_adapter.progress import Reporter
 from msr_adapter.stage_arguments import Job
 from tests.support.data_builders import Row, build_in, table_data
 
-FITTED = tuple(row.name for row in BASELINES if row.fitted)
+FITTED = tuple(row.name for row in BASELINES if row.fitting)
 QUIET = Reporter(console=Console(quiet=True))
-SMALL = SASRecConfig(dim=8, epochs=2)
+SMALL = SASRecConfig(dim=8, epochs=2, length=3)
 
 
 def log_of(*words: str, items: int) -> BaselineLog:
@@ -38,11 +58,19 @@ def log_of(*words: str, items: int) -> BaselineLog:
     return BaselineLog(user, item, np.arange(len(user)), len(words), items)
 
 
-def queries_of(history: list[str], candidates: list[str], longest: int = 3) -> Queries:
+def queries_of(history: list[str], candidates: list[str]) -> Queries:
     codes = [np.array([ord(letter) - ord("a") for letter in "".join(words)], np.int64)
              for words in (history, candidates)]  # fmt: skip
     bounds = [np.cumsum([0, *map(len, words)]).astype(np.int64) for words in (history, candidates)]
-    return Queries(codes[0], bounds[0], codes[1], bounds[1], longest)
+    return Queries(codes[0], bounds[0], codes[1], bounds[1])
+
+
+def item_knn(log: BaselineLog, queries: Queries, settings: ItemKNNConfig = ItemKNNConfig()) -> np.ndarray:  # noqa: B008
+    return candidate_scores(fit_item_knn(Fit(log, 0), settings), queries, log.items)
+
+
+def sasrec(log: BaselineLog, queries: Queries, settings: SASRecConfig = SMALL, seed: int = 0) -> np.ndarray:
+    return candidate_scores(fit_sasrec(Fit(log, seed), settings), queries, log.items)
 
 
 def planted(users: int = 120, seed: int = 0) -> list[Row]:
@@ -67,7 +95,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def fit(data: Path, out: Path, *names: str, seed: int = 0, settings: SASRecConfig = SMALL) -> dict[str, np.ndarray]:
     out.mkdir(parents=True)
-    config = EvaluateConfig(protocol=ProtocolConfig(name="p"), baselines=names or FITTED, sasrec=settings)
+    config = EvaluateConfig(protocol=ProtocolConfig(name="p"), baselines=names or FITTED, sasrec=settings, tune=False)
     fit_baselines(config, data, Job(out, QUIET, seed))
     return {name: read_fitted(name, read_held_out(data), out) for name in names or FITTED}
 
@@ -78,10 +106,12 @@ def auc(held_out: HeldOut, scores: np.ndarray) -> float:
 
 def test_item_knn_by_hand() -> None:
     log = log_of("ab", "abc", "ac", "d", items=5)
-    scores = item_knn_scores(log, queries_of(["a", "bc", "d"], ["bcde", "ad", "abc"]))
+    scores = item_knn(log, queries_of(["a", "bc", "d"], ["bcde", "ad", "abc"]))
     ab, ac, bc = 2 / np.sqrt(3 * 2), 2 / np.sqrt(3 * 2), 1 / np.sqrt(2 * 2)
     assert scores == pytest.approx([ab, ac, 0, 0, ab + ac, 0, 0, 0, 0])
-    assert item_knn_scores(log, queries_of(["b"], ["c"])) == pytest.approx([bc])
+    assert item_knn(log, queries_of(["b"], ["c"])) == pytest.approx([bc])
+    damped = item_knn(log, queries_of(["b"], ["c"]), ItemKNNConfig(damping=3))
+    assert damped == pytest.approx([1 / np.sqrt(5 * 5)])
 
 
 def test_item_knn_is_the_brute_force() -> None:
@@ -93,8 +123,8 @@ def test_item_knn_is_the_brute_force() -> None:
     cosine = (seen.T.astype(float) @ seen) / np.outer(norm, norm)
     history, candidates = rng.permuted(np.tile(np.arange(12), (9, 1)), axis=1)[:, [0, 1, 2]], np.arange(12)
     offsets = np.arange(10)
-    queries = Queries(history.ravel(), 3 * offsets, np.tile(candidates, 9), 12 * offsets, 3)
-    assert item_knn_scores(log, queries) == pytest.approx(cosine[history].sum(axis=1).ravel())
+    queries = Queries(history.ravel(), 3 * offsets, np.tile(candidates, 9), 12 * offsets)
+    assert item_knn(log, queries) == pytest.approx(cosine[history].sum(axis=1).ravel())
 
 
 def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,31 +134,35 @@ def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -
     fit_model = AlternatingLeastSquares.fit
     monkeypatch.setattr(AlternatingLeastSquares, "fit", lambda m, *a, **k: (models.append(m), fit_model(m, *a, **k)))
     log = log_of("abc", "bcd", "aef", "def", "acf", items=7)
-    scores = factor_scores(log, queries_of(["ab"], ["cdefg"]), seed=3)
+    settings = FactorsConfig()
+    queries = queries_of(["ab"], ["cdefg"])
+    scores = candidate_scores(fit_factors(Fit(log, 3), settings), queries, log.items)
     items = models[0].item_factors.astype(float)
     seen = np.isin(np.arange(7), [0, 1])
-    weights = np.where(seen, CONFIDENCE, 1.0)
+    weights = np.where(seen, settings.confidence, 1.0)
     normal = items.T @ (weights[:, None] * items) + models[0].regularization * np.eye(items.shape[1])
     user = np.linalg.solve(normal, items.T @ (weights * seen))
     assert scores == pytest.approx(items[2:] @ user, abs=1e-4)
     assert scores[-1] == 0  # nobody ever interacted with g
 
 
-def test_sasrec_scores_are_those_of_rectools() -> None:
+def test_sasrec_scores_are_those_of_rectools(monkeypatch: pytest.MonkeyPatch) -> None:
     from rectools import Columns
     from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
 
+    models = []
+    fit_model = SASRecModel.fit
+    monkeypatch.setattr(SASRecModel, "fit", lambda model, rows: (models.append(model), fit_model(model, rows))[1])
     log = log_of("abcd", "bcde", "cdea", "deab", "ace", items=5)
     queries = queries_of(["ab", "cde"], ["cde", "abcde"])
-    scores = sasrec_scores(log, queries, SMALL, 5, lambda _: None)
-    with _alone(5):
-        import pandas as pd
-
-        model = _fitted(log, queries.longest, SMALL, lambda _: None)
+    scores = sasrec(log, queries, seed=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         owner = np.repeat([0, 1], np.diff(queries.history_offsets))
         rows = pd.DataFrame({Columns.User: owner, Columns.Item: queries.history, Columns.Weight: 1.0})
         rows[Columns.Datetime] = pd.Timestamp(0)
-        theirs = model.recommend([0, 1], Dataset.construct(rows), k=5, filter_viewed=False)
+        theirs = models[0].recommend([0, 1], Dataset.construct(rows), k=5, filter_viewed=False)
     known = {(user, item): score for user, item, score, _ in theirs.itertuples(index=False)}
     users = np.repeat([0, 1], np.diff(queries.offsets))
     expected = [known[user, item] for user, item in zip(users, queries.candidates, strict=True)]
@@ -137,14 +171,83 @@ def test_sasrec_scores_are_those_of_rectools() -> None:
 
 def test_sasrec_ranks_unseen_items_last_and_ties_all_after_a_history_without_a_known_item() -> None:
     log = log_of("abc", "bca", "cab", items=5)
-    scores = sasrec_scores(log, queries_of(["ab", "d", "e"], ["cde", "abd", "ab"]), SMALL, 0, lambda _: None)
+    scores = sasrec(log, queries_of(["ab", "d", "e"], ["cde", "abd", "ab"]))
     assert scores[1] == scores[2] < scores[0]
     assert scores[3:].tolist() == [0] * 5
 
 
+def test_long_logs_are_learned_from_whole_in_pieces() -> None:
+    log = log_of("abcdefgh", "hg", "abc", items=8)
+    session, item = sessions_of(log, 3)
+    pieces = ["".join(chr(97 + code) for code in item[session == number]) for number in np.unique(session)]
+    assert pieces == ["ab", "bcde", "efgh", "hg", "abc"]
+    whole, _ = sessions_of(log, 7)
+    assert len(np.unique(whole)) == 3
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 9))
+def test_pieces_predict_every_item_but_the_first_once_in_order(lengths: list[int], length: int) -> None:
+    user = np.repeat(np.arange(len(lengths)), lengths)
+    log = BaselineLog(user, np.arange(len(user)), np.arange(len(user)), len(lengths), len(user))
+    session, item = sessions_of(log, length)
+    assert np.bincount(session).max() <= length + 1
+    assert (np.bincount(session) == 1).sum() == lengths.count(1)
+    inside = np.diff(session) == 0
+    assert (item[1:][inside] == item[:-1][inside] + 1).all()
+    first = np.cumsum(lengths) - lengths
+    assert sorted(item[1:][inside].tolist()) == sorted(set(range(len(user))) - set(first.tolist()))
+
+
+def test_the_length_holds_most_logs_whatever_prompts_hold() -> None:
+    log = log_of(*["abcdef"] * 95, *["abcdefghijklmnop"] * 5, items=16)
+    assert settle_sasrec(SASRecConfig(), log).length == 5
+    assert settle_sasrec(SASRecConfig(length=9), log).length == 9
+    assert settle_sasrec(SASRecConfig(length=99), log).length == 15
+    user = np.repeat(np.arange(3), 90)
+    long = BaselineLog(user, np.tile(np.arange(90), 3), user, 3, 90)
+    assert settle_sasrec(SASRecConfig(), long).length == 50
+
+
+def test_scrambling_early_training_rows_changes_sasrec(tmp_path: Path) -> None:
+    """Rows older than `max_history` of a training user's log are learned from."""
+    made = long_logs(tmp_path / "a", max_history=2)
+    before = fit(made, tmp_path / "before", "sasrec", settings=SASRecConfig(dim=8, epochs=2))
+    other = tmp_path / "data"
+    other.mkdir()
+    copy_tables(made, other, interactions=scrambled_beginnings)
+    after = fit(other, tmp_path / "after", "sasrec", settings=SASRecConfig(dim=8, epochs=2))
+    assert before["sasrec"].tobytes() != after["sasrec"].tobytes()
+
+
+def scrambled_beginnings(table: pa.Table) -> pa.Table:
+    """Return the log with the first five items of every training user in reverse."""
+    frame = pl.DataFrame(table)
+    early = pl.col("training") & (pl.int_range(pl.len()).over("user_id") < 5)
+    item = pl.when(early).then(pl.col("item_id").reverse().over(["user_id", early])).otherwise("item_id")
+    return frame.with_columns(item.alias("item_id")).to_arrow().cast(schema.INTERACTIONS)
+
+
+def long_logs(folder: Path, max_history: int, kind: str = "user-holdout") -> Path:
+    rng = np.random.default_rng(0)
+    rows = [(f"u{user:02}", f"i{item:02}", 2_000_000_000 + step)
+            for user in range(40) for step, item in enumerate(rng.permutation(30)[:12])]  # fmt: skip
+    split = SplitConfig(kind=kind, fractions=(0.6, 0.2, 0.2), max_history=max_history)
+    return build_in(folder, table_data(folder, rows), split, negatives=5).out
+
+
+@pytest.mark.parametrize("kind", ["user-holdout", "leave-last-out"])
+def test_baselines_read_whole_histories_whatever_prompts_show(tmp_path: Path, kind: str) -> None:
+    short, long = long_logs(tmp_path / "a", 2, kind), long_logs(tmp_path / "b", 30, kind)
+    for split in ("validation", "test"):
+        one, other = (read_queries(read_held_out(made, split), made) for made in (short, long))
+        assert one.history.tolist() == other.history.tolist()
+        assert one.history_offsets.tolist() == other.history_offsets.tolist()
+    assert schema.read_table(long / "earlier.parquet", schema.EARLIER).num_rows == 0
+
+
 def test_every_fitted_baseline_finds_a_planted_ring(data: Path, tmp_path: Path) -> None:
     held_out = read_held_out(data)
-    settings = SASRecConfig(dim=32, epochs=25)
+    settings = SASRecConfig(dim=32, epochs=25, length=5)
     found = {name: auc(held_out, scores) for name, scores in fit(data, tmp_path / "out", settings=settings).items()}
     assert min(found.values()) > 0.8, found
 
@@ -154,13 +257,19 @@ def test_nothing_held_out_reaches_a_baseline(data: Path, tmp_path: Path) -> None
     before = fit(data, tmp_path / "before")
     other = tmp_path / "data"
     other.mkdir()
-    rewrite(data, other, "interactions", lambda table: table.filter(table["training"]))
-    rewrite(data, other, "candidates", lambda table: table.set_column(2, "label", pa.array(swapped(table), pa.int8())))
-    rewrite(data, other, "examples", lambda table: table)
-    rewrite(data, other, "items", lambda table: table)
+    copy_tables(
+        data, other, interactions=lambda table: table.filter(table["training"]),
+        candidates=lambda table: table.set_column(2, "label", pa.array(swapped(table), pa.int8())),
+    )  # fmt: skip
     after = fit(other, tmp_path / "after")
     for name, scores in before.items():
         assert scores.tobytes() == after[name].tobytes(), name
+
+
+def copy_tables(source: Path, target: Path, **changes: Callable[[pa.Table], pa.Table]) -> None:
+    """Copy the tables that baselines read, some of them changed."""
+    for name in ("interactions", "candidates", "examples", "items", "earlier"):
+        rewrite(source, target, name, changes.get(name, lambda table: table))
 
 
 def rewrite(source: Path, target: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -239,5 +348,5 @@ def test_torch_is_left_as_it_was() -> None:
         return torch.get_num_threads(), torch.random.get_rng_state().tolist()
 
     before = state()
-    sasrec_scores(log_of("abc", "bca", items=3), queries_of(["a"], ["bc"]), SMALL, 0, lambda _: None)
+    sasrec(log_of("abc", "bca", items=3), queries_of(["a"], ["bc"]))
     assert state() == before

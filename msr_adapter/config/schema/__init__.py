@@ -12,19 +12,20 @@ model      a model in one of its roles; servers
 backends   who can answer for a model: the table of backends
 train      fine-tuning: objective, method, answers, checkpoints
 evaluate   the protocol, baselines, slices
+baselines  settings of the fitted baselines, what tuning tries
 execution  devices of the training, workers of summaries and scores
 base       what all classes share
 """
 
 from msr_adapter.config.schema.backends import BACKENDS, BackendRow
 from msr_adapter.config.schema.base import StrictModel
+from msr_adapter.config.schema.baselines import FactorsConfig, GridConfig, ItemKNNConfig, SASRecConfig
 from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig, LimitConfig, SplitConfig
 from msr_adapter.config.schema.evaluate import (
     BaselineName,
     ConfidenceConfig,
     EvaluateConfig,
     ProtocolConfig,
-    SASRecConfig,
     SliceTablesConfig,
 )
 from msr_adapter.config.schema.execution import ExecutionConfig, LaunchConfig
@@ -72,11 +73,14 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ExecutionConfig",
+    "FactorsConfig",
     "FreezeConfig",
+    "GridConfig",
     "HMSourceConfig",
     "HubTableConfig",
     "HuggingFaceSourceConfig",
     "ImagesConfig",
+    "ItemKNNConfig",
     "ItemSummariesConfig",
     "KCoreConfig",
     "KuaiRecSourceConfig",

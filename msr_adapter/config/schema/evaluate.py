@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from msr_adapter.config.schema.base import Count, StrictModel, allowed
+from msr_adapter.config.schema.baselines import FactorsConfig, GridConfig, ItemKNNConfig, SASRecConfig
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import NegativesConfig
 from msr_adapter.metrics import RANKING, MetricName
@@ -78,15 +79,6 @@ BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item
 """The baselines that a pipeline may ask for: rows of `evaluate.baselines.catalogue`."""
 
 
-class SASRecConfig(StrictModel):
-    """The size of the SASRec baseline, which is trained on one CPU thread."""
-
-    dim: int = Field(64, ge=1, le=65_536)
-    """Width of its vectors."""
-    epochs: Count = 30
-    """Passes over the training users."""
-
-
 class SliceTablesConfig(StrictModel):
     """Tables of your own: each column is a slice. csv, tsv or parquet."""
 
@@ -108,6 +100,15 @@ class EvaluateConfig(StrictModel):
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The
     cache knows it by address, name, `revision` and this run's weights: change one when another model is served."""
+    tune: bool = True
+    """Choose the settings of `item-knn`, `mf` and `sasrec` by what they reach on validation users (NDCG@10 on lists as
+    those of the test): a baseline at its default settings is easily beaten. false: as they stand below."""
+    grid: GridConfig = GridConfig()
+    """Read when `tune` is true: what is tried."""
+    item_knn: ItemKNNConfig = ItemKNNConfig()
+    """Read when `baselines` names `item-knn`."""
+    mf: FactorsConfig = FactorsConfig()
+    """Read when `baselines` names `mf`."""
     sasrec: SASRecConfig = SASRecConfig()
     """Read when `baselines` names `sasrec`."""
     tables: SliceTablesConfig = SliceTablesConfig()

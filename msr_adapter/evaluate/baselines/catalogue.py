@@ -6,11 +6,12 @@ Adding one is a row of `BASELINES`, a function from `BaselineInputs` to scores, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig, StrictModel
 from msr_adapter.evaluate.baselines import simple
-from msr_adapter.evaluate.baselines.training_log import BaselineInputs
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs, BaselineLog, CatalogueScorer, Fit
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,26 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """How a baseline learns."""
+
+    fit: Callable[[Fit, Any], CatalogueScorer]
+    """Fits it under its (settled) settings."""
+    settings: Callable[[EvaluateConfig], StrictModel]
+    """Its part of the config."""
+    grid: Callable[[EvaluateConfig], StrictModel]
+    """What tuning tries: for some of the settings, a tuple of values."""
+    libraries: tuple[str, ...]
+    """Modules that fitting imports beyond what is always installed."""
+    settle: Callable[[Any, BaselineLog], StrictModel] = lambda settings, _: settings
+    """What settings come to on a log; those that come to the same are one."""
+    steps: Callable[[Any], int] = lambda _: 1
+    """How often a fit under such settings says that it is a step further."""
+    seeds: Callable[[Any], int] = lambda _: 1
+    """Trainings of the best settings, each from its own seed."""
+
+
+@dataclass(frozen=True)
 class Baseline:
     """One row."""
 
@@ -33,17 +54,11 @@ class Baseline:
     description: str
     """What it ranks by, for the report's reader."""
     look: Look
-    score: Callable[[BaselineInputs], Floats | None] | None
+    score: Callable[[BaselineInputs], Floats | None] | None = None
     """Scores of the candidates (n,), higher is better; None where the data cannot tell. No function: a model that a
-    stage of its own scores."""
-    fitted: bool = False
-    """Whether it learns from the training log: slow, so that a stage of its own does it once and keeps the scores."""
-    libraries: tuple[str, ...] = ()
-    """Modules that fitting imports beyond what is always installed."""
-    settings: Callable[[EvaluateConfig], StrictModel] | None = None
-    """Its part of the config, which its scores depend on."""
-    steps: Callable[[EvaluateConfig], int] = lambda config: 1
-    """How often fitting says that it is a step further."""
+    stage of its own fits or scores."""
+    fitting: "Fitting | None" = None
+    """How it learns from the training log: slow, so that a stage of its own does it once and keeps the scores."""
     on_request: bool = True
     """Whether a protocol names it; else it is judged wherever it can be."""
     without: str = ""
@@ -51,23 +66,40 @@ class Baseline:
     must_be_beaten: bool = True
     """Whether it is a finding that the trained model is not above it."""
 
-
-def _item_knn(inputs: BaselineInputs) -> Floats:
-    from msr_adapter.evaluate.baselines.collaborative import item_knn_scores
-
-    return item_knn_scores(inputs.log, inputs.queries)
-
-
-def _factors(inputs: BaselineInputs) -> Floats:
-    from msr_adapter.evaluate.baselines.collaborative import factor_scores
-
-    return factor_scores(inputs.log, inputs.queries, inputs.seed)
+    @property
+    def separate(self) -> bool:
+        """Whether it is a model that a stage of its own scores."""
+        return self.score is None and self.fitting is None
 
 
-def _sasrec(inputs: BaselineInputs) -> Floats:
-    from msr_adapter.evaluate.baselines.sasrec import sasrec_scores
+def _fit_item_knn(fit: Fit, settings: Any) -> CatalogueScorer:
+    from msr_adapter.evaluate.baselines.collaborative import fit_item_knn
 
-    return sasrec_scores(inputs.log, inputs.queries, inputs.config.sasrec, inputs.seed, inputs.advance)
+    return fit_item_knn(fit, settings)
+
+
+def _fit_factors(fit: Fit, settings: Any) -> CatalogueScorer:
+    from msr_adapter.evaluate.baselines.collaborative import fit_factors
+
+    return fit_factors(fit, settings)
+
+
+def _fit_sasrec(fit: Fit, settings: Any) -> CatalogueScorer:
+    from msr_adapter.evaluate.baselines.sasrec import fit_sasrec
+
+    return fit_sasrec(fit, settings)
+
+
+def _settle_sasrec(settings: Any, log: BaselineLog) -> StrictModel:
+    from msr_adapter.evaluate.baselines.sasrec import settle_sasrec
+
+    return settle_sasrec(settings, log)
+
+
+def _settle_item_knn(settings: Any, log: BaselineLog) -> StrictModel:
+    """Return the settings with no more neighbours than there are items."""
+    changed: StrictModel = settings.model_copy(update={"neighbours": min(settings.neighbours, log.items)})
+    return changed
 
 
 BASELINES: tuple[Baseline, ...] = (
@@ -77,7 +109,7 @@ BASELINES: tuple[Baseline, ...] = (
     ),
     Baseline(
         "base", "the model before fine-tuning", "the recommender before fine-tuning.",
-        Look("base", (0, (5, 2))), None,
+        Look("base", (0, (5, 2))),
     ),
     Baseline(
         "recency", "the time since an item was last interacted with",
@@ -92,17 +124,26 @@ BASELINES: tuple[Baseline, ...] = (
     Baseline(
         "item-knn", "item-kNN",
         "cosine similarity of the item to those of the history, over training users; ids alone.",
-        Look("other1", (0, (6, 1))), _item_knn, fitted=True, libraries=("implicit",),
+        Look("other1", (0, (6, 1))),
+        fitting=Fitting(
+            _fit_item_knn, lambda config: config.item_knn, lambda config: config.grid.item_knn, ("implicit",),
+            settle=_settle_item_knn,
+        ),
     ),
     Baseline(
         "mf", "matrix factorisation",
         "matrix factorisation of the training log; the user is folded in from the history.",
-        Look("other2", (0, (4, 1, 1, 1, 1, 1))), _factors, fitted=True, libraries=("implicit",),
+        Look("other2", (0, (4, 1, 1, 1, 1, 1))),
+        fitting=Fitting(_fit_factors, lambda config: config.mf, lambda config: config.grid.mf, ("implicit",)),
     ),
     Baseline(
-        "sasrec", "SASRec", "a small transformer over item ids, trained on the training log.",
-        Look("other3", (0, (2, 1))), _sasrec, fitted=True, libraries=("implicit", "pytorch_lightning", "rectools"),
-        settings=lambda config: config.sasrec, steps=lambda config: config.sasrec.epochs,
+        "sasrec", "SASRec", "a small transformer over item ids, trained on whole training logs.",
+        Look("other3", (0, (2, 1))),
+        fitting=Fitting(
+            _fit_sasrec, lambda config: config.sasrec, lambda config: config.grid.sasrec,
+            ("implicit", "pytorch_lightning", "rectools"), settle=_settle_sasrec,
+            steps=lambda settings: settings.epochs, seeds=lambda settings: settings.seeds,
+        ),
     ),
     Baseline(
         "random", "guessing", "seeded random scores.",
@@ -122,4 +163,4 @@ def chosen(config: EvaluateConfig, *, fitted: bool) -> list[Baseline]:
     Those that need no request are among the others.
     """
     wanted = [row for row in BASELINES if row.name in config.baselines or not row.on_request]
-    return [row for row in wanted if row.score is not None and row.fitted == fitted]
+    return [row for row in wanted if (row.fitting is not None if fitted else row.score is not None)]

@@ -1,9 +1,11 @@
-"""SASRec through RecTools: a small transformer over item ids, on one CPU thread."""
+"""SASRec through RecTools: a small transformer over item ids, trained on whole logs by one CPU thread."""
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,36 +14,43 @@ import torch
 
 from msr_adapter.arrays import Floats, Integers, Mask
 from msr_adapter.config.schema import SASRecConfig
-from msr_adapter.evaluate.baselines.training_log import BaselineLog, Queries, gather
-from msr_adapter.progress import Advance
+from msr_adapter.evaluate.baselines.training_log import BaselineLog, CatalogueScorer, Fit, Queries
 
 _HEADS = 1
 _BLOCKS = 2
+_LENGTH, _COVERED = 50, 0.95
+"""Items it reads at most: as published for logs that are not dense, or what holds that share of the logs."""
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 256
 _STEPS = 64
 """Updates per epoch that the batch size aims for, within its limits: small logs need many, large ones get time."""
+_BATCH_NUMBERS = 2**25
+"""Largest array of a batch: logits over the catalogue, or vectors of sampled items."""
 _FULL_SOFTMAX = 4000
 """Catalogues up to this size are normalised over in full; larger ones over sampled negatives."""
 _NEGATIVES = 256
 
 
-def sasrec_scores(log: BaselineLog, queries: Queries, settings: SASRecConfig, seed: int, advance: Advance) -> Floats:
-    """Score candidates (n,) by a transformer that reads the history; ``advance(1)`` is called after every epoch.
+def settle_sasrec(settings: SASRecConfig, log: BaselineLog) -> SASRecConfig:
+    """Return the settings with the length and the negatives that they come to on this log (null = the catalogue)."""
+    lengths = np.bincount(log.user, minlength=log.users)
+    # One item of a log is only predicted, never read.
+    enough = max(1, int(np.quantile(lengths, _COVERED, method="inverted_cdf")) - 1)
+    longest = max(1, int(lengths.max()) - 1)
+    length = min(_LENGTH, enough) if settings.length is None else min(settings.length, longest)
+    negatives = settings.negatives or (None if log.items <= _FULL_SOFTMAX else _NEGATIVES)
+    return settings.model_copy(update={"length": length, "negatives": negatives})
 
-    Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, with a softmax over items as loss. An item
-    that training never saw ranks below all others; a history without a known item leaves its candidates tied.
+
+def fit_sasrec(fit: Fit, settings: SASRecConfig) -> CatalogueScorer:
+    """Train a transformer that reads the history; ``fit.advance(1)`` is called after every epoch.
+
+    Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. With a judge, training ends after
+    ``settings.patience`` epochs that were not better than the best, which is kept; else after ``settings.epochs``. An
+    item that training never saw ranks below all others; a history without a known item leaves all items tied.
+    ``settings`` are settled (`settle_sasrec`).
     """
-    with _alone(seed):
-        model = _fitted(log, queries.longest, settings, advance)
-        users, items, known = _embed(model, queries, log.items)
-    scores = gather(queries, log.items, lambda first, last: users[first:last] @ items.T)
-    unseen = ~known[queries.candidates]
-    if unseen.any() and not unseen.all():
-        scores[unseen] = scores[~unseen].min() - 1  # their vectors were never trained
-    # `reduceat` refuses to start beyond the end, as an empty last history would: hence one more False.
-    lost = np.add.reduceat(np.append(known[queries.history], False), queries.history_offsets[:-1]) == 0
-    scores[np.repeat(lost, np.diff(queries.offsets))] = 0
-    return scores
+    with _alone(fit.seed):
+        return _fitted(fit, settings).score
 
 
 @contextlib.contextmanager
@@ -49,69 +58,150 @@ def _alone(seed: int) -> Iterator[None]:
     """Fix torch's seed and threads and keep Lightning's advice off the terminal; all as before afterwards."""
     import pytorch_lightning
 
-    threads, voice = torch.get_num_threads(), logging.getLogger(pytorch_lightning.__name__)
+    voice = logging.getLogger(pytorch_lightning.__name__)
     level = voice.level
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _one_thread():
         warnings.simplefilter("ignore")  # advice on data loaders' workers and unused GPUs, and RecTools' pandas idioms
         torch.manual_seed(seed)
-        torch.set_num_threads(1)
         voice.setLevel(logging.ERROR)
         try:
             yield
         finally:
             voice.setLevel(level)
-            torch.set_num_threads(threads)
 
 
-def _fitted(log: BaselineLog, longest: int, settings: SASRecConfig, advance: Advance) -> Any:
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over threads differ in their last bits: one thread gives equal bits everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def sessions_of(log: BaselineLog, length: int) -> tuple[Integers, Integers]:
+    """Return (session, item) of each row to learn from: whole logs, in pieces of at most ``length`` + 1 items.
+
+    Pieces are cut from a log's end, as the published model cuts its only one. A piece begins with the last item of the
+    piece before, so that every item but a log's first is predicted once.
+    """
+    lengths = np.bincount(log.user, minlength=log.users)
+    back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(len(log.user))  # 0 = the last of its log
+    shared = (back % length == 0) & (back > 0)
+    alone = shared & (back == np.repeat(lengths, lengths) - 1)  # the first of a log, in no piece but the next
+    rows = np.concatenate([np.flatnonzero(~alone), np.flatnonzero(shared)])
+    piece = np.concatenate([back[~alone] // length, back[shared] // length - 1])
+    order = np.lexsort((-back[rows], -piece, log.user[rows]))
+    rows, piece = rows[order], piece[order]
+    first = np.concatenate([[True], (np.diff(log.user[rows]) != 0) | (np.diff(piece) != 0)])
+    return np.cumsum(first) - 1, log.item[rows]
+
+
+@dataclass
+class _Best:
+    """The weights of the best epoch so far."""
+
+    value: float = -np.inf
+    weights: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0
+    """Epochs since then."""
+
+
+def _fitted(fit: Fit, settings: SASRecConfig) -> "_Ranker":
     from pytorch_lightning import Callback, Trainer
     from rectools import Columns
     from rectools.dataset import Dataset
     from rectools.models import SASRecModel
 
-    class EpochProgress(Callback):
+    log, length, best = fit.log, settings.length or _LENGTH, _Best()
+
+    # The trainer copies its callbacks deeply: what they learn is kept outside, in `best`.
+    class EndOfEpoch(Callback):
         def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-            advance(1)
+            fit.advance(1)
+            if fit.judge is None:
+                return
+            value = fit.judge(_Ranker(module.torch_model.eval(), module.data_preparator, log.items, length).score)
+            module.torch_model.train()
+            best.waited += 1
+            if value > best.value:
+                best.value, best.waited = value, 0
+                best.weights = copy.deepcopy(module.torch_model.state_dict())
+            if best.waited >= settings.patience:
+                trainer.should_stop = True
+                fit.advance(settings.epochs - trainer.current_epoch - 1)
 
     def trainer() -> Any:
         return Trainer(
-            max_epochs=settings.epochs, accelerator="cpu", devices=1, callbacks=[EpochProgress()], logger=False,
+            max_epochs=settings.epochs, accelerator="cpu", devices=1, callbacks=[EndOfEpoch()], logger=False,
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         )  # fmt: skip
 
+    session, item = sessions_of(log, length)
     # The rows are in order already; RecTools sorts by a date, stably, so one date for all keeps it.
-    rows = pd.DataFrame({Columns.User: log.user, Columns.Item: log.item, Columns.Weight: 1.0})
+    rows = pd.DataFrame({Columns.User: session, Columns.Item: item, Columns.Weight: 1.0})
     rows[Columns.Datetime] = pd.Timestamp(0)
-    sampled = {} if log.items <= _FULL_SOFTMAX else {"loss": "sampled_softmax", "n_negatives": _NEGATIVES}
-    batch = min(max(log.users // _STEPS, _SMALLEST_BATCH), _LARGEST_BATCH)
     model = SASRecModel(
-        n_blocks=_BLOCKS, n_heads=_HEADS, n_factors=settings.dim, session_max_len=longest, batch_size=batch,
-        epochs=settings.epochs, get_trainer_func=trainer, recommend_torch_device="cpu", **sampled,
+        n_blocks=_BLOCKS, n_heads=_HEADS, n_factors=settings.dim, session_max_len=length, epochs=settings.epochs,
+        dropout_rate=settings.dropout, lr=settings.learning_rate, get_trainer_func=trainer,
+        recommend_torch_device="cpu", batch_size=_batch_size(int(session[-1]) + 1, log.items, settings),
+        **_loss(settings),
     )  # fmt: skip
-    return model.fit(Dataset.construct(rows))
+    model.fit(Dataset.construct(rows))
+    if best.weights:
+        model.torch_model.load_state_dict(best.weights)
+    return _Ranker(model.torch_model.eval(), model.data_preparator, log.items, length)
 
 
-def _embed(model: Any, queries: Queries, items: int) -> tuple[Floats, Floats, Mask]:
-    """Return user vectors (users, dim), item vectors (items, dim), and which items the model knows (items,)."""
-    known, place = np.zeros(items, dtype=bool), np.zeros(items, np.int64)
-    external = model.data_preparator.get_known_item_ids().astype(np.int64)
-    known[external] = True
-    place[external] = model.data_preparator.get_known_items_sorted_internal_ids()
-    network = model.torch_model.eval()
-    with torch.no_grad():
-        vectors = network.item_model.get_all_embeddings()
-        sessions = torch.split(torch.from_numpy(_sessions(queries, known, place)), 1024)
-        users = torch.cat([network.encode_sessions({"x": some}, vectors)[:, -1, :] for some in sessions])
-        users = network.similarity_module.session_tower_forward(users)
-        towers = network.similarity_module.item_tower_forward(vectors)
-    return users.double().numpy(), towers.double().numpy()[place], known
+def _loss(settings: SASRecConfig) -> dict[str, Any]:
+    if settings.negatives is None:
+        return {"loss": "softmax"}
+    return {"loss": "BCE" if settings.negatives == 1 else "sampled_softmax", "n_negatives": settings.negatives}
 
 
-def _sessions(queries: Queries, known: Mask, place: Integers) -> Integers:
-    """Return the known items of each history in the model's numbers, right-aligned, 0 before them: (users, longest)."""
-    sessions = np.zeros((queries.users, queries.longest), np.int64)
-    for row, (first, last) in enumerate(zip(queries.history_offsets[:-1], queries.history_offsets[1:], strict=True)):
-        items = queries.history[first:last]
-        items = place[items[known[items]]]
-        sessions[row, queries.longest - len(items) :] = items
-    return sessions
+def _batch_size(sessions: int, items: int, settings: SASRecConfig) -> int:
+    of_a_place = items if settings.negatives is None else (settings.negatives + 1) * settings.dim
+    most = max(1, _BATCH_NUMBERS // (of_a_place * (settings.length or _LENGTH)))
+    return min(max(sessions // _STEPS, _SMALLEST_BATCH), _LARGEST_BATCH, most)
+
+
+class _Ranker:
+    """A network as it is now, as a scorer of the catalogue."""
+
+    def __init__(self, network: Any, preparator: Any, items: int, length: int) -> None:
+        """Read the vectors of ``network``, in evaluation mode."""
+        self.known, self._place = np.zeros(items, dtype=bool), np.zeros(items, np.int64)
+        external = preparator.get_known_item_ids().astype(np.int64)
+        self.known[external] = True
+        self._place[external] = preparator.get_known_items_sorted_internal_ids()
+        self._network, self._length = network, length
+        with torch.no_grad(), _one_thread():
+            self._vectors = network.item_model.get_all_embeddings()
+            self._towers = network.similarity_module.item_tower_forward(self._vectors).double().numpy()[self._place]
+
+    def score(self, queries: Queries, first: int, last: int) -> Floats:
+        """Return scores (last - first, items): see `CatalogueScorer`."""
+        sessions, found = self._sessions(queries, first, last)
+        with torch.no_grad(), _one_thread():
+            parts = torch.split(torch.from_numpy(sessions), 1024)
+            users = torch.cat([self._network.encode_sessions({"x": some}, self._vectors)[:, -1, :] for some in parts])
+            users = self._network.similarity_module.session_tower_forward(users)
+        scores: Floats = users.double().numpy() @ self._towers.T
+        if not self.known.all():
+            scores[:, ~self.known] = scores[:, self.known].min(axis=1, keepdims=True) - 1  # vectors never trained
+        scores[~found] = 0
+        return scores
+
+    def _sessions(self, queries: Queries, first: int, last: int) -> tuple[Integers, Mask]:
+        """Return the latest known items of each history in the network's numbers, and who has one.
+
+        They are right-aligned, 0 before them: (last - first, length).
+        """
+        sessions = np.zeros((last - first, self._length), np.int64)
+        for row, user in enumerate(range(first, last)):
+            items = queries.history[queries.history_offsets[user] : queries.history_offsets[user + 1]]
+            items = self._place[items[self.known[items]]][-self._length :]
+            sessions[row, self._length - len(items) :] = items
+        return sessions, sessions[:, -1] > 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter.arrays import Floats, Integers
+from msr_adapter.arrays import Floats, Integers, ranges
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
 from msr_adapter.progress import Advance
-from msr_adapter.schema import EXAMPLES, INTERACTIONS, read_table
+from msr_adapter.schema import EARLIER, EXAMPLES, INTERACTIONS, read_table
 
 _BLOCK = 2**23
 """Scores of the whole catalogue that are held at a time."""
@@ -44,30 +44,45 @@ class BaselineLog:
 
 @dataclass(frozen=True)
 class Queries:
-    """The test users' histories and candidates as rows of ITEMS."""
+    """Users to rank candidates for, as rows of ITEMS."""
 
     history: Integers
-    """Of all users, one after the other, oldest first."""
+    """All that each user interacted with before the target, one user after the other, oldest first."""
     history_offsets: Integers
     """(users + 1,)"""
     candidates: Integers
     """(n,), in the order of CANDIDATES."""
     offsets: Integers
     """(users + 1,)"""
-    longest: int
-    """Items in the longest history of any example, of training too."""
 
     @property
     def users(self) -> int:
-        """Number of test users."""
+        """Number of users."""
         return len(self.offsets) - 1
 
-    def histories(self, items: int) -> Any:
-        """Return the histories as a sparse (users, items) of ones."""
+    def histories(self, items: int, first: int, last: int) -> Any:
+        """Return the histories of users first..last-1 as a sparse (last - first, items) of ones."""
         from scipy.sparse import csr_matrix
 
-        parts = (np.ones(len(self.history)), self.history, self.history_offsets)
-        return csr_matrix(parts, shape=(self.users, items))
+        bounds = self.history_offsets[first : last + 1]
+        found = self.history[bounds[0] : bounds[-1]]
+        return csr_matrix((np.ones(len(found)), found, bounds - bounds[0]), shape=(last - first, items))
+
+
+CatalogueScorer = Callable[[Queries, int, int], Floats]
+"""(queries, first, last) -> a score of every item for each of the users first..last-1, (last - first, items)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a baseline is fitted to."""
+
+    log: BaselineLog
+    seed: int
+    advance: Advance = lambda _: None
+    """Called after every step of the fit."""
+    judge: Callable[[CatalogueScorer], float] | None = None
+    """Tells what a fit is worth so far, on validation users, higher is better; None = nothing is to be chosen."""
 
 
 @dataclass
@@ -79,8 +94,6 @@ class BaselineInputs:
     """Folder of the data stage."""
     config: EvaluateConfig
     seed: int
-    advance: Advance = lambda _: None
-    """Called after every step of a fit (`Baseline.steps`)."""
 
     @cached_property
     def log(self) -> BaselineLog:
@@ -116,20 +129,36 @@ def read_training_log(data_dir: Path) -> BaselineLog:
 
 
 def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
-    """Read the histories of ``held_out``'s users. The target is no part of them: it is known by its label alone."""
+    """Read the histories of ``held_out``'s users, whole: `split.max_history` is a limit of prompts.
+
+    The target is no part of them: it is known by its label alone.
+    """
     items = flat(read_items(data_dir)["item_id"])
+    wanted = pa.array(held_out.example_ids)
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
-    longest = int(pc.max(pc.list_value_length(examples["history"])).as_py())
-    test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
-    histories = flat(test["history"])
-    lengths = pc.list_value_length(histories).to_numpy()
-    return Queries(
-        history=item_codes(histories.flatten(), items),
-        history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        candidates=item_codes(held_out.items, items),
-        offsets=held_out.offsets,
-        longest=longest,
-    )
+    shown = examples.filter(pc.is_in(examples["example_id"], value_set=wanted))
+    before = read_table(data_dir / "earlier.parquet", EARLIER)
+    before = before.filter(pc.is_in(before["example_id"], value_set=wanted))
+    late, late_lengths = _lists(shown["history"])
+    early, some_lengths = _lists(before["items"])
+    early_lengths = np.zeros(len(held_out.example_ids), np.int64)
+    early_lengths[np.searchsorted(held_out.example_ids, before["example_id"].to_numpy())] = some_lengths
+    offsets = np.concatenate([[0], np.cumsum(early_lengths + late_lengths)]).astype(np.int64)
+    history = np.empty(offsets[-1], np.int64)
+    history[ranges(offsets[:-1], early_lengths)] = item_codes(early, items)
+    history[ranges(offsets[:-1] + early_lengths, late_lengths)] = item_codes(late, items)
+    return Queries(history, offsets, item_codes(held_out.items, items), held_out.offsets)
+
+
+def _lists(column: pa.ChunkedArray) -> tuple[pa.Array, Integers]:
+    """Return the entries of all lists, and the length of each."""
+    lists = flat(column)
+    return lists.flatten(), pc.list_value_length(lists).to_numpy().astype(np.int64)
+
+
+def candidate_scores(scorer: CatalogueScorer, queries: Queries, items: int) -> Floats:
+    """Return the scores of the candidates (n,)."""
+    return gather(queries, items, partial(scorer, queries))
 
 
 def gather(queries: Queries, items: int, score: Callable[[int, int], Floats]) -> Floats:
