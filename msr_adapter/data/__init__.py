@@ -3,6 +3,7 @@
 build            the stage from the sources to its tables
 checks           what is wrong before anything is built, and what identifies the sources
 readers/         published layouts and your own tables become a corpus
+id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
 filters          what is kept of a log
 seen_pairs       what users have seen although a filter dropped it

@@ -11,6 +11,7 @@ from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfi
 from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.checks import audit_statistics
 from msr_adapter.data.audit.console_summary import print_audit
+from msr_adapter.data.audit.ids import audit_ids
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
@@ -84,6 +85,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     unused_split(corpus.interactions, split.kind, audit)
     log = encode(corpus, audit, published_split=split.kind == "column")
+    audit_ids(log, corpus, audit)
     log = clean(log, corpus, data, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)

@@ -7,7 +7,9 @@ import polars as pl
 
 from msr_adapter.arrays import Codes, Mask
 from msr_adapter.config.schema import DataConfig, KCoreConfig
+from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.published_split import count_rows
 from msr_adapter.data.readers.reader import Corpus
@@ -99,19 +101,23 @@ def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:
     kept = _drop(log, known.to_numpy()[log.item], "unknown_item", audit)
     rows = len(log.user) - len(kept.user)
     audit.name("items_dropped_unknown_item", unknown)
+    near = near_matches(unknown, corpus.items["item_id"])
+    audit.count("items_unknown_but_for_their_form", len(near))
+    step = near_text(near, "the table") or " Add those items to the table to keep them."
     audit.find("warning", f"Dropped {plural(rows, 'interaction')} with {plural(len(unknown), 'item')} that the table "
-               f"of items lacks (such as {_some(unknown)}). Add those items to the table to keep them.")  # fmt: skip
+               f"of items lacks (such as {_some(unknown)}).{step}", "near-ids" if near else "source")  # fmt: skip
     return kept
 
 
 def _all_unknown(log_items: pl.Series, table_items: pl.Series) -> Problem:
     found = f"none of the {len(log_items):,} items of the log is in the table of items"
+    near = near_matches(log_items, table_items)
     return Problem(
         "",
         "data.source",
         f"{found} (log: {_some(log_items)}; table: {_some(table_items)})",
         "both must use the same ids, as text (leading zeros count)",
-        "Compare the two id columns, or set data.source.columns.item",
+        near_text(near, "the table").strip() or "Compare the two id columns, or set data.source.columns.item",
     )
 
 

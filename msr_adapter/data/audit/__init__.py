@@ -4,6 +4,7 @@ report               the `Audit`: counts, and findings by severity
 thresholds           the table of findings, and from which value on each is made
 checks               runs all checks; the layout of `audit.json`
 audited_data         what the checks look at
+ids                  ids in two forms, words for nothing, rounded numbers
 log_statistics       sizes, degrees, histories, timestamps
 leakage              what training knows of later times; items it never saw
 heuristic_baselines  what trivial scorers reach on the test lists

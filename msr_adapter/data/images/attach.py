@@ -1,10 +1,12 @@
 """Each item of the catalogue gets its image, or what the policy for missing images says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.id_forms import shown
 from msr_adapter.data.images.locate import image_finder
+from msr_adapter.data.images.near_files import as_pairs, near_files, wanted_names
 from msr_adapter.data.images.store import ImageStore, StoredImage, image_counts, store_all, store_placeholder
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import Problem, UserError, listed, plural
@@ -38,12 +40,14 @@ def attach_images(
     for fault in sorted({one.fault for one in results if one.fault}):
         audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
     missing = [index for index, one in enumerate(results) if one.fault]
+    near = _near([ids[i] for i in missing if results[i].fault == "absent"], corpus, config)
     if missing and config.missing == "error":
-        raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config))
+        raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config, near))
     if missing:
         many = f"{len(missing):,} of {len(ids):,} items"
         audit.find("warning", f"{many} have no usable image ({_reasons(audit)}) and are {_treated(config)}. "
                    f"{_advice(results)}")  # fmt: skip
+    _tell_near(near, audit)
     if several := sum(one.animated for one in results):
         audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
     return _with_policy(results, store, audit)
@@ -92,17 +96,40 @@ def _advice(results: Sequence[StoredImage]) -> str:
     return " ".join(steps)
 
 
-def _missing_images(missing: list[tuple[str, StoredImage]], config: ImagesConfig) -> list[Problem]:
+def _near(absent: Sequence[str], corpus: Corpus, config: ImagesConfig) -> dict[str, tuple[str, str]]:
+    """Return item -> name and file that is nearly called so, of those for which no file was found."""
+    if config.folder is None or not absent:
+        return {}
+    return near_files(config.folder, wanted_names(absent, corpus))
+
+
+def _tell_near(near: Mapping[str, tuple[str, str]], audit: Audit) -> None:
+    """Say which items have an image but for how it is called."""
+    if not near:
+        return
+    audit.count("images_absent_but_for_their_form", len(near))
+    audit.name("images_absent_but_for_their_form", near)
+    have = "item without an image has a file" if len(near) == 1 else "items without an image have a file"
+    audit.find("warning", f"{len(near):,} {have} that is nearly called so ({as_pairs(near).examples()}): names are "
+               "compared as they are written, accents, zeros, case and suffix included. Rename the files, or give "
+               "their paths in a column `image` of the items.", "near-ids")  # fmt: skip
+
+
+def _missing_images(
+    missing: list[tuple[str, StoredImage]], config: ImagesConfig, near: Mapping[str, tuple[str, str]]
+) -> list[Problem]:
     where = str(config.folder or "")
     problems = [
         Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",
                 "data.images.missing: error wants an image for every item",
-                f"{_step(one)}, or set data.images.missing to text-only or placeholder")
+                f"{_step(one, near.get(item))}, or set data.images.missing to text-only or placeholder")
         for item, one in missing
     ]  # fmt: skip
     return listed(problems, len(problems), where)
 
 
-def _step(one: StoredImage) -> str:
+def _step(one: StoredImage, near: tuple[str, str] | None) -> str:
+    if near is not None:
+        return f"Rename {shown(near[1])}, which is nearly called so"
     advice = _ADVICE.get(one.fault or "", "").partition(": ")[2]
     return advice[:1].upper() + advice[1:] if advice else "Add the file"
