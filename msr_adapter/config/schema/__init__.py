@@ -19,7 +19,15 @@ base       what all classes share
 
 from msr_adapter.config.schema.backends import BACKENDS, BackendRow
 from msr_adapter.config.schema.base import StrictModel
-from msr_adapter.config.schema.baselines import FactorsConfig, GridConfig, ItemKNNConfig, SASRecConfig
+from msr_adapter.config.schema.baselines import (
+    FactorsConfig,
+    FactorsGridConfig,
+    GridConfig,
+    ItemKNNConfig,
+    ItemKNNGridConfig,
+    SASRecConfig,
+    SASRecGridConfig,
+)
 from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig, LimitConfig, SplitConfig
 from msr_adapter.config.schema.evaluate import (
     BaselineName,
@@ -74,6 +82,7 @@ __all__ = [
     "EvaluateConfig",
     "ExecutionConfig",
     "FactorsConfig",
+    "FactorsGridConfig",
     "FreezeConfig",
     "GridConfig",
     "HMSourceConfig",
@@ -81,6 +90,7 @@ __all__ = [
     "HuggingFaceSourceConfig",
     "ImagesConfig",
     "ItemKNNConfig",
+    "ItemKNNGridConfig",
     "ItemSummariesConfig",
     "KCoreConfig",
     "KuaiRecSourceConfig",
@@ -102,6 +112,7 @@ __all__ = [
     "ProtocolConfig",
     "RecBoleSourceConfig",
     "SASRecConfig",
+    "SASRecGridConfig",
     "SelectionConfig",
     "ServerConfig",
     "SliceTablesConfig",

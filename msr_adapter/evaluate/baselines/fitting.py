@@ -27,7 +27,7 @@ from msr_adapter.evaluate.baselines.tuning import (
     METRIC,
     Choice,
     K,
-    Validation,
+    ValidationLists,
     as_configured,
     fits_of,
     fits_text,
@@ -49,7 +49,7 @@ class Tuning(TypedDict):
 
     metric: str
     users: int
-    """Validation users that settings were compared on; 0 = nothing was compared."""
+    """ValidationLists users that settings were compared on; 0 = nothing was compared."""
     baselines: Mapping[str, Choice]
 
 
@@ -82,7 +82,7 @@ def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummar
 
 
 def _fitted(
-    row: Baseline, config: EvaluateConfig, log: BaselineLog, validation: Validation | None, job: Job
+    row: Baseline, config: EvaluateConfig, log: BaselineLog, validation: ValidationLists | None, job: Job
 ) -> tuple[CatalogueScorer, Choice]:
     """Fit one baseline, tuned where there is somebody to tune it on; what that takes is said first."""
     fitting, reporter = row.fitting, job.reporter

@@ -32,7 +32,7 @@ from msr_adapter.schema import EXAMPLES, read_table
 
 METRIC, K = "ndcg", 10
 MOST_USERS = 2_000
-"""Validation users that settings are compared on."""
+"""ValidationLists users that settings are compared on."""
 _DRAW = 0x7E57
 """Sets the draw of users apart from the pipeline's other draws."""
 _SEEDS = 2**32
@@ -61,7 +61,7 @@ class Choice(TypedDict):
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationLists:
     """The validation users' lists."""
 
     users: int
@@ -69,7 +69,7 @@ class Validation:
     """Tells what a fit is worth: the users' mean NDCG@10."""
 
 
-def read_validation(data_dir: Path, items: int, seed: int) -> Validation | None:
+def read_validation(data_dir: Path, items: int, seed: int) -> ValidationLists | None:
     """Read the lists of validation users, `MOST_USERS` at most, drawn by ``seed``; None where the split has none."""
     split = read_table(data_dir / "examples.parquet", EXAMPLES, ["split"])["split"]
     if not pc.any(pc.equal(split, "validation")).as_py():
@@ -83,7 +83,7 @@ def read_validation(data_dir: Path, items: int, seed: int) -> Validation | None:
             return 0.0  # a fit that diverged is the worst
         return evaluate_groups(scores, labels, held_out.offsets, (METRIC,), (K,)).means()[f"{METRIC}@{K}"]
 
-    return Validation(queries.users, judge)
+    return ValidationLists(queries.users, judge)
 
 
 def _some(held_out: HeldOut, seed: int) -> HeldOut:
@@ -127,7 +127,9 @@ def most_fits(fitting: Fitting, config: EvaluateConfig) -> int:
     return math.prod(sizes) + fitting.seeds(fitting.settings(config)) - 1
 
 
-def tune(fitting: Fitting, config: EvaluateConfig, fit: Fit, validation: Validation) -> tuple[CatalogueScorer, Choice]:
+def tune(
+    fitting: Fitting, config: EvaluateConfig, fit: Fit, validation: ValidationLists
+) -> tuple[CatalogueScorer, Choice]:
     """Fit every setting of the grid, then the best under further seeds; return the best fit, the first of equals."""
     tried: list[Attempt] = []
     best: CatalogueScorer | None = None
