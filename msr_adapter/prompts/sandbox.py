@@ -5,11 +5,10 @@ for ever. Prompts come out as from plain Jinja, letter by letter; only what exce
 
 Everything is counted while a template renders, on whatever thread: each pass of a loop, each call of a macro and each
 inclusion by the size of its body, each value that is made by its length. No value may be larger than `Limits.value`,
-so that no single step takes long; the clock is read at every step besides.
+so that no single step takes long; the clock is read every few dozen steps besides.
 """
 
 import functools
-import math
 import re
 import threading
 import time
@@ -29,8 +28,13 @@ from msr_adapter.prompts.sandbox_compiler import NODE, CountingCode
 
 _OTHER = 20
 """Characters of what is neither text nor a container: numbers, dates."""
+_UNWATCHED = 1000
+"""Units between two looks at the clock: a few dozen steps."""
 _LARGEST_BITS = 4096
 """Larger integers are refused: their arithmetic takes more than a moment."""
+_PLAIN = frozenset({str, bool, int, float, type(None)})
+"""Types, not their subclasses, of which a value holds no other and is no iterator: nearly all that a prompt has."""
+_TEXT = frozenset({str})
 _TEXT_LIKE = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset)
 _CONTAINERS: tuple[Any, ...] = (
     list,
@@ -84,30 +88,36 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: self._guard(name, function, test=True) for name, function in tests.items()}
 
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count what is rendered within, from nothing."""
-        outer = getattr(self._local, "budget", None)
+    def begin(self) -> "_Budget | None":
+        """Count what is rendered from now on, from nothing; return what counted so far, for `end`."""
+        outer: _Budget | None = getattr(self._local, "budget", None)
         self._local.budget = _Budget(self.limits)
-        try:
-            yield
-        finally:
-            self._local.budget = outer
+        return outer
+
+    def end(self, outer: "_Budget | None") -> None:
+        """Count as before `begin`."""
+        self._local.budget = outer
 
     def step(self, units: int) -> bool:
         """Count work and return True; the code of every template calls it. Raises `LimitError`."""
-        self._budget.spend(units)
+        try:
+            budget: _Budget = self._local.budget
+            budget.left -= units
+        except AttributeError:  # Jinja folds constants: not here
+            raise LimitError("nothing is computed before a template is rendered") from None
+        if budget.left < budget.look_at:
+            budget.look()
         return True
 
     def made(self, value: Any) -> Any:
         """Count a value that was made, and return it. Raises `LimitError`."""
-        if isinstance(value, str | bytes):
+        if type(value) is str or isinstance(value, str | bytes):
             self._fits(len(value))
-            self._budget.spend(len(value))
+            self.step(len(value))
         elif isinstance(value, int):
             _require_small(value)
         elif value is not None and not isinstance(value, float | LoopContext):
-            self._budget.spend(self._weigh(value))
+            self.step(self._weigh(value))
         return value
 
     def joined(self, context: EvalContext, values: tuple[Any, ...]) -> str:
@@ -116,15 +126,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return str(self.made((markup_join if context.autoescape else str_join)(values)))
 
     def concat(self, pieces: Iterable[str]) -> str:
-        """Return the pieces as one text; they were counted when they were printed."""
-        found, size = [], 0
-        for piece in pieces:
-            size += len(piece)
-            if size > self.limits.work:
-                raise LimitError("its text becomes too long")
-            found.append(piece)
-        self._budget.spend(size)
-        return "".join(found)
+        """Return the pieces as one text: values were counted when they were printed, literal text with its body."""
+        return "".join(pieces)
 
     # Named as in Jinja, so that a template may call with a keyword `self` or `obj`.
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
@@ -163,8 +166,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if not super().is_safe_callable(obj):
             return False
         owner = _owner(obj)
+        if isinstance(owner, _TEXT_LIKE):
+            return True
         own = any(type(one).__module__.startswith("jinja2.") for one in (obj, owner))
-        return own or isinstance(owner, _TEXT_LIKE) or any(obj is one for one in self.globals.values())
+        return own or any(obj is one for one in self.globals.values())
 
     def get_template(self, *args: Any, **kwargs: Any) -> jinja2.Template:
         """Load a template."""
@@ -173,37 +178,32 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         except RecursionError:
             raise LimitError("it is nested too deeply") from None
 
-    @property
-    def _budget(self) -> "_Budget":
-        budget = getattr(self._local, "budget", None)
-        if budget is None:
-            raise LimitError("nothing is computed before a template is rendered")  # Jinja folds constants: not here
-        return budget  # type: ignore[no-any-return]
-
     def _print(self, value: Any) -> Any:
-        if getattr(self._local, "budget", None) is not None:
-            self.made(value)
-        return value
+        # None: Jinja tries what it could compute beforehand.
+        return value if getattr(self._local, "budget", None) is None else self.made(value)
 
     def _guard(self, name: str, function: Callable[..., Any], *, test: bool = False) -> Callable[..., Any]:
         # Some filters are handed Jinja's context or environment before the template's own arguments.
         passed = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
+        growing, taking = not test and name in _GROWING, test or name in _TAKING
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             self.step(NODE)
-            args = (*args[:passed], *map(self._whole, args[passed:]))
             given = args[passed:]
-            if name == "format" and given:
-                self._require_narrow(given[0], (given[1:], kwargs))
-            elif not test and name in _GROWING:
+            if not _PLAIN.issuperset(map(type, given)):
+                given = tuple(map(self._whole, given))
+                args = (*args[:passed], *given)
+            if growing:
                 self._require_product(*given, *kwargs.values())
+            elif name == "format" and given:
+                self._require_narrow(given[0], (given[1:], kwargs))
             elif name in ("string", "sum"):
                 self.made(given)
                 adds_lists = name == "sum" and not isinstance(kwargs.get("start", given[2:] or 0), int | float)
                 self._fits(len(given[0]) ** 2 if adds_lists else 0)  # each sum copies the last one
             result = function(*args, **kwargs)
-            return result if test or name in _TAKING else self.made(result)
+            return result if taking else self.made(result)
 
         return guarded
 
@@ -227,8 +227,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._fits(max(1, len(text) // 2 if isinstance(text, str) else 1) * self._weigh(values))
 
     def _require_product(self, first: Any, *others: Any) -> None:
-        sizes = [abs(other) if isinstance(other, int) else self._weigh(other) for other in others if other is not None]
-        if math.prod(max(1, size) for size in (self._weigh(first), *sizes)) > 20 * self.limits.value:
+        product = self._weigh(first) or 1
+        for other in others:
+            if other is not None:
+                product *= (abs(other) if isinstance(other, int) else self._weigh(other)) or 1
+        if product > 20 * self.limits.value:
             raise LimitError("a value becomes too large")
 
     def _fits(self, size: int) -> None:
@@ -237,6 +240,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _weigh(self, value: Any) -> int:
         """Return about how many characters a value has when it is printed. Raises `LimitError`."""
+        kind = type(value)  # texts and lists of texts first: nearly all there is, and the loop below is ten times slower
+        if kind is str or (kind in (list, tuple) and _TEXT.issuperset(map(type, value))):
+            total = len(value) if kind is str else _OTHER + sum(map(len, value))
+            self._fits(total)
+            return total
         total, waiting = 0, [value]
         while waiting:
             one = waiting.pop()
@@ -263,14 +271,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 class _Budget:
     """What is left of the limits."""
 
+    __slots__ = ("_began", "_limits", "_read_at", "left", "look_at")
+
     def __init__(self, limits: Limits) -> None:
-        self._left, self._limits = limits.work, limits
+        self.left, self._limits = limits.work, limits
+        self.look_at = limits.work - _UNWATCHED
         self._began, self._read_at = time.thread_time(), time.monotonic() + limits.seconds
 
-    def spend(self, units: int) -> None:
-        self._left -= units
-        if self._left < 0:
+    def look(self) -> None:
+        """Compare work and time with the limits. Raises `LimitError`."""
+        if self.left < 0:
             raise LimitError("it takes too long, or its text becomes too long")
+        self.look_at = max(self.left - _UNWATCHED, 0)
         if time.monotonic() > self._read_at:  # a machine that stood still is no fault of the template
             self._read_at = time.monotonic() + self._limits.seconds / 8
             if time.thread_time() - self._began > self._limits.seconds:
@@ -282,9 +294,13 @@ class _Template(jinja2.Template):
 
     def render(self, *args: Any, **kwargs: Any) -> str:
         """Return the text."""
-        assert isinstance(self.environment, BoundedEnvironment)
-        with self.environment.counting():
+        environment = self.environment
+        assert isinstance(environment, BoundedEnvironment)
+        outer = environment.begin()
+        try:
             return super().render(*args, **kwargs)
+        finally:
+            environment.end(outer)
 
 
 # Set here because the template's class refers to the environment's.

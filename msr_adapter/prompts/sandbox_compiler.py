@@ -20,9 +20,13 @@ class CountingCode(CodeGenerator):
     """Writes the counting into a template's code."""
 
     def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
-        """Count each body by its size."""
+        """Count each body by its size: its nodes, and the literal text that it prints."""
         bodies: list[Any] = [node, *node.find_all(_BODIES)]
-        sizes = [NODE * (1 + sum(1 for _ in body.find_all(nodes.Node))) for body in bodies]
+        sizes = [
+            NODE * (1 + sum(1 for _ in body.find_all(nodes.Node)))
+            + sum(len(text.data) for text in body.find_all(nodes.TemplateData))
+            for body in bodies
+        ]
         for body, size in zip(bodies, sizes, strict=True):
             count = nodes.Call(nodes.EnvironmentAttribute("step"), [nodes.Const(size)], [], None, None)
             body.body.insert(0, nodes.ExprStmt(count).set_lineno(body.lineno))
