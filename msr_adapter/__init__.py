@@ -26,6 +26,7 @@ metrics          ranking metrics, intervals, paired tests
 schema           the tables that stages exchange
 integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made
+text_tables      delimited text and JSON lines: dialects, and what no reader may pass over
 filesystem      the edge to the file system: full disks, pipes, damaged files
 errors, files, progress, arrays, system, redaction, seeded_random  what everything uses
 """

@@ -31,15 +31,9 @@ class RequestShard:
 
     def run(self, backend: Backend, report: Advance) -> list[Answer]:
         """Return the answers in the order of the requests; ``report`` takes the number of answers so far."""
-        done = 0
-
-        def count(_: Answer) -> Sequence[Request]:
-            nonlocal done
-            done += 1
-            report(done)
-            return ()
-
-        return _checked(self.requests, list(backend.complete(self.requests, count)))
+        answers = list(backend.complete(self.requests))
+        report(len(answers))
+        return _checked(self.requests, answers)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from msr_adapter.config.schema.pipeline import PipelineConfig
 from msr_adapter.config.schema.sources import (
     AmazonSourceConfig,
     ColumnsConfig,
+    FileFormatConfig,
     HMSourceConfig,
     HubTableConfig,
     HuggingFaceSourceConfig,
@@ -83,6 +84,7 @@ __all__ = [
     "ExecutionConfig",
     "FactorsConfig",
     "FactorsGridConfig",
+    "FileFormatConfig",
     "FreezeConfig",
     "GridConfig",
     "HMSourceConfig",

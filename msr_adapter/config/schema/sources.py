@@ -10,6 +10,9 @@ from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weig
 RENAMED_KINDS = {"shop": "synthetic"}
 """Kinds under the names that they once had, so that an old pipeline is told the new one."""
 
+_ONE_CHARACTER = r"^[\x01-\x09\x0b\x0c\x0e-!#-\[\]-~]$"
+"""In ASCII; neither a line end nor a quotation mark nor a backslash."""
+
 
 class ColumnsConfig(StrictModel):
     """Names of the columns of a table; null = found by the well-known aliases."""
@@ -34,6 +37,19 @@ class ColumnsConfig(StrictModel):
     """Column of the item images: a path, a URL, or the bytes."""
 
 
+class FileFormatConfig(StrictModel):
+    """How a file is written, where it leaves that open; null = told by what the file holds."""
+
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    """What the file holds, whatever its name ends with; `jsonl` may also be one JSON array of objects."""
+    delimiter: str | None = Field(None, pattern=_ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
+    """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`."""
+    quote: Literal["double", "none"] | None = None
+    """double = fields may stand in quotation marks; none = a mark is text like any other."""
+    escape: Literal["double", "backslash"] | None = None
+    """How a mark is written within a quoted field: doubled (RFC 4180), or behind a backslash."""
+
+
 class TableSourceConfig(StrictModel):
     """A log of your own: csv, tsv, jsonl (each also packed, `.gz`) or parquet, a file or a folder of them."""
 
@@ -45,6 +61,17 @@ class TableSourceConfig(StrictModel):
     """One row per item: item, title; maybe text, category, image. Without it, titles are empty."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    """What the files hold, whatever their names end with; null = told by their content."""
+    delimiter: str | None = Field(None, pattern=_ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
+    """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`."""
+    quote: Literal["double", "none"] | None = None
+    """double = fields may stand in quotation marks; none = a mark is text like any other; null = told by the files."""
+    escape: Literal["double", "backslash"] | None = None
+    """How a mark is written within a quoted field: doubled, or behind a backslash; null = told by the files."""
+    items_format: FileFormatConfig | None = None
+    """The four keys above for the table of items alone. Without it, `quote` and `escape` hold for both files, `format`
+    and `delimiter` for the items only where their name ends as that of the interactions."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
 

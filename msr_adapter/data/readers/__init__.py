@@ -14,6 +14,7 @@ What they share:
     items            the rows of a table of items
     timestamps       times of any common form as milliseconds
     table_layout     how a file is cut into rows and columns
+    parquet_parts    the files of a folder of Parquet, and which of them is broken
     table_scan       files as lazy frames
     compressed       gzip, and decompression bombs
     value_checks     bad values with their lines

@@ -14,8 +14,8 @@ from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
 from msr_adapter.errors import Problem, collecting, raise_if_any
 
-REVIEWS = (".jsonl", ".csv")
-META = (".jsonl",)
+REVIEWS = (".jsonl", ".json", ".ndjson", ".csv")
+META = (".jsonl", ".json", ".ndjson")
 
 _META_COLUMNS = ("title", "description", "features", "categories", "main_category", "images")
 _IMAGES = (

@@ -3,15 +3,14 @@
 Polars decompresses by a file's first bytes, whatever it is called, so they decide here too.
 """
 
-import gzip
 import math
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from msr_adapter.errors import Problem
 from msr_adapter.filesystem import files_below
+from msr_adapter.text_tables.opening import GZIP
 
 ALWAYS_FINE = 64 * 2**20
 """Bytes that any file may hold, however small it is itself."""
@@ -19,22 +18,9 @@ ALWAYS_FINE = 64 * 2**20
 LONGEST_LINE = 128 * 2**20
 """Bytes that a line of a packed file may have: text is read by lines, so an endless one would fill the memory."""
 
-_GZIP = b"\x1f\x8b"
 _OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
            b"\x78\x01": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}  # fmt: skip
 _CHUNK = 2**20
-
-
-def plain_suffix(path: Path) -> str:
-    """Return the suffix that says what a file holds, lower case and without `.gz`: `.jsonl` for `a.JSONL.gz`."""
-    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, through gzip when its first bytes say so."""
-    with path.open("rb") as file:
-        packed = file.read(2) == _GZIP
-    return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
 
 
 def compression_problems(paths: Iterable[Path], max_expansion: int, budget: float = math.inf) -> list[Problem]:
@@ -60,7 +46,7 @@ def _problems(path: Path, max_expansion: int, budget: float) -> Iterator[Problem
         return  # the reader says it better
     if kind := next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None):
         yield Problem(str(path), "", f"compressed with {kind}", "plain text, Parquet or gzip (.gz)", "Decompress it")
-    elif start.startswith(_GZIP):
+    elif start.startswith(GZIP):
         limit = max(ALWAYS_FINE, size * max_expansion)
         try:
             held, longest_line = _measure(path, min(limit, budget))

@@ -8,7 +8,7 @@ import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.table_layout import Table
-from msr_adapter.data.readers.table_scan import collect, scan, schema_of, type_problems, whole_lines
+from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import (
     ALLOWED,
     TimeFormat,
@@ -94,6 +94,7 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     rules = _rules(names, columns)
     bad = pl.any_horizontal(rule.bad for rule in rules)
     counted = _count(table, source, columns, bad)
+    tell_reading(table, audit, counted["rows"])
     if counted["bad"]:
         check_rows(table, rules, names.values())
     _tell(table, wanted, counted, audit, has_times=time is not None)

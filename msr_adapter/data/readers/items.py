@@ -8,7 +8,7 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.interactions import as_text
 from msr_adapter.data.readers.table_layout import Table
-from msr_adapter.data.readers.table_scan import collect, scan, schema_of, type_problems, whole_lines
+from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
 
@@ -51,6 +51,7 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     item = as_text(fields.item, schema[fields.item], whole)
     made = {name: _made(column, name, schema) for name, column in columns.items()}
     frame = collect(table, source.select(item_id=item, **made))
+    tell_reading(table, audit, frame.height)
     empty = frame["item_id"].is_null() | (frame["item_id"] == "").fill_null(True)
     if empty.any():
         check_rows(table, [not_empty(fields.item, item)], wanted)

@@ -1,21 +1,21 @@
 """MicroLens as published: pairs as csv (user,item,timestamp) or tsv (user<TAB>items, oldest first), titles as csv."""
 
-import csv
 from pathlib import Path
 
 import polars as pl
 
 from msr_adapter.config.schema import MicroLensSourceConfig
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import ALIASES, canonical
-from msr_adapter.data.readers.compressed import plain_suffix
 from msr_adapter.data.readers.items import first_rows
 from msr_adapter.data.readers.log_and_items import LOG, LOG_MORE, check_file, read_named_log
-from msr_adapter.data.readers.parse_errors import explain
+from msr_adapter.data.readers.parse_errors import delimited_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
-from msr_adapter.data.readers.table_layout import Layout, Table, open_text, table_at
-from msr_adapter.data.readers.table_scan import collect, file_problems, scan
+from msr_adapter.data.readers.table_layout import Layout, Table, table_at
+from msr_adapter.data.readers.table_scan import collect, explaining, file_problems, scan, tell_reading
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, collecting, listed, raise_if_any
+from msr_adapter.text_tables.opening import plain_suffix
 
 _LISTS = Layout("delimited", "\t", quoted=False, names=("user", "items"))
 _RECORD = r"^\s*\d+\s*(?:,|$)"
@@ -30,7 +30,7 @@ def read_microlens(source: MicroLensSourceConfig, context: ReadContext) -> Corpu
         lists = plain_suffix(source.pairs) == ".tsv"
         interactions = _read_lists(source.pairs) if lists else read_named_log(table_at(source.pairs), {}, context.audit)
     with collecting(problems):
-        items = first_rows(_read_titles(source.titles), context.audit)
+        items = first_rows(_read_titles(source.titles, context.audit), context.audit)
     raise_if_any(problems)
     return Corpus(interactions, items)
 
@@ -63,7 +63,7 @@ def _stripped(name: str) -> pl.Expr:
     return pl.col(name).str.strip_chars()
 
 
-def _read_titles(path: Path) -> pl.DataFrame:
+def _read_titles(path: Path, audit: Audit) -> pl.DataFrame:
     """Read item,title with or without a header; commas of an unquoted title are part of it.
 
     Published ids are numbers. Where every line begins with one, each line is a record: one that opens a quotation mark
@@ -76,7 +76,7 @@ def _read_titles(path: Path) -> pl.DataFrame:
     else:
         body = lines
     if not body.str.contains(_RECORD).all():  # some line continues a record, as only a csv reader can tell
-        return _read_csv(path)
+        return _read_csv(path, audit)
     if body.is_empty():
         raise UserError(_no_titles(path))
     title = pl.col("line").str.extract(r"^[^,]*,((?s).*)$").fill_null("")
@@ -84,13 +84,11 @@ def _read_titles(path: Path) -> pl.DataFrame:
     return body.to_frame("line").select(pl.col("line").str.extract(r"(\d+)").alias("item_id"), title=plain)
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    try:
-        with open_text(path) as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(explain(table_at(path), str(error))) from error
+def _read_csv(path: Path, audit: Audit) -> pl.DataFrame:
+    table = table_at(path)
+    tell_reading(table, audit)
+    with explaining(table):
+        rows = [(line, row) for line, row in delimited_file(table).records() if any(map(str.strip, row))]
     if rows and canonical(rows[0][1][0]) in map(canonical, ALIASES["item"]):
         del rows[0]
     bad = [Problem(f"{path}:{line}", "item", "empty", "an id", "Correct the row") for line, row in rows

@@ -4,16 +4,29 @@ Python per row, 1 to 3 microseconds each, in constant memory.
 """
 
 import csv
+import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import Literal
 
-from msr_adapter.data.readers.compressed import open_plain
-from msr_adapter.data.readers.table_layout import Table, open_text
-from msr_adapter.errors import LISTED, Problem, listed
+import polars as pl
+
+from msr_adapter.data.readers.parquet_parts import parquet_problems
+from msr_adapter.data.readers.table_layout import Table
+from msr_adapter.errors import Problem
+from msr_adapter.text_tables.delimited import DelimitedFile
+from msr_adapter.text_tables.dialects import dialect_of
+from msr_adapter.text_tables.json_array import array_elements
+from msr_adapter.text_tables.json_blocks import JsonBlock, blocks
+from msr_adapter.text_tables.json_lines import cleaned
+from msr_adapter.text_tables.json_scan import scan_json
+from msr_adapter.text_tables.opening import open_plain, open_text
+
+_NAMED = 4
+"""Lines that are named where many have the same fault."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +45,70 @@ def places(table: Table) -> Iterator[FilePlace]:
     elif table.is_delimited:
         rows = _delimited(table, strict=False)
         if not table.layout.names:
-            next(rows, None)  # the header
+            next((row for _, row in rows if row), None)  # the header
         for line, row in rows:
             yield FilePlace(line, len(row))
     else:
-        yield from (FilePlace(line) for line, _ in json_lines(table.path))
+        yield from (FilePlace(line) for line, _ in json_texts(table.path))
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and text of every line that is not blank. `UnicodeDecodeError` on other text than UTF-8."""
+def json_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of every object. `UnicodeDecodeError` on other text than UTF-8."""
+    if scan_json(path).is_array:
+        yield from array_elements(path)
+        return
     with open_text(path) as file:
         yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
 
 
+def delimited_file(table: Table) -> DelimitedFile:
+    """Return how a file whose separator is one character is read; `UserError` where that cannot be known."""
+    layout = table.layout
+    dialect = dialect_of(table.path, layout.separator, layout.asked)
+    return DelimitedFile(table.path, layout.separator, dialect, layout.names, layout.lossy)
+
+
 def explain(table: Table, reason: str) -> list[Problem]:
-    """Return why a file could not be parsed: its bad lines, or ``reason`` when none is found."""
+    """Return why a file could not be parsed: what is wrong with it, or ``reason`` when nothing is found.
+
+    A fault that repeats is one problem, with its first lines and their number.
+    """
     where = str(table.path)
-    if table.frame is not None or table.layout.kind == "parquet":
-        what = "cannot be read" if table.frame is not None else "not a readable Parquet file"
-        return [Problem(where, "", what, _first_line(reason))]
+    if table.frame is not None:
+        return [Problem(where, "", "cannot be read", _first_line(reason))]
+    if table.layout.kind == "parquet":
+        return parquet_problems(table.path, _first_line(reason))
     try:
-        found = [] if table.layout.lossy else list(_not_utf8(table.path))
+        found = [] if table.layout.lossy else together(_not_utf8(table.path))
         if not found:
-            found = list(_too_long(table) if table.is_delimited else _bad_json(table.path))
+            found = together(_wrong_width(table) if table.is_delimited else _bad_json(table.path))
     except (OSError, EOFError) as error:  # a packed file that ends early or is damaged
         found = [Problem(where, "", f"cannot be unpacked ({error})", "a whole file", "Download it again")]
-    if not found:
-        found = [Problem(where, "", "cannot be parsed", _first_line(reason))]
-    return listed(found[:LISTED], len(found), where)
+    return found or [Problem(where, "", "cannot be parsed", _first_line(reason))]
+
+
+def together(problems: Iterator[Problem]) -> list[Problem]:
+    """Return one problem for each kind of fault, that of its first line, with the number and first lines of all."""
+    first: dict[tuple[str, ...], Problem] = {}
+    lines: dict[tuple[str, ...], list[str]] = {}
+    numbers: dict[tuple[str, ...], int] = {}
+    for problem in problems:
+        kind = (problem.field, problem.allowed, re.sub(r"\(.*\)|0x\w+|\d+", "", problem.found))
+        first.setdefault(kind, problem)
+        numbers[kind] = numbers.get(kind, 0) + 1
+        if len(lines.setdefault(kind, [])) < _NAMED:
+            lines[kind].append(problem.where.rpartition(":")[2])
+    return [repeated(one, numbers[kind], lines[kind][1:]) for kind, one in first.items()]
+
+
+def repeated(problem: Problem, number: int, others: list[str]) -> Problem:
+    """Return the first of ``number`` problems of one kind, which says in which lines the ``others`` stand."""
+    if number == 1:
+        return problem
+    more = ", ..." if number - 1 > len(others) else ""
+    which = f"line{'s' if number > 2 else ''} {', '.join(others)}{more}" if others else "further down"
+    found = f"{problem.found}, and {number - 1:,} more like it ({which})"
+    return Problem(problem.where, problem.field, found, problem.allowed, problem.next_step)
 
 
 def _not_utf8(path: Path) -> Iterator[Problem]:
@@ -73,25 +122,67 @@ def _not_utf8(path: Path) -> Iterator[Problem]:
 
 
 def _bad_json(path: Path) -> Iterator[Problem]:
-    for number, line in json_lines(path):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            yield Problem(f"{path}:{number}", "", f"not JSON ({error})", "one JSON object per line")
-        else:
-            if not isinstance(value, dict):
-                yield Problem(f"{path}:{number}", "", f"a JSON {type(value).__name__}", "one JSON object per line")
+    if scan_json(path).is_array:
+        yield from _bad_array(path)
+        return
+    is_bad = False
+    for number, line in json_texts(path):
+        for problem in _bad_object(path, number, line):
+            is_bad = True
+            yield problem
+    if not is_bad:
+        yield from _refused(path)
 
 
-def _too_long(table: Table) -> Iterator[Problem]:
+def _bad_array(path: Path) -> Iterator[Problem]:
+    try:
+        for number, text in array_elements(path):
+            yield from _bad_object(path, number, text)
+    except json.JSONDecodeError as error:
+        yield Problem(f"{path}:{error.lineno}", "", f"not JSON ({error.msg})", "an array of JSON objects")
+
+
+def _bad_object(path: Path, number: int, text: str) -> Iterator[Problem]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        yield Problem(f"{path}:{number}", "", f"not JSON ({error})", "one JSON object per line")
+    except RecursionError:
+        yield Problem(f"{path}:{number}", "", "JSON of too many levels", "one JSON object per line")
+    else:
+        if not isinstance(value, dict):
+            yield Problem(f"{path}:{number}", "", f"a JSON {type(value).__name__}", "one JSON object per line")
+
+
+def _refused(path: Path) -> Iterator[Problem]:
+    """Yield the lines that Python reads as JSON and Polars does not: numbers without bound, a thousand levels."""
+    for block in blocks(path):
+        if _failure(cleaned(block)):
+            for place, line in enumerate(block.data.split(b"\n")):
+                if line.strip() and (reason := _failure(cleaned(JsonBlock(line, 1)))):
+                    found = f"cannot be read ({reason})"
+                    yield Problem(f"{path}:{block.line + place}", "", found, "one JSON object per line")
+
+
+def _failure(data: bytes) -> str:
+    try:
+        pl.read_ndjson(io.BytesIO(data), schema={"_": pl.String})
+    except pl.exceptions.PolarsError as error:
+        return _first_line(str(error)).removeprefix("error parsing line: ")
+    return ""
+
+
+def _wrong_width(table: Table) -> Iterator[Problem]:
     rows = _delimited(table, strict=True)
     names = len(table.layout.names)
+    # Polars takes a row with fewer fields, Arrow does not.
+    is_exact = len(table.layout.separator) == 1 and delimited_file(table).is_exact
     try:
-        width = names or len(next(rows, (0, []))[1])
+        width = names or len(next((row for _, row in rows if row), []))
         for line, row in rows:
-            if len(row) > width:
+            if len(row) > width or (is_exact and row and len(row) < width):
                 allowed = f"{width} expected" if names else f"{width}, as in the header"
-                step = "Quote a field that holds the separator"
+                step = "Quote a field that holds the separator" if len(row) > width else "Complete or remove the row"
                 yield Problem(f"{table.path}:{line}", "", f"{len(row)} columns", allowed, step)
     except csv.Error as error:
         step = "Look for a quotation mark that is never closed"
@@ -99,37 +190,14 @@ def _too_long(table: Table) -> Iterator[Problem]:
 
 
 def _delimited(table: Table, strict: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line's number and the fields of every record."""
+    """Yield the first line's number and the fields of every record; where Arrow reads it, blank lines are none."""
     separator = table.layout.separator
     if len(separator) > 1:
         with open_text(table.path) as file:
             yield from ((number, line.rstrip("\r\n").split(separator)) for number, line in enumerate(file, 1))
         return
-    # The default, 128 KiB, is a crash for one long description. It is a setting of the process, so it is put back.
-    limit = csv.field_size_limit(2**31 - 1)
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if table.layout.quoted else csv.QUOTE_NONE
-    try:
-        with open_text(table.path) as file:
-            reader = csv.reader(file, delimiter=separator, strict=strict, quoting=quoting)
-            line = 1
-            for row in reader:
-                yield line, row
-                line = reader.line_num + 1
-    finally:
-        csv.field_size_limit(limit)
-
-
-def first_json_keys(path: Path, lines: int) -> list[str]:
-    """Return the keys of the first ``lines`` JSON objects, in order of appearance; what is none is passed over."""
-    keys: dict[str, None] = {}
-    for _, text in islice(json_lines(path), lines):
-        try:
-            row = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            keys.update(dict.fromkeys(row))
-    return list(keys)
+    file_ = delimited_file(table)
+    yield from ((line, row) for line, row in file_.records(strict=strict) if row or not file_.is_exact)
 
 
 def _first_line(text: str) -> str:

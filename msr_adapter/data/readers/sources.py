@@ -39,6 +39,7 @@ from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mm
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.text_tables.dialects import SET_QUOTE
 
 SourceFiles = Mapping[str, Path | str | None]
 """Role -> a file or folder, or the name of a dataset on the hub; None = not given."""
@@ -67,10 +68,6 @@ class Source:
     """The key of a table of items that may name or hold images."""
     draws_images: bool = False
     """Whether its images are made with it, so that no folder is wanted."""
-    threshold: str | None = None
-    """The key of the lowest rating that counts as history."""
-    rating: str | None = None
-    """The column that it is held against, where the format fixes it."""
 
     @property
     def names_columns(self) -> bool:
@@ -78,38 +75,23 @@ class Source:
         return "columns" in self.config.model_fields
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The lowest rating that counts as history."""
-
-    key: str
-    """Of the source's config."""
-    least: float
-
-
 SOURCES = (
-    Source("table", TableSourceConfig, read_table, check_table, items="items", threshold="min_rating"),
+    Source("table", TableSourceConfig, read_table, check_table, items="items"),
     Source("microlens", MicroLensSourceConfig, read_microlens, check_microlens),
-    Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta", threshold="min_rating"),
+    Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta"),
     Source(
         "mllm-msr-amazon", OfficialAmazonSourceConfig, read_mllm_msr_amazon, check_mllm_msr_amazon,
         files=mllm_msr_amazon_files, items="meta",
     ),
-    Source(
-        "movielens", MovieLensSourceConfig, read_movielens, check_movielens,
-        files=movielens_files, threshold="min_rating",
-    ),
-    Source("recbole", RecBoleSourceConfig, read_recbole, check_recbole, items="items", threshold="min_rating"),
+    Source("movielens", MovieLensSourceConfig, read_movielens, check_movielens, files=movielens_files),
+    Source("recbole", RecBoleSourceConfig, read_recbole, check_recbole, items="items"),
     Source("mmrec", MMRecSourceConfig, read_mmrec, check_mmrec, items="items"),
     Source("pixelrec", PixelRecSourceConfig, read_pixelrec, check_pixelrec),
     Source("hm", HMSourceConfig, read_hm, check_hm),
-    Source(
-        "kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec,
-        threshold="min_watch_ratio", rating="watch_ratio",
-    ),
+    Source("kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec),
     Source(
         "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,
-        files=huggingface_files, items="items", threshold="min_rating",
+        files=huggingface_files, items="items",
     ),
     Source("synthetic", SyntheticSourceConfig, read_synthetic, check_synthetic, draws_images=True),
 )  # fmt: skip
@@ -149,23 +131,11 @@ def draws_images(source: SourceConfig) -> bool:
     return _BY_KIND[source.kind].draws_images
 
 
-def configured_columns(source: SourceConfig) -> Mapping[str, str | None]:
-    """Return the names of columns that a source's config gives, or that its format fixes beside the aliases."""
-    row = _BY_KIND[source.kind]
-    fixed = {"rating": row.rating} if row.rating else {}
-    columns = getattr(source, "columns", None)
-    return fixed if columns is None else {**columns.model_dump(), **fixed}
-
-
-def threshold_of(source: SourceConfig) -> Threshold | None:
-    """Return the lowest rating that counts as history; None = any does."""
-    key = _BY_KIND[source.kind].threshold
-    least = None if key is None else getattr(source, key)
-    return None if key is None or least is None else Threshold(key, float(least))
-
-
 def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:
-    """Return a problem whose next step is possible: columns cannot be named where a format fixes them."""
+    """Return a problem whose next step is possible: columns cannot be named where a format fixes them, nor marks."""
+    if problem.next_step.startswith(SET_QUOTE) and "quote" not in row.config.model_fields:
+        step = "Correct the line, or read the file as kind: table with quote: none (marks are text) or quote: double"
+        return replace(problem, next_step=step)
     if row.names_columns or not problem.next_step.startswith(NAME_IT):
         return problem
     step = f"Give the file as `{row.kind}` publishes it, or read a file of your own as kind: table"

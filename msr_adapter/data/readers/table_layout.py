@@ -1,13 +1,19 @@
-"""How a file is cut into rows and columns: told by its suffix, or by the format that it belongs to."""
+"""How a file is cut into rows and columns: told by its content and suffix, or by the format it belongs to."""
 
-import io
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
-from msr_adapter.data.readers.compressed import open_plain, plain_suffix
+from msr_adapter.config.schema import FileFormatConfig
+from msr_adapter.text_tables.dialects import Asked
+from msr_adapter.text_tables.opening import BOM, open_plain, plain_suffix
+
+_LOOKED_AT = 2**16
+"""Bytes that tell what a file holds."""
+_SEPARATORS = ("\t", ",", ";", "|")
 
 
 @dataclass(frozen=True)
@@ -17,12 +23,21 @@ class Layout:
     kind: Literal["delimited", "jsonl", "parquet"]
     separator: str = ","
     """Of a delimited file; may be several characters (`::`), which then stand for themselves everywhere."""
-    quoted: bool = True
-    """Whether a field in quotation marks may hold the separator or a line break."""
+    quoted: bool | None = None
+    """Whether a field in quotation marks may hold the separator or a line break; None = the file decides."""
     names: tuple[str, ...] = ()
     """The columns of a delimited file without a header."""
     lossy: bool = False
     """Whether bytes that are not UTF-8 become `�` instead of being an error."""
+    escape: Literal["double", "backslash"] | None = None
+    """How a mark is written within a quoted field; None = the file decides."""
+    told: str = ""
+    """What was found out against the suffix, for the audit."""
+
+    @property
+    def asked(self) -> Asked:
+        """What is said of the quotation marks."""
+        return Asked(None if self.quoted is None else "double" if self.quoted else "none", self.escape)
 
 
 LAYOUTS = {
@@ -32,6 +47,9 @@ LAYOUTS = {
     ".parquet": Layout("parquet"),
 }
 """The suffixes of a generic table; any text may also be packed (`.csv.gz`)."""
+TOLD_BY_CONTENT = (".json", ".ndjson", ".txt", ".tab", ".dat", ".data", ".log")
+"""Suffixes under which people keep tables of any of these kinds."""
+_FORMATS = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "parquet": ".parquet"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +66,70 @@ class Table:
         return self.layout.kind == "delimited"
 
 
-def table_at(path: Path) -> Table:
-    """Return the generic table at ``path``, whose suffix is one of `LAYOUTS`, or a folder of Parquet files."""
-    return Table(path, LAYOUTS.get(plain_suffix(path), LAYOUTS[".parquet"]))
+def table_at(path: Path, said: FileFormatConfig | None = None) -> Table:
+    """Return the generic table at ``path`` as it is ``said`` to be, else as it is; of a folder, its Parquet files.
+
+    What a file holds counts for more than its suffix; where the two disagree, the layout tells it.
+    """
+    said = said or FileFormatConfig()
+    layout = _layout(path, said)
+    if said.delimiter is not None and layout.kind == "delimited":
+        layout = replace(layout, separator=said.delimiter)
+    return Table(path, replace(layout, quoted=_QUOTED[said.quote], escape=said.escape))
 
 
-def open_text(path: Path) -> io.TextIOWrapper:
-    """Open a UTF-8 file for reading, unpacked if packed; a byte order mark is skipped, line ends stay as they are."""
-    return io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="")
+_QUOTED = {None: None, "double": True, "none": False}
+
+
+def _layout(path: Path, said: FileFormatConfig) -> Layout:
+    if said.format is not None:
+        return LAYOUTS[_FORMATS[said.format]]
+    if path.is_dir():
+        return LAYOUTS[".parquet"]
+    suffix = plain_suffix(path)
+    by_suffix = LAYOUTS.get(suffix, Layout("jsonl") if suffix in (".json", ".ndjson") else None)
+    start = _start(path)
+    if not start:  # it is not there or empty, as others say
+        return by_suffix or LAYOUTS[".parquet"]
+    found = _by_content(start, by_suffix)
+    if by_suffix is None or found.kind != by_suffix.kind:
+        # The usual names of the same thing are not worth a word.
+        return replace(found, told=f"{path.name} is read as {_called(found)}: that is what it holds.")
+    return found
+
+
+def _by_content(start: bytes, by_suffix: Layout | None) -> Layout:
+    if start.startswith(b"PAR1"):
+        return LAYOUTS[".parquet"]
+    text = start.removeprefix(BOM).lstrip()
+    if re.match(rb'\{\s*["}]|\[\s*[\{\]]', text):
+        return LAYOUTS[".jsonl"]
+    if by_suffix is not None and by_suffix.kind != "parquet":
+        return by_suffix
+    return by_suffix or Layout("delimited", separator_of(text) or "\t")
+
+
+def separator_of(text: bytes) -> str | None:
+    """Return the character that separates the fields of a text's first lines alike, None where none or several do."""
+    lines = [line for line in text.splitlines()[:20] if line.strip()]
+    lines = lines[:-1] if len(lines) > 1 and not text.endswith((b"\n", b"\r")) else lines
+    alike = [one for one in _SEPARATORS if len({line.count(one.encode()) for line in lines}) == 1]
+    found = [one for one in alike if one.encode() in lines[0]] if lines else []
+    return found[0] if found and (len(found) == 1 or found[0] == "\t") else None
+
+
+def _called(layout: Layout) -> str:
+    names = {"\t": "tabs", ",": "commas"}
+    if layout.kind == "delimited":
+        return f"a table of fields between {names.get(layout.separator, repr(layout.separator))}"
+    return "JSON lines" if layout.kind == "jsonl" else "Parquet"
+
+
+def _start(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            return b""
+        with open_plain(path) as file:
+            return file.read(_LOOKED_AT)
+    except (OSError, EOFError, ValueError):  # damaged: whoever reads it says how
+        return b""

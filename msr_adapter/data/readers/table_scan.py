@@ -1,23 +1,30 @@
 """Tables as lazy frames: text files as text, Parquet as it is typed; every failure to parse names its lines."""
 
-import glob
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.data.readers.compressed import plain_suffix
-from msr_adapter.data.readers.parse_errors import explain, first_json_keys
-from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.parquet_parts import parquet_parts
+from msr_adapter.data.readers.parse_errors import delimited_file, explain
+from msr_adapter.data.readers.table_layout import LAYOUTS, TOLD_BY_CONTENT, Layout, Table
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.filesystem import absent, files_below
+from msr_adapter.text_tables.dialects import dialect_of
+from msr_adapter.text_tables.json_lines import scan_json_lines
+from msr_adapter.text_tables.json_scan import scan_json
+from msr_adapter.text_tables.opening import plain_suffix
 
-_KEYS_FROM_LINES = 1000
-"""Lines of a .jsonl file that tell its columns."""
-_FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError)
+_FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, ValueError)
+GENERIC = (*LAYOUTS, *TOLD_BY_CONTENT)
+"""The suffixes of tables of a user's own."""
+_PANIC = "PanicException"
+"""What a fault within Polars is raised as; a `BaseException` of no module that could be imported."""
 
 
-def file_problems(path: Path, field: str, suffixes: Collection[str] = tuple(LAYOUTS)) -> list[Problem]:
+def file_problems(path: Path, field: str, suffixes: Collection[str] = GENERIC) -> list[Problem]:
     """Return what is wrong with a file before it is opened as a table: absent, a folder, unreadable, empty, unknown."""
     if not path.exists():
         near = sorted(other.name for other in path.parent.glob("*") if plain_suffix(other) in suffixes)
@@ -43,12 +50,10 @@ def file_problems(path: Path, field: str, suffixes: Collection[str] = tuple(LAYO
 
 
 def column_names(table: Table) -> list[str]:
-    """Return the names of a table's columns; of jsonl, the keys of the first lines. `UserError` if unreadable."""
+    """Return the names of a table's columns; of JSON lines, all keys of all objects. `UserError` if unreadable."""
     if table.frame is None and table.layout.kind == "jsonl":
-        try:
-            keys = first_json_keys(table.path, _KEYS_FROM_LINES)
-        except _FAILURES as error:
-            raise UserError(explain(table, str(error))) from error
+        with explaining(table):
+            keys = list(scan_json(table.path).keys)
         if not keys:
             raise UserError(explain(table, "no JSON object in it"))
         return keys
@@ -58,38 +63,72 @@ def column_names(table: Table) -> list[str]:
 def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
     """Return a table as a lazy frame with at least the ``wanted`` columns, its rows in the order of the file.
 
-    The columns of text files are String, so that leading zeros survive; nested JSON comes as its text.
+    The columns of text files are String, so that leading zeros survive; nested JSON comes as its text. `UserError`
+    where it cannot be known how the file is meant, or a part of a folder is no Parquet.
     """
     if table.frame is not None:
         return table.frame
     path, layout = table.path, table.layout
     if layout.kind == "parquet":
-        if path.is_dir():
-            return pl.scan_parquet(f"{glob.escape(str(path))}/**/*.parquet")
-        return pl.scan_parquet(path, glob=False)
-    if layout.kind == "jsonl":  # with a schema, since Polars would guess it from the first rows and fail on the others
-        return pl.scan_ndjson(glob.escape(str(path)), schema=dict.fromkeys(wanted, pl.String))
-    if len(layout.separator) > 1:
-        return split_lines(pl.scan_lines(path, name="line", glob=False), layout)
-    return pl.scan_csv(
-        path,
-        separator=layout.separator,
-        quote_char='"' if layout.quoted else None,
-        has_header=not layout.names,
-        schema=dict.fromkeys(layout.names, pl.String) if layout.names else None,
-        missing_columns="insert" if layout.names else "raise",
-        infer_schema=False,  # everything stays text, so that the id 007 is not the number 7
-        glob=False,  # `[` and `*` in the name of a file are themselves
-        encoding="utf8-lossy" if layout.lossy else "utf8",
-    )
+        return pl.scan_parquet(parquet_parts(path), glob=False)
+    with explaining(table):
+        if layout.kind == "jsonl":
+            return scan_json_lines(path, scan_json(path), wanted)
+        if len(layout.separator) > 1:
+            return split_lines(pl.scan_lines(path, name="line", glob=False), layout)
+        return delimited_file(table).scan()
+
+
+@contextmanager
+def explaining(table: Table) -> Iterator[None]:
+    """Turn whatever a library raises over ``table`` inside into a `UserError` with the file and its bad lines."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise UserError(explain(table, str(error))) from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise UserError(explain(table, f"Polars gave up on it: {error}")) from error
+
+
+def tell_reading(table: Table, audit: Audit, rows: int | None = None) -> None:
+    """Say how a file is read where that is not as its name says or as RFC 4180 and JSON are, and what was passed over.
+
+    ``rows`` are those that were read: another number than the lines of the file is told.
+    """
+    if table.frame is not None or table.layout.kind == "parquet":
+        return
+    name, said, lines = table.path.name, [table.layout.told], 0
+    if table.is_delimited and len(table.layout.separator) == 1:
+        found = dialect_of(table.path, table.layout.separator, table.layout.asked)
+        headers = 0 if table.layout.names else 1
+        lines = found.records and found.records - headers
+        least = max(lines - found.blank, 0)
+        short = ", ".join(f"{line:,}" for line in found.short[:3])
+        if found.short and not table.layout.names:
+            have = "has" if found.n_short == 1 else "have"
+            fewer = f"{plural(found.n_short, 'row')} of {name} {have} fewer columns than the header"
+            said.append(f"{fewer} (line {short}), which are empty there.")
+        said.append(found.told)
+    elif table.layout.kind == "jsonl":
+        found_json = scan_json(table.path)
+        lines = least = found_json.lines
+        said += found_json.told(name)
+    else:
+        return
+    if rows is not None and lines and not least <= rows <= lines:
+        said.append(f"{plural(rows, 'row')} were read of {name}, which has {lines:,} below its header: look at its "
+                    "quotation marks and line ends.")  # fmt: skip
+    for text in said:
+        if text:
+            audit.find("warning", text)
 
 
 def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
     """Run a query on ``table`` in a stream; `UserError` with the bad lines when the file cannot be parsed."""
-    try:
+    with explaining(table):
         return frame.collect(engine="streaming")
-    except _FAILURES as error:
-        raise UserError(explain(table, str(error))) from error
 
 
 def whole_lines(table: Table) -> dict[str, pl.Expr]:
@@ -104,10 +143,8 @@ def whole_lines(table: Table) -> dict[str, pl.Expr]:
 
 def schema_of(table: Table, frame: pl.LazyFrame) -> pl.Schema:
     """Return the types of a frame on ``table``; `UserError` when the file cannot be parsed."""
-    try:
+    with explaining(table):
         return frame.collect_schema()
-    except _FAILURES as error:
-        raise UserError(explain(table, str(error))) from error
 
 
 def type_problems(table: Table, schema: pl.Schema, columns: Collection[str]) -> list[Problem]:

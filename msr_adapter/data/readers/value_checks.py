@@ -5,14 +5,18 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from msr_adapter.data.readers.parse_errors import FilePlace, places
+from msr_adapter.data.readers.parse_errors import FilePlace, places, repeated
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan
-from msr_adapter.errors import LISTED, Problem, UserError, listed
+from msr_adapter.errors import Problem, UserError
 
 AN_ID = "an id"
 
 _SHOWN = 60
+_NAMED = 4
+"""Rows that are named where many break a rule."""
+_LOOKED_AT = 50
+"""Rows that tell which kinds of faults there are."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +39,42 @@ def not_empty(column: str, text: pl.Expr) -> ValueRule:
 
 
 def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]) -> None:
-    """Raise `UserError` with every row that breaks a rule; a blank line of a delimited file breaks none.
+    """Raise `UserError` if a row breaks a rule, one problem per rule; a blank line of a delimited file breaks none.
 
-    Two more passes over the file, in constant memory: call it only when some row is known to be bad or blank.
+    More passes over the file, in constant memory: call it only when some row is known to be bad or blank.
     """
     frame = scan(table, wanted)
     blank = blank_lines(frame) if table.is_delimited else pl.lit(False)
     flags = [(rule.bad & ~blank).alias(f"_bad{i}") for i, rule in enumerate(rules)]
     # First a count, in a stream; rows are named only where there are bad ones, and then only the first of them.
-    total = sum(collect(table, frame.select(flag.sum() for flag in flags)).row(0))
-    if not total:
+    totals = collect(table, frame.select(flag.sum() for flag in flags)).row(0)
+    if not any(totals):
         return
-    values = [pl.col(rule.column).alias(f"_value{i}") for i, rule in enumerate(rules)]
-    rows = frame.select(*flags, *values).with_row_index("_row")
-    first = collect(table, rows.filter(pl.any_horizontal(pl.selectors.starts_with("_bad"))).head(LISTED))
-    width = len(frame.collect_schema()) if table.is_delimited else None
-    problems: list[Problem] = []
-    seen = 0
+    numbered = frame.select(*flags, pl.all()).with_row_index("_row")
+    first = {
+        i: collect(table, numbered.filter(f"_bad{i}").select("_row", value=rules[i].column).head(_LOOKED_AT)).rows()
+        for i, total in enumerate(totals)
+        if total
+    }
+    rows = sorted({row for found in first.values() for row, _ in found})
     walk = enumerate(places(table))  # once for all rows, which are ascending
-    for row in first.iter_rows(named=True):
-        place = next(place for number, place in walk if number == row["_row"])
-        broken = [i for i in range(len(rules)) if row[f"_bad{i}"]]
-        seen += len(broken)
-        problems += _problems(table, place, [(rules[i], row[f"_value{i}"]) for i in broken], width)
-    raise UserError(listed(problems, len(problems) + total - seen, str(table.path)))
+    at = {row: next(place for number, place in walk if number == row) for row in rows}
+    width = len(frame.collect_schema()) if table.is_delimited else None
+    told: dict[int, list[Problem]] = {}
+    short: set[int] = set()
+    for i, found in first.items():
+        bad = [_problem(table, at[row], rules[i], value, width) for row, value in found]
+        lacking = [row for (row, _), one in zip(found, bad, strict=True) if not one.field]
+        # A row that ends too early lacks several fields, which is one fault.
+        kinds = [[n for n, one in enumerate(bad) if bool(one.field) is is_value] for is_value in (True, False)]
+        for places_ in kinds if not short.issuperset(lacking) else kinds[:1]:
+            if places_:
+                rest = totals[i] - len(bad) if places_[0] == 0 else 0
+                others = [str(at[found[n][0]].line) for n in places_[1:_NAMED]]
+                line = at[found[places_[0]][0]].line
+                told.setdefault(line, []).append(repeated(bad[places_[0]], len(places_) + rest, others))
+        short |= set(lacking)
+    raise UserError(problem for line in sorted(told) for problem in told[line])
 
 
 def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
@@ -67,13 +83,11 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
     return pl.all_horizontal(is_empty(pl.col(name).str.strip_chars()) for name in columns)
 
 
-def _problems(
-    table: Table, place: FilePlace, broken: list[tuple[ValueRule, object]], width: int | None
-) -> list[Problem]:
+def _problem(table: Table, place: FilePlace, rule: ValueRule, value: object, width: int | None) -> Problem:
     where = f"{table.path}:{place.line}"
     if width is not None and place.fields is not None and place.fields < width:
-        return [Problem(where, "", f"{place.fields} columns", f"{width} expected", "Complete or remove the row")]
-    return [Problem(where, rule.column, _shown(value), rule.allowed, "Correct the row") for rule, value in broken]
+        return Problem(where, "", f"{place.fields} columns", f"{width} expected", "Complete or remove the row")
+    return Problem(where, rule.column, _shown(value), rule.allowed, "Correct the row")
 
 
 def _shown(value: object) -> str:

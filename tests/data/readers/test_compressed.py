@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.schema import DataConfig
 from msr_adapter.data.readers import compressed
-from msr_adapter.data.readers.compressed import compression_problems, open_plain, plain_suffix
+from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.errors import UserError
+from msr_adapter.text_tables.opening import open_plain, plain_suffix
 from tests.support.data_builders import build_in, random_rows, table_data
 
 

@@ -1,0 +1,14 @@
+"""Files of text that hold rows: how a line is cut into fields, and what no reader may pass over in silence.
+
+opening      files opened as what they hold: gzip, byte order marks
+marks        quotation marks behind backslashes, in the bytes of a block
+line_counts  a pass over the bytes of a delimited file: lines, separators, quotation marks against RFC 4180
+mark_lines   the slower look at the lines whose quotation marks RFC 4180 does not explain
+dialects     the decision: RFC 4180, no quotation marks, marks within fields, backslash escapes; or a refusal
+delimited    a delimited file of any dialect as a lazy frame
+json_blocks  blocks of JSON lines, in which strings are told from all else without parsing
+json_keys    the keys of all objects of a block, and those that one object has twice
+json_array   one array of objects
+json_scan    a pass over JSON lines: late keys, NaN, byte order marks, halves of characters
+json_lines   JSON lines and arrays as a lazy frame
+"""
