@@ -1,7 +1,8 @@
-"""Progress of long work: a bar with an ETA on a terminal, plain lines in a log file, silence with ``--quiet``."""
+"""Progress of long work: a bar with an ETA on a terminal, lines on a pipe and in a log, silence with ``--quiet``."""
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,13 +10,17 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from msr_adapter.filesystem import append_text, printable
 from msr_adapter.redaction import redact
 
 Advance = Callable[[int], None]
 
-_LOG_EVERY_S = 10.0
+LINE_EVERY_S = 10.0
+"""Between two lines of progress, in the log and on a pipe."""
+PIPE_WIDTH = 200
+"""Columns of what is laid out on a pipe, where nothing is to be folded."""
 _FIRST = 32
 """Answers after which their pace says something of the rest."""
 _WORTH_SAYING_S = 60.0
@@ -48,7 +53,7 @@ class Reporter:
     """Where a stage says what it does; stages get one and never print themselves."""
 
     def __init__(self, *, quiet: bool = False, log: Path | None = None, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = console or _standard_error(quiet)
         self._log = log
 
     def with_log(self, log: Path) -> "Reporter":
@@ -58,7 +63,7 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say one thing: to the terminal and to the log. What looks like a secret is left out."""
         text = redact(printable(text))
-        self.console.print(text, markup=False, soft_wrap=True)
+        self._print(text)
         self._write(text)
 
     def show(self, shown: RenderableType, lines: Iterable[str]) -> None:
@@ -69,35 +74,53 @@ class Reporter:
 
     @contextlib.contextmanager
     def track(self, label: str, total: int, meter: Meter | None = None) -> Iterator[Advance]:
-        """Yield ``advance(n)``; shows a bar with an ETA on a terminal and a line every ten seconds in the log.
+        """Yield ``advance(n)``; shows a bar with an ETA on a terminal, else a line every ten seconds, as in the log.
 
-        With a ``meter`` both have its pace, and after the first answers it is said how long the rest will take.
+        The lines come whether anything advances or not: a model that is loading is told from one that hangs. With a
+        ``meter`` they have its pace, and after the first answers it is said how long the rest will take.
         """
-        started = logged = time.monotonic()
-        done = 0
-        with self._bar() as bar:
+        work = _Work(label, total, meter)
+        with self._bar() as bar, _Heartbeat(lambda: self._tell_if_due(work)):
             task = bar.add_task(label, total=total, pace="")
             said = meter is None
             if meter is not None:
-                meter.began = started
+                meter.began = work.started
 
             def advance(count: int = 1) -> None:
-                nonlocal done, logged, said
-                done += count
+                nonlocal said
+                work.done += count
                 bar.update(task, advance=count, pace=meter.pace() if meter else "")
                 if meter is not None and not said and meter.answers >= _FIRST:
                     said = True
-                    if (left := meter.left(total - done)) >= _WORTH_SAYING_S:
+                    if (left := meter.left(total - work.done)) >= _WORTH_SAYING_S:
                         self.note(f"{label}: about {left / 60:.0f} min for what is left, by the first answers")
-                if time.monotonic() - logged >= _LOG_EVERY_S:
-                    logged = time.monotonic()
-                    eta = (logged - started) / max(done, 1) * (total - done)
-                    eta = meter.left(total - done) if meter and meter.answers else eta
-                    pace = f", {meter.pace()}" if meter and meter.answers else ""
-                    self._write(f"{label}: {done}/{total}{pace}, about {eta:.0f} s left")
+                self._tell_if_due(work)
 
             yield advance
-        self._write(f"{label}: {done}/{total} in {time.monotonic() - started:.1f} s")
+        self._tell(f"{label}: {work.done}/{total} in {time.monotonic() - work.started:.1f} s", plain=work.told)
+
+    @contextlib.contextmanager
+    def waiting(self, label: str) -> Iterator[None]:
+        """Show that something without a foreseeable end goes on; off a terminal, the time so far every ten seconds."""
+        work = _Work(label, 0, None)
+        with self._bar() as bar, _Heartbeat(lambda: self._tell_if_due(work)):
+            bar.add_task(label, total=None, pace="")
+            yield
+
+    def _tell_if_due(self, work: "_Work") -> None:
+        if work.due():
+            self._tell(work.line(), plain=True)
+
+    def _tell(self, line: str, *, plain: bool) -> None:
+        """Write a line of progress to the log, and ``plain`` to a pipe; a terminal has its bar."""
+        self._write(line)
+        if plain and not self.console.is_terminal:
+            self._print(redact(printable(line)))
+
+    def _print(self, text: str) -> None:
+        """Print a line: wrapped between words on a terminal, whole on a pipe."""
+        # As `Text`: in a plain string Rich would make pictures of what stands between colons.
+        self.console.print(Text(text), soft_wrap=not self.console.is_terminal)
 
     def within(self, advance: Advance) -> "Reporter":
         """Return a reporter for work in parts under one bar: what a part tracks goes to ``advance``.
@@ -109,11 +132,75 @@ class Reporter:
     def _bar(self) -> Progress:
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[pace]}"))  # fmt: skip
-        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        disabled = not self.console.is_terminal or self.console.quiet
+        return Progress(*columns, console=self.console, transient=True, disable=disabled)
 
     def _write(self, text: str) -> None:
         if self._log is not None:
             append_text(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
+
+
+def _standard_error(quiet: bool) -> Console:
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+@dataclass
+class _Work:
+    """Long work under way, as its lines of progress tell it."""
+
+    label: str
+    total: int
+    """Of what is done one by one; 0 where nobody can count it."""
+    meter: Meter | None
+    done: int = 0
+    told: bool = False
+    """A line was told."""
+    started: float = field(default_factory=lambda: time.monotonic())
+    _last: float = field(default_factory=lambda: time.monotonic())
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def due(self) -> bool:
+        """Say whether it is time for a line; whoever asks first, the work or the heartbeat, is to tell it."""
+        with self._lock:
+            if time.monotonic() - self._last < LINE_EVERY_S:
+                return False
+            self._last, self.told = time.monotonic(), True
+            return True
+
+    def line(self) -> str:
+        """Return how far the work is, its pace, and how long the rest takes, as far as anything says so."""
+        seconds = time.monotonic() - self.started
+        if not self.total:
+            return f"{self.label}: {seconds:.0f} s so far"
+        if not self.done:
+            return f"{self.label}: 0/{self.total}, {seconds:.0f} s so far"
+        left = seconds / self.done * (self.total - self.done)
+        paced = self.meter if self.meter and self.meter.answers else None
+        left = paced.left(self.total - self.done) if paced else left
+        return f"{self.label}: {self.done}/{self.total}{f', {paced.pace()}' if paced else ''}, about {left:.0f} s left"
+
+
+class _Heartbeat:
+    """Calls ``beat`` from a thread now and then while the block runs: some work says nothing for minutes."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(beat,), name="msr progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self, beat: Callable[[], None]) -> None:
+        while not self._ended.wait(LINE_EVERY_S):
+            with contextlib.suppress(OSError):  # a full disk, a pipe that was closed: the work itself will meet it
+                beat()
 
 
 class _Within(Reporter):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
+from msr_adapter.config.schema import SourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
+from msr_adapter.data.readers.sources import configured_columns, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, type_problems
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
@@ -45,19 +47,26 @@ def read_item_ids(path: Path, option: str) -> pl.DataFrame:
     return _read(path, option, ("item",), ("user",)).unique(maintain_order=True)
 
 
-def read_later_interactions(
-    path: Path, option: str, configured: Mapping[str, str | None]
-) -> tuple[pl.DataFrame, Audit]:
+def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tuple[pl.DataFrame, Audit]:
     """Return user_id, item_id, timestamp (ms, or the row number) in the order of the file, and the audit of reading it.
 
-    ``configured`` names columns as the pipeline does; a name that the file lacks is looked for by its aliases.
+    Columns are named as in ``source``, the pipeline's, or looked for by their aliases where the file lacks the name.
+    Rows that its threshold of ratings drops are marked in the column `filtered`, as in a `Corpus`.
     """
     audit, table = Audit(), table_at(path)
     raise_if_any(id_file_problems(path, option, lines=False))
     header = _named(table, option)
-    known = {field: name for field, name in configured.items() if name in header}
-    names = _columns(table, header, option, ("user", "item"), ("timestamp",), known)
-    return collect(table, read_log(table, LogColumns(names), audit)), audit
+    known = {field: name for field, name in configured_columns(source).items() if name in header}
+    threshold = threshold_of(source)
+    more = ("timestamp",) if threshold is None else ("timestamp", "rating")
+    names = _columns(table, header, option, ("user", "item"), more, known)
+    least = None
+    if threshold is not None and "rating" in names:
+        least = threshold.least
+    elif threshold is not None:
+        audit.find("warning", f"{path.name} has no column of ratings: all of its rows count as history, whatever "
+                   f"data.source.{threshold.key} says.")  # fmt: skip
+    return collect(table, read_log(table, LogColumns(names, least, may_be_empty=True), audit)), audit
 
 
 def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

@@ -202,15 +202,14 @@ class CompletionCache:
         ``on_failures`` takes the number of requests of a batch, and the failures of one of its shards.
         """
         begun: deque[_Batch] = deque()
-        for job, answers in spread(backend, self._jobs(batches, begun)):
-            part, batch = job.owner
+        for job, answers in spread(backend, self._jobs(batches, begun, advance)):
+            part, batch, progress = job.owner
             self._commit(backend, answers)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
             batch.add(answers, self._store.lookup([request.key for request in part]))
             if failures := [answer for answer in answers if isinstance(answer, Failure)]:
                 on_failures(len(batch.requests), failures)
-            if advance is not None:
-                advance(sum(batch.copies[request.key] for request in part))
+            progress.to(sum(batch.copies[request.key] for request in part))
             while begun and not begun[0].left:
                 yield self._end(begun.popleft())
         yield from (self._end(batch) for batch in begun)
@@ -220,8 +219,8 @@ class CompletionCache:
         return batch.answers(self._store.lookup(batch.waiting))
 
     def _jobs(
-        self, batches: Iterable[Sequence[Request]], begun: "deque[_Batch]"
-    ) -> "Iterator[ShardJob[tuple[list[Request], _Batch]]]":
+        self, batches: Iterable[Sequence[Request]], begun: "deque[_Batch]", advance: Advance | None
+    ) -> "Iterator[ShardJob[tuple[list[Request], _Batch, MonotonicProgress]]]":
         """Yield the requests of each shard of each batch that the file does not answer."""
         for requests in batches:
             # What an earlier batch has under way is not in the file yet, and must not be asked twice.
@@ -234,7 +233,9 @@ class CompletionCache:
                 missing = tuple(request for request in unknown if request.key not in asked)
                 batch.waiting += [request.key for request in unknown if request.key in asked]
                 self.stats = self.stats._replace(hits=self.stats.hits + len(part) - len(missing))
-                yield ShardJob(RequestShard(missing) if missing else None, (part, batch))
+                # Of a shard under way, each answer counts once as it comes; with those known before when it has ended.
+                progress = MonotonicProgress(advance)
+                yield ShardJob(RequestShard(missing) if missing else None, (part, batch, progress), progress.to)
 
 
 class _Batch:

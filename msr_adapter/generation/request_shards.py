@@ -31,9 +31,15 @@ class RequestShard:
 
     def run(self, backend: Backend, report: Advance) -> list[Answer]:
         """Return the answers in the order of the requests; ``report`` takes the number of answers so far."""
-        answers = list(backend.complete(self.requests))
-        report(len(answers))
-        return _checked(self.requests, answers)
+        done = 0
+
+        def count(_: Answer) -> Sequence[Request]:
+            nonlocal done
+            done += 1
+            report(done)
+            return ()
+
+        return _checked(self.requests, list(backend.complete(self.requests, count)))
 
 
 @dataclass(frozen=True)

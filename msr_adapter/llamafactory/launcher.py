@@ -126,25 +126,34 @@ def verify(output_dir: Path, saved: str, stopped: int | None = None) -> Trained:
     results, state = read_json_object(output_dir / "train_results.json"), read_state(output_dir)
     weights = [path for path in output_dir.glob(saved) if path.stat().st_size > 0]
     steps, planned = int(state.get("global_step", 0)), int(state.get("max_steps", 0))
+    losses = _losses(state)
+    found = results.get("train_loss", _mean(losses) if losses else None)
+    mean = float(found) if isinstance(found, int | float) else None
     doubts = [
         "train_results.json is missing" if not results else "",
         f"{saved} is missing or empty" if not weights else "",
         f"{steps} of {planned} steps were taken" if not 0 < steps == (stopped or planned) else "",
-        f"the mean loss is {results.get('train_loss')}" if not math.isfinite(results.get("train_loss", 0.0)) else "",
+        "no loss was told" if results and mean is None else "",
+        f"the mean loss is {mean}" if mean is not None and not math.isfinite(mean) else "",
     ]
-    if any(doubts):
+    if mean is None or any(doubts):
         what = f"LLaMA-Factory ended without an error, but {'; '.join(filter(None, doubts))} ({output_dir})"
         raise StageError(what, "an interrupted save, or a diverged loss", "read train.log; lower the learning rate")
     evaluated = read_json_object(output_dir / "eval_results.json").get("eval_loss")
-    return trained_of(state, float(results["train_loss"]), evaluated)
+    return trained_of(state, mean, evaluated)
 
 
 def trained_of(state: Mapping[str, Any], mean_loss: float = math.nan, eval_loss: float | None = None) -> Trained:
     """Return `Trained` from `trainer_state.json`; ``mean_loss`` stands in where its history has no loss."""
-    losses = {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+    losses = _losses(state)
     first, last = (next(iter(losses.values())), losses[max(losses)]) if losses else (None, None)
     mean = _mean(losses) if losses else mean_loss
     return Trained(state["global_step"], first, last, mean, eval_loss, state["max_steps"])
+
+
+def _losses(state: Mapping[str, Any]) -> dict[int, float]:
+    """Return step -> the loss told there, oldest first; nothing where the state has no history."""
+    return {entry["step"]: entry["loss"] for entry in state.get("log_history", ()) if "loss" in entry}
 
 
 def _mean(losses: Mapping[int, float]) -> float:
@@ -208,7 +217,8 @@ def _events(
 
 def _show(events: Iterator[dict[str, Any]], start: int, reporter: Reporter) -> int:
     """Show steps and losses as they come; return the last step."""
-    first = next(events, None)
+    with reporter.waiting("starting the trainer"):  # its imports, the rows' tokens and the model take minutes
+        first = next(events, None)
     if first is None:
         return start
     step = start

@@ -240,9 +240,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _weigh(self, value: Any) -> int:
         """Return about how many characters a value has when it is printed. Raises `LimitError`."""
-        kind = type(
-            value
-        )  # texts and lists of texts first: nearly all there is, and the loop below is ten times slower
+        kind = type(value)  # texts and lists of texts first: nearly all there is, and the loop below is ten times slower
         if kind is str or (kind in (list, tuple) and _TEXT.issuperset(map(type, value))):
             total = len(value) if kind is str else _OTHER + sum(map(len, value))
             self._fits(total)

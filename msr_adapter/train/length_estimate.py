@@ -98,7 +98,9 @@ def _summary_tokens(
         return np.array([summarize.users.max_new_tokens])
     summary = 0 if summarize.items.mode == "none" else summarize.items.max_new_tokens
     examples = pq.ParquetFile(data_dir / "examples.parquet")
-    batch = next(examples.iter_batches(_READ, columns=["history"]))
+    batch = next(examples.iter_batches(_READ, columns=["history"]), None)
+    if batch is None or not batch.num_rows:  # nobody has a history whose text could be long
+        return np.zeros(1, np.int64)
     lengths = pc.list_value_length(batch["history"]).to_numpy()
     rng = np.random.default_rng(11)
     drawn = [rng.choice(len(titles), size) for size in (*lengths[:: max(1, len(lengths) // _EXAMPLES)], lengths.max())]

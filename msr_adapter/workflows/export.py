@@ -9,7 +9,7 @@ from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import protected_by, require_folder
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.errors import Problem, StageError, UserError, plural
 from msr_adapter.files import atomic_folder
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.pipeline.planning import Retrain
@@ -81,7 +81,7 @@ def compare_scores(
     """
     from msr_adapter.backends import make_backend
     from msr_adapter.candidate_rows import CandidateRows, ask
-    from msr_adapter.generation import Completion
+    from msr_adapter.generation import Completion, Failure
 
     if loaded.pipeline.evaluate.scorer is not None:
         reporter.note("not compared: a server scored")
@@ -93,7 +93,15 @@ def compare_scores(
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
     backend = make_backend(exported)
     asked = [ask(row, train.answers, backend.identity) for row in some]
-    answers = [answer for answer in backend.complete(asked) if isinstance(answer, Completion)]
+    found = backend.complete(asked)
+    if failures := [answer for answer in found if isinstance(answer, Failure)]:
+        raise StageError(
+            f"the exported model did not answer {plural(len(failures), 'candidate')} of {len(some)}, "
+            f"first: {failures[0].reason}",
+            "an image of the run is gone or damaged, or a prompt does not fit this machine",
+            "mend what the reason names and export again; the trained model is as it was",
+        )
+    answers = [answer for answer in found if isinstance(answer, Completion)]
     after = np.array([answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers])
     if len(after) != len(some) or not np.isfinite(after).all():
         raise StageError(

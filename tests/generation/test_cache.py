@@ -1,6 +1,6 @@
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_adapter.errors import StageError
-from msr_adapter.generation import Answer, Completion, CompletionCache, Image, Request
+from msr_adapter.generation import Answer, Completion, CompletionCache, Follow, Image, Request, ends_there
 from msr_adapter.generation.request_shards import ShardJob
 from tests.support.recording import Recording
 
@@ -57,7 +57,7 @@ def test_shards_are_slices_of_the_distinct_requests_whatever_is_cached(tmp_path:
 
 def test_a_failing_shard_keeps_the_shards_before_it_and_nothing_of_itself(tmp_path: Path) -> None:
     class Failing(Recording):
-        def complete(self, requests: list[Request]) -> list[Completion]:  # type: ignore[override]
+        def complete(self, requests: list[Request], *rest: Any) -> list[Completion]:  # type: ignore[override]
             if len(self.calls) == 2:
                 raise MemoryError
             return super().complete(requests)
@@ -76,7 +76,28 @@ def test_advance_sums_to_the_number_of_requests(tmp_path: Path) -> None:
     steps: list[int] = []
     with CompletionCache(tmp_path / "c.sqlite", shard_requests=2) as cache:
         cache.complete(Recording(), [ask(n) for n in (1, 1, 2, 3, 1, 3)], advance=steps.append)
-    assert steps == [4, 2]
+    assert steps == [1, 1, 2, 1, 1]  # as each is answered; those that equal it come with the end of its shard
+    assert sum(steps) == 6
+
+
+def test_progress_does_not_wait_for_the_end_of_a_shard(tmp_path: Path) -> None:
+    steps: list[int] = []
+    seen: list[int] = []
+
+    class OneByOne(Recording):
+        def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Completion]:
+            answers = []
+            for request in requests:
+                answers.append(self._answer(request))
+                follow(answers[-1])
+                seen.append(sum(steps))
+            return answers
+
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        cache.complete(OneByOne(), [ask(number) for number in range(50)], advance=steps.append)
+        assert seen == list(range(1, 51))
+        cache.complete(OneByOne(), [ask(number) for number in range(60)], advance=steps.append)
+    assert sum(steps) == 110
 
 
 def test_batches_are_answered_in_their_order_and_drawn_one_by_one(tmp_path: Path) -> None:
@@ -149,7 +170,7 @@ def test_over_any_runs_each_request_is_computed_once(
 @pytest.mark.parametrize("change", [lambda a: a[:-1], lambda a: a[::-1], lambda a: [*a, a[0]]])
 def test_wrong_answers_are_refused_and_not_kept(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
     class Wrong(Recording):
-        def complete(self, requests: list[Request]) -> list[Completion]:  # type: ignore[override]
+        def complete(self, requests: list[Request], *rest: Any) -> list[Completion]:  # type: ignore[override]
             return list(change(super().complete(requests)))
 
     backend = Recording()
@@ -163,7 +184,7 @@ def test_wrong_answers_are_refused_and_not_kept(tmp_path: Path, change) -> None:
 @pytest.mark.parametrize("number", [math.nan, -math.inf])
 def test_numbers_that_are_not_finite_are_refused_and_not_kept(tmp_path: Path, number: float) -> None:
     class Sick(Recording):
-        def complete(self, requests: list[Request]) -> list[Completion]:  # type: ignore[override]
+        def complete(self, requests: list[Request], *rest: Any) -> list[Completion]:  # type: ignore[override]
             return [Completion(request.key, "", (number, -1.0), "choice", 1, 1) for request in requests]
 
     request = Request("m", "p", choices=("Yes", "No"))
@@ -176,7 +197,7 @@ def test_numbers_that_are_not_finite_are_refused_and_not_kept(tmp_path: Path, nu
 
 def test_choices_without_their_numbers_are_refused(tmp_path: Path) -> None:
     class Short(Recording):
-        def complete(self, requests: list[Request]) -> list[Completion]:  # type: ignore[override]
+        def complete(self, requests: list[Request], *rest: Any) -> list[Completion]:  # type: ignore[override]
             return [Completion(request.key, "", (-1.0,), "choice", 1, 1) for request in requests]
 
     with CompletionCache(tmp_path / "c.sqlite") as cache, pytest.raises(ValueError, match="1 log-probabilities"):

@@ -22,7 +22,7 @@ from tests.generation.test_cache_kill import SHARD, requests
 from msr_adapter.generation import CompletionCache
 
 class Slow(Recording):
-    def complete(self, requests):
+    def complete(self, requests, *rest):
         time.sleep(0.003)
         return super().complete(requests)
 

@@ -37,6 +37,11 @@ def write_finished(folder: Path, steps: int = 3, planned: int = 3, loss: float =
     (folder / "trainer_state.json").write_text(json.dumps(state))
 
 
+def without_losses(folder: Path) -> None:
+    (folder / "train_results.json").write_text('{"train_runtime": 1.5}')
+    (folder / "trainer_state.json").write_text('{"global_step": 3, "max_steps": 3}')
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path:
     """Let `launch` run ``script`` instead of LLaMA-Factory; return the YAML to launch."""
     path = folder / "stand_in.py"
@@ -58,6 +63,12 @@ def test_a_finished_training_is_believed(tmp_path: Path) -> None:
     assert verify(tmp_path / "model", ADAPTER) == Trained(3, 0.9, 0.3, 0.5, 0.6, 3)
 
 
+def test_a_mean_that_the_trainer_did_not_tell_is_that_of_its_steps(tmp_path: Path) -> None:
+    write_finished(tmp_path / "model")
+    (tmp_path / "model" / "train_results.json").write_text('{"train_runtime": 1.5}')
+    assert verify(tmp_path / "model", ADAPTER) == Trained(3, 0.9, 0.3, 0.5, None, 3)  # (0.9 + 2 x 0.3) / 3
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -68,6 +79,9 @@ def test_a_finished_training_is_believed(tmp_path: Path) -> None:
         (lambda m: write_finished(m, steps=0), "0 of 3 steps"),
         (lambda m: write_finished(m, steps=2), "2 of 3 steps"),
         (lambda m: write_finished(m, loss=float("nan")), "mean loss is nan"),
+        (lambda m: (m / "train_results.json").write_text('{"train_loss": null}'), "no loss was told"),
+        (lambda m: (m / "train_results.json").write_text('{"train_loss": "low"}'), "no loss was told"),
+        (lambda m: without_losses(m), "no loss was told"),
     ],
 )
 def test_exit_code_zero_proves_nothing(tmp_path: Path, spoil: Any, said: str) -> None:

@@ -10,9 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from msr_adapter.cli import app
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import UserError
+from msr_adapter.llamafactory.model_weights import Weights
 from msr_adapter.pipeline import plan, run
 from msr_adapter.pipeline.kept import kept_stages, prunable, prune
 from msr_adapter.pipeline.planning import Retrain
@@ -157,6 +161,47 @@ def test_a_training_whose_files_changed_is_refused_too(folder: Path, trainings: 
     with pytest.raises(UserError):
         trained(folder, retrain="refuse")
     assert trainings == [None]
+
+
+def test_an_export_makes_a_training_again_only_where_it_is_asked_to(
+    folder: Path, trainings: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[str] = []
+
+    def write(model: ModelConfig, weights: Weights, out: Path, dtype: str) -> int:
+        exported.append((weights.adapters or [weights.full])[-1].joinpath("model.safetensors").read_text())
+        return 7
+
+    monkeypatch.setattr("msr_adapter.llamafactory.merged_model.write_merged_model", write)
+    monkeypatch.setattr("msr_adapter.workflows.export.compare_scores", lambda *_: (0, None))
+    monkeypatch.setattr("msr_adapter.workflows.export.describe", lambda *_: None)
+
+    def msr_export(out: str, *arguments: str) -> Result:
+        command = [
+            "export",
+            str(folder / "scripted.yaml"),
+            "--run-dir",
+            str(folder / "run"),
+            "--out",
+            str(folder / out),
+        ]
+        return CliRunner().invoke(app, [*command, "--quiet", *arguments])
+
+    changed = ("--set", "train.max_steps=20")
+    first = msr_export("first")  # nothing is trained yet: it begins
+    assert first.exit_code == 0, first.output
+    refused = msr_export("second", *changed)
+    assert refused.exit_code == 2
+    assert "train.max_steps: unset, now 20" in refused.stderr
+    assert "--train does so here" in refused.stderr
+    assert not (folder / "second").exists()
+    assert trainings == [None]
+    done = msr_export("second", *changed, "--train")
+    assert done.exit_code == 0, done.output
+    assert msr_export("third", *changed, "--train").exit_code == 0  # up to date: `--train` trains nothing
+    assert msr_export("fourth", "--train").exit_code == 0  # the first training is kept, and found again
+    assert trainings == [None, 20]
+    assert exported == ["None 1", "20 2", "20 2", "None 1"]
 
 
 # Killed around every rename.

@@ -32,7 +32,7 @@ class FixedBackend(Backend):
     def __init__(self, logprobs: Sequence[tuple[float, ...]], tokens_in: int = 9) -> None:
         self._logprobs, self._tokens_in, self.asked = list(logprobs), tokens_in, list[Request]()
 
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+    def complete(self, requests: Sequence[Request], *rest: Any) -> list[Completion]:
         self.asked += requests
         return [Completion(r.key, "", self._logprobs.pop(0), "choice", self._tokens_in, 0) for r in requests]
 

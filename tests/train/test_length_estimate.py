@@ -93,6 +93,16 @@ def test_a_listed_history_counts_its_titles_and_the_summaries_to_come(tmp_path: 
     assert alone > 0
 
 
+def test_nobody_with_a_history_is_no_text(tmp_path: Path) -> None:
+    made = write_upstream(tmp_path / "stages")
+    examples = made.data / "examples.parquet"
+    schema.write_table(schema.read_table(examples, schema.EXAMPLES).slice(0, 0), schema.EXAMPLES, examples)
+    wanted, job = summarize(users="none", items="none"), Job(tmp_path, QUIET)
+    found = estimate_lengths(train_config(), wanted, made, Prompts(), job)
+    assert found["user_summary"] == {"median": 0.0, "max": 0}
+    assert found["row"]["max"] > 0
+
+
 def test_images_that_are_not_shown_count_nothing(tmp_path: Path) -> None:
     assert told(tmp_path, images=False)["image"] == {"median": 0.0, "max": 0}
 

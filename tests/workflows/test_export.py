@@ -15,7 +15,7 @@ from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.generation.request import Completion, Request
+from msr_adapter.generation.request import Completion, Failure, Request
 from msr_adapter.llamafactory.merged_model import write_merged_model
 from msr_adapter.llamafactory.model_weights import Weights, trained_weights
 from msr_adapter.pipeline import run
@@ -215,5 +215,9 @@ def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch:
     )
     with pytest.raises(StageError, match="no finite score"):
         export.compare_scores(loaded, folder, loaded.pipeline.train.model, QUIET)
+    backend.complete = lambda requests: [Failure(request.key, "the image is gone") for request in requests]
+    with pytest.raises(StageError, match=r"did not answer (\d+) candidates of \1, first: the image is gone") as caught:
+        export.compare_scores(loaded, folder, loaded.pipeline.train.model, QUIET)
+    assert "overflow" not in str(caught.value)  # the numbers are not at fault
     assert prompts
     assert all("SHORT" in prompt for prompt in prompts)

@@ -68,6 +68,10 @@ class Source:
     """The key of a table of items that may name or hold images."""
     draws_images: bool = False
     """Whether its images are made with it, so that no folder is wanted."""
+    threshold: str | None = None
+    """The key of the lowest rating that counts as history."""
+    rating: str | None = None
+    """The column that it is held against, where the format fixes it."""
 
     @property
     def names_columns(self) -> bool:
@@ -75,23 +79,38 @@ class Source:
         return "columns" in self.config.model_fields
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """The lowest rating that counts as history."""
+
+    key: str
+    """Of the source's config."""
+    least: float
+
+
 SOURCES = (
-    Source("table", TableSourceConfig, read_table, check_table, items="items"),
+    Source("table", TableSourceConfig, read_table, check_table, items="items", threshold="min_rating"),
     Source("microlens", MicroLensSourceConfig, read_microlens, check_microlens),
-    Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta"),
+    Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta", threshold="min_rating"),
     Source(
         "mllm-msr-amazon", OfficialAmazonSourceConfig, read_mllm_msr_amazon, check_mllm_msr_amazon,
         files=mllm_msr_amazon_files, items="meta",
     ),
-    Source("movielens", MovieLensSourceConfig, read_movielens, check_movielens, files=movielens_files),
-    Source("recbole", RecBoleSourceConfig, read_recbole, check_recbole, items="items"),
+    Source(
+        "movielens", MovieLensSourceConfig, read_movielens, check_movielens,
+        files=movielens_files, threshold="min_rating",
+    ),
+    Source("recbole", RecBoleSourceConfig, read_recbole, check_recbole, items="items", threshold="min_rating"),
     Source("mmrec", MMRecSourceConfig, read_mmrec, check_mmrec, items="items"),
     Source("pixelrec", PixelRecSourceConfig, read_pixelrec, check_pixelrec),
     Source("hm", HMSourceConfig, read_hm, check_hm),
-    Source("kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec),
+    Source(
+        "kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec,
+        threshold="min_watch_ratio", rating="watch_ratio",
+    ),
     Source(
         "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,
-        files=huggingface_files, items="items",
+        files=huggingface_files, items="items", threshold="min_rating",
     ),
     Source("synthetic", SyntheticSourceConfig, read_synthetic, check_synthetic, draws_images=True),
 )  # fmt: skip
@@ -129,6 +148,21 @@ def may_hold_images(source: SourceConfig) -> bool:
 def draws_images(source: SourceConfig) -> bool:
     """Return whether a source makes the images of its items itself."""
     return _BY_KIND[source.kind].draws_images
+
+
+def configured_columns(source: SourceConfig) -> Mapping[str, str | None]:
+    """Return the names of columns that a source's config gives, or that its format fixes beside the aliases."""
+    row = _BY_KIND[source.kind]
+    fixed = {"rating": row.rating} if row.rating else {}
+    columns = getattr(source, "columns", None)
+    return fixed if columns is None else {**columns.model_dump(), **fixed}
+
+
+def threshold_of(source: SourceConfig) -> Threshold | None:
+    """Return the lowest rating that counts as history; None = any does."""
+    key = _BY_KIND[source.kind].threshold
+    least = None if key is None else getattr(source, key)
+    return None if key is None or least is None else Threshold(key, float(least))
 
 
 def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:

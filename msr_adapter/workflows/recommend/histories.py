@@ -1,6 +1,7 @@
-"""All items that every user has interacted with: the log of the data stage, and what came later.
+"""All items that every user has interacted with: the log of the data stage, and what came later; and what is only seen.
 
-Nothing is held out here: a recommendation may use all that is known.
+Nothing is held out here: a recommendation may use all that is known. What a filter drops, such as rows rated too low,
+is no history, but the user has seen it.
 """
 
 from collections.abc import Sequence
@@ -59,6 +60,25 @@ class NewInteractions:
     unknown_rows: int
     before: int
     """Rows older than something the data stage knows of their user: they are sorted in."""
+    filtered: pl.DataFrame
+    """Rows (user_id, code) of the catalogue that a filter drops, as that of the source does: seen, but no history."""
+
+
+@dataclass(frozen=True)
+class SeenBeside:
+    """What users have seen beside their histories, as rows of ITEMS: those of user n are codes[offsets[n]:...]."""
+
+    offsets: Rows
+    """(users + 1,)"""
+    codes: Codes
+
+    def of(self, number: int) -> Codes:
+        """Return what a user has seen, by number."""
+        return self.codes[self.offsets[number] : self.offsets[number + 1]]
+
+    def counts(self) -> Rows:
+        """Return how much each user has seen (users,)."""
+        return np.diff(self.offsets)
 
 
 def read_histories(data_dir: Path) -> Histories:
@@ -82,18 +102,20 @@ def read_histories(data_dir: Path) -> Histories:
 
 
 def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histories, NewInteractions]:
-    """Add interactions (user_id, item_id, timestamp) to what is known, each user's in the order of time.
+    """Add interactions (user_id, item_id, timestamp, maybe filtered) to what is known, each user's in order of time.
 
     Where either log has no timestamps (positions instead), what is later comes last, in its own order. Of a
-    repeated pair the earliest stays, as in the data stage.
+    repeated pair the earliest stays, as in the data stage; so do rows that are filtered stay out.
     """
     coded = later.with_columns(
         code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
     )
     foreign, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
+    dropped = pl.col("filtered").is_not_null() if "filtered" in mine.columns else pl.lit(False)
+    filtered, mine = mine.filter(dropped), mine.filter(~dropped)
     active = mine["user_id"].unique(maintain_order=True)
     old, timed = _times(known, data_dir, active)
-    timed = timed and has_timestamps(later["timestamp"].to_numpy())
+    timed = timed and has_timestamps(mine["timestamp"].to_numpy())
     new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
     both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
     latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
@@ -111,8 +133,44 @@ def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histo
     unknown = foreign["item_id"].unique(maintain_order=True).to_list()
     return whole, NewInteractions(
         later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
-        foreign.height, before,
+        foreign.height, before, filtered.select("user_id", "code"),
     )  # fmt: skip
+
+
+def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFrame | None = None) -> SeenBeside:
+    """Read what each user of ``asked`` (ids, each once) has seen beside the log, and in ``later`` (user_id, code).
+
+    The table is streamed: O(its users log asked); memory is 16 bytes a pair of these users while it is read, then 4.
+    """
+    ids = pl.Series(asked, dtype=pl.String)
+    order = ids.arg_sort().to_numpy()
+    ordered = ids.sort()
+    numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for chunk in schema.read_chunks(data_dir / "seen.parquet", schema.SEEN):
+        runs = pc.run_end_encode(_flat(chunk["user_id"]))
+        of_run = _places(ordered, pl.Series(runs.values, dtype=pl.String))
+        place = np.repeat(of_run, np.diff(runs.run_ends.to_numpy().astype(np.int64), prepend=0))
+        mine = place >= 0
+        if mine.any():
+            numbers.append(order[place[mine]].astype(np.int64))
+            found = pc.index_in(_flat(chunk["item_id"]).filter(pa.array(mine)), value_set=items)
+            codes.append(found.to_numpy().astype(np.int64))
+    if later is not None:
+        place = _places(ordered, later["user_id"])
+        numbers.append(order[place[place >= 0]].astype(np.int64))
+        codes.append(later["code"].to_numpy()[place >= 0].astype(np.int64))
+    pairs = np.unique(np.concatenate(numbers) * len(items) + np.concatenate(codes))
+    counts = np.bincount(pairs // len(items), minlength=len(ids))
+    return SeenBeside(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), (pairs % len(items)).astype(np.int32))
+
+
+def _places(ordered: pl.Series, ids: pl.Series) -> Rows:
+    """Return the place of each id in the sorted ``ordered``; -1 = none."""
+    if not len(ordered):
+        return np.full(len(ids), -1, dtype=np.int64)
+    place = np.minimum(np.asarray(ordered.search_sorted(ids).to_numpy(), dtype=np.int64), len(ordered) - 1)
+    found: Rows = np.where((ordered.gather(place) == ids).to_numpy(), place, -1)
+    return found
 
 
 def _times(known: Histories, data_dir: Path, users: pl.Series) -> tuple[pl.DataFrame, bool]:

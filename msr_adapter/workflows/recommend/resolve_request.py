@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories
+from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories, read_seen
 from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.user_shards import AskedUsers
 
@@ -47,7 +47,8 @@ def resolve_request(wanted: RecommendRequest, files: RequestFiles, data_dir: Pat
     if files.later is not None:
         histories, later = extend(histories, data_dir, files.later)
     ids = histories.users if files.users is None else files.users.to_arrow().cast(pa.string())
-    asked = AskedUsers(ids.to_pylist(), histories.places(ids), histories)
+    beside = read_seen(data_dir, ids, histories.items, None if later is None else later.filtered)
+    asked = AskedUsers(ids.to_pylist(), histories.places(ids), histories, beside)
     problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
     if files.candidates is not None:
         problems += _candidate_problems(wanted, files.candidates, asked)
@@ -56,7 +57,8 @@ def resolve_request(wanted: RecommendRequest, files: RequestFiles, data_dir: Pat
     ignored = 0
     if files.candidates is not None and "user_id" in files.candidates.columns:
         ignored = int((~files.candidates["user_id"].is_in(list(asked.ids))).sum())
-    return ResolvedRequest(asked, files.candidates, later, int((asked.places < 0).sum()), ignored)
+    unknown = int((asked.places < 0).sum()) - int(asked.only_seen().sum())
+    return ResolvedRequest(asked, files.candidates, later, unknown, ignored)
 
 
 def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> Iterator[Problem]:
@@ -66,7 +68,8 @@ def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> 
 
 
 def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Problem]:
-    unknown = [user for user, place in zip(asked.ids, asked.places, strict=True) if place < 0]
+    nowhere = (asked.places < 0) & ~asked.only_seen()
+    unknown = [user for user, is_unknown in zip(asked.ids, nowhere, strict=True) if is_unknown]
     if not unknown or wanted.unknown_users == "fallback":
         return
     found = f"{len(unknown):,} of {len(asked.ids):,} users are in no log: {_some(unknown, _NAMED)}"

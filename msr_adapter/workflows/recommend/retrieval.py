@@ -30,8 +30,24 @@ class Found:
     """From this place on they are popular items that fill up what the retrieval left short."""
 
 
-Retrieve = Callable[[Sequence[str], Sequence[Codes]], list[Found]]
-"""Takes ids and histories of some users; returns the candidates of each."""
+@dataclass(frozen=True)
+class RetrievalUser:
+    """Who candidates are retrieved for."""
+
+    id: str
+    history: Codes
+    """Rows of ITEMS, oldest first."""
+    beside: Codes
+    """What the user has seen beside the history."""
+
+    @property
+    def seen(self) -> Codes:
+        """All that the user has seen."""
+        return np.concatenate([self.history, self.beside]) if len(self.beside) else self.history
+
+
+Retrieve = Callable[[Sequence[RetrievalUser]], list[Found]]
+"""Returns the candidates of each user."""
 
 
 def make_retriever(
@@ -64,8 +80,8 @@ def _popular(pool: Codes, count: int, include_seen: bool, popularity: Codes) -> 
     rank = _ranks(popularity)
     popular = pool[np.argsort(rank[pool], kind="stable")]
 
-    def retrieve(_: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
-        return [_whole(_unseen(pool if len(h) else popular, h, count, include_seen)) for h in histories]
+    def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
+        return [_whole(_unseen(pool if len(one.history) else popular, one.seen, count, include_seen)) for one in users]
 
     return retrieve
 
@@ -74,12 +90,12 @@ def _of_pairs(lists: Mapping[str, Codes], popularity: Codes, include_seen: bool)
     """Take each user's own candidates, by id; of a user without a history, the most popular first."""
     rank = _ranks(popularity)
 
-    def retrieve(users: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
+    def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
         found = []
-        for user, history in zip(users, histories, strict=True):
-            pool = lists.get(user, _EMPTY)
-            pool = pool if len(history) else pool[np.argsort(rank[pool], kind="stable")]
-            found.append(_whole(_unseen(pool, history, len(pool), include_seen)))
+        for one in users:
+            pool = lists.get(one.id, _EMPTY)
+            pool = pool if len(one.history) else pool[np.argsort(rank[pool], kind="stable")]
+            found.append(_whole(_unseen(pool, one.seen, len(pool), include_seen)))
         return found
 
     return retrieve
@@ -92,16 +108,16 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
     similarity = item_similarity(owner, known.codes, users, items)
     rank = _ranks(popularity)
 
-    def retrieve(_: Sequence[str], histories: Sequence[Codes]) -> list[Found]:
-        near = _incidence(histories, items) @ similarity
+    def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
+        near = _incidence([one.history for one in users], items) @ similarity
         found = []
-        for row, history in enumerate(histories):
+        for row, one in enumerate(users):
             part = slice(near.indptr[row], near.indptr[row + 1])
             close, cosines = near.indices[part], near.data[part]
             best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)  # by cosine, equal ones by popularity
-            best = _unseen(best, history, count, include_seen)
+            best = _unseen(best, one.seen, count, include_seen)
             # False: what is retrieved already must not come twice, whatever the user may see again.
-            more = _unseen(popularity, np.concatenate([best, history if not include_seen else _EMPTY]), count, False)
+            more = _unseen(popularity, np.concatenate([best, one.seen if not include_seen else _EMPTY]), count, False)
             found.append(Found(np.concatenate([best, more[: count - len(best)]]), len(best)))
         return found
 
@@ -117,13 +133,13 @@ def _incidence(histories: Sequence[Codes], items: int) -> "csr_matrix":
     return csr_matrix((np.ones(len(codes)), codes, offsets), shape=(len(histories), items))
 
 
-def _unseen(pool: Codes, history: Codes, count: int, include_seen: bool) -> Codes:
-    """Return the first ``count`` of ``pool`` that are not in ``history``; with ``include_seen``, whatever they are."""
-    if include_seen or not len(history):
+def _unseen(pool: Codes, seen: Codes, count: int, include_seen: bool) -> Codes:
+    """Return the first ``count`` of ``pool`` that are not ``seen``; with ``include_seen``, whatever they are."""
+    if include_seen or not len(seen):
         return pool[:count]
-    # No more than the history can be in the way.
-    front = pool[: count + len(history)]
-    return front[~np.isin(front, history)][:count]
+    # No more than what is seen can be in the way.
+    front = pool[: count + len(seen)]
+    return front[~np.isin(front, seen)][:count]
 
 
 def _whole(items: Codes) -> Found:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Codes, Rows
-from msr_adapter.workflows.recommend.histories import Histories
+from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.workflows.recommend.histories import Histories, SeenBeside
 from msr_adapter.workflows.recommend.retrieval import Found
 
 GROUP = 4_096
@@ -44,10 +44,16 @@ class AskedUsers:
     places: Rows
     """Place of each in `Histories.users`; -1 = nothing is known of this user."""
     histories: Histories
+    beside: SeenBeside
+    """What they have seen beside their histories, by number."""
 
     def history(self, number: int) -> Codes:
         """Return the items that a user has interacted with, oldest first; empty where nothing is known."""
         return self.histories.of(self.places[number])
+
+    def only_seen(self) -> Mask:
+        """Return who has no history but has seen something: known, to filters that dropped all of it (users,)."""
+        return (self.places < 0) & (self.beside.counts() > 0)
 
     def groups(self) -> Iterator[range]:
         """Yield the numbers of the users of each group."""

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import Output, output_problems, protected_by, sweep_beside
-from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.generation import Backend
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
@@ -30,7 +29,7 @@ from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.ranking import rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
-from msr_adapter.workflows.recommend.retrieval import make_retriever
+from msr_adapter.workflows.recommend.retrieval import RetrievalUser, make_retriever
 from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 
@@ -94,8 +93,7 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
     with collecting(problems):
         if wanted.interactions:
             source = loaded.pipeline.data.source
-            columns = source.columns.model_dump() if isinstance(source, TableSourceConfig) else {}
-            later, audit = read_later_interactions(wanted.interactions, "--interactions", columns)
+            later, audit = read_later_interactions(wanted.interactions, "--interactions", source)
             for finding in audit.findings:
                 reporter.note(finding["text"])
     raise_if_any(problems)
@@ -140,13 +138,13 @@ def _retrieve(
     retrieve = make_retriever(wanted.retrieval, asked.histories, request.candidates, wanted.include_seen)
     shards: list[_Shard] = []
     counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
-    counts |= {"unknown_users": request.unknown_users, "scored": 0}
+    counts |= {"unknown_users": request.unknown_users, "users_only_seen": int(asked.only_seen().sum()), "scored": 0}
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
-            histories = [asked.history(number) for number in numbers]
-            found = retrieve([asked.ids[number] for number in numbers], histories)
+            users = [RetrievalUser(asked.ids[one], asked.history(one), asked.beside.of(one)) for one in numbers]
+            found = retrieve(users)
             lengths = np.array([len(one.items) for one in found])
-            counts["users_without_history"] += sum(not len(history) for history in histories)
+            counts["users_without_history"] += sum(not len(user.history) for user in users)
             counts["users_without_candidates"] += int((lengths == 0).sum())
             counts["short_lists"] += int((lengths < wanted.top).sum())
             for part in cut_shards(numbers, found):
@@ -216,7 +214,9 @@ def _tell_request(
         later = request.later
         reporter.note(
             f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
-            f"{later.new_users:,} of them new; {later.repeated:,} were known, {later.unknown_rows:,} left out"
+            f"{later.new_users:,} of them new; {later.repeated:,} were known, "
+            + (f"{later.filtered.height:,} rated too low are only seen, " if later.filtered.height else "")
+            + f"{later.unknown_rows:,} left out"
             + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
         )
         if later.before:
@@ -225,8 +225,10 @@ def _tell_request(
                 "users' summaries are written anew from there"
             )
     if counts["users_without_history"]:
+        only_seen = counts["users_only_seen"]
+        why = f" ({only_seen:,} of them have rows that a filter drops: those items count as seen)" if only_seen else ""
         reporter.note(
-            f"{plural(counts['users_without_history'], 'user has', 'users have')} no history; without one, the "
+            f"{plural(counts['users_without_history'], 'user has', 'users have')} no history{why}; without one, the "
             "most popular candidates are recommended"
         )
     if request.ignored_pairs:

@@ -22,9 +22,9 @@ HEADER = f"""\
 `data/audit.json`, and in the report. Nothing in it stops a run; what cannot be used at all is an error before that.
 
 - **counts**: users, items, interactions and images read, kept and dropped, by reason. Nothing is dropped silently.
-  `pairs_seen_only` counts what users have seen beside the kept log ([candidates](candidates.md)); with `split.kind: column`,
-  `{{split}}_rows_read`, `{{split}}_rows_dropped_{{reason}}`, `{{split}}_rows_no_target` and `{{split}}_targets_repeated` say what became
-  of the published split.
+  `pairs_seen_only` counts what users have seen beside the kept log ([candidates](candidates.md)). With `split.kind:
+  column`, `{{split}}_rows_read`, `{{split}}_rows_dropped_{{reason}}`, `{{split}}_rows_no_target` and
+  `{{split}}_targets_repeated` say what became of the published split.
 - **named**: for counts of what lacks (`images_missing_broken`, `titles_empty`, `items_with_nothing_to_show`,
   `items_dropped_unknown_item`, `users_without_example`), the first 20 ids, so that the item or user can be looked up.
 - **statistics**: density, interactions per user and item, history lengths, leakage in time, cold items, the heuristics'
