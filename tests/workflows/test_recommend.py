@@ -389,6 +389,16 @@ def test_unknown_ids_are_told_at_once_before_a_model_is_asked(folder: Path, aske
     assert not asked.scored
 
 
+def test_unknown_ids_that_are_there_in_another_form_are_told(folder: Path) -> None:
+    (folder / "who.txt").write_text("u0\nU1\n\u200bu2\n")
+    write(folder / "pairs.csv", ("user", "item"), [("u0", "a"), ("u0", "B")])
+    with pytest.raises(UserError) as caught:
+        order(folder, users=folder / "who.txt", candidates=str(folder / "pairs.csv"))
+    users, items = (problem.next_step for problem in caught.value.problems[:2])
+    assert users.startswith("2 of them are there in another form ('U1' and 'u1', '\\u200bu2' and 'u2') in the log: ")
+    assert items.startswith("1 of them is there in another form ('B' and 'b') in the catalogue: in another case: ")
+
+
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("who.csv", "name,age\nx,1\n", "no column for the user"), ("who.csv", "user,age\nu1,1\n,2\n", "user: empty; an id"),
     ("who.txt", "user_id\n", "no ids"), ("who.xls", "u1", "unknown kind of file"),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.data.examples import Examples
+from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
@@ -279,6 +280,12 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
          pl.format("the positive '{}' of the user '{}' is not the target of the split", "item_id", "user_id")),
     ):  # fmt: skip
         yield from _listed(path, field, rows.filter(mask).select("line", found.alias("found")))
+    for field, ids in (("user", log.users), ("item", log.items)):
+        unknown = lists.filter(pl.col(field).is_null())[f"{field}_id"].drop_nulls().unique(maintain_order=True)
+        if near := near_matches(unknown, ids):
+            found_ = f"{len(near):,} of {plural(len(unknown), f'unknown {field}')} {'is' if len(near) == 1 else 'are'} "
+            found_ += f"in the log in another form ({near.examples()})"
+            yield Problem(path, f"{field}_id", found_, "", f"Write them as the log does: {near.advice()}")
     yield from _list_problems(path, lists, log, examples, named)
 
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from msr_adapter.arrays import Codes, Floats, Mask, Rows, contains, ranges
 from msr_adapter.config.schema import NegativesConfig
+from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.filesystem import absent
@@ -218,5 +220,10 @@ def _known(table: pl.DataFrame, log: Log, audit: Audit) -> pl.DataFrame:
         codes = pl.DataFrame({f"{field}_id": ids, field: np.arange(len(ids), dtype=np.int32)})
         found = table.join(codes, on=f"{field}_id", how="inner", maintain_order="left")
         audit.count(f"hard_scores_dropped_unknown_{field}", table.height - found.height)
+        given = table[f"{field}_id"].unique(maintain_order=True).drop_nulls()
+        near = near_matches(given.filter(given.is_in(ids.implode()).not_()), ids)
+        if text := near_text(near, "the log"):
+            audit.find("warning", f"Scores of hard negatives are left out, as the log lacks their {field}s.{text}",
+                       "near-ids")  # fmt: skip
         table = found
     return table

@@ -8,6 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.data.audit.ids import near_text
+from msr_adapter.data.id_forms import near_matches
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories, read_seen
 from msr_adapter.workflows.recommend.request import RecommendRequest
@@ -73,7 +75,8 @@ def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Prob
     if not unknown or wanted.unknown_users == "fallback":
         return
     found = f"{len(unknown):,} of {len(asked.ids):,} users are in no log: {_some(unknown, _NAMED)}"
-    step = (
+    near = near_matches(pl.Series(unknown), pl.Series(asked.histories.users.to_pylist(), dtype=pl.String))
+    step = near_text(near, "the log").strip() or (
         "Correct the ids, bring their history with --interactions, or give them the fallback: --unknown-users fallback"
     )
     yield Problem(str(wanted.users), "--users", found, "", step)
@@ -86,7 +89,9 @@ def _candidate_problems(wanted: RecommendRequest, listed: pl.DataFrame, asked: A
     known = pl.Series(pc.is_in(items.to_arrow().cast(pa.string()), value_set=asked.histories.items))
     if len(unknown := items.filter(~known).to_list()):
         found = f"{len(unknown):,} of {len(items):,} items are not in the catalogue: {_some(unknown, _NAMED)}"
-        step = "Leave them out: the data stage kept no such item (data/audit.json says what it dropped)"
+        near = near_matches(pl.Series(unknown), pl.Series(asked.histories.items.to_pylist(), dtype=pl.String))
+        step = near_text(near, "the catalogue").strip()
+        step = step or "Leave them out: the data stage kept no such item (data/audit.json says what it dropped)"
         yield Problem(where, "--candidates", found, "", step)
     if "user_id" in listed.columns:
         have = set(listed["user_id"].unique())

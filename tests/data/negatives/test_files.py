@@ -156,6 +156,18 @@ def test_everything_wrong_with_a_file_is_said_at_once_with_its_rows(tmp_path: Pa
     ]
 
 
+def test_ids_that_the_log_has_in_another_form_are_told_beside_their_rows(tmp_path: Path) -> None:
+    log = [(user, item, time) for user in ("1", "2", "3") for time, item in enumerate(("1", "7", "8", "9"))]
+    log += [("4", "5", 1), ("4", "6", 2)]
+    rows = [("1.0", "9", "1"), ("1.0", "5", "0"), ("2", "9", "1"), ("2", "005", "0")]
+    with pytest.raises(UserError) as caught:
+        built_with(tmp_path, log, write_inter(tmp_path / "lists.inter", rows), count=1)
+    told = {problem.field: problem for problem in caught.value.problems if "in another form" in problem.found}
+    assert told["user_id"].found == "1 of 1 unknown user is in the log in another form ('1.0' and '1')"
+    assert told["user_id"].next_step.startswith("Write them as the log does: one as a fraction or a power of ten: ")
+    assert told["item_id"].found == "1 of 1 unknown item is in the log in another form ('005' and '5')"
+
+
 def test_many_bad_rows_are_counted(tmp_path: Path) -> None:
     path = write_inter(tmp_path / "lists.inter", [(f"ghost{n}", "i001", "0") for n in range(50)])
     with pytest.raises(UserError) as caught:
