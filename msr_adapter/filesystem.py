@@ -101,6 +101,11 @@ def is_full(error: BaseException) -> bool:
     return any(isinstance(one, DiskFullError) or _says_full(one) for one in _chain(error))
 
 
+def is_nearly_full(place: Path) -> bool:
+    """Say whether so little is left where ``place`` lies that a failure there may well come of it: less than 1 MiB."""
+    return _free(place) < _NOTHING
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     one: BaseException | None = error

@@ -124,6 +124,15 @@ def _whole_tensors(path: Path) -> bool:
         return False
 
 
+def log_row(line: str | bytes) -> dict[str, Any]:
+    """Return what a line of the trainer's log says; {} for one that a kill or a full disk cut, which others follow."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
 def _rewind(log: Path, state: dict[str, Any]) -> None:
     """Cut ``log`` at the step of ``state``; lines that a kill kept from it are made from the state's own history."""
     step, total = state.get("global_step", 0), state.get("max_steps", 0)
@@ -144,12 +153,5 @@ def _rewind(log: Path, state: dict[str, Any]) -> None:
 
 def _lines(log: Path) -> list[dict[str, Any]]:
     """Return the log's whole lines that tell a loss."""
-    rows = []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and ("loss" in row or "eval_loss" in row):
-            rows.append(row)
-    return rows
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ()
+    return [row for row in map(log_row, lines) if "loss" in row or "eval_loss" in row]

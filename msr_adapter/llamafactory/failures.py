@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msr_adapter.errors import StageError, plural
-from msr_adapter.filesystem import FULL
+from msr_adapter.filesystem import FULL, is_nearly_full
 from msr_adapter.llamafactory.versions import INSTALL
 
 _TAIL_BYTES = 64 * 2**10
@@ -22,10 +22,11 @@ class Known(NamedTuple):
     next_step: str
 
 
+_ROOM = "free some space or move --run-dir"
 KNOWN = (
     Known(r"not used by the HfArgumentParser", "a key under train.overrides is no LLaMA-Factory argument",
           "correct or remove the key named above"),
-    Known(r"No space left on device|Disk quota exceeded", FULL, "free some space or move --run-dir"),
+    Known(r"No space left on device|Disk quota exceeded", FULL, _ROOM),
     Known(r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory",
           "the batch does not fit the memory of this device",
           "lower train.batch_size (raise gradient_accumulation instead), cutoff_len or model.image_max_pixels, "
@@ -68,6 +69,8 @@ def explain(returncode: int, log: Path, steps: int) -> StageError:
     what = f"LLaMA-Factory {ending} after {plural(steps, 'step')}. The end of {log}:\n{lines}"
     if known is not None:
         return StageError(what, known.cause, known.next_step)
+    if is_nearly_full(log.parent):  # the trainer could not even say so
+        return StageError(what, FULL, _ROOM)
     if returncode == -signal.SIGKILL:
         cause = "the system ran out of memory and killed it, or somebody did"
         return StageError(what, cause, "watch the memory while running again; lower train.batch_size")

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 from msr_adapter.errors import StageError
 from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory import trainer_entrypoint
-from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
+from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, log_row, read_state
 from msr_adapter.llamafactory.failures import explain
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node, trainer_arguments, trainer_variables
 from msr_adapter.progress import Reporter
@@ -208,7 +207,8 @@ def _events(
                     # The trainer may be in the middle of a line: that is read again, whole, next time.
                     if line.endswith(b"\n"):
                         position += len(line)
-                        yield json.loads(line)
+                        if row := log_row(line):
+                            yield row
         if ended:
             return
         look(process.pid)

@@ -1,13 +1,12 @@
 """What a training took, by the trainer's log and results; peak memory, which it does not log, by the kernel."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from msr_adapter.files import read_json_object
-from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, read_state
+from msr_adapter.llamafactory.checkpoints import TRAINER_LOG, log_row, read_state
 
 _PARAMETERS = re.compile(r"trainable params: ([\d,]+) \|\| all params: ([\d,]+)")
 _HEAD_BYTES = 2**20
@@ -58,8 +57,8 @@ def measures(
     steps, tokens = state.get("global_step", 0) - start, state.get("num_input_tokens_seen", 0) - tokens_before
     trainable, parameters = _parameters(log)
     events = output_dir / TRAINER_LOG
-    lines = events.read_text(encoding="utf-8").splitlines() if events.is_file() else []
-    peak = max((float(json.loads(line).get("vram_allocated", 0)) for line in lines), default=0.0)  # GiB, first process
+    lines = events.read_text(encoding="utf-8", errors="replace").splitlines() if events.is_file() else []
+    peak = max((float(log_row(line).get("vram_allocated", 0)) for line in lines), default=0.0)  # GiB, first process
     return {
         "seconds": seconds if seconds > 0 else None,
         "from_step": start,

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from msr_adapter.errors import StageError
+from msr_adapter.filesystem import is_full
 from msr_adapter.llamafactory import trainer_entrypoint
+from msr_adapter.llamafactory.checkpoints import log_row
 from msr_adapter.llamafactory.failures import KNOWN, explain
 from msr_adapter.llamafactory.launcher import Trained, TrainerRun, child_environment, launch, verify
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
@@ -203,6 +205,20 @@ def test_known_failures(tmp_path: Path, line: str) -> None:
     assert SEEN[line] in error.cause
     assert line in error.what
     assert "10%" not in error.what
+
+
+def test_a_log_that_a_full_disk_kept_silent_is_explained_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.log").write_text("Trac")
+    assert "not a failure known to msr" in explain(1, tmp_path / "train.log", 4).cause
+    monkeypatch.setattr("msr_adapter.filesystem._free", lambda place: 4096)
+    error = explain(1, tmp_path / "train.log", 4)
+    assert is_full(error)
+    assert "free some space" in error.next_step
+
+
+@pytest.mark.parametrize("line", ['{"current_steps": 1, "lo{"current_steps": 2}', "", "[1]", "\xff", '{"a":'])
+def test_a_line_of_the_trainers_log_that_was_cut_says_nothing(line: str) -> None:
+    assert log_row(line) == {}
 
 
 def test_every_pattern_is_tested() -> None:
