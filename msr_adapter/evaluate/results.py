@@ -86,7 +86,8 @@ class FinishedRun:
         """Return the query of every user, which is an example id as text, and the user's own id: query, user_id."""
         path = self.folder / "evaluate" / "per_user.parquet"
         try:
-            users = pl.read_parquet(path, columns=["example_id", "user_id"]).unique().sort("example_id")
+            rows = pl.read_parquet(path, columns=["example_id", "user_id"], glob=False)
+            users = rows.unique().sort("example_id")
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _problem(path, f"cannot be read ({error})") from error
         return users.select(query=pl.col("example_id").cast(pl.String), user_id=pl.col("user_id"))

@@ -1,5 +1,6 @@
 """JSON lines, or one JSON array of objects, as a lazy frame of texts; nested values come as their JSON."""
 
+import glob
 import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def scan_json_lines(path: Path, scan: JsonScan, wanted: Collection[str]) -> pl.L
     schema = pl.Schema(dict.fromkeys(wanted, pl.String))
     if scan.is_plain:
         # With a schema, since Polars would guess it from the first rows and fail on the others.
-        return pl.scan_ndjson(path, schema=schema)
+        return pl.scan_ndjson(glob.escape(str(path)), schema=schema)  # `[` in the name of a file is itself
     return register_io_source(
         lambda columns, predicate, rows, size: _batches(path, scan, schema, (columns, predicate, rows)), schema=schema
     )

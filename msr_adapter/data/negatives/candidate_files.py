@@ -160,7 +160,7 @@ def _write_csv(lists: pl.DataFrame, path: Path) -> None:
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    frame = pl.scan_csv(path, infer_schema=False)
+    frame = pl.scan_csv(path, infer_schema=False, glob=False)
     return _selected(path, frame, {name: name for name in _INTER}, first=2)
 
 

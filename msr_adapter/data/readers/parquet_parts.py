@@ -1,5 +1,6 @@
 """Parquet as a file or a folder of parts: which files are read, and which of them is broken."""
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def _problems(parts: list[Path]) -> Iterator[Problem]:
     usual: dict[str, pl.DataType] | None = None
     for part in parts:
         try:
-            schema = dict(pl.read_parquet_schema(part))
+            schema = dict(pl.read_parquet_schema(glob.escape(str(part))))
             pl.scan_parquet(part, glob=False).collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             reason = str(error).strip().splitlines()

@@ -1,5 +1,6 @@
 """A path is the file that is called so: no reader expands a pattern, decodes an address or follows a protocol."""
 
+import ast
 from pathlib import Path
 
 import polars as pl
@@ -21,9 +22,9 @@ from msr_adapter.data.id_list_files import read_user_ids
 from msr_adapter.data.images.locate import images_in
 from msr_adapter.data.negatives.candidate_files import read_lists
 from msr_adapter.data.negatives.pools import _read as read_scores
-from msr_adapter.data.readers.parse_errors import json_lines
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.errors import UserError
+from tests.support.paths import ROOT
 from tests.support.reader_fixtures import SOURCES, put
 
 NAMES = (
@@ -148,4 +149,31 @@ def test_a_damaged_file_with_brackets_is_named_with_its_line(tmp_path: Path) -> 
     put(tmp_path / "log1.jsonl", '{"user": "a", "item": "b"}\n')
     with pytest.raises(UserError, match=r"log\[1\]\.jsonl:2"):
         read(TableSourceConfig(kind="table", interactions=path), 0, Audit()).interactions.collect()
-    assert len(list(json_lines(path))) == 2
+
+
+def test_no_call_of_polars_is_left_that_expands_paths() -> None:
+    calls = {"scan_csv", "scan_parquet", "scan_lines", "read_csv", "read_parquet", "scan_ipc", "read_ipc"}
+    found = 0
+    for path in sorted((ROOT / "msr_adapter").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            name, said = node.func.attr, ast.unparse(node)
+            if isinstance(node.func.value, ast.Name) and node.func.value.id == "pl" and name in calls:
+                found += 1
+                assert "glob=False" in said or "**_TEXT" in said, f"{path}:{node.lineno}"
+            if name in ("scan_ndjson", "read_ndjson", "read_parquet_schema"):
+                assert "glob.escape(" in said or "io.BytesIO(" in said, f"{path}:{node.lineno}"
+            if name == "load_dataset":
+                assert path.name == "huggingface.py", f"{path}:{node.lineno}"
+    assert found > 8
+
+
+def test_a_broken_part_is_named_and_not_its_neighbour(tmp_path: Path) -> None:
+    written(tmp_path / "log", LOG, "parts")
+    LOG.write_parquet(tmp_path / "log" / "part3.parquet")
+    with (tmp_path / "log" / "part[3].parquet").open("wb") as file:
+        LOG.rename({"item": "other"}).write_parquet(file)
+    source = TableSourceConfig(kind="table", interactions=tmp_path / "log")
+    with pytest.raises(UserError, match=r"part\[3\]\.parquet item: no such column"):
+        read(source, 0, Audit()).interactions.collect()
