@@ -19,6 +19,9 @@ from msr_adapter.files import read_json_object
 
 _LAYERS = re.compile(r"(?:n|num)_(?:\w+_)?layers?|depth")
 """Keys of counts: no model has more of these than tensors."""
+_LARGEST_IMAGE = {"min_pixels": 2**28, "shortest_edge": 2**28, "height": 2**16, "width": 2**16}
+"""Sizes to which an image processor enlarges every image, beyond what any asks for; Qwen's edges are pixels too."""
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TIMES = 4
 """How many more values a model may have than its files: shared embeddings are laid out up to four times."""
 _QUANTISED_TIMES = 8
@@ -66,8 +69,20 @@ def _header(path: Path) -> Mapping[str, Any]:
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
-def layer_fault(folder: Path) -> str:
-    """Say which count of layers in `config.json` the weights beside it cannot have; empty where there is none."""
+def size_fault(folder: Path) -> str:
+    """Say which number in the configs of a model folder nothing could be made of; empty where there is none."""
+    return _layer_fault(folder) or next(filter(None, (_image_fault(folder / name) for name in _PROCESSORS)), "")
+
+
+def _image_fault(config: Path) -> str:
+    for key, value in _numbers(read_json_object(config)):
+        if value > _LARGEST_IMAGE.get(key, value):
+            return f"{key} in {config.name} is {_shown(value)}: every image would be made as large"
+    return ""
+
+
+def _layer_fault(folder: Path) -> str:
+    """Say which count of layers in `config.json` the weights beside it cannot have."""
     found = held(folder)
     if found is None:
         return ""

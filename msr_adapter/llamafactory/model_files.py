@@ -8,7 +8,7 @@ from typing import Any
 
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import read_json_object
-from msr_adapter.llamafactory.claimed_sizes import layer_fault
+from msr_adapter.llamafactory.claimed_sizes import size_fault
 
 WEIGHTS = ("*.safetensors", "*.bin")
 _INDEX = "model.safetensors.index.json"
@@ -21,10 +21,10 @@ _STEP = "check model.path; a local folder needs config.json, tokenizer.json, the
 def loading(what: str, model: str) -> Iterator[None]:
     """Turn what a library raises over a model's files into a `StageError` that names the model and the next step.
 
-    A folder whose config counts layers that its weights have not is refused first: libraries count through them.
+    A folder with numbers of which nothing could be made is refused first: libraries begin to make it.
     """
-    if fault := layer_fault(Path(model)):
-        raise StageError(f"{what} of {model} cannot be loaded: {fault}", "config.json is damaged", _STEP)
+    if fault := size_fault(Path(model)):
+        raise StageError(f"{what} of {model} cannot be loaded: {fault}", "a damaged config", _STEP)
     try:
         yield
     except (MsrError, MemoryError):
@@ -41,7 +41,7 @@ def loading(what: str, model: str) -> Iterator[None]:
 
 def folder_faults(folder: Path) -> list[str]:
     """Return what is wrong with the files of a model folder; reads headers and small files, no weights."""
-    faults = [_config_fault(folder / "config.json"), *_weight_faults(folder), layer_fault(folder)]
+    faults = [_config_fault(folder / "config.json"), *_weight_faults(folder), size_fault(folder)]
     faults += [_json_fault(folder / name) for name in ("tokenizer.json", "tokenizer_config.json")]
     return [fault for fault in faults if fault]
 

@@ -16,7 +16,7 @@ from msr_adapter.backends import make_backend
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import MsrError, StageError, UserError
 from msr_adapter.generation import Request
-from msr_adapter.llamafactory.claimed_sizes import held, layer_fault, rank_fault
+from msr_adapter.llamafactory.claimed_sizes import held, rank_fault, size_fault
 from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
 from msr_adapter.llamafactory.model_files import folder_faults
 from msr_adapter.llamafactory.prompt_encoder import require_in_memory
@@ -85,6 +85,20 @@ def test_layers_that_nobody_can_count_through_are_refused_by_check_and_before_lo
                 use(model)
 
 
+@pytest.mark.parametrize("key", ["min_pixels", "shortest_edge", "height"])
+def test_images_of_no_size_are_refused_by_check_and_before_loading(key: str, tmp_path: Path) -> None:
+    model = damaged(tmp_path / "model", lambda config: None)
+    path = Path(model.path) / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["size"] = {key: 10**12}
+    path.write_text(json.dumps(config))
+    assert folder_faults(path.parent) == [
+        f"{key} in processor_config.json is 1,000,000,000,000: every image would be made as large"
+    ]
+    with pytest.raises(StageError, match=f"cannot be loaded: {key} in processor_config.json is 1,000"):
+        load(model)
+
+
 @pytest.mark.parametrize("number", [3, 10])
 def test_a_few_layers_too_many_are_missing_tensors(number: int, tmp_path: Path) -> None:
     def more(config: Config) -> None:
@@ -97,7 +111,7 @@ def test_a_few_layers_too_many_are_missing_tensors(number: int, tmp_path: Path) 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_whole_model_is_refused(name: str) -> None:
     model = ModelConfig(path=str(tiny_model(name)))
-    assert layer_fault(Path(model.path)) == ""
+    assert size_fault(Path(model.path)) == ""
     require_fitting_adapters(model, None, ())
     assert held(Path(model.path)) is not None
 
@@ -128,4 +142,4 @@ def test_headers_that_cannot_be_read_say_nothing(tmp_path: Path) -> None:
     assert held(tmp_path) is None
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     assert held(tmp_path) is None
-    assert layer_fault(tmp_path) == ""
+    assert size_fault(tmp_path) == ""

@@ -60,7 +60,7 @@ GUARDS = (
     Guard("msr_adapter.llamafactory.fitting_weights", "sized_like", "lambda folder: contextlib.nullcontext()",
           "llamafactory/test_claimed_sizes.py::test_a_config_of_a_far_larger_model_is_refused_before_it_takes_memory",
           _WITH_TORCH),
-    Guard("msr_adapter.llamafactory.model_files", "layer_fault", "lambda folder: ''",
+    Guard("msr_adapter.llamafactory.model_files", "size_fault", "lambda folder: ''",
           "llamafactory/test_claimed_sizes.py::"
           "test_layers_that_nobody_can_count_through_are_refused_by_check_and_before_loading", _WITH_TORCH),
 )  # fmt: skip
