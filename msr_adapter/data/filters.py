@@ -53,10 +53,13 @@ def _still_seen(whole: LogPairs, seen: SeenPairs | None, kept: Log) -> SeenPairs
         return seen
     left = ~np.asarray(whole.users.is_in(kept.users.implode()).to_numpy(), dtype=bool)
     gone = left[whole.user]
-    if seen is None:
-        return seen_beside(kept.pairs(), whole.users, whole.items, [(whole.user[gone], whole.item[gone])])
-    parts = [(seen.of_log[whole.user[gone]], whole.item[gone]), (seen.user, seen.item)]
-    return seen_beside(kept.pairs(), seen.users, whole.items, parts)
+    users, of_log = (
+        (whole.users, np.arange(len(whole.users), dtype=np.int32)) if seen is None else (seen.users, seen.of_log)
+    )
+    parts = [(of_log[whole.user[gone]], whole.item[gone])]
+    if seen is not None:
+        parts.append((seen.user, seen.item))
+    return seen_beside(kept.pairs(), users, whole.items, parts, may_be_rows=False)
 
 
 def _core(log: Log, core: KCoreConfig) -> Mask:

@@ -153,7 +153,7 @@ def encode(
     log = log.with_used_ids()
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
-    return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered]))
+    return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered], may_be_rows=True))
 
 
 def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> tuple[pl.Series, pl.Series, _Rows]:

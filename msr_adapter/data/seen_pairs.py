@@ -63,12 +63,13 @@ class LogPairs:
 
 
 def seen_beside(
-    log: LogPairs, users: pl.Series, items: pl.Series, parts: Sequence[tuple[Codes, Codes]]
+    log: LogPairs, users: pl.Series, items: pl.Series, parts: Sequence[tuple[Codes, Codes]], *, may_be_rows: bool
 ) -> SeenPairs | None:
     """Return which of the pairs in ``parts`` are no rows of ``log`` and have an item of it; None where there are none.
 
     ``parts`` are (users, items) in codes of the sorted ids ``users`` and ``items``, which hold all ids of the log.
-    O(pairs log pairs + rows log block); memory beside the result: 16 bytes a pair, and one block of the log.
+    O(pairs log pairs), and O(rows log block) unless it is known that none of them is a row. Memory beside the result:
+    16 bytes a pair, and one block of the log.
     """
     known, of_log = _among(items, log.items), np.flatnonzero(_among(users, log.users))
     renumbered, size = (np.cumsum(known) - 1).astype(np.int32), len(log.items)
@@ -80,7 +81,8 @@ def seen_beside(
     keys.clear()
     pairs.sort()
     pairs = pairs[np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]]
-    pairs = pairs[~_are_rows(log, of_log, pairs)]
+    if may_be_rows:
+        pairs = pairs[~_are_rows(log, of_log, pairs)]
     if not len(pairs):
         return None
     return SeenPairs(users, of_log.astype(np.int32), (pairs // size).astype(np.int32), (pairs % size).astype(np.int32))

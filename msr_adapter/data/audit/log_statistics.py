@@ -21,8 +21,9 @@ _POINTS = {"min": 0, "5%": 5, "25%": 25, "median": 50, "75%": 75, "95%": 95, "ma
 
 def check_log(e: AuditInputs, audit: Audit) -> Statistics:
     """Find repeats and rare items; return size, density and degrees. O(rows)."""
-    users, items, rows = len(e.log.users), len(e.log.items), len(e.log.user)
-    per_user, per_item = degree(e.log.user, users), degree(e.log.item, items)
+    user, item = e.log.distinct()
+    users, items, rows = len(e.log.users), len(e.log.items), len(user)
+    per_user, per_item = degree(user, users), degree(item, items)
     rare = float((per_item < 5).mean())
     note(audit, "rare-items", rare,
          f"{rare:.0%} of the items have fewer than 5 interactions: behaviour teaches little of each. Raise "

@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import (
@@ -88,7 +88,10 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
                        "others: written in another unit, or missing? Correct or remove such rows.")  # fmt: skip
     if facts.get("split_unknown") and wanted.split == "found":
         ignored = names.pop("split")
-        audit.find("info", f"The column {ignored} of {table.path.name} is ignored: it holds more than "
+        severity: Severity = (
+            "warning" if facts["split_known"] else "info"
+        )  # most of a published split, or another matter
+        audit.find(severity, f"The column {ignored} of {table.path.name} is ignored: it holds more than "
                    "train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
     columns = _expressions(names, schema, facts, time, wanted)
     rules = _rules(names, columns)
@@ -122,6 +125,7 @@ def _statistics(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Exp
         facts |= {f"{_TIME}{name}": aggregate for name, aggregate in of_times.items()}
     if "split" in names:
         facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
+        facts["split_known"] = _split(names["split"]).is_not_null().sum()
     return facts
 
 
