@@ -32,6 +32,8 @@ class JsonScan:
     first_surrogate: int = 0
     repeated: tuple[str, int] | None = None
     """The first key that stands twice in an object, and the line."""
+    is_broken: bool = False
+    """Whether the file begins as an array and is none."""
     is_array: bool = False
     """Whether the file is one JSON array, maybe over many lines; then only the keys are known."""
 
@@ -74,11 +76,7 @@ def _scanned(path: Path, version: tuple[int, int, int]) -> JsonScan:
         scan.begins_with_mark = start.startswith(BOM)
         scan.is_array = start.removeprefix(BOM).lstrip()[:1] == b"["
     if scan.is_array:
-        for line, text in array_elements(path):
-            scan.lines += 1
-            element = json.loads(text)
-            for key in element if isinstance(element, dict) else ():
-                scan.keys.setdefault(key, line)
+        _look_at_array(path, scan)
         return scan
     for block in blocks(path):
         scan.lines += _filled_lines(block)
@@ -91,6 +89,27 @@ def _scanned(path: Path, version: tuple[int, int, int]) -> JsonScan:
         places.add(block)
     scan.keys, scan.repeated = places.top, places.repeated
     return scan
+
+
+def _look_at_array(path: Path, scan: JsonScan) -> None:
+    twice: list[str] = []
+
+    def pairs(found: list[tuple[str, object]]) -> dict[str, object]:
+        result = dict(found)
+        if len(result) < len(found):
+            names = [name for name, _ in found]
+            twice.extend(name for name in result if names.count(name) > 1)
+        return result
+
+    try:
+        for line, text in array_elements(path):
+            scan.lines += 1
+            element = json.loads(text, object_pairs_hook=pairs)
+            for key in element if isinstance(element, dict) else ():
+                scan.keys.setdefault(key, line)
+            scan.repeated = scan.repeated or ((twice[0], line) if twice else None)
+    except (ValueError, RecursionError):  # whoever reads it says where
+        scan.is_broken = True
 
 
 def _filled_lines(block: JsonBlock) -> int:

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, raise_if_any
 from msr_adapter.filesystem import files_below
 
 _WHOLE = "Copy or download it again, or remove it"
@@ -15,8 +17,7 @@ _WHOLE = "Copy or download it again, or remove it"
 def parquet_parts(path: Path) -> list[Path]:
     """Return the Parquet files that are read, a folder's in the order of their names; `UserError` on an empty one."""
     parts = _parts(path)
-    if hollow := [part for part in parts if not part.stat().st_size]:
-        raise UserError([Problem(str(part), "", "0 bytes", "a Parquet file", _WHOLE) for part in hollow])
+    raise_if_any(problem for part in parts for problem in _cut_short(part))
     return parts
 
 
@@ -33,6 +34,22 @@ def _parts(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(Path(entry.path) for entry, _ in files_below(path) if entry.name.endswith(".parquet"))
+
+
+def _cut_short(part: Path) -> Iterator[Problem]:
+    """Yield what the end of a file and its size tell: nothing in it, or columns that would lie behind its end."""
+    size = part.stat().st_size
+    if not size:
+        yield Problem(str(part), "", "0 bytes", "a Parquet file", _WHOLE)
+        return
+    try:
+        found = pq.read_metadata(part)
+        columns = [found.row_group(n).column(m) for n in range(found.num_row_groups) for m in range(found.num_columns)]
+        begins = [one.dictionary_page_offset or one.data_page_offset for one in columns]
+    except (pa.ArrowException, OSError, ValueError):  # Polars says it
+        return
+    if any(not 0 < begin <= size - one.total_compressed_size for begin, one in zip(begins, columns, strict=True)):
+        yield Problem(str(part), "", "its columns lie outside of it", "a whole Parquet file", _WHOLE)
 
 
 def _problems(parts: list[Path]) -> Iterator[Problem]:

@@ -79,7 +79,7 @@ def explain(table: Table, reason: str) -> list[Problem]:
     if table.layout.kind == "parquet":
         return parquet_problems(table.path, _first_line(reason))
     try:
-        found = [] if table.layout.lossy else together(_not_utf8(table.path))
+        found = [] if table.layout.lossy else not_utf8(table.path)
         if not found:
             found = together(_wrong_width(table) if table.is_delimited else _bad_json(table.path))
     except (OSError, EOFError) as error:  # a packed file that ends early or is damaged
@@ -109,6 +109,11 @@ def repeated(problem: Problem, number: int, others: list[str]) -> Problem:
     which = f"line{'s' if number > 2 else ''} {', '.join(others)}{more}" if others else "further down"
     found = f"{problem.found}, and {number - 1:,} more like it ({which})"
     return Problem(problem.where, problem.field, found, problem.allowed, problem.next_step)
+
+
+def not_utf8(path: Path) -> list[Problem]:
+    """Return which lines of a file are no UTF-8, in one problem."""
+    return together(_not_utf8(path))
 
 
 def _not_utf8(path: Path) -> Iterator[Problem]:

@@ -8,9 +8,9 @@ import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.parquet_parts import parquet_parts
-from msr_adapter.data.readers.parse_errors import delimited_file, explain
+from msr_adapter.data.readers.parse_errors import delimited_file, explain, not_utf8
 from msr_adapter.data.readers.table_layout import LAYOUTS, TOLD_BY_CONTENT, Layout, Table
-from msr_adapter.errors import Problem, UserError, plural
+from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 from msr_adapter.filesystem import absent, files_below
 from msr_adapter.text_tables.dialects import dialect_of
 from msr_adapter.text_tables.json_lines import scan_json_lines
@@ -53,11 +53,16 @@ def column_names(table: Table) -> list[str]:
     """Return the names of a table's columns; of JSON lines, all keys of all objects. `UserError` if unreadable."""
     if table.frame is None and table.layout.kind == "jsonl":
         with explaining(table):
-            keys = list(scan_json(table.path).keys)
-        if not keys:
+            found = scan_json(table.path)
+            keys = list(found.keys)
+        if not keys or found.is_broken:
             raise UserError(explain(table, "no JSON object in it"))
         return keys
-    return schema_of(table, scan(table, ())).names()
+    names = schema_of(table, scan(table, ())).names()
+    if table.is_delimited and not table.layout.lossy and any("\ufffd" in name for name in names):
+        with explaining(table):  # Polars replaces what is no text in a header, and nowhere else
+            raise_if_any(not_utf8(table.path))
+    return names
 
 
 def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
