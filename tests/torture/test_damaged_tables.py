@@ -129,7 +129,7 @@ def _words(*choices: bytes) -> Damage:
 
 
 TEXT_DAMAGES: tuple[Damage, ...] = (
-    _flip, _delete, lambda data, draw: data[: draw.randrange(1, len(data))], _in_lines(_repeat), _in_lines(_lose),
+    _flip, _delete, lambda data, draw: data[: draw.randrange(len(data))], _in_lines(_repeat), _in_lines(_lose),
     _in_lines(_other_end), _words(b'"'), _words(b'"', b'""', b'"""', b"'"), _words(b"\\", b'\\"', b"\\\\", b"\\N"),
     _words(b"\0"), _words(b"\xef\xbb\xbf"), lambda data, draw: b"\xef\xbb\xbf" + data,
     _words("é".encode("latin-1"), "ü".encode("utf-16")), _words(b",", b"\t", b";", b"\n", b"\r", b"\n\n"),

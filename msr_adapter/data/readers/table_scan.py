@@ -59,7 +59,8 @@ def column_names(table: Table) -> list[str]:
             raise UserError(explain(table, "no JSON object in it"))
         return keys
     names = schema_of(table, scan(table, ())).names()
-    if table.is_delimited and not table.layout.lossy and any("\ufffd" in name for name in names):
+    header = "".join(names)
+    if table.is_delimited and not table.layout.lossy and "\ufffd" in header and "\0" not in header:
         with explaining(table):  # Polars replaces what is no text in a header, and nowhere else
             raise_if_any(not_utf8(table.path))
     return names
@@ -102,9 +103,9 @@ def tell_reading(table: Table, audit: Audit, rows: int | None = None) -> None:
 
     ``rows`` are those that were read: another number than the lines of the file is told.
     """
-    if table.frame is not None or table.layout.kind == "parquet":
+    if table.frame is not None:
         return
-    name, said, lines = table.path.name, [table.layout.told], 0
+    name, said, lines, least = table.path.name, [table.layout.told], 0, 0
     if table.is_delimited and len(table.layout.separator) == 1:
         found = dialect_of(table.path, table.layout.separator, table.layout.asked)
         headers = 0 if table.layout.names else 1
@@ -120,8 +121,6 @@ def tell_reading(table: Table, audit: Audit, rows: int | None = None) -> None:
         found_json = scan_json(table.path)
         lines = least = found_json.lines
         said += found_json.told(name)
-    else:
-        return
     if rows is not None and lines and not least <= rows <= lines:
         said.append(f"{plural(rows, 'row')} were read of {name}, which has {lines:,} below its header: look at its "
                     "quotation marks and line ends.")  # fmt: skip
