@@ -19,11 +19,11 @@ NULL_WORDS = (
 """What programs write where a value is missing, in lower case."""
 
 SAID: dict[Difference, str] = {
-    "number": "one as a fraction or a power of ten",
-    "accents": "with other code points for the same letters",
-    "unseen": "with blanks, quotation marks or characters that cannot be seen",
-    "zeros": "without its leading zeros",
-    "case": "in another case",
+    "number": "one is written as a fraction or a power of ten",
+    "accents": "they have other code points for the same letters",
+    "unseen": "one has blanks, quotation marks or characters that cannot be seen",
+    "zeros": "one lacks its leading zeros",
+    "case": "they differ in case",
 }
 """How two ids differ, as it is told."""
 
@@ -71,7 +71,7 @@ class NearIds:
     def advice(self, number: int = 3) -> str:
         """Return how the first pairs differ and what to do about it."""
         kinds = dict.fromkeys(difference(one, other) for one, other in self.pairs.head(number).iter_rows())
-        return "; ".join(f"{SAID[kind]}: {MEND[kind]}" for kind in kinds)
+        return "; ".join(f"{SAID[kind]}, so {MEND[kind]}" for kind in kinds)
 
 
 def near_duplicates(ids: pl.Series) -> NearIds:

@@ -51,8 +51,10 @@ def test_each_id_is_paired_with_the_first_that_is_like_it() -> None:
     assert near.pairs.rows() == [("1.0", "1"), ("01", "1"), ("2.0", "2")]
     assert near.of("zeros").pairs.rows() == [("01", "1")]
     assert near.examples(2) == "'1.0' and '1', '01' and '1'"
-    assert near.advice(1) == ("one as a fraction or a power of ten: write whole numbers or text (in pandas, dtype str "
-                              "or Int64: a column with gaps becomes fractions)")  # fmt: skip
+    assert near.advice(1) == (
+        "one is written as a fraction or a power of ten, so write whole numbers or text (in pandas, dtype str or "
+        "Int64: a column with gaps becomes fractions)"
+    )
 
 
 def test_ids_that_look_alike_are_shown_apart() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.id_forms import Difference, NearIds, is_null_word, lossy, near_duplicates, shown
@@ -22,18 +23,23 @@ def audit_ids(log: Log, corpus: Corpus, audit: Audit) -> None:
 
     ``log`` is as it was read: what a filter drops is looked at too.
     """
-    if corpus.synthetic is not None:
-        return
-    pools = [
-        ("users", log.users, degree(log.user, len(log.users))),
-        ("items", log.items, degree(log.item, len(log.items))),
-    ]
-    for noun, ids, rows in pools:
-        _find_forms(noun, ids, audit)
-        _find_null_words(noun, pl.DataFrame({"id": ids, "rows": rows}), audit)
-        _find_lossy(noun, ids, audit)
+    if corpus.synthetic is None:
+        users, items = degree(log.user, len(log.users)), degree(log.item, len(log.items))
+        audit_id_counts(_counted(log.users, users), _counted(log.items, items), corpus, audit)
+
+
+def audit_id_counts(users: pl.DataFrame, items: pl.DataFrame, corpus: Corpus, audit: Audit) -> None:
+    """Do what `audit_ids` does for ids (``id``, each once) and how many ``rows`` have each."""
+    for noun, counted in (("users", users), ("items", items)):
+        _find_forms(noun, counted["id"], audit)
+        _find_null_words(noun, counted, audit)
+        _find_lossy(noun, counted["id"], audit)
     if corpus.items is not None:
         _find_forms("items of the table", corpus.items["item_id"], audit)
+
+
+def _counted(ids: pl.Series, rows: Rows) -> pl.DataFrame:
+    return pl.DataFrame({"id": ids, "rows": rows})
 
 
 def _find_forms(noun: str, ids: pl.Series, audit: Audit) -> None:
@@ -47,7 +53,7 @@ def _find_forms(noun: str, ids: pl.Series, audit: Audit) -> None:
         differ = "differs" if len(pairs) == 1 else "differ"
         note(audit, topic, len(pairs) / len(ids),
              f"{len(pairs):,} of {len(ids):,} {noun} {differ} from another in form alone ({pairs.examples()}) and "
-             f"count apart: nothing is merged. If they are one, {pairs.advice()}.")  # fmt: skip
+             f"count apart: nothing is merged. If they are one: {pairs.advice()}.")  # fmt: skip
 
 
 def _find_null_words(noun: str, ids: pl.DataFrame, audit: Audit) -> None:

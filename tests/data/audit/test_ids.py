@@ -36,7 +36,7 @@ def test_one_user_in_two_forms_counts_as_two_and_is_told(tmp_path: Path) -> None
     assert list(found) == ["id-forms"]
     assert found["id-forms"].startswith(
         "12 of 24 users differ from another in form alone ('1.0' and '1', '10.0' and '10', '11.0' and '11') and count "
-        "apart: nothing is merged. If they are one, "
+        "apart: nothing is merged. If they are one: "
     )
     assert audit["counts"]["users_read"] == 24
     assert audit["counts"]["users_in_another_form"] == 12

@@ -164,7 +164,9 @@ def test_ids_that_the_log_has_in_another_form_are_told_beside_their_rows(tmp_pat
         built_with(tmp_path, log, write_inter(tmp_path / "lists.inter", rows), count=1)
     told = {problem.field: problem for problem in caught.value.problems if "in another form" in problem.found}
     assert told["user_id"].found == "1 of 1 unknown user is in the log in another form ('1.0' and '1')"
-    assert told["user_id"].next_step.startswith("Write them as the log does: one as a fraction or a power of ten: ")
+    assert told["user_id"].next_step.startswith(
+        "Write them as the log does: one is written as a fraction or a power of ten, so "
+    )
     assert told["item_id"].found == "1 of 1 unknown item is in the log in another form ('005' and '5')"
 
 
