@@ -23,6 +23,7 @@ from msr_adapter.data.negatives.candidate_files import read_imported
 from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.pools import ItemStatistics
 from msr_adapter.data.negatives.spec import Shortages, make_list_specs
+from msr_adapter.data.negatives.twinless import without_twinless
 from msr_adapter.data.published_split import HeldOutRows, tell_what_is_lost, unused_split
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import read
@@ -92,8 +93,10 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
     catalogue = _catalogue(log, corpus, audit)
-    known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String))
-    specs = make_list_specs(protocol, inputs.train_negatives, log, known, seed, audit)
+    targets = degree(log.item[examples.target[examples.split == 0]], len(log.items))
+    known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String), targets)
+    specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
+    examples = without_twinless(log, examples, specs, protocol.candidates is not None, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
     images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)

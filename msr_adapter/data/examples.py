@@ -54,6 +54,14 @@ class Examples:
         """Rows of the log that are validation or test targets."""
         return self.target[self.split > 0]
 
+    def keep(self, kept: Mask) -> "Examples":
+        """Return those that are ``kept`` (n,), numbered anew."""
+        if kept.all():
+            return self
+        first = None if self.first is None else self.first[kept]
+        return Examples(self.split[kept], self.user[kept], self.target[kept], self.start[kept], self.end[kept],
+                        self.sequence, first)  # fmt: skip
+
     def row(self, place: Rows) -> Rows:
         """Return the rows of the log at ``place`` of the sequence."""
         return place if self.sequence is None else self.sequence[place]

@@ -86,7 +86,7 @@ def draw(
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
     protocol, audit, shortages = ProtocolConfig(name="test", negatives=test), Audit(), Shortages()
     known = ItemStatistics(log.items, popularity, category)
-    specs = make_list_specs(protocol, train or TrainNegativesConfig(count=1), log, known, seed, audit)
+    specs = make_list_specs(protocol, train or TrainNegativesConfig(count=1), log, known, audit)
     inputs = DrawInputs(log, examples, specs, seed, rounds=rounds, most_rows=most_rows)
     drawn = draw_candidates(inputs, shortages, chunk)
     return Drawn(log, examples, popularity, drawn, shortages, audit)

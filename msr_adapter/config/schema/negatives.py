@@ -31,7 +31,8 @@ class NegativesConfig(StrictModel):
 
     kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture", "all"] = "uniform"
     """uniform: every item equally likely. popularity: by training popularity to the power of `alpha`.
-    popularity-matched: among the `pool` items nearest in training popularity to the positive. same-category: among the
+    popularity-matched: among the items of the positive's stratum of training popularity, such that popularity does not
+    tell which is the positive. same-category: among the
     items of the positive's category. hard: among the user's `pool` highest-scored items in `scores`. mixture: several
     of these. all: every item that is not excluded, once: full ranking, of test lists only (validation lists are then
     drawn like training ones)."""
@@ -42,7 +43,12 @@ class NegativesConfig(StrictModel):
     alpha: float = Field(1.0, ge=0, le=100)
     """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
     pool: Count = 100
-    """Read by `popularity-matched` and `hard`: how many items are close enough. Smaller = closer."""
+    """Read by `popularity-matched`: how many items a stratum has at least. Read by `hard`: how many items are close
+    enough. Smaller = closer."""
+    twinless: Literal["keep", "leave-out"] = "keep"
+    """Read by `popularity-matched`: what becomes of a positive that popularity tells from any `count` others, as it
+    does at the head of most catalogues. It is counted in audit.json. keep: it is set against the most popular ones.
+    leave-out: its example is left out."""
     scores: Path | None = None
     """Read by `hard`: parquet, csv or tsv with columns `item_id` and `score`, and `user_id` for lists of one's own."""
     mixture: MixtureConfig = MixtureConfig()

@@ -15,14 +15,15 @@ from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
+from msr_adapter.data.negatives.popularity_strata import Strata, popularity_strata
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.filesystem import absent
-from msr_adapter.seeded_random import hash_ids, keyed
 
 _NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
 _SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _BLOCK = 2**22
 """Pairs of a user and an item that are looked up at a time."""
+MATCHED = "popularity-matched"
 _NO_LISTS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
@@ -34,7 +35,7 @@ class Pool:
     low: Rows
     high: Rows
     cumulative: Floats | None = None
-    """Running sum of the items' weights, for pools that are one and the same for all lists; None = all alike."""
+    """Running sum of the weights of ``items``; None = all alike."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ItemStatistics:
     """Interactions that training may know of."""
     category: pl.Series
     """Category, null = none."""
+    targets: Rows | None = None
+    """How often each item is the target of a training example; None = not counted."""
 
 
 PoolOf = Callable[[Codes, Codes], Pool]
@@ -89,14 +92,18 @@ def seen_items(log: Log, bounds: Rows, users: Codes) -> tuple[Rows, Codes]:
     return lengths + more, np.concatenate([items, beside])[order]
 
 
-def make_pools(
-    negatives: NegativesConfig, known: ItemStatistics, hard: HardNegatives | None, seed: int
-) -> Mapping[str, PoolOf]:
+def strata_of(negatives: NegativesConfig, known: ItemStatistics) -> Strata:
+    """Return the strata that `popularity-matched` draws from."""
+    count = negatives.kinds().get(MATCHED, negatives.count)
+    return popularity_strata(known.popularity, negatives.pool, count, known.targets)
+
+
+def make_pools(negatives: NegativesConfig, known: ItemStatistics, hard: HardNegatives | None) -> Mapping[str, PoolOf]:
     """Prepare every kind that ``negatives`` names, fallbacks included. O(items log items); hard lists come sorted."""
     makers: dict[str, Callable[[], PoolOf]] = {
         "uniform": lambda: partial(_same_for_all, Pool(np.arange(len(known.items), dtype=np.int32), *_NO_LISTS)),
         "popularity": lambda: partial(_same_for_all, _by_popularity(known.popularity, negatives.alpha)),
-        "popularity-matched": lambda: _matched(known, negatives.pool, seed),
+        "popularity-matched": lambda: partial(_matched, strata_of(negatives, known)),
         "same-category": lambda: _by_category(known.category),
         "hard": lambda: partial(_hard, hard),
     }
@@ -136,22 +143,8 @@ def _by_popularity(popularity: Rows, alpha: float) -> Pool:
     return Pool(items.astype(np.int32), *_NO_LISTS, np.cumsum(weight[items]))
 
 
-def _matched(known: ItemStatistics, width: int, seed: int) -> PoolOf:
-    """Order items by popularity (equals in a seeded order); a positive's pool is its ``width`` neighbours there.
-
-    Half of them are less popular and half more; at the ends of the order the window moves inwards.
-    """
-    equals = keyed(hash_ids(known.items.to_list()), seed, "popularity-matched")
-    order = np.lexsort((equals, known.popularity)).astype(np.int32)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    width = min(width + 1, len(order))  # the positive is in the window and is never drawn
-
-    def pool_of(_: Codes, positive: Codes) -> Pool:
-        low = np.clip(rank[positive] - width // 2, 0, len(order) - width)
-        return Pool(order, low, low + width)
-
-    return pool_of
+def _matched(strata: Strata, _: Codes, positive: Codes) -> Pool:
+    return Pool(strata.order, strata.low[positive], strata.high[positive], strata.cumulative)
 
 
 def _by_category(category: pl.Series) -> PoolOf:

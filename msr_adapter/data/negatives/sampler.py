@@ -62,8 +62,10 @@ def _draw(bits: Bits, pool: Pool, list_: Rows) -> Rows:
     else:
         # A float holds 53 bits exactly, so the share is below 1; the product may still round up to the whole sum.
         share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        place = np.searchsorted(pool.cumulative, share * pool.cumulative[-1], side="right")
-        place = np.minimum(place, len(pool.items) - 1)
+        begin = np.where(low > 0, pool.cumulative[low - 1], 0.0)
+        end = pool.cumulative[pool.high[list_] - 1]
+        place = np.searchsorted(pool.cumulative, begin + share * (end - begin), side="right")
+        place = np.clip(place, low, pool.high[list_] - 1)
     drawn: Rows = pool.items[place].astype(np.int64)
     return drawn
 

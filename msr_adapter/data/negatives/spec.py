@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Rows
+from msr_adapter.arrays import Codes, Mask, Rows
 from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log
-from msr_adapter.data.negatives.pools import ItemStatistics, PoolOf, make_pools, read_hard_negatives
+from msr_adapter.data.negatives.pools import (
+    MATCHED,
+    ItemStatistics,
+    PoolOf,
+    make_pools,
+    read_hard_negatives,
+    strata_of,
+)
 from msr_adapter.data.negatives.sampler import Slots
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
@@ -31,6 +38,9 @@ class ListSpec:
     negatives: NegativesConfig
     pools: Mapping[str, PoolOf] = field(default_factory=dict)
     """Kind -> what it draws from, for every kind that ``negatives`` names; `all` draws nothing."""
+    twinless: Mask | None = None
+    """Which items (items,) are told from their negatives by popularity (`popularity_strata`); None = this is no matter
+    here."""
 
     @property
     def count(self) -> int:
@@ -43,7 +53,7 @@ ListSpecs = tuple[ListSpec, ListSpec, ListSpec]
 
 
 def make_list_specs(
-    protocol: ProtocolConfig, train: NegativesConfig, log: Log, known: ItemStatistics, seed: int, audit: Audit
+    protocol: ProtocolConfig, train: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit
 ) -> ListSpecs:
     """Prepare the lists of training, validation and test. `UserError` with every problem of scores and categories.
 
@@ -53,15 +63,13 @@ def make_list_specs(
     specs = []
     for setting, negatives in (("train.negatives", train), ("evaluate.protocol.negatives", protocol.negatives)):
         with collecting(problems):
-            specs.append(_list_spec(setting, negatives, log, known, seed, audit))
+            specs.append(_list_spec(setting, negatives, log, known, audit))
     raise_if_any(problems)
     training, test = specs
     return training, training if protocol.negatives.kind == "all" else test, test
 
 
-def _list_spec(
-    setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, seed: int, audit: Audit
-) -> ListSpec:
+def _list_spec(setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit) -> ListSpec:
     kinds = (*negatives.kinds(), *negatives.fallback)
     if "same-category" in kinds and known.category.null_count() == len(known.category):
         step = "Give the table of items a category, or draw another kind"
@@ -70,7 +78,8 @@ def _list_spec(
     hard = None
     if "hard" in kinds and negatives.scores is not None:
         hard = read_hard_negatives(negatives.scores, log, negatives.pool, audit)
-    return ListSpec(setting, negatives, make_pools(negatives, known, hard, seed))
+    twinless = strata_of(negatives, known).twinless if MATCHED in negatives.kinds() else None
+    return ListSpec(setting, negatives, make_pools(negatives, known, hard), twinless)
 
 
 @dataclass

@@ -34,7 +34,7 @@ def draw(
     training = known_to_training(log, split, examples.held_out, seed)
     known = ItemStatistics(log.items, degree(log.item[training], len(log.items)), log.items)
     protocol = ProtocolConfig(name="test", negatives=NegativesConfig(count=test))
-    specs = make_list_specs(protocol, TrainNegativesConfig(count=train), log, known, seed, Audit())
+    specs = make_list_specs(protocol, TrainNegativesConfig(count=train), log, known, Audit())
     return log, examples, draw_candidates(DrawInputs(log, examples, specs, seed), Shortages(), chunk)
 
 

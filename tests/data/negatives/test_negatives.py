@@ -125,38 +125,6 @@ def test_popularity_never_draws_what_training_never_saw() -> None:
     assert "only-tested" not in {item for group in drawn.negatives(2).values() for item in group}
 
 
-def matched_window(drawn: Drawn, positive: str, pool: int) -> tuple[int, int]:
-    """Return the least and greatest popularity that the nearest ``pool`` items can have, by counting from scratch."""
-    others = sorted(value for item, value in drawn.popularity_of().items() if item != positive)
-    own = drawn.popularity_of()[positive]
-    below = sum(value < own for value in others)
-    equal = sum(value == own for value in others)
-    half = (pool + 1) // 2
-    low = min(max(below - half, 0), max(len(others) - pool, 0))
-    high = max(min(below + equal + half, len(others)), min(pool, len(others)))
-    return others[low], others[high - 1]
-
-
-def test_popularity_matched_negatives_are_the_neighbours_in_popularity() -> None:
-    rows = skewed_rows(users=300, items=200, length=4, skew=0.7)
-    drawn = draw(rows, NegativesConfig(kind="popularity-matched", count=4, pool=6))
-    for (_, target), negatives in drawn.negatives(2).items():
-        low, high = matched_window(drawn, target, 6)
-        assert all(low <= drawn.popularity_of()[item] <= high for item in negatives)
-    uniform = draw(rows, NegativesConfig(count=4))
-    assert popularity_auc(uniform) > 0.65 > 0.58 > popularity_auc(drawn)  # nothing is above the most popular items
-
-
-def popularity_auc(drawn: Drawn) -> float:
-    score = drawn.popularity_of()
-    wins = [
-        (score[target] > score[item]) + 0.5 * (score[target] == score[item])
-        for (_, target), negatives in drawn.negatives(2).items()
-        for item in negatives
-    ]
-    return float(np.mean(wins))
-
-
 def test_a_pool_is_drawn_from_evenly() -> None:
     rows = [(f"u{n}", item, t) for n in range(3000) for t, item in enumerate(("y", "z"))]
     rows += [(f"b{n}{k}", f"m{n}", 5) for n in range(9) for k in range(2)]
@@ -193,10 +161,11 @@ def test_same_category_stays_within_it_and_says_when_it_cannot() -> None:
 def test_fallbacks_are_tried_in_order() -> None:
     rows = random_rows(users=30, items=20, length=4)
     categories = {f"i{n:03}": ("small" if n < 3 else "large") for n in range(20)}
-    negatives = NegativesConfig(kind="same-category", count=9, pool=4, fallback=("popularity-matched", "uniform"))
-    drawn = draw(rows, negatives, categories=categories)
+    negatives = NegativesConfig(kind="same-category", count=9, fallback=("popularity", "uniform"))
+    known = np.array([0] * 12 + [5] * 8)  # what training never saw has no weight for the first fallback
+    drawn = draw(rows, negatives, categories=categories, popularity=known)
     assert {kind for kind, _ in drawn.shortages.fallbacks} == {"same-category"}
-    assert {other for _, other in drawn.shortages.fallbacks} == {"popularity-matched", "uniform"}
+    assert {other for _, other in drawn.shortages.fallbacks} == {"popularity", "uniform"}
     assert all(len(group) == 9 for code in (1, 2) for group in drawn.negatives(code).values())
 
 
