@@ -22,7 +22,7 @@ def check(
     """
     with exit_codes(as_json):
         from msr_adapter.pipeline import check as find_problems
-        from msr_adapter.pipeline import look_deep, notes, plan
+        from msr_adapter.pipeline import check_made, look_deep, notes, plan
         from msr_adapter.pipeline.planning import FOUND_AGAIN
 
         options = StageOptions(pipeline, sets, run_dir, quiet=quiet, as_json=as_json)
@@ -30,6 +30,8 @@ def check(
         if problems := find_problems(loaded):
             raise UserError(problems)
         stages = plan(loaded)
+        if problems := check_made(loaded, stages):
+            raise UserError(problems)
         noted = notes(loaded, stages)
         lines = [f"{loaded.pipeline.name}: no problems found. In {loaded.run_dir}:"]
         for name, state in stages.items():

@@ -4,9 +4,11 @@ import math
 from pathlib import Path
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig
+from msr_adapter.data.negatives.candidate_files import read_lists
+from msr_adapter.data.negatives.pools import read_scores
 from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.readers.sources import check_source, draws_images, may_hold_images, source_files
-from msr_adapter.errors import Problem
+from msr_adapter.errors import Problem, collecting
 from msr_adapter.files import path_stamp
 from msr_adapter.filesystem import absent
 from msr_adapter.prompts.neutralize import RULES_VERSION
@@ -31,18 +33,21 @@ def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]
 
 
 def check_protocol(protocol: ProtocolConfig, train: NegativesConfig) -> list[Problem]:
-    """Return a problem for each file of candidates or scores that does not exist."""
+    """Return what is wrong with files of candidates or scores: absent, no such tables, rows that cannot be read."""
     wanted = {
         "evaluate.protocol.candidates": protocol.candidates,
         "evaluate.protocol.negatives.scores": protocol.negatives.scores,
         "train.negatives.scores": train.scores,
     }
     step = "Correct the path; it starts from the YAML that names it"
-    return [
-        Problem(str(path), setting, absent(path), "", step)
-        for setting, path in wanted.items()
-        if path is not None and not path.is_file()
-    ]
+    given = {setting: path for setting, path in wanted.items() if path is not None}
+    problems = [Problem(str(path), setting, absent(path), "", step)
+                for setting, path in given.items() if not path.is_file()]  # fmt: skip
+    for setting, path in given.items():
+        if path.is_file() and path.stat().st_size <= _LOOKED_INTO:  # larger ones are read once, by the data stage
+            with collecting(problems):
+                (read_lists if setting == "evaluate.protocol.candidates" else read_scores)(path)
+    return problems
 
 
 def source_stamp(data: DataConfig) -> dict[str, str | int | None]:

@@ -87,6 +87,12 @@ def _check(kind: str, path: Path, where: str) -> Problem | None:
     if not set(names) & set(_ID_COLUMNS[kind]):
         return Problem(where, field, f"{path} has the columns {', '.join(names)}",
                        f"one of them called {' or '.join(_ID_COLUMNS[kind])}", "Rename the column of ids")  # fmt: skip
+    try:
+        _read(kind, path)
+    except UserError as error:
+        return error.problems[0]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        return Problem(where, field, f"{path} cannot be read ({str(error).splitlines()[0]})", next_step="Correct it")
     return None
 
 

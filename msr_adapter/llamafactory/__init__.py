@@ -14,6 +14,7 @@ Models
 Rows
     dataset: writing and reading training rows
     dataset_check: whether LLaMA-Factory's own loader reads them as they were written
+    label_words: whether the tokenizer tells the answers apart
     token_counts: tokens of texts and images without loading a model
     row_lengths: the exact length of every row
     memory_estimate: how much memory and disk a training will take
@@ -30,6 +31,7 @@ The trainer
     training_measurements: how long a training took, and how much memory
     failures: why a training failed
     versions: whether the right LLaMA-Factory is installed
+    installed: its templates and arguments, read from its source without importing it
 
 Importing any of them imports neither torch nor llamafactory; `template` does so when an `Encoder` is built.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import AUTO, ModelConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, closest
 from msr_adapter.files import bundled_model, read_json_object
 from msr_adapter.llamafactory.families import (
     FAMILIES,
@@ -18,6 +18,7 @@ from msr_adapter.llamafactory.families import (
     Family,
     family_of_template,
 )
+from msr_adapter.llamafactory.installed import installed_templates
 
 _CHAT_FILES = ("chat_template.jinja", "chat_template.json")
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
@@ -136,10 +137,50 @@ def template_problems(model: ModelConfig, where: str = "", role: str = "model") 
         known = any(family.template == plain for family in FAMILIES)
         step = f"Use {plain}" if known else "Use the template of a model that does not reason"
         return [Problem(where, field, words, "a template without reasoning", step)]
+    if problem := _unusable(model.template, where, field):
+        return [problem]
     if found and model.template == AUTO:
         words = f"cannot be inferred: {_described(found)} is not among the tested families"
         return [Problem(where, field, words, "the model's LLaMA-Factory template", f"Write it there. {_DOCS}")]
     return []
+
+
+def takes_images(model: ModelConfig) -> bool | None:
+    """Say whether a model can be shown images, by its files and its template; None where nothing here tells."""
+    if not model.backend_row.local:
+        return None
+    if family := family_of(model):
+        return family.sees_images
+    config = model_config(model)
+    if config and not any(word in key for key in config for word in _SEEING) and not _processes_images(model):
+        return False
+    template = installed_templates().get(model.template)
+    return None if template is None or template.takes_images else False
+
+
+_SEEING = ("vision", "visual", "image", "mm_", "vit_")
+"""In the keys of a config, these tell of a part that sees."""
+
+
+def _processes_images(model: ModelConfig) -> bool:
+    return any(model_file(model, name) for name in ("preprocessor_config.json", "processor_config.json"))
+
+
+def _unusable(name: str, where: str, field: str) -> Problem | None:
+    """Return the problem of a template that the installed LLaMA-Factory does not have, or that thinks aloud."""
+    known = installed_templates()
+    if name == AUTO or not known:
+        return None
+    if name not in known:
+        near = closest(name, known, 3)
+        guess = f"did you mean {' or '.join(near)}" if near else "a LLaMA-Factory template"
+        return Problem(where, field, f"unknown template {name!r}", guess, _DOCS)
+    if known[name].thinks:
+        words = f"{name} puts a thought before every answer, so Yes or No never comes first"
+        plain = f"{name}_nothink"
+        step = f"Use {plain}" if plain in known else "Use the template of a model that does not reason"
+        return Problem(where, field, words, "a template without reasoning", step)
+    return None
 
 
 def _against(family: Family, model: ModelConfig, where: str, role: str) -> list[Problem]:

@@ -1,8 +1,8 @@
 """The training YAML that `llamafactory-cli train` accepts, from our `Train` config."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -14,6 +14,7 @@ from msr_adapter.filesystem import holds_pattern
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
+from msr_adapter.llamafactory.installed import training_arguments
 from msr_adapter.llamafactory.model_weights import Weights, is_small, own_adapters, resolve_model, starting_weights
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
@@ -79,8 +80,13 @@ REFUSED = {
 
 
 def check_overrides(overrides: Mapping[str, object], where: str = "") -> list[Problem]:
-    """Return a problem for every override that msr sets itself, or that the YAML reader would misread."""
+    """Return a problem for every override that msr sets, that LLaMA-Factory does not know, or its reader misreads."""
     problems = [
+        replace(problem, where=where)
+        for problem in unknown_overrides(overrides)
+        if problem.field.removeprefix("train.overrides.") not in REFUSED
+    ]
+    problems += [
         Problem(where, f"train.overrides.{key}", "this key is msr's own", REFUSED[key])
         for key in overrides if key in REFUSED
     ]  # fmt: skip
@@ -91,11 +97,9 @@ def check_overrides(overrides: Mapping[str, object], where: str = "") -> list[Pr
 
 
 def unknown_overrides(overrides: Mapping[str, object]) -> list[Problem]:
-    """Return a problem for every override LLaMA-Factory has no argument for; imports llamafactory (seconds)."""
-    from llamafactory.hparams.parser import _TRAIN_ARGS
-
-    known = sorted({field.name for part in _TRAIN_ARGS for field in dataclasses.fields(part)})
-    unknown = [key for key in overrides if key not in known]
+    """Return a problem for every override that the installed LLaMA-Factory has no argument for; imports nothing."""
+    known = sorted(training_arguments())
+    unknown = [key for key in overrides if known and key not in known]
     near = {key: closest(key, known) for key in unknown}
     return [
         Problem("", f"train.overrides.{key}", "LLaMA-Factory has no such argument",

@@ -5,12 +5,13 @@
 - `planning`: which stages are wanted, and which of them are up to date; `runner`: brings them up to date
 - `kept`: what costly stages made under other settings
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
-- `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points
+- `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points;
+  `later_refusals`: what stages would refuse after hours
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
 - `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored
 """
 
-from msr_adapter.pipeline.checks import check, look_deep, notes
+from msr_adapter.pipeline.checks import check, check_made, look_deep, notes
 from msr_adapter.pipeline.planning import plan
 from msr_adapter.pipeline.runner import RunResult, StageOutcome, State, join, run, write_training_yaml
 from msr_adapter.pipeline.stages import STAGE_NAMES, WHOLE
@@ -22,6 +23,7 @@ __all__ = [
     "StageOutcome",
     "State",
     "check",
+    "check_made",
     "join",
     "look_deep",
     "notes",

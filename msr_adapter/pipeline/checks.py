@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.files import bundled_model
 from msr_adapter.filesystem import absent
+from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
@@ -74,8 +75,15 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_slices(loaded),
         *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
+        *check_stages(loaded),
         *_check_run_dir(loaded),
     ]
+
+
+def check_made(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[Problem]:
+    """Return what later stages will refuse by what is made already; ``stages`` is `plan`'s answer."""
+    finished = [name for name, state in stages.items() if state == "up to date"]
+    return check_finished(loaded, RunFolder(loaded.run_dir), finished)
 
 
 def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,13 @@ import dataclasses
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig, PipelineConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.llamafactory.family_recognition import facts, family_of, resolve_template, template_problems
+from msr_adapter.llamafactory.family_recognition import (
+    facts,
+    family_of,
+    resolve_template,
+    takes_images,
+    template_problems,
+)
 from msr_adapter.pipeline.weight_checks import roles
 
 
@@ -39,22 +45,33 @@ def check_templates(loaded: LoadedPipeline) -> list[Problem]:
 
 
 def _blind(loaded: LoadedPipeline) -> list[Problem]:
-    """Return a problem for every model that would be shown images and takes none."""
+    """Return a problem for every model that would be shown images and takes none, where there surely are some."""
     from msr_adapter.data import draws_images  # reads tables, which resolving the models has no need of
 
-    pipeline = loaded.pipeline
-    if pipeline.data.images.folder is None and not draws_images(pipeline.data.source):
+    data = loaded.pipeline.data
+    named = getattr(getattr(data.source, "columns", None), "image", None)
+    if data.images.folder is None and named is None and not draws_images(data.source):
         return []
-    shown = {"train.model": ("train.images", "false") if pipeline.train.images else None,
-             "summarize.items.model": ("summarize.items.mode", "none")}  # fmt: skip
-    problems = []
-    for role, model in roles(loaded).items():
-        family = family_of(model) if model.backend_row.local else None
-        if family and not family.sees_images and (setting := shown.get(role)):
-            words = f"{model.path}, a {family.name}, sees no images"
-            step = "Or name a model that sees them"
-            problems.append(Problem(loaded.where(setting[0]), setting[0], words, setting[1], step))
-    return problems
+    blind = [role for role, model in roles(loaded).items() if takes_images(model) is False]
+    return [blind_problem(loaded, role) for role in blind if shown_images(loaded, role)]
+
+
+_SHOWN = {"train.model": ("train.images", "false"), "summarize.items.model": ("summarize.items.mode", "none")}
+"""Model that is shown images -> the setting that decides it, and its value without images."""
+
+
+def shown_images(loaded: LoadedPipeline, role: str) -> bool:
+    """Return whether the model called ``role`` is shown the images that items have; its mode may not ask it at all."""
+    return role in _SHOWN and (role != "train.model" or loaded.pipeline.train.images)
+
+
+def blind_problem(loaded: LoadedPipeline, role: str) -> Problem:
+    """Return the problem of a model that is shown images and takes none."""
+    model, (setting, without) = roles(loaded)[role], _SHOWN[role]
+    family = family_of(model)
+    what = f"a {family.name}" if family else f"under the template {model.template}"
+    found = f"{model.path}, {what}, sees no images"
+    return Problem(loaded.where(setting), setting, found, without, "Or name a model that sees them")
 
 
 def template_notes(loaded: LoadedPipeline) -> list[str]:

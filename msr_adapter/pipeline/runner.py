@@ -13,6 +13,7 @@ from msr_adapter.filesystem import guarded, is_full
 from msr_adapter.integrity import require_unaltered
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.kept import KeptStage, changes, find_kept, is_there, made_on, shortly
+from msr_adapter.pipeline.later_refusals import require_finished
 from msr_adapter.pipeline.peak_memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.planning import (
     EDITED,
@@ -41,6 +42,9 @@ from msr_adapter.run_folder_mark import FORMAT, older_stages
 from msr_adapter.stage_arguments import Job
 
 State = Literal["done", "up to date"]
+
+_OF_HOURS = ("items", "users")
+"""Stages before the training that may take hours."""
 
 RECOMMENDING = "recommend"
 """What `msr recommend` does in a run folder, called like a stage: its unfinished work has a name like theirs."""
@@ -120,7 +124,8 @@ def run_checked(
         reporter = reporter.with_log(folder.root / "run.log")
         write_json(folder.root / "pipeline.json", loaded.resolved)
         _tell_older(folder, reporter)
-        job = _Run(loaded, folder, prompts, others, reporter, retrain)
+        trains = any(stage.name == TRAIN for stage in wanted)
+        job = _Run(loaded, folder, prompts, others, reporter, retrain, trains)
         outcomes = [_bring_up_to_date(stage, job, stage.name in forced) for stage in wanted]
     return RunResult(folder.root, tuple(outcomes))
 
@@ -233,6 +238,8 @@ class _Run:
     donors: Sequence[RunFolder]
     reporter: Reporter
     retrain: Retrain
+    trains: bool = False
+    """Whether a training follows, for which what its preflight would refuse is told before the summaries."""
 
 
 def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
@@ -261,6 +268,8 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     require_unaltered([folder.stage(name) for name in stage.inputs if name == "train"])
     if "data" in stage.inputs:
         require_unaltered_images(folder.stage("data"))
+    if stage.name in _OF_HOURS and job.trains:
+        require_finished(job.loaded, folder)
     reporter.note(f"{stage.name:<11} {f'{found}; ' if found else ''}running ({reason or again})")
     out = folder.begin(stage.name)
     context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError, meta
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> 
         **_users(evaluation, context),
         **_run(evaluation.metrics, audit.get("counts", {}), context),
     }
-    write_text(path, _render(_environment(context), values))
+    write_text(path, _render(_environment(context.templates), values))
 
 
 def _render(environment: Environment, values: Mapping[str, object]) -> str:
@@ -64,8 +64,31 @@ def _render(environment: Environment, values: Mapping[str, object]) -> str:
     return page
 
 
-def _environment(context: ReportContext) -> Environment:
-    folders = [folder for folder in (context.templates, bundled("templates")) if folder is not None]
+def template_faults(templates: Path | None) -> list[Problem]:
+    """Return what is wrong with the report's template and its parts in a folder of the user's, short of its values."""
+    if templates is None or not templates.is_dir():
+        return []
+    environment, problems = _environment(templates), []
+    mine = sorted(path.relative_to(templates).as_posix() for path in templates.rglob("*.j2") if path.is_file())
+    for name in [name for name in mine if name == "report.html.j2" or name.startswith("report/")]:
+        where = str(templates / name)
+        try:
+            tree = environment.parse((templates / name).read_text(encoding="utf-8"), name, where)
+            environment.compile(tree, name, where)
+        except TemplateSyntaxError as error:
+            problems.append(Problem(f"{where}:{error.lineno}", "", error.message or "cannot be parsed"))
+        except (TemplateError, LimitError, RecursionError, OverflowError, ValueError, OSError) as error:
+            problems.append(Problem(where, "", f"cannot be read ({error})"))
+        else:
+            known = {*environment.list_templates()}
+            asked = {one for one in meta.find_referenced_templates(tree) if one is not None}
+            problems += [Problem(where, one, "no such template", "one of yours or a bundled one")
+                         for one in sorted(asked - known)]  # fmt: skip
+    return problems
+
+
+def _environment(templates: Path | None) -> Environment:
+    folders = [folder for folder in (templates, bundled("templates")) if folder is not None]
     return BoundedEnvironment(
         _LIMITS,
         loader=FileSystemLoader(folders),

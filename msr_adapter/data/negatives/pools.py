@@ -115,7 +115,7 @@ def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNe
 
     What the user has seen is left out before the best are chosen. Rows of unknown users and items are counted.
     """
-    frame = _known(_read(path), log, audit)
+    frame = _known(read_scores(path), log, audit)
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
     # By user, then falling score; of a pair that comes twice the higher score stays, which is the first in that order.
     order = np.lexsort((item, -frame["score"].to_numpy(), user))
@@ -174,7 +174,7 @@ def _unseen(log: Log, user: Codes, item: Codes) -> Mask:
     return np.concatenate([np.empty(0, dtype=bool), *kept])
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_scores(path: Path) -> pl.DataFrame:
     """Return the file's score and ids as text. `UserError` if it is no such table."""
     where = str(path)
     if not path.is_file():
