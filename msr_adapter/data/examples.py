@@ -24,7 +24,7 @@ POPULAR_ITEMS = 6
 
 _BLOCK = 2**22
 """Rows that are sorted at a time."""
-_EXAMPLES = 2**16
+_EXAMPLES = 2**14
 """Examples whose histories are looked at together."""
 
 
@@ -162,10 +162,12 @@ def assert_no_leak(log: Log, examples: Examples) -> None:
 def _assert_distinct_histories(log: Log, examples: Examples) -> None:
     for begin in range(0, len(examples), _EXAMPLES):
         part = slice(begin, begin + _EXAMPLES)
-        offsets, rows = examples.histories(part)
+        parts = examples.earlier(part), examples.histories(part)
         targets = log.item[examples.target[part]]
-        owner = np.concatenate([np.repeat(np.arange(len(targets)), np.diff(offsets)), np.arange(len(targets))])
-        keys = np.sort(owner * len(log.items) + np.concatenate([log.item[rows], targets]))
+        numbers = np.arange(len(targets))
+        owner = np.concatenate([*(np.repeat(numbers, np.diff(offsets)) for offsets, _ in parts), numbers])
+        items = np.concatenate([*(log.item[rows] for _, rows in parts), targets])
+        keys = np.sort(owner * len(log.items) + items)
         assert bool((keys[1:] != keys[:-1]).all()), "a history has an item twice, or its target"
 
 

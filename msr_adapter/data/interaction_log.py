@@ -150,6 +150,7 @@ def encode(
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats)
     if filtered is None:
         return log
+    del read, rows  # where many rows are dropped, the pairs take as much memory as these
     log = log.with_used_ids()
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
@@ -164,8 +165,8 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
     there = interactions.collect_schema().names()
     labels = {name: words for name, words in (("split", SPLITS), ("filtered", FILTERED)) if name in there}
     for name, words in labels.items():
-        numbers = {word: number for number, word in enumerate(words)}
-        columns.append(pl.col(name).replace_strict(numbers, return_dtype=pl.Int8).fill_null(-1))
+        # Through an enumeration: Polars replaces texts by numbers in twice the memory of the whole log.
+        columns.append(pl.col(name).cast(pl.Enum(words)).to_physical().cast(pl.Int8).fill_null(-1))
     kinds = ("i4", "i4", *("i1" for _ in labels), "i8")
     batches: list[list[Codes]] = [[] for _ in kinds]
     # Batches come in the order of the file: Polars keeps it here unless told otherwise.

@@ -69,20 +69,25 @@ def seen_beside(
 
     ``parts`` are (users, items) in codes of the sorted ids ``users`` and ``items``, which hold all ids of the log.
     O(pairs log pairs), and O(rows log block) unless it is known that none of them is a row. Memory beside the result:
-    16 bytes a pair, and one block of the log.
+    16 bytes a pair, and one block.
     """
     known, of_log = _among(items, log.items), np.flatnonzero(_among(users, log.users))
     renumbered, size = (np.cumsum(known) - 1).astype(np.int32), len(log.items)
-    keys = [np.empty(0, np.int64)]
+    pairs = np.empty(sum(len(item) for _, item in parts), np.int64)
+    end = 0
     for user, item in parts:
-        there = known[item]
-        keys.append(user[there].astype(np.int64) * size + renumbered[item[there]])
-    pairs = np.concatenate(keys)
-    keys.clear()
+        for begin in range(0, len(item), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            there = known[item[block]]
+            keys = user[block][there].astype(np.int64) * size + renumbered[item[block][there]]
+            pairs[end : end + len(keys)] = keys
+            end += len(keys)
+    pairs = pairs[:end]
     pairs.sort()
-    pairs = pairs[np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]]
+    wanted = np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]
     if may_be_rows:
-        pairs = pairs[~_are_rows(log, of_log, pairs)]
+        wanted &= ~_are_rows(log, of_log, pairs)
+    pairs = pairs[wanted]
     if not len(pairs):
         return None
     return SeenPairs(users, of_log.astype(np.int32), (pairs // size).astype(np.int32), (pairs % size).astype(np.int32))

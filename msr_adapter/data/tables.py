@@ -70,11 +70,13 @@ def write_seen(log: Log, out: Path) -> None:
     """Write seen.parquet: what users have seen beside the log, sorted by user and item."""
     chunks: Iterable[pa.Table] = [schema.SEEN.empty_table()]
     if log.seen is not None:
-        seen, users, items = log.seen, _ids(log.seen.users), _ids(log.items)
+        seen, items = log.seen, _ids(log.items)
+        # Of the users, who may be many more than those with a pair, only the ids that are written are looked up.
         chunks = (
-            pa.table([users.take(pa.array(seen.user[rows])), items.take(pa.array(seen.item[rows]))], schema=schema.SEEN)
+            pa.table([_ids(seen.users.gather(seen.user[rows])), items.take(pa.array(seen.item[rows]))],
+                     schema=schema.SEEN)
             for rows in _chunks(len(seen))
-        )
+        )  # fmt: skip
     schema.write_chunks(chunks, schema.SEEN, out / "seen.parquet")
 
 
