@@ -89,7 +89,8 @@ TRUTH = pa.schema(
         pa.field("score", pa.float64(), nullable=False),
     ]
 )
-"""A synthetic dataset's true preferences, for the candidate pairs only: the oracle scorer. Absent for real data."""
+"""A synthetic dataset's true log-odds of choices, up to a constant per user, for the candidate pairs only: what the
+oracle scorer knows. Absent for real data."""
 
 ITEM_SUMMARIES = pa.schema([pa.field("item_id", _id, nullable=False), pa.field("summary", pa.string(), nullable=False)])
 

@@ -12,7 +12,7 @@ from msr_adapter.cli.runs import TRAINED, read_run, split_model
 from msr_adapter.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from msr_adapter.evaluate.comparison import PairedDifference
+    from msr_adapter.evaluate.comparison import Comparison
     from msr_adapter.evaluate.model_metrics import Judged
     from msr_adapter.evaluate.results import FinishedRun
 
@@ -41,14 +41,15 @@ def compare(
     ] = Reference.FIRST,
     markdown: MarkdownFlag = False, latex: LatexFlag = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Compare finished runs on the same users: intervals, paired differences, permutation tests, Holm's correction.
+    """Compare finished runs on the same users: intervals, paired differences, permutation tests for all at once.
 
-    Runs under different protocols or candidates are refused.
+    The protocol's primary metric is tested first. Against the best run, p-values are adjusted for all pairs of runs:
+    choosing it has a price. Runs under different protocols or candidates are refused.
 
     Example: [bold]msr compare runs/demo runs/demo-blind demo:popularity --metric auc[/bold]
     """
     with exit_codes(as_json):
-        from msr_adapter.evaluate.comparison import chosen_metrics
+        from msr_adapter.evaluate.comparison import ComparisonPlan, chosen_metrics
         from msr_adapter.evaluate.comparison import compare as test
         from msr_adapter.evaluate.model_metrics import judge
         from msr_adapter.evaluate.text_tables import difference_table, metric_table, shown_metrics
@@ -57,14 +58,16 @@ def compare(
         base = next(iter(chosen.values()))[0]
         names = chosen_metrics(metric or (), list(base.metrics["chance"]), shown_metrics(base.metrics))
         protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
-        models = {label: judge(protocol, held_out, run.scores(model), seed) for label, (run, model) in chosen.items()}
+        models = {label: judge(protocol, held_out, run.scores(model)) for label, (run, model) in chosen.items()}
+        plan = ComparisonPlan.of(protocol, names, seed)
         reference = next(iter(models))
         if to is Reference.BEST:
-            reference = max(models, key=lambda name: models[name].summary[names[0]]["mean"])
-        rows = test(models, reference, names, protocol.confidence.level, seed)
-        result = _as_dict(chosen, models, names, reference, rows)
+            leading = plan.primary or names[0]
+            reference = max(models, key=lambda name: models[name].summary[leading]["mean"])
+        comparison = test(models, reference, plan, chosen=to is Reference.BEST)
+        result = _as_dict(chosen, models, names, reference, comparison)
         compared = {name: judged.summary for name, judged in models.items()}
-        tables = [metric_table(base.metrics, names, compared), difference_table(rows, reference)]
+        tables = [metric_table(base.metrics, names, compared), difference_table(comparison, reference)]
         emit(result, "" if as_json else render(tables, markdown, latex), as_json)
 
 
@@ -100,13 +103,17 @@ def _labels(found: Sequence[tuple[str, "FinishedRun", str]]) -> list[str]:
 
 def _as_dict(
     chosen: dict[str, tuple["FinishedRun", str]], models: dict[str, "Judged"], names: list[str], reference: str,
-    rows: list["PairedDifference"],
+    comparison: "Comparison",
 ) -> dict[str, object]:  # fmt: skip
     base = next(iter(chosen.values()))[0]
-    shared = {key: base.metrics[key] for key in ("users", "seed", "protocol", "protocol_digest", "candidates")}
+    shared = {
+        key: base.metrics[key] for key in ("users", "seed", "protocol", "protocol_digest", "candidates", "sampling")
+    }
     shown = {
         label: {"run": str(run.folder), "model": model,
                 "metrics": {name: models[label].summary[name] for name in names}}
         for label, (run, model) in chosen.items()
     }  # fmt: skip
-    return {**shared, "reference": reference, "models": shown, "differences": [asdict(row) for row in rows]}
+    tests = {"primary": comparison.primary, "first": comparison.first, "then": comparison.then}
+    differences = [asdict(row) for row in comparison.differences]
+    return {**shared, "reference": reference, "models": shown, "tests": tests, "differences": differences}

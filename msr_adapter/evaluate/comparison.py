@@ -1,23 +1,23 @@
-"""Paired comparison: models that were judged on the same users, tested against one of them."""
+"""Paired comparisons: models that were judged on the same users, tested against each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
+from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean, plural
 from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.metrics import (
-    holm,
-    paired_values,
-    percentile_interval,
-    sign_flip_test,
+    SignFlips,
+    difference_interval,
+    label,
+    sign_flips,
     smallest_difference,
-    standard_errors,
+    standard_error,
 )
-
-PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -25,75 +25,152 @@ class PairedDifference:
     """A model minus the reference in one metric."""
 
     model: str
+    reference: str
     metric: str
     mean: float
     low: float
     high: float
-    """Paired bootstrap interval."""
+    """Ends of the interval over users, of this difference alone."""
     p: float
-    """Two-sided, of the paired sign-flip test."""
-    p_holm: float
-    """Adjusted for the number of comparisons in the same call."""
+    """Two-sided, of the paired sign-flip test, of this difference alone."""
+    p_adjusted: float
+    """Adjusted for all comparisons among which somebody may pick: see `Comparison`."""
     smallest: float | None
-    """Smallest true difference that this many users can show; None with one user and where no user differs."""
+    """Smallest true difference that the adjusted test finds 80% of the time with this many users; None with one user
+    and where no user differs."""
 
 
-def compare(
-    models: Mapping[str, Judged],
-    reference: str,
-    metrics: Sequence[str],
-    level: float,
-    seed: int,
-    permutations: int = PERMUTATIONS,
-) -> list[PairedDifference]:
-    """Compare every model with ``reference`` in every metric, by metric; all were judged on the same users and draws.
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """What is compared, settled before a number is seen."""
 
-    O(models x (permutations x users x metrics + candidates)) time.
+    metrics: Sequence[str]
+    primary: str | None
+    """The one of them that is tested first; None: all are equal."""
+    level: float
+    samples: int
+    """Random sign patterns."""
+    seed: int
+
+    @staticmethod
+    def of(protocol: ProtocolConfig, metrics: Sequence[str], seed: int) -> "ComparisonPlan":
+        """Return the plan for some of a protocol's ``metrics``: its primary one comes first where it is among them."""
+        primary = protocol.primary_metric if protocol.primary_metric in metrics else None
+        return ComparisonPlan(metrics, primary, protocol.confidence.level, protocol.confidence.samples, seed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences with p-values whose error is controlled.
+
+    In the primary metric, the chance of any false claim is at most 5% over all its comparisons, whatever is true of
+    the others. The other metrics are tested together, and only where the primary one shows a difference: their adjusted
+    p-value is never below its. So if nothing differs, the chance of any claim at all is at most 5%.
     """
-    base, others = models[reference], [name for name in models if name != reference]
-    values = paired_values(base.result)
-    p_values = {}
-    for name in others:
-        theirs = paired_values(models[name].result)
-        gaps = np.stack([theirs[metric] - values[metric] for metric in metrics], axis=1)
-        p_values[name] = dict(zip(metrics, sign_flip_test(gaps, permutations, seed).tolist(), strict=True))
-    pairs = [(metric, name) for metric in metrics for name in others]
-    # All models and metrics of the call are one family: whoever looks at them all may pick any.
-    adjusted = holm([p_values[name][metric] for metric, name in pairs])
-    smallest: dict[str, dict[str, float]] = {name: {} for name in others}
-    if base.result.groups.users > 1:  # one user has no spread
-        for name in others:
-            errors = standard_errors(models[name].result, base.result, models[name].draws, base.draws, metrics)
-            smallest[name] = {metric: smallest_difference(error) for metric, error in errors.items() if error > 0}
-    rows = []
-    for (metric, name), p_holm in zip(pairs, adjusted.tolist(), strict=True):
-        one = models[name]
-        low, high = percentile_interval(one.draws[metric] - base.draws[metric], level)
-        mean = one.summary[metric]["mean"] - base.summary[metric]["mean"]
-        rows.append(
-            PairedDifference(name, metric, mean, low, high, p_values[name][metric], p_holm, smallest[name].get(metric))
-        )
-    return rows
+
+    differences: Sequence[PairedDifference]
+    """By metric; those to the reference."""
+    primary: str | None
+    first: int
+    """Comparisons in the primary metric: of all pairs where the reference was chosen by its result."""
+    then: int
+    """Comparisons in the other metrics."""
+
+
+def compare(models: Mapping[str, Judged], reference: str, plan: ComparisonPlan, *, chosen: bool = False) -> Comparison:
+    """Compare every model with ``reference`` in every metric of the plan; all were judged on the same users.
+
+    ``chosen``: the reference was picked because of its result (`msr compare --to best`). Whoever does that has looked
+    at all pairs, so all are tested. O(samples x (users x models + pairs) x metrics) time.
+    """
+    others = [name for name in models if name != reference]
+    shown = [(name, reference) for name in others]
+    # The shown ones first; a pair has no direction for the test.
+    tested = shown + [pair for pair in combinations(models, 2) if reference not in pair] if chosen else shown
+    return _tested(models, tested, len(shown), plan)
+
+
+def trained_minus_others(models: Mapping[str, Judged], plan: ComparisonPlan) -> Comparison:
+    """Return the trained model minus every other one."""
+    return _tested(models, [("trained", name) for name in models if name != "trained"], len(models) - 1, plan)
+
+
+def _tested(
+    models: Mapping[str, Judged], pairs: Sequence[tuple[str, str]], shown: int, plan: ComparisonPlan
+) -> Comparison:
+    """Test all ``pairs`` in all metrics; return the differences of the first ``shown`` of them."""
+    columns = {(name, metric): number for number, (name, metric) in enumerate(
+        (name, metric) for name in models for metric in plan.metrics)}  # fmt: skip
+    values = np.stack([models[name].values[metric] for name, metric in columns], axis=1)
+    rows = [(one, other, metric) for metric in plan.metrics for one, other in pairs]
+    first = [row for row, (_, _, metric) in enumerate(rows) if metric == plan.primary]
+    then = [row for row, (_, _, metric) in enumerate(rows) if metric != plan.primary]
+    numbers = [(columns[one, metric], columns[other, metric]) for one, other, metric in rows]
+    flips = sign_flips(values, numbers, (first, then), plan.samples, plan.seed)
+    adjusted, critical = _gated(flips, first, then, len(pairs))
+    made = [
+        _difference(models, rows[row], plan.level, (float(flips.p[row]), adjusted[row], critical[row]))
+        for row in range(len(rows))
+        if row % len(pairs) < shown
+    ]
+    return Comparison(made, plan.primary, len(first), len(then))
+
+
+def _gated(
+    flips: SignFlips, first: Sequence[int], then: Sequence[int], pairs: int
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return row -> adjusted p-value, and row -> standard errors that a difference needs."""
+    adjusted: dict[int, float] = {}
+    critical: dict[int, float] = {}
+    for rows, family in zip((first, then), flips.families, strict=True):
+        adjusted |= dict(zip(rows, family.adjusted.tolist(), strict=True))
+        critical |= dict.fromkeys(rows, family.critical)
+    primary = {row % pairs: adjusted[row] for row in first}
+    return {row: max(p, primary.get(row % pairs, 0.0)) for row, p in adjusted.items()}, critical
+
+
+def _difference(
+    models: Mapping[str, Judged], row: tuple[str, str, str], level: float, test: tuple[float, float, float]
+) -> PairedDifference:
+    (name, reference, metric), (p, adjusted, critical) = row, test
+    one, other = models[name], models[reference]
+    low, high = difference_interval(one.values[metric], other.values[metric], level)
+    error = standard_error(one.values[metric], other.values[metric])
+    smallest = smallest_difference(error, critical) if error > 0 else None
+    mean = one.summary[metric]["mean"] - other.summary[metric]["mean"]
+    return PairedDifference(name, reference, metric, mean, low, high, p, adjusted, smallest)
+
+
+def comparison_line(comparison: Comparison) -> str:
+    """Say what the adjusted p-values are adjusted for."""
+    first, then = (plural(count, "comparison") for count in (comparison.first, comparison.then))
+    if comparison.primary is None or not comparison.then:
+        where = f" in {label(comparison.primary)}" if comparison.primary else ""
+        return f"p adjusted (max-T) for {first if comparison.first else then}{where}."
+    return (
+        f"p adjusted (max-T) for {first} in {label(comparison.primary)}, which is tested first, and for {then} in the "
+        "other metrics, which count only where it differs."
+    )
 
 
 def require_comparable(runs: Mapping[str, FinishedRun]) -> None:
     """Raise one UserError unless all ``runs`` (by label) have one protocol and the same candidate lists."""
     (first, base), *others = runs.items()
     problems = []
-    for label, run in others:
+    for name, run in others:
         ours, theirs = run.metrics, base.metrics
         if ours["protocol_digest"] != theirs["protocol_digest"]:
             differing = "; ".join(_differing(ours["protocol"], theirs["protocol"])) or "written by another version"
             found = _unlike("protocol", ours["protocol_digest"], theirs["protocol_digest"], first)
             next_step = "Judge both under one protocol: msr evaluate ... --set evaluate.protocol=NAME"
-            problems.append(Problem(label, "protocol", f"{found} ({differing})", "one protocol for all", next_step))
+            problems.append(Problem(name, "protocol", f"{found} ({differing})", "one protocol for all", next_step))
         elif ours["candidates"]["digest"] != theirs["candidates"]["digest"]:
             found = _unlike("candidates", ours["candidates"]["digest"], theirs["candidates"]["digest"], first)
             sizes = [f"{plural(metrics['users'], 'user')}, {plural(metrics['candidates']['rows'], 'row')}"
                      for metrics in (ours, theirs)]  # fmt: skip
             next_step = "Give both the same data, split and seed"
             problems.append(
-                Problem(label, "candidates", f"{found} ({' here, '.join(sizes)} there)", "the same lists", next_step)
+                Problem(name, "candidates", f"{found} ({' here, '.join(sizes)} there)", "the same lists", next_step)
             )
     if problems:
         raise UserError(problems)

@@ -23,7 +23,16 @@ from msr_adapter.evaluate.baselines.fitting import read_fitted, read_tuning, tun
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
-from msr_adapter.evaluate.metrics_file import CandidateCounts, EvaluationFinding, JudgedModel, MetricsFile
+from msr_adapter.evaluate.comparison import ComparisonPlan, PairedDifference, trained_minus_others
+from msr_adapter.evaluate.metrics_file import (
+    CandidateCounts,
+    Difference,
+    EvaluationFinding,
+    JudgedModel,
+    MetricsFile,
+    Sampling,
+)
+from msr_adapter.evaluate.sampling import describe_sampling
 from msr_adapter.evaluate.slice_groups import read_facts
 from msr_adapter.evaluate.slice_tables import table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
@@ -110,11 +119,12 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     models = {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
-            models[name] = model_metrics.judge(protocol, held_out, values, seed)
+            models[name] = model_metrics.judge(protocol, held_out, values)
             advance(1)
-    metrics = _metrics(config, held_out, models, tables, run, seed)
     facts = read_facts(held_out, dirs.data)
-    metrics["slices"] = slice_metrics(config, held_out, scores, facts, seed)
+    sampling = describe_sampling(protocol, held_out, facts.items.num_rows)
+    metrics = _metrics(config, _Found(held_out, models, tables, sampling), run, seed)
+    metrics["slices"] = slice_metrics(config, held_out, scores, facts)
     metrics["findings"] = [*metrics["findings"], *_about_the_fits(config, dirs), *table_findings(config.tables, facts)]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
     write_json(job.out / "metrics.json", {**metrics})
@@ -149,19 +159,21 @@ def _all_scores(
     return scores
 
 
-def _metrics(
-    config: EvaluateConfig,
-    held_out: HeldOut,
-    models: Mapping[str, model_metrics.Judged],
-    tables: Mapping[str, pa.Table],
-    run: RunFacts,
-    seed: int,
-) -> MetricsFile:
+@dataclass(frozen=True)
+class _Found:
+    held_out: HeldOut
+    models: Mapping[str, model_metrics.Judged]
+    tables: Mapping[str, pa.Table]
+    sampling: Sampling
+
+
+def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) -> MetricsFile:
     """Return `metrics.json`; its `slices` and `beyond` are still empty."""
-    protocol = config.protocol
-    primary, sizes = model_metrics.primary_metric(protocol), np.diff(held_out.offsets)
+    protocol, held_out, models, tables = config.protocol, found.held_out, found.models, found.tables
+    primary, sizes = protocol.primary_metric, np.diff(held_out.offsets)
     chances = model_metrics.chance(protocol, held_out)
-    gaps = model_metrics.differences(models, primary, protocol.confidence.level)
+    compared = trained_minus_others(models, ComparisonPlan.of(protocol, [primary], seed)).differences
+    gaps = {row.reference: _as_difference(row) for row in compared}
     mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
     candidates: CandidateCounts = {
         "rows": held_out.table.num_rows,
@@ -176,7 +188,7 @@ def _metrics(
     }
     for name, share in mass.items():  # of models that answer in words
         judged_models[name]["answer_mass"] = share
-    settings = protocol.model_dump(mode="json")
+    settings = protocol.model_dump(mode="json") | {"primary": primary}
     return {
         "pipeline": run.pipeline,
         "users": len(held_out.example_ids),
@@ -185,10 +197,11 @@ def _metrics(
         "protocol": settings,
         "protocol_digest": model_metrics.protocol_digest(settings),
         "candidates": candidates,
+        "sampling": found.sampling,
         "models": judged_models,
         "chance": chances,
         "differences": gaps,
-        "smallest_difference": model_metrics.smallest_differences(models, primary),
+        "smallest_difference": {row.reference: row.smallest for row in compared if row.smallest is not None},
         "calibration": calibration(protocol, held_out, tables),
         "slices": [],
         "beyond": {},
@@ -201,6 +214,10 @@ def _metrics(
 def _about_the_fits(config: EvaluateConfig, dirs: EvaluateDirs) -> list[EvaluationFinding]:
     rows = chosen(config, fitted=True)
     return tuning_findings(rows, read_tuning(dirs.baselines)) if rows and dirs.baselines is not None else []
+
+
+def _as_difference(row: PairedDifference) -> Difference:
+    return {"mean": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_adjusted": row.p_adjusted}
 
 
 def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metrics.Judged]) -> list[EvaluationFinding]:

@@ -12,6 +12,15 @@ class Interval(TypedDict):
     high: float
 
 
+class Difference(Interval):
+    """A paired difference, and whether it could be chance."""
+
+    p: float
+    """Two-sided, of the paired sign-flip test."""
+    p_adjusted: float
+    """Adjusted for the number of models that the trained one is compared with."""
+
+
 class JudgedModel(TypedDict):
     """One model's numbers."""
 
@@ -31,6 +40,23 @@ class CandidateCounts(TypedDict):
     """Candidates of the user who has the fewest."""
     largest: int
     digest: str
+
+
+class Sampling(TypedDict):
+    """What the targets were ranked among."""
+
+    sampled: bool
+    """Whether the negatives are some of the items, not all."""
+    negatives: float
+    """Mean number per user."""
+    kinds: Mapping[str, int]
+    """Kind of negative -> how many the protocol asks for; empty for all items and for a file's candidates."""
+    distribution: str
+    """In words."""
+    items: int
+    """In the catalogue."""
+    caution: str
+    """What a reader must know of sampled metrics; empty for all items."""
 
 
 class CalibrationBin(TypedDict):
@@ -86,18 +112,19 @@ class MetricsFile(TypedDict):
     users: int
     seed: int
     primary: str
-    """The metric that findings speak of."""
+    """The metric named beforehand, that findings speak of."""
     protocol: Mapping[str, Any]
     """The protocol's settings, as in the config."""
     protocol_digest: str
     candidates: CandidateCounts
+    sampling: Sampling
     models: Mapping[str, JudgedModel]
     chance: Mapping[str, float]
     """Metric -> exact value of a scorer that knows nothing."""
-    differences: Mapping[str, Interval]
+    differences: Mapping[str, Difference]
     """Other model -> the trained one minus it, paired, in the primary metric."""
     smallest_difference: Mapping[str, float]
-    """Other model -> smallest true difference to it that a two-sided 5% test detects with 80% power."""
+    """Other model -> smallest true difference to it that the adjusted 5% test detects with 80% power."""
     calibration: Mapping[str, CalibrationEntry]
     slices: Sequence[SliceEntry]
     beyond: Mapping[str, Mapping[str, float]]

@@ -1,4 +1,4 @@
-"""From scores to numbers: every model under one protocol, on the same candidates and the same resampled users."""
+"""From scores to numbers: every model under one protocol, on the same candidates and users."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,11 @@ from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, Interval
 from msr_adapter.files import digest
 from msr_adapter.metrics import (
-    METRICS,
     GroupMetrics,
-    RankingMetric,
-    bootstrap,
     evaluate_groups,
     label,
-    percentile_interval,
-    smallest_difference,
-    standard_errors,
+    metric_intervals,
+    paired_values,
 )
 
 
@@ -31,12 +27,12 @@ class Judged:
     """One model's metrics."""
 
     result: GroupMetrics
-    draws: dict[str, Floats]
-    """Metric -> its value in each bootstrap sample; the samples are the same users for every model."""
+    values: dict[str, Floats]
+    """Metric -> values (users,) whose mean it is (`metrics.paired_values`)."""
     summary: dict[str, Interval]
 
 
-def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats, seed: int) -> Judged:
+def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats) -> Judged:
     """Evaluate one model's ``scores`` (n,). Raises StageError on candidate lists that cannot be judged."""
     try:
         result = evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k)
@@ -44,12 +40,14 @@ def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats, seed: int
         raise StageError(
             f"the test candidates cannot be judged: {error}", next_step="run again with `--force data`"
         ) from error
-    draws = bootstrap(result, protocol.confidence.samples, seed)
-    summary: dict[str, Interval] = {}
-    for name, mean in result.means().items():
-        low, high = percentile_interval(draws[name], protocol.confidence.level)
-        summary[name] = {"mean": mean, "low": low, "high": high}
-    return Judged(result, draws, summary)
+    values = paired_values(result)
+    return Judged(result, values, summarise(result, values, protocol.confidence.level))
+
+
+def summarise(result: GroupMetrics, values: Mapping[str, Floats], level: float) -> dict[str, Interval]:
+    """Return metric -> mean and interval over users."""
+    ends, means = metric_intervals(result, values, level), result.means()
+    return {name: {"mean": means[name], "low": ends[name][0], "high": ends[name][1]} for name in result.names}
 
 
 def protocol_digest(protocol: Mapping[str, Any]) -> str:
@@ -62,46 +60,10 @@ def protocol_digest(protocol: Mapping[str, Any]) -> str:
     return digest(settings | {"negatives": negatives})
 
 
-def primary_metric(protocol: ProtocolConfig) -> str:
-    """Return the metric that findings and differences speak of: the pooled AUC, or the first one there is."""
-    rows = [row for row in METRICS if isinstance(row, RankingMetric) and row.name in protocol.ranking]
-    first = next((row for row in rows if row.pooled), next(row for row in rows if row.name == protocol.ranking[0]))
-    return f"{first.name}@{protocol.k[0]}" if first.at_k else first.name
-
-
 def chance(protocol: ProtocolConfig, held_out: HeldOut) -> dict[str, float]:
     """Return what a scorer that knows nothing gets, exactly: all candidates tied."""
     scores = np.zeros(held_out.table.num_rows)
     return evaluate_groups(scores, held_out.labels, held_out.offsets, protocol.ranking, protocol.k).means()
-
-
-def differences(models: Mapping[str, Judged], primary: str, level: float) -> dict[str, Interval]:
-    """Return, for every other model, trained minus that model in the primary metric: paired mean, low, high."""
-    trained = models["trained"]
-    rows: dict[str, Interval] = {}
-    for name, other in models.items():
-        if name == "trained":
-            continue
-        low, high = percentile_interval(trained.draws[primary] - other.draws[primary], level)
-        mean = trained.summary[primary]["mean"] - other.summary[primary]["mean"]
-        rows[name] = {"mean": mean, "low": low, "high": high}
-    return rows
-
-
-def smallest_differences(models: Mapping[str, Judged], primary: str) -> dict[str, float]:
-    """Return, for every other model, the smallest true difference to it that this many users can show.
-
-    In the primary metric (see `metrics.smallest_difference`). Nothing with a single user, nor of a model that no user
-    tells from the trained one: without any spread there is no size to plan for.
-    """
-    trained, others = models["trained"], {name: model for name, model in models.items() if name != "trained"}
-    if trained.result.groups.users < 2:
-        return {}
-    errors = {
-        name: standard_errors(trained.result, other.result, trained.draws, other.draws, [primary])[primary]
-        for name, other in others.items()
-    }
-    return {name: smallest_difference(error) for name, error in errors.items() if error > 0}
 
 
 def oracle_lift_share(models: Mapping[str, Judged], chances: Mapping[str, float], primary: str) -> float | None:

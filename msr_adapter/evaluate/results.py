@@ -44,6 +44,14 @@ class _Candidates(BaseModel):
     digest: str
 
 
+class _Sampling(BaseModel):
+    sampled: bool
+    negatives: float
+    distribution: str
+    items: int
+    caution: str
+
+
 class _Level(BaseModel):
     level: float
 
@@ -62,6 +70,7 @@ class _Shape(BaseModel):
     protocol: _Settings
     protocol_digest: str
     candidates: _Candidates
+    sampling: _Sampling
     models: dict[str, _Model] = Field(min_length=1)
     chance: dict[str, float]
 

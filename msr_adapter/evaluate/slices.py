@@ -9,10 +9,10 @@ from msr_adapter.config.schema import EvaluateConfig, ProtocolConfig
 from msr_adapter.errors import plural
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import Interval, SliceEntry, SliceGroup
-from msr_adapter.evaluate.model_metrics import primary_metric
+from msr_adapter.evaluate.model_metrics import summarise
 from msr_adapter.evaluate.slice_groups import GROUPINGS, UserFacts
 from msr_adapter.evaluate.slice_tables import table_slices
-from msr_adapter.metrics import bootstrap, evaluate_groups, percentile_interval
+from msr_adapter.metrics import evaluate_groups, paired_values
 
 SMALL = 30
 """Fewer users than this: the group is shown and marked, its interval is not to be trusted."""
@@ -21,12 +21,12 @@ _DEPTH = 5
 
 
 def slice_metrics(
-    config: EvaluateConfig, held_out: HeldOut, scores: Mapping[str, Floats], facts: UserFacts, seed: int
+    config: EvaluateConfig, held_out: HeldOut, scores: Mapping[str, Floats], facts: UserFacts
 ) -> list[SliceEntry]:
     """Return, per slice, its groups with users and every model's metrics in them: mean, low, high.
 
-    A slice that puts all users into one group says nothing new and is left out. The bootstrap is over the group's
-    users; AUC is pooled within the group. O(slices x models x a bootstrap of all users).
+    A slice that puts all users into one group says nothing new and is left out. Intervals are over the group's users;
+    AUC is pooled within the group. O(slices x models x candidates log candidates).
     """
     slices = [GROUPINGS[name](facts) for name in config.protocol.slices] + table_slices(config.tables, facts)
     found: list[SliceEntry] = []
@@ -34,22 +34,22 @@ def slice_metrics(
         groups: list[SliceGroup] = []
         for number, value in enumerate(one.values):
             users = np.flatnonzero(one.group == number)
-            models = _judge(config.protocol, held_out, users, scores, seed)
+            models = _judge(config.protocol, held_out, users, scores)
             groups.append({"value": value, "users": len(users), "small": len(users) < SMALL, "models": models})
         found.append({"name": one.name, "groups": groups})
     return found
 
 
 def sliced_metrics(protocol: ProtocolConfig) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the metrics and the one depth that slices show: the protocol's, at 5 or its first k."""
-    depth = _DEPTH if _DEPTH in protocol.k else protocol.k[0]
+    """Return the metrics and the depths that slices show: the protocol's, at 5 or its first k, and the primary's."""
+    shown = {str(_DEPTH if _DEPTH in protocol.k else protocol.k[0]), protocol.primary_metric.partition("@")[2]}
     # Recall says little beside HR, so that a slice has room for the others; it is in the table of all users.
     kept = [name for name in protocol.ranking if name != "recall" or "hr" not in protocol.ranking]
-    return tuple(kept), (depth,) if primary_metric(protocol).partition("@")[2] in ("", str(depth)) else protocol.k
+    return tuple(kept), tuple(depth for depth in protocol.k if str(depth) in shown)
 
 
 def _judge(
-    protocol: ProtocolConfig, held_out: HeldOut, users: Integers, scores: Mapping[str, Floats], seed: int
+    protocol: ProtocolConfig, held_out: HeldOut, users: Integers, scores: Mapping[str, Floats]
 ) -> dict[str, dict[str, Interval]]:
     """Return model -> metric -> its interval over ``users`` (rows of the held-out users) alone."""
     metrics, depths = sliced_metrics(protocol)
@@ -59,12 +59,7 @@ def _judge(
     found: dict[str, dict[str, Interval]] = {}
     for name, values in scores.items():
         result = evaluate_groups(values[rows], labels[rows], offsets, metrics, depths)
-        draws = bootstrap(result, protocol.confidence.samples, seed)
-        intervals = {metric: percentile_interval(draws[metric], protocol.confidence.level) for metric in draws}
-        found[name] = {
-            metric: {"mean": mean, "low": intervals[metric][0], "high": intervals[metric][1]}
-            for metric, mean in result.means().items()
-        }
+        found[name] = summarise(result, paired_values(result), protocol.confidence.level)
     return found
 
 

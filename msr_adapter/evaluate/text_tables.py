@@ -9,12 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from msr_adapter.errors import plural
-from msr_adapter.evaluate.comparison import PairedDifference
+from msr_adapter.evaluate.comparison import Comparison, comparison_line
 from msr_adapter.evaluate.metrics_file import Interval, MetricsFile
+from msr_adapter.evaluate.sampling import sampling_line
 from msr_adapter.metrics import RankingMetric, label, metric_row
 
 _ESCAPED = {character: f"\\{character}" for character in "&%$#_{}"}
 _ESCAPED |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+POOLED = "AUC is pooled over users: unlike GAUC, it also asks whether scores mean the same for every user."
+_ALONE = (
+    "Interval and p are of each difference alone; smallest: the true difference that the adjusted 5% test finds 80% of "
+    "the time."
+)
 _UNBRACKETED = str.maketrans("", "", "()")
 
 
@@ -25,11 +31,17 @@ class TextTable:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    """Sentences under the table."""
 
 
 def shown_metrics(metrics: MetricsFile) -> list[str]:
-    """Return the metrics worth a row: one that equals another of them where users have one target is left out."""
-    names = list(metrics["chance"])
+    """Return the metrics worth a row, the primary one and GAUC first.
+
+    One that equals another of them where users have one target is left out.
+    """
+    leading = [name for name in (metrics["primary"], "gauc") if name in metrics["chance"]]
+    names = list(dict.fromkeys([*leading, *metrics["chance"]]))
     if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
         return names
     shown = []
@@ -68,7 +80,8 @@ def metric_table(
         cells = [cell(values[name]) for values in shown.values()]
         rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
     title = f"{plural(metrics['users'], 'test user')}, {level:.0%} intervals over users"
-    return TextTable(title, ["metric", *shown, "chance"], rows)
+    notes = [sampling_line(metrics["sampling"]), *([POOLED] if any(row[0] == label("auc") for row in rows) else [])]
+    return TextTable(title, ["metric", *shown, "chance"], rows, notes)
 
 
 def console_table(metrics: MetricsFile) -> Table:
@@ -79,16 +92,16 @@ def console_table(metrics: MetricsFile) -> Table:
     return made
 
 
-def difference_table(rows: Sequence[PairedDifference], reference: str) -> TextTable:
+def difference_table(comparison: Comparison, reference: str) -> TextTable:
     """Return one row per metric and model: the difference, its interval, both p-values, the smallest difference."""
     cells = [
         [label(row.metric), row.model, f"{row.mean:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}", p_text(row.p),
-         p_text(row.p_holm), "" if row.smallest is None else f"{row.smallest:.3f}"]
-        for row in rows
+         p_text(row.p_adjusted), "" if row.smallest is None else f"{row.smallest:.3f}"]
+        for row in comparison.differences
     ]  # fmt: skip
-    columns = ["metric", "model", f"minus {reference}", "interval", "p", f"p (Holm, {len(rows)})", "smallest"]
-    title = "Paired differences over the same users; smallest: the true difference found 80% of the time"
-    return TextTable(title, columns, cells)
+    columns = ["metric", "model", f"minus {reference}", "interval", "p", "p adjusted", "smallest"]
+    notes = [comparison_line(comparison), _ALONE]
+    return TextTable("Paired differences over the same users", columns, cells, notes)
 
 
 def p_text(p: float) -> str:
@@ -98,7 +111,9 @@ def p_text(p: float) -> str:
 
 def to_rich(table: TextTable) -> Table:
     """Return the table for a terminal."""
-    made = Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
+    notes = Text("\n".join(table.notes)) if table.notes else None
+    made = Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, caption=notes)
+    made.caption_justify = "left"
     for number, column in enumerate(table.columns):
         made.add_column(Text(column), justify="right" if number else "left")
     for row in table.rows:
@@ -109,7 +124,8 @@ def to_rich(table: TextTable) -> Table:
 def to_markdown(table: TextTable) -> str:
     """Return a Markdown table under its title."""
     head = [_markdown_row(table.columns), "|".join(["", "---", *["---:"] * (len(table.columns) - 1), ""])]
-    return "\n".join([f"{table.title}:", "", *head, *map(_markdown_row, table.rows)])
+    notes = [line for note in table.notes for line in ("", note)]
+    return "\n".join([f"{table.title}:", "", *head, *map(_markdown_row, table.rows), *notes])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -118,10 +134,11 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def to_latex(table: TextTable) -> str:
-    """Return a LaTeX table (package booktabs) with its title as caption."""
+    """Return a LaTeX table (package booktabs) with its title and its notes as caption."""
+    caption = ". ".join([table.title, *(note.removesuffix(".") for note in table.notes)])
     rows = [_latex_row(row) for row in table.rows]
     return "\n".join([
-        r"\begin{table}", rf"\caption{{{escape(table.title)}}}", r"\centering",
+        r"\begin{table}", rf"\caption{{{escape(caption)}}}", r"\centering",
         rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule",
         _latex_row(table.columns), r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ])  # fmt: skip

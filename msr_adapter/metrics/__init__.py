@@ -6,12 +6,11 @@ slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 `catalogue`: the table of all metrics, and `evaluate_groups`, which computes those that rank
 `groups`: what makes groups valid, and where a group's only positive stands
 `ranking`: formulas for one positive; `ties`: for several, over tie blocks
-`pooled_auc`: the AUC over all users' candidates, its resampler, and its parts by user
+`pooled_auc`: the AUC over all users' candidates, and its parts by user
 `calibration`: of the probabilities; `exposure`: of what the first k places show
-`bootstrap`: intervals over users; `paired`: tests of differences
+`intervals`: intervals over users; `paired`: tests of differences
 """
 
-from msr_adapter.metrics.bootstrap import bootstrap, percentile_interval
 from msr_adapter.metrics.calibration import Calibration, calibrate
 from msr_adapter.metrics.catalogue import (
     METRICS,
@@ -27,14 +26,16 @@ from msr_adapter.metrics.catalogue import (
     metric_row,
 )
 from msr_adapter.metrics.exposure import Exposure, expose
+from msr_adapter.metrics.intervals import difference_interval, mean_interval, metric_intervals, pooled_interval
 from msr_adapter.metrics.paired import (
     ALPHA,
     POWER,
-    holm,
+    Family,
+    SignFlips,
     paired_values,
-    sign_flip_test,
+    sign_flips,
     smallest_difference,
-    standard_errors,
+    standard_error,
 )
 from msr_adapter.metrics.pooled_auc import pooled_auc, pooled_auc_per_user
 
@@ -46,23 +47,26 @@ __all__ = [
     "Calibration",
     "Exposure",
     "ExposureMetric",
+    "Family",
     "GroupMetrics",
     "Judgement",
     "MetricName",
     "ProbabilityMetric",
     "RankingMetric",
-    "bootstrap",
+    "SignFlips",
     "calibrate",
+    "difference_interval",
     "evaluate_groups",
     "expose",
-    "holm",
     "label",
+    "mean_interval",
+    "metric_intervals",
     "metric_row",
     "paired_values",
-    "percentile_interval",
     "pooled_auc",
     "pooled_auc_per_user",
-    "sign_flip_test",
+    "pooled_interval",
+    "sign_flips",
     "smallest_difference",
-    "standard_errors",
+    "standard_error",
 ]

@@ -53,6 +53,8 @@ class RankingMetric(Metric):
     needs_negatives: bool = False
     same_with_one_positive: MetricName | None = None
     """The metric that it equals where every user has one positive."""
+    most: Callable[[int, int], float] = lambda k, positives: 1.0
+    """The largest value that a user with so many positives can have."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ METRICS: tuple[RankingMetric | ProbabilityMetric | ExposureMetric, ...] = (
     ),
     RankingMetric(
         "precision", "Precision", "higher", True, "share of the first {k} places that hold a positive",
-        ranking.precision, ties.precision,
+        ranking.precision, ties.precision, most=lambda k, positives: min(k, positives) / k,
     ),
     RankingMetric(
         "mrr", "MRR", "higher", True, "1 over the rank of the best-ranked positive, 0 beyond rank {k}",
@@ -152,6 +154,12 @@ def label(metric: str) -> str:
     """Return how papers write a metric: ``hr@5`` -> ``HR@5``; a name that is not in the table stays as it is."""
     row = metric_row(metric)
     return metric.replace(row.name, row.label, 1) if row else metric
+
+
+def largest_value(metric: str, positives: int) -> float:
+    """Return the largest value that a user with so many ``positives`` can have in a metric that ranks, as ``hr@5``."""
+    row, depth = metric_row(metric), metric.partition("@")[2]
+    return row.most(int(depth or 0), positives) if isinstance(row, RankingMetric) else 1.0
 
 
 @dataclass(frozen=True)

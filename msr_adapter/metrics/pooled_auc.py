@@ -82,37 +82,6 @@ def pooled_auc(groups: Groups, threads: int | None = None) -> float:
     return _share(twice, count, total - count)
 
 
-class PooledResampler:
-    """Pooled AUC of users counted ``weights[u]`` times each: one sort, then O(n) per resample.
-
-    Holds one int64 per score and three per positive.
-    """
-
-    def __init__(self, groups: Groups) -> None:
-        # The order of the scores never changes between resamples: below and up_to are each positive's place in it, so
-        # that a resample needs only the running sum of the weights in that order.
-        order = np.argsort(groups.scores)
-        ordered = groups.scores[order]
-        positives = groups.scores[groups.positives]
-        self._below = np.searchsorted(ordered, positives, side="left")
-        self._up_to = np.searchsorted(ordered, positives, side="right")
-        self._owner: Integers = np.repeat(np.arange(groups.users), groups.sizes)[order]
-        self._owners, self._sizes, self._counts = groups.owners, groups.sizes, groups.counts
-
-    def auc(self, weights: Iterable[Integers]) -> Floats:
-        """Return the AUC of each array of weights (users,); buffers of two int64 per score are reused."""
-        prefix = np.zeros(len(self._owner) + 1, np.int64)
-        gathered = np.empty(len(self._owner), np.int64)
-        return np.array([self._one(weight, gathered, prefix) for weight in weights])
-
-    def _one(self, weight: Integers, gathered: Integers, prefix: Integers) -> float:
-        np.take(weight, self._owner, out=gathered, mode="clip")  # NumPy's default mode fills `out` by way of a copy
-        np.cumsum(gathered, out=prefix[1:])
-        twice = int(np.dot(weight[self._owners], prefix[self._below] + prefix[self._up_to]))
-        positives = int(np.dot(weight, self._counts))
-        return _share(twice, positives, int(np.dot(weight, self._sizes)) - positives)
-
-
 def pooled_auc_per_user(groups: Groups) -> Floats:
     """Return values of the users (users,) whose mean is the pooled AUC and whose variance / users is its variance.
 

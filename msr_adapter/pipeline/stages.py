@@ -139,7 +139,7 @@ STAGES: tuple[Stage, ...] = (
         costly=True,
     ),
     Stage(
-        "evaluate", "Evaluation", ("report", "report.html"), 6,
+        "evaluate", "Evaluation", ("report", "report.html"), 7,
         inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"),
         outputs=("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
         templates=_always("report.html"),

@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
+from msr_adapter.evaluate.sampling import sampling_line
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
 from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
@@ -146,6 +147,7 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
         "described": [(row.name, row.description) for row in BASELINES if row.name in metrics["models"]],
         "smallest_difference": sections.smallest_line(metrics),
+        "sampling": sampling_line(metrics["sampling"]),
         "plots": figures.result_figures(metrics, evaluation.models, evaluation.held_out),
         "calibration": tables.calibration_table(metrics),
         "beyond_accuracy": tables.beyond_accuracy_table(metrics, depth),

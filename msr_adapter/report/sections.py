@@ -5,6 +5,7 @@ from typing import Any
 
 from msr_adapter.errors import plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, MetricsFile
+from msr_adapter.evaluate.text_tables import p_text
 from msr_adapter.metrics import label
 from msr_adapter.report.tables import interval
 from msr_adapter.report.training import Tile
@@ -14,20 +15,44 @@ _SEVERITIES = ("error", "warning", "info")
 
 
 def headline(metrics: MetricsFile) -> str:
-    """Say in one sentence what the trained model does, and what popularity and guessing do."""
-    name = _headline_metric(metrics)
+    """Say in one sentence what the trained model does, and what popularity and guessing do.
+
+    The primary metric and GAUC lead; how often the target is among the first is said in words.
+    """
     size = " to ".join(dict.fromkeys(str(metrics["candidates"][bound]) for bound in ("smallest", "largest")))
-    ours, chance = metrics["models"]["trained"]["metrics"][name]["mean"], metrics["chance"][name]
-    rival = metrics["models"].get("popularity")
     users = plural(metrics["users"], "held-out user")
-    shown = f"Given {size} candidates, {_the_target(metrics)}, the trained model"
-    if name.startswith("hr@"):
-        found = "one of these" if _several(metrics) else "that item"
-        first = "first" if name == "hr@1" else f"among the first {name[3:]}"
-        beside = f"popularity alone does so for {rival['metrics'][name]['mean']:.0%}, " if rival else ""
-        return f"{shown} ranks {found} {first} for {ours:.0%} of {users}; {beside}guessing for {chance:.0%}."
-    beside = f"popularity alone {rival['metrics'][name]['mean']:.3f}, " if rival else ""
-    return f"{shown} reaches {label(name)} {ours:.3f} over {users}; {beside}guessing {chance:.3f}."
+    leading = leading_metrics(metrics)
+    text = f"Given {size} candidates, {_the_target(metrics)}, the trained model"
+    if leading:
+        ours = " and ".join(f"{label(name)} {_mean(metrics, 'trained', name):.3f}" for name in leading)
+        text += f" reaches {ours} over {users} ({_beside(metrics, leading, '{:.3f}', '')})"
+    rate = _hit_rate(metrics)
+    if rate is None:
+        return f"{text}."
+    found = "one of these" if _several(metrics) else "that item"
+    first = "first" if rate == "hr@1" else f"among the first {rate[3:]}"
+    who = "" if leading else f" of {users}"
+    hits = f"ranks {found} {first} for {_mean(metrics, 'trained', rate):.0%}{who}"
+    return f"{text}{'; it' if leading else ''} {hits}; {_beside(metrics, [rate], '{:.0%}', 'for ')}."
+
+
+def leading_metrics(metrics: MetricsFile) -> list[str]:
+    """Return the metrics that stand first: the primary one and GAUC; hit rates are said in words."""
+    names = dict.fromkeys([metrics["primary"], "gauc"])
+    return [name for name in names if name in metrics["chance"] and not name.startswith("hr@")]
+
+
+def _mean(metrics: MetricsFile, model: str, name: str) -> float:
+    return metrics["models"][model]["metrics"][name]["mean"]
+
+
+def _beside(metrics: MetricsFile, names: Sequence[str], form: str, word: str) -> str:
+    """Return what popularity and guessing reach in ``names``, each number written by ``form`` after ``word``."""
+    rival = [_mean(metrics, "popularity", name) for name in names] if "popularity" in metrics["models"] else []
+    guess = [metrics["chance"][name] for name in names]
+    said = [(who, " and ".join(form.format(value) for value in values))
+            for who, values in (("popularity alone", rival), ("guessing", guess)) if values]  # fmt: skip
+    return ", ".join(f"{who} {word}{numbers}" for who, numbers in said)
 
 
 def _the_target(metrics: MetricsFile) -> str:
@@ -43,17 +68,17 @@ def _several(metrics: MetricsFile) -> bool:
     return int(metrics["candidates"]["targets"]) > int(metrics["users"])
 
 
-def _headline_metric(metrics: MetricsFile) -> str:
+def _hit_rate(metrics: MetricsFile) -> str | None:
     rates = [name for name in metrics["chance"] if name.startswith("hr@")]
     if not rates:
-        return str(metrics["primary"])
+        return None
     return "hr@5" if "hr@5" in rates else rates[len(rates) // 2]
 
 
 def hit_depth(metrics: MetricsFile) -> int:
     """Return the k at which the headline counts hits; 5 when no hit rate was asked for."""
-    name = _headline_metric(metrics)
-    return int(name[3:]) if name.startswith("hr@") else 5
+    name = _hit_rate(metrics)
+    return int(name[3:]) if name else 5
 
 
 def context_line(metrics: MetricsFile) -> str:
@@ -66,14 +91,14 @@ def context_line(metrics: MetricsFile) -> str:
 
 
 def tiles(metrics: MetricsFile) -> list[Tile]:
-    """Return the three to five numbers that stand out."""
+    """Return the three to six numbers that stand out."""
     ours, primary, share = metrics["models"]["trained"]["metrics"], metrics["primary"], metrics["oracle_lift_share"]
     shown = [
         Tile(f"{label(name)}, trained", f"{ours[name]['mean']:.3f}", interval(ours[name]))
-        for name in dict.fromkeys([primary, _headline_metric(metrics)])
+        for name in dict.fromkeys([primary, *leading_metrics(metrics), _hit_rate(metrics) or primary])
     ]
     if gap := metrics["differences"].get("popularity"):
-        note = f"{gap['low']:+.3f} to {gap['high']:+.3f}, paired"
+        note = f"{gap['low']:+.3f} to {gap['high']:+.3f}, paired; p {p_text(gap['p_adjusted'])}, adjusted"
         shown.append(Tile(f"{label(primary)} over popularity", f"{gap['mean']:+.3f}", note))
     if share is not None:
         shown.append(Tile("Share of the oracle's lift", f"{share:.0%}", f"{label(primary)} above chance"))
@@ -109,7 +134,8 @@ def smallest_line(metrics: MetricsFile) -> str:
         return ""
     sizes = ", ".join(f"{value:.3f} to {name}" for name, value in found.items())
     return (
-        f"With {plural(metrics['users'], 'user')}, a two-sided test at the 5% level detects a true difference in "
+        f"With {plural(metrics['users'], 'user')}, a two-sided test at the 5% level, adjusted for the "
+        f"{plural(len(metrics['differences']), 'comparison')}, detects a true difference in "
         f"{label(metrics['primary'])} four times out of five if it is at least {sizes}. Smaller differences may exist "
         "without being detected."
     )
@@ -148,6 +174,7 @@ def facts(metrics: MetricsFile) -> list[tuple[str, str]]:
         ("Pipeline", metrics["pipeline"]),
         ("Seed", str(metrics["seed"])),
         ("Protocol", f"{protocol['name']} (digest {metrics['protocol_digest'][:16]})"),
+        ("Primary metric", label(metrics["primary"])),
         ("Candidates", f"{candidates['rows']:,} rows (digest {candidates['digest'][:16]})"),
         ("Probability on Yes and No", ", ".join(f"{name} {value:.3f}" for name, value in mass.items())),
         ("Users whose target is tied", f"{metrics['models']['trained']['tied_users']:.1%}"),

@@ -10,13 +10,13 @@ from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_exam
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.generation import Backend, CompletionCache
-from msr_adapter.metrics import Judgement, bootstrap, evaluate_groups, percentile_interval
+from msr_adapter.metrics import Judgement, evaluate_groups, metric_intervals, paired_values
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score.scoring import BlockScorer
 from msr_adapter.stage_arguments import Client, StageDirs
 
-_LEVEL, _SAMPLES = 0.95, 1000
+_LEVEL = 0.95
 _DRAW = 0x5E1EC7
 """Sets the draw of users apart from the pipeline's other draws."""
 
@@ -26,7 +26,7 @@ class Validation:
 
     def __init__(self, train: TrainConfig, dirs: StageDirs, prompts: Prompts, seed: int) -> None:
         """Draw the users by ``seed``. Raises `UserError` without a validation split."""
-        self._train, self._prompts, self._seed = train, prompts, seed
+        self._train, self._prompts = train, prompts
         examples, wanted = read_examples(dirs.data, "validation"), train.selection.users
         if not len(examples):
             raise UserError(nobody("the validation split is empty"))
@@ -51,7 +51,7 @@ class Validation:
         starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
         name, _, k = metric.partition("@")
         result = evaluate_groups(logit, rows.labels, np.append(starts, len(rows)), [name], [int(k or 1)])
-        low, high = percentile_interval(bootstrap(result, _SAMPLES, self._seed)[metric], _LEVEL)
+        low, high = metric_intervals(result, paired_values(result), _LEVEL)[metric]
         loss = _loss(logit, mass, rows.labels > 0)
         return Judgement(result.means()[metric], low, high, loss, len(starts), len(rows))
 

@@ -29,6 +29,8 @@ class SyntheticDataset:
     """user_id, item_id, timestamp (int64 milliseconds), sorted by user and time; no pair twice."""
     facets: ItemFacets
     preferences: UserPreferences
+    noise: float
+    """Temperature of the choices."""
     seed: int
 
     @cached_property
@@ -40,10 +42,17 @@ class SyntheticDataset:
         return {user: code for code, user in enumerate(_ids("u", len(self.preferences.motif)))}
 
     def true_preference(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
-        """Return the true affinity (pairs,) of users to items, the oracle's score. KeyError on an unknown id."""
+        """Return the true affinity (pairs,) of users to items. KeyError on an unknown id."""
         users = np.array([self._user_codes[user] for user in user_ids], dtype=np.int64)
         items = np.array([self._item_codes[item] for item in item_ids], dtype=np.int64)
         return self.preferences.affinity(users, self.facets, items)
+
+    def choice_log_odds(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
+        """Return log-odds (pairs,) of choosing the items, up to a constant per user: what the oracle knows.
+
+        Without noise, the affinity stands for them: it has the same order. KeyError on an unknown id.
+        """
+        return self.true_preference(user_ids, item_ids) / (self.noise or 1.0)
 
     def draw(self, item_id: str) -> Image.Image:
         """Draw the item's image, 56 x 56 RGB, the same each time. KeyError on an unknown id."""
@@ -72,7 +81,7 @@ def generate(users: int, items: int, interactions_per_user: int, noise: float, s
     choices = choose(preferences, facets, lengths, noise, rng)
     item_ids = _ids("i", items)
     table = pa.table({"item_id": item_ids, "title": list(facets.titles)})
-    return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, seed)
+    return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, noise, seed)
 
 
 def write_dataset(dataset: SyntheticDataset, folder: Path) -> None:

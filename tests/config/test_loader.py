@@ -62,7 +62,7 @@ def test_the_minimal_pipeline_gets_defaults_and_the_name_of_its_file(tmp_path: P
     assert loaded.run_dir == tmp_path / "runs" / "first"
     assert loaded.origin == tmp_path / "sub" / "first.yaml"
     assert loaded.pipeline.train.learning_rate == 1e-4
-    assert loaded.pipeline.evaluate.protocol == ProtocolConfig(name="next-item")
+    assert loaded.pipeline.evaluate.protocol == ProtocolConfig(name="next-item", primary="ndcg")
 
 
 def test_the_resolved_config_is_json_and_loads_to_the_same_pipeline() -> None:
@@ -160,11 +160,11 @@ def test_a_protocol_is_a_name_a_path_or_a_change_to_one() -> None:
     write("a.yaml", MINIMAL.replace("next-item", "eval/mine.yaml"))
     write("b.yaml", "extends: a.yaml\nevaluate: {protocol: {confidence: {samples: 500}}}\n")
     mine = load_pipeline("a.yaml").pipeline.evaluate.protocol
-    assert (mine.name, mine.k, mine.negatives.count, mine.confidence.samples) == ("mine", (1,), 7, 1000)
+    assert (mine.name, mine.k, mine.negatives.count, mine.confidence.samples) == ("mine", (1,), 7, 10_000)
     changed = load_pipeline("b.yaml", ["evaluate.protocol.k=[1, 2]"]).pipeline.evaluate.protocol
     assert (changed.name, changed.k, changed.negatives.count, changed.confidence.samples) == ("mine", (1, 2), 7, 500)
     other = load_pipeline("b.yaml", ["evaluate.protocol=next-item"]).pipeline.evaluate.protocol
-    assert other == ProtocolConfig(name="next-item")
+    assert other == ProtocolConfig(name="next-item", primary="ndcg")
 
 
 def test_an_inline_protocol_needs_no_file() -> None:

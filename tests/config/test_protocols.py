@@ -75,7 +75,7 @@ def test_each_says_its_name_its_use_and_what_it_depends_on(name: str) -> None:
 def test_each_builds_its_lists_and_is_judged(name: str, pipeline: Path) -> None:
     protocol, data = built(pipeline, name)
     held_out = read_held_out(data)
-    result = judge(protocol, held_out, np.random.default_rng(0).random(held_out.table.num_rows), 0).summary
+    result = judge(protocol, held_out, np.random.default_rng(0).random(held_out.table.num_rows)).summary
     asked = {metric for metric in protocol.metrics if metric in protocol.ranking}
     assert {metric.partition("@")[0] for metric in result} == asked
     sizes = set(np.diff(held_out.offsets).tolist())
@@ -93,7 +93,7 @@ def test_the_paper_protocol_has_the_papers_three_numbers(pipeline: Path) -> None
     protocol, data = built(pipeline, "paper")
     held_out = read_held_out(data)
     scores = np.zeros(held_out.table.num_rows)
-    means = {metric: value["mean"] for metric, value in judge(protocol, held_out, scores, 0).summary.items()}
+    means = {metric: value["mean"] for metric, value in judge(protocol, held_out, scores).summary.items()}
     assert means == pytest.approx({"auc": 0.5, "hr@5": 5 / 21, "mrr@5": sum(1 / k for k in range(1, 6)) / 21})
 
 
@@ -125,7 +125,7 @@ def test_popularity_is_worth_nothing_against_negatives_as_popular(tmp_path: Path
         items = schema.read_table(loaded.run_dir / "data" / "items.parquet", schema.ITEMS)
         popularity = dict(zip(items["item_id"].to_pylist(), items["popularity"].to_pylist(), strict=True))
         scores = np.array([popularity[item] for item in held_out.items.to_pylist()], dtype=float)
-        found[name] = judge(loaded.pipeline.evaluate.protocol, held_out, scores, 0).summary["auc"]["mean"]
+        found[name] = judge(loaded.pipeline.evaluate.protocol, held_out, scores).summary["auc"]["mean"]
     assert found["next-item"] > 0.75
     assert abs(found["popularity-matched"] - 0.5) < 0.1
 

@@ -15,8 +15,12 @@ from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
 from msr_adapter import schema
-from msr_adapter.config.schema import ProtocolConfig
-from msr_adapter.evaluate.model_metrics import primary_metric, protocol_digest
+from msr_adapter.config.schema import EvaluateConfig, NegativesConfig, ProtocolConfig
+from msr_adapter.evaluate.baselines.simple import oracle_scores
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs
+from msr_adapter.evaluate.candidates import HeldOut, read_held_out
+from msr_adapter.evaluate.model_metrics import protocol_digest
+from msr_adapter.evaluate.sampling import describe_sampling, sampling_line
 from msr_adapter.evaluate.tables import per_user_schema
 from msr_adapter.evaluate.text_tables import shown_metrics
 from msr_adapter.files import bundled
@@ -44,7 +48,8 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
 
 def test_the_bundled_protocol_says_the_defaults() -> None:
     settings = yaml.safe_load((bundled("eval") / "next-item.yaml").read_text(encoding="utf-8"))
-    assert ProtocolConfig.model_validate(settings) == ProtocolConfig(name="next-item")
+    assert ProtocolConfig.model_validate(settings) == ProtocolConfig(name="next-item", primary="ndcg")
+    assert ProtocolConfig(name="next-item").primary_metric == "ndcg@10"
     assert set(settings) == set(ProtocolConfig.model_fields) - {"candidates"}
 
 
@@ -71,8 +76,10 @@ def test_a_base_model_that_gives_every_candidate_the_same_score_is_chance(run: R
 
 def test_share_of_the_oracles_lift(run: Run) -> None:
     metrics = run.metrics()
-    trained, oracle = (metrics["models"][name]["metrics"]["auc"]["mean"] for name in ("trained", "oracle"))
-    assert metrics["oracle_lift_share"] == pytest.approx((trained - 0.5) / (oracle - 0.5))
+    assert metrics["primary"] == "ndcg@10"
+    trained, oracle = (metrics["models"][name]["metrics"]["ndcg@10"]["mean"] for name in ("trained", "oracle"))
+    chance = metrics["chance"]["ndcg@10"]
+    assert metrics["oracle_lift_share"] == pytest.approx((trained - chance) / (oracle - chance))
     assert 0.5 < metrics["oracle_lift_share"] < 1
 
 
@@ -82,8 +89,37 @@ def test_the_oracle_is_joined_by_ids_not_by_position(run: Run) -> None:
                      truth["score"].to_pylist(), strict=True))  # fmt: skip
     rows = _columns(_test_rows(run))
     scores = [known[f"u{example:03d}", item] for example, item in zip(rows["example_id"], rows["item_id"], strict=True)]
-    expected = roc_auc_score(rows["label"], scores)
-    assert run.metrics()["models"]["oracle"]["metrics"]["auc"]["mean"] == pytest.approx(expected, abs=1e-12)
+    judged = run.metrics()["models"]["oracle"]["metrics"]
+    lists = np.reshape(scores, (-1, SIZE))
+    probable = np.exp(lists) / np.exp(lists).sum(axis=1, keepdims=True)
+    assert judged["auc"]["mean"] == pytest.approx(roc_auc_score(rows["label"], probable.ravel()), abs=1e-12)
+    own = [roc_auc_score(labels, each) for labels, each in zip(rows["label"].reshape(-1, SIZE), lists, strict=True)]
+    assert judged["gauc"]["mean"] == pytest.approx(np.mean(own), abs=1e-12)
+
+
+def test_the_oracle_is_the_ceiling_of_the_pooled_auc_too(tmp_path: Path) -> None:
+    """Users choose by the softmax of their preferences, whose level differs from user to user."""
+    generator, users, size = np.random.default_rng(3), 400, 7
+    odds = 1.5 * generator.standard_normal((users, size)) + 2 * generator.standard_normal((users, 1))
+    labels = np.zeros((users, size), np.int8)
+    labels[np.arange(users), (odds + generator.gumbel(size=odds.shape)).argmax(axis=1)] = 1
+    ids = np.repeat(np.arange(users), size)
+    names = [f"i{number}" for number in range(users * size)]
+    columns = {"example_id": ids, "item_id": names, "label": labels.ravel()}
+    owners = pa.array([f"u{number}" for number in range(users)])
+    lists = HeldOut(
+        np.arange(users), owners, np.arange(users + 1) * size, pa.table(columns, schema=schema.CANDIDATES), ""
+    )
+    truth = pa.table({"user_id": [f"u{number}" for number in ids], "item_id": names, "score": odds.ravel()})
+    schema.write_table(truth.cast(schema.TRUTH), schema.TRUTH, tmp_path / "truth.parquet")
+    config = EvaluateConfig(protocol=PROTOCOL)
+    scores = oracle_scores(BaselineInputs(lists, tmp_path, config, 0))
+    assert scores is not None
+    values = [evaluate_groups(each, labels.ravel(), lists.offsets, ("auc", "gauc", "ndcg"), (5,)).means()
+              for each in (scores, odds.ravel())]  # fmt: skip
+    assert values[0]["gauc"] == pytest.approx(values[1]["gauc"])
+    assert values[0]["ndcg@5"] == pytest.approx(values[1]["ndcg@5"])
+    assert values[0]["auc"] > values[1]["auc"] + 0.05
 
 
 def test_popularity_ranks_by_the_items_counts(run: Run) -> None:
@@ -199,7 +235,7 @@ def test_a_protocol_with_one_metric_and_ragged_candidates(tmp_path: Path) -> Non
     for folder in (run.trained, run.base):
         write_scores(folder, rows, rows["label"] * 2.0)
     protocol = ProtocolConfig(name="one", metrics=("ndcg",), k=(2,))
-    assert primary_metric(protocol) == "ndcg@2"
+    assert protocol.primary_metric == "ndcg@2"
     assert run.evaluate(protocol)["metrics"]["trained"] == {"ndcg@2": 1.0}
     sizes = run.metrics()["candidates"]
     assert sizes["smallest"] < sizes["largest"]
@@ -214,7 +250,7 @@ def _all_labels(run: Run) -> list[int]:
 def test_popularity_above_the_trained_model_is_a_warning(tmp_path: Path) -> None:
     run = make_run(tmp_path, popularity_wins=True)
     findings = {finding["severity"]: finding["text"] for finding in run.evaluate()["findings"]}
-    assert findings["warning"].startswith("Popularity alone gives AUC")
+    assert findings["warning"].startswith("Popularity alone gives NDCG@10")
     assert "popularity" in run.metrics()["differences"]
     assert run.metrics()["differences"]["popularity"]["high"] < 0
 
@@ -239,6 +275,8 @@ def test_the_console_shows_every_model_and_the_findings(tmp_path: Path) -> None:
         "NDCG@10",
         "Only 40 test users",
         "guessing for 71%",
+        "Sampled: 6 negatives per user, uniform over the items",
+        "the catalogue has 40 items",
     ):
         assert word in text
     assert "Recall@5" not in text
@@ -268,5 +306,65 @@ def test_a_protocol_without_a_metric_that_ranks_is_refused() -> None:
 
 def test_protocol_is_recorded_with_its_digest(run: Run) -> None:
     metrics = run.metrics()
-    assert metrics["protocol"] == json.loads(PROTOCOL.model_dump_json())
+    assert metrics["protocol"] == json.loads(PROTOCOL.model_dump_json()) | {"primary": "ndcg@10"}
     assert len(metrics["protocol_digest"]) == len(metrics["candidates"]["digest"]) == 64
+
+
+def test_the_primary_metric_is_one_that_is_judged() -> None:
+    with pytest.raises(ValueError, match=r"primary: hr@4 is not among .* k, which are auc, hr@3, hr@5; name one"):
+        ProtocolConfig(name="x", metrics=("auc", "hr"), k=(3, 5), primary="hr@4")
+    assert ProtocolConfig(name="x", metrics=("auc", "hr"), k=(3, 5), primary="hr@5").primary_metric == "hr@5"
+    with pytest.raises(ValueError, match="primary: ndcg is not among"):
+        ProtocolConfig(name="x", metrics=("auc", "hr"), primary="ndcg")
+    assert ProtocolConfig(name="x", metrics=("auc", "ndcg"), k=(3, 5)).primary_metric == "ndcg@5"
+    assert ProtocolConfig(name="x", k=(20, 10, 50), primary="mrr").primary_metric == "mrr@10"
+    assert ProtocolConfig(name="x", metrics=("auc", "gauc", "hr"), k=(3,)).primary_metric == "gauc"
+    assert ProtocolConfig(name="x", metrics=("recall", "mrr"), k=(3,)).primary_metric == "recall@3"
+
+
+def test_differences_are_adjusted_for_the_models(run: Run) -> None:
+    differences = run.metrics()["differences"]
+    assert list(differences) == ["base", "popularity", "random", "oracle"]
+    for gap in differences.values():
+        assert gap["low"] < gap["mean"] < gap["high"]
+        assert 0 < gap["p"] <= gap["p_adjusted"] <= 1
+    assert differences["base"]["p_adjusted"] < 0.05 < differences["oracle"]["p_adjusted"]
+    assert list(run.metrics()["smallest_difference"]) == list(differences)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "sampled", "words"),
+    [
+        ({"kind": "uniform", "count": 6}, True, "uniform over the items"),
+        ({"kind": "popularity", "alpha": 0.75}, True, "drawn by popularity to the power of 0.75"),
+        ({"kind": "mixture", "count": 6, "mixture": {"uniform": 1, "same_category": 1}}, True,
+         "3 uniform over the items, 3 of the target's category"),
+        ({"kind": "all"}, False, "every item that the user never interacted with"),
+    ],
+)  # fmt: skip
+def test_the_metrics_say_what_they_are_sampled_from(
+    run: Run, negatives: dict[str, object], sampled: bool, words: str
+) -> None:
+    protocol = PROTOCOL.model_copy(update={"negatives": NegativesConfig.model_validate(negatives)})
+    sampling = describe_sampling(protocol, read_held_out(run.data), 40)
+    assert (sampling["sampled"], sampling["negatives"], sampling["items"]) == (sampled, SIZE - 1, 40)
+    assert sampling["distribution"] == words
+    assert ("Krichene" in sampling["caution"]) == sampled
+    said = "Sampled: 6 negatives per user" if sampled else "Ranked against the whole catalogue: 6 negatives per user"
+    assert sampling_line(sampling).startswith(f"{said}, {words}")
+
+
+def test_given_candidates_are_of_an_unknown_distribution(run: Run) -> None:
+    protocol = PROTOCOL.model_copy(update={"candidates": Path("lists.parquet")})
+    sampling = describe_sampling(protocol, read_held_out(run.data), 40)
+    assert (sampling["sampled"], sampling["distribution"], sampling["kinds"]) == (True, "those of the given file", {})
+
+
+def test_the_report_leads_with_the_primary_metric_and_gauc(run: Run) -> None:
+    page, metrics = run.report(), run.metrics()
+    assert list(metrics["sampling"]) == ["sampled", "negatives", "kinds", "distribution", "items", "caution"]
+    assert "Sampled: 6 negatives per user" in page
+    ours = {name: metrics["models"]["trained"]["metrics"][name]["mean"] for name in ("ndcg@10", "gauc")}
+    assert f"reaches NDCG@10 {ours['ndcg@10']:.3f} and GAUC {ours['gauc']:.3f} over 40 held-out users" in page
+    assert "pooled over users: it also asks whether scores mean the same" in page
+    assert shown_metrics(metrics)[:3] == ["ndcg@10", "gauc", "auc"]

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.metrics import RANKING, bootstrap, evaluate_groups, groups
-from msr_adapter.metrics.bootstrap import resamples
+from msr_adapter.metrics import RANKING, evaluate_groups, groups, paired_values
 from msr_adapter.metrics.groups import make_groups
 
 # A group: its candidates as (score, label), at least one positive. Few distinct scores, so that most groups have ties.
@@ -175,14 +174,9 @@ def test_a_constant_scorer_has_auc_one_half() -> None:
     assert means["gauc"] == pytest.approx(0.5, abs=1e-13)
 
 
-def test_the_bootstrap_equals_recomputing_on_the_resampled_users() -> None:
-    scores, labels, offsets = _random_groups(20, most=3)
-    draws = bootstrap(evaluate_groups(scores, labels, offsets), samples=4, seed=1)
-    for sample, counts in enumerate(np.concatenate(list(resamples(20, 4, 1)))):
-        rows = [np.arange(offsets[user], offsets[user + 1]) for user in np.repeat(np.arange(20), counts)]
-        index, bounds = np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        again = evaluate_groups(scores[index], labels[index], bounds).means()
-        assert {name: values[sample] for name, values in draws.items()} == pytest.approx(again, abs=1e-12)
+def test_users_values_have_the_metrics_as_means() -> None:
+    result = evaluate_groups(*_random_groups(20, most=3))
+    assert {name: column.mean() for name, column in paired_values(result).items()} == pytest.approx(result.means())
 
 
 def test_any_metric_at_any_depth_afterwards() -> None:

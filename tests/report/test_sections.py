@@ -76,7 +76,8 @@ def test_calibration_and_beyond_show_what_was_asked_for() -> None:
 
 
 def test_the_headline_says_what_the_target_is() -> None:
-    metrics = {"users": 50, "protocol": {"target": "last"}, "candidates": {"targets": 50, "smallest": 7, "largest": 7},
+    metrics = {"users": 50, "primary": "hr@5", "protocol": {"target": "last"},
+               "candidates": {"targets": 50, "smallest": 7, "largest": 7},
                "models": {"trained": {"metrics": {"hr@5": value(0.5)}}}, "chance": {"hr@5": 0.25}}  # fmt: skip
     ending = "among the first 5 for 50% of 50 held-out users; guessing for 25%."
     assert headline(metrics) == (
@@ -85,14 +86,34 @@ def test_the_headline_says_what_the_target_is() -> None:
     )
     published = headline(metrics | {"protocol": {"target": "most-popular-last"}})
     assert "one of which is the latest of the user's most popular items, the trained" in published
+    popular = {"metrics": {"hr@5": value(0.4)}}
+    rival = headline(metrics | {"models": {**metrics["models"], "popularity": popular}})
+    assert rival.endswith("for 50% of 50 held-out users; popularity alone for 40%, guessing for 25%.")
     several = headline(metrics | {"candidates": {"targets": 51, "smallest": 7, "largest": 9}})
     assert several.startswith("Given 7 to 9 candidates, one or more of which the user really interacted with, the ")
     assert several.endswith(f"ranks one of these {ending}")
 
 
+def test_the_headline_leads_with_the_primary_metric_and_gauc() -> None:
+    values = {name: value(mean) for name, mean in (("auc", 0.9), ("gauc", 0.8), ("ndcg@10", 0.7), ("hr@5", 0.6))}
+    metrics = {"users": 50, "primary": "ndcg@10", "protocol": {"target": "last"},
+               "candidates": {"targets": 50, "smallest": 7, "largest": 7},
+               "models": {name: {"metrics": values} for name in ("trained", "popularity")},
+               "chance": {"auc": 0.5, "gauc": 0.5, "ndcg@10": 0.4, "hr@5": 0.3}}  # fmt: skip
+    assert headline(metrics).endswith(
+        "the trained model reaches NDCG@10 0.700 and GAUC 0.800 over 50 held-out users (popularity alone 0.700 and "
+        "0.800, guessing 0.400 and 0.500); it ranks that item among the first 5 for 60%; popularity alone for 60%, "
+        "guessing for 30%."
+    )
+    alone = headline(metrics | {"chance": {"ndcg@10": 0.4}, "models": {"trained": {"metrics": values}}})
+    assert alone.endswith("the trained model reaches NDCG@10 0.700 over 50 held-out users (guessing 0.400).")
+
+
 def test_the_smallest_difference_is_a_sentence() -> None:
-    metrics = {"users": 1500, "primary": "auc", "smallest_difference": {"base": 0.0123, "random": 0.02}}
+    metrics = {"users": 1500, "primary": "auc", "smallest_difference": {"base": 0.0123, "random": 0.02},
+               "differences": {"base": {}, "random": {}, "oracle": {}}}  # fmt: skip
     assert "With 1,500 users" in smallest_line(metrics)
+    assert "a two-sided test at the 5% level, adjusted for the 3 comparisons, detects" in smallest_line(metrics)
     assert "in AUC four times out of five if it is at least 0.012 to base, 0.020 to random." in smallest_line(metrics)
     assert smallest_line({}) == ""
 

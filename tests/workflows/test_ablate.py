@@ -196,18 +196,18 @@ def test_the_command_prints_and_writes_the_table(pipeline: Path, ran: list[str])
     folder = pipeline.parent / "run" / "ablations"
     assert found == json.loads((folder / "ablation.json").read_text())
     assert list(found["variants"]) == ["full", "direct", "no-sft"]
-    assert list(found["variants"]["full"]["metrics"]) == ["auc", "hr@5", "mrr@5"]
+    assert list(found["variants"]["full"]["metrics"]) == ["ndcg@10", "auc", "hr@5", "mrr@5"]
     for name, variant in found["variants"].items():
         metrics = json.loads((Path(variant["run"]) / "evaluate" / "metrics.json").read_text())
         theirs = metrics["models"]["base" if name == "no-sft" else "trained"]["metrics"]
         assert variant["metrics"]["auc"] == theirs["auc"]
     assert {(row["model"], row["metric"]) for row in found["differences"]} == {
-        (name, metric) for name in ("direct", "no-sft") for metric in ("auc", "hr@5", "mrr@5")
+        (name, metric) for name in ("direct", "no-sft") for metric in ("ndcg@10", "auc", "hr@5", "mrr@5")
     }
     for row in found["differences"]:
         ours, full = (found["variants"][name]["metrics"][row["metric"]]["mean"] for name in (row["model"], "full"))
         assert row["mean"] == pytest.approx(ours - full)
-        assert 0 < row["p"] <= row["p_holm"] <= 1
+        assert 0 < row["p"] <= row["p_adjusted"] <= 1
     shown = msr(pipeline, "--only", "direct,no-sft", "--markdown").stdout
     assert shown == (folder / "ablation.md").read_text()
     assert "| direct | the whole history in one prompt, not block by block |" in shown

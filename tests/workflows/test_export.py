@@ -69,6 +69,8 @@ def metrics() -> dict[str, Any]:
     return {
         "users": 12, "primary": "auc", "protocol": {"name": "next-item", "confidence": {"level": 0.95}},
         "protocol_digest": "a" * 64, "candidates": {"rows": 252, "digest": "b" * 64}, "chance": {"auc": 0.5},
+        "sampling": {"sampled": True, "negatives": 20.0, "kinds": {"uniform": 20}, "items": 99,
+                     "distribution": "uniform over the items", "caution": "sampled metrics may order models otherwise"},
         "models": {"trained": {"metrics": {"auc": value}}},
     }  # fmt: skip
 
@@ -82,6 +84,7 @@ def test_the_card_says_what_it_is_and_how_it_was_judged() -> None:
     assert front["pipeline_tag"] == "image-text-to-text"
     assert "0.751 (.700–.800)" in body
     assert "digest bbbbbbbbbbbbbbbb" in body
+    assert "Sampled: 20 negatives per user, uniform over the items; the catalogue has 99 items" in body
     assert "````\nA ``` in a title" in body  # the fence is longer than any in the prompt
 
 

@@ -3,22 +3,22 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from msr_adapter.config.schema.base import Count, StrictModel, allowed
 from msr_adapter.config.schema.baselines import FactorsConfig, GridConfig, ItemKNNConfig, SASRecConfig
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import NegativesConfig
-from msr_adapter.metrics import RANKING, MetricName
+from msr_adapter.metrics import METRICS, RANKING, MetricName
 
 
 class ConfidenceConfig(StrictModel):
-    """Bootstrap over users."""
+    """Intervals over users, and tests of differences on the same users."""
 
     level: float = Field(0.95, gt=0, lt=1)
-    """Coverage of the interval."""
-    samples: int = Field(1000, ge=100, le=1_000_000)
-    """Bootstrap samples."""
+    """Coverage of the intervals."""
+    samples: int = Field(10_000, ge=100, le=1_000_000)
+    """Random sign patterns of the permutation tests; the smallest p-value is 1 / (samples + 1)."""
 
 
 SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
@@ -47,6 +47,12 @@ class ProtocolConfig(StrictModel):
     the probabilities; coverage .. novelty: of the items in the first `k` places. docs/metrics.md has every formula."""
     k: tuple[Count, ...] = (3, 5, 10)
     """Cut-offs of the ranking metrics."""
+    primary: str | None = Field(
+        None, json_schema_extra=allowed("null, or a ranking metric, with a cut-off of `k` or without: ndcg@10, ndcg")
+    )
+    """The metric that is named beforehand: it leads the report, findings and differences speak of it, and comparisons
+    test it first. Without a cut-off: at 10 where `k` has it, else at the last `k`. null: ndcg, else gauc, else the
+    first that ranks."""
     ties: Literal["expected"] = "expected"
     """Ties count with their expected value over all tie orders."""
     confidence: ConfidenceConfig = ConfidenceConfig()
@@ -69,10 +75,39 @@ class ProtocolConfig(StrictModel):
             raise ValueError("no cut-off; at least one is needed, such as [5]")
         return k
 
+    @model_validator(mode="after")
+    def _the_primary_metric_is_judged(self) -> "ProtocolConfig":
+        if self.primary is not None and self._cut(self.primary) not in self.ranked:
+            known = ", ".join(self.ranked)
+            raise ValueError(
+                f"primary: {self.primary} is not among the metrics at these k, which are {known}; name one"
+            )
+        return self
+
     @property
     def ranking(self) -> tuple[str, ...]:
         """The ranking metrics among `metrics`, in their order."""
         return tuple(name for name in self.metrics if name in RANKING)
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The same with their cut-offs: ``auc``, ``hr@3``, ``hr@5``, ..."""
+        cut = {row.name for row in METRICS if row.at_k}
+        return tuple(
+            key for name in self.ranking
+            for key in ([f"{name}@{depth}" for depth in self.k] if name in cut else [name])
+        )  # fmt: skip
+
+    @property
+    def primary_metric(self) -> str:
+        """`primary`, or what null stands for."""
+        wanted = ([] if self.primary is None else [self.primary]) + ["ndcg", "gauc"]
+        return next((name for name in map(self._cut, wanted) if name in self.ranked), self.ranked[0])
+
+    def _cut(self, metric: str) -> str:
+        """Give a metric without a cut-off its own."""
+        at_k = metric in {row.name for row in METRICS if row.at_k}
+        return f"{metric}@{10 if 10 in self.k else self.k[-1]}" if at_k else metric
 
 
 BaselineName = Literal["random", "popularity", "recency", "title-overlap", "item-knn", "mf", "sasrec", "base"]

@@ -22,7 +22,7 @@ class PipelineConfig(StrictModel):
     )
     """Default: the file's name."""
     seed: Seed = 0
-    """Decides every draw: users, splits, candidates, order of training rows, bootstrap."""
+    """Decides every draw: users, splits, candidates, order of training rows, sign patterns of tests."""
     run_dir: Path | None = None
     """Default: `runs/<name>` under the working directory."""
     cache: Path | None = None

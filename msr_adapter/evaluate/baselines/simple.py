@@ -14,7 +14,7 @@ from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
 def random_scores(inputs: BaselineInputs) -> Floats:
     """Score candidates (n,) by random numbers, drawn from the seed."""
-    # The seed alone draws the bootstrap's users: with 1 beside it, this is another stream.
+    # The seed alone draws the signs of tests: with 1 beside it, this is another stream.
     return np.asarray(np.random.default_rng((inputs.seed, 1)).random(inputs.held_out.table.num_rows))
 
 
@@ -48,7 +48,12 @@ def title_overlap_scores(inputs: BaselineInputs) -> Floats:
 
 
 def oracle_scores(inputs: BaselineInputs) -> Floats | None:
-    """Score candidates (n,) by the synthetic dataset's true preferences; None where the truth is not known."""
+    """Score candidates (n,) by how probably each is its list's target; None where the truth is not known.
+
+    The log of the softmax, within the list, of the synthetic dataset's true log-odds. Within a list that is the order
+    of the true preferences; across lists it is what no scorer's pooled AUC is better than, which preferences themselves
+    are not: of two users' favourites, the one with a rival in its list is chosen less often.
+    """
     path, held_out = inputs.data_dir / "truth.parquet", inputs.held_out
     if not path.exists():
         return None
@@ -63,7 +68,10 @@ def oracle_scores(inputs: BaselineInputs) -> Floats | None:
         raise StageError(
             f"{plural(count, 'candidate')} {have} no true score", next_step="run again with `--force data`"
         )
-    return np.asarray(truth["score"].to_numpy()[rows.to_numpy()])
+    odds = np.asarray(truth["score"].to_numpy()[rows.to_numpy()])
+    starts, sizes = held_out.offsets[:-1], np.diff(held_out.offsets)
+    odds = odds - np.repeat(np.maximum.reduceat(odds, starts), sizes)
+    return np.asarray(odds - np.repeat(np.log(np.add.reduceat(np.exp(odds), starts)), sizes))
 
 
 def _pair_codes(held_out: HeldOut, users: pa.Array, items: pa.Array, catalogue: pa.Array) -> pa.Array:
