@@ -142,8 +142,8 @@ def test_it_tells_everything(run: Run, page: _Page) -> None:
     metrics = run.metrics()
     for needed in ("Given 7 candidates", "guessing for 71%",
                    "to the true preferences of this synthetic dataset", "dropped: short",
-                   "Only 40 test users", "NDCG@10 by model", "HR@k by k", "ROC", "Training loss", "Learning rate", "Best",
-                   "Worst", "target", "Items 1 to 3, then the user summary", "likes nothing yet", "512 MiB",
+                   "Only 40 test users", "NDCG@10 by model", "HR@k by k", "ROC", "Training loss", "Learning rate",
+                   "Best", "Worst", "target", "Items 1 to 3, then the user summary", "likes nothing yet", "512 MiB",
                    "Calibration", "Are the probabilities calibrated?", "Beyond accuracy", "By item popularity",
                    metrics["candidates"]["digest"][:16], metrics["protocol_digest"][:16], "torch 0", "steps: 50",
                    "kind: synthetic", "Rows may have up to 1,030 tokens.",
