@@ -21,13 +21,15 @@ def check(
     Example: [bold]msr check my.yaml --deep[/bold]
     """
     with exit_codes(as_json):
+        from msr_adapter.data import look_through
         from msr_adapter.pipeline import check as find_problems
         from msr_adapter.pipeline import check_made, look_deep, notes, plan
         from msr_adapter.pipeline.planning import FOUND_AGAIN
 
         options = StageOptions(pipeline, sets, run_dir, quiet=quiet, as_json=as_json)
         loaded = options.load()
-        if problems := find_problems(loaded):
+        look = look_through(loaded.pipeline.data)
+        if problems := [*find_problems(loaded), *look.problems]:
             raise UserError(problems)
         stages = plan(loaded)
         if problems := check_made(loaded, stages):
@@ -37,8 +39,12 @@ def check(
         for name, state in stages.items():
             settled = state == "up to date" or state.startswith(FOUND_AGAIN)
             lines.append(f"  {name:<11} {state if settled else f'would run ({state})'}")
+        lines += look.lines
         lines += [f"note: {note}" for note in noted]
-        result = {"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": noted}
+        result: dict[str, object] = {
+            "pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": noted,
+            "sources": [found.as_json() for found in look.recognised], "findings": look.findings,
+        }  # fmt: skip
         if deep:
             rows = look_deep(loaded, stages, options.reporter())
             result["rows"] = rows

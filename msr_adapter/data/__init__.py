@@ -2,6 +2,7 @@
 
 build            the stage from the sources to its tables
 checks           what is wrong before anything is built, and what identifies the sources
+source_look      what the files hold, without building anything
 readers/         published layouts and your own tables become a corpus
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
@@ -22,8 +23,9 @@ from msr_adapter.data.build import BuildInputs, build
 from msr_adapter.data.checks import check_data, check_protocol, protocol_stamp, source_stamp
 from msr_adapter.data.negatives.candidate_files import export_candidates, export_format
 from msr_adapter.data.readers.sources import draws_images
+from msr_adapter.data.source_look import look_through
 
 __all__ = [
     "BuildInputs", "build", "check_data", "check_protocol", "draws_images", "export_candidates",
-    "export_format", "protocol_stamp", "source_stamp",
+    "export_format", "look_through", "protocol_stamp", "source_stamp",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -69,6 +69,8 @@ class DataFacts(TypedDict):
     """min, median and max length of the histories, in items."""
     candidates_digest: str
     """Of the test lists."""
+    sources: list[dict[str, Any]]
+    """What each file was taken for: see `audit.recognition`."""
 
 
 def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> DataFacts:
@@ -117,6 +119,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
         splits=_split_counts(examples, candidates),
         history={"min": int(lengths.min()), "median": float(np.median(lengths)), "max": int(lengths.max())},
         candidates_digest=digest_of_test_lists(log, examples, candidates),
+        sources=[found.as_json() for found in audit.recognised],
     )
     found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],

@@ -8,9 +8,10 @@ import polars as pl
 
 from msr_adapter.config.schema import SourceConfig
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.column_names import ALIASES, canonical, find_columns
+from msr_adapter.data.readers.column_choice import ChosenColumns, choose_columns
+from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
-from msr_adapter.data.readers.sources import configured_columns, threshold_of
+from msr_adapter.data.readers.sources import configured_columns, missing_times_of, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, type_problems
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
@@ -59,14 +60,18 @@ def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tu
     known = {field: name for field, name in configured_columns(source).items() if name in header}
     threshold = threshold_of(source)
     more = ("timestamp",) if threshold is None else ("timestamp", "rating")
-    names = _columns(table, header, option, ("user", "item"), more, known)
+    chosen = _columns(table, option, ("user", "item"), more, known)
+    chosen.tell(audit)
+    names = chosen.names
     least = None
     if threshold is not None and "rating" in names:
         least = threshold.least
     elif threshold is not None:
         audit.find("warning", f"{path.name} has no column of ratings: all of its rows count as history, whatever "
                    f"data.source.{threshold.key} says.")  # fmt: skip
-    return collect(table, read_log(table, LogColumns(names, least, may_be_empty=True), audit)), audit
+    return collect(
+        table, read_log(table, LogColumns(names, least, missing_times_of(source), may_be_empty=True), audit)
+    ), audit
 
 
 def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
@@ -99,7 +104,7 @@ def _open(path: Path, option: str, required: Sequence[str], optional: Sequence[s
     header = _named(table, option)
     if table.is_delimited and len(header) == 1 and not _is_header(header[0], field):
         return _lines(path, table.layout, field)
-    return table, _columns(table, header, option, required, optional, {})
+    return table, _columns(table, option, required, optional, {}).names
 
 
 def _lines(path: Path, layout: Layout, field: str) -> tuple[Table, dict[str, str]]:
@@ -122,12 +127,14 @@ def _named(table: Table, option: str) -> list[str]:
 
 
 def _columns(
-    table: Table, header: Sequence[str], option: str, required: Sequence[str], optional: Sequence[str],
-    configured: Mapping[str, str | None],
-) -> dict[str, str]:  # fmt: skip
+    table: Table, option: str, required: Sequence[str], optional: Sequence[str], configured: Mapping[str, str | None]
+) -> ChosenColumns:
     try:
-        return find_columns(str(table.path), header, required, configured, optional)
+        return choose_columns(table, required, optional, configured)
     except UserError as error:
         wanted = " and ".join(_ID[field] for field in required)
-        step = f"Name the columns {wanted}" if len(required) > 1 else f"Name the column {wanted}"
-        raise UserError([replace(one, next_step=f"{step} for {option}") for one in error.problems]) from error
+        ids = f"Name the columns {wanted}" if len(required) > 1 else f"Name the column {wanted}"
+        steps = {"timestamp": f"Name the column of times timestamp for {option}, or sort the rows by it"}
+        raise UserError(
+            [replace(one, next_step=steps.get(one.field, f"{ids} for {option}")) for one in error.problems]
+        ) from error

@@ -194,7 +194,10 @@ def test_users_and_items_that_are_only_rated_low_are_counted_out(tmp_path: Path)
 
 
 def test_what_the_core_and_the_limits_drop_of_users_is_seen(tmp_path: Path) -> None:
-    rows = [*rated_rows(users=20, items=24, length=12), *[("short", f"i{n:02}", n, 5) for n in range(3)]]
+    rows = [
+        *rated_rows(users=20, items=24, length=12),
+        *[("short", f"i{n:02}", 1_600_000_000 + n, 5) for n in range(3)],
+    ]
     data = table(tmp_path, rows, k_core=KCoreConfig(users=5), limit=LimitConfig(users=8))
     built = build_in(tmp_path, data, LAST_OUT, negatives=5)
     kept = {(row["user_id"], row["item_id"]) for row in built.rows("interactions")}

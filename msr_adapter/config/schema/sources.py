@@ -13,6 +13,9 @@ RENAMED_KINDS = {"shop": "synthetic"}
 _ONE_CHARACTER = r"^[\x01-\x09\x0b\x0c\x0e-!#-\[\]-~]$"
 """In ASCII; neither a line end nor a quotation mark nor a backslash."""
 
+MissingTimes = Literal["drop", "first", "error"]
+"""What becomes of a row without a time: it is dropped, put before the user's others, or refused."""
+
 
 class ColumnsConfig(StrictModel):
     """Names of the columns of a table; null = found by the well-known aliases."""
@@ -22,7 +25,8 @@ class ColumnsConfig(StrictModel):
     item: str | None = None
     """Column of the item ids, in the log and in the table of items."""
     timestamp: str | None = None
-    """Seconds, milliseconds or ISO dates; a log without time is in the order of its rows."""
+    """Seconds or milliseconds since 1970, or dates (ISO, `YYYYMMDD`, days of Excel); `""` = there is none, and the rows
+    are in the order in which things happened."""
     split: str | None = None
     """Column of the log that says train, validation or test."""
     rating: str | None = None
@@ -74,6 +78,9 @@ class TableSourceConfig(StrictModel):
     and `delimiter` for the items only where their name ends as that of the interactions."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class MicroLensSourceConfig(StrictModel):
@@ -85,6 +92,9 @@ class MicroLensSourceConfig(StrictModel):
     """`*_pairs.csv` (user,item,timestamp) or `*_pairs.tsv` (user<TAB>item item item, oldest first)."""
     titles: Path
     """`*_titles.csv` (item,title) or `*_title_en.csv` (no header, commas unquoted)."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class AmazonSourceConfig(StrictModel):
@@ -98,6 +108,9 @@ class AmazonSourceConfig(StrictModel):
     """`meta_{Category}.jsonl` or `.jsonl.gz`: titles, descriptions, categories and URLs of images."""
     min_rating: float | None = Field(None, ge=1, le=5)
     """Reviews with fewer stars are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class OfficialAmazonSourceConfig(StrictModel):
@@ -122,6 +135,9 @@ class MovieLensSourceConfig(StrictModel):
     """Holds `u.data` and `u.item`, `ratings.dat` and `movies.dat`, or `ratings.csv` and `movies.csv`."""
     min_rating: Amount | None = None
     """Interactions with fewer stars are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class RecBoleSourceConfig(StrictModel):
@@ -137,6 +153,9 @@ class RecBoleSourceConfig(StrictModel):
     """Names of the columns, `:type` included, where they are none of the well-known ones."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class MMRecSourceConfig(StrictModel):
@@ -150,6 +169,9 @@ class MMRecSourceConfig(StrictModel):
     """A table of your own with `itemID` and a title: MMRec publishes features, no titles."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class PixelRecSourceConfig(StrictModel):
@@ -161,6 +183,9 @@ class PixelRecSourceConfig(StrictModel):
     """`Pixel200K.csv` and so on: item_id, user_id, timestamp."""
     items: Path | None = None
     """`item_info.csv`: item_id, ..., title, tag, description."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class HMSourceConfig(StrictModel):
@@ -172,6 +197,9 @@ class HMSourceConfig(StrictModel):
     """`transactions_train.csv`."""
     articles: Path | None = None
     """`articles.csv`."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class KuaiRecSourceConfig(StrictModel):
@@ -185,6 +213,9 @@ class KuaiRecSourceConfig(StrictModel):
     """`kuairec_caption_category.csv`: captions, texts printed on the videos, categories."""
     min_watch_ratio: Weight | None = None
     """What was watched for a smaller share of its length is no history and no target, but it counts as seen."""
+    missing_times: MissingTimes = "drop"
+    """Rows whose time is empty or stands for none, as some of the small matrix: `drop` leaves them out, `first` puts
+    them before the user's others, `error` refuses them."""
 
 
 class HubTableConfig(StrictModel):
@@ -213,6 +244,9 @@ class HuggingFaceSourceConfig(StrictModel):
     """Names of the columns, where they are none of the well-known ones."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
 
 
 class SyntheticSourceConfig(StrictModel):

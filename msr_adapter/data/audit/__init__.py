@@ -1,6 +1,7 @@
 """The audit of the data stage: what was dropped, and how good the log, the items and the test lists are.
 
 report               the `Audit`: counts, and findings by severity
+recognition          which column of which file was taken for what
 thresholds           the table of findings, and from which value on each is made
 checks               runs all checks; the layout of `audit.json`
 audited_data         what the checks look at

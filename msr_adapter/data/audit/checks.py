@@ -3,6 +3,7 @@
 `audit.json`::
 
     {"counts": {name: number}, what was read, kept and dropped, by reason
+     "sources": [{"file", "columns": {field: column}, "rows", "times", "first", "last", "unused", "passed_over"}],
      "named": {name of a count: its first 20 users or items}, such as images_missing_broken, titles_empty,
      "findings": [{"severity": "info" | "warning" | "error", "topic": of `thresholds.RULES`, "text"}],
      "splits": {split: {"users", "examples", "candidates"}}, "history": {"min", "median", "max"}, "candidates_digest",

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msr_adapter.data.audit.heuristic_baselines import short
+from msr_adapter.data.audit.recognition import recognition_lines
 from msr_adapter.data.audit.report import Audit, AuditFinding, Statistics
 from msr_adapter.errors import plural
 from msr_adapter.progress import Reporter
@@ -17,7 +18,12 @@ _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 def print_audit(audit: Audit, facts: Statistics, reporter: Reporter) -> None:
     """Print what a user should see without opening `audit.json`; the log gets the same as plain lines."""
-    for line in (*_kept(audit.counts), *_splits(facts["splits"], audit.counts), *_statistics(facts["statistics"])):
+    for line in (
+        *recognition_lines(audit.recognised),
+        *_kept(audit.counts),
+        *_splits(facts["splits"], audit.counts),
+        *_statistics(facts["statistics"]),
+    ):
         reporter.note(line)
     found = sorted(audit.findings, key=lambda finding: list(_STYLES).index(finding["severity"]))
     if found:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypedDict
 
+from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.errors import LISTED
 
 Severity = Literal["info", "warning", "error"]
@@ -32,6 +33,8 @@ class Audit:
     findings: list[AuditFinding] = field(default_factory=list)
     named: dict[str, list[str]] = field(default_factory=dict)
     """Name of a count -> the first ids that it counts, at most `LISTED`."""
+    recognised: list[Recognition] = field(default_factory=list)
+    """What each file was taken for, in the order in which they were read."""
 
     def count(self, name: str, number: int) -> None:
         """Add ``number`` to the count ``name``."""
@@ -46,6 +49,11 @@ class Audit:
         """Note one thing a reader should know; ``text`` says what to do about it. Topics: `thresholds.RULES`."""
         self.findings.append(AuditFinding(severity=severity, topic=topic, text=text))
 
+    def recognise(self, found: Recognition) -> None:
+        """Say what a file was taken for."""
+        self.recognised.append(found)
+
     def as_json(self, **more: object) -> dict[str, object]:
         """Return the content of `audit.json`."""
-        return {"counts": self.counts, "named": self.named, "findings": self.findings, **more}
+        sources = [found.as_json() for found in self.recognised]
+        return {"counts": self.counts, "named": self.named, "findings": self.findings, "sources": sources, **more}

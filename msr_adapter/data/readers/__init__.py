@@ -10,9 +10,12 @@ The readers:
 What they share:
     log_and_items    a log and its table of items, columns found by name
     column_names     the names that columns have in published files
+    column_choice    which column is taken where names alone do not say
     interactions     the rows of a log, checked and typed
     items            the rows of a table of items
     timestamps       times of any common form as milliseconds
+    missing_times    values that stand for a time that is missing
+    log_times        the times of a log: how they are told, and which rows have none
     table_layout     how a file is cut into rows and columns
     parquet_parts    the files of a folder of Parquet, and which of them is broken
     table_scan       files as lazy frames

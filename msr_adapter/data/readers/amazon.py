@@ -8,7 +8,7 @@ from msr_adapter.config.schema import AmazonSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.items import ItemColumns, read_items, words
-from msr_adapter.data.readers.log_and_items import NO_ITEMS, check_file, log_needs, read_named_log
+from msr_adapter.data.readers.log_and_items import NO_ITEMS, RowRules, check_file, log_needs, read_named_log
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
@@ -34,7 +34,8 @@ def read_amazon(source: AmazonSourceConfig, context: ReadContext) -> Corpus:
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
-        interactions = read_named_log(table_at(source.reviews), {}, context.audit, source.min_rating)
+        rules = RowRules(source.min_rating, source.missing_times)
+        interactions = read_named_log(table_at(source.reviews), {}, context.audit, rules)
     if source.meta is not None:
         with collecting(problems):
             items = read_meta(source.meta, context.audit)

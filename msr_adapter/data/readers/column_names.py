@@ -6,24 +6,41 @@ from collections.abc import Mapping, Sequence
 from msr_adapter.errors import Problem, UserError, closest
 
 ALIASES = {
-    "user": ("user", "user_id", "uid", "customer_id", "reviewer_id"),
-    "item": ("item", "item_id", "iid", "video_id", "parent_asin", "asin", "movie_id", "article_id", "product_id"),
-    "timestamp": ("timestamp", "time", "t_dat", "datetime", "date", "unix_review_time", "sort_timestamp"),
+    "user": ("user_id", "uid", "customer_id", "reviewer_id", "visitor_id", "member_id", "customer_unique_id",
+             "buyer_id", "account_id", "profile_id", "client_id", "person_id", "user", "customer", "reviewer",
+             "visitor", "member", "username", "user_name", "profile_name"),
+    "item": ("item_id", "iid", "video_id", "parent_asin", "asin", "movie_id", "article_id", "product_id", "book_id",
+             "track_id", "song_id", "game_id", "app_id", "news_id", "anime_id", "recipe_id", "business_id", "goods_id",
+             "content_id", "sku", "isbn", "stock_code", "item", "product", "movie", "video", "article"),
+    "timestamp": ("timestamp", "time", "event_time", "event_timestamp", "ts", "time_ms", "timestamp_ms",
+                  "unix_timestamp", "unix_time", "epoch", "epoch_ms", "created_at", "create_time", "creation_time",
+                  "t_dat", "datetime", "interaction_time", "click_time", "rated_at", "purchased_at", "played_at",
+                  "listened_at", "viewed_at", "watched_at", "visited_at", "occurred_at", "event_at", "added_at",
+                  "order_time", "purchase_time", "review_time", "rating_time", "visit_time", "server_time",
+                  "unix_review_time", "sort_timestamp", "date", "event_date", "date_added", "created_date",
+                  "creation_date", "order_date", "purchase_date", "review_date", "transaction_date", "invoice_date",
+                  "rating_date", "interaction_date", "created"),
     "split": ("split", "x_label", "subset"),
     "rating": ("rating", "overall", "stars", "score", "watch_ratio"),
-    "title": ("title", "name", "item_title", "item_name", "prod_name", "movie_title", "caption"),
+    "title": ("title", "name", "item_title", "item_name", "prod_name", "product_name", "product_title", "movie_title",
+              "book_title", "video_title", "track_name", "song_name", "caption"),
     "text": ("text", "description", "item_description", "detail_desc", "abstract"),
     "category": ("category", "categories", "genres", "genre", "tag", "class", "product_type_name", "main_category",
                  "first_level_category_name"),
-    "image": ("image", "image_path", "image_url", "image_file", "img", "img_url", "im_url", "cover", "cover_url",
-              "poster", "poster_path"),
+    "image": ("image", "image_path", "image_url", "image_file", "image_link", "image_name", "img", "img_url",
+              "img_path", "im_url", "cover", "cover_url", "cover_image", "poster", "poster_url", "poster_path", "photo",
+              "photo_url", "picture", "picture_url", "thumbnail", "thumbnail_url", "main_image", "image_urls",
+              "images"),
 }  # fmt: skip
-"""Field -> names in order of preference; case, `_`, `-` and blanks do not count (`userID`, `movieId`)."""
+"""Field -> names in order of preference; case, `_`, `-` and blanks do not count (`userID`, `movieId`).
+
+Names that say that they are ids come before those that may be what is shown: `user` beside `user_id` is a name.
+"""
 
 NAME_IT = "Set data.source.columns."
 """How the next step begins where a column is not found."""
 
-_MOST, _SHOWN = 30, 60
+_MOST, _SHOWN, _TRIED = 30, 60, 8
 
 
 def canonical(name: str) -> str:
@@ -55,11 +72,17 @@ def find_columns(
     return {field: column for field, column in found.items() if column is not None}
 
 
+def candidates(header: Sequence[str], field: str) -> list[str]:
+    """Return the columns that have a usual name of ``field``, the best name first."""
+    by_name = {canonical(column): column for column in reversed(header)}  # of two that are alike, the first wins
+    names = dict.fromkeys(canonical(alias) for alias in ALIASES[field])
+    return [by_name[name] for name in names if name in by_name]
+
+
 def _match(header: Sequence[str], field: str, configured: str | None) -> str | None:
     if configured is not None:
         return configured if configured in header else None
-    by_name = {canonical(column): column for column in reversed(header)}  # of two that are alike, the first wins
-    return next((by_name[canonical(alias)] for alias in ALIASES[field] if canonical(alias) in by_name), None)
+    return next(iter(candidates(header, field)), None)
 
 
 def _misread(where: str, header: Sequence[str]) -> list[Problem]:
@@ -77,7 +100,7 @@ def _misread(where: str, header: Sequence[str]) -> list[Problem]:
 def _lacking(where: str, header: Sequence[str], field: str, configured: str | None) -> Problem:
     names = [configured] if configured else list(ALIASES[field])
     found = f"no column {configured!r}" if configured else f"no column for the {field}"
-    tried = "" if configured else f"names tried: {', '.join(names)}; "
+    tried = "" if configured else f"names tried: {', '.join(names[:_TRIED])} and others; "
     near = _near(header, names)
     hint = f"did you mean {near!r}? " if near else ""
     more = f" and {len(header) - _MOST:,} more" if len(header) > _MOST else ""

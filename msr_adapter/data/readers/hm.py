@@ -1,7 +1,7 @@
 """H&M as published: transactions of whole days, articles whose ids begin with a zero."""
 
 from msr_adapter.config.schema import HMSourceConfig
-from msr_adapter.data.readers.log_and_items import ITEM, LOG, check_file, read_tables
+from msr_adapter.data.readers.log_and_items import ITEM, LOG, RowRules, check_file, read_tables
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem
@@ -18,7 +18,14 @@ def read_hm(source: HMSourceConfig, context: ReadContext) -> Corpus:
     `UserError` with all problems.
     """
     items = None if source.articles is None else table_at(source.articles)
-    return read_tables(table_at(source.transactions), items, _COLUMNS, context.audit, setting="articles")
+    return read_tables(
+        table_at(source.transactions),
+        items,
+        _COLUMNS,
+        context.audit,
+        RowRules(missing_times=source.missing_times),
+        setting="articles",
+    )
 
 
 def check_hm(source: HMSourceConfig) -> list[Problem]:

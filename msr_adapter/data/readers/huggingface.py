@@ -11,12 +11,13 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from msr_adapter.config.schema import HubTableConfig, HuggingFaceSourceConfig
-from msr_adapter.data.readers.column_names import ALIASES, find_columns
+from msr_adapter.data.readers.column_choice import Configured
+from msr_adapter.data.readers.column_names import ALIASES, candidates, find_columns
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
     LOG_MORE,
-    Configured,
+    RowRules,
     header_problems,
     log_needs,
     read_tables,
@@ -41,7 +42,7 @@ def read_huggingface(source: HuggingFaceSourceConfig, context: ReadContext) -> C
     """
     columns = source.columns.model_dump()
     log, items = _open_both(source, columns)
-    return read_tables(log, items, columns, context.audit, source.min_rating)
+    return read_tables(log, items, columns, context.audit, RowRules(source.min_rating, source.missing_times))
 
 
 def check_huggingface(source: HuggingFaceSourceConfig) -> list[Problem]:
@@ -164,6 +165,7 @@ def _plain_path(path: str) -> Iterator[str]:
 def _kept(rows: Any, columns: Configured) -> pl.LazyFrame:
     rows = rows._resolve_features()  # a streamed dataset knows its columns only once it has looked at some rows
     used = set(find_columns("", rows.column_names, (), columns, tuple(ALIASES)).values())
+    used |= {name for field in ALIASES for name in candidates(rows.column_names, field)}  # the best is told by values
     batches = rows.select_columns([name for name in rows.column_names if name in used]).with_format("arrow")
     return pl.concat([_frame(batch) for batch in batches.iter(_BATCH)], rechunk=True).lazy()
 

@@ -1,25 +1,31 @@
 """The log of any table: its columns are looked at in one streaming pass, its rows checked, the result is lazy."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import polars as pl
 
+from msr_adapter.config.schema.sources import MissingTimes
+from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit, Severity
+from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.readers.log_times import (
+    NOTHING_COUNTED,
+    CountedRows,
+    LogTimes,
+    RowFlags,
+    count_rows,
+    kinds_of_missing,
+    tell_times,
+    told_format,
+)
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
-from msr_adapter.data.readers.timestamps import (
-    ALLOWED,
-    TimeFormat,
-    count_too_small,
-    is_midnight,
-    milliseconds,
-    time_format,
-    time_statistics,
-)
-from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, is_empty
-from msr_adapter.errors import Problem, UserError, plural, raise_if_any
+from msr_adapter.data.readers.timestamps import ALLOWED, time_numbers, time_statistics
+from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, first_rows_with, is_empty
+from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "0": "train",
@@ -28,8 +34,11 @@ SPLIT_NAMES = {
 }  # fmt: skip
 """What a split column may hold, in any case; the numbers are those of MMRec's `x_label`."""
 
-_TIME = "time_"
-"""What the names of the statistics of the times begin with."""
+_TIME, _NUMBER = "time_", "_number"
+"""What the names of the statistics of the times begin with, and the column of their numbers."""
+_NAMED = 4
+"""Lines without a time that are named."""
+MISSING_STEP = "Correct them, or set data.source.missing_times to drop (such rows are left out) or first (put first)"
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,16 @@ class LogColumns:
     """Field (user, item, timestamp, split, rating) -> column; all but user and item may be absent."""
     least: float | None = None
     """Rows whose `rating` is lower are dropped, though known as seen."""
-    untimed: Literal["refused", "dropped"] = "refused"
-    """What becomes of a row whose time is empty."""
+    missing_times: MissingTimes = "error"
+    """What becomes of a row without a time."""
     may_be_empty: bool = False
     """Whether all rows may be dropped: what is added to a log need not hold anything that is liked."""
     split: Literal["asked for", "found"] = "found"
     """A split column that is merely found is ignored when it holds anything but names of splits."""
+    unused: tuple[str, ...] | None = None
+    """Columns of the table that are not read; None = those of the frame."""
+    passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Field -> columns that have a usual name of it too."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +69,53 @@ class _Expressions:
     item: pl.Expr
     no_user: pl.Expr
     no_item: pl.Expr
-    time: pl.Expr | None
+    times: LogTimes | None
     """None = the table has no times."""
-    within_a_day: pl.Expr | None
-    """Whether a time is not midnight; None for plain numbers, whose midnights say nothing."""
     split: pl.Expr | None
     rating: pl.Expr | None
     low: pl.Expr
     """Whether a row is rated too low."""
-    untimed: pl.Expr
-    """Whether a row without a time is dropped."""
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    """A log of which all is known that two passes tell."""
+
+    table: Table
+    source: pl.LazyFrame
+    wanted: LogColumns
+    names: Mapping[str, str]
+    """Field -> column, of what is read."""
+    columns: _Expressions
+    counted: CountedRows
+
+    @property
+    def rules(self) -> list[ValueRule]:
+        """What each row must satisfy."""
+        return _rules(self.names, self.columns)
+
+    @property
+    def bad(self) -> pl.Expr:
+        """Whether a row breaks a rule; never null."""
+        return pl.any_horizontal(rule.bad for rule in self.rules)
+
+    @property
+    def columns_read(self) -> list[str]:
+        """The columns that the file is asked for."""
+        return list(self.wanted.names.values())
 
 
 def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     """Return user_id, item_id, timestamp (ms, or the row number) and maybe split, in the order of the file.
 
     Where rows are dropped, the column `filtered` says which and why, as in `Corpus`. Two streaming passes look at the
-    columns and check the rows, in constant memory; the result is lazy: whoever collects it reads the file once more.
-    `UserError` with the bad rows.
+    columns and check the rows (one or two more where times are missing or oddly written), in constant memory; the
+    result is lazy: whoever collects it reads the file once more. `UserError` with the bad rows.
     """
     names, source = dict(wanted.names), scan(table, wanted.names.values())
     schema = schema_of(table, source)
     raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
-    facts = collect(table, source.select(**_statistics(names, schema), **whole_lines(table))).row(0, named=True)
-    time = None
-    if "timestamp" in names:
-        of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
-        time = time_format(schema[names["timestamp"]], of_times)
-        if few := count_too_small(of_times, time):
-            audit.find("warning", f"{table.path.name} has {plural(few, 'time')} before March 1973 in the unit of the "
-                       "others: written in another unit, or missing? Correct or remove such rows.")  # fmt: skip
+    facts = _facts(table, source, names, schema)
     if facts.get("split_unknown") and wanted.split == "found":
         ignored = names.pop("split")
         severity: Severity = (
@@ -93,16 +123,30 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
         )  # most of a published split, or another matter
         audit.find(severity, f"The column {ignored} of {table.path.name} is ignored: it holds more than "
                    "train, validation and test. Name it in data.source.columns.split to use it.")  # fmt: skip
-    columns = _expressions(names, schema, facts, time, wanted)
-    rules = _rules(names, columns)
-    bad = pl.any_horizontal(rule.bad for rule in rules)
-    counted = _count(table, source, columns, bad)
-    tell_reading(table, audit, counted["rows"])
-    if counted["bad"]:
-        check_rows(table, rules, names.values())
-    _tell(table, wanted, counted, audit, has_times=time is not None)
-    dropped = counted["low"] + counted["untimed"] > 0
-    return _result(source.filter(~bad) if counted["bad"] else source, columns, dropped=dropped)
+    times = None
+    if "timestamp" in names:
+        of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
+        times = told_format(table, source, names["timestamp"], of_times)
+    columns = _expressions(names, schema, facts, times, wanted)
+    log = _LookedAt(table, source, wanted, names, columns, NOTHING_COUNTED)
+    log = _settled(replace(log, counted=count_rows(table, source, RowFlags(log.bad, columns.low), times)))
+    tell_reading(table, audit, log.counted.rows)
+    _refuse(log)
+    _tell(log, audit)
+    audit.recognise(_recognition(log, schema))
+    return _result(log)
+
+
+def _settled(log: _LookedAt) -> _LookedAt:
+    """Return a log whose times are told for good: with rarer forms of text, and with what stands for missing ones."""
+    while (times := log.columns.times) is not None and (again := times.looked_at_again(log.counted)) != times:
+        log = replace(log, columns=replace(log.columns, times=again))
+        if again.changes_the_count(times, log.counted):
+            counted = count_rows(log.table, log.source, RowFlags(log.bad, log.columns.low), again)
+            log = replace(log, counted=counted)
+            if again.ranges is not None:
+                break
+    return log
 
 
 def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
@@ -113,20 +157,24 @@ def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
     return column.cast(pl.String).str.strip_chars()
 
 
-def _statistics(names: Mapping[str, str], schema: pl.Schema) -> dict[str, pl.Expr]:
-    """Return the aggregates that decide how the columns are read."""
+def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema: pl.Schema) -> dict[str, int]:
+    """Return the aggregates that decide how the columns are read, of one pass."""
     facts: dict[str, pl.Expr] = {"rows": pl.len()}
-    for field in ("user", "item"):
-        column = pl.col(names[field])
-        if schema[names[field]].is_float():
-            facts[f"{field}_whole"] = (column == column.round()).all()
-    if "timestamp" in names:
-        of_times = time_statistics(pl.col(names["timestamp"]), schema[names["timestamp"]])
-        facts |= {f"{_TIME}{name}": aggregate for name, aggregate in of_times.items()}
+    for of in ("user", "item"):
+        column = pl.col(names[of])
+        if schema[names[of]].is_float():
+            facts[f"{of}_whole"] = (column == column.round()).all()
     if "split" in names:
         facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
         facts["split_known"] = _split(names["split"]).is_not_null().sum()
-    return facts
+    looked = source
+    if "timestamp" in names:
+        time, dtype = pl.col(names["timestamp"]), schema[names["timestamp"]]
+        if (number := time_numbers(time, dtype)) is not None:
+            looked = source.with_columns(number.alias(_NUMBER))  # once, for all the statistics
+            of_times = time_statistics(time, dtype, pl.col(_NUMBER))
+            facts |= {f"{_TIME}{name}": aggregate for name, aggregate in of_times.items()}
+    return collect(table, looked.select(**facts, **whole_lines(table))).row(0, named=True)
 
 
 def _split(name: str) -> pl.Expr:
@@ -136,26 +184,19 @@ def _split(name: str) -> pl.Expr:
 
 
 def _expressions(
-    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, int], time: TimeFormat | None, wanted: LogColumns
+    names: Mapping[str, str], schema: pl.Schema, facts: Mapping[str, int], times: LogTimes | None, wanted: LogColumns
 ) -> _Expressions:
     user, item = (
         as_text(names[field], schema[names[field]], bool(facts.get(f"{field}_whole", True)))
         for field in ("user", "item")
     )
-    moment = within_a_day = rating = None
-    untimed = low = pl.lit(False)
-    if time is not None:
-        column = pl.col(names["timestamp"])
-        moment = milliseconds(column, schema[names["timestamp"]], time)
-        within_a_day = ~is_midnight(moment) if time.form in ("iso", "moment") else None
-        if wanted.untimed == "dropped":
-            untimed = is_empty(column.cast(pl.String).str.strip_chars())
+    rating, low = None, pl.lit(False)
     if wanted.least is not None:
         rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
         low = (rating < wanted.least).fill_null(False)
     split = _split(names["split"]) if "split" in names else None
     no_user, no_item = (_lacks(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
-    return _Expressions(user, item, no_user, no_item, moment, within_a_day, split, rating, low, untimed)
+    return _Expressions(user, item, no_user, no_item, times, split, rating, low)
 
 
 def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -168,8 +209,9 @@ def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
     rules = [ValueRule(names["user"], columns.no_user, AN_ID), ValueRule(names["item"], columns.no_item, AN_ID)]
-    if columns.time is not None:
-        rules.append(ValueRule(names["timestamp"], columns.time.is_null() & ~columns.untimed, ALLOWED))
+    if (times := columns.times) is not None:
+        rules.append(ValueRule(times.column, times.unreadable, ALLOWED))
+        rules.append(ValueRule(times.column, times.in_another_unit, f"{times.format.said}, as the others"))
     if columns.split is not None:
         rules.append(ValueRule(names["split"], columns.split.is_null(), "train, validation or test"))
     if columns.rating is not None:
@@ -177,49 +219,92 @@ def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
     return rules
 
 
-def _count(table: Table, source: pl.LazyFrame, columns: _Expressions, bad: pl.Expr) -> dict[str, int]:
-    """Count the rows that are bad (or blank), rated too low, without time, and those within a day."""
-    counts = {
-        "rows": pl.len(),
-        "bad": bad.sum(),
-        "low": (~bad & columns.low).sum(),
-        "untimed": (~bad & ~columns.low & columns.untimed).sum(),
-    }
-    if columns.within_a_day is not None:
-        counts["within_a_day"] = columns.within_a_day.sum()
-    return collect(table, source.select(**counts)).row(0, named=True)
+def _refuse(log: _LookedAt) -> None:
+    """Raise one `UserError` with the bad rows, and with those without a time where they are not allowed."""
+    problems: list[Problem] = []
+    if log.counted.bad:
+        with collecting(problems):
+            check_rows(log.table, log.rules, log.columns_read)
+    where = str(log.table.path)
+    if log.counted.rows == log.counted.bad and not problems:
+        raise UserError(Problem(where, "", "no interactions", "at least one row below the header"))
+    times = log.columns.times
+    if log.wanted.missing_times == "error" and times is not None and log.counted.missing:
+        flag = times.missing & ~log.bad & ~log.columns.low
+        rows, short = first_rows_with(log.table, flag, times.column, log.columns_read)
+        problems = sorted([*problems, *short], key=_line)
+        if rows:
+            (line, value), others = rows[0], [str(line) for line, _ in rows[1:_NAMED]]
+            more = f" (lines {', '.join(others)}{', ...' if len(rows) > _NAMED else ''} too)" if others else ""
+            found = (f"{value} is no time{more}: {log.counted.missing:,} of {plural(log.counted.rows, 'row')} "
+                     f"without one, {kinds_of_missing(times, log.counted)}")  # fmt: skip
+            problems.append(Problem(f"{where}:{line}", times.column, found, "a time in each row", MISSING_STEP))
+    raise_if_any(problems)
 
 
-def _tell(table: Table, wanted: LogColumns, counted: Mapping[str, int], audit: Audit, *, has_times: bool) -> None:
+def _line(problem: Problem) -> float:
+    """Return the line of a problem, the last of all for what counts the others."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdecimal() else math.inf
+
+
+def _tell(log: _LookedAt, audit: Audit) -> None:
     """Count and say what is dropped and how time is told; `UserError` when no row is left."""
-    name, left = table.path.name, counted["rows"] - counted["bad"]
-    if not left:
-        raise UserError(Problem(str(table.path), "", "no interactions", "at least one row below the header"))
-    if wanted.least is not None and counted["low"]:
-        audit.find("info", f"{plural(counted['low'], 'interaction')} of {name} rated below {wanted.least:g}: no "
+    name, counted, wanted, times = log.table.path.name, log.counted, log.wanted, log.columns.times
+    left, untimed = counted.rows - counted.bad, counted.missing if wanted.missing_times == "drop" else 0
+    if wanted.least is not None and counted.low:
+        audit.find("info", f"{plural(counted.low, 'interaction')} of {name} rated below {wanted.least:g}: no "
                    "history and no target, but known as seen, so that the item is never a negative of that user and "
                    "never recommended.")  # fmt: skip
-    if counted["untimed"]:
-        audit.find("warning", f"Dropped {plural(counted['untimed'], 'interaction')} of {name} without a time: "
-                   "the place in a history would be a guess. The items count as seen.")  # fmt: skip
-    if left == counted["low"] + counted["untimed"] and not wanted.may_be_empty:
-        why = f"{counted['low']:,} are rated too low, {counted['untimed']:,} untimed"
+    if counted.missing and times is not None:
+        share, kinds = counted.missing / max(left, 1), kinds_of_missing(times, counted)
+        rows = f"{plural(counted.missing, 'interaction')} of {name} without a time ({share:.1%} of the rows: {kinds})"
+        if untimed:
+            text = f"Dropped {rows}: the place in a history would be a guess. The items count as seen."
+        else:
+            audit.count("interactions_without_time_put_first", counted.missing)
+            text = f"Put {rows} before the others of their users: where they belong is not known."
+        step = "data.source.missing_times says what becomes of such rows."
+        note(audit, "missing-times", share, f"{text} {step}")
+    if left == counted.low + untimed and not wanted.may_be_empty:
+        why = f"{counted.low:,} are rated too low, {untimed:,} untimed"
         found = f"none of {plural(left, 'row')} is left: {why}"
-        raise UserError(Problem(str(table.path), "", found, "", "Lower the least rating that is kept"))
-    if not has_times:
-        audit.find("info", f"{name} has no time: each user's interactions are in the order of the rows.")
-    elif counted.get("within_a_day") == 0:
-        audit.find("info", f"The times of {name} are whole days: within a day, a user's interactions are in the order "
-                   "of the rows.")  # fmt: skip
+        step = "Lower the least rating that is kept" if counted.low else "Set data.source.missing_times: first"
+        raise UserError(Problem(str(log.table.path), "", found, "", step))
+    if times is None:
+        audit.find(*no_time(name))
+    else:
+        tell_times(name, times, counted, audit)
 
 
-def _result(rows: pl.LazyFrame, columns: _Expressions, *, dropped: bool) -> pl.LazyFrame:
-    if columns.time is None:
+def no_time(name: str) -> tuple[Literal["info"], str]:
+    """Return the finding on a log without a column of times."""
+    return "info", f"{name} has no time: each user's interactions are in the order of the rows."
+
+
+def _recognition(log: _LookedAt, schema: pl.Schema) -> Recognition:
+    times, wanted = log.columns.times, log.wanted
+    first, last = (times.days if times else None) or (None, None)
+    unused = wanted.unused if wanted.unused is not None else tuple(n for n in schema if n not in log.columns_read)
+    return Recognition(
+        log.table.path.name, {field: name for field, name in wanted.names.items() if field in log.names},
+        log.counted.rows, times.said if times else "", first, last, unused, wanted.passed_over,
+    )  # fmt: skip
+
+
+def _result(log: _LookedAt) -> pl.LazyFrame:
+    columns, times = log.columns, log.columns.times
+    rows = log.source.filter(~log.bad) if log.counted.bad else log.source
+    if times is None:
         rows = rows.with_row_index("_row")  # before rows are dropped: only the order of the numbers counts
-    time = pl.col("_row").cast(pl.Int64) if columns.time is None else columns.time
+        time, missing = pl.col("_row").cast(pl.Int64), pl.lit(False)
+    elif log.counted.missing or log.counted.low:  # those rated too low may lack a time too
+        time, missing = times.moment_or_first, times.missing
+    else:
+        time, missing = times.moment, pl.lit(False)
     more = [] if columns.split is None else [columns.split.alias("split")]
-    if dropped:
-        time = time.fill_null(0)  # of a row without a time, which is dropped
-        reason = pl.when(columns.low).then(pl.lit("low_rating")).when(columns.untimed).then(pl.lit("no_time"))
+    if log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
+        untimed = missing if log.wanted.missing_times == "drop" else pl.lit(False)
+        reason = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))
         more.append(reason.alias("filtered"))
     return rows.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *more)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.interactions import as_text
 from msr_adapter.data.readers.table_layout import Table
@@ -28,6 +29,10 @@ class ItemColumns:
     """text, category, image."""
     reads: tuple[str, ...] = ()
     """The columns that the expressions read."""
+    unused: tuple[str, ...] | None = None
+    """Columns of the table that are not read; None = those of the frame."""
+    passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Field -> columns that have a usual name of it too."""
 
 
 def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
@@ -58,6 +63,14 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
         frame = frame.filter(~empty)
     if not frame.height:
         raise UserError(Problem(str(table.path), "", "no items", "at least one row below the header"))
+    unused = fields.unused if fields.unused is not None else tuple(name for name in schema if name not in wanted)
+    taken = {
+        "item": fields.item,
+        **{name: _columns_of(column) for name, column in columns.items() if column is not None},
+    }
+    audit.recognise(
+        Recognition(table.path.name, taken, frame.height, unused=unused, passed_over=dict(fields.passed_over))
+    )
     return first_rows(frame, audit)
 
 
@@ -82,6 +95,11 @@ def words(name: str, dtype: pl.DataType, separator: str = " ") -> pl.Expr:
     else:
         text = column.cast(pl.String)
     return pl.when(~is_empty(text.str.strip_chars())).then(text)
+
+
+def _columns_of(column: str | pl.Expr) -> str:
+    """Return a column, or those that an expression is made of."""
+    return column if isinstance(column, str) else " + ".join(dict.fromkeys(column.meta.root_names()))
 
 
 def _made(column: str | pl.Expr | None, name: str, schema: pl.Schema) -> pl.Expr:

@@ -20,12 +20,13 @@ _ITEMS = {"item": "video_id", "title": _TITLE, "text": _TEXTS[0], "category": _C
 def read_kuairec(source: KuaiRecSourceConfig, context: ReadContext) -> Corpus:
     """Read a matrix and maybe the captions; the text is what is printed on the video's image, then the tags.
 
-    Views without a time (the small matrix has some) are dropped and counted. `UserError` with all problems.
+    Views without a time (the small matrix has some) are dropped and counted, unless `missing_times` says otherwise.
+    `UserError` with all problems.
     """
     problems: list[Problem] = []
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
-        wanted = LogColumns(_LOG, source.min_watch_ratio, untimed="dropped")
+        wanted = LogColumns(_LOG, source.min_watch_ratio, source.missing_times)
         interactions = read_log(table_at(source.interactions), wanted, context.audit)
     if source.captions is not None:
         with collecting(problems):

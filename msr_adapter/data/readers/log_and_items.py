@@ -1,22 +1,21 @@
 """A log and its table of items, whose columns are found by name: what most readers are made of."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.column_names import find_columns
+from msr_adapter.data.readers.column_choice import Configured, choose_columns
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
-
-Configured = Mapping[str, str | None]
-"""Field -> the name of its column; None or absent = found by the well-known names."""
 
 LOG = ("user", "item")
 """Fields that a log must have."""
@@ -27,6 +26,17 @@ ITEM = ("item", "title")
 ITEM_MORE = ("text", "category", "image")
 """Fields of a table of items that are used where they are there."""
 
+
+@dataclass(frozen=True)
+class RowRules:
+    """Which rows of a log are kept."""
+
+    least: float | None = None
+    """The lowest rating."""
+    missing_times: MissingTimes = "error"
+    """What becomes of rows without a time."""
+
+
 NO_ITEMS = "No table of items is given, so every title is empty. Set data.source.{} to use titles."
 
 
@@ -35,31 +45,48 @@ def read_tables(
     items: Table | None,
     configured: Configured,
     audit: Audit,
-    least: float | None = None,
+    rules: RowRules | None = None,
     setting: str = "items",
 ) -> Corpus:
     """Read a log and its items, whose columns are found by name; `UserError` with the problems of both.
 
-    ``least`` is the lowest rating that is kept, ``setting`` what the pipeline calls the table of items.
+    ``setting`` is what the pipeline calls the table of items.
     """
     problems: list[Problem] = []
     interactions, catalogue = pl.LazyFrame(), None
+    headers: list[list[str]] = [[], []]
+    for place, table in enumerate((log, items)):
+        if table is not None:
+            with collecting([]):  # told below, where the table is read
+                headers[place] = column_names(table)
     with collecting(problems):
-        interactions = read_named_log(log, configured, audit, least)
+        interactions = read_named_log(log, configured, audit, rules, headers[1])
     if items is not None:
         with collecting(problems):
-            catalogue = read_named_items(items, configured, audit)
+            catalogue = read_named_items(items, configured, audit, headers[0])
     raise_if_any(problems)
     if catalogue is None:
         audit.find("info", NO_ITEMS.format(setting))
     return Corpus(interactions, catalogue)
 
 
-def read_named_log(table: Table, configured: Configured, audit: Audit, least: float | None = None) -> pl.LazyFrame:
-    """Return the log of a table whose columns are found by name; rows rated below ``least`` are dropped."""
-    names = _columns(table, log_needs(least), configured, LOG_MORE)
+def read_named_log(
+    table: Table, configured: Configured, audit: Audit, rules: RowRules | None = None, beside: Sequence[str] = ()
+) -> pl.LazyFrame:
+    """Return the log of a table whose columns are found by name; ``beside`` is the header of the table of items."""
+    rules = rules or RowRules()
+    chosen = choose_columns(table, log_needs(rules.least), LOG_MORE, configured, beside)
+    chosen.tell(audit)
     split: Literal["asked for", "found"] = "asked for" if configured.get("split") else "found"
-    return read_log(table, LogColumns(names, least, split=split), audit)
+    wanted = LogColumns(
+        chosen.names,
+        rules.least,
+        rules.missing_times,
+        split=split,
+        unused=chosen.unused,
+        passed_over=chosen.passed_over,
+    )
+    return read_log(table, wanted, audit)
 
 
 def log_needs(least: float | None) -> tuple[str, ...]:
@@ -67,11 +94,14 @@ def log_needs(least: float | None) -> tuple[str, ...]:
     return LOG if least is None else (*LOG, "rating")
 
 
-def read_named_items(table: Table, configured: Configured, audit: Audit) -> pl.DataFrame:
-    """Return the items of a table whose columns are found by name."""
-    names = _columns(table, ITEM, configured, ITEM_MORE)
+def read_named_items(table: Table, configured: Configured, audit: Audit, beside: Sequence[str] = ()) -> pl.DataFrame:
+    """Return the items of a table whose columns are found by name; ``beside`` is the header of the log."""
+    chosen = choose_columns(table, ITEM, ITEM_MORE, configured, beside)
+    chosen.tell(audit)
+    names = chosen.names
     more = {field: names[field] for field in ITEM_MORE if field in names}
-    return read_items(table, ItemColumns(names["item"], names["title"], more), audit)
+    columns = ItemColumns(names["item"], names["title"], more, unused=chosen.unused, passed_over=chosen.passed_over)
+    return read_items(table, columns, audit)
 
 
 def check_file(
@@ -86,11 +116,7 @@ def header_problems(
 ) -> list[Problem]:
     """Return which columns a table lacks, without reading its rows."""
     try:
-        _columns(table, needs, configured, more)
+        choose_columns(table, needs, more, configured)
     except UserError as error:
         return list(error.problems)
     return []
-
-
-def _columns(table: Table, needs: tuple[str, ...], configured: Configured, more: tuple[str, ...]) -> dict[str, str]:
-    return find_columns(str(table.path), column_names(table), needs, configured, more)

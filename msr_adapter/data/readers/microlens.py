@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import MicroLensSourceConfig
+from msr_adapter.data.audit.recognition import POSITIONS, Recognition
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.items import first_rows
-from msr_adapter.data.readers.log_and_items import LOG, LOG_MORE, check_file, read_named_log
+from msr_adapter.data.readers.log_and_items import LOG, LOG_MORE, RowRules, check_file, read_named_log
 from msr_adapter.data.readers.parse_errors import delimited_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import Layout, Table, table_at
@@ -28,9 +29,16 @@ def read_microlens(source: MicroLensSourceConfig, context: ReadContext) -> Corpu
     interactions, items = pl.LazyFrame(), None
     with collecting(problems):
         lists = plain_suffix(source.pairs) == ".tsv"
-        interactions = _read_lists(source.pairs) if lists else read_named_log(table_at(source.pairs), {}, context.audit)
+        rules = RowRules(missing_times=source.missing_times)
+        if lists:
+            interactions = _read_lists(source.pairs, context.audit)
+        else:
+            interactions = read_named_log(table_at(source.pairs), {}, context.audit, rules)
     with collecting(problems):
-        items = first_rows(_read_titles(source.titles, context.audit), context.audit)
+        titles = _read_titles(source.titles, context.audit)
+        items = first_rows(titles, context.audit)
+        taken = {"item": "first column", "title": "what follows"}
+        context.audit.recognise(Recognition(source.titles.name, taken, titles.height))
     raise_if_any(problems)
     return Corpus(interactions, items)
 
@@ -43,7 +51,7 @@ def check_microlens(source: MicroLensSourceConfig) -> list[Problem]:
     return problems + file_problems(source.titles, "data.source.titles", (".csv",))
 
 
-def _read_lists(path: Path) -> pl.LazyFrame:
+def _read_lists(path: Path, audit: Audit) -> pl.LazyFrame:
     """Return one row per listed item; the timestamp is the position in the user's list, from 0."""
     table = Table(path, _LISTS)
     lines = scan(table, ()).select(pl.all().str.strip_chars())
@@ -53,8 +61,9 @@ def _read_lists(path: Path) -> pl.LazyFrame:
     items = pl.col("items").str.split(" ").alias("item_id")
     pairs = lines.filter(~bad).select(pl.col("user").alias("user_id"), items).explode("item_id")
     pairs = pairs.filter(~is_empty(pl.col("item_id")))
-    if not collect(table, pairs.select(pl.len())).item():
+    if not (rows := collect(table, pairs.select(pl.len())).item()):
         raise UserError(Problem(str(path), "", "no interactions", "lines of user<TAB>item item item"))
+    audit.recognise(Recognition(path.name, {"user": "first column", "item": "second column"}, rows, POSITIONS))
     # Lines of one user are one list, however far apart they stand.
     return pairs.with_columns(pl.int_range(pl.len()).over("user_id").alias("timestamp"))
 

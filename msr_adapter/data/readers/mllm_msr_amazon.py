@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import OfficialAmazonSourceConfig
+from msr_adapter.data.audit.recognition import POSITIONS, Recognition
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.amazon import check_meta, read_meta
 from msr_adapter.data.readers.log_and_items import NO_ITEMS
@@ -141,6 +142,8 @@ def _read_lists(path: Path, split: str, items: pl.DataFrame, users: pl.DataFrame
         check_rows(table, rules, ())
     if counts["bad"] == counts["rows"]:
         raise UserError(Problem(str(path), "", "no interactions", "lines of user<TAB>items<TAB>negatives"))
+    taken = {"user": "first column", "item": "second column"}
+    audit.recognise(Recognition(path.name, taken, counts["rows"], POSITIONS, unused=("third column: negatives",)))
     for name in ("repeated", "target_in_history", "negatives"):
         audit.count(f"published_{name}", counts[name])
     return scan(table, ()).filter(~bad).select(user.alias("user"), numbers.alias("items"), pl.lit(split).alias("split"))

@@ -73,7 +73,7 @@ def read_movielens(source: MovieLensSourceConfig, context: ReadContext) -> Corpu
     interactions, items = pl.LazyFrame(), None
     names = dict(zip(("user", "item", "rating", "timestamp"), _RATINGS, strict=True))
     with collecting(problems):
-        interactions = read_log(ratings, LogColumns(names, source.min_rating), context.audit)
+        interactions = read_log(ratings, LogColumns(names, source.min_rating, source.missing_times), context.audit)
     with collecting(problems):
         items = read_items(_as_utf8(movies), _item_columns(movies), context.audit)
     raise_if_any(problems)

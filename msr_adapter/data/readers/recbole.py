@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from msr_adapter.config.schema import MMRecSourceConfig, RecBoleSourceConfig
+from msr_adapter.data.readers.column_choice import Configured
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
     LOG,
     LOG_MORE,
-    Configured,
+    RowRules,
     check_file,
     header_problems,
     log_needs,
@@ -26,7 +27,8 @@ def read_recbole(source: RecBoleSourceConfig, context: ReadContext) -> Corpus:
     """Read `.inter` and maybe `.item`; a column's name counts without its type. `UserError` with all problems."""
     items = None if source.items is None else Table(source.items, _ATOMIC)
     log = Table(source.interactions, _ATOMIC)
-    return read_tables(log, items, source.columns.model_dump(), context.audit, source.min_rating)
+    rules = RowRules(source.min_rating, source.missing_times)
+    return read_tables(log, items, source.columns.model_dump(), context.audit, rules)
 
 
 def check_recbole(source: RecBoleSourceConfig) -> list[Problem]:
@@ -42,7 +44,8 @@ def check_recbole(source: RecBoleSourceConfig) -> list[Problem]:
 def read_mmrec(source: MMRecSourceConfig, context: ReadContext) -> Corpus:
     """Read MMRec's `.inter`, whose `x_label` becomes the split column. `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
-    return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), context.audit)
+    rules = RowRules(missing_times=source.missing_times)
+    return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), context.audit, rules)
 
 
 def check_mmrec(source: MMRecSourceConfig) -> list[Problem]:

@@ -24,6 +24,7 @@ from msr_adapter.config.schema import (
     SyntheticSourceConfig,
     TableSourceConfig,
 )
+from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.amazon import check_amazon, read_amazon
 from msr_adapter.data.readers.column_names import NAME_IT
@@ -163,6 +164,12 @@ def threshold_of(source: SourceConfig) -> Threshold | None:
     key = _BY_KIND[source.kind].threshold
     least = None if key is None else getattr(source, key)
     return None if key is None or least is None else Threshold(key, float(least))
+
+
+def missing_times_of(source: SourceConfig) -> MissingTimes:
+    """Return what becomes of rows without a time; they are refused where the source has no such key."""
+    treatment: MissingTimes = getattr(source, "missing_times", "error")
+    return treatment
 
 
 def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:

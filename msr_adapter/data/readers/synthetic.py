@@ -4,6 +4,7 @@ import polars as pl
 import pyarrow as pa
 
 from msr_adapter.config.schema import SyntheticSourceConfig
+from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.synthetic import generate
@@ -16,6 +17,8 @@ def read_synthetic(source: SyntheticSourceConfig, context: ReadContext) -> Corpu
     except ValueError as error:
         next_step = "Lower interactions_per_user or raise items"
         raise UserError(Problem("", "data.source.interactions_per_user", str(error), "", next_step)) from error
+    names = {"user": "user_id", "item": "item_id", "timestamp": "timestamp"}
+    context.audit.recognise(Recognition("the synthetic log", names, dataset.interactions.num_rows, "drawn"))
     return Corpus(_frame(dataset.interactions).lazy(), _frame(dataset.items), dataset)
 
 

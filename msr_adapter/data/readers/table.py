@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from msr_adapter.config.schema import FileFormatConfig, TableSourceConfig
-from msr_adapter.data.readers.log_and_items import ITEM, ITEM_MORE, LOG_MORE, header_problems, log_needs, read_tables
+from msr_adapter.data.readers.log_and_items import (
+    ITEM,
+    ITEM_MORE,
+    LOG_MORE,
+    RowRules,
+    header_problems,
+    log_needs,
+    read_tables,
+)
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import GENERIC, file_problems
@@ -16,7 +24,8 @@ def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
     configured = source.columns.model_dump()
     log = table_at(source.interactions, _format_of_log(source))
     items = None if source.items is None else table_at(source.items, _format_of_items(source, source.items))
-    return read_tables(log, items, configured, context.audit, source.min_rating)
+    rules = RowRules(source.min_rating, source.missing_times)
+    return read_tables(log, items, configured, context.audit, rules)
 
 
 def check_table(source: TableSourceConfig) -> list[Problem]:

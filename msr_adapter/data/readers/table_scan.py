@@ -1,5 +1,6 @@
 """Tables as lazy frames: text files as text, Parquet as it is typed; every failure to parse names its lines."""
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ GENERIC = (*LAYOUTS, *TOLD_BY_CONTENT)
 """The suffixes of tables of a user's own."""
 _PANIC = "PanicException"
 """What a fault within Polars is raised as; a `BaseException` of no module that could be imported."""
+# Polars panics at a zone that it has no rules for, such as `+05:30`; what is stored is UTC, whatever zone is shown.
+os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
 
 def file_problems(path: Path, field: str, suffixes: Collection[str] = GENERIC) -> list[Problem]:
@@ -73,10 +76,10 @@ def scan(table: Table, wanted: Collection[str]) -> pl.LazyFrame:
     where it cannot be known how the file is meant, or a part of a folder is no Parquet.
     """
     if table.frame is not None:
-        return table.frame
+        return _in_utc(table.frame)
     path, layout = table.path, table.layout
     if layout.kind == "parquet":
-        return pl.scan_parquet(parquet_parts(path), glob=False)
+        return _in_utc(pl.scan_parquet(parquet_parts(path), glob=False))
     with explaining(table):
         if layout.kind == "jsonl":
             return scan_json_lines(path, scan_json(path), wanted)
@@ -127,6 +130,16 @@ def tell_reading(table: Table, audit: Audit, rows: int | None = None) -> None:
     for text in said:
         if text:
             audit.find("warning", text)
+
+
+def _in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Return a frame whose times say UTC where they have a zone: the moments are the same, and any zone is read."""
+    try:
+        kinds = frame.collect_schema()
+    except _FAILURES:  # told by whoever reads it
+        return frame
+    zoned = {name: kind for name, kind in kinds.items() if isinstance(kind, pl.Datetime) and kind.time_zone}
+    return frame.with_columns(pl.col(name).cast(pl.Datetime(kind.time_unit, "UTC")) for name, kind in zoned.items())
 
 
 def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 from msr_adapter.data.readers.parse_errors import FilePlace, places, repeated
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import LISTED, Problem, UserError
 
 AN_ID = "an id"
 
@@ -77,6 +77,29 @@ def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]
     raise UserError(problem for line in sorted(told) for problem in told[line])
 
 
+def first_rows_with(
+    table: Table, flag: pl.Expr, column: str, wanted: Collection[str]
+) -> tuple[list[tuple[int, str]], list[Problem]]:
+    """Return line and value, as it is shown, of the first rows that ``flag`` says, at most `LISTED`.
+
+    Those that lack fields come apart, as problems: their values are not empty, but cut off. A pass over the file, and a
+    walk to the last of these rows.
+    """
+    frame = scan(table, wanted)
+    width = len(frame.collect_schema()) if table.is_delimited else None
+    rows = frame.select(flag.alias("_flag"), pl.col(column).alias("_value")).with_row_index("_row")
+    first = collect(table, rows.filter(pl.col("_flag")).head(LISTED))
+    walk = enumerate(places(table))
+    found, short = list[tuple[int, str]](), list[Problem]()
+    for row in first.iter_rows(named=True):
+        place = next(place for number, place in walk if number == row["_row"])
+        if problem := _too_short(table, place, width):
+            short.append(problem)
+        else:
+            found.append((place.line, _shown(row["_value"])))
+    return found, short
+
+
 def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
     """Return whether every field of a row of text is empty."""
     columns = frame.collect_schema().names()
@@ -84,10 +107,16 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
 
 
 def _problem(table: Table, place: FilePlace, rule: ValueRule, value: object, width: int | None) -> Problem:
-    where = f"{table.path}:{place.line}"
-    if width is not None and place.fields is not None and place.fields < width:
-        return Problem(where, "", f"{place.fields} columns", f"{width} expected", "Complete or remove the row")
-    return Problem(where, rule.column, _shown(value), rule.allowed, "Correct the row")
+    if short := _too_short(table, place, width):
+        return short
+    return Problem(f"{table.path}:{place.line}", rule.column, _shown(value), rule.allowed, "Correct the row")
+
+
+def _too_short(table: Table, place: FilePlace, width: int | None) -> Problem | None:
+    if width is None or place.fields is None or place.fields >= width:
+        return None
+    found = f"{place.fields} columns"
+    return Problem(f"{table.path}:{place.line}", "", found, f"{width} expected", "Complete or remove the row")
 
 
 def _shown(value: object) -> str:

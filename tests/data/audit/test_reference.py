@@ -29,6 +29,8 @@ HEADER = f"""\
   `items_dropped_unknown_item`, `users_without_example`), the first 20 ids, so that the item or user can be looked up.
 - **statistics**: density, interactions per user and item, history lengths, leakage in time, cold items, the heuristics'
   AUC and GAUC, titles, images, labels. The layout is in `msr_adapter/data/audit/checks.py`.
+- **sources**: for each file, which column was taken for what and how its times are told, its rows, its first and last
+  day, which columns are not read, and which of them have a usual name too (`passed_over`). `msr check` says the same.
 - **findings**: what to know and what to do, each with a severity and a topic.
 
 | severity | means |
@@ -94,7 +96,8 @@ def test_every_finding_that_can_be_made_has_a_rule_and_every_rule_a_finding() ->
 
 
 def topics_of_find(path: Path) -> set[str]:
-    """Return the topics that calls of `audit.find` outside the checks name."""
+    """Return the topics that calls of `audit.find` and `note` outside the checks name."""
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     named = [call.args[2] for call in calls if getattr(call.func, "attr", "") == "find" and len(call.args) > 2]
+    named += [call.args[1] for call in calls if getattr(call.func, "id", "") == "note"]
     return {topic.value for topic in named if isinstance(topic, ast.Constant)}

@@ -19,7 +19,8 @@ from msr_adapter.data.readers.sources import read
 NO_CONTROLS = st.characters(exclude_categories=["Cs", "Cc"])
 IDS = st.text(NO_CONTROLS, min_size=1, max_size=6).map(str.strip).filter(bool)
 WORDS = st.text(st.one_of(NO_CONTROLS, st.sampled_from('",\n\t[]{}\\')), max_size=12)
-LOGS = st.lists(st.tuples(IDS, IDS, st.integers(0, 2_000_000_000), st.integers(1, 5)), min_size=1, max_size=12)
+TIMES = st.integers(1_000_000_000, 2_000_000_000)  # far from 1970, which stands for missing ones
+LOGS = st.lists(st.tuples(IDS, IDS, TIMES, st.integers(1, 5)), min_size=1, max_size=12)
 ITEMS = st.lists(st.tuples(IDS, WORDS, WORDS), min_size=1, max_size=8)
 
 

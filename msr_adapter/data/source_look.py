@@ -1,0 +1,62 @@
+"""What `msr check` says of the data: the files are read as a build reads them, but nothing is built."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msr_adapter.config.schema import DataConfig
+from msr_adapter.data.audit.recognition import Recognition, recognition_lines
+from msr_adapter.data.audit.report import Audit, AuditFinding
+from msr_adapter.data.checks import check_data, packed_problems
+from msr_adapter.data.readers.sources import draws_images, read, source_files
+from msr_adapter.errors import Problem, collecting
+from msr_adapter.filesystem import files_below
+
+_MOST = 256 * 2**20
+"""Bytes that are looked through: seconds, not minutes."""
+_PACKED = 8
+"""How many times its size a packed file is taken to hold."""
+
+
+@dataclass(frozen=True)
+class SourceLook:
+    """What the files of a source hold."""
+
+    recognised: list[Recognition] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    passed_over: str = ""
+    """Why they were not looked through."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What is printed: a line for each file, then the warnings."""
+        told = [f"{one['severity']}: {one['text']}" for one in self.findings if one["severity"] != "info"]
+        return [*recognition_lines(self.recognised), *([self.passed_over] if self.passed_over else []), *told]
+
+
+def look_through(data: DataConfig) -> SourceLook:
+    """Read the files of a source and return what they were taken for, and every bad row.
+
+    In constant memory but for the items. Large files and data sets of the hub are not read: that is for a build.
+    """
+    files = [path for path in source_files(data.source).values() if path is not None]
+    if draws_images(data.source) or not files or check_data(data):  # its problems are told by who asks for them
+        return SourceLook()
+    if any(isinstance(path, str) for path in files):
+        return SourceLook(passed_over="A data set of the hub is not loaded here; `msr build-data` says what it holds.")
+    if (size := sum(_size(path) for path in files if isinstance(path, Path))) > _MOST:
+        return SourceLook(passed_over=f"About {size / 2**20:,.0f} MiB of data are not looked through here; "
+                          "`msr build-data` begins with it and says what they hold.")  # fmt: skip
+    if packed := packed_problems(data):  # a bomb, which is told before it is read
+        return SourceLook(problems=packed)
+    audit, problems = Audit(), list[Problem]()
+    with collecting(problems):
+        read(data.source, 0, audit)
+    return SourceLook(audit.recognised, audit.findings, problems)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file or folder, unpacked as far as can be told."""
+    if path.is_dir():
+        return sum(Path(entry.path).stat().st_size for entry, _ in files_below(path))
+    return path.stat().st_size * (_PACKED if path.suffix.lower() == ".gz" else 1) if path.exists() else 0
