@@ -16,7 +16,7 @@ def check(
     ] = False,
     sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Find every problem that can be known before a model is loaded; say what would run.
+    """Find every problem that can be known before a model is loaded; say what would run and how long it takes.
 
     Example: [bold]msr check my.yaml --deep[/bold]
     """

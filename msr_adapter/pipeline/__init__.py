@@ -6,7 +6,7 @@
 - `kept`: what costly stages made under other settings
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points;
-  `later_refusals`: what stages would refuse after hours
+  `later_refusals`: what stages would refuse after hours; `time_estimate`: how long they will take
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
 - `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored
 """

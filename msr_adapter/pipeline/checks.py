@@ -19,6 +19,7 @@ from msr_adapter.pipeline.resolve_templates import check_templates, template_not
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.pipeline.time_estimate import time_notes
 from msr_adapter.pipeline.weight_checks import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
 from msr_adapter.run_folder_mark import folder_problems
@@ -94,6 +95,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
+        *time_notes(loaded, stages),
     ]
 
 

@@ -19,8 +19,8 @@ from msr_adapter.pipeline.run_folder import RunFolder
 from tests.support.call_graph import Place, reached, refusing
 from tests.support.summaries import Lines
 
-PACKAGES = ("train", "summarize", "score", "evaluate", "report", "llamafactory", "distributed", "backends", "generation",
-            "candidate_rows", "prompts", "pipeline")  # fmt: skip
+PACKAGES = ("train", "summarize", "score", "evaluate", "report", "llamafactory", "distributed", "backends",
+            "generation", "candidate_rows", "prompts", "pipeline")  # fmt: skip
 """All that refuses from the summaries on. The data stage is the first, and what its rows alone tell, it tells."""
 
 ROWS = "the written rows tell; `check --deep` asks them"
@@ -42,7 +42,9 @@ CANNOT_BE_KNOWN = {
         "_unknown_template": f"{SAME}_unusable",
     },
     "llamafactory.family_recognition": {"resolve_template": "a model that is not on this machine"},
-    "llamafactory.training_yaml": {"by_hand_problems": "of train --dry-run, before anything runs", "training_config": f"{SAME}check_paths"},
+    "llamafactory.training_yaml": {
+        "by_hand_problems": "of train --dry-run, before anything runs", "training_config": f"{SAME}check_paths",
+    },
     "evaluate.results": {"FinishedRun.scores": STATE, "_problem": STATE},
     "evaluate.comparison": {"chosen_metrics": STATE, "require_comparable": STATE},
     "pipeline.checks": {"look_deep": "check --deep itself"},
