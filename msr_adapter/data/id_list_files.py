@@ -1,7 +1,7 @@
 """Files that a command is given beside the sources: ids of users, candidate items, interactions that came later."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,14 +13,33 @@ from msr_adapter.data.readers.column_names import ALIASES, canonical
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
 from msr_adapter.data.readers.sources import configured_columns, missing_times_of, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
-from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, type_problems
+from msr_adapter.data.readers.table_scan import (
+    collect,
+    column_names,
+    file_problems,
+    scan,
+    schema_of,
+    tell_reading,
+    type_problems,
+)
 from msr_adapter.data.readers.value_checks import check_rows, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
+from msr_adapter.text_tables.dialects import without_keys
 from msr_adapter.text_tables.opening import plain_suffix
 
 _LINES = ".txt"
 _SUFFIXES = (*LAYOUTS, _LINES)
 _ID = {"user": "user_id", "item": "item_id"}
+
+
+@dataclass(frozen=True)
+class IdFile:
+    """A file of ids, and the option of the command that names it."""
+
+    path: Path
+    option: str
+    audit: Audit | None
+    """Takes what is odd about the file."""
 
 
 def id_file_problems(path: Path, option: str, *, lines: bool = True) -> list[Problem]:
@@ -32,20 +51,20 @@ def id_file_problems(path: Path, option: str, *, lines: bool = True) -> list[Pro
     return [replace(one, next_step=f"Correct {option}" if one.next_step else "") for one in found]
 
 
-def read_user_ids(path: Path, option: str) -> pl.Series:
+def read_user_ids(path: Path, option: str, audit: Audit | None = None) -> pl.Series:
     """Return the distinct user ids of a file in its order: a column of users, or an id a line.
 
-    `UserError` with every bad row.
+    `UserError` with every bad row; ``audit`` takes what is odd about the file.
     """
-    return _read(path, option, ("user",), ())["user_id"].unique(maintain_order=True)
+    return _read(IdFile(path, option, audit), ("user",), ())["user_id"].unique(maintain_order=True)
 
 
-def read_item_ids(path: Path, option: str) -> pl.DataFrame:
+def read_item_ids(path: Path, option: str, audit: Audit | None = None) -> pl.DataFrame:
     """Return distinct item_id, or user_id and item_id where the file has users, in the order of the file.
 
-    `UserError` with every bad row.
+    `UserError` with every bad row; ``audit`` takes what is odd about the file.
     """
-    return _read(path, option, ("item",), ("user",)).unique(maintain_order=True)
+    return _read(IdFile(path, option, audit), ("item",), ("user",)).unique(maintain_order=True)
 
 
 def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tuple[pl.DataFrame, Audit]:
@@ -74,8 +93,18 @@ def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tu
     ), audit
 
 
-def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
+def _read(file: IdFile, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
+    path, option = file.path, file.option
     raise_if_any(id_file_problems(path, option))
+    try:
+        return _rows(file, required, optional)
+    except UserError as error:
+        step = "Correct the line, or give a plain text (.txt) with an id a line"
+        raise UserError(without_keys(problem, step) for problem in error.problems) from error
+
+
+def _rows(file: IdFile, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
+    path, option = file.path, file.option
     table, names = _open(path, option, required, optional)
     frame = scan(table, names.values())
     types = schema_of(table, frame)
@@ -88,6 +117,8 @@ def _read(path: Path, option: str, required: Sequence[str], optional: Sequence[s
     }
     check_rows(table, [not_empty(names[field], text.fill_null("")) for field, text in texts.items()], names.values())
     rows = collect(table, frame.select(text.alias(_ID[field]) for field, text in texts.items()))
+    if file.audit is not None:
+        tell_reading(table, file.audit, rows.height)
     # Only blank lines are left to drop: any other row without an id has ended the command above.
     rows = rows.filter(pl.all_horizontal((pl.all() != "").fill_null(False)))
     if rows.is_empty():

@@ -6,6 +6,7 @@ line_counts  a pass over the bytes of a delimited file: lines, separators, quota
 mark_lines   the slower look at the lines whose quotation marks RFC 4180 does not explain
 dialects     the decision: RFC 4180, no quotation marks, marks within fields, backslash escapes; or a refusal
 delimited    a delimited file of any dialect as a lazy frame
+file_faults  where a file is broken, by line; a fault that repeats is told once
 json_blocks  blocks of JSON lines, in which strings are told from all else without parsing
 json_keys    the keys of all objects of a block, and those that one object has twice
 json_array   one array of objects

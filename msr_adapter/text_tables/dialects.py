@@ -1,6 +1,6 @@
 """How the quotation marks of a delimited file are meant: decided where the file leaves no doubt, refused otherwise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,11 @@ _BOTH = (
 )
 
 _UNQUOTED, _ESCAPED = HowToCount(marks=False), HowToCount(backslash=True)
+
+
+def without_keys(problem: Problem, step: str) -> Problem:
+    """Return a problem of a file that no key of the pipeline describes, with a ``step`` that can be taken."""
+    return replace(problem, next_step=step) if problem.next_step.startswith(SET_QUOTE) else problem
 
 
 @dataclass(frozen=True)

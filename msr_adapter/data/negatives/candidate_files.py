@@ -21,9 +21,12 @@ from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
+from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
+from msr_adapter.data.readers.table_scan import collect, column_names, of_a_side_file, scan, whole_lines
 from msr_adapter.errors import LISTED, Problem, UserError, listed, plural, raise_if_any
 from msr_adapter.files import atomic_path
 from msr_adapter.filesystem import absent
+from msr_adapter.text_tables.file_faults import not_utf8
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
 """Columns of a file of lists: the row or line of the file, ids as text, 1 = positive, null = neither 0 nor 1."""
@@ -31,6 +34,7 @@ LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": 
 _STEP = "Use the data, k_core, limit, split and seed that the file was made with, or correct the file"
 _INTER = {"user_id": "user_id:token", "item_id": "item_id:token", "label": "label:float"}
 _FIELD = "evaluate.protocol.candidates"
+_MEND = "Correct the line, or export it again"
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,10 @@ def read_lists(path: Path) -> pl.DataFrame:
         raise UserError(Problem(str(path), _FIELD, absent(path), "", "Correct the path; it starts from the YAML"))
     try:
         return (_format("elliot") if _begins_with_a_tuple(path) else format_of(path)).read(path)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), _FIELD, f"cannot be read ({error})", "", "Export it again")) from error
+    except UserError as error:
+        raise UserError(of_a_side_file(problem, _FIELD, _MEND) for problem in error.problems) from error
+    except UnicodeDecodeError as error:
+        raise UserError(of_a_side_file(problem, _FIELD, _MEND) for problem in not_utf8(path)) from error
 
 
 def _begins_with_a_tuple(path: Path) -> bool:
@@ -160,38 +166,39 @@ def _write_csv(lists: pl.DataFrame, path: Path) -> None:
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    frame = pl.scan_csv(path, infer_schema=False, glob=False)
-    return _selected(path, frame, {name: name for name in _INTER}, first=2)
+    return _selected(Table(path, LAYOUTS[".csv"]), {name: name for name in _INTER})
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
-    return _selected(path, pl.scan_parquet(path, glob=False), {name: name for name in _INTER}, first=1)
+    return _selected(Table(path, LAYOUTS[".parquet"]), {name: name for name in _INTER})
 
 
 def _read_recbole(path: Path) -> pl.DataFrame:
-    frame = pl.scan_csv(path, separator="\t", infer_schema=False, quote_char=None, glob=False)
-    header = {name.partition(":")[0]: name for name in frame.collect_schema().names()}
-    return _selected(path, frame, {name: header.get(name, name) for name in _INTER}, first=2)
+    table = Table(path, Layout("delimited", "\t", quoted=False))
+    header = {name.partition(":")[0]: name for name in column_names(table)}
+    return _selected(table, {name: header.get(name, name) for name in _INTER})
 
 
-def _selected(path: Path, frame: pl.LazyFrame, columns: dict[str, str], first: int) -> pl.DataFrame:
-    """Return `LISTS` of a table whose first row stands in line ``first``. `UserError` on columns that are not there."""
-    there = frame.collect_schema().names()
+def _selected(table: Table, columns: dict[str, str]) -> pl.DataFrame:
+    """Return `LISTS` of a table. `UserError` on columns that are not there."""
+    there, first = column_names(table), 2 if table.is_delimited else 1
     raise_if_any(
-        Problem(str(path), name, "no such column", f"columns found: {', '.join(there)}", f"{_FIELD} wants it")
+        Problem(str(table.path), name, "no such column", f"columns found: {', '.join(there)}", f"{_FIELD} wants it")
         for name, column in columns.items()
         if column not in there
     )
     label = pl.col(columns["label"]).cast(pl.Float64, strict=False)
     ids = [pl.col(columns[name]).cast(pl.String).str.strip_chars().alias(name) for name in ("user_id", "item_id")]
     valid = pl.when(label.is_in([0.0, 1.0])).then(label).cast(pl.Int8).alias("label")
-    return frame.select(*ids, valid).with_row_index("line", first).cast({"line": pl.Int64}).collect()
+    frame = scan(table, columns.values())
+    collect(table, frame.select(**whole_lines(table), rows=pl.len()))  # fails on lines with too many fields
+    return collect(table, frame.select(*ids, valid).with_row_index("line", first).cast({"line": pl.Int64}))
 
 
 def _read_elliot(path: Path) -> pl.DataFrame:
     problems: list[Problem] = []
     columns: dict[str, list[object]] = {name: [] for name in LISTS}
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, user, positives, negatives in _elliot_lines(file, path, problems):
             size = len(positives) + len(negatives)
             columns["line"] += [number] * size

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,20 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.popularity_strata import Strata, popularity_strata
+from msr_adapter.data.readers.parse_errors import places
+from msr_adapter.data.readers.table_layout import table_at
+from msr_adapter.data.readers.table_scan import (
+    collect,
+    column_names,
+    of_a_side_file,
+    scan,
+    tell_reading,
+    whole_lines,
+)
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.filesystem import absent
 
 _NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
-_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _BLOCK = 2**22
 """Pairs of a user and an item that are looked up at a time."""
 MATCHED = "popularity-matched"
@@ -115,7 +125,7 @@ def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNe
 
     What the user has seen is left out before the best are chosen. Rows of unknown users and items are counted.
     """
-    frame = _known(read_scores(path), log, audit)
+    frame = _known(read_scores(path, audit), log, audit)
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
     # By user, then falling score; of a pair that comes twice the higher score stays, which is the first in that order.
     order = np.lexsort((item, -frame["score"].to_numpy(), user))
@@ -174,18 +184,14 @@ def _unseen(log: Log, user: Codes, item: Codes) -> Mask:
     return np.concatenate([np.empty(0, dtype=bool), *kept])
 
 
-def read_scores(path: Path) -> pl.DataFrame:
+def read_scores(path: Path, audit: Audit | None = None) -> pl.DataFrame:
     """Return the file's score and ids as text. `UserError` if it is no such table."""
     where = str(path)
     if not path.is_file():
         raise UserError(Problem(where, "scores", absent(path), "a parquet, csv or tsv file", "Correct `scores`"))
-    separator = _SUFFIXES.get(path.suffix.lower())
+    file = table_at(path)
     try:
-        if separator:
-            frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
-        else:
-            frame = pl.scan_parquet(path, glob=False)
-        header = frame.collect_schema().names()
+        header = column_names(file)
         names = {field: next((name for name in known if name in header), None) for field, known in _NAMES.items()}
         raise_if_any(
             Problem(where, field, f"no column {' or '.join(_NAMES[field])}", f"columns found: {', '.join(header)}")
@@ -194,12 +200,17 @@ def read_scores(path: Path) -> pl.DataFrame:
         )
         wanted = [pl.col(name).alias(_NAMES[field][0]) for field, name in names.items() if name]
         ids = pl.col("^(user|item)_id$").cast(pl.String).str.strip_chars()
-        table = frame.select(wanted).with_columns(ids, pl.col("score").cast(pl.Float64, strict=False)).collect()
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise UserError(Problem(where, "scores", f"cannot be read ({error})")) from error
+        frame = scan(file, [name for name in names.values() if name])
+        collect(file, frame.select(**whole_lines(file), rows=pl.len()))  # fails on lines with too many fields
+        score = pl.col("score").cast(pl.Float64, strict=False)
+        table = collect(file, frame.select(wanted).with_columns(ids, score))
+    except UserError as error:
+        raise UserError(of_a_side_file(problem, "scores", "Correct the line") for problem in error.problems) from error
+    if audit is not None:
+        tell_reading(file, audit, table.height)
     bad = table.select(~pl.col("score").is_finite().fill_null(False)).to_series()
     if bad.any():
-        first = int(bad.arg_max() or 0) + (2 if separator else 1)  # of the bad rows; below the header, if there is one
+        first = next(islice(places(file), int(bad.arg_max() or 0), None)).line
         raise UserError(Problem(f"{where}:{first}", "score", f"no number, as in {int(bad.sum()):,} rows", "a number"))
     return table
 

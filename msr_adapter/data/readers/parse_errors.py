@@ -3,10 +3,8 @@
 Python per row, 1 to 3 microseconds each, in constant memory.
 """
 
-import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -19,14 +17,12 @@ from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.errors import Problem
 from msr_adapter.text_tables.delimited import DelimitedFile
 from msr_adapter.text_tables.dialects import dialect_of
+from msr_adapter.text_tables.file_faults import not_utf8, together, wrong_widths
 from msr_adapter.text_tables.json_array import array_elements
 from msr_adapter.text_tables.json_blocks import JsonBlock, blocks
 from msr_adapter.text_tables.json_lines import cleaned
 from msr_adapter.text_tables.json_scan import scan_json
-from msr_adapter.text_tables.opening import open_plain, open_text
-
-_NAMED = 4
-"""Lines that are named where many have the same fault."""
+from msr_adapter.text_tables.opening import open_text
 
 
 @dataclass(frozen=True)
@@ -81,49 +77,10 @@ def explain(table: Table, reason: str) -> list[Problem]:
     try:
         found = [] if table.layout.lossy else not_utf8(table.path)
         if not found:
-            found = together(_wrong_width(table) if table.is_delimited else _bad_json(table.path))
+            found = _wrong_width(table) if table.is_delimited else together(_bad_json(table.path))
     except (OSError, EOFError) as error:  # a packed file that ends early or is damaged
         found = [Problem(where, "", f"cannot be unpacked ({error})", "a whole file", "Download it again")]
     return found or [Problem(where, "", "cannot be parsed", _first_line(reason))]
-
-
-def together(problems: Iterator[Problem]) -> list[Problem]:
-    """Return one problem for each kind of fault, that of its first line, with the number and first lines of all."""
-    first: dict[tuple[str, ...], Problem] = {}
-    lines: dict[tuple[str, ...], list[str]] = {}
-    numbers: dict[tuple[str, ...], int] = {}
-    for problem in problems:
-        kind = (problem.field, problem.allowed, re.sub(r"\(.*\)|0x\w+|\d+", "", problem.found))
-        first.setdefault(kind, problem)
-        numbers[kind] = numbers.get(kind, 0) + 1
-        if len(lines.setdefault(kind, [])) < _NAMED:
-            lines[kind].append(problem.where.rpartition(":")[2])
-    return [repeated(one, numbers[kind], lines[kind][1:]) for kind, one in first.items()]
-
-
-def repeated(problem: Problem, number: int, others: list[str]) -> Problem:
-    """Return the first of ``number`` problems of one kind, which says in which lines the ``others`` stand."""
-    if number == 1:
-        return problem
-    more = ", ..." if number - 1 > len(others) else ""
-    which = f"line{'s' if number > 2 else ''} {', '.join(others)}{more}" if others else "further down"
-    found = f"{problem.found}, and {number - 1:,} more like it ({which})"
-    return Problem(problem.where, problem.field, found, problem.allowed, problem.next_step)
-
-
-def not_utf8(path: Path) -> list[Problem]:
-    """Return which lines of a file are no UTF-8, in one problem."""
-    return together(_not_utf8(path))
-
-
-def _not_utf8(path: Path) -> Iterator[Problem]:
-    with open_plain(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                found = f"byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8"
-                yield Problem(f"{path}:{number}", "", found, "text in UTF-8", "Save the file as UTF-8")
 
 
 def _bad_json(path: Path) -> Iterator[Problem]:
@@ -177,21 +134,11 @@ def _failure(data: bytes) -> str:
     return ""
 
 
-def _wrong_width(table: Table) -> Iterator[Problem]:
-    rows = _delimited(table, strict=True)
-    names = len(table.layout.names)
+def _wrong_width(table: Table) -> list[Problem]:
     # Polars takes a row with fewer fields, Arrow does not.
     is_exact = len(table.layout.separator) == 1 and delimited_file(table).is_exact
-    try:
-        width = names or len(next((row for _, row in rows if row), []))
-        for line, row in rows:
-            if len(row) > width or (is_exact and row and len(row) < width):
-                allowed = f"{width} expected" if names else f"{width}, as in the header"
-                step = "Quote a field that holds the separator" if len(row) > width else "Complete or remove the row"
-                yield Problem(f"{table.path}:{line}", "", f"{len(row)} columns", allowed, step)
-    except csv.Error as error:
-        step = "Look for a quotation mark that is never closed"
-        yield Problem(str(table.path), "", f"not a table ({error})", "", step)
+    rows = _delimited(table, strict=True)
+    return wrong_widths(table.path, rows, len(table.layout.names) or None, exact=is_exact)
 
 
 def _delimited(table: Table, strict: bool) -> Iterator[tuple[int, list[str]]]:

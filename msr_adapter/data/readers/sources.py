@@ -40,7 +40,7 @@ from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mm
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.text_tables.dialects import SET_QUOTE
+from msr_adapter.text_tables.dialects import without_keys
 
 SourceFiles = Mapping[str, Path | str | None]
 """Role -> a file or folder, or the name of a dataset on the hub; None = not given."""
@@ -174,9 +174,9 @@ def missing_times_of(source: SourceConfig) -> MissingTimes:
 
 def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:
     """Return a problem whose next step is possible: columns cannot be named where a format fixes them, nor marks."""
-    if problem.next_step.startswith(SET_QUOTE) and "quote" not in row.config.model_fields:
+    if "quote" not in row.config.model_fields:
         step = "Correct the line, or read the file as kind: table with quote: none (marks are text) or quote: double"
-        return replace(problem, next_step=step)
+        problem = without_keys(problem, step)
     if row.names_columns or not problem.next_step.startswith(NAME_IT):
         return problem
     step = f"Give the file as `{row.kind}` publishes it, or read a file of your own as kind: table"

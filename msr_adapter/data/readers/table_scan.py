@@ -3,17 +3,19 @@
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.parquet_parts import parquet_parts
-from msr_adapter.data.readers.parse_errors import delimited_file, explain, not_utf8
+from msr_adapter.data.readers.parse_errors import delimited_file, explain
 from msr_adapter.data.readers.table_layout import LAYOUTS, TOLD_BY_CONTENT, Layout, Table
 from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 from msr_adapter.filesystem import absent, files_below
-from msr_adapter.text_tables.dialects import dialect_of
+from msr_adapter.text_tables.dialects import dialect_of, without_keys
+from msr_adapter.text_tables.file_faults import not_utf8
 from msr_adapter.text_tables.json_lines import scan_json_lines
 from msr_adapter.text_tables.json_scan import scan_json
 from msr_adapter.text_tables.opening import plain_suffix
@@ -140,6 +142,12 @@ def _in_utc(frame: pl.LazyFrame) -> pl.LazyFrame:
         return frame
     zoned = {name: kind for name, kind in kinds.items() if isinstance(kind, pl.Datetime) and kind.time_zone}
     return frame.with_columns(pl.col(name).cast(pl.Datetime(kind.time_unit, "UTC")) for name, kind in zoned.items())
+
+
+def of_a_side_file(problem: Problem, setting: str, step: str) -> Problem:
+    """Return a problem of a table as one of the file that ``setting`` names, whose dialect no key can settle."""
+    problem = without_keys(problem, step)
+    return problem if problem.field else replace(problem, field=setting, found=f"cannot be read: {problem.found}")
 
 
 def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from msr_adapter.data.readers.parse_errors import FilePlace, places, repeated
+from msr_adapter.data.readers.parse_errors import FilePlace, places
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan
 from msr_adapter.errors import LISTED, Problem, UserError
+from msr_adapter.text_tables.file_faults import repeated
 
 AN_ID = "an id"
 

@@ -81,15 +81,17 @@ def recommend(
 
 def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> RequestFiles:
     """Read the files of the request. `UserError` with the problems of all of them."""
+    from msr_adapter.data.audit.report import Audit
     from msr_adapter.data.id_list_files import read_item_ids, read_later_interactions, read_user_ids
     from msr_adapter.errors import collecting, raise_if_any
 
     problems: list[Problem] = []
+    lists = Audit()
     users = candidates = later = None
     with collecting(problems):
-        users = read_user_ids(wanted.users, "--users") if wanted.users else None
+        users = read_user_ids(wanted.users, "--users", lists) if wanted.users else None
     with collecting(problems):
-        candidates = read_item_ids(wanted.retrieval.path, "--candidates") if wanted.retrieval.path else None
+        candidates = read_item_ids(wanted.retrieval.path, "--candidates", lists) if wanted.retrieval.path else None
     with collecting(problems):
         if wanted.interactions:
             source = loaded.pipeline.data.source
@@ -97,6 +99,8 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
             for finding in audit.findings:
                 reporter.note(finding["text"])
     raise_if_any(problems)
+    for finding in lists.findings:
+        reporter.note(finding["text"])
     return RequestFiles(users, candidates, later)
 
 
