@@ -1,6 +1,7 @@
 """Slices by the columns of the user's own tables of items and users."""
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from msr_adapter.config.schema import SliceTablesConfig
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.evaluate.slice_groups import Slice, UserFacts, by_day, by_number, by_text
+from msr_adapter.text_tables.delimited import DelimitedFile
+from msr_adapter.text_tables.dialects import Asked, dialect_of, without_keys
+from msr_adapter.text_tables.file_faults import delimited_faults
 
 _ID_COLUMNS = {"items": ("item_id", "item"), "users": ("user_id", "user")}
 _GROUPED = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 # Types are told from all rows: from the first hundred, Polars would guess a number where a text comes later.
-_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"], "glob": False}
-_READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
-    ".csv": lambda path: pl.scan_csv(path, **_TEXT),
-    ".tsv": lambda path: pl.scan_csv(path, separator="\t", **_TEXT),
-    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
-}
+_TEXT: Any = {"infer_schema_length": None, "try_parse_dates": True, "null_values": ["nan", "NaN"]}
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SUFFIXES = (*_SEPARATORS, ".parquet")
 
 
 def check_tables(tables: SliceTablesConfig, where: str) -> list[Problem]:
@@ -46,6 +47,8 @@ def table_findings(tables: SliceTablesConfig, facts: UserFacts) -> list[Evaluati
     found: list[EvaluationFinding] = []
     for kind, path in _given(tables):
         frame, key = _read(kind, path)
+        if path.suffix in _SEPARATORS and (told := _delimited(path).dialect.told):
+            found.append({"severity": "warning", "text": told})
         asked, known = _ids(kind, key, facts)[key].to_list(), frame[key].drop_nulls().to_list()
         if not set(asked) & set(known):
             whose = "any test user" if kind == "users" else "any test user's target"
@@ -77,11 +80,13 @@ def _given(tables: SliceTablesConfig) -> list[tuple[str, Path]]:
 
 def _check(kind: str, path: Path, where: str) -> Problem | None:
     field = f"evaluate.tables.{kind}"
-    if path.suffix not in _READERS:
+    if path.suffix not in _SUFFIXES:
         found = f"{path}: a file called *{path.suffix}" if path.suffix else f"{path}: a file without a suffix"
-        return Problem(where, field, found, f"one of {', '.join(_READERS)}", "Save the table as one of these")
+        return Problem(where, field, found, f"one of {', '.join(_SUFFIXES)}", "Save the table as one of these")
     try:
-        names = _READERS[path.suffix](path).collect_schema().names()
+        names = _scan(path, {}).collect_schema().names()
+    except UserError as error:
+        return without_keys(error.problems[0], "Correct the line")
     except (OSError, pl.exceptions.PolarsError) as error:
         return Problem(where, field, f"{path} cannot be read ({str(error).splitlines()[0]})", next_step="Correct it")
     if not set(names) & set(_ID_COLUMNS[kind]):
@@ -98,12 +103,17 @@ def _check(kind: str, path: Path, where: str) -> Problem | None:
 
 def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
     """Return the table and the name of its column of ids, which is text: leading zeros survive."""
-    lazy = _READERS[path.suffix](path)
-    key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
-    if path.suffix != ".parquet":
-        separator = "\t" if path.suffix == ".tsv" else ","
-        lazy = pl.scan_csv(path, separator=separator, schema_overrides={key: pl.String}, **_TEXT)
-    frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
+    try:
+        lazy = _scan(path, {})
+        key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
+        if path.suffix in _SEPARATORS:
+            lazy = _scan(path, {key: pl.String})
+        frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
+    except UserError as error:
+        raise UserError(without_keys(problem, "Correct the line") for problem in error.problems) from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        faults = delimited_faults(_delimited(path)) if path.suffix in _SEPARATORS else []
+        raise UserError(faults or Problem(str(path), "", "cannot be read", str(error).splitlines()[0])) from error
     twice = frame.filter(pl.col(key).is_duplicated())
     if len(twice):
         first = twice[key][0]
@@ -111,6 +121,23 @@ def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
         found = f"{plural(many, 'id')} {'has' if many == 1 else 'have'} several rows, e.g. {first}"
         raise UserError(Problem(str(path), key, found, "one row per id", "Keep one row of each"))
     return frame, key
+
+
+def _scan(path: Path, types: dict[str, pl.DataType | type[pl.DataType]]) -> pl.LazyFrame:
+    """Return a table, its columns as numbers, dates and texts; those of ``types`` as these say."""
+    if path.suffix not in _SEPARATORS:
+        return pl.scan_parquet(path, glob=False)
+    file, options = _delimited(path), {**_TEXT, "schema_overrides": types}
+    if not file.is_exact:
+        mark = None if file.dialect.reading == "none" else '"'
+        return pl.scan_csv(path, separator=file.separator, quote_char=mark, glob=False, **options)
+    # Types are told by the csv reader alone, so that what it cannot read is written for it first.
+    return pl.read_csv(io.BytesIO(file.scan().collect().write_csv().encode()), **options).lazy()
+
+
+def _delimited(path: Path) -> DelimitedFile:
+    separator = _SEPARATORS[path.suffix]
+    return DelimitedFile(path, separator, dialect_of(path, separator, Asked()))
 
 
 def _slice(name: str, column: pl.Series) -> Slice:

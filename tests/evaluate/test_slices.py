@@ -1,5 +1,6 @@
 """Slices: groups by hand, metrics against a brute force, tables of the user's own, and what is wrong with them."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -268,6 +269,35 @@ def test_what_a_table_cannot_be_used_for_is_said(tmp_path: Path) -> None:
 def test_a_table_of_other_users_is_a_finding_of_the_run(run: Run, tmp_path: Path) -> None:
     keys = run.evaluate(tables=tables_in(tmp_path, users="user_id,age\n7,30\n"), out=tmp_path)
     assert [finding["text"].partition(" has no row")[0] for finding in keys["findings"]][-1] == "users.csv"
+
+
+@pytest.mark.parametrize(
+    ("table", "tags", "said"),
+    [
+        ('user_id,tag,age\nu0,"great,1\nu1,12" wide,2\n', ['"great', '12" wide'], "(quote: none)"),
+        ('user_id,tag,age\nu0,"19\\" disk",1\nu1,"a, b",2\n', ['19" disk', "a, b"], "escape: backslash"),
+    ],
+)
+def test_odd_quotation_marks_of_a_table_are_read_and_told(
+    tmp_path: Path, table: str, tags: list[str], said: str
+) -> None:
+    tables, facts = tables_in(tmp_path, users=table), facts_of([1, 1], [0, 1])
+    slices = {one.name: one for one in table_slices(tables, facts)}
+    assert set(slices) == {"users: tag", "users: age"}
+    assert sorted(set(named(slices["users: tag"])) - {NONE}) == sorted(tags)
+    assert said in table_findings(tables, facts)[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("user_id,age\nu0,1,2\n", "users.csv:2: 3 columns; 2, as in the header"),
+        ('user_id,age,x\nu0,"a, b",1\nu1,"open,2\nu2,b,3\n', "users.csv:3: a quotation mark that opens a field"),
+    ],
+)
+def test_a_broken_table_is_named_by_line(tmp_path: Path, table: str, found: str) -> None:
+    with pytest.raises(UserError, match=re.escape(found)):
+        table_slices(tables_in(tmp_path, users=table), facts_of([1], [0]))
 
 
 def test_an_id_with_two_rows_is_refused(tmp_path: Path) -> None:
