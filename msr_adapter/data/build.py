@@ -99,6 +99,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String), targets)
     specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
     examples = without_twinless(log, examples, specs, protocol.candidates is not None, audit)
+    _tell_published_split(log, examples, audit)
     imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
     images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
@@ -156,11 +157,15 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
     audit.name("users_without_example", log.users.gather(without[:LISTED]).to_list())
     sizes = np.bincount(examples.split, minlength=len(SPLITS)).tolist()
     raise_if_any(empty_splits(log, split, sizes, audit))
-    if log.split is not None:
-        is_target = np.zeros(len(log.user), dtype=bool)
-        is_target[examples.held_out] = True
-        tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target), audit)
     return examples
+
+
+def _tell_published_split(log: Log, examples: Examples, audit: Audit) -> None:
+    if log.split is None:
+        return
+    is_target = np.zeros(len(log.user), dtype=bool)
+    is_target[examples.held_out] = True
+    tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target), audit)
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:

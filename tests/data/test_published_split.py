@@ -1,9 +1,11 @@
 """A published split is kept: its held-out rows are targets, and whatever is lost of it is said with counts."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -18,6 +20,8 @@ from msr_adapter.config.schema import (
     SplitConfig,
     TableSourceConfig,
 )
+from msr_adapter.data.examples import Examples
+from msr_adapter.data.interaction_log import Log
 from tests.support.data_builders import Built, build_in, write_csv
 
 COLUMN = SplitConfig(kind="column")
@@ -257,3 +261,14 @@ def test_a_column_with_one_word_too_many_is_a_warning(tmp_path: Path) -> None:
     named = TableSourceConfig(kind="table", interactions=tmp_path / "log.csv", columns=ColumnsConfig(split="split"))
     with pytest.raises(Exception, match="'unknown'; train, validation or test"):
         build_in(tmp_path / "3", DataConfig(source=named), COLUMN)
+
+
+def test_targets_that_the_protocol_leaves_out_are_lost_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_but_the_last(_: Log, examples: Examples, *__: object) -> Examples:
+        return examples.keep(np.arange(len(examples)) < len(examples) - 1)
+
+    # By its full name: the package has a function `build` too.
+    monkeypatch.setattr(import_module("msr_adapter.data.build"), "without_twinless", all_but_the_last)
+    run = built(tmp_path, published())
+    assert set(targets(run)) == set(USERS[:-1])
+    assert any("1 of 8 test rows of the published split is no target" in text for text in warnings(run))
