@@ -32,7 +32,7 @@ _LOOKED_AT = 10_000
 """Rows that tell what a column holds."""
 _MOST_COLUMNS = 200
 """Columns whose values are looked at: a table of features has thousands."""
-_TIME_NAMES = re.compile(r"time|date|stamp|epoch|^ts$|(?<=[a-z])at$|when$|^day$|zeit|datum|fecha|heure")
+_TIME_NAMES = re.compile(r"time|date|stamp|epoch|^ts$|(?<=[a-z])at$|when$|(?<!week)(?<!birth)day$|zeit|datum|fecha|heure")
 _DURATIONS = re.compile(r"duration|runtime|playtime|lifetime|spent|length|elapsed|update|times$|rate|candidate|format")
 _IMAGE_NAMES = re.compile(r"^im(g|age)|im(g|age)s?$|image|photo|picture|poster|cover(?!age)|thumb")
 _IMAGE_VALUES = r"(?i)\.(jpe?g|png|webp|gif|bmp|tiff?|avif)(\?.*)?$"
@@ -96,10 +96,10 @@ def choose_columns(
     return ChosenColumns(names, unused, {name: c for name, c in over.items() if c}, tuple(warnings), tuple(told))
 
 
-def likeness(values: pl.Series) -> Likeness:
+def likeness(values: pl.Series, *, days_of_excel: bool = True) -> Likeness:
     """Return what a column holds, judged by some of its values: most of those that are there must be times."""
     values = values.drop_nulls()
-    moments = _moments(values)
+    moments = _moments(values, days_of_excel=days_of_excel)
     if moments is None or values.is_empty():
         return "no times"
     read = moments.drop_nulls()
@@ -112,7 +112,7 @@ def likeness(values: pl.Series) -> Likeness:
     return "days" if days else "moments"
 
 
-def _moments(values: pl.Series) -> pl.Series | None:
+def _moments(values: pl.Series, *, days_of_excel: bool = True) -> pl.Series | None:
     """Return values as milliseconds since 1970, null where they are no times; None for a type that holds none."""
     dtype, column = values.dtype, pl.col(values.name)
     frame = values.to_frame()
@@ -123,6 +123,8 @@ def _moments(values: pl.Series) -> pl.Series | None:
         return frame.select(milliseconds(column, dtype, TimeFormat("moment"))).to_series()
     facts = frame.select(**time_statistics(column, dtype, number)).row(0, named=True)
     time, dates = time_format(dtype, facts), calendar_numbers(facts)
+    if dates and dates.form == "excel" and not days_of_excel:
+        dates = None
     if dates and frame.select(are_dates(milliseconds(column, dtype, dates), number, dates)).item():
         time = dates
     if time.form == "iso":
@@ -172,9 +174,17 @@ def _untimed(table: Table, user: str, item: str, unused: Sequence[str]) -> list[
 
 
 def _is_time(rows: pl.DataFrame, name: str) -> bool:
-    kind = likeness(rows[name])
-    # Whole numbers of any meaning may pass for days; text and typed dates do not.
-    return kind == "moments" or (kind == "days" and (_is_called_time(name) or not rows[name].dtype.is_numeric()))
+    called, numbers = _is_called_time(name), _holds_numbers(rows[name])
+    kind = likeness(rows[name], days_of_excel=called)  # prices of some 40,000 are such days too
+    # Numbers of any meaning may pass for days; text and typed dates do not.
+    return kind == "moments" or (kind == "days" and (called or not numbers))
+
+
+def _holds_numbers(values: pl.Series) -> bool:
+    if values.dtype != pl.String:
+        return values.dtype.is_numeric()
+    there = values.drop_nulls()
+    return 2 * there.str.strip_chars().cast(pl.Float64, strict=False).count() >= len(there)
 
 
 def _is_called_time(name: str) -> bool:
@@ -197,6 +207,8 @@ def _out_of_order(rows: pl.DataFrame, user: str, item: str, name: str) -> str:
         return ""
     if back >= (1 - _NEWEST_FIRST) * len(steps):
         return "by it the rows are newest first"
+    if _holds_numbers(rows[name]) and not _is_called_time(name):
+        return ""  # ids are numbers of any size, in no order
     return f"by it {back:,} of {len(steps):,} rows are earlier than the row before of the same user"
 
 

@@ -165,6 +165,8 @@ def test_a_column_that_looks_like_a_time_is_not_passed_over(name: str, values: l
 def test_a_log_in_no_order_at_all_is_refused_too(tmp_path: Path) -> None:
     shuffled = pl.Series(TIMES).shuffle(seed=3).to_list()
     [problem] = refused(source_of(log_of(tmp_path, {"zeit": shuffled})))
+    texts = [datetime.fromtimestamp(time, UTC).isoformat() for time in shuffled]
+    assert len(refused(source_of(log_of(tmp_path, {"x": texts})))) == 1
     assert "rows are earlier than the row before of the same user" in problem
 
 
@@ -173,7 +175,8 @@ def test_a_log_in_no_order_at_all_is_refused_too(tmp_path: Path) -> None:
     [
         ("price", [9.5 + row for row in range(30)]), ("session", list(range(100, 130))), ("rating", [4] * 30),
         ("count", [7_000_000_000 + row for row in range(30)]), ("note", ["see 2021-03-01"] * 30),
-        ("flag", ["yes"] * 30),
+        ("flag", ["yes"] * 30), ("salary", [40_000.5 + 7 * (row % 3) for row in range(30)]),
+        ("cost", [41_000 - row for row in range(30)]), ("postcode", [44_135 + 11 * (row % 4) for row in range(30)]),
         ("watch_duration", list(range(30))), ("play_time_spent", [3.5] * 30), ("empty", [None] * 30),
         ("zip", [10_115 + row for row in range(30)]), ("quantity", [20_210_301] * 2 + [5] * 28), ("hex", ["0x1f"] * 30),
     ],
@@ -184,6 +187,13 @@ def test_other_columns_are_no_times(name: str, values: list[Any], tmp_path: Path
         assert said(audit) == []
         assert audit.recognised[0].unused == (name,)
         assert "no time: the order of the rows" in next(recognition_lines(audit.recognised))
+
+
+def test_numbers_in_no_order_are_at_most_a_warning(tmp_path: Path) -> None:
+    sessions = [1_400_000_000 + 7_919_000 * (row * 13 % 30) for row in range(30)]
+    log, audit = read_log(source_of(log_of(tmp_path, {"session": sessions})))
+    assert log["timestamp"].to_list() == list(range(30))
+    assert "`session` looks like a time" in said(audit)[0]
 
 
 def test_a_column_that_is_only_called_like_a_time_is_a_warning(tmp_path: Path) -> None:
