@@ -32,8 +32,11 @@ _LOOKED_AT = 10_000
 """Rows that tell what a column holds."""
 _MOST_COLUMNS = 200
 """Columns whose values are looked at: a table of features has thousands."""
-_TIME_NAMES = re.compile(r"time|date|stamp|epoch|^ts$|(?<=[a-z])at$|when$|(?<!week)(?<!birth)day$|zeit|datum|fecha|heure")
-_DURATIONS = re.compile(r"duration|runtime|playtime|lifetime|spent|length|elapsed|update|times$|rate|candidate|format")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_TIME_WORDS = re.compile(r"(time|times?tamp|date|stamp|epoch|zeit|datum)$|^(ts|day|when|fecha|heure)$|^unix")
+_OTHER_WORDS = re.compile(r"^(run|play|life|air|over|some|part)time$|^(candi|up|vali|man)date$")
+_OTHER_NAMES = re.compile(r"duration|spent|length|elapsed|watch|remaining")
+"""Seconds watched are no moment, and a candidate is no date."""
 _IMAGE_NAMES = re.compile(r"^im(g|age)|im(g|age)s?$|image|photo|picture|poster|cover(?!age)|thumb")
 _IMAGE_VALUES = r"(?i)\.(jpe?g|png|webp|gif|bmp|tiff?|avif)(\?.*)?$"
 _MOMENTS_FROM, _MOMENTS_UNTIL = 20 * YEAR, 70 * YEAR
@@ -188,8 +191,9 @@ def _holds_numbers(values: pl.Series) -> bool:
 
 
 def _is_called_time(name: str) -> bool:
-    plain = canonical(name)
-    return bool(_TIME_NAMES.search(plain)) and not _DURATIONS.search(plain)
+    words = [word.lower() for word in _WORDS.findall(name.partition(":")[0])]
+    is_time = any(_TIME_WORDS.search(word) and not _OTHER_WORDS.search(word) for word in words)
+    return (is_time or words[1:][-1:] == ["at"]) and not _OTHER_NAMES.search(canonical(name))
 
 
 def _out_of_order(rows: pl.DataFrame, user: str, item: str, name: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from msr_adapter.config.schema import AmazonSourceConfig, ColumnsConfig, DataConfig, SplitConfig, TableSourceConfig
 from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.column_choice import _is_called_time
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.data.source_look import look_through
 from msr_adapter.errors import UserError
@@ -176,7 +177,8 @@ def test_a_log_in_no_order_at_all_is_refused_too(tmp_path: Path) -> None:
         ("price", [9.5 + row for row in range(30)]), ("session", list(range(100, 130))), ("rating", [4] * 30),
         ("count", [7_000_000_000 + row for row in range(30)]), ("note", ["see 2021-03-01"] * 30),
         ("flag", ["yes"] * 30), ("salary", [40_000.5 + 7 * (row % 3) for row in range(30)]),
-        ("cost", [41_000 - row for row in range(30)]), ("postcode", [44_135 + 11 * (row % 4) for row in range(30)]),
+        ("cost", [41_000 - row for row in range(30)]),
+        ("postcode", [44_135 + 11 * (row % 4) for row in range(30)]),
         ("watch_duration", list(range(30))), ("play_time_spent", [3.5] * 30), ("empty", [None] * 30),
         ("zip", [10_115 + row for row in range(30)]), ("quantity", [20_210_301] * 2 + [5] * 28), ("hex", ["0x1f"] * 30),
     ],
@@ -200,6 +202,20 @@ def test_a_column_that_is_only_called_like_a_time_is_a_warning(tmp_path: Path) -
     values = [f"{row % 28 + 1}/3/2021 at nine" for row in range(30)]
     _, audit = read_log(source_of(log_of(tmp_path, {"the time of it": values})))
     assert said(audit)[0].startswith("warning: log.csv: `the time of it` is called like a time and is not read")
+
+
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (["visit time", "visitTime", "VISIT_TIME", "visittime", "loggedAt", "logged_at", "my-date", "TS", "unixts",
+          "day"],
+         True),
+        (["sentiment", "lat", "format", "candidate", "update", "runtime", "watch_time", "time_spent", "weekday", "at"],
+         False),
+    ],
+)  # fmt: skip
+def test_what_is_called_like_a_time(names: list[str], called: bool) -> None:
+    assert [_is_called_time(name) for name in names] == [called] * len(names)
 
 
 def test_the_date_of_a_release_says_nothing_of_the_order(tmp_path: Path) -> None:
