@@ -104,7 +104,9 @@ def _repeated_targets(rows: HeldOutRows, code: int, users: int) -> int:
 
 def unused_split(interactions: pl.LazyFrame, kind: str, audit: Audit) -> None:
     """Warn that the source says a split which the pipeline does not use."""
-    if kind != "column" and "split" in interactions.collect_schema().names():
-        audit.find("warning", "The source publishes a split, train, validation or test in every row (a column `split`, "
-                   f"`x_label` or `subset`, or a file for each), and split.kind: {kind} makes another one. Set "
-                   "split.kind: column to keep the published split.")  # fmt: skip
+    if kind == "column" or "split" not in interactions.collect_schema().names():
+        return
+    named = [f"the column {one.columns['split']} of {one.file}" for one in audit.recognised if "split" in one.columns]
+    audit.find("warning", f"The source publishes a split: {named[0] if named else 'it'} says train, validation or test "
+               f"of every row. split.kind: {kind} makes another one; set split.kind: column to keep the published "
+               "split.")  # fmt: skip

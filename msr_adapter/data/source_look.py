@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msr_adapter.config.schema import DataConfig
+from msr_adapter.config.schema import DataConfig, SplitConfig
 from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit, AuditFinding
 from msr_adapter.data.checks import check_data, packed_problems
+from msr_adapter.data.published_split import unused_split
 from msr_adapter.data.readers.sources import draws_images, read, source_files
+from msr_adapter.data.splits import split_column_problems
 from msr_adapter.errors import Problem, collecting
 from msr_adapter.filesystem import files_below
 
@@ -34,9 +36,10 @@ class SourceLook:
         return [*recognition_lines(self.recognised), *([self.passed_over] if self.passed_over else []), *told]
 
 
-def look_through(data: DataConfig) -> SourceLook:
+def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
     """Read the files of a source and return what they were taken for, and every bad row.
 
+    A split that the source publishes and ``split`` does not use is told, and one that it wants and is not there.
     In constant memory but for the items. Large files and data sets of the hub are not read: that is for a build.
     """
     files = [path for path in source_files(data.source).values() if path is not None]
@@ -51,7 +54,9 @@ def look_through(data: DataConfig) -> SourceLook:
         return SourceLook(problems=packed)
     audit, problems = Audit(), list[Problem]()
     with collecting(problems):
-        read(data.source, 0, audit)
+        interactions = read(data.source, 0, audit).interactions
+        unused_split(interactions, split.kind, audit)
+        problems += split_column_problems(interactions) if split.kind == "column" else []
     return SourceLook(audit.recognised, audit.findings, problems)
 
 

@@ -22,6 +22,7 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.interaction_log import Log
+from msr_adapter.data.source_look import look_through
 from tests.support.data_builders import Built, build_in, write_csv
 
 COLUMN = SplitConfig(kind="column")
@@ -223,7 +224,8 @@ def test_lists_of_a_file_keep_a_repeated_target(tmp_path: Path) -> None:
 def test_a_split_that_is_not_used_is_a_warning_with_the_key(tmp_path: Path, kind: str) -> None:
     run = built(tmp_path, published(), SplitConfig.model_validate({"kind": kind}))
     [text] = warnings_of(run, "publishes a split")
-    assert f"split.kind: {kind} makes another one. Set split.kind: column" in text
+    assert "the column split of log.csv says train, validation or test" in text
+    assert f"split.kind: {kind} makes another one; set split.kind: column" in text
     assert "test_rows_read" not in run.counts
 
 
@@ -247,7 +249,17 @@ def test_x_label_is_recognised_wherever_it_stands(tmp_path: Path) -> None:
         used = build_in(tmp_path / f"used{number}", DataConfig(source=one), COLUMN)
         assert len(targets(used)) == len(USERS)
         other = build_in(tmp_path / f"other{number}", DataConfig(source=one), SplitConfig(kind="leave-last-out"))
-        assert warnings_of(other, "`x_label`")
+        assert warnings_of(other, "the column x_label of log.")
+        looked = look_through(DataConfig(source=one), SplitConfig(kind="leave-last-out"))
+        assert any("split.kind: column" in line for line in looked.lines)
+        assert not look_through(DataConfig(source=one), COLUMN).problems
+
+
+def test_check_tells_of_a_split_that_is_wanted_and_not_there(tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "log.csv", ["user", "item", "timestamp"], [row[:3] for row in published()])
+    source = TableSourceConfig(kind="table", interactions=log)
+    [problem] = look_through(DataConfig(source=source), COLUMN).problems
+    assert "column, but no column of splits" in str(problem)
 
 
 def test_a_column_with_one_word_too_many_is_a_warning(tmp_path: Path) -> None:

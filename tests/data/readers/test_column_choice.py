@@ -294,7 +294,7 @@ def test_readers_of_every_kind_say_what_they_took(name: str, tmp_path: Path) -> 
 
 def test_a_check_says_what_a_build_says(tmp_path: Path) -> None:
     source = source_of(log_of(tmp_path, {"zeit": STAMPS, "price": [1.5] * 30}))
-    look = look_through(DataConfig(source=source))
+    look = look_through(DataConfig(source=source), SplitConfig())
     assert look.lines[0] == (
         "log.csv: 30 rows; users = user, items = item; no time: the order of the rows; not used: zeit, price"
     )
@@ -305,13 +305,13 @@ def test_a_check_says_what_a_build_says(tmp_path: Path) -> None:
 
 def test_a_check_finds_the_rows_that_a_build_refuses(tmp_path: Path) -> None:
     times = [0, *TIMES[1:]]
-    look = look_through(DataConfig(source=source_of(log_of(tmp_path, {"ts": times}))))
+    look = look_through(DataConfig(source=source_of(log_of(tmp_path, {"ts": times}))), SplitConfig())
     assert str(look.problems[0]).startswith(f"{tmp_path / 'log.csv'}:2 ts: '0' is no time")
 
 
 def test_a_check_looks_through_no_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msr_adapter.data.source_look._MOST", 100)
-    look = look_through(DataConfig(source=source_of(log_of(tmp_path, {"ts": [0, *TIMES[1:]]}))))
+    look = look_through(DataConfig(source=source_of(log_of(tmp_path, {"ts": [0, *TIMES[1:]]}))), SplitConfig())
     assert look.problems == []
     assert look.lines == ["About 0 MiB of data are not looked through here; `msr build-data` begins with it and says "
                           "what they hold."]  # fmt: skip
