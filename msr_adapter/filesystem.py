@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -276,10 +276,11 @@ def holds_pattern(path: object) -> bool:
     return any(one in str(path) for one in ("[", "*", "?", "$", "::"))
 
 
-def files_below(folder: Path) -> Iterator[tuple[os.DirEntry[str], int]]:
+def files_below(folder: Path, *, without: Collection[str] = ()) -> Iterator[tuple[os.DirEntry[str], int]]:
     """Yield the files of a folder and those below it, each with its depth; a link is one if it leads to a file.
 
     Linked folders are not entered; folders that cannot be listed, or lie deeper than a path can say, have no files.
+    What in the folder itself has one of the names ``without`` is passed over.
     """
     waiting = [(str(folder), 0)]
     while waiting:
@@ -293,6 +294,8 @@ def files_below(folder: Path) -> Iterator[tuple[os.DirEntry[str], int]]:
             continue
         below = []
         for entry in found:
+            if depth == 0 and entry.name in without:
+                continue
             with contextlib.suppress(OSError):  # a link to itself
                 if entry.is_dir(follow_symlinks=False):
                     below.append((entry.path, depth + 1))

@@ -10,7 +10,8 @@ in `items.parquet` and are compared when an image is read) and a seal over itsel
 So a run reads each byte that it believes once more than it uses it.
 """
 
-import re
+import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,17 @@ from msr_adapter.run_folder_mark import MANIFEST
 
 LARGE = 64 * 2**20
 """Bytes of a file that is compared only where it is read."""
-_ELSEWHERE = re.compile(r"images/.*|manifest\.json")
-"""Files of a stage whose digests are not in its manifest: content-addressed ones, and the manifest itself."""
+_ELSEWHERE = ("images", MANIFEST)
+"""What of a stage has no digest in its manifest: content-addressed files, and the manifest itself."""
+_SETTLED_NS = 10**9
+"""Age of a file from which its times tell every later change."""
 
-_known: dict[tuple[int, int, int, int, int], str] = {}
-"""Digests that this process has computed, by device, inode, size and times: those of a stage outlive its renaming."""
+_Identity = tuple[int, int, int, int, int]
+"""Device, inode, size and times of a file: they outlive the renaming of its folder."""
+_known: dict[_Identity, str] = {}
+"""Digests that this process has computed."""
+_sealed: set[tuple[_Identity, object]] = set()
+"""Manifests whose seals this process has found right, with the seal."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,25 @@ def read_manifest(stage: Path, name: str = "") -> dict[str, Any]:
 
     The stage has the folder's name, or the ``name`` given.
     """
-    found = read_json_object(stage / MANIFEST)
-    whole = found.get("stage") == (name or stage.name) and ("seal" not in found or found["seal"] == seal_of(found))
-    return found if whole else {}
+    path = stage / MANIFEST
+    try:
+        status = path.stat()
+    except OSError:
+        return {}
+    found = read_json_object(path)
+    right = found.get("stage") == (name or stage.name) and ("seal" not in found or _is_sealed(found, status))
+    return found if right else {}
+
+
+def _is_sealed(manifest: Mapping[str, Any], status: os.stat_result) -> bool:
+    """Say whether a manifest's seal is right, computed once for each: they are read again and again."""
+    key = (_identity(status), str(manifest["seal"]))
+    if key in _sealed:
+        return True
+    right = bool(manifest["seal"] == seal_of(manifest))
+    if right and time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
+        _sealed.add(key)
+    return right
 
 
 def alterations(stage: Path, *, whole: bool, name: str = "") -> Alterations:
@@ -110,17 +133,20 @@ def altered(stage: Path, *, whole: bool = False) -> list[Problem]:
 
 
 def _files(stage: Path) -> list[str]:
-    found = (Path(entry.path) for entry, _ in files_below(stage))
-    names = (path.relative_to(stage).as_posix() for path in found)
-    return sorted(name for name in names if not _ELSEWHERE.fullmatch(name))
+    found = (Path(entry.path) for entry, _ in files_below(stage, without=_ELSEWHERE))
+    return sorted(path.relative_to(stage).as_posix() for path in found)
 
 
 def _digest(path: Path) -> str:
     try:
         status = path.stat()
-        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        key = _identity(status)
         if key not in _known:
             _known[key] = file_digest(path)
     except OSError as error:
         raise UserError(Problem(str(path), "", f"cannot be read ({error.strerror})")) from error
     return _known[key]
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -101,6 +101,32 @@ def test_what_a_stage_wrote_is_not_read_again_when_its_folder_is_renamed(
     assert integrity.content_of(tmp_path / "moved" / "model" / "weights")
 
 
+def test_a_seal_is_computed_once_for_a_manifest_and_again_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, computed = finished(tmp_path, "items", table="x"), []
+    monkeypatch.setattr(integrity, "_SETTLED_NS", -(10**12))  # as if it were older
+    real = integrity.seal_of
+    monkeypatch.setattr(integrity, "seal_of", lambda manifest: computed.append(1) or real(manifest))
+    assert [bool(integrity.read_manifest(stage)) for _ in range(3)] == [True] * 3
+    assert len(computed) == 1
+    text = (stage / "manifest.json").read_text()
+    (stage / "manifest.json").write_text(text.replace('"seconds": 0.5', '"seconds": 0.55'))
+    assert integrity.read_manifest(stage) == {}
+
+
+def test_the_images_of_a_store_are_not_walked(tmp_path: Path) -> None:
+    stage = tmp_path / "data"
+    (stage / "images" / "deep").mkdir(parents=True)
+    (stage / "images" / "a.png").write_text("x")
+    (stage / "images" / "deep" / "b.png").write_text("x")
+    (stage / "rows" / "images").mkdir(parents=True)
+    (stage / "rows" / "images" / "c.png").write_text("x")
+    (stage / "link").symlink_to(stage / "rows")
+    (stage / "table").write_text("x")
+    assert list(integrity.digests_of(stage)) == ["rows/images/c.png", "table"]
+
+
 def test_an_edited_manifest_or_that_of_another_stage_is_none(tmp_path: Path) -> None:
     stage = finished(tmp_path, "items", table="x")
     text = (stage / "manifest.json").read_text()

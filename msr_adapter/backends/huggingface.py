@@ -1,6 +1,7 @@
 """A local model through transformers, with prompts encoded by LLaMA-Factory's own template and image plug-in."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.llamafactory.family_recognition import resolve_template
+from msr_adapter.llamafactory.model_files import first_answers
 from msr_adapter.llamafactory.model_weights import BASE, Weights, model_stamp, own_adapters
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 
@@ -40,6 +42,8 @@ class HuggingFaceBackend(Backend):
         self._weights = weights
         self._identity = ""
         self._loaded: LoadedModel | None = None
+        self._answered: set[bool] = set()
+        """Whether prompts with images, and whether such without, have been answered."""
         self._slots = _WRITTEN if model.batch_size == "auto" else model.batch_size
 
     @property
@@ -62,9 +66,12 @@ class HuggingFaceBackend(Backend):
         """
         if not requests:
             return []
-        work = _Workload(self._load().encoder, requests, follow)
-        self._score(work)
-        self._write(work)
+        loaded, shown = self._load(), any(request.images for request in requests)
+        with nullcontext() if shown in self._answered else first_answers(self.model.path):
+            work = _Workload(loaded.encoder, requests, follow)
+            self._score(work)
+            self._write(work)
+        self._answered.add(shown)
         return [work.answers[row] for row in range(len(work.requests))]
 
     @property

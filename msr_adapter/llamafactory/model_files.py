@@ -11,6 +11,8 @@ from msr_adapter.files import read_json_object
 from msr_adapter.llamafactory.claimed_sizes import size_fault
 
 WEIGHTS = ("*.safetensors", "*.bin")
+_CONFIGS = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+"""What else is JSON, where it is there."""
 _INDEX = "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself takes no more."""
@@ -25,24 +27,42 @@ def loading(what: str, model: str) -> Iterator[None]:
     """
     if fault := size_fault(Path(model)):
         raise StageError(f"{what} of {model} cannot be loaded: {fault}", "a damaged config", _STEP)
+    cause = "files of the folder are missing or damaged, the hub id does not exist, or there is no network"
+    with _told(f"{what} of {model} cannot be loaded", model, cause):
+        yield
+
+
+@contextmanager
+def first_answers(model: str) -> Iterator[None]:
+    """Turn what a library raises over the first prompts of a model into a `StageError`, as `loading` does.
+
+    Numbers and names in a config may load, and fit nothing only when they are used. What the disk says passes.
+    """
+    cause = "a config of the folder is damaged, or does not belong to its weights"
+    with _told(f"{model} cannot be asked", model, cause, OSError):
+        yield
+
+
+@contextmanager
+def _told(what: str, model: str, cause: str, *passing: type[Exception]) -> Iterator[None]:
+    passed: tuple[type[Exception], ...] = (MsrError, MemoryError, *passing)
     try:
         yield
-    except (MsrError, MemoryError):
+    except passed:
         raise
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its sake
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")[:300]
-        cause = "files of the folder are missing or damaged, the hub id does not exist, or there is no network"
         damaged = folder_faults(Path(model)) if Path(model).is_dir() else []
         cause = f"{model}: {'; '.join(damaged)}" if damaged else cause
-        raise StageError(f"{what} of {model} cannot be loaded: {first}", cause, _STEP) from error
+        raise StageError(f"{what}: {first}", cause, _STEP) from error
 
 
 def folder_faults(folder: Path) -> list[str]:
     """Return what is wrong with the files of a model folder; reads headers and small files, no weights."""
     faults = [_config_fault(folder / "config.json"), *_weight_faults(folder), size_fault(folder)]
-    faults += [_json_fault(folder / name) for name in ("tokenizer.json", "tokenizer_config.json")]
+    faults += [_json_fault(folder / name) for name in _CONFIGS]
     return [fault for fault in faults if fault]
 
 

@@ -60,6 +60,8 @@ def load_template(model: ModelConfig) -> LoadedTemplate:
         transformers_logging.disable_progress_bar()
         module = load_tokenizer(model_args)
         template = _private_template(module["tokenizer"], data_args)
+        if template.mm_plugin.image_token is not None and module["processor"] is None:  # whose failure it only logs
+            raise ValueError("there is no image processor, or its config is damaged")
     _refuse_thinking(template, model.template)
     return LoadedTemplate(model, template, module["tokenizer"], module["processor"], model_args, finetuning_args)
 

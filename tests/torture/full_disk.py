@@ -25,6 +25,8 @@ NAMESPACES = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
 SIZE = "1400m"
 """`msr check` wants 1 GB."""
 MOST_SECONDS = 900
+LOSS_PLOT = "training_loss.png"
+"""LLaMA-Factory's, which shows what one attempt saw of a training."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def outputs(folder: Path) -> dict[str, str]:
     """Return the digests of what a folder with a run holds: tables, images, weights and what says no times."""
     found = [path for path in folder.rglob("*") if path.suffix in (".parquet", ".png", ".safetensors")]
     found += [folder / "run" / name for name in ("data/audit.json", "dataset/dataset_info.json")]
-    ours = [path for path in found if "images" not in path.parts or "cache" not in path.parts]
+    ours = [path for path in found if not path.is_relative_to(folder / "run" / "cache") and path.name != LOSS_PLOT]
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in ours if path.is_file()}
 
 

@@ -90,12 +90,14 @@ def look(folder: Path) -> str:
     return "refused" if faults else "accepted"
 
 
-def load(folder: Path) -> str:
-    """Load the tokenizer, the template and the weights, and ask for a token."""
+def load(folder: Path, *, refuse: bool = True) -> str:
+    """Load the tokenizer, the template and the weights, and ask for a token; a refusal is a word unless raised."""
     try:
         backend = make_backend(ModelConfig(path=str(folder), template="qwen2_vl"))
         backend.complete([Request(backend.identity, "prompt", max_new_tokens=1)])
     except MsrError:
+        if not refuse:
+            raise
         return "refused"
     return "accepted"
 
@@ -162,6 +164,38 @@ def test_a_damaged_folder_is_told_by_check_and_by_loading(
         backend.complete([Request(backend.identity, "prompt", max_new_tokens=1)])
     assert f"{folder} cannot be loaded" in caught.value.what
     assert said in caught.value.cause
+    assert "check model.path" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("processor_config.json", None, "Tokenizer or processor of .* cannot be loaded: there is no image processor"),
+        (
+            "processor_config.json",
+            lambda config: config["image_processor"]["size"].update(shortest_edge=[1]),
+            "cannot be asked: '<' not supported",
+        ),
+        (
+            "config.json",
+            lambda config: config["text_config"]["rope_parameters"].update(mrope_section={"a": 1}),
+            "cannot be asked: unsupported operand",
+        ),
+    ],
+)
+def test_what_shows_only_when_a_model_is_asked_is_told(
+    name: str, change: Callable[[Any], None] | None, said: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model("qwen2_vl"), folder)
+    if change is None:
+        (folder / name).unlink()
+    else:
+        config = json.loads((folder / name).read_text())
+        change(config)
+        (folder / name).write_text(json.dumps(config))
+    with pytest.raises(StageError, match=said) as caught:
+        load(folder, refuse=False)
     assert "check model.path" in caught.value.next_step
 
 

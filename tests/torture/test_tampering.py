@@ -32,6 +32,7 @@ UNREAD = {".lock", ".msr-run", "run.log", "pipeline.json"}
 def msr(*arguments: str) -> tuple[int, str]:
     """Run a command as a new process would: nothing is known of any file. A traceback fails the test."""
     integrity._known.clear()
+    integrity._sealed.clear()
     stored_images._seen.clear()
     done = CliRunner().invoke(app, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), (arguments, done.exception)
