@@ -1,5 +1,6 @@
 """`msr doctor`: is this machine able to train and score?"""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -31,30 +32,45 @@ def doctor(
     with exit_codes(as_json):
         from msr_adapter.doctor import diagnose
 
-        diagnosis = diagnose(run_dir)
+        diagnosis = diagnose(run_dir) if as_json else _show(run_dir)
         if as_json:
             found = [asdict(finding) for finding in diagnosis.findings]
             result = {"ok": not diagnosis.errors, "verdict": diagnosis.verdict, "devices": list(diagnosis.devices)}
             emit({**result, "findings": found}, "", as_json)
-        else:
-            _show(diagnosis)
         if diagnosis.errors:
             raise typer.Exit(1)
 
 
-def _show(diagnosis: "Diagnosis") -> None:
+def _show(run_dir: Path) -> "Diagnosis":
+    """Print each section as soon as it is known, and return all that was found."""
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from msr_adapter.doctor import Diagnosis, examine
+    from msr_adapter.progress import Reporter
+
+    console, reporter = Console(highlight=False), Reporter()
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    # The findings of a section stand together, as `groupby` needs them to.
-    for section, findings in groupby(diagnosis.findings, lambda finding: finding.section):
-        console.print(Text(section, style="bold"))
-        console.print(_table(list(findings)))
-    style = "bold red" if diagnosis.errors else "bold green"
-    console.print(Text(diagnosis.verdict, style=style))
+    all_found: list[Finding] = []
+    gpus: list[Mapping[str, object]] = []
+    parts, waiting = examine(run_dir), "looking at this machine"
+    while True:
+        with reporter.waiting(waiting):
+            part = next(parts, None)
+        if part is None:
+            break
+        waiting, findings, devices = part
+        # The findings of a section stand together, as `groupby` needs them to.
+        for section, found in groupby(findings, lambda finding: finding.section):
+            console.print(Text(section, style="bold"))
+            console.print(_table(list(found)))
+            console.file.flush()
+        all_found += findings
+        gpus += devices
+    diagnosis = Diagnosis(tuple(all_found), tuple(gpus))
+    console.print(Text(diagnosis.verdict, style="bold red" if diagnosis.errors else "bold green"))
+    return diagnosis
 
 
 def _table(findings: "list[Finding]") -> "Table":

@@ -9,6 +9,7 @@ probe_script  what runs in them
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from msr_adapter.doctor.diagnosis import Diagnosis, Finding
@@ -17,7 +18,7 @@ from msr_adapter.doctor.hardware import devices, host
 from msr_adapter.doctor.libraries import needed, optional, present
 from msr_adapter.doctor.probes import probe_all
 
-__all__ = ["Diagnosis", "Finding", "diagnose"]
+__all__ = ["Diagnosis", "Finding", "diagnose", "examine"]
 
 
 def diagnose(run_dir: Path) -> Diagnosis:
@@ -25,10 +26,22 @@ def diagnose(run_dir: Path) -> Diagnosis:
 
     Nothing that is broken raises: it is a finding.
     """
+    parts = list(examine(run_dir))
+    return Diagnosis(
+        tuple(finding for _, findings, _ in parts for finding in findings),
+        tuple(device for _, _, found in parts for device in found),
+    )
+
+
+def examine(run_dir: Path) -> Iterator[tuple[str, list[Finding], list[dict[str, object]]]]:
+    """Yield section by section what is found, and the GPUs with their section: what is known at once comes first.
+
+    The libraries are imported meanwhile, in processes of their own; the text says what the next section waits for.
+    """
     probed = probe_all(["llamafactory", "torch", *present()])
+    yield "importing torch", [*variables(os.environ), *host(run_dir)], []
     torch = probed["torch"]
-    findings = [
-        *needed(probed), *devices(torch), *host(run_dir, torch), *optional(probed, cuda=bool(torch.get("devices"))),
-        *variables(os.environ),
-    ]  # fmt: skip
-    return Diagnosis(tuple(findings), tuple(torch.get("devices", ())))
+    gpus = list(torch.get("devices", ()))
+    yield "importing LLaMA-Factory", devices(torch), gpus
+    yield "importing the optional libraries", needed(probed), []
+    yield "", optional(probed, cuda=bool(gpus)), []

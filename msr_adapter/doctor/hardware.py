@@ -44,15 +44,14 @@ def _device(place: int, device: Mapping[str, Any]) -> Finding:
     return Finding(_DEVICES, f"GPU {place}", "warning", found, "no bfloat16 on it", "set train.model.dtype: float16")
 
 
-def host(run_dir: Path, torch: Mapping[str, Any]) -> list[Finding]:
-    """Return findings on cores, threads, memory, and the disks of ``run_dir`` and of the models."""
+def host(run_dir: Path) -> list[Finding]:
+    """Return findings on cores, memory, and the disks of ``run_dir`` and of the models."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    threads = f", {torch['threads']} torch threads" if "threads" in torch else ""
     total, available = memory_bytes()
     free = "" if available is None else f"{available / _GB:.1f} of "
     return [
-        Finding(_HOST, "processor", "ok", f"{platform.machine()}, {cpu_count()} usable cores{threads}"),
+        Finding(_HOST, "processor", "ok", f"{platform.machine()}, {cpu_count()} usable cores"),
         Finding(_HOST, "memory", "ok", f"{free}{total / _GB:.1f} GB{'' if available is None else ' available'}"),
         *_shared_memory(),
         _disk("run folder", run_dir, _LEAST_FREE, "error", "at least 1 GB is needed",

@@ -1,7 +1,7 @@
-"""Imports one library in a process of its own and says as JSON what it is, or why it cannot be imported.
+"""Imports libraries in a process of its own and says as JSON what each is, or why it cannot be imported.
 
-Called by path: ``python -P probe_script.py torch``. Nothing of ours is imported: whatever breaks here breaks alone.
-The last line of standard output begins with `MARK`.
+Called by path: ``python -P probe_script.py torch implicit``. Nothing of ours is imported: whatever breaks here breaks
+alone. As soon as one is known, a line that begins with `MARK` says it.
 """
 
 import importlib
@@ -70,17 +70,18 @@ def llamafactory() -> dict[str, str]:
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {"torch": torch_trio, "llamafactory": llamafactory}
 
 
-def main(name: str) -> None:
-    """Print what is known of library ``name``."""
+def main(names: list[str]) -> None:
+    """Print what is known of each library, one after the other: later ones need not import again what they share."""
     warnings.simplefilter("ignore")
-    try:
-        found = PROBES[name]() if name in PROBES else version_of(name)
-    except BaseException as error:
-        found = {"error": failure(error)}
-    # Libraries print while they are imported, some without a line end: the answer begins a line of its own.
-    sys.stdout.flush()
-    print("\n" + MARK + json.dumps(found))
+    for name in names:
+        try:
+            found = PROBES[name]() if name in PROBES else version_of(name)
+        except BaseException as error:
+            found = {"error": failure(error)}
+        # Libraries print while they are imported, some without a line end: the answer begins a line of its own.
+        sys.stdout.flush()
+        print("\n" + MARK + json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter import doctor as doctor_package
 from msr_adapter.cli import app
-from msr_adapter.doctor import diagnose, hardware, libraries
+from msr_adapter.doctor import diagnose, examine, hardware, libraries
 from msr_adapter.doctor.environment import variables
 from msr_adapter.doctor.libraries import LIBRARIES, optional
-from msr_adapter.doctor.probes import probe, probe_all
+from msr_adapter.doctor.probes import Probes, probe, probe_all, probe_each
 from msr_adapter.llamafactory.launcher import UNSET
 from msr_adapter.llamafactory.versions import INSTALL, PINNED
 
@@ -66,6 +66,57 @@ def test_an_import_breaks_alone(
 def test_an_import_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library(tmp_path, "odd_library", "import time; time.sleep(600)", monkeypatch)
     assert probe("odd_library", timeout=0.5) == {"error": "the import did not end within 0 s"}
+
+
+def test_libraries_share_a_process_until_one_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known is told at once, and what comes after a crash or a hang is probed all the same."""
+    code = {"first": "import os; __version__ = str(os.getpid())", "second": "import os; __version__ = str(os.getpid())",
+            "crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "hang": "import time; time.sleep(600)",
+            "fault": "raise ImportError('no CUDA')", "last": "__version__ = '9'"}  # fmt: skip
+    for name, text in code.items():
+        library(tmp_path, f"odd_{name}", text, monkeypatch)
+    told: dict[str, dict[str, Any]] = {}
+    probe_each([f"odd_{name}" for name in code], told.__setitem__, timeout=5)
+    found = {name.removeprefix("odd_"): one for name, one in told.items()}
+    assert list(found) == list(code)
+    assert found["first"] == found["second"] != {}
+    assert found["crash"] == {"error": "the import ended by SIGSEGV"}
+    assert found["hang"] == {"error": "the import did not end within 5 s"}
+    assert found["fault"] == {"error": "ImportError: no CUDA"}
+    assert found["last"] == {"version": "9"}
+
+
+def test_to_look_one_up_waits_for_that_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library(tmp_path, "odd_quick", "__version__ = '1'", monkeypatch)
+    gate = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.01)"
+    library(tmp_path, "odd_slow", gate, monkeypatch)
+    probed = Probes(["odd_quick", "odd_slow"])
+    assert "odd_slow" in probed
+    assert "other" not in probed
+    assert probed["odd_quick"] == {"version": "1"}
+    (tmp_path / "go").touch()
+    assert probed["odd_slow"] == {"version": ""}
+
+
+def test_what_is_known_is_shown_while_the_rest_is_awaited(
+    machine: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Slowly(dict[str, dict[str, Any]]):
+        def __getitem__(self, name: str) -> dict[str, Any]:
+            asked.append(name)
+            return super().__getitem__(name)
+
+    monkeypatch.setattr(doctor_package, "probe_all", lambda _: Slowly(machine))
+    parts = examine(tmp_path)
+    waiting, findings, _ = next(parts)
+    assert (waiting, asked) == ("importing torch", [])
+    assert {one.section for one in findings} == {"Environment", "Processor, memory, disk"}
+    next(parts)
+    assert asked == ["torch"]
+    assert [waiting for waiting, _, _ in parts] == ["importing the optional libraries", ""]
+    assert len(diagnose(tmp_path).findings) > 20
 
 
 def test_the_trainers_environment_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +181,7 @@ def test_devices_and_what_they_cannot() -> None:
 def test_a_full_disk_is_an_error_a_small_cache_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 0, 10**8))
-    found = {one.name: one for one in hardware.host(tmp_path / "not" / "there", TORCH)}
+    found = {one.name: one for one in hardware.host(tmp_path / "not" / "there")}
     assert (found["run folder"].state, found["model cache"].state) == ("error", "warning")
     assert "0.1 GB free" in found["run folder"].found
 
