@@ -3,14 +3,19 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
+
 from msr_adapter.config.schema import DataConfig, SplitConfig
+from msr_adapter.data.audit.ids import audit_id_counts, near_text
 from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit, AuditFinding
 from msr_adapter.data.checks import check_data, packed_problems
+from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.published_split import unused_split
+from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import draws_images, read, source_files
 from msr_adapter.data.splits import split_column_problems
-from msr_adapter.errors import Problem, collecting
+from msr_adapter.errors import Problem, collecting, plural
 from msr_adapter.filesystem import files_below
 
 _MOST = 256 * 2**20
@@ -54,10 +59,26 @@ def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
         return SourceLook(problems=packed)
     audit, problems = Audit(), list[Problem]()
     with collecting(problems):
-        interactions = read(data.source, 0, audit).interactions
-        unused_split(interactions, split.kind, audit)
-        problems += split_column_problems(interactions) if split.kind == "column" else []
+        corpus = read(data.source, 0, audit)
+        unused_split(corpus.interactions, split.kind, audit)
+        problems += split_column_problems(corpus.interactions) if split.kind == "column" else []
+        _look_at_ids(corpus, audit)
     return SourceLook(audit.recognised, audit.findings, problems)
+
+
+def _look_at_ids(corpus: Corpus, audit: Audit) -> None:
+    """Find what a build finds of the ids, before any filter; one more pass over the log."""
+    ids = [
+        corpus.interactions.group_by(pl.col(name).alias("id")).agg(rows=pl.len()).sort("id")
+        for name in ("user_id", "item_id")
+    ]
+    users, items = pl.collect_all(ids, engine="streaming")
+    audit_id_counts(users, items, corpus, audit)
+    if corpus.items is None:
+        return
+    unknown = items["id"].filter(items["id"].is_in(corpus.items["item_id"].implode()).not_())
+    if text := near_text(near_matches(unknown, corpus.items["item_id"]), "the table"):
+        audit.find("warning", f"The table of items lacks {plural(len(unknown), 'item')} of the log.{text}", "near-ids")
 
 
 def _size(path: Path) -> int:

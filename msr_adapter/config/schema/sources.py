@@ -81,6 +81,9 @@ class TableSourceConfig(StrictModel):
     missing_times: MissingTimes = "error"
     """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
     refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
+    drop_without_id: bool = False
+    """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
+    an empty id is refused, and such a word is an id like any other, which the audit tells."""
 
 
 class MicroLensSourceConfig(StrictModel):
@@ -156,6 +159,9 @@ class RecBoleSourceConfig(StrictModel):
     missing_times: MissingTimes = "error"
     """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
     refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
+    drop_without_id: bool = False
+    """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
+    an empty id is refused, and such a word is an id like any other, which the audit tells."""
 
 
 class MMRecSourceConfig(StrictModel):
@@ -172,6 +178,9 @@ class MMRecSourceConfig(StrictModel):
     missing_times: MissingTimes = "error"
     """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
     refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
+    drop_without_id: bool = False
+    """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
+    an empty id is refused, and such a word is an id like any other, which the audit tells."""
 
 
 class PixelRecSourceConfig(StrictModel):
@@ -247,6 +256,9 @@ class HuggingFaceSourceConfig(StrictModel):
     missing_times: MissingTimes = "error"
     """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
     refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
+    drop_without_id: bool = False
+    """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
+    an empty id is refused, and such a word is an id like any other, which the audit tells."""
 
 
 class SyntheticSourceConfig(StrictModel):

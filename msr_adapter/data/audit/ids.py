@@ -65,8 +65,8 @@ def _find_null_words(noun: str, ids: pl.DataFrame, audit: Audit) -> None:
     audit.name(f"{noun}_named_by_a_null_word", words["id"])
     note(audit, "null-ids", rows / max(int(ids["rows"].sum()), 1),
          f"{plural(rows, 'interaction')} {'has' if rows == 1 else 'have'} the {kept} {_some(words['id'])}, which "
-         f"programs write where an id is missing, and count as one {kept} each. Remove such rows, "
-         "unless that is an id.")  # fmt: skip
+         f"programs write where an id is missing, and count as one {kept} each. Remove such rows, or "
+         "leave them out (data.source.drop_without_id: true), unless that is an id.")  # fmt: skip
 
 
 def _find_lossy(noun: str, ids: pl.Series, audit: Audit) -> None:

@@ -42,7 +42,9 @@ def read_huggingface(source: HuggingFaceSourceConfig, context: ReadContext) -> C
     """
     columns = source.columns.model_dump()
     log, items = _open_both(source, columns)
-    return read_tables(log, items, columns, context.audit, RowRules(source.min_rating, source.missing_times))
+    return read_tables(
+        log, items, columns, context.audit, RowRules(source.min_rating, source.missing_times, source.drop_without_id)
+    )
 
 
 def check_huggingface(source: HuggingFaceSourceConfig) -> list[Problem]:

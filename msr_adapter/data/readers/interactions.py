@@ -11,6 +11,7 @@ from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.readers.id_columns import lacks_any, lacks_id, leave_out, rounded, tell_rounded
 from msr_adapter.data.readers.log_times import (
     NOTHING_COUNTED,
     CountedRows,
@@ -24,7 +25,7 @@ from msr_adapter.data.readers.log_times import (
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, time_numbers, time_statistics
-from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, first_rows_with, is_empty
+from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, first_rows_with
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
 SPLIT_NAMES = {
@@ -51,6 +52,8 @@ class LogColumns:
     """Rows whose `rating` is lower are dropped, though known as seen."""
     missing_times: MissingTimes = "error"
     """What becomes of a row without a time."""
+    drop_without_id: bool = False
+    """Whether rows that lack a user or an item are left out, and not refused."""
     may_be_empty: bool = False
     """Whether all rows may be dropped: what is added to a log need not hold anything that is liked."""
     split: Literal["asked for", "found"] = "found"
@@ -75,6 +78,8 @@ class _Expressions:
     rating: pl.Expr | None
     low: pl.Expr
     """Whether a row is rated too low."""
+    lacking: pl.Expr | None = None
+    """Whether a row lacks a user or an item, where such rows are left out."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,14 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     names, source = dict(wanted.names), scan(table, wanted.names.values())
     schema = schema_of(table, source)
     raise_if_any(type_problems(table, schema, list(dict.fromkeys(names.values()))))
+    lacking, left_out = None, 0
+    if wanted.drop_without_id:
+        lacking = lacks_any(names, schema)
+        source, left_out = leave_out(table, source, lacking, audit)
     facts = _facts(table, source, names, schema)
+    for of in ("user", "item"):
+        if facts.get(f"{of}_rounded"):
+            tell_rounded(table, source, names[of], f"{of}s", audit)
     if facts.get("split_unknown") and wanted.split == "found":
         ignored = names.pop("split")
         severity: Severity = (
@@ -127,10 +139,10 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     if "timestamp" in names:
         of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
         times = told_format(table, source, names["timestamp"], of_times)
-    columns = _expressions(names, schema, facts, times, wanted)
+    columns = replace(_expressions(names, schema, facts, times, wanted), lacking=lacking)
     log = _LookedAt(table, source, wanted, names, columns, NOTHING_COUNTED)
     log = _settled(replace(log, counted=count_rows(table, source, RowFlags(log.bad, columns.low), times)))
-    tell_reading(table, audit, log.counted.rows)
+    tell_reading(table, audit, log.counted.rows + left_out)
     _refuse(log)
     _tell(log, audit)
     audit.recognise(_recognition(log, schema))
@@ -150,11 +162,12 @@ def _settled(log: _LookedAt) -> _LookedAt:
 
 
 def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
-    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`."""
+    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`, up to 64 bits."""
     column = pl.col(name)
+    text = column.cast(pl.String).str.strip_chars()
     if dtype.is_float() and whole:
-        column = column.cast(pl.Int64, strict=False)
-    return column.cast(pl.String).str.strip_chars()
+        return pl.coalesce(column.cast(pl.Int64, strict=False).cast(pl.String), text)
+    return text
 
 
 def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema: pl.Schema) -> dict[str, int]:
@@ -164,6 +177,7 @@ def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema:
         column = pl.col(names[of])
         if schema[names[of]].is_float():
             facts[f"{of}_whole"] = (column == column.round()).all()
+            facts[f"{of}_rounded"] = rounded(column, schema[names[of]]).sum()
     if "split" in names:
         facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
         facts["split_known"] = _split(names["split"]).is_not_null().sum()
@@ -195,16 +209,8 @@ def _expressions(
         rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
         low = (rating < wanted.least).fill_null(False)
     split = _split(names["split"]) if "split" in names else None
-    no_user, no_item = (_lacks(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
+    no_user, no_item = (lacks_id(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
     return _Expressions(user, item, no_user, no_item, times, split, rating, low)
-
-
-def _lacks(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return whether an id is not there; numbers are not written out as text only to learn that."""
-    if not dtype.is_numeric():
-        return is_empty(column.cast(pl.String).str.strip_chars())
-    # To Polars NaN is no null. Of a null, `is_nan` is null, and true | null is true: the result never is null.
-    return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
 def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
@@ -216,6 +222,8 @@ def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
         rules.append(ValueRule(names["split"], columns.split.is_null(), "train, validation or test"))
     if columns.rating is not None:
         rules.append(ValueRule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
+    if columns.lacking is not None:  # such rows are still in the file, in which bad ones are looked for
+        rules = [replace(rule, bad=rule.bad & ~columns.lacking) for rule in rules]
     return rules
 
 
@@ -231,6 +239,7 @@ def _refuse(log: _LookedAt) -> None:
     times = log.columns.times
     if log.wanted.missing_times == "error" and times is not None and log.counted.missing:
         flag = times.missing & ~log.bad & ~log.columns.low
+        flag = flag if log.columns.lacking is None else flag & ~log.columns.lacking
         rows, short = first_rows_with(log.table, flag, times.column, log.columns_read)
         problems = sorted([*problems, *short], key=_line)
         if rows:

@@ -7,6 +7,8 @@ import polars as pl
 
 from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.id_forms import is_null_word
+from msr_adapter.data.readers.id_columns import rounded, tell_rounded
 from msr_adapter.data.readers.interactions import as_text
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
@@ -33,6 +35,8 @@ class ItemColumns:
     """Columns of the table that are not read; None = those of the frame."""
     passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Field -> columns that have a usual name of it too."""
+    drop_without_id: bool = False
+    """Whether rows that lack an id are left out, and not refused."""
 
 
 def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
@@ -51,14 +55,21 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     facts = whole_lines(table)
     if schema[fields.item].is_float():
         facts["whole"] = (pl.col(fields.item) == pl.col(fields.item).round()).all()
+        facts["rounded"] = rounded(pl.col(fields.item), schema[fields.item]).sum()
     # Not skipped for ids that are text: `whole_lines` fails here where a line has too many fields.
-    whole = collect(table, source.select(**facts)).to_dict().get("whole", [True])[0] if facts else True
-    item = as_text(fields.item, schema[fields.item], whole)
+    told = collect(table, source.select(**facts)).row(0, named=True) if facts else {}
+    if told.get("rounded"):
+        tell_rounded(table, source, fields.item, "items of the table", audit)
+    item = as_text(fields.item, schema[fields.item], bool(told.get("whole", True)))
     made = {name: _made(column, name, schema) for name, column in columns.items()}
     frame = collect(table, source.select(item_id=item, **made))
     tell_reading(table, audit, frame.height)
     empty = frame["item_id"].is_null() | (frame["item_id"] == "").fill_null(True)
-    if empty.any():
+    if fields.drop_without_id:
+        empty |= frame.select(is_null_word(pl.col("item_id"))).to_series()
+        audit.count("titles_dropped_no_id", int(empty.sum()))
+        frame = frame.filter(~empty)
+    elif empty.any():
         check_rows(table, [not_empty(fields.item, item)], wanted)
         frame = frame.filter(~empty)
     if not frame.height:

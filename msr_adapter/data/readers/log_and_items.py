@@ -35,6 +35,8 @@ class RowRules:
     """The lowest rating."""
     missing_times: MissingTimes = "error"
     """What becomes of rows without a time."""
+    drop_without_id: bool = False
+    """Whether rows that lack a user or an item are left out, and not refused."""
 
 
 NO_ITEMS = "No table of items is given, so every title is empty. Set data.source.{} to use titles."
@@ -63,7 +65,7 @@ def read_tables(
         interactions = read_named_log(log, configured, audit, rules, headers[1])
     if items is not None:
         with collecting(problems):
-            catalogue = read_named_items(items, configured, audit, headers[0])
+            catalogue = read_named_items(items, configured, audit, headers[0], rules)
     raise_if_any(problems)
     if catalogue is None:
         audit.find("info", NO_ITEMS.format(setting))
@@ -82,6 +84,7 @@ def read_named_log(
         chosen.names,
         rules.least,
         rules.missing_times,
+        rules.drop_without_id,
         split=split,
         unused=chosen.unused,
         passed_over=chosen.passed_over,
@@ -94,13 +97,18 @@ def log_needs(least: float | None) -> tuple[str, ...]:
     return LOG if least is None else (*LOG, "rating")
 
 
-def read_named_items(table: Table, configured: Configured, audit: Audit, beside: Sequence[str] = ()) -> pl.DataFrame:
+def read_named_items(
+    table: Table, configured: Configured, audit: Audit, beside: Sequence[str] = (), rules: RowRules | None = None
+) -> pl.DataFrame:
     """Return the items of a table whose columns are found by name; ``beside`` is the header of the log."""
     chosen = choose_columns(table, ITEM, ITEM_MORE, configured, beside)
     chosen.tell(audit)
     names = chosen.names
     more = {field: names[field] for field in ITEM_MORE if field in names}
-    columns = ItemColumns(names["item"], names["title"], more, unused=chosen.unused, passed_over=chosen.passed_over)
+    columns = ItemColumns(
+        names["item"], names["title"], more, unused=chosen.unused, passed_over=chosen.passed_over,
+        drop_without_id=rules is not None and rules.drop_without_id,
+    )  # fmt: skip
     return read_items(table, columns, audit)
 
 

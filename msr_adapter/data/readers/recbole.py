@@ -27,7 +27,7 @@ def read_recbole(source: RecBoleSourceConfig, context: ReadContext) -> Corpus:
     """Read `.inter` and maybe `.item`; a column's name counts without its type. `UserError` with all problems."""
     items = None if source.items is None else Table(source.items, _ATOMIC)
     log = Table(source.interactions, _ATOMIC)
-    rules = RowRules(source.min_rating, source.missing_times)
+    rules = RowRules(source.min_rating, source.missing_times, source.drop_without_id)
     return read_tables(log, items, source.columns.model_dump(), context.audit, rules)
 
 
@@ -44,7 +44,7 @@ def check_recbole(source: RecBoleSourceConfig) -> list[Problem]:
 def read_mmrec(source: MMRecSourceConfig, context: ReadContext) -> Corpus:
     """Read MMRec's `.inter`, whose `x_label` becomes the split column. `UserError` with all problems."""
     items = None if source.items is None else table_at(source.items)
-    rules = RowRules(missing_times=source.missing_times)
+    rules = RowRules(missing_times=source.missing_times, drop_without_id=source.drop_without_id)
     return read_tables(Table(source.interactions, _ATOMIC), items, _mmrec_columns(source), context.audit, rules)
 
 

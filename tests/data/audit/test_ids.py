@@ -8,6 +8,7 @@ import pytest
 
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.sources import read
+from msr_adapter.data.source_look import look_through
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, build_in, random_rows, table_data
 
@@ -108,3 +109,20 @@ def test_typed_columns_that_once_had_gaps_are_whole_numbers_on_both_sides(tmp_pa
     data = data.model_copy(update={"source": data.source.model_copy(update={"interactions": tmp_path / "log.parquet"})})
     users = read(data.source, 0, Audit()).interactions.collect()["user_id"].unique().sort()
     assert users.to_list() == sorted(str(n) for n in range(12))
+
+
+def test_check_says_it_before_anything_is_built(tmp_path: Path) -> None:
+    rows = random_rows(12, 12, 6)
+    users = (
+        {f"u{n:03}": f"{n + 1}" for n in range(6)} | {f"u{n:03}": f"{n - 5}.0" for n in range(6, 11)} | {"u011": "nan"}
+    )
+    titles = {f"i{n:03}": "title" for n in range(1, 12)} | {E_ACUTE: "Coffee"}
+    look = look_through(table_data(tmp_path, renamed(rows, users, {"i000": E_AND_ACCENT}), titles))
+    assert look.problems == []
+    found = {one["topic"]: one["text"] for one in look.findings}
+    assert found["id-forms"].startswith("5 of 12 users differ from another in form alone ('1.0' and '1', ")
+    assert found["null-ids"].startswith("6 interactions have the user 'nan', ")
+    assert found["near-ids"].startswith(
+        "The table of items lacks 1 item of the log. 1 of them is there in another form"
+    )
+    assert any("'1.0' and '1'" in line for line in look.lines)
