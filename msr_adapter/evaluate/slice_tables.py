@@ -108,7 +108,11 @@ def _read(kind: str, path: Path) -> tuple[pl.DataFrame, str]:
         key = next(name for name in _ID_COLUMNS[kind] if name in lazy.collect_schema().names())
         if path.suffix in _SEPARATORS:
             lazy = _scan(path, {key: pl.String})
-        frame = lazy.with_columns(pl.col(key).cast(pl.String)).collect()
+        text = pl.col(key).cast(pl.String)
+        if lazy.collect_schema()[key].is_float():  # as a data frame holds whole numbers with gaps
+            whole = pl.when(pl.col(key) == pl.col(key).round()).then(pl.col(key)).cast(pl.Int64, strict=False)
+            text = pl.coalesce(whole.cast(pl.String), text)
+        frame = lazy.with_columns(text.alias(key)).collect()
     except UserError as error:
         raise UserError(without_keys(problem, "Correct the line") for problem in error.problems) from error
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -332,3 +332,10 @@ def test_a_changed_table_is_judged_anew(tmp_path: Path) -> None:
 def test_the_config_allows_exactly_the_slices_that_there_are() -> None:
     allowed = ProtocolConfig.model_fields["slices"].default
     assert set(GROUPINGS) == set(allowed) == set(get_args(SliceName))
+
+
+def test_ids_in_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
+    pl.DataFrame({"user": [0.0, 1.0, None], "age": [20, 30, 40]}).write_parquet(tmp_path / "users.parquet")
+    facts = replace(facts_of([1, 2], [0, 1]), user_ids=pa.array(["0", "1"]))
+    tables = SliceTablesConfig(users=tmp_path / "users.parquet")
+    assert table_findings(tables, facts) == []

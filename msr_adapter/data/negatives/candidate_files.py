@@ -21,8 +21,9 @@ from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates, ListKeys, with_targets
 from msr_adapter.data.negatives.pools import SeenItems
+from msr_adapter.data.readers.id_columns import id_text
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
-from msr_adapter.data.readers.table_scan import collect, column_names, of_a_side_file, scan, whole_lines
+from msr_adapter.data.readers.table_scan import collect, column_names, of_a_side_file, scan, schema_of, whole_lines
 from msr_adapter.errors import LISTED, Problem, UserError, listed, plural, raise_if_any
 from msr_adapter.files import atomic_path
 from msr_adapter.filesystem import absent
@@ -188,9 +189,10 @@ def _selected(table: Table, columns: dict[str, str]) -> pl.DataFrame:
         if column not in there
     )
     label = pl.col(columns["label"]).cast(pl.Float64, strict=False)
-    ids = [pl.col(columns[name]).cast(pl.String).str.strip_chars().alias(name) for name in ("user_id", "item_id")]
     valid = pl.when(label.is_in([0.0, 1.0])).then(label).cast(pl.Int8).alias("label")
     frame = scan(table, columns.values())
+    types = schema_of(table, frame)
+    ids = [id_text(columns[name], types[columns[name]]).alias(name) for name in ("user_id", "item_id")]
     collect(table, frame.select(**whole_lines(table), rows=pl.len()))  # fails on lines with too many fields
     return collect(table, frame.select(*ids, valid).with_row_index("line", first).cast({"line": pl.Int64}))
 

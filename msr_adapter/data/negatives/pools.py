@@ -17,6 +17,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import near_matches
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.popularity_strata import Strata, popularity_strata
+from msr_adapter.data.readers.id_columns import id_text
 from msr_adapter.data.readers.parse_errors import places
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import (
@@ -24,6 +25,7 @@ from msr_adapter.data.readers.table_scan import (
     column_names,
     of_a_side_file,
     scan,
+    schema_of,
     tell_reading,
     whole_lines,
 )
@@ -198,12 +200,15 @@ def read_scores(path: Path, audit: Audit | None = None) -> pl.DataFrame:
             for field in ("item", "score")
             if names[field] is None
         )
-        wanted = [pl.col(name).alias(_NAMES[field][0]) for field, name in names.items() if name]
-        ids = pl.col("^(user|item)_id$").cast(pl.String).str.strip_chars()
         frame = scan(file, [name for name in names.values() if name])
+        types = schema_of(file, frame)
+        wanted = [
+            (pl.col(name).cast(pl.Float64, strict=False) if field == "score" else id_text(name, types[name]))
+            .alias(_NAMES[field][0])
+            for field, name in names.items() if name
+        ]  # fmt: skip
         collect(file, frame.select(**whole_lines(file), rows=pl.len()))  # fails on lines with too many fields
-        score = pl.col("score").cast(pl.Float64, strict=False)
-        table = collect(file, frame.select(wanted).with_columns(ids, score))
+        table = collect(file, frame.select(wanted))
     except UserError as error:
         raise UserError(of_a_side_file(problem, "scores", "Correct the line") for problem in error.problems) from error
     if audit is not None:

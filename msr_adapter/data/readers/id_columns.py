@@ -24,6 +24,16 @@ def lacks_id(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
 
 
+def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return ids of a file beside the log as stripped text; whole floats (a column with gaps) lose their `.0`."""
+    column = pl.col(name)
+    text = column.cast(pl.String).str.strip_chars()
+    if not dtype.is_float():
+        return text
+    whole = pl.when(column == column.round()).then(column).cast(pl.Int64, strict=False)
+    return pl.coalesce(whole.cast(pl.String), text)
+
+
 def lacks_any(names: Mapping[str, str], schema: pl.Schema) -> pl.Expr:
     """Return whether a user or an item is not there, or is a word for nothing."""
     return pl.any_horizontal(

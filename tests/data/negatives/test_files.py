@@ -170,6 +170,21 @@ def test_ids_that_the_log_has_in_another_form_are_told_beside_their_rows(tmp_pat
     assert told["item_id"].found == "1 of 1 unknown item is in the log in another form ('005' and '5')"
 
 
+def test_ids_in_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
+    ids = pl.Series([1.0, 20.0, 1.5])
+    pl.DataFrame({"user_id": ids, "item_id": ids, "label": [1, 0, 0]}).write_parquet(tmp_path / "lists.parquet")
+    assert read_lists(tmp_path / "lists.parquet")["item_id"].to_list() == ["1", "20", "1.5"]
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.inter", "user_id:token\titem_id:token\tlabel:float\nu1\ti1\t0\n"),
+        ("a.tsv", "('u1',)\ti1\n"),
+    ):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read_lists(tmp_path / name).select("user_id", "item_id").rows() == [("u1", "i1")]
+
+
 def test_many_bad_rows_are_counted(tmp_path: Path) -> None:
     path = write_inter(tmp_path / "lists.inter", [(f"ghost{n}", "i001", "0") for n in range(50)])
     with pytest.raises(UserError) as caught:
