@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.sources import read
 from msr_adapter.data.source_look import look_through
@@ -117,7 +118,7 @@ def test_check_says_it_before_anything_is_built(tmp_path: Path) -> None:
         {f"u{n:03}": f"{n + 1}" for n in range(6)} | {f"u{n:03}": f"{n - 5}.0" for n in range(6, 11)} | {"u011": "nan"}
     )
     titles = {f"i{n:03}": "title" for n in range(1, 12)} | {E_ACUTE: "Coffee"}
-    look = look_through(table_data(tmp_path, renamed(rows, users, {"i000": E_AND_ACCENT}), titles))
+    look = look_through(table_data(tmp_path, renamed(rows, users, {"i000": E_AND_ACCENT}), titles), SplitConfig())
     assert look.problems == []
     found = {one["topic"]: one["text"] for one in look.findings}
     assert found["id-forms"].startswith("5 of 12 users differ from another in form alone ('1.0' and '1', ")
