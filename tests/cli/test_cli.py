@@ -124,8 +124,11 @@ def test_the_metrics_are_shown_once(
 ) -> None:
     """A stage that runs shows them itself; one that is up to date, or runs quietly, does not."""
     interval = {"mean": 0.75, "low": 0.7, "high": 0.8}
-    metrics = {"users": 9, "models": {"trained": {"metrics": {"auc": interval}}}, "chance": {"auc": 0.5}}
-    metrics["protocol"] = {"confidence": {"level": 0.95}}
+    metrics: dict[str, Any] = {
+        "users": 9, "models": {"trained": {"metrics": {"auc": interval}}}, "chance": {"auc": 0.5},
+    }  # fmt: skip
+    metrics |= {"protocol": {"confidence": {"level": 0.95}}, "primary": "auc"}
+    metrics["sampling"] = {"sampled": False, "negatives": 99.0, "distribution": "every item", "items": 100}
     (tmp_path / "evaluate").mkdir()
     (tmp_path / "evaluate" / "metrics.json").write_text(json.dumps(metrics))
     result = RunResult(tmp_path, (StageOutcome("evaluate", state, 1.0, {}),))
