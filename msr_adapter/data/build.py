@@ -26,7 +26,7 @@ from msr_adapter.data.negatives.spec import Shortages, make_list_specs
 from msr_adapter.data.negatives.twinless import without_twinless
 from msr_adapter.data.published_split import HeldOutRows, tell_what_is_lost, unused_split
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.data.readers.sources import read
+from msr_adapter.data.readers.sources import naming_files, read
 from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
 from msr_adapter.data.tables import (
     ItemCatalogue,
@@ -87,7 +87,8 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     # Before the log is encoded, which is where a large build spends its time.
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     unused_split(corpus.interactions, split.kind, audit)
-    log = encode(corpus, audit, published_split=split.kind == "column")
+    with naming_files(data.source):
+        log = encode(corpus, audit, published_split=split.kind == "column")
     audit_ids(log, corpus, audit)
     log = clean(log, corpus, data, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)

@@ -6,6 +6,7 @@ Marks that no backslash takes the meaning from are the ends of strings, for a wh
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,15 @@ class JsonBlock:
         found = np.flatnonzero(self.array == _QUOTE)
         return found[~is_escaped(self.array, found)] if b"\\" in self.data else found
 
-    @property
+    @cached_property
     def array(self) -> Bytes:
         """The bytes as numbers."""
         return np.frombuffer(self.data, dtype=np.uint8)
+
+    @cached_property
+    def newlines(self) -> Places:
+        """Where the lines end."""
+        return np.flatnonzero(self.array == ord("\n"))
 
     def constants(self) -> list[tuple[int, int]]:
         """Return begin and end of every constant that JSON has not, outside of strings."""
@@ -81,8 +87,9 @@ def blocks(path: Path, size: int = _CHUNK) -> Iterator[JsonBlock]:
             cut = held.rfind(b"\n") + 1
             wanted = size if cut else max(size, len(held))
             if cut:
-                yield JsonBlock(held[:cut], line)
-                line += held.count(b"\n", 0, cut)
+                block = JsonBlock(held[:cut], line)
+                yield block
+                line += len(block.newlines)
                 held = held[cut:]
     if held:
         yield JsonBlock(held, line)

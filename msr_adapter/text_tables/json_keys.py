@@ -11,8 +11,8 @@ from msr_adapter.text_tables.marks import Bytes, Mask, Places, is_escaped
 
 Words = NDArray[np.uint64]
 
-_LF, _QUOTE, _COLON = 10, 34, 58
-_BLANKS = (32, 9, 13)
+_QUOTE, _COLON = 34, 58
+_BLANKS = (32, 9)
 _WORD = 8
 _MOST = 64
 """Keys that are looked for one by one; a file with more is always looked at closely."""
@@ -42,17 +42,15 @@ class KeyPlaces:
         if not 0 < len(self._known) <= _MOST or not all(self._known.values()):
             return False
         array = block.array
-        blank = array[1:] == _BLANKS[0]
-        for other in _BLANKS[1:]:
-            blank |= array[1:] == other
-        if ((array[:-1] == _QUOTE) & blank).any() and any(
+        is_mark = array[:-1] == _QUOTE
+        if any((is_mark & (array[1:] == one)).any() for one in _BLANKS) and any(
             block.data.find(b'"' + bytes([one, more])) >= 0 for one in _BLANKS for more in (*_BLANKS, _COLON)
         ):
             return False
-        closes = np.flatnonzero((array[:-1] == _QUOTE) & (array[1:] == _COLON))
+        closes = np.flatnonzero(is_mark & (array[1:] == _COLON))
         if b"\\" in block.data:
             closes = closes[~is_escaped(array, closes)]
-        newlines = np.flatnonzero(array == _LF)
+        newlines = block.newlines
         padded = bytes(_WORD) + block.data
         words: Words = np.ndarray(shape=(len(padded) - _WORD + 1,), dtype="<u8", buffer=padded, strides=(1,))
         rest, last = closes, words[closes + 1]
@@ -76,8 +74,7 @@ class KeyPlaces:
         return not len(rest)
 
     def _look_closely(self, block: JsonBlock) -> None:
-        array, marks = block.array, block.marks()
-        newlines = np.flatnonzero(array == _LF)
+        array, marks, newlines = block.array, block.marks(), block.newlines
         if len(marks) % 2 or (np.searchsorted(marks, newlines) % 2).any():
             return
         after = np.append(array, np.zeros(8, dtype=np.uint8))

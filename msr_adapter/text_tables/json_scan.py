@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from msr_adapter.errors import plural
 from msr_adapter.text_tables.json_array import array_elements
 from msr_adapter.text_tables.json_blocks import JsonBlock, blocks
@@ -114,7 +112,7 @@ def _look_at_array(path: Path, scan: JsonScan) -> None:
 
 def _filled_lines(block: JsonBlock) -> int:
     array = block.array
-    newlines = np.flatnonzero(array == ord("\n"))
+    newlines = block.newlines
     # A line that is not blank ends with a bracket; only where some does not are all looked at.
     if len(newlines) and newlines[-1] == len(array) - 1 and (array[newlines - 1] == ord("}")).all():
         return len(newlines)

@@ -115,9 +115,8 @@ class _Walk:
         if not end:
             return 0
         data = np.frombuffer(held, dtype=np.uint8, count=end)
-        if not counts.columns:
-            counts.columns = self._width(data)
         if not self.how.marks or held.find(b'"', 0, end) < 0:
+            counts.columns = counts.columns or self._width(data)
             ends = int(np.count_nonzero(data == _LF))
             counts.separators += int(np.count_nonzero(data == self.separator))
             if held.find(b"\r", 0, end) >= 0:
@@ -128,7 +127,31 @@ class _Walk:
             counts.lines += ends + unfinished
             counts.physical += ends + unfinished
             return end
+        if not self.how.widths and self._add_all_quoted(data, counts):
+            return end
         return self._add_quoted(data, counts, is_last=is_last)
+
+    def _add_all_quoted(self, data: Bytes, counts: LineCounts) -> bool:
+        """Count a block whose every field is in marks and holds neither mark nor line end; return whether it is one.
+
+        Without looking for the places of its marks, which takes longer than all the rest.
+        """
+        is_mark, is_end, is_separator = data == _QUOTE, data == _LF, data == self.separator
+        is_bound = is_end | is_separator
+        if not (is_mark[0] and is_end[-1]) or not (is_mark[:-1] | ~is_bound[1:]).all():
+            return False
+        if not (is_mark[1:] | ~is_bound[:-1]).all() or (is_bound[:-2] & is_mark[1:-1] & is_bound[2:]).any():
+            return False
+        marks, ends, separators = (int(np.count_nonzero(one)) for one in (is_mark, is_end, is_separator))
+        # Each field begins and ends with a mark, and none is a single one: so many marks are two for each.
+        if marks != 2 * (ends + separators) or (data == _BACKSLASH).any() or (is_bound[1] and is_mark[0]):
+            return False
+        counts.columns = counts.columns or self._width(data)
+        counts.marks += marks
+        counts.separators += separators
+        counts.lines += ends
+        counts.physical += ends
+        return True
 
     def _add_quoted(self, data: Bytes, counts: LineCounts, *, is_last: bool) -> int:
         places = self._events(data)
@@ -146,6 +169,7 @@ class _Walk:
                 data = data[: int(places[-1]) + 1]
             else:
                 counts.opened = _line(data, int(places[kinds == _QUOTE][-1]), counts)
+        counts.columns = counts.columns or self._width(data)
         if (data == _BACKSLASH).any():
             counts.escaped += int(np.count_nonzero((data[1:] == _QUOTE) & (data[:-1] == _BACKSLASH)))
         marks = places[kinds == _QUOTE]

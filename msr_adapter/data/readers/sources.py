@@ -3,10 +3,13 @@
 A new kind is a config class in `config.schema.sources`, a module beside this one, and a row here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from msr_adapter.config.schema import (
     AmazonSourceConfig,
@@ -39,6 +42,7 @@ from msr_adapter.data.readers.reader import Corpus, ReadContext, Reader
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table
+from msr_adapter.data.readers.table_scan import PANIC
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.text_tables.dialects import without_keys
 
@@ -127,6 +131,25 @@ def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
         return row.read(source, ReadContext(audit, seed))
     except UserError as error:
         raise UserError([_with_a_step_to_take(problem, row) for problem in error.problems]) from error
+
+
+@contextmanager
+def naming_files(source: SourceConfig) -> Iterator[None]:
+    """Turn what a library raises over the rows of a source inside into a `UserError` that names its files.
+
+    Readers explain what their own passes find; the rows that they return are read again by whoever collects them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, pl.exceptions.PolarsError) and type(error).__name__ != PANIC:
+            raise
+        names = ", ".join(str(path) for path in source_files(source).values() if path is not None)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        step = "Run the command again; where that does not help, check the files for damage"
+        raise UserError(Problem(names, "", "cannot be read", reason, step)) from error
 
 
 def check_source(source: SourceConfig) -> list[Problem]:

@@ -23,7 +23,7 @@ from msr_adapter.text_tables.opening import plain_suffix
 _FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, ValueError)
 GENERIC = (*LAYOUTS, *TOLD_BY_CONTENT)
 """The suffixes of tables of a user's own."""
-_PANIC = "PanicException"
+PANIC = "PanicException"
 """What a fault within Polars is raised as; a `BaseException` of no module that could be imported."""
 # Polars panics at a zone that it has no rules for, such as `+05:30`; what is stored is UTC, whatever zone is shown.
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
@@ -65,8 +65,9 @@ def column_names(table: Table) -> list[str]:
         return keys
     names = schema_of(table, scan(table, ())).names()
     header = "".join(names)
-    if table.is_delimited and not table.layout.lossy and "\ufffd" in header and "\0" not in header:
-        with explaining(table):  # Polars replaces what is no text in a header, and nowhere else
+    if table.is_delimited and not table.layout.lossy and "\ufffd" in header and not header.startswith("\ufffd\ufffd"):
+        # Polars replaces what is no text in a header, and nowhere else; UTF-16 is told by its zero bytes.
+        with explaining(table):
             raise_if_any(not_utf8(table.path))
     return names
 
@@ -98,7 +99,7 @@ def explaining(table: Table) -> Iterator[None]:
     except _FAILURES as error:
         raise UserError(explain(table, str(error))) from error
     except BaseException as error:
-        if type(error).__name__ != _PANIC:
+        if type(error).__name__ != PANIC:
             raise
         raise UserError(explain(table, f"Polars gave up on it: {error}")) from error
 

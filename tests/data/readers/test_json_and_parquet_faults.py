@@ -13,7 +13,7 @@ from msr_adapter.config.schema import TableSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.log_and_items import read_named_items
 from msr_adapter.data.readers.reader import Corpus
-from msr_adapter.data.readers.sources import check_source, read
+from msr_adapter.data.readers.sources import check_source, naming_files, read
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names
 from msr_adapter.errors import UserError
@@ -239,3 +239,18 @@ def test_late_keys_that_people_have() -> None:
     items = read_named_items(table_at(folder / "items.jsonl"), {}, Audit())
     assert items["category"].null_count() == 1000
     assert items["image"].null_count() == 1000
+
+
+def test_a_fault_that_comes_late_names_the_files(tmp_path: Path) -> None:
+    class PanicException(BaseException):
+        """What a fault within Polars is."""
+
+    source = TableSourceConfig(kind="table", interactions=tmp_path / "log.csv", items=tmp_path / "items.csv")
+    for error in (PanicException("index out of bounds"), pl.exceptions.ComputeError("broken\nand more")):
+        with (
+            pytest.raises(UserError, match=r"log.csv, .*items.csv: cannot be read; (index|broken)"),
+            naming_files(source),
+        ):
+            raise error
+    with pytest.raises(KeyboardInterrupt), naming_files(source):
+        raise KeyboardInterrupt
