@@ -153,8 +153,9 @@ def test_later_rows_below_the_threshold_are_seen_and_no_history(folder: Path, mo
     order(folder, interactions=later(folder, log), candidates="all", top=20, reporter=lines)
     assert set(items_of(folder, "u0")) == unseen("u0", *new)
     assert {row["history_items"] for row in rows(folder) if row["user_id"] == "u0"} == {6}
-    assert "1 of 3 interactions are new, of 1 users, 0 of them new; 0 were known, 2 rated too low are only seen" in (
-        lines.text
+    assert (
+        "1 of 3 interactions are new, of 1 users, 0 of them new; 0 were known, 2 are only seen (a filter drops them)"
+        in (lines.text)
     )
     assert "2 interactions of later.csv rated below 4" in lines.text
     assert (LIKED["u0"][-1], new[0]) in blocks(asked)
@@ -226,6 +227,14 @@ def test_later_rows_are_held_against_the_threshold_of_every_kind_of_source(
     without = source.model_copy(update={"min_rating": None, "min_watch_ratio": None})
     frame, _ = read_later_interactions(tmp_path / "later.csv", "-", without)
     assert frame.columns == ["user_id", "item_id", "timestamp"]
+
+
+def test_later_rows_without_a_time_are_only_seen_where_the_source_drops_such_rows(tmp_path: Path) -> None:
+    source = KuaiRecSourceConfig(kind="kuairec", interactions=Path("x"))
+    path = later(tmp_path, [("u", "a", START), ("u", "b", "")], "user_id,video_id,timestamp")
+    frame, audit = read_later_interactions(path, "-", source)
+    assert frame["filtered"].to_list() == [None, "no_time"]
+    assert any("without a time" in finding["text"] for finding in audit.findings)
 
 
 NAMES = [f"u{n}" for n in range(9)] + ["é", "zz", ""]

@@ -219,7 +219,7 @@ def _tell_request(
         reporter.note(
             f"{wanted.interactions}: {later.added:,} of {later.rows:,} interactions are new, of {later.users:,} users, "
             f"{later.new_users:,} of them new; {later.repeated:,} were known, "
-            + (f"{later.filtered.height:,} rated too low are only seen, " if later.filtered.height else "")
+            + (f"{later.filtered.height:,} are only seen (a filter drops them), " if later.filtered.height else "")
             + f"{later.unknown_rows:,} left out"
             + (f" (items not in the catalogue: {', '.join(later.unknown[:5])})" if later.unknown else "")
         )
