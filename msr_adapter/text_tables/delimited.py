@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ class DelimitedFile:
         asked = [names[header.index(name)] for name in columns] if columns is not None else names
         left = rows
         with open_plain(self.path) as file:
-            source = _Lossless(file) if self.lossy else file
+            source: io.RawIOBase | BinaryIO = _Lossless(file) if self.lossy else file
+            if self.dialect.reading == "backslash":
+                source = _WithoutNulls(cast(BinaryIO, source), self.separator)
             with closing(self._open(source, names, asked or names[:1])) as reader:
                 for batch in reader:
                     frame = cast(pl.DataFrame, pl.from_arrow(pa.Table.from_batches([batch])))
@@ -122,6 +125,27 @@ class DelimitedFile:
                 column_types=dict.fromkeys(names, pa.large_string()), include_columns=asked, strings_can_be_null=False
             ),
         )  # fmt: skip
+
+
+class _WithoutNulls(io.RawIOBase):
+    """Bytes of a file in which a field `\\N`, which databases write for nothing, is empty: Arrow would make it `N`."""
+
+    def __init__(self, file: BinaryIO, separator: str) -> None:
+        cut = re.escape(separator).encode()
+        self._null = re.compile(rb"(?m)(?:^|(?<=" + cut + rb"))\\N(?=" + cut + rb"|\r?$)")
+        self._file = file
+        self._held = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer)).cast("B")
+        if not self._held:
+            self._held = self._null.sub(b"", b"".join(self._file.readlines(2**20)))
+        part, self._held = self._held[: len(view)], self._held[len(view) :]
+        view[: len(part)] = part
+        return len(part)
 
 
 class _Lossless(io.RawIOBase):

@@ -93,7 +93,8 @@ def _misread(where: str, header: Sequence[str]) -> list[Problem]:
     for separator, name in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
         if separator in line:
             found = f"the header is one column, {line[:_SHOWN]!r}: it is separated by {name}"
-            return [Problem(where, "", found, "',' in a .csv, tabs in .tsv, .inter and .item", "Save it so")]
+            step = "Save it so, or read it as kind: table with data.source.delimiter"
+            return [Problem(where, "", found, "',' in a .csv, tabs in .tsv, .inter and .item", step)]
     return []
 
 

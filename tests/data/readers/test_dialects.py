@@ -107,6 +107,12 @@ def test_backslash_escapes_are_read(tmp_path: Path, written: str, title: str) ->
     assert told == ['items.csv writes a quotation mark within a field as \\": read with escape: backslash.']
 
 
+def test_what_databases_write_for_nothing_is_nothing(tmp_path: Path) -> None:
+    text = 'item,title,category\n"i1","19\\" disk","c"\n"i2",\\N,\\N\n"i3","\\\\N",\\N\n'
+    found, _ = items_of(tmp_path, "items.csv", text)
+    assert found == [("i1", '19" disk'), ("i2", None), ("i3", "\\N")]
+
+
 @pytest.mark.parametrize(
     "titles",
     [
