@@ -35,7 +35,7 @@ POINTS = (
     Point("report", ("run/evaluate",), r"/\.evaluate\.partial/\.?report\.html"),
     Point("manifest", ("run/score",), r"/\.score\.partial/\.?manifest\.json"),
     Point("export", ("exported",), r"/\.exported\.[^/]+/.", arguments=EXPORT),
-    Point("export, in its midst", ("exported",), r"/\.exported\.[^/]+/.", 2**20, EXPORT),
+    Point("export, its weights", ("exported",), r"/\.exported\.[^/]+\.tmp$", 2 * 2**20, EXPORT),
 )
 
 
