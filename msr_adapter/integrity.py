@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.errors import LISTED, Problem, UserError, listed
-from msr_adapter.files import digest, file_digest, read_json_object
+from msr_adapter.files import digest, file_digest, read_json_object, write_json
 from msr_adapter.filesystem import files_below
 from msr_adapter.run_folder_mark import MANIFEST
 
@@ -65,6 +65,22 @@ def content_of(path: Path) -> str:
 def seal_of(manifest: Mapping[str, Any]) -> str:
     """Return the digest of all that a manifest says, but for the seal itself."""
     return digest({key: value for key, value in manifest.items() if key != "seal"})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file without its seal; nothing where it was changed since the seal was set on it.
+
+    One without a seal, of an older version, is taken as it is.
+    """
+    found = read_json_object(path)
+    if "seal" in found and found["seal"] != seal_of(found):
+        return {}
+    return {key: value for key, value in found.items() if key != "seal"}
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its digest, for `read_sealed`."""
+    write_json(path, {**value, "seal": seal_of(value)})
 
 
 def read_manifest(stage: Path, name: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from msr_adapter.cli.app import app
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.results import read_finished
-from msr_adapter.integrity import alterations, require_unaltered
+from msr_adapter.integrity import alterations, read_sealed, require_unaltered, write_sealed
 from msr_adapter.llamafactory.model_weights import trained_weights
 from msr_adapter.pipeline import plan, run, stored_images
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder
@@ -208,3 +208,16 @@ def test_an_overwritten_image_of_the_store_is_refused(loaded: LoadedPipeline, mo
     with pytest.raises(UserError, match=rf"{image.name}: changed by hand since the stage data .*--force data"):
         run(loaded, ("items",), force=("items",), reporter=QUIET)
     run(loaded, ("items",), force=("data", "items"), reporter=QUIET)
+
+
+def test_settings_that_were_changed_by_hand_are_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.json"
+    write_sealed(path, {"name": "p", "train": {"max_steps": 3, "rate": 1e-4}})
+    assert read_sealed(path) == {"name": "p", "train": {"max_steps": 3, "rate": 1e-4}}
+    path.write_text(path.read_text().replace("3", "4"))
+    assert read_sealed(path) == {}
+    path.write_text('{"name": "of an older version"}')
+    assert read_sealed(path) == {"name": "of an older version"}
+    for damaged in ("", "[]", "{", '{"seal": 3}'):
+        path.write_text(damaged)
+        assert read_sealed(path) == {}

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from msr_adapter.files import read_json_object, remove
-from msr_adapter.integrity import alterations
+from msr_adapter.files import remove
+from msr_adapter.integrity import alterations, read_sealed
 from msr_adapter.pipeline.run_folder import PRUNED, Manifest, RunFolder, is_as_left, manifest_in
 from msr_adapter.pipeline.stages import COSTLY, STAGES, Stage
 from msr_adapter.run_folder_mark import is_run
@@ -137,7 +137,7 @@ def differs(kept: KeptStage) -> str:
         return "unfinished: the same training would go on from here"
     if manifest is None:
         return "its manifest is unreadable: it is never found again"
-    now = read_json_object(kept.run / "pipeline.json")
+    now = read_sealed(kept.run / "pipeline.json")
     if told := changes(manifest.settings, now, kept.stage) if manifest.settings and now else []:
         return shortly(told)
     theirs = present.fingerprint if present else {}

@@ -8,8 +8,8 @@ from typing import Final, Literal
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import digest, read_json_object
-from msr_adapter.integrity import alterations
+from msr_adapter.files import digest
+from msr_adapter.integrity import alterations, read_sealed
 from msr_adapter.pipeline.kept import changes, find_kept, is_there, kept_stages, made_on, shortly
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, is_as_left
@@ -56,7 +56,7 @@ def changed_inputs(root: Path) -> list[str]:
     stage, manifest = STAGES[0], RunFolder(root).manifest(STAGES[0].name)
     try:
         pipeline = PipelineConfig.model_validate(
-            {key: value for key, value in read_json_object(root / "pipeline.json").items() if key != "run_dir"}
+            {key: value for key, value in read_sealed(root / "pipeline.json").items() if key != "run_dir"}
         )
         changed = manifest is not None and digest(stage.sources(pipeline)) != manifest.fingerprint["sources"]
     except (ValueError, OSError, KeyError, UserError):  # nobody can say: the files may have moved

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, StageError, UserError, raise_if_any
-from msr_adapter.files import write_json
 from msr_adapter.filesystem import guarded, is_full
-from msr_adapter.integrity import require_unaltered
+from msr_adapter.integrity import require_unaltered, write_sealed
 from msr_adapter.pipeline.checks import require
 from msr_adapter.pipeline.kept import KeptStage, changes, find_kept, is_there, made_on, shortly
 from msr_adapter.pipeline.later_refusals import require_finished
@@ -122,7 +121,7 @@ def run_checked(
             refuse_surely_stale(loaded, folder, prompts)
         folder.remember(loaded.files)
         reporter = reporter.with_log(folder.root / "run.log")
-        write_json(folder.root / "pipeline.json", loaded.resolved)
+        write_sealed(folder.root / "pipeline.json", loaded.resolved)
         _tell_older(folder, reporter)
         trains = any(stage.name == TRAIN for stage in wanted)
         job = _Run(loaded, folder, prompts, others, reporter, retrain, trains)

@@ -1,6 +1,6 @@
 """The weights that a run builds on: adapters of its models, and the run that its training starts from."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -9,8 +9,10 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.filesystem import absent
+from msr_adapter.integrity import read_manifest, read_sealed
 from msr_adapter.llamafactory.claimed_sizes import rank_fault
 from msr_adapter.llamafactory.family_recognition import family_of
+from msr_adapter.llamafactory.model_weights import STAGE
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
 """What must be the model's in a run and in the one that it goes on from."""
@@ -64,10 +66,7 @@ def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
 
     A model trained under one template, system text and image size is another model under others.
     """
-    path = start / "pipeline.json"
-    if not path.is_file():
-        return []
-    theirs = json.loads(path.read_text(encoding="utf-8"))["train"]["model"]
+    theirs = _trained_model(start)
     model = loaded.pipeline.train.model
     ours = model.model_dump(mode="json")
     if (family := family_of(model)) and model.template == AUTO:
@@ -79,6 +78,14 @@ def _check_same_model(start: Path, loaded: LoadedPipeline) -> list[Problem]:
         Problem("", f"train.model.{field}", f"{ours[field]}", f"{theirs[field]} in {start}, where training starts")
         for field in differ
     ]
+
+
+def _trained_model(run: Path) -> Mapping[str, object]:
+    """Return the settings of the model that a run trained: by its manifest, which is sealed, else by its pipeline."""
+    settings = read_manifest(run / STAGE).get("settings") or read_sealed(run / "pipeline.json")
+    train = settings.get("train")
+    model = train.get("model") if isinstance(train, dict) else None
+    return model if isinstance(model, dict) else {}
 
 
 def roles(loaded: LoadedPipeline) -> dict[str, ModelConfig]:

@@ -74,6 +74,7 @@ def train(
     config = training_config(train, dirs.data, dirs.dataset, out / MODEL, job.seed, place)
     work = working_dir(unfinished or out / ".unfinished", config, place.world, content_stamps(train, dirs, origin))
     chooser = Chooser(train.selection, judge, reporter) if judge else None
+    work.require_unaltered()
     if chooser:  # first of all: a judge that fails, fails before hours of training
         chooser.look_at({0: None})
     trained = work.done()
@@ -122,7 +123,7 @@ def train_to_end(
         if patient.exhausted():  # it was killed after its last step
             return trained_of(read_state(checkpoints(work.model)[start]))
     before = read_state(checkpoints(work.model)[start]).get("num_input_tokens_seen", 0) if start else 0
-    watch = _Watch(work, patient, keep_weights=chooser is not None, gpu=place.gpus > 0)
+    watch = _Watch(work, patient, chooser is not None, place.gpus > 0, set(whole(work.model)))
     run = TrainerRun(work.yaml, work.model, method_of(train).saved, is_small(train.model), place, start)
     with announced(run_dir / RENDEZVOUS, work.yaml, place):
         trained = launch(run, reporter, watch.prepared())
@@ -161,9 +162,12 @@ class _Watch:
         if self.looks % _MEMORY_EVERY == 0:
             self.memory.look(descendants(trainer))
         self.looks += 1
-        if self.keep_weights and (there := set(checkpoints(self.work.model))) != self.seen:
-            self.seen = there
-            for checkpoint in list(whole(self.work.model).values())[:-_CONTINUABLE]:
+        if set(checkpoints(self.work.model)) - self.seen:
+            there = whole(self.work.model)
+            for new in there.keys() - self.seen:
+                self.work.note(there[new])
+            self.seen |= there.keys()
+            for checkpoint in list(there.values())[:-_CONTINUABLE] if self.keep_weights else ():
                 strip(checkpoint)
         if self.questions and self.chooser and (step := self.questions.asked()):
             self.chooser.look_at({step: checkpoints(self.work.model)[step]}, aside=True)

@@ -1,17 +1,24 @@
 """The folder a training works in until it is done: it outlives kills, and only the very same training continues it."""
 
+import contextlib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from msr_adapter.files import digest, link, read_json_object, write_json
+from msr_adapter.errors import Problem, raise_if_any
+from msr_adapter.files import digest, file_digest, link, read_json_object, write_json
 from msr_adapter.llamafactory.checkpoints import is_whole, lasting, settle, whole
 from msr_adapter.llamafactory.launcher import Trained
 
 _PATHS = ("model_name_or_path", "adapter_name_or_path", "dataset_dir", "media_dir", "output_dir")
 _LIBRARIES = ("llamafactory", "transformers", "torch", "peft", "trl", "accelerate", "datasets")
+_DIGESTS = "digests.json"
+_NOTED = re.compile(r"(?:adapter_)?model.*\.safetensors(?:\.index\.json)?|value_head\.safetensors|adapter_config\.json|"
+                    r"config\.json|trainer_state\.json|(?:optimizer|scheduler)\.pt|rng_state\.pth")  # fmt: skip
+"""Files whose digests are noted: weights and what goes on from them. With several processes, theirs are others'."""
 _LEFT = 16
 """Characters of a digest in a folder's name."""
 
@@ -45,7 +52,36 @@ class WorkingDir:
         if anew:
             shutil.rmtree(self.model, ignore_errors=True)
         self.model.mkdir(parents=True, exist_ok=True)
-        return settle(self.model, processes)
+        start = settle(self.model, processes)
+        # A checkpoint that is made again need not be so to the byte: what is gone is forgotten.
+        self._write_digests(self._digests())
+        return start
+
+    def note(self, folder: Path) -> None:
+        """Note the digests of what a whole checkpoint, or the finished model, has: a training goes on from no other."""
+        found = self._digests()
+        for path in sorted(path for path in folder.iterdir() if _NOTED.fullmatch(path.name)):
+            with contextlib.suppress(OSError):  # the trainer removes old checkpoints
+                found[path.relative_to(self.folder).as_posix()] = file_digest(path)
+        self._write_digests(found)
+
+    def require_unaltered(self) -> None:
+        """Raise `UserError` with every file of a checkpoint that is not as the trainer left it."""
+        step = f"Put it back, or remove {self.folder} to train from the start"
+        raise_if_any(
+            Problem(str(self.folder / name), "", "changed by hand since the trainer wrote it", "", step)
+            for name, digest_then in self._digests().items()
+            if file_digest(self.folder / name) != digest_then
+        )
+
+    def _digests(self) -> dict[str, str]:
+        """Return the digests that were noted, by path, of the files that are there yet."""
+        found = read_json_object(self.folder / _DIGESTS)
+        return {name: str(value) for name, value in found.items() if (self.folder / name).is_file()}
+
+    def _write_digests(self, digests: Mapping[str, str]) -> None:
+        if digests or (self.folder / _DIGESTS).exists():
+            write_json(self.folder / _DIGESTS, digests)
 
     def done(self) -> Trained | None:
         """Return what was trained, if the trainer ended well and its weights are there; None: it must be started."""
@@ -55,7 +91,8 @@ class WorkingDir:
         return trained if trained and trained.steps in self.candidates(trained.steps) else None
 
     def finish(self, trained: Trained) -> None:
-        """Note that the trainer ended well."""
+        """Note that the trainer ended well, and the digests of what it made."""
+        self.note(self.model)
         write_json(self.folder / "trained.json", asdict(trained))
 
     def candidates(self, last: int) -> dict[int, Path]:

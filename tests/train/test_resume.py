@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from msr_adapter.config.schema import TrainConfig
+from msr_adapter.errors import UserError
 from msr_adapter.llamafactory.checkpoints import checkpoints, settle, strip, whole
 from msr_adapter.llamafactory.launcher import Trained
 from msr_adapter.llamafactory.model_weights import BASE
@@ -277,3 +278,32 @@ def test_killed_before_the_model_is_in_its_place_nothing_is_trained_twice(
     again = run(config, tmp_path / "again", unfinished)
     assert again == first
     assert (tmp_path / "again" / "model" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_training_goes_on_from_no_checkpoint_that_was_changed(tmp_path: Path, name: str) -> None:
+    work = WorkingDir(tmp_path / "key")
+    for step in (2, 4):
+        work.note(write_checkpoint(work.model, step))
+    work.require_unaltered()
+    assert work.settle(1) == 4
+    path = work.model / "checkpoint-4" / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UserError, match=f"checkpoint-4/{name}: changed by hand.* or remove .*key to train"):
+        work.require_unaltered()
+    shutil.rmtree(path.parent)
+    work.require_unaltered()  # what is gone is no fault: training goes on from an older one
+    assert work.settle(1) == 2
+    write_checkpoint(work.model, 4, planned=20)  # made again, and not so to the byte
+    work.require_unaltered()
+
+
+def test_what_the_trainer_made_is_no_other_when_it_is_taken(tmp_path: Path) -> None:
+    work = WorkingDir(tmp_path / "key")
+    shutil.copytree(write_checkpoint(tmp_path, 12), work.model)
+    work.finish(Trained(12, None, None, 0.5, None, 12))
+    assert work.done()
+    work.require_unaltered()
+    (work.model / "adapter_model.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match="changed by hand"):
+        work.require_unaltered()
