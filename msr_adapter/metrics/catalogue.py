@@ -279,3 +279,5 @@ class Judgement:
     """Mean negative log-probability of the right answer, positives and negatives weighing the same."""
     users: int
     candidates: int
+    error: float = 0.0
+    """Standard error of the metric over users."""

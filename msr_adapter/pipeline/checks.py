@@ -127,7 +127,12 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
         number = "once per test user and item; `msr build-data` counts them"
     else:
         number = f"{manifest.summary['splits']['test']['candidates'] * scored:,} times ({scored} scored)"
-    return [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
+    told = [f"{protocol.name} ranks the whole catalogue: the model will be asked {number}"]
+    train = loaded.pipeline.train
+    if train.keep == "best" and train.checkpoints:
+        users = f"{train.selection.users:,} validation users (train.selection.users)"
+        told.append(f"keep: best ranks the whole catalogue for at most {users} at each checkpoint too")
+    return told
 
 
 def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
@@ -179,7 +184,7 @@ def require(loaded: LoadedPipeline) -> None:
 
 
 def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
-    """Return a problem if the best checkpoint is to be kept and the split can have nobody to judge it by."""
+    """Return a problem if the best checkpoint is to be kept and nobody, or no metric, can tell which it is."""
     split = loaded.pipeline.split
     if loaded.pipeline.train.keep != "best":
         return []
@@ -188,11 +193,14 @@ def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
         found = "split.fractions leaves no validation users"
     if split.kind == "temporal" and split.validation_from is None:
         found = "split.validation_from is not set, so that there is no validation"
-    if not found:
-        return []
-    from msr_adapter.score.validation_ranking import nobody
+    from msr_adapter.score.validation_ranking import cannot_tell, nobody
 
-    return [nobody(found, loaded.where("train.keep"))]
+    if found:
+        return [nobody(found, loaded.where("train.keep"))]
+    negatives = sum(loaded.pipeline.evaluate.protocol.negatives.kinds().values())
+    if not negatives:  # the whole catalogue, whose size is not known yet
+        return []
+    return cannot_tell(loaded.pipeline.train.selection.metric, negatives + 1, loaded.where("train.selection.metric"))
 
 
 def _check_slices(loaded: LoadedPipeline) -> list[Problem]:

@@ -8,7 +8,7 @@ from msr_adapter import schema
 from msr_adapter.arrays import Floats, Mask
 from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_examples
 from msr_adapter.config.schema import TrainConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.metrics import Judgement, evaluate_groups, metric_intervals, paired_values
 from msr_adapter.progress import Reporter
@@ -17,6 +17,8 @@ from msr_adapter.score.scoring import BlockScorer
 from msr_adapter.stage_arguments import Client, StageDirs
 
 _LEVEL = 0.95
+_BLIND_TO_ORDER = ("hr", "recall", "precision")
+"""Metrics that see nothing of the order within the first k: where all candidates are among them, nothing at all."""
 _DRAW = 0x5E1EC7
 """Sets the draw of users apart from the pipeline's other draws."""
 
@@ -37,6 +39,8 @@ class Validation:
         candidates = pa.concat_tables(chunk.filter(pc.is_in(chunk["example_id"], value_set=drawn)) for chunk in chunks)
         catalogue = PromptCatalogue(dirs.data, images=train.images)
         self._rows = CandidateRows.of(candidates, catalogue, dirs.user_summaries, prompts)
+        shortest = int(np.unique(self._rows.examples, return_counts=True)[1].min())
+        raise_if_any(cannot_tell(train.selection.metric, shortest))
 
     def judge(self, backend: Backend, cache: CompletionCache, reporter: Reporter) -> Judgement:
         """Ask ``backend`` about every candidate, through ``cache``; a killed judgement resumes.
@@ -51,15 +55,27 @@ class Validation:
         starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
         name, _, k = metric.partition("@")
         result = evaluate_groups(logit, rows.labels, np.append(starts, len(rows)), [name], [int(k or 1)])
-        low, high = metric_intervals(result, paired_values(result), _LEVEL)[metric]
+        values = paired_values(result)
+        low, high = metric_intervals(result, values, _LEVEL)[metric]
+        error = float(values[metric].std(ddof=1) / np.sqrt(len(starts))) if len(starts) > 1 else 0.0
         loss = _loss(logit, mass, rows.labels > 0)
-        return Judgement(result.means()[metric], low, high, loss, len(starts), len(rows))
+        return Judgement(result.means()[metric], low, high, loss, len(starts), len(rows), error)
 
 
 def nobody(found: str, where: str = "") -> Problem:
     """Return the problem of a choice among checkpoints with nobody to choose by."""
     step = "Give the split a validation part (split.fractions, split.validation_from), or set train.keep: last"
     return Problem(where, "train.keep", f"best, but {found}", "checkpoints are judged on validation users", step)
+
+
+def cannot_tell(metric: str, candidates: int, where: str = "") -> list[Problem]:
+    """Return a problem if ``metric`` is the same for every model on lists of so many ``candidates``."""
+    name, _, k = metric.partition("@")
+    if name not in _BLIND_TO_ORDER or int(k) < candidates:
+        return []
+    found = f"{metric} is the same for every checkpoint: validation lists have {plural(candidates, 'candidate')}"
+    allowed = f"a cut-off below {candidates}, or a metric that looks at places, such as ndcg@10"
+    return [Problem(where, "train.selection.metric", found, allowed, "Choose another metric")]
 
 
 def _loss(logit: Floats, mass: Floats, wanted: Mask) -> float:

@@ -4,7 +4,8 @@
 
     {"metric", "users": validation users asked about, "candidates": theirs,
      "points": [{"step", "value", "low", "high": interval over users, "loss": validation loss}], step 0 = untrained,
-     "chosen": step, "loss": its validation loss, "reason", "stopped": step at which training ended early, or null,
+     "chosen": step, "rule": how, "highest": step, "error": standard error of its value,
+     "loss": the chosen one's validation loss, "reason", "stopped": step at which training ended early, or null,
      "findings"}
 """
 
@@ -64,21 +65,29 @@ class Chooser:
 
     def outcome(self, last: int, planned: int) -> dict[str, Any]:
         """Return `selection.json`'s content after a training that ended at step ``last`` of ``planned``."""
-        chosen, some = best(self.points), next(iter(self.points.values()))
+        rule = self.selection.rule
+        chosen, some = choose(self.points, rule), next(iter(self.points.values()))
         points = [{"step": step, "value": p.value, "low": p.low, "high": p.high, "loss": p.loss}
                   for step, p in sorted(self.points.items())]  # fmt: skip
         return {
             "metric": self.selection.metric, "users": some.users, "candidates": some.candidates, "points": points,
-            "chosen": chosen, "loss": self.points[chosen].loss, "reason": self._reason(chosen, last, planned),
+            "chosen": chosen, "rule": rule, "highest": best(self.points),
+            "error": self.points[best(self.points)].error, "loss": self.points[chosen].loss,
+            "reason": self._reason(chosen, last, planned),
             "stopped": last if last < planned else None, "findings": _findings(self.points, self.selection.metric),
         }  # fmt: skip
 
     def _reason(self, chosen: int, last: int, planned: int) -> str:
         """Return the sentence that says why ``chosen`` was chosen, and why training ended early if it did."""
-        trained = sorted(step for step in self.points if step)
-        equal = [step for step in trained if self.points[step].value == self.points[chosen].value]
-        text = f"highest {self.selection.metric} of {plural(len(trained), 'checkpoint')}"
-        text += f"; the earliest of {len(equal)} equals" if len(equal) > 1 else ""
+        trained, highest = sorted(step for step in self.points if step), best(self.points)
+        top, metric = self.points[highest], self.selection.metric
+        equal = [step for step in trained if self.points[step].value == top.value]
+        if chosen == highest:
+            text = f"highest {metric} of {plural(len(trained), 'checkpoint')}"
+            text += f"; the earliest of {len(equal)} equals" if len(equal) > 1 else ""
+        else:
+            text = (f"earliest of {plural(len(trained), 'checkpoint')} within one standard error ({top.error:.4f}) of "
+                    f"the highest {metric}, {top.value:.4f} at checkpoint {highest}")  # fmt: skip
         if last < planned:
             text += (
                 f"; training stopped at step {last} of {planned}, after {self.selection.patience} without a better one"
@@ -91,8 +100,25 @@ def best(points: Points) -> int:
     return max((step for step in points if step), key=lambda step: (points[step].value, -step))
 
 
+def choose(points: Points, rule: str) -> int:
+    """Return the step that is kept by ``rule`` (`train.selection.rule`); never the untrained model.
+
+    The one-standard-error rule (Breiman et al., "Classification and Regression Trees", 1984): of those that cannot be
+    told from the highest the earliest, which has fitted the training rows least.
+    """
+    highest = best(points)
+    if rule == "highest":
+        return highest
+    bar = points[highest].value - points[highest].error
+    return min(step for step in points if step and points[step].value >= bar)
+
+
 def _findings(points: Points, metric: str) -> list[dict[str, str]]:
     chosen = best(points)
+    trained = [points[step].value for step in points if step]
+    if len(trained) > 1 and len(set(trained)) == 1:
+        text = f"{metric} is {trained[0]:.3f} for every checkpoint: it tells none apart, and the first was kept."
+        return [{"severity": "warning", "text": text}]
     if 0 not in points or points[chosen].value > points[0].value:
         return []
     text = (f"Training did not help: on the validation users, no checkpoint reaches more {metric} than the untrained "

@@ -35,6 +35,10 @@ _IMAGE_WITHIN = {"parquet": 1_000, "jsonl": 1}
 """Rows by which an image must have come, if any has one: readers of JSONL infer types from the first rows, and
 LLaMA-Factory's converter infers its own, of whatever it reads, from the first 1,000."""
 _SPLITS = ((TRAIN, "train"), (VALIDATION, "validation"))
+_LONGEST_LIST = 1_000
+"""Rows of one validation list that are written."""
+_DRAW = 0x115E
+"""Sets the draw among longer lists apart from the other draws."""
 _CHUNK = 10_000
 """Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
 _FAR = 1.5
@@ -55,14 +59,17 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     for place, (name, split) in enumerate(_SPLITS):
         rows = CandidateRows(dirs.data, dirs.user_summaries, prompts, split, images=train.images, quote=quote)
         sides = 2 if shape == "judged" else 1
-        counts |= {f"{split}_rows": sides * len(rows), f"{split}_positives": sides * int(rows.labels.sum())}
+        kept = _written(rows, split, job.seed)
+        counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}
+        counts |= {f"{split}_rows_left_out": sides * left} if (left := int((~kept).sum())) else {}
         if len(rows):
             shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
             order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
+            order = order[kept[order // sides]]
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
             with job.reporter.track(f"{split} rows", len(order)) as advance:
                 write_rows(job.out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
-            counts[f"{split}_with_image"] = sides * int(shown.sum())
+            counts[f"{split}_with_image"] = sides * int(shown[kept].sum())
             written.append(name)
     if TRAIN not in written:
         step = "Lower data.k_core or split.min_history, or give more interactions"
@@ -86,6 +93,23 @@ def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Gen
     begin = np.cumsum(length[drawn]) - length[drawn]
     order: Codes = np.arange(len(rows)) + np.repeat(first[drawn] - begin, length[drawn])
     return (sides * order[:, None] + np.arange(sides)).ravel()
+
+
+def _written(rows: CandidateRows, split: str, seed: int) -> Mask:
+    """Return the rows (n,) to write: all of training's, `_LONGEST_LIST` at most of a validation list.
+
+    Of a longer list, the positives and a draw of the others. Under full ranking, a validation loss over the whole
+    catalogue would cost far more than the training.
+    """
+    sizes = np.bincount(np.unique(rows.examples, return_inverse=True)[1], minlength=1)
+    if split == "train" or sizes.max() <= _LONGEST_LIST:
+        return np.ones(len(rows), dtype=bool)
+    drawn = np.where(rows.labels > 0, -1.0, np.random.default_rng([seed, _DRAW]).random(len(rows)))
+    order = np.lexsort((drawn, rows.examples))
+    begin = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept = np.zeros(len(rows), dtype=bool)
+    kept[order] = np.arange(len(rows)) - begin < _LONGEST_LIST
+    return kept
 
 
 def _image_early(order: Codes, shown: Mask, within: int) -> Codes:

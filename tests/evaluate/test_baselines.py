@@ -160,6 +160,22 @@ def test_what_tuning_takes_is_said_before_anything_runs(folder: Path) -> None:
     assert not [note for note in checks.notes(untuned, plan(untuned)) if "tuned" in note]
 
 
+def test_a_metric_that_tells_no_checkpoints_apart_is_refused_before_anything_runs(folder: Path) -> None:
+    keep = ("train.keep=best", "evaluate.baselines=[]", "train.model.path=tiny", "train.model.backend=huggingface")
+
+    def told(metric: str, *sets: str) -> list[str]:
+        return [problem.found for problem in check(load(folder, *keep, f"train.selection.metric={metric}", *sets))
+                if problem.field == "train.selection.metric"]  # fmt: skip
+
+    same = "{} is the same for every checkpoint: validation lists have 21 candidates"
+    for metric in ("hr@21", "recall@30", "precision@21"):
+        assert told(metric) == [same.format(metric)]
+    for metric in ("hr@20", "ndcg@21", "mrr@50", "auc", "gauc"):
+        assert told(metric) == []
+    assert told("hr@21", "evaluate.protocol.negatives=99") == []
+    assert told("hr@21", "evaluate.protocol=full-ranking") == []
+
+
 def test_the_message_names_the_version_that_is_tested() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert RECTOOLS.split()[-1] in pins

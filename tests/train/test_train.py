@@ -50,6 +50,20 @@ def test_every_training_candidate_is_one_row_with_its_answer_and_image(tmp_path:
     assert all(row.prompt.count("<image>") == len(row.images) for row in rows)
 
 
+def test_of_long_validation_lists_some_rows_are_written_and_the_others_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msr_adapter.train.dataset._LONGEST_LIST", 3)
+    made = write_upstream(tmp_path)
+    counts = build(made)
+    assert (counts["train_rows"], "train_rows_left_out" in counts) == (32, False)
+    assert (counts["validation_rows"], counts["validation_rows_left_out"], counts["validation_positives"]) == (9, 3, 3)
+    rows = list(training_rows(made.dataset / VALIDATION))
+    assert (len(rows), [row.answer for row in rows].count("Yes")) == (9, 3)
+    asked = {row.prompt for row in CandidateRows(made.data, made.users, Prompts(), "validation", images=True)}
+    assert {row.prompt for row in rows} <= asked
+
+
 def test_every_candidate_is_asked_as_the_single_renderer_asks(tmp_path: Path) -> None:
     made = write_upstream(tmp_path)
     read = {name: schema.read_table(made.data / f"{name}.parquet", getattr(schema, name.upper())).to_pylist()

@@ -32,10 +32,9 @@ class NegativesConfig(StrictModel):
     kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture", "all"] = "uniform"
     """uniform: every item equally likely. popularity: by training popularity to the power of `alpha`.
     popularity-matched: among the items of the positive's stratum of training popularity, such that popularity does not
-    tell which is the positive. same-category: among the
-    items of the positive's category. hard: among the user's `pool` highest-scored items in `scores`. mixture: several
-    of these. all: every item that is not excluded, once: full ranking, of test lists only (validation lists are then
-    drawn like training ones)."""
+    tell which is the positive. same-category: among the items of the positive's category. hard: among the user's `pool`
+    highest-scored items in `scores`. mixture: several of these. all: every item that is not excluded, once: full
+    ranking, of test and validation lists."""
     count: int = Field(20, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive; `all` takes what there is."""
     exclude: Literal["seen"] = "seen"

@@ -22,7 +22,10 @@ class SelectionConfig(StrictModel):
             "auc, gauc, or hr, recall, precision, mrr, map or ndcg with a cut-off, such as ndcg@10"
         ),
     )
-    """The highest wins; among equals the earliest."""
+    """Higher is better. It must be able to tell checkpoints apart: hr@21 on lists of 21 is refused."""
+    rule: Literal["one-standard-error", "highest"] = "one-standard-error"
+    """one-standard-error: the earliest checkpoint whose value is within one standard error (over the validation users)
+    of the highest: what is above it by less is chance. highest: the highest, among equals the earliest."""
     users: Count = 500
     """Validation users that are asked about, drawn by the pipeline's seed where there are more."""
     patience: Count | None = None

@@ -2,7 +2,8 @@
 
 spec             how the lists of each split are made, from the config; what could not be given
 pools            which items a negative of each kind may be, and which a user has seen
-popularity_strata  strata of popularity, in which a target is like any other item; targets without twins
+popularity_strata  strata of popularity, in which a target is like any other item
+twinless         targets that popularity tells from any negatives, counted and left out
 sampler          distinct draws without replacement, for many lists at once
 candidates       draws the lists: a target each among its negatives
 candidate_files  lists as files: exported, imported and checked

@@ -160,7 +160,8 @@ def _too_many(inputs: DrawInputs, everything: Mask, counts: Rows) -> list[Proble
     rows = int((counts + 1)[everything].sum())
     if rows <= inputs.most_rows:
         return []
-    found = f"all: {int(everything.sum()):,} test lists over {len(inputs.log.items):,} items make {rows:,} candidates"
+    lists, items = int(everything.sum()), len(inputs.log.items)
+    found = f"all: {lists:,} test and validation lists over {items:,} items make {rows:,} candidates"
     step = "Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
     return [Problem("", inputs.specs[2].setting, found, f"at most {inputs.most_rows:,}", step)]
 

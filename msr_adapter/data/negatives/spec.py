@@ -57,7 +57,7 @@ def make_list_specs(
 ) -> ListSpecs:
     """Prepare the lists of training, validation and test. `UserError` with every problem of scores and categories.
 
-    Validation lists are made as test lists are, or as training lists where a test list is the whole catalogue.
+    Validation lists are made as test lists are, whatever the protocol: what is chosen on them is judged on those.
     """
     problems: list[Problem] = []
     specs = []
@@ -66,7 +66,7 @@ def make_list_specs(
             specs.append(_list_spec(setting, negatives, log, known, audit))
     raise_if_any(problems)
     training, test = specs
-    return training, training if protocol.negatives.kind == "all" else test, test
+    return training, test, test
 
 
 def _list_spec(setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit) -> ListSpec:

@@ -46,10 +46,10 @@ def test_every_kind_gives_one_positive_and_distinct_unseen_negatives(rows: list[
             assert [item for item, label in group if label] == [target]
             assert len(set(negatives)) == len(negatives)
             assert not seen[user] & set(negatives)
-            if code == 2 and kind == "all":
+            if code and kind == "all":
                 assert set(negatives) == everything - seen[user]
             else:
-                assert len(negatives) == (count if code == 2 or (code == 1 and kind != "all") else 1)
+                assert len(negatives) == (count if code else 1)
 
 
 @given(
@@ -203,8 +203,8 @@ def test_full_ranking_has_a_limit_that_says_the_way_out() -> None:
     with pytest.raises(UserError) as caught:
         draw(rows, NegativesConfig(kind="all"), most_rows=499)
     assert str(caught.value) == (
-        "evaluate.protocol.negatives: all: 20 test lists over 28 items make 500 candidates; at most 499. "
-        "Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
+        "evaluate.protocol.negatives: all: 40 test and validation lists over 28 items make 1,000 candidates; "
+        "at most 499. Test fewer users (data.limit.users, split.fractions), keep fewer items, or draw negatives"
     )
     one = [("u", item, time) for time, item in enumerate("abc")]
     with pytest.raises(UserError, match="1 negative asked for, more than the items that 1 user did not"):
