@@ -34,6 +34,7 @@ CANNOT_BE_KNOWN = {
     "train.truncation": {
         "_problem": "the summaries tell", "_SplitTruncation._measure_all": "images that were damaged meanwhile",
     },
+    "train.working_dir": {"WorkingDir.require_unaltered": STATE},
     "train.dataset": {"build_dataset": "no examples: the data stage refuses that"},
     "score.scoring": {"score": "no candidates: the data stage refuses that"},
     "report.page": {"_render": "what was judged tells; template_faults finds the rest"},
