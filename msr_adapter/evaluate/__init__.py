@@ -2,6 +2,7 @@
 
 `evaluation`: the evaluate stage; `metrics_file`: the content of `metrics.json`
 `candidates`: the candidate lists of the test split, and scores that fit them row by row
+`sampling`: what the targets were ranked among, in words
 `model_metrics`: one model's metrics, the models side by side, and what a reader must know of them
 `slices`: the metrics of parts of the users; `slice_groups`: who is in which part; `slice_tables`: parts by own tables
 `beyond_accuracy`: calibration of the probabilities, and what of the catalogue is shown
