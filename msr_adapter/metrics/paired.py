@@ -30,7 +30,7 @@ def paired_values(result: GroupMetrics) -> dict[str, Floats]:
 
 
 @dataclass(frozen=True)
-class Family:
+class ComparisonFamily:
     """Comparisons among which somebody may pick the most striking one: their p-values are adjusted together."""
 
     adjusted: Floats
@@ -45,7 +45,7 @@ class SignFlips:
 
     p: Floats
     """Two-sided p-values (comparisons,), each for itself."""
-    families: tuple[Family, ...]
+    families: tuple[ComparisonFamily, ...]
 
 
 def sign_flips(
@@ -90,14 +90,14 @@ class _StepDown:
             self._reached += (maxima >= self._observed).sum(axis=0)
             self._largest.append(maxima[:, 0])
 
-    def family(self, add: int, total: int) -> Family:
+    def family(self, add: int, total: int) -> ComparisonFamily:
         """Return the adjusted p-values in the order in which the family was given."""
         adjusted = np.empty(len(self._order))
         adjusted[self._places] = np.maximum.accumulate((self._reached + add) / total)
         critical = NormalDist().inv_cdf(1 - ALPHA / 2)
         if len(self._order) > 1:  # of one comparison alone, the quantile is known
             critical = max(critical, float(np.quantile(np.concatenate(self._largest), 1 - ALPHA, method="higher")))
-        return Family(adjusted, critical)
+        return ComparisonFamily(adjusted, critical)
 
 
 def _observe(values: Floats, first: Integers, second: Integers) -> tuple[Floats, Floats, Mask]:
