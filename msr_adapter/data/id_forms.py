@@ -76,9 +76,8 @@ class NearIds:
 
 def near_duplicates(ids: pl.Series) -> NearIds:
     """Return those of distinct ``ids`` that are like one before them, each with that one. O(ids)."""
-    # Seldom more than a look: of ids in one case and without an odd one, no two can be alike.
-    in_two_cases = bool(ids.str.contains("[A-Z]").any()) and bool(ids.str.contains("[a-z]").any())
-    if not in_two_cases and not ids.str.contains(_ODD).any():
+    # Seldom more than a look or two: of ids in one case and without an odd one, no two can be alike.
+    if not all(ids.str.contains(f"{letters}|{_ODD}").any() for letters in ("[a-z]", "[A-Z]")):
         return _NONE
     frame = _keyed(ids)
     if frame["key"].hash().n_unique() == frame.height:  # as many hashes as keys: each key is there once

@@ -7,7 +7,7 @@ import polars as pl
 from msr_adapter.arrays import Rows
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.audit.thresholds import note
-from msr_adapter.data.id_forms import Difference, NearIds, is_null_word, lossy, near_duplicates, shown
+from msr_adapter.data.id_forms import NULL_WORDS, Difference, NearIds, is_null_word, lossy, near_duplicates, shown
 from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import plural
@@ -16,6 +16,7 @@ _FORMS: tuple[Difference, ...] = ("number", "accents", "unseen")
 _CODES: tuple[Difference, ...] = ("zeros", "case")
 """What may well tell two things apart."""
 _NAMED = 3
+_LONGEST_WORD = max(map(len, NULL_WORDS))
 
 
 def audit_ids(log: Log, corpus: Corpus, audit: Audit) -> None:
@@ -57,7 +58,8 @@ def _find_forms(noun: str, ids: pl.Series, audit: Audit) -> None:
 
 
 def _find_null_words(noun: str, ids: pl.DataFrame, audit: Audit) -> None:
-    words = ids.filter(is_null_word(pl.col("id"))).sort("rows", descending=True)
+    short = ids.filter(pl.col("id").str.len_bytes() <= _LONGEST_WORD)  # by far the fewest of most logs
+    words = short.filter(is_null_word(pl.col("id"))).sort("rows", descending=True)
     if words.is_empty():
         return
     rows, kept = int(words["rows"].sum()), f"{noun[:-1]}"
