@@ -14,6 +14,7 @@ What they share:
     interactions     the rows of a log, checked and typed
     items            the rows of a table of items
     timestamps       times of any common form as milliseconds
+    id_columns       rows without an id, and ids that were rounded on the way
     missing_times    values that stand for a time that is missing
     log_times        the times of a log: how they are told, and which rows have none
     table_layout     how a file is cut into rows and columns
