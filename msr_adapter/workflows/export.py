@@ -11,6 +11,7 @@ from msr_adapter.config.output_paths import protected_by, require_folder
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import Problem, StageError, UserError, plural
 from msr_adapter.files import atomic_folder
+from msr_adapter.filesystem import guarded
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.pipeline.planning import Retrain
 from msr_adapter.pipeline.resolve_templates import resolve_models
@@ -59,7 +60,7 @@ def export(
     run(loaded, ("train", "evaluate"), reporter=reporter, retrain=retrain)
     loaded = resolve_models(loaded, download=True)
     folder, model = RunFolder(loaded.run_dir), loaded.pipeline.train.model
-    with atomic_folder(out) as partial:
+    with guarded(out.absolute().parent), atomic_folder(out) as partial:
         reporter.note(f"merging {model.path} into {dtype}")
         parameters = write_merged_model(model, trained_weights(folder.stage("train")), partial, dtype)
         merged = model.model_copy(
