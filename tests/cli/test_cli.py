@@ -220,13 +220,13 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None
 
 def test_check_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msr_adapter.pipeline, "check", lambda loaded: [])
-    stages = {"data": "up to date", "train": "config changed"}
+    stages = {"items": "up to date", "train": "config changed"}
     monkeypatch.setattr(msr_adapter.pipeline, "plan", lambda loaded: stages)
     done = msr("check", "p.yaml")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0].startswith("p: no problems found")
     assert [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:3]] == [
-        ["data", "up to date"], ["train", "would run (config changed)"],
+        ["items", "up to date"], ["train", "would run (config changed)"],
     ]  # fmt: skip
     assert json.loads(msr("check", "p.yaml", "--json").stdout)["stages"] == stages
 

@@ -216,7 +216,7 @@ def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
     assert "(evaluate.tune is false): factors 4. A baseline" in finding["text"]
     assert result["metrics"]["mf"]["auc"] == 1
     assert any(
-        one["severity"] == "warning" and one["text"].startswith("Matrix factorisation gives AUC 1.000")
+        one["severity"] == "warning" and one["text"].startswith("Matrix factorisation gives NDCG@10 1.000")
         for one in result["findings"]
     )
     assert "matrix factorisation of the training log" in made.report()

@@ -245,6 +245,8 @@ def test_llamafactory_itself_on_a_damaged_image(tmp_path: Path) -> None:
 
 def test_llamafactory_itself_on_an_unknown_key(tmp_path: Path) -> None:
     made = stages()
+    path = real_yaml(tmp_path, made.data, made.dataset)
+    path.write_text(path.read_text() + "no_such_key: 1\n")  # what we write is held against LLaMA-Factory's own list
     with pytest.raises(StageError, match="no_such_key") as caught:
-        run(real_yaml(tmp_path, made.data, made.dataset, overrides={"no_such_key": 1}))
+        run(path)
     assert "train.overrides" in caught.value.cause

@@ -29,11 +29,15 @@ UNCHANGED = {
 Loc = tuple[str, ...]
 
 SERVER = {"url": "http://127.0.0.1:1/v1"}
-OPENED: dict[str, Any] = {"server": SERVER, "scorer": {"path": "served", "backend": "server", "server": SERVER}}
+OPENED: dict[str, Any] = {
+    "server": SERVER,
+    "scorer": {"path": "served", "backend": "server", "server": SERVER},
+    "items_format": {"delimiter": ";"},
+}
 """What stands for an optional part that no bundled pipeline has."""
 WORDS = {
     "url": "http://127.0.0.1:2/v1", "metric": "ndcg@10", "validation_from": "2020-01-01", "test_from": "2021-01-01",
-    "until": "2022-01-01", "address": "head:6379", "primary": "mrr@5",
+    "until": "2022-01-01", "delimiter": ";", "address": "head:6379", "primary": "mrr@5",
 }  # fmt: skip
 """Other values of texts that have a form."""
 
