@@ -220,12 +220,12 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None
 
 def test_check_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msr_adapter.pipeline, "check", lambda loaded: [])
-    stages = {"items": "up to date", "train": "config changed"}
+    stages = {"data": "new", "items": "up to date", "train": "config changed"}
     monkeypatch.setattr(msr_adapter.pipeline, "plan", lambda loaded: stages)
     done = msr("check", "p.yaml")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0].startswith("p: no problems found")
-    assert [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:3]] == [
+    assert [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:4]] == [
         ["items", "up to date"], ["train", "would run (config changed)"],
     ]  # fmt: skip
     assert json.loads(msr("check", "p.yaml", "--json").stdout)["stages"] == stages
