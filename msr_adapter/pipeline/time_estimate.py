@@ -158,7 +158,7 @@ def _seconds_each(work: Work, run_dir: Path, gpus: int) -> tuple[float | None, s
     tokens = work.read * (_TRAINED if work.trained else 1.0) + work.written * _WRITTEN[gpus > 0]
     pace = gpus * _GPU if gpus else cpu_count() * _CORE
     device = plural(gpus, "GPU") if gpus else plural(cpu_count(), "CPU core")
-    basis = f"by a rule of thumb for {_billions(size)} on {device} (docs/training.md), which may be off threefold"
+    basis = f"by a rule of thumb for {_billions(size)} on {device} (docs/training.md), an order of magnitude"
     return max(2 * size * tokens / pace, _LEAST), basis
 
 
