@@ -16,7 +16,6 @@ images/          the images of the items
 audit/           counts, findings and statistics
 tables           the tables that later stages read
 id_list_files    files of users, items and interactions that a command is given
-seeded_random    draws that depend on the seed and on ids alone
 """
 
 from msr_adapter.data.build import BuildInputs, build

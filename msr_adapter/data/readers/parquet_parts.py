@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from msr_adapter.errors import Problem, raise_if_any
 from msr_adapter.filesystem import files_below
 
+PANIC = "PanicException"
+"""What a fault within Polars is raised as; a `BaseException` of no module that could be imported."""
 _WHOLE = "Copy or download it again, or remove it"
 
 
@@ -63,7 +65,7 @@ def _problems(parts: list[Path]) -> Iterator[Problem]:
             yield Problem(str(part), "", "not a readable Parquet file", reason[0] if reason else "", _WHOLE)
             continue
         except BaseException as error:
-            if type(error).__name__ != "PanicException":
+            if type(error).__name__ != PANIC:
                 raise
             yield Problem(str(part), "", "not a readable Parquet file", f"Polars gave up on it: {error}", _WHOLE)
             continue

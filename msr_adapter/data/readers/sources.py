@@ -37,12 +37,12 @@ from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
 from msr_adapter.data.readers.microlens import check_microlens, read_microlens
 from msr_adapter.data.readers.mllm_msr_amazon import check_mllm_msr_amazon, mllm_msr_amazon_files, read_mllm_msr_amazon
 from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
+from msr_adapter.data.readers.parquet_parts import PANIC
 from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.reader import Corpus, ReadContext, Reader
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table
-from msr_adapter.data.readers.table_scan import PANIC
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.text_tables.dialects import without_keys
 

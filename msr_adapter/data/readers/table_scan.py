@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.parquet_parts import parquet_parts
+from msr_adapter.data.readers.parquet_parts import PANIC, parquet_parts
 from msr_adapter.data.readers.parse_errors import delimited_file, explain
 from msr_adapter.data.readers.table_layout import LAYOUTS, TOLD_BY_CONTENT, Layout, Table
 from msr_adapter.errors import Problem, UserError, plural, raise_if_any
@@ -23,8 +23,6 @@ from msr_adapter.text_tables.opening import plain_suffix
 _FAILURES = (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError, ValueError)
 GENERIC = (*LAYOUTS, *TOLD_BY_CONTENT)
 """The suffixes of tables of a user's own."""
-PANIC = "PanicException"
-"""What a fault within Polars is raised as; a `BaseException` of no module that could be imported."""
 # Polars panics at a zone that it has no rules for, such as `+05:30`; what is stored is UTC, whatever zone is shown.
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
