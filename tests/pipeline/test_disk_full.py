@@ -11,7 +11,7 @@ import pytest
 from msr_adapter.files import file_digest
 from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.pipeline.stages import STAGES
-from tests.support.hostile_files import msr
+from tests.support.hostile_files import copy_here, finish, msr
 from tests.support.scripted_pipeline import scripted
 
 EVALUATE = "{protocol: next-item, baselines: [popularity, item-knn], scorer: {path: ours, backend: scripted}}"
@@ -23,20 +23,12 @@ RUN = "run p.yaml --run-dir run --set train.cutoff_len=2048"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "p.yaml").write_text(YAML)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert msr(RUN)[0] == 0
-    finally:
-        os.chdir(here)
-    return folder
+    return finish(folder, RUN)
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    return copy_here(made, tmp_path, monkeypatch)
 
 
 def outputs(run: Path) -> dict[str, str]:

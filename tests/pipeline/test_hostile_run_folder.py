@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,11 @@ import pytest
 
 from tests.support.hostile_files import (
     Fault,
+    copy_here,
     deep,
     device,
     fifo,
+    finish,
     folder_there,
     harm,
     listening,
@@ -36,20 +37,12 @@ RUN = "run p.yaml --run-dir run"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "here"
     write_inputs(folder)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert msr(RUN)[0] == 0
-    finally:
-        os.chdir(here)
-    return folder
+    return finish(folder, RUN)
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    return copy_here(made, tmp_path, monkeypatch)
 
 
 MANIFEST = "run/score/manifest.json"

@@ -1,5 +1,6 @@
 """What may lie where a file is expected, and a small run to put it into: one file, one fault, one command a case."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -261,6 +263,21 @@ def limited(seconds: int = _SECONDS) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def finish(folder: Path, command: str) -> Path:
+    """Run a command that must end well in ``folder``, and return the folder."""
+    with contextlib.chdir(folder):
+        code, said, _ = msr(command)
+    assert code == 0, said
+    return folder
+
+
+def copy_here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of ``made`` of the test's own, in which it works."""
+    shutil.copytree(made, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 def msr(command: str) -> tuple[int, str, BaseException | None]:
