@@ -18,6 +18,7 @@ What they share:
     missing_times    values that stand for a time that is missing
     log_times        the times of a log: how they are told, and which rows have none
     table_layout     how a file is cut into rows and columns
+    parquet_footer   where the columns of a Parquet file lie
     parquet_parts    the files of a folder of Parquet, and which of them is broken
     table_scan       files as lazy frames
     compressed       gzip, and decompression bombs

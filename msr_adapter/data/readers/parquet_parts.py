@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from msr_adapter.data.readers.parquet_footer import column_places
 from msr_adapter.errors import Problem, raise_if_any
 from msr_adapter.filesystem import files_below
 
@@ -45,12 +44,10 @@ def _cut_short(part: Path) -> Iterator[Problem]:
         yield Problem(str(part), "", "0 bytes", "a Parquet file", _WHOLE)
         return
     try:
-        found = pq.read_metadata(part)
-        columns = [found.row_group(n).column(m) for n in range(found.num_row_groups) for m in range(found.num_columns)]
-        begins = [one.dictionary_page_offset or one.data_page_offset for one in columns]
-    except (pa.ArrowException, OSError, ValueError):  # Polars says it
+        places = column_places(part)
+    except (ValueError, OSError):  # Polars says it
         return
-    if any(not 0 < begin <= size - one.total_compressed_size for begin, one in zip(begins, columns, strict=True)):
+    if any(not 0 < begin <= size - max(length, 0) for begin, length in places):
         yield Problem(str(part), "", "its columns lie outside of it", "a whole Parquet file", _WHOLE)
 
 
