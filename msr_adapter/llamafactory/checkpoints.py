@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.files import read_json_object, write_text
+from msr_adapter.filesystem import open_file
 
 TRAINER_LOG = "trainer_log.jsonl"
 STATE = "trainer_state.json"
@@ -113,7 +114,7 @@ def _can_go_on(checkpoint: Path, processes: int) -> bool:
 def _whole_tensors(path: Path) -> bool:
     """Tell whether a safetensors file is as long as its header says."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > path.stat().st_size:
                 return False

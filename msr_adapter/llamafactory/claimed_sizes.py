@@ -16,6 +16,7 @@ from typing import Any
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import read_json_object
+from msr_adapter.filesystem import open_file
 
 _LAYERS = re.compile(r"(?:n|num)_(?:\w+_)?layers?|depth")
 """Keys of counts: no model has more of these than tensors."""
@@ -61,7 +62,7 @@ def held(folder: Path) -> Held | None:
 
 
 def _header(path: Path) -> Mapping[str, Any]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
             raise ValueError

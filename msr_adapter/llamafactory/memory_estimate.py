@@ -24,6 +24,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, TrainConfig
 from msr_adapter.files import read_json_object
+from msr_adapter.filesystem import open_file
 from msr_adapter.llamafactory.family_recognition import model_file
 from msr_adapter.llamafactory.finetuning_methods import method_of
 from msr_adapter.llamafactory.model_files import folder_faults
@@ -161,7 +162,7 @@ def _count(folder: Path) -> tuple[int, int, int, int] | None:
         return None
     parameters = language = words = adapted = 0
     for path in files:
-        with path.open("rb") as file:  # safetensors: 8 bytes of length, a header in JSON, then the weights
+        with open_file(path) as file:  # safetensors: 8 bytes of length, a header in JSON, then the weights
             (length,) = struct.unpack("<Q", file.read(8))
             header: dict[str, Any] = json.loads(file.read(length))
         for name, entry in header.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import read_json_object
+from msr_adapter.filesystem import open_file
 from msr_adapter.llamafactory.claimed_sizes import size_fault
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -101,7 +102,7 @@ def safetensors_fault(path: Path) -> str:
     """Say why a safetensors file cannot be whole: its header and its size disagree; empty when they agree."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
                 return f"{path.name} is cut or no safetensors file"

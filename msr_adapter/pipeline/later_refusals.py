@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, UserError, collecting
 from msr_adapter.files import read_json_object
+from msr_adapter.filesystem import open_file
 from msr_adapter.llamafactory.family_recognition import model_config, takes_images
 from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
 from msr_adapter.llamafactory.label_words import check_label_words
@@ -125,7 +126,7 @@ def _check_cache(loaded: LoadedPipeline) -> list[Problem]:
     if path.is_dir():
         return [Problem(str(path), "cache", "a folder", "a file that msr makes", step)]
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(len(_SQLITE))
     except FileNotFoundError:
         return _unwritable(path, step) if loaded.pipeline.cache else []

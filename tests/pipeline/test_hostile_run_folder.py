@@ -82,7 +82,7 @@ TOLD: list[tuple[str, Fault, str]] = [
     ("run/run.log", self_link, "run.log"),
     ("run/.msr-run", folder_there, ".msr-run"),
     ("run/.lock", folder_there, "run"),
-    ("run/cache/completions.sqlite", noise, "completions.sqlite"),
+    *(("run/cache/completions.sqlite", fault, "completions.sqlite") for fault in (noise, fifo, device, listening)),
     ("run", self_link, "run"),
     ("run", fifo, "run"),
 ]

@@ -26,7 +26,7 @@ from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table
 from msr_adapter.data.readers.table_scan import collect, column_names, of_a_side_file, scan, schema_of, whole_lines
 from msr_adapter.errors import LISTED, Problem, UserError, listed, plural, raise_if_any
 from msr_adapter.files import atomic_path
-from msr_adapter.filesystem import absent
+from msr_adapter.filesystem import absent, open_file
 from msr_adapter.text_tables.file_faults import not_utf8
 
 LISTS = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "label": pl.Int8}
@@ -143,7 +143,7 @@ def _begins_with_a_tuple(path: Path) -> bool:
     """Say whether a `.csv` has Elliot's text, as earlier versions wrote it under that name."""
     if path.suffix.lower() != ".csv":
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(1) == b"("
 
 

@@ -7,6 +7,8 @@ nothing. Only what is asked for is looked at here; the format is Thrift's compac
 from collections.abc import Callable
 from pathlib import Path
 
+from msr_adapter.filesystem import open_file
+
 _MAGIC = b"PAR1"
 _DEEPEST = 30
 """A footer nests about ten deep."""
@@ -23,7 +25,7 @@ def column_places(path: Path) -> list[tuple[int, int]]:
 
     Takes time in proportion to the footer's length: some 50 us a column of a row group.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = file.seek(0, 2)
         file.seek(max(size - 8, 0))
         end = file.read(8)
