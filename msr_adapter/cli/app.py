@@ -18,6 +18,7 @@ from msr_adapter.cli.doctor import doctor
 from msr_adapter.cli.evaluate import evaluate
 from msr_adapter.cli.export import export
 from msr_adapter.cli.fetch_images import fetch_images
+from msr_adapter.cli.get_model import get_model
 from msr_adapter.cli.ls import list_bundled
 from msr_adapter.cli.prune import prune
 from msr_adapter.cli.recommend import recommend
@@ -81,5 +82,6 @@ app.command("prune")(prune)
 app.command("ls")(list_bundled)
 app.command("cp")(copy_bundled)
 app.command("demo-model")(demo_model)
+app.command("get-model")(get_model)
 app.add_typer(cache.app, name="cache")
 app.add_typer(candidates.app, name="candidates")

@@ -15,6 +15,7 @@ from msr_adapter.llamafactory.versions import INSTALL, PINNED
 # RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
 RECTOOLS = "pip install --no-deps RecTools==0.19.0"
 BASELINES = "pip install 'msr-adapter[baselines]'"
+REAL_MODEL = "pip install 'msr-adapter[real-model]'"
 RAY = "pip install 'msr-adapter[ray]'"
 
 _NEEDED, _OPTIONAL = "Python and libraries", "Optional libraries"
@@ -51,6 +52,7 @@ LIBRARIES = (
     Library("implicit", "implicit", "no item-knn, mf and sasrec baselines", BASELINES),
     Library("pytorch-lightning", "pytorch_lightning", "no sasrec baseline", BASELINES),
     Library("RecTools", "rectools", "no sasrec baseline", RECTOOLS),
+    Library("gguf", "gguf", "no `msr get-model`, which reads a pretrained model from a package", REAL_MODEL),
     Library("tensorboard", "tensorboard", "no report_to: tensorboard", "pip install tensorboard"),
     Library("wandb", "wandb", "no report_to: wandb", "pip install wandb"),
     Library("mlflow", "mlflow", "no report_to: mlflow", "pip install mlflow"),

@@ -3,6 +3,7 @@
 Models
     families: the table of tested model families, with their limits
     family_recognition: which family a model is of, read from its files
+    packaged_models: pretrained models that packages of the registry carry
     model_files: whether a folder's files are whole, and the guard round what loads them
     claimed_sizes: sizes in a config, compared with the headers of the weights before they cost memory
     template: LLaMA-Factory's template, tokenizer and image processor of a model

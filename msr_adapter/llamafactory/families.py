@@ -98,6 +98,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("qwen2.5", "Qwen/Qwen2.5-0.5B-Instruct", "qwen2", "qwen", ("Yes", "No"), mark="<|im_start|>"),
     Family("qwen3", "Qwen/Qwen3-0.6B", "qwen3", "qwen3_nothink", ("Yes", "No"), mark="<|im_start|>"),
     Family("llama3", "meta-llama/Llama-3.2-1B-Instruct", "llama", "llama3", ("Yes", "No"), mark="<|start_header_id|>"),
+    Family(
+        "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "llama", "smollm2", ("Yes", "No"), mark="named SmolLM",
+        note="`msr get-model smollm2`; the template's system text ends in a full stop that the model's own has not",
+    ),
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.files import bundled_model
 from msr_adapter.filesystem import absent
+from msr_adapter.llamafactory.packaged_models import how_to_get
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -221,7 +222,8 @@ def _check_model(loaded: LoadedPipeline, role: str, model: ModelConfig) -> list[
         return []
     faults = folder_faults(folder) if folder.is_dir() else [absent(folder, "folder")]
     allowed = "a Hugging Face model folder, a hub id, or `tiny`"
-    step = "Save the model there with save_pretrained, or correct the path"
+    command = "" if folder.exists() else how_to_get(folder)
+    step = f"Run `{command}`" if command else "Save the model there with save_pretrained, or correct the path"
     found = f"{model.path}: {'; '.join(faults)}"
     return [Problem(loaded.where(f"{role}.path"), f"{role}.path", found, allowed, step)] if faults else []
 

@@ -36,6 +36,7 @@ COMMANDS = (
     "ls",
     "cp",
     "demo-model",
+    "get-model",
     "cache",
     "candidates",
 )

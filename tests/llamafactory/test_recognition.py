@@ -20,6 +20,7 @@ from msr_adapter.progress import Reporter
 CHATS = {
     "<|start_header_id|>": "{{ '<|start_header_id|>' + role }}",
     "<|im_start|>": "<|im_start|>{{ role }}",
+    "named SmolLM": "<|im_start|>system\nYou are a helpful AI assistant named SmolLM<|im_end|>",
     "ASSISTANT:": "{{ message['role'].upper() + ': ' }}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
 }
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -76,6 +77,9 @@ def test_one_model_type_with_several_chat_formats() -> None:
         ({"tokenizer.json": '{"added_tokens": [{"content": "<|start_header_id|>"}]}'}, "llama3"),
         # The chat template decides over the vocabulary: DeepSeek's distilled Llama keeps the tokens, not the format.
         ({"chat_template.jinja": "<｜User｜>", "tokenizer.json": '{"added_tokens": ["<|start_header_id|>"]}'}, None),
+        ({"chat_template.jinja": "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"}, "smollm2"),
+        # Yi and some finetunes of Llama write chats like it, and are none.
+        ({"chat_template.jinja": "<|im_start|>system\nYou are a helpful AI assistant."}, None),
         ({}, None),
     ],
 )

@@ -18,6 +18,7 @@ _VICUNA_CHAT = "{% for m in messages %}USER: {{ m['content'] }} ASSISTANT:{% end
 _LLAMA3_CHAT = (
     "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>{{ m['content'] }}{% endfor %}"
 )
+_SMOLLM_CHAT = _CHAT.replace("{% for", "{{ 'You are a helpful AI assistant named SmolLM' }}{% for", 1)
 _GEMMA_CHAT = "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}"
 
 _ALIASES = {"qwen2_vl": "qwen2-vl", "qwen3_vl_nothink": "qwen3-vl", "llava": "llava-1.5"}
@@ -205,6 +206,7 @@ BUILDERS = {
     "qwen2.5": lambda folder: build_text(folder, "qwen2", tokenizers.qwen(), _CHAT),
     "qwen3": lambda folder: build_text(folder, "qwen3", tokenizers.qwen(), _CHAT),
     "llama3": lambda folder: build_text(folder, "llama", tokenizers.llama3(), _LLAMA3_CHAT),
+    "smollm2": lambda folder: build_text(folder, "llama", tokenizers.smollm(), _SMOLLM_CHAT),
 }
 """Family of `msr_adapter.llamafactory.families` -> what saves a tiny model of it."""
 

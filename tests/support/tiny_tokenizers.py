@@ -91,6 +91,23 @@ def llama3(*more: str) -> Any:
     )  # fmt: skip
 
 
+SMOLLM_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<empty_output>")
+
+
+def smollm() -> Any:
+    """SmolLM2's: byte-level, every digit a token of its own, the end of a turn for padding too."""
+    from tokenizers import pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _byte_level(SMOLLM_SPECIAL, 400, True)
+    digits, rest = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, rest])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<|endoftext|>",
+        pad_token="<|im_end|>", additional_special_tokens=list(SMOLLM_SPECIAL[3:]),
+    )  # fmt: skip
+
+
 LLAMA_SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 
