@@ -9,6 +9,7 @@ delimited    a delimited file of any dialect as a lazy frame
 file_faults  where a file is broken, by line; a fault that repeats is told once
 json_blocks  blocks of JSON lines, in which strings are told from all else without parsing
 json_keys    the keys of all objects of a block, and those that one object has twice
+json_shape   the same keys in every line, compared with a block's at once
 json_array   one array of objects
 json_scan    a pass over JSON lines: late keys, NaN, byte order marks, halves of characters
 json_lines   JSON lines and arrays as a lazy frame

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_adapter.text_tables.json_blocks import JsonBlock
-from msr_adapter.text_tables.marks import Bytes, Mask, Places, is_escaped
+from msr_adapter.text_tables.json_shape import LineShape
+from msr_adapter.text_tables.marks import Bytes, Mask, Places
 
 Words = NDArray[np.uint64]
 
-_QUOTE, _COLON = 34, 58
+_COLON = 58
 _BLANKS = (32, 9)
 _WORD = 8
 _MOST = 64
@@ -28,32 +29,23 @@ class KeyPlaces:
     """The first key that stands twice in one object that is a line, and the line."""
     _known: dict[bytes, bool] = field(default_factory=dict)
     """Key as written -> whether it stands at the top of some line."""
+    _shape: LineShape = field(default_factory=lambda: LineShape(()))
+    """The keys of the last line that was looked at closely."""
 
     def add(self, block: JsonBlock) -> None:
         """Look at the next block; nothing comes of one that is no JSON lines, which whoever parses it will say."""
-        if not self._only_known(block):
+        ends = block.keys() if 0 < len(self._known) <= _MOST and all(self._known.values()) else None
+        if ends is None or not (self._shape.fits(block, ends) or self._only_known(block, ends)):
             self._look_closely(block)
 
-    def _only_known(self, block: JsonBlock) -> bool:
+    def _only_known(self, block: JsonBlock, ends: Places) -> bool:
         """Return whether all keys of the block are known ones that stand at the top, each once a line.
 
-        4 ms a MB. Keys are compared as words of 8 bytes, from their closing mark backwards.
+        Keys are compared as words of 8 bytes, from their closing mark backwards.
         """
-        if not 0 < len(self._known) <= _MOST or not all(self._known.values()):
-            return False
-        array = block.array
-        is_mark = array[:-1] == _QUOTE
-        if any((is_mark & (array[1:] == one)).any() for one in _BLANKS) and any(
-            block.data.find(b'"' + bytes([one, more])) >= 0 for one in _BLANKS for more in (*_BLANKS, _COLON)
-        ):
-            return False
-        closes = np.flatnonzero(is_mark & (array[1:] == _COLON))
-        if b"\\" in block.data:
-            closes = closes[~is_escaped(array, closes)]
-        newlines = block.newlines
-        padded = bytes(_WORD) + block.data
-        words: Words = np.ndarray(shape=(len(padded) - _WORD + 1,), dtype="<u8", buffer=padded, strides=(1,))
-        rest, last = closes, words[closes + 1]
+        newlines, padded = block.newlines, block.padded(_WORD)
+        words: Words = np.ndarray(shape=(len(block.data) + 1,), dtype="<u8", buffer=padded, strides=(1,))
+        rest, last = ends, words[ends + 1]
         for key in self._known:
             whole = b'"' + key + b'"'
             same = _ends_with(last, whole[-_WORD:])
@@ -66,7 +58,7 @@ class KeyPlaces:
                 if not equal.all():
                     same[np.flatnonzero(same)[~equal]] = False
                     places = rest[same]
-            if not _once_a_line(places, newlines):
+            if not _once_a_line(places, newlines) or block.any_escaped(places - len(whole) + 1):
                 return False
             rest, last = rest[~same], last[~same]
             if not len(rest):
@@ -100,6 +92,14 @@ class KeyPlaces:
             if seen.get(key) == line and self.repeated is None:
                 self.repeated = (_decoded(key), block.line + line)
             seen[key] = line
+        self._take_shape(block, begins, ends)
+
+    def _take_shape(self, block: JsonBlock, begins: Places, ends: Places) -> None:
+        """Expect the next lines to be as the last of the block."""
+        first = int(np.searchsorted(begins, block.newlines[-2])) if len(block.newlines) > 1 else 0
+        keys = [block.data[begin:end] for begin, end in zip(begins[first:], ends[first:], strict=True)]
+        if len(keys) == len(set(keys)) <= _MOST:
+            self._shape = LineShape(keys)
 
 
 def _ends_with(words: Words, text: bytes) -> Mask:

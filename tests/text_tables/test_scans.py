@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msr_adapter.text_tables import json_blocks, line_counts
+from msr_adapter.text_tables import json_blocks, json_keys, line_counts
 from msr_adapter.text_tables.json_scan import scan_json
 from msr_adapter.text_tables.line_counts import HowToCount, count_lines
 
@@ -70,6 +70,43 @@ def test_keys_are_those_that_json_reads(size: int, objects: list[tuple[dict[str,
             first.setdefault(key, number)
     assert found.keys == first
     assert (found.lines, found.constants, found.surrogates, found.repeated) == (len(lines), 0, 0, None)
+
+
+LONG = "a_key_that_is_longer_than_sixteen_bytes"
+SHAPES = [{"u": 1, "item": 2}, {"item": 1, "u": 2}, {"u": 1, LONG: 2}, {"u": 1, f"b{LONG}": '": "'}, {LONG: {"u": 3}},
+          {"u": 1, LONG[1:]: None}, {"u": "\\"}, {"u": 1, "iten": 2}, {'v"u': 1, "item": 2}, {}]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(len(SHAPES))), st.integers(1, 12)), max_size=8), st.booleans())
+@settings(max_examples=150)
+@pytest.mark.parametrize("size", [7, 60, 2**17])
+def test_runs_of_lines_of_one_shape_hide_no_other_key(size: int, runs: list[tuple[int, int]], twice: bool) -> None:
+    lines = [json.dumps(SHAPES[shape]) for shape, number in runs for _ in range(number)]
+    lines += [lines[-1].replace("{", '{"u": 0, ', 1)] * 2 if twice and lines and ":" in lines[-1] else []
+    first: dict[str, int] = {}
+    repeated: tuple[str, int] | None = None
+    for number, line in enumerate(lines, 1):
+        pairs = json.loads(line, object_pairs_hook=lambda found: found)
+        names = [name for name, _ in pairs]
+        for name in names:
+            first.setdefault(name, number)
+        repeated = repeated or next(((name, number) for name in names if names.count(name) > 1), None)
+    if lines:
+        lines.append("17")  # no line end behind it: a block without one
+    path = in_a_file("\n".join(lines).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_blocks, "_CHUNK", size)
+        found = scan_json(path)
+    assert (found.keys, found.repeated, found.lines) == (first, repeated, len(lines))
+
+
+def test_lines_of_one_shape_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = in_a_file(b"".join(b'{"user_id":%d,"item_id":7,"timestamp_of_the_event":%d}\n' % (n, n) for n in range(400)))
+    monkeypatch.setattr(json_blocks, "_CHUNK", 1000)
+    closely: list[int] = []
+    monkeypatch.setattr(json_keys.KeyPlaces, "_only_known", lambda *_: closely.append(1))
+    found = scan_json(path)
+    assert (list(found.keys), closely) == (["user_id", "item_id", "timestamp_of_the_event"], [])
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 40])
