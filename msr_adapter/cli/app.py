@@ -19,6 +19,7 @@ from msr_adapter.cli.evaluate import evaluate
 from msr_adapter.cli.export import export
 from msr_adapter.cli.fetch_images import fetch_images
 from msr_adapter.cli.get_model import get_model
+from msr_adapter.cli.init import init
 from msr_adapter.cli.ls import list_bundled
 from msr_adapter.cli.prune import prune
 from msr_adapter.cli.recommend import recommend
@@ -65,6 +66,7 @@ def _root(
     """
 
 
+app.command("init")(init)
 app.command("run")(run)
 app.command("build-data")(build_data)
 app.command("summarize")(summarize)

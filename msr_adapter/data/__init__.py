@@ -3,6 +3,8 @@
 build            the stage from the sources to its tables
 checks           what is wrong before anything is built, and what identifies the sources
 source_look      what the files hold, without building anything
+published_layouts  which kind of source a file or folder is
+log_facts        what a log says of how it should be used
 readers/         published layouts and your own tables become a corpus
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
