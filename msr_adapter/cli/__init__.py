@@ -1,6 +1,7 @@
 """The command line: parses, calls the pipeline and the workflows, prints. Starts without torch, which stages import.
 
 One file per command, named like it:
+init          a pipeline for files of one's own
 run           the whole experiment
 build_data    splits, candidate lists, summaries, the LLaMA-Factory dataset
 summarize     item and user summaries; --preview, --dry-run
