@@ -19,6 +19,7 @@ from msr_adapter.pipeline import RunResult, StageOutcome, State
 from tests.support.pipelines import MINIMAL
 
 COMMANDS = (
+    "init",
     "run",
     "build-data",
     "summarize",
