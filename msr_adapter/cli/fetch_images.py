@@ -59,7 +59,7 @@ def fetch_images(
             allow_private=allow_private,
             overwrite=overwrite,
         )
-        wanted = wanted_images(config.data, config.seed, every_item=every_item)
+        wanted = wanted_images(config.data, config.seed, every_item=every_item, split=config.split)
         if not wanted.urls:
             found = f"none of {plural(wanted.items, 'item')} names its image by URL"
             step = "Set data.source.columns.image"

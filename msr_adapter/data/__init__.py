@@ -12,6 +12,7 @@ filters          what is kept of a log
 seen_pairs       what users have seen although a filter dropped it
 published_split  what becomes of a split that the source publishes
 splits           who is trained on and who is tested on
+temporal         what a split by time knows at each of its moments
 examples         targets and the histories before them
 negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items

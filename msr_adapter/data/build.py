@@ -39,6 +39,7 @@ from msr_adapter.data.tables import (
     write_seen,
     write_truth,
 )
+from msr_adapter.data.temporal import moments_of
 from msr_adapter.errors import LISTED, plural, raise_if_any
 from msr_adapter.files import write_json
 from msr_adapter.prompts import neutralise
@@ -88,9 +89,9 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     unused_split(corpus.interactions, split.kind, audit)
     with naming_files(data.source):
-        log = encode(corpus, audit, published_split=split.kind == "column")
+        log = encode(corpus, audit, published_split=split.kind == "column", moments=moments_of(split))
     audit_ids(log, corpus, audit)
-    log = clean(log, corpus, data, seed, audit)
+    log = clean(log, corpus, data, seed, audit, split)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)
     # Counted on what training may know: a popularity that counts the targets would give them away.
@@ -147,6 +148,11 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
     """Return the examples, checked for leaks; `UserError` where a split got none."""
     examples = make_examples(log, split, seed, protocol.target)
     assert_no_leak(log, examples)
+    if log.era is not None:
+        unknown = degree(log.item[log.era == 0], len(log.items)) == 0
+        for code, name in enumerate(SPLITS[1:], 1):
+            found = unknown[log.item[examples.target[examples.split == code]]]
+            audit.count(f"{name}_targets_of_new_items", int(found.sum()))
     tied = log.time[examples.row(examples.end - 1)] == log.time[examples.target]
     audit.count("examples_with_history_at_the_time_of_the_target", int(tied.sum()))
     if protocol.target == "most-popular-last":

@@ -9,14 +9,15 @@ row, and the history has each other item at its first time.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.interaction_log import Log, degree, first_of_pairs
-from msr_adapter.data.splits import row_splits, split_bounds, user_splits
+from msr_adapter.data.splits import row_splits, user_splits
+from msr_adapter.data.temporal import split_bounds
 from msr_adapter.schema import SPLITS
 
 POPULAR_ITEMS = 6
@@ -171,12 +172,15 @@ def _assert_distinct_histories(log: Log, examples: Examples) -> None:
         assert bool((keys[1:] != keys[:-1]).all()), "a history has an item twice, or its target"
 
 
-def most_popular(log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK) -> Mask:
+def most_popular(
+    log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK, *, counted: Mask | None = None
+) -> Mask:
     """Return the rows of each user's ``number`` most popular items in the whole log; the first id wins a tie.
 
-    O(rows log rows) in blocks of users: the memory is one block and one byte a row.
+    Popularity is that of the ``counted`` rows (None: of all). O(rows log rows) in blocks of users: the memory is one
+    block and one byte a row.
     """
-    popularity = degree(log.distinct()[1], len(log.items))
+    popularity = degree(log.distinct(counted)[1], len(log.items))
     chosen = np.zeros(len(log.user), dtype=bool)
     for block in user_blocks(log.bounds(), block_rows):
         user, item = log.user[block], log.item[block]
@@ -190,10 +194,12 @@ def most_popular(log: Log, number: int = POPULAR_ITEMS, block_rows: int = _BLOCK
 
 
 def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
-    """Return the rows that examples may see: one view for all splits; under `column`, one for each split.
+    """Return the rows that examples may see: one view for all splits, or more; under `column`, one for each split.
 
     There, training sees training rows, validation those and its own, test everything: whatever the order in time.
     """
+    if split.kind == "temporal" and target == "most-popular-last":
+        return _views_by_time(log, log.time < split_bounds(split)[0])
     popular = most_popular(log) if target == "most-popular-last" else None
     if split.kind != "column":
         return [_view(log, popular)]
@@ -203,6 +209,17 @@ def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
         allowed = allowed if popular is None else popular & allowed
         views.append(_view(log, _one_of_each(log, allowed, code) if log.repeats else allowed))
     return views
+
+
+def _views_by_time(log: Log, early: Mask) -> list[View]:
+    """Return the view of training, then that of the other splits, of each user's most popular items.
+
+    Training has the most popular ones of its own rows, and its rows alone say what is popular.
+    """
+    rows = np.flatnonzero(early)
+    training = np.zeros(len(log.user), dtype=bool)
+    training[rows] = most_popular(replace(log, user=log.user[rows], item=log.item[rows]))
+    return [_view(log, training), _view(log, most_popular(log, counted=early))]
 
 
 def _view(log: Log, allowed: Mask | None) -> View:
@@ -248,10 +265,12 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
             yield _Targets(code, 0, everyone[codes == code], view.end[codes == code] - 1)
         yield from (_Targets(0, 0, everyone[codes == 0], view.end[codes == 0] - lag) for lag in lags)
     elif split.kind == "temporal":
-        first, *held_out = (view.before(log, moment) for moment in split_bounds(split))
+        bounds, last = split_bounds(split), len(views) - 1
+        first = view.before(log, bounds[0])
         yield from (_Targets(0, 0, everyone, first - lag) for lag in lags)
-        for code, (begin, end) in zip((1, 2), ((first, held_out[0]), (held_out[0], held_out[1])), strict=True):
-            yield _Targets(code, 0, everyone[begin < end], end[begin < end] - 1)
+        moments = [views[last].before(log, moment) for moment in bounds]
+        for code, begin, end in zip((1, 2), moments, moments[1:], strict=False):
+            yield _Targets(code, last, everyone[begin < end], end[begin < end] - 1)
     else:
         yield from (_Targets(0, 0, everyone, view.end - lag) for lag in lags)
         yield from (_Targets(code, code, *views[code].last(log, row_splits(log) == code)) for code in (1, 2))

@@ -1,12 +1,17 @@
-"""What is kept of a log: known items, popular items, the k-core, a sample of users. Every drop is counted."""
+"""What is kept of a log: known items, popular items, the k-core, a sample of users. Every drop is counted.
+
+Under a split by time, degrees and popularity are those of the rows before validation begins, and users who are known
+then are drawn first: whatever happens later changes nothing that is kept of those rows. A minimum of 1 is none, and
+keeps what appears later.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from msr_adapter.arrays import Codes, Mask
-from msr_adapter.config.schema import DataConfig, KCoreConfig
+from msr_adapter.arrays import Codes, Labels, Mask
+from msr_adapter.config.schema import DataConfig, KCoreConfig, SplitConfig
 from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import near_matches
@@ -14,32 +19,37 @@ from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.published_split import count_rows
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
+from msr_adapter.data.splits import learnt_from
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.seeded_random import seeded_order
 
 
-def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit) -> Log:
+def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit, split: SplitConfig | None = None) -> Log:
     """Apply every filter in order: unknown items, `limit.items`, `k_core`, `limit.users`.
+
+    With ``split``, the audit is told what they keep or drop because of what is held out.
 
     Only whole users and whole items are ever dropped, so that the kept rows of a kept user and what stands in
     `Log.seen` are all that the user has seen in the kept catalogue. What dropped users have seen is in `Log.seen` too.
     Memory: 8 bytes a row beside the logs, and 16 bytes a pair of `Log.seen`.
     """
     whole, seen = log.pairs(), log.seen
-    log = _drop_unknown(log, corpus, audit)
+    log = known = _drop_unknown(log, corpus, audit)
     if data.limit.items is not None:
-        count = degree(log.distinct()[1], len(log.items))
-        best = np.lexsort((np.arange(len(count)), -count))[: data.limit.items]  # of equally popular items the first id
-        log = _drop(log, _among(best, len(count))[log.item], "item_limit", audit)
+        log = _drop(log, _most_popular(log, data.limit.items, _counted(log))[log.item], "item_limit", audit)
     kept = _drop(log, _core(log, data.k_core), "k_core", audit)
     if not len(kept.user):
-        had = (f"{plural(len(log.user), 'interaction')} of {plural(len(log.users), 'user')} with "
-               f"{plural(len(log.items), 'item')}")  # fmt: skip
-        found = f"users: {data.k_core.users}, items: {data.k_core.items} leaves nothing of {had}"
-        raise UserError(Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items"))
+        raise UserError(_nothing_left(log, data.k_core))
+    if split is not None and (data.limit.items is not None or data.k_core != KCoreConfig()):
+        _tell_held_out(known, kept, data, split, seed, audit)
     if data.limit.users is not None:
-        drawn = seeded_order(kept.users, seed, "limit")[: data.limit.users]
-        kept = _drop(kept, _among(drawn, len(kept.users))[kept.user], "user_limit", audit)
+        drawn = seeded_order(kept.users, seed, "limit")
+        if kept.era is not None:  # nobody is left out for users who come later
+            early = _among(kept.user[kept.era == 0], len(kept.users))[drawn]
+            drawn = np.concatenate([drawn[early], drawn[~early]])
+        kept = _drop(kept, _among(drawn[: data.limit.users], len(kept.users))[kept.user], "user_limit", audit)
+    if kept.era is not None:
+        _tell_later(known, kept, audit)
     for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
         audit.count(f"{noun}_kept", number)
     kept = replace(kept, seen=_still_seen(whole, seen, kept))
@@ -56,20 +66,42 @@ def _still_seen(whole: LogPairs, seen: SeenPairs | None, kept: Log) -> SeenPairs
     users, of_log = (
         (whole.users, np.arange(len(whole.users), dtype=np.int32)) if seen is None else (seen.users, seen.of_log)
     )
-    parts = [(of_log[whole.user[gone]], whole.item[gone])]
+    # Of users without a log nobody asks when they saw something: no list is drawn for them.
+    parts: list[tuple[Codes, Codes, Labels | None]] = [(of_log[whole.user[gone]], whole.item[gone], None)]
     if seen is not None:
-        parts.append((seen.user, seen.item))
+        parts.append((seen.user, seen.item, seen.era))
     return seen_beside(kept.pairs(), users, whole.items, parts, may_be_rows=False)
+
+
+def _counted(log: Log) -> Mask | None:
+    """Return the rows that degrees and popularity are counted on; None = all."""
+    return None if log.era is None else log.era == 0
+
+
+def _most_popular(log: Log, number: int, counted: Mask | None) -> Mask:
+    """Return the ``number`` most popular items (items,); of equally popular ones the first id."""
+    count = degree(log.distinct(counted)[1], len(log.items))
+    return _among(np.lexsort((np.arange(len(count)), -count))[:number], len(count))
 
 
 def _core(log: Log, core: KCoreConfig) -> Mask:
     """Return the rows of the k-core of a log; a pair counts once, however many rows have it."""
-    user, item = log.distinct()
-    alive = k_core(user, item, core)
-    if not log.repeats:
-        return alive
-    users, items = _among(user[alive], len(log.users)), _among(item[alive], len(log.items))
+    counted = _counted(log)
+    if not log.repeats and counted is None:
+        return k_core(*log.distinct(), core)
+    users, items = _core_ids(log, core, counted)
     return np.asarray(users[log.user] & items[log.item])
+
+
+def _core_ids(log: Log, core: KCoreConfig, counted: Mask | None) -> tuple[Mask, Mask]:
+    """Return the users and items that the k-core of the ``counted`` rows has, and all where the minimum is 1."""
+    user, item = log.distinct(counted)
+    alive = k_core(user, item, core)
+    users, items = _among(user[alive], len(log.users)), _among(item[alive], len(log.items))
+    if counted is not None:
+        users |= core.users == 1
+        items |= core.items == 1
+    return users, items
 
 
 def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
@@ -89,6 +121,53 @@ def k_core(user: Codes, item: Codes, core: KCoreConfig) -> Mask:
     mask = np.zeros(rows, dtype=bool)
     mask[alive] = True
     return mask
+
+
+def _nothing_left(log: Log, core: KCoreConfig) -> Problem:
+    had = (f"{plural(len(log.user), 'interaction')} of {plural(len(log.users), 'user')} with "
+           f"{plural(len(log.items), 'item')}")  # fmt: skip
+    if log.era is not None:
+        had += f" ({int(np.count_nonzero(log.era == 0)):,} before validation begins, which alone count)"
+    found = f"users: {core.users}, items: {core.items} leaves nothing of {had}"
+    return Problem("", "data.k_core", found, "", "Lower data.k_core, or raise data.limit.items")
+
+
+def _tell_held_out(log: Log, kept: Log, data: DataConfig, split: SplitConfig, seed: int, audit: Audit) -> None:
+    """Count what `limit.items` and `k_core` kept or dropped of ``log`` only because they counted what is held out.
+
+    What they would keep is told by the same filters, counted on what training may know of the log before them.
+    """
+    counted, judged = learnt_from(log, split, seed)
+    rows = np.ones(len(log.user), dtype=bool)
+    if data.limit.items is not None:
+        rows = _most_popular(log, data.limit.items, counted)[log.item]
+    users, items = _core_ids(log, data.k_core, counted & rows)
+    users |= ~judged
+    rows &= users[log.user] & items[log.item]
+    for noun, now, codes, of in (("users", kept.users, log.user, judged), ("items", kept.items, log.item, None)):
+        ids = log.users if noun == "users" else log.items
+        is_kept = np.asarray(ids.is_in(now.implode()).to_numpy(), dtype=bool)
+        would_be = _among(codes[rows], len(ids))
+        differ = is_kept != would_be if of is None else (is_kept != would_be) & of
+        audit.count(f"{noun}_kept_by_held_out", int(np.count_nonzero(differ & is_kept)))
+        audit.count(f"{noun}_dropped_by_held_out", int(np.count_nonzero(differ & would_be)))
+
+
+def _tell_later(log: Log, kept: Log, audit: Audit) -> None:
+    """Count the rows after validation begins that filters dropped because their user or item was not known before."""
+    assert log.era is not None
+    for noun, ids, codes, now in (
+        ("user", log.users, log.user, kept.users), ("item", log.items, log.item, kept.items)
+    ):  # fmt: skip
+        new = ~_among(codes[log.era == 0], len(ids))
+        gone = new & ~np.asarray(ids.is_in(now.implode()).to_numpy(), dtype=bool)
+        rows, of = int(np.count_nonzero(gone[codes])), int(gone.sum())
+        audit.count(f"later_interactions_dropped_of_new_{noun}s", rows)
+        audit.count(f"{noun}s_first_seen_after_training", int(new.sum()) - of)
+        if rows:
+            keys = f"data.k_core.{noun}s: 1 and data.limit.{noun}s: null keep them"
+            audit.find("info", f"Left out {plural(rows, 'interaction')} of {plural(of, noun)} that first appeared "
+                       f"after training ends: k_core and limit count what was known then. {keys}.")  # fmt: skip
 
 
 def _drop_unknown(log: Log, corpus: Corpus, audit: Audit) -> Log:

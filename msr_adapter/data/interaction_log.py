@@ -12,6 +12,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.published_split import count_filtered, count_rows
 from msr_adapter.data.readers.reader import FILTERED, Corpus
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
+from msr_adapter.data.temporal import LATEST, Moments, eras
 from msr_adapter.schema import SPLITS
 
 _BATCH = 1 << 20
@@ -41,14 +42,18 @@ class Log:
     """What users have seen beside these rows; None = nothing. In codes of `items`, so `keep` leaves it behind."""
     repeats: bool = False
     """Whether rows may repeat a pair."""
+    era: Labels | None = None
+    """Era of each row (`temporal`); None = no split by time."""
+    first: Rows | None = None
+    """Time at which each item first appears in the log that was read (items,); None = no split by time."""
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""
         if rows.all():
             return replace(self, seen=None)
-        split = None if self.split is None else self.split[rows]
-        kept = replace(self, user=self.user[rows], item=self.item[rows], time=self.time[rows], split=split, seen=None)
-        return kept.with_used_ids()
+        split, era = (None if labels is None else labels[rows] for labels in (self.split, self.era))
+        user, item, time = self.user[rows], self.item[rows], self.time[rows]
+        return replace(self, user=user, item=item, time=time, split=split, era=era, seen=None).with_used_ids()
 
     def with_used_ids(self) -> "Log":
         """Return the log without the users and items that have no row, and without `seen`. O(rows)."""
@@ -59,6 +64,7 @@ class Log:
             items=self.items.filter(pl.Series(item_used)),
             user=_renumber(user_used)[self.user],
             item=_renumber(item_used)[self.item],
+            first=None if self.first is None else self.first[item_used],
             seen=None,
         )
 
@@ -66,16 +72,17 @@ class Log:
         """Return the n_users + 1 offsets of each user's rows."""
         return np.concatenate([[0], np.cumsum(degree(self.user, len(self.users)))]).astype(np.int64)
 
-    def distinct(self) -> tuple[Codes, Codes]:
-        """Return user and item of every distinct pair, in the order of the rows."""
+    def distinct(self, rows: Mask | None = None) -> tuple[Codes, Codes]:
+        """Return user and item of every distinct pair, in the order of the rows; of the given ones if any are."""
+        user, item = (self.user, self.item) if rows is None else (self.user[rows], self.item[rows])
         if not self.repeats:
-            return self.user, self.item
-        first = first_of_pairs(self.user, self.item, len(self.items))
-        return self.user[first], self.item[first]
+            return user, item
+        first = first_of_pairs(user, item, len(self.items))
+        return user[first], item[first]
 
     def pairs(self) -> LogPairs:
         """Return the pairs as `seen_pairs` takes them."""
-        return LogPairs(self.users, self.items, self.user, self.item, self.bounds())
+        return LogPairs(self.users, self.items, self.user, self.item, self.bounds(), self.era)
 
     def seen_counts(self) -> Rows:
         """Return how many distinct items each user has seen, in rows of the log or beside them (users,)."""
@@ -91,6 +98,14 @@ def first_of_pairs(user: Codes, item: Codes, n_items: int) -> Mask:
     for block in user_blocks(bounds, _SHARD):
         keys = user[block].astype(np.int64) * n_items + item[block]
         first[block.start + np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def first_times(log: Log) -> Rows:
+    """Return the time at which each item first appears (items,). O(rows), in parts."""
+    first = np.full(len(log.items), np.iinfo(np.int64).max)
+    for part in _shards_of_rows(len(log.item), _SHARD):
+        np.minimum.at(first, log.item[part], log.time[part])
     return first
 
 
@@ -121,12 +136,14 @@ class _Rows:
 
 
 def encode(
-    corpus: Corpus, audit: Audit, *, published_split: bool = False, batch_rows: int = _BATCH, shard_rows: int = _SHARD
-) -> Log:
+    corpus: Corpus, audit: Audit, *, published_split: bool = False, moments: Moments | None = None,
+    batch_rows: int = _BATCH, shard_rows: int = _SHARD,
+) -> Log:  # fmt: skip
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
 
     With ``published_split`` the source's own split is kept whole: only training rows that repeat an earlier one of
-    training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`.
+    training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`. With
+    ``moments``, those of a split by time, the log tells eras and when each item first appears.
 
     The corpus is streamed, ``batch_rows`` at a time. Memory: 32 bytes a row, the distinct ids, and one shard that is
     being sorted: users with about ``shard_rows`` rows. Neither number changes the result.
@@ -140,7 +157,7 @@ def encode(
     if read.filtered is not None:
         count_filtered(audit, read.filtered, read.split)
         dropped = read.filtered >= 0
-        filtered = read.user[dropped], read.item[dropped]
+        filtered = read.user[dropped], read.item[dropped], None if moments is None else _filtered_eras(read, moments)
         read = read.take(~dropped)
     rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows)
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
@@ -148,6 +165,8 @@ def encode(
     time = rows.time.astype(np.int64, copy=False)
     split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats)
+    if moments is not None:
+        log = replace(log, era=eras(time, moments), first=first_times(log))
     if filtered is None:
         return log
     del read, rows  # where many rows are dropped, the pairs take as much memory as these
@@ -155,6 +174,14 @@ def encode(
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
     return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered], may_be_rows=True))
+
+
+def _filtered_eras(read: _Rows, moments: Moments) -> Labels:
+    """Return the eras of the rows that a filter of the source drops; what has no time is known to nobody earlier."""
+    assert read.filtered is not None
+    found = eras(read.time[read.filtered >= 0], moments)
+    found[read.filtered[read.filtered >= 0] == FILTERED.index("no_time")] = LATEST
+    return found
 
 
 def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> tuple[pl.Series, pl.Series, _Rows]:

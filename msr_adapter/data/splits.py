@@ -10,9 +10,9 @@ import polars as pl
 
 from msr_adapter.arrays import Labels, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.config.schema.data import milliseconds
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log
+from msr_adapter.data.temporal import EVERYTHING, Horizon, split_bounds
 from msr_adapter.errors import Problem, plural
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import SPLITS
@@ -36,17 +36,6 @@ def row_splits(log: Log) -> Labels:
     return log.split
 
 
-def split_bounds(split: SplitConfig) -> tuple[int, int, int]:
-    """Return the milliseconds where validation begins, where test begins, and from where nothing is predicted.
-
-    Without `validation_from` the time of validation is empty: it begins where test does.
-    """
-    forever = np.iinfo(np.int64).max
-    test = milliseconds(split.test_from or 0)
-    validation = test if split.validation_from is None else milliseconds(split.validation_from)
-    return validation, test, forever if split.until is None else milliseconds(split.until)
-
-
 def known_to_training(log: Log, split: SplitConfig, held_out: Rows, seed: int) -> Mask:
     """Return which rows of the log training may know of: popularity and baselines learn from nothing else.
 
@@ -62,6 +51,37 @@ def known_to_training(log: Log, split: SplitConfig, held_out: Rows, seed: int) -
     known = np.ones(len(log.user), dtype=bool)
     known[held_out] = False
     return known
+
+
+def learnt_from(log: Log, split: SplitConfig, seed: int) -> tuple[Mask, Mask]:
+    """Return which rows of a log training will know of, before examples are made, and which users it is about (users,).
+
+    As `known_to_training`; leave-last-out holds out the last two rows of everybody, whatever their history.
+    """
+    everyone = np.ones(len(log.users), dtype=bool)
+    if split.kind == "user-holdout":
+        judged = user_splits(log, split, seed) == 0
+        return np.asarray(judged[log.user]), judged
+    held_out = np.empty(0, dtype=np.int64)
+    if split.kind == "leave-last-out":
+        first, end = log.bounds()[:-1], log.bounds()[1:]
+        held_out = np.concatenate([end - 1, np.maximum(end - 2, first)])
+    return known_to_training(log, split, held_out, seed), everyone
+
+
+def horizons(log: Log) -> tuple[Horizon, Horizon, Horizon]:
+    """Return what the candidate lists of training, validation and test may know of the log."""
+    if log.era is None:
+        return EVERYTHING, EVERYTHING, EVERYTHING
+    training, validation = (_among(log, log.era <= era) for era in (0, 1))
+    return Horizon(0, training), Horizon(1, validation, at_target=True), Horizon(at_target=True)
+
+
+def _among(log: Log, rows: Mask) -> Mask:
+    """Return which items (items,) the given rows have."""
+    found = np.zeros(len(log.items), dtype=bool)
+    found[log.item[rows]] = True
+    return found
 
 
 def split_column_problems(interactions: pl.LazyFrame) -> list[Problem]:

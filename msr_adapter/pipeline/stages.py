@@ -61,7 +61,7 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 9,
+        "data", "Build data", ("audit", "audit.json"), 10,
         inputs=(),
         outputs=("items.parquet", "interactions.parquet", "seen.parquet", "examples.parquet", "earlier.parquet",
                  "candidates.parquet", "truth.parquet", "audit.json"),

@@ -12,9 +12,10 @@ import numpy as np
 from msr_adapter.arrays import Codes, Labels, Mask, Rows
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.interaction_log import Log
-from msr_adapter.data.negatives.pools import SeenItems, seen_items
+from msr_adapter.data.negatives.pools import SeenItems, free_items, seen_items
 from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
 from msr_adapter.data.negatives.spec import ListSpec, ListSpecs, Shortages
+from msr_adapter.data.temporal import EVERYTHING, Horizon
 from msr_adapter.errors import Problem, plural, raise_if_any
 from msr_adapter.seeded_random import Bits, below, hash_ids, keyed, mix, stream
 
@@ -78,6 +79,8 @@ class _Lists:
     """Its first example."""
     user: Codes
     positive: Codes
+    times: Rows
+    """Of the targets."""
     keys: Bits
 
 
@@ -101,19 +104,18 @@ def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK
     sizes, log = list_sizes(inputs), inputs.log
     bounds, keys = log.bounds(), ListKeys(log, inputs.seed)
     for part in _parts(inputs.examples.split, sizes, rows):
-        user, positive = inputs.examples.user[part], log.item[inputs.examples.target[part]]
-        split, lists = (
-            int(inputs.examples.split[part.start]),
-            _Lists(part.start, user, positive, keys.of(user, positive)),
-        )
+        user, target = inputs.examples.user[part], inputs.examples.target[part]
+        positive, split = log.item[target], int(inputs.examples.split[part.start])
+        lists = _Lists(part.start, user, positive, log.time[target], keys.of(user, positive))
         if split == 2 and inputs.imported is not None:
             yield inputs.imported.of_examples(part)
             continue
         spec = inputs.specs[split]
         if spec.negatives.kind == "all":
-            drawn = _whole_catalogue(log, bounds, lists)
+            drawn = _whole_catalogue(log, bounds, lists, spec.horizon)
         else:
-            drawn = _drawn(lists, spec, SeenItems(log, bounds, user), shortages, inputs.rounds)
+            seen = SeenItems(log, bounds, user, spec.horizon, lists.times)
+            drawn = _drawn(lists, spec, seen, shortages, inputs.rounds)
         if not shortages.short:  # else go on only to count what is short
             yield drawn
     raise_if_any(shortages.problems())
@@ -125,7 +127,7 @@ def list_sizes(inputs: DrawInputs) -> Rows:
     `UserError` if users have too few items that they have not seen, or if full ranking makes too many rows.
     """
     split, users = inputs.examples.split, inputs.examples.user
-    free = len(inputs.log.items) - inputs.log.seen_counts()[users]
+    free = _free(inputs)
     drawn = np.ones(len(split), dtype=bool) if inputs.imported is None else split != 2
     codes: dict[str, list[int]] = {}
     for code, spec in enumerate(inputs.specs):
@@ -147,9 +149,22 @@ def list_sizes(inputs: DrawInputs) -> Rows:
     return counts + 1
 
 
+def _free(inputs: DrawInputs) -> Rows:
+    """Return for each example how many items there are to draw."""
+    examples, times = inputs.examples, inputs.log.time[inputs.examples.target]
+    if all(spec.horizon is EVERYTHING for spec in inputs.specs):
+        return free_items(inputs.log, examples.user, times, EVERYTHING)
+    free = np.zeros(len(examples), dtype=np.int64)
+    for code, spec in enumerate(inputs.specs):
+        mine = examples.split == code
+        free[mine] = free_items(inputs.log, examples.user[mine], times[mine], spec.horizon)
+    return free
+
+
 def _too_few(spec: ListSpec, count: int, users: Codes, free: Rows, log: Log) -> Problem:
     least = int(free.min())
     beside = "" if log.seen is None else "; items of rows that a filter dropped count as seen"
+    beside += "" if log.era is None else "; only those that had appeared by then are on offer"
     found = (f"{plural(count, 'negative')} asked for, more than the items that {plural(len(np.unique(users)), 'user')} "
              f"did not interact with (the catalogue has {plural(len(log.items), 'item')}{beside})")  # fmt: skip
     step = f"Ask for {least} or fewer, or keep more items (data.limit.items, data.k_core.items)"
@@ -174,11 +189,15 @@ def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
     yield from map(slice, starts, [*starts[1:], len(split)])
 
 
-def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists) -> Candidates:
-    """Return the target among all items that the user has not seen, in the order of ids."""
+def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists, horizon: Horizon) -> Candidates:
+    """Return the target among all items on offer that the user has not seen, in the order of ids."""
     wanted = np.ones((len(lists.user), len(log.items)), dtype=bool)
+    if horizon.items is not None:
+        wanted &= horizon.items
+    if horizon.at_target and log.first is not None:
+        wanted &= log.first <= lists.times[:, None]
     list_ = np.arange(len(lists.user))
-    lengths, items = seen_items(log, bounds, lists.user)
+    lengths, items = seen_items(log, bounds, lists.user, horizon.era)
     wanted[np.repeat(list_, lengths), items] = False
     wanted[list_, lists.positive] = True
     list_, item = np.nonzero(wanted)

@@ -29,12 +29,15 @@ from msr_adapter.data.readers.table_scan import (
     tell_reading,
     whole_lines,
 )
+from msr_adapter.data.temporal import EVERYTHING, LATEST, Horizon
 from msr_adapter.errors import Problem, UserError, raise_if_any
 from msr_adapter.filesystem import absent
 
 _NAMES = {"user": ("user_id", "user"), "item": ("item_id", "item"), "score": ("score",)}
 _BLOCK = 2**22
 """Pairs of a user and an item that are looked up at a time."""
+_LISTS = 2**14
+"""Lists whose users' logs are looked up at a time."""
 MATCHED = "popularity-matched"
 _NO_LISTS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
@@ -62,6 +65,8 @@ class ItemStatistics:
     """Category, null = none."""
     targets: Rows | None = None
     """How often each item is the target of a training example; None = not counted."""
+    offered: Mask | None = None
+    """Which items may be negatives (items,); None = all."""
 
 
 PoolOf = Callable[[Codes, Codes], Pool]
@@ -78,56 +83,114 @@ class HardNegatives:
 
 
 class SeenItems:
-    """The items that the users of a chunk have seen, in any split or beside it, as sorted keys of user and item."""
+    """What is no negative of a chunk's lists: what their users have seen, and what was not on offer at their moment.
 
-    def __init__(self, log: Log, bounds: Rows, users: Codes) -> None:
-        """Gather what ``users`` (of each list) have seen. Memory O(rows of these users, and pairs beside them)."""
+    What users have seen is held as sorted keys of user and item.
+    """
+
+    def __init__(
+        self, log: Log, bounds: Rows, users: Codes, horizon: Horizon = EVERYTHING, times: Rows | None = None
+    ) -> None:
+        """Gather what ``users`` (of each list) have seen, as far as ``horizon`` goes; ``times`` are the targets'.
+
+        Memory O(rows of these users, and pairs beside them).
+        """
         distinct, self.user = np.unique(users, return_inverse=True)
         self.n_items = len(log.items)
-        lengths, items = seen_items(log, bounds, distinct)
+        lengths, items = seen_items(log, bounds, distinct, horizon.era)
         self.keys = np.sort(np.repeat(np.arange(len(distinct)), lengths) * self.n_items + items)
+        self._first = log.first if horizon.at_target else None
+        self._times = times
+        self._numbers = None if horizon.items is None else np.cumsum(horizon.items) - 1
 
     def by(self, list_: Rows, item: NDArray[np.integer]) -> Mask:
-        """Return whether the user of each list has seen the item."""
-        return contains(self.keys, self.user[list_] * self.n_items + item)
+        """Return whether each list may not have the item: its user has seen it, or it had not appeared yet."""
+        found = contains(self.keys, self.user[list_] * self.n_items + item)
+        if self._first is not None and self._times is not None:
+            found |= self._first[item] > self._times[list_]
+        return found
+
+    def number(self, item: Rows) -> Rows:
+        """Return the numbers of items among those that there are to draw: other items change none of them."""
+        return item if self._numbers is None else self._numbers[item]
 
 
-def seen_items(log: Log, bounds: Rows, users: Codes) -> tuple[Rows, Codes]:
-    """Return how many items each of ``users`` has seen, and the items, by user; an item may come more than once."""
+def seen_items(log: Log, bounds: Rows, users: Codes, until: int = LATEST) -> tuple[Rows, Codes]:
+    """Return how many items each of ``users`` has seen, and the items, by user; an item may come more than once.
+
+    Only what is known in the era ``until`` or before.
+    """
     lengths = bounds[users + 1] - bounds[users]
-    items = log.item[ranges(bounds[users], lengths)]
+    rows = ranges(bounds[users], lengths)
+    if log.era is not None and until < LATEST:
+        known = log.era[rows] <= until
+        lengths = np.bincount(np.repeat(np.arange(len(users)), lengths)[known], minlength=len(users))
+        rows = rows[known]
+    items = log.item[rows]
     if log.seen is None:
         return lengths, items
-    more, beside = log.seen.of(users)
+    more, beside = log.seen.of(users, until)
     owner = np.concatenate([np.repeat(np.arange(len(users)), of) for of in (lengths, more)])
     order = np.argsort(owner, kind="stable")
     return lengths + more, np.concatenate([items, beside])[order]
 
 
+def free_items(log: Log, users: Codes, times: Rows, horizon: Horizon) -> Rows:
+    """Return how many items there are to draw for lists of these users whose targets are at ``times`` (lists,)."""
+    if horizon is EVERYTHING:
+        return np.asarray(len(log.items) - log.seen_counts()[users])
+    bounds, there = log.bounds(), np.ones(len(log.items), dtype=bool) if horizon.items is None else horizon.items
+    appeared = None if log.first is None or not horizon.at_target else np.sort(log.first[there])
+    free = np.full(len(users), int(there.sum()))
+    if appeared is not None:
+        free = np.searchsorted(appeared, times, side="right")
+    for begin in range(0, len(users), _LISTS):
+        part = slice(begin, begin + _LISTS)
+        lengths, items = seen_items(log, bounds, users[part], horizon.era)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        # An item may have been seen more than once.
+        owner, items = np.divmod(np.unique(owner * len(log.items) + items), len(log.items))
+        taken = there[items]
+        if appeared is not None and log.first is not None:
+            taken &= log.first[items] <= times[part][owner]
+        free[part] -= np.bincount(owner[taken], minlength=len(lengths))
+    return np.asarray(free)
+
+
 def strata_of(negatives: NegativesConfig, known: ItemStatistics) -> Strata:
     """Return the strata that `popularity-matched` draws from."""
-    count = negatives.kinds().get(MATCHED, negatives.count)
-    return popularity_strata(known.popularity, negatives.pool, count, known.targets)
+    count, there = negatives.kinds().get(MATCHED, negatives.count), known.offered
+    if there is None:
+        return popularity_strata(known.popularity, negatives.pool, count, known.targets)
+    targets = None if known.targets is None else known.targets[there]
+    strata = popularity_strata(known.popularity[there], negatives.pool, count, targets)
+    low, high, twinless = (np.zeros(len(there), dtype=kind) for kind in (np.int64, np.int64, bool))
+    low[there], high[there], twinless[there] = strata.low, strata.high, strata.twinless
+    return Strata(np.flatnonzero(there)[strata.order], strata.cumulative, low, high, twinless)
 
 
 def make_pools(negatives: NegativesConfig, known: ItemStatistics, hard: HardNegatives | None) -> Mapping[str, PoolOf]:
     """Prepare every kind that ``negatives`` names, fallbacks included. O(items log items); hard lists come sorted."""
+    there = np.ones(len(known.items), dtype=bool) if known.offered is None else known.offered
     makers: dict[str, Callable[[], PoolOf]] = {
-        "uniform": lambda: partial(_same_for_all, Pool(np.arange(len(known.items), dtype=np.int32), *_NO_LISTS)),
-        "popularity": lambda: partial(_same_for_all, _by_popularity(known.popularity, negatives.alpha)),
+        "uniform": lambda: partial(_same_for_all, Pool(np.flatnonzero(there).astype(np.int32), *_NO_LISTS)),
+        "popularity": lambda: partial(_same_for_all, _by_popularity(known.popularity, negatives.alpha, there)),
         "popularity-matched": lambda: partial(_matched, strata_of(negatives, known)),
-        "same-category": lambda: _by_category(known.category),
+        "same-category": lambda: _by_category(known.category, there),
         "hard": lambda: partial(_hard, hard),
     }
     return {kind: makers[kind]() for kind in dict.fromkeys((*negatives.kinds(), *negatives.fallback))}
 
 
-def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNegatives:
+def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit, horizon: Horizon = EVERYTHING) -> HardNegatives:
     """Read item_id, score and perhaps user_id; keep each list's ``pool`` best. `UserError` with all that is wrong.
 
-    What the user has seen is left out before the best are chosen. Rows of unknown users and items are counted.
+    What the user has seen is left out before the best are chosen, and what there is not to draw. Rows of unknown users
+    and items are counted.
     """
     frame = _known(read_scores(path, audit), log, audit)
+    if horizon.items is not None:
+        frame = frame.filter(pl.Series(horizon.items[frame["item"].to_numpy()]))
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
     # By user, then falling score; of a pair that comes twice the higher score stays, which is the first in that order.
     order = np.lexsort((item, -frame["score"].to_numpy(), user))
@@ -135,7 +198,7 @@ def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit) -> HardNe
     user, item = user[order], item[order]
     by_user = "user_id" in frame.columns
     if by_user:
-        unseen = _unseen(log, user, item)
+        unseen = _unseen(log, user, item, horizon)
         user, item = user[unseen], item[unseen]
     best = np.arange(len(user)) - np.searchsorted(user, user) < pool
     user, item = user[best], item[best]
@@ -148,9 +211,9 @@ def _same_for_all(pool: Pool, users: Codes, _: Codes) -> Pool:
     return Pool(pool.items, low, np.full(len(users), len(pool.items), dtype=np.int64), pool.cumulative)
 
 
-def _by_popularity(popularity: Rows, alpha: float) -> Pool:
+def _by_popularity(popularity: Rows, alpha: float, there: Mask) -> Pool:
     """Weigh items by popularity ** alpha; one that training never saw has no weight (but 0 ** 0 = 1)."""
-    weight = popularity.astype(np.float64) ** alpha
+    weight = popularity.astype(np.float64) ** alpha * there
     items = np.flatnonzero(weight > 0)
     return Pool(items.astype(np.int32), *_NO_LISTS, np.cumsum(weight[items]))
 
@@ -159,9 +222,9 @@ def _matched(strata: Strata, _: Codes, positive: Codes) -> Pool:
     return Pool(strata.order, strata.low[positive], strata.high[positive], strata.cumulative)
 
 
-def _by_category(category: pl.Series) -> PoolOf:
-    """Group items by category; the pool of a positive without one is empty."""
-    codes = category.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+def _by_category(category: pl.Series, there: Mask) -> PoolOf:
+    """Group the items that are ``there`` by category; the pool of a positive without one is empty."""
+    codes = category.rank("dense").fill_null(0).cast(pl.Int64).to_numpy() * there
     order = np.argsort(codes, kind="stable").astype(np.int32)
     begin = np.searchsorted(codes[order], np.arange(codes.max(initial=0) + 2))
     begin[0] = begin[1]  # no category, no pool
@@ -178,11 +241,11 @@ def _hard(hard: HardNegatives | None, users: Codes, _: Codes) -> Pool:
     return Pool(hard.items, hard.bounds[user], hard.bounds[user + 1])
 
 
-def _unseen(log: Log, user: Codes, item: Codes) -> Mask:
+def _unseen(log: Log, user: Codes, item: Codes, horizon: Horizon) -> Mask:
     """Return in which pairs (sorted by user) the user has not seen the item, in blocks of pairs."""
     bounds = log.bounds()
     parts = [slice(begin, begin + _BLOCK) for begin in range(0, len(user), _BLOCK)]
-    kept = [~SeenItems(log, bounds, user[part]).by(np.arange(len(user[part])), item[part]) for part in parts]
+    kept = [~SeenItems(log, bounds, user[part], horizon).by(np.arange(len(user[part])), item[part]) for part in parts]
     return np.concatenate([np.empty(0, dtype=bool), *kept])
 
 

@@ -104,7 +104,7 @@ def _finish_some(slots: Slots, empty: Rows, lists: Rows, keys: Bits, pool: Pool,
     used = np.sort(slots.list_[inside] * seen.n_items + slots.chosen[inside])
     free = ~seen.by(list_, item) & ~contains(used, list_ * seen.n_items + item)
     places, list_, item = places[free], list_[free], item[free]
-    bits = stream(keys[list_], (ROUNDS << 32) + item)  # numbers that no round has used
+    bits = stream(keys[list_], (ROUNDS << 32) + seen.number(item))  # numbers that no round has used
     order = np.lexsort((bits if pool.cumulative is None else _variates(bits, pool, places), list_))
     list_, item = list_[order], item[order]
     place = np.arange(len(list_)) - np.searchsorted(list_, list_)

@@ -1,7 +1,7 @@
 """How the candidate lists of each split are made: the config's words, with the items that each kind draws from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from msr_adapter.data.negatives.pools import (
     strata_of,
 )
 from msr_adapter.data.negatives.sampler import Slots
+from msr_adapter.data.splits import horizons
+from msr_adapter.data.temporal import EVERYTHING, Horizon
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
 _STEPS = {
@@ -41,6 +43,8 @@ class ListSpec:
     twinless: Mask | None = None
     """Which items (items,) are told from their negatives by popularity (`popularity_strata`); None = this is no matter
     here."""
+    horizon: Horizon = EVERYTHING
+    """What the lists may know."""
 
     @property
     def count(self) -> int:
@@ -60,16 +64,24 @@ def make_list_specs(
     Validation lists are made as test lists are, whatever the protocol: what is chosen on them is judged on those.
     """
     problems: list[Problem] = []
-    specs = []
-    for setting, negatives in (("train.negatives", train), ("evaluate.protocol.negatives", protocol.negatives)):
+    specs: list[ListSpec] = []
+    of_training, of_validation, of_test = horizons(log)
+    wanted = [("train.negatives", train, of_training), ("evaluate.protocol.negatives", protocol.negatives, of_test)]
+    for setting, negatives, horizon in wanted:
         with collecting(problems):
-            specs.append(_list_spec(setting, negatives, log, known, audit))
+            specs.append(_list_spec(setting, negatives, log, known, audit, horizon))
     raise_if_any(problems)
     training, test = specs
-    return training, test, test
+    if of_validation is of_test:
+        return training, test, test
+    # What the two have in common has been said.
+    return training, _list_spec(test.setting, protocol.negatives, log, known, Audit(), of_validation), test
 
 
-def _list_spec(setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit) -> ListSpec:
+def _list_spec(
+    setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit, horizon: Horizon
+) -> ListSpec:
+    known = replace(known, offered=horizon.items)
     kinds = (*negatives.kinds(), *negatives.fallback)
     if "same-category" in kinds and known.category.null_count() == len(known.category):
         step = "Give the table of items a category, or draw another kind"
@@ -77,9 +89,9 @@ def _list_spec(setting: str, negatives: NegativesConfig, log: Log, known: ItemSt
         raise UserError(Problem("", setting, found, "a source with a category column", step))
     hard = None
     if "hard" in kinds and negatives.scores is not None:
-        hard = read_hard_negatives(negatives.scores, log, negatives.pool, audit)
+        hard = read_hard_negatives(negatives.scores, log, negatives.pool, audit, horizon)
     twinless = strata_of(negatives, known).twinless if MATCHED in negatives.kinds() else None
-    return ListSpec(setting, negatives, make_pools(negatives, known, hard), twinless)
+    return ListSpec(setting, negatives, make_pools(negatives, known, hard), twinless, horizon)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from msr_adapter.config.schema import DataConfig
+from msr_adapter.config.schema import DataConfig, SplitConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
@@ -12,6 +12,7 @@ from msr_adapter.data.images.locate import image_name, is_url
 from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
+from msr_adapter.data.temporal import moments_of
 from msr_adapter.errors import raise_if_any
 
 
@@ -31,7 +32,7 @@ class WantedImages:
         return self.items - len(self.urls) - self.otherwise
 
 
-def wanted_images(data: DataConfig, seed: int, *, every_item: bool) -> WantedImages:
+def wanted_images(data: DataConfig, seed: int, *, every_item: bool, split: SplitConfig | None = None) -> WantedImages:
     """Read the source and return the URLs of the kept catalogue, or of every item of the table of items.
 
     `UserError` with every problem of the source.
@@ -40,7 +41,9 @@ def wanted_images(data: DataConfig, seed: int, *, every_item: bool) -> WantedIma
     corpus = read(data.source, seed, Audit())
     named = _image_names(corpus)
     if not every_item:
-        kept = clean(encode(corpus, Audit()), corpus, data, seed, Audit()).items
+        # Of a split by time, filters count what was known when training ends.
+        log = encode(corpus, Audit(), moments=None if split is None else moments_of(split))
+        kept = clean(log, corpus, data, seed, Audit()).items
         named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
     values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
     urls = {item: name for item, name in values if isinstance(name, str) and is_url(name)}
