@@ -54,6 +54,8 @@ _TAKING = {"default", "d", "first", "last", "random", "min", "max", "length", "c
 """Filters that return what was there before, or a number."""
 _WIDE = re.compile(r"[:%.][^{}a-zA-Z]*\d{5}|\{[^{}]*:[^{}]*\{|%[^a-zA-Z%]*\*")
 """In a format: a width of five digits, or one that is given as a value."""
+_TOO_LARGE = "a value becomes too large"
+_NOT_YET = "nothing is computed before a template is rendered"
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,24 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             budget: _Budget = self._local.budget
             budget.left -= units
         except AttributeError:  # Jinja folds constants: not here
-            raise LimitError("nothing is computed before a template is rendered") from None
+            raise LimitError(_NOT_YET) from None
         if budget.left < budget.look_at:
             budget.look()
         return True
 
     def made(self, value: Any) -> Any:
         """Count a value that was made, and return it. Raises `LimitError`."""
-        if type(value) is str or isinstance(value, str | bytes):
+        if type(value) is str:  # nearly all there is, hence without another call
+            size = len(value)
+            if size > self.limits.value:
+                raise LimitError(_TOO_LARGE)
+            budget: _Budget | None = getattr(self._local, "budget", None)
+            if budget is None:
+                raise LimitError(_NOT_YET)
+            budget.left -= size
+            if budget.left < budget.look_at:
+                budget.look()
+        elif isinstance(value, str | bytes):
             self._fits(len(value))
             self.step(len(value))
         elif isinstance(value, int):
@@ -136,7 +148,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if not isinstance(owner, _TEXT_LIKE):
             result = super().call(__context, __obj, *args, **kwargs)
             return __self.made(result) if isinstance(result, dict) else result
-        args = tuple(map(__self._whole, args))
+        if not _PLAIN.issuperset(map(type, args)):
+            args = tuple(map(__self._whole, args))
         name = getattr(__obj, "__name__", "")
         if name in ("format", "format_map"):
             __self._require_narrow(owner, (args, kwargs))
@@ -178,33 +191,58 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise LimitError("it is nested too deeply") from None
 
     def _print(self, value: Any) -> Any:
-        # None: Jinja tries what it could compute beforehand.
-        return value if getattr(self._local, "budget", None) is None else self.made(value)
+        budget: _Budget | None = getattr(self._local, "budget", None)
+        if budget is None:  # Jinja tries what it could compute beforehand
+            return value
+        if type(value) is not str or len(value) > self.limits.value:
+            return self.made(value)
+        budget.left -= len(value)  # as `made` counts
+        if budget.left < budget.look_at:
+            budget.look()
+        return value
 
     def _guard(self, name: str, function: Callable[..., Any], *, test: bool = False) -> Callable[..., Any]:
         # Some filters are handed Jinja's context or environment before the template's own arguments.
         passed = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
-        growing, taking = not test and name in _GROWING, test or name in _TAKING
+        taking = test or name in _TAKING
+        local, most = self._local, self.limits.value
+        bounded = not test and (name in _GROWING or name in ("format", "string", "sum"))
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            self.step(NODE)
-            given = args[passed:]
+            budget: _Budget | None = getattr(local, "budget", None)
+            if budget is None:  # Jinja folds constants: not here
+                raise LimitError(_NOT_YET)
+            given = args[passed:] if passed else args
             if not _PLAIN.issuperset(map(type, given)):
                 given = tuple(map(self._whole, given))
                 args = (*args[:passed], *given)
-            if growing:
-                self._require_product(*given, *kwargs.values())
-            elif name == "format" and given:
-                self._require_narrow(given[0], (given[1:], kwargs))
-            elif name in ("string", "sum"):
-                self.made(given)
-                adds_lists = name == "sum" and not isinstance(kwargs.get("start", given[2:] or 0), int | float)
-                self._fits(len(given[0]) ** 2 if adds_lists else 0)  # each sum copies the last one
+            if bounded:
+                self._require_bounded(name, given, kwargs)
             result = function(*args, **kwargs)
+            # As `step` and `made` count, in one: they are called for every value of every prompt.
+            is_text = type(result) is str and not taking
+            budget.left -= NODE + len(result) if is_text else NODE
+            if budget.left < budget.look_at:
+                budget.look()
+            if is_text:
+                if len(result) > most:
+                    raise LimitError(_TOO_LARGE)
+                return result
             return result if taking else self.made(result)
 
         return guarded
+
+    def _require_bounded(self, name: str, given: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse what a filter would make far larger than what it is given."""
+        if name in _GROWING:
+            self._require_product(*given, *kwargs.values())
+        elif name == "format" and given:
+            self._require_narrow(given[0], (given[1:], kwargs))
+        elif name in ("string", "sum"):
+            self.made(given)
+            adds_lists = name == "sum" and not isinstance(kwargs.get("start", given[2:] or 0), int | float)
+            self._fits(len(given[0]) ** 2 if adds_lists else 0)  # each sum copies the last one
 
     def _whole(self, value: Any) -> Any:
         """Return an iterator as a list, so that its size is known before anything is made of it."""
@@ -226,16 +264,19 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._fits(max(1, len(text) // 2 if isinstance(text, str) else 1) * self._weigh(values))
 
     def _require_product(self, first: Any, *others: Any) -> None:
-        product = self._weigh(first) or 1
+        most = self.limits.value
+        product = len(first) or 1 if type(first) is str and len(first) <= most else self._weigh(first) or 1
         for other in others:
-            if other is not None:
+            if type(other) is str and len(other) <= most:  # as the rest counts it, without a call
+                product *= len(other) or 1
+            elif other is not None:
                 product *= (abs(other) if isinstance(other, int) else self._weigh(other)) or 1
-        if product > 20 * self.limits.value:
-            raise LimitError("a value becomes too large")
+        if product > 20 * most:
+            raise LimitError(_TOO_LARGE)
 
     def _fits(self, size: int) -> None:
         if size > self.limits.value:
-            raise LimitError("a value becomes too large")
+            raise LimitError(_TOO_LARGE)
 
     def _weigh(self, value: Any) -> int:
         """Return about how many characters a value has when it is printed. Raises `LimitError`."""
