@@ -8,6 +8,7 @@ prefix_cache/      scoring prompts with common prefixes
 openai             a server with an OpenAI-compatible endpoint
 openai_messages    requests and answers as such a server writes them
 logprobs           label log-probabilities from such a server
+label_tokens       exact ones, where it takes the numbers of tokens, and how one finds that out
 reference_prompts  the prompts and tokens of the training that such a server has to reproduce
 http               bounded responses and retries
 scripted           answers by rule, for tests

@@ -30,6 +30,8 @@ ACCEPTED = {"Accept-Encoding": "gzip, deflate"}
 """The encodings that are unpacked here, with a limit."""
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """States that pass by themselves: overload, restarts, time-outs."""
+LASTING = frozenset({400, 401, 403, 404, 405, 415, 422, 500, 501})
+"""States that a request which was never made before may get for what it is, 500 from servers that it breaks."""
 _HINTS = {
     401: ("the key is missing or wrong", "set the environment variable that model.server.key_variable names"),
     403: ("the key may not use this model", "use a key that may"),

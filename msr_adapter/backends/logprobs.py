@@ -1,7 +1,8 @@
-"""Label log-probabilities from a chat endpoint: one token is asked for, and its alternatives are read.
+"""Label log-probabilities from a server: exact ones where it takes the numbers of tokens, else those of alternatives.
 
-A server returns the likeliest few alternatives. A label word that is not among them is no likelier than the least of
-them, and than the mass that they leave: its log-probability is a bound, and the answer says so.
+A chat endpoint returns the likeliest few alternatives to its token. A label word that is not among them is no likelier
+than the least of them, and than the mass that they leave: its log-probability is a bound, and the answer says so. Where
+`label_tokens` finds that the server takes the numbers of the label words, these are asked for instead.
 """
 
 import math
@@ -10,6 +11,16 @@ from collections.abc import Mapping, Sequence
 import httpx
 
 from msr_adapter.backends.http import GaveUpError, read_json, reading_answer, token_numbers
+from msr_adapter.backends.label_tokens import (
+    ExactWays,
+    LabelTokens,
+    Send,
+    completion,
+    find_ways,
+    probe_request,
+    read_scores,
+    score_body,
+)
 from msr_adapter.backends.openai_messages import chat
 from msr_adapter.backends.reference_prompts import LabelNames, ReferencePrompts, compare_prompts
 from msr_adapter.config.schema import ModelConfig
@@ -22,6 +33,7 @@ _FIELDS = {"path", "revision", "template", "default_system", "image_max_pixels",
 """Fields of the trained model that decide what is sent and how the answer is read; images are shrunk by them."""
 _SLACK = 1e-6
 """Servers round to float32: the mass that is left is not known better than this."""
+_NUMBER = "token_id:"
 _TIGHT = 1e-3
 """A log-probability that is known this well is no bound."""
 
@@ -36,6 +48,9 @@ class ServerScoring:
         self._model, self._server = served.model_copy(update={"default_system": system}), served.server
         self._base, self._stamps, self._reference = base, list(stamps), ReferencePrompts(base)
         self._names: dict[tuple[tuple[str, ...], ...], LabelNames] = {}
+        self._tokens: dict[tuple[tuple[str, ...], ...], LabelTokens] = {}
+        self.ways: ExactWays | None = None
+        """What the server takes; None before it was tried."""
 
     @property
     def identity(self) -> str:
@@ -57,18 +72,76 @@ class ServerScoring:
                         "score with the model on this machine: remove evaluate.scorer",
                     )
                 self._names[request.label_words] = names
+                self._tokens[request.label_words] = self._reference.tokens(request.label_words)
 
-    def body(self, request: Request) -> dict[str, object]:
-        """Return the JSON that asks for one greedy token and the alternatives to it.
+    async def find_ways(self, requests: Sequence[Request], send: Send) -> None:
+        """Find out, once, whether the server tells exact log-probabilities. `GaveUpError` if it does not answer."""
+        if self.ways is not None or not any(request.choices for request in requests):
+            return
+        probe = probe_request(requests)
+        if labels := self._tokens[probe.label_words]:
+            self.ways = await find_ways(self._server, self, probe, labels, send)
+        else:
+            said = (
+                f"from the {self._server.top_logprobs} likeliest alternatives, else bounds ({self._reference.absent})"
+            )
+            self.ways = ExactWays(said=said)
+
+    def query(self, request: Request) -> tuple[str, dict[str, object]]:
+        """Return the path below the server's URL, and the JSON for it, that ask for the label words of a request.
 
         Raises `OSError` if an image cannot be read.
         """
-        alternatives = {"max_tokens": 1, "logprobs": True, "top_logprobs": self._server.top_logprobs}
-        return chat(self._model, request, self._reference.url) | alternatives
+        tokens = [token for words in self._tokens[request.label_words] for token in words]
+        if self._by_score(request):
+            return "score", self.scored(request, tokens)
+        return "chat/completions", self.asked(request, tokens) if self._by_tokens else self.natural(request)
+
+    def natural(self, request: Request) -> dict[str, object]:
+        """Return the JSON that asks for one greedy token and the likeliest alternatives to it."""
+        return self._one_token(request) | {"top_logprobs": self._server.top_logprobs}
+
+    def asked(self, request: Request, tokens: Sequence[int]) -> dict[str, object]:
+        """Return the JSON that asks for one greedy token and the log-probabilities of ``tokens``."""
+        # As many alternatives as tokens: some servers return no more of the tokens than of these.
+        exact = {"logprob_token_ids": list(tokens), "return_tokens_as_token_ids": True, "top_logprobs": len(tokens)}
+        return self._one_token(request) | exact
+
+    def scored(self, request: Request, tokens: Sequence[int]) -> dict[str, object]:
+        """Return the JSON for `/v1/score`, with the trained prompt as tokens."""
+        return score_body(self._model.path, self._reference.encode(request), tokens)
+
+    def _one_token(self, request: Request) -> dict[str, object]:
+        return chat(self._model, request, self._reference.url) | {"max_tokens": 1, "logprobs": True}
+
+    @property
+    def _by_tokens(self) -> bool:
+        return self.ways is not None and self.ways.chat
+
+    def _by_score(self, request: Request) -> bool:
+        return self.ways is not None and self.ways.score and not request.images
 
     def read(self, request: Request, response: httpx.Response) -> Completion:
-        """Return the log-probabilities in a response of status 200."""
+        """Return the log-probabilities in a response of status 200 to `query`."""
+        labels = self._tokens[request.label_words]
+        if self._by_score(request):
+            logprobs = read_scores(response, sum(map(len, labels)))
+            return completion(request, labels, logprobs, len(self._reference.encode(request)))
+        if self._by_tokens:
+            return read_logprobs(request, response, [[named(token) for token in words] for words in labels], every=True)
         return read_logprobs(request, response, self._names[request.label_words])
+
+    def found(self, response: httpx.Response) -> dict[int, float]:
+        """Return the log-probabilities of label words and of tokens by number in an answer to a chat request."""
+        with reading_answer("an answer with logprobs"):
+            given, _ = _alternatives(response)
+        names = {text: token for known, labels in zip(self._names.values(), self._tokens.values(), strict=True)
+                 for words, tokens in zip(known, labels, strict=True)
+                 for texts, token in zip(words, tokens, strict=True) for text in texts}  # fmt: skip
+        numbers = {token: int(token.removeprefix(_NUMBER)) for token, _ in given
+                   if token.removeprefix(_NUMBER).isdecimal() and token.startswith(_NUMBER)}  # fmt: skip
+        known = names | numbers
+        return {known[token]: value for token, value in given if token in known}
 
     def compare(self, requests: Sequence[Request], headers: Mapping[str, str]) -> str:
         """Compare the server's prompts with the trained ones; see `compare_prompts`."""
@@ -77,26 +150,44 @@ class ServerScoring:
         return compare_prompts(self._model, self._server, self._reference, requests, headers)
 
 
-def read_logprobs(request: Request, response: httpx.Response, names: LabelNames) -> Completion:
+def named(token: int) -> frozenset[str]:
+    """Return what a server calls a token when it is asked for numbers."""
+    return frozenset({f"{_NUMBER}{token}"})
+
+
+def read_logprobs(request: Request, response: httpx.Response, names: LabelNames, *, every: bool = False) -> Completion:
     """Return the log-probability of each choice from a response of status 200.
 
-    A choice with a label word that is not among the alternatives is one of `Completion.bounded`. Raises
+    A choice with a label word that is not among the alternatives is one of `Completion.bounded`; where ``every`` one
+    was asked for by its number, it is a fault: what came back is no list of the likeliest, and bounds nothing. Raises
     `BrokenAnswerError` if the response is no answer, `GaveUpError` if it has no alternatives.
     """
     with reading_answer("an answer with logprobs"):
-        answer = read_json(response)
-        choice = answer["choices"][0]
-        content = (choice.get("logprobs") or {}).get("content") or []
-        given = [(str(one["token"]), float(one["logprob"])) for one in content[0]["top_logprobs"]] if content else []
-        tokens = token_numbers(answer)
+        given, tokens = _alternatives(response)
     if not given:
         raise GaveUpError("the server gave no top_logprobs: it does not know them, or does not allow them")
+    all_names = frozenset[str]().union(*(texts for words in names for texts in words))
+    if every:
+        given = list(dict.fromkeys(given))  # the sampled token may be told once as such and once as asked for
+        texts = [token for token, _ in given if token in all_names]
+        if left_out := all_names - set(texts):
+            raise GaveUpError(f"the server left out what it was asked for: {', '.join(sorted(left_out))}")
+        if twice := {token for token in texts if texts.count(token) > 1}:
+            raise GaveUpError(f"impossible probabilities from the server: {min(twice)!r} has several")
     with reading_answer("an answer with log-probabilities"):
-        if reason := _impossible(given, frozenset[str]().union(*(names for words in names for names in words))):
+        if reason := _impossible(given, all_names):
             raise GaveUpError(f"impossible probabilities from the server: {reason}")
         found = [_label_logprob(words, given) for words in names]
     bounded = [place for place, (_, is_bound) in enumerate(found) if is_bound]
     return Completion(request.key, "", tuple(value for value, _ in found), reason_of(bounded), *tokens)
+
+
+def _alternatives(response: httpx.Response) -> tuple[list[tuple[str, float]], tuple[int, int]]:
+    """Return the alternatives to the first token of an answer, and its numbers of tokens; raises for no answer."""
+    answer = read_json(response)
+    content = (answer["choices"][0].get("logprobs") or {}).get("content") or []
+    given = [(str(one["token"]), float(one["logprob"])) for one in content[0]["top_logprobs"]] if content else []
+    return given, token_numbers(answer)
 
 
 def _impossible(given: Sequence[tuple[str, float]], label_names: frozenset[str]) -> str:

@@ -2,14 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import httpx
 
-from msr_adapter.backends.http import Attempts, GaveUpError, RefusedError, UnusableServerError, post, reading_answer
+from msr_adapter.backends.http import (
+    LASTING,
+    Attempts,
+    GaveUpError,
+    RefusedError,
+    UnusableServerError,
+    post,
+    reading_answer,
+)
 from msr_adapter.backends.logprobs import ServerScoring
 from msr_adapter.backends.openai_messages import body, read_answer
-from msr_adapter.config.schema import ModelConfig, ServerConfig
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
@@ -76,12 +84,24 @@ class ServerBackend(Backend):
         answers = asyncio.run(self._all(requests, follow))
         if answers and self._unreached == len(answers):
             first = next(answer.reason for answer in answers if isinstance(answer, Failure))
-            raise StageError(
-                f"{self.label}: none of {len(requests)} requests was answered, first: {first}",
-                "the server is down, or not where model.server.url says",
-                "start it or correct the URL, then run again: what was answered is kept",
-            )
+            raise self._nobody_there(f"none of {len(requests)} requests was answered, first: {first}")
         return answers
+
+    def _nobody_there(self, found: str) -> StageError:
+        return StageError(
+            f"{self.label}: {found}",
+            "the server is down, or not where model.server.url says",
+            "start it or correct the URL, then run again: what was answered is kept",
+        )
+
+    def exactness(self, requests: Sequence[Request] = ()) -> str:
+        """Say how label log-probabilities are got; see `Remote.exactness`."""
+        if self._scoring is None:
+            return ""
+        if requests and self._scoring.ways is None:
+            self._scoring.resolve(requests)
+            asyncio.run(self._all((), ends_there, requests))
+        return self._scoring.ways.said if self._scoring.ways else ""
 
     def compare(self, requests: Sequence[Request]) -> str:
         """Say whether the server's prompts are the trained ones; see `compare_prompts`. Asked once, then remembered."""
@@ -93,8 +113,13 @@ class ServerBackend(Backend):
     def _key(self) -> str:
         return os.environ.get(self._server.key_variable or "", "")
 
-    async def _all(self, requests: Sequence[Request], follow: Follow) -> list[Answer]:
-        """Return the answers to all requests and those that follow, in the order asked; an error cancels the rest."""
+    async def _all(
+        self, requests: Sequence[Request], follow: Follow, probed: Sequence[Request] | None = None
+    ) -> list[Answer]:
+        """Return the answers to all requests and those that follow, in the order asked; an error cancels the rest.
+
+        What the server takes is found out first, by one of ``probed``, the requests themselves unless given.
+        """
         key, headers = self._key, _headers(self._key)
         limit = asyncio.Semaphore(self._server.concurrency)
         async with httpx.AsyncClient(headers=headers, timeout=self._server.timeout, follow_redirects=False) as client:
@@ -108,6 +133,7 @@ class ServerBackend(Backend):
             def begin(more: Sequence[Request]) -> None:
                 tasks.extend(asyncio.create_task(one(request)) for request in more)
 
+            await self._find_ways(client, requests if probed is None else probed)
             begin(requests)
             try:
                 return [await task for task in _growing(tasks)]
@@ -115,6 +141,31 @@ class ServerBackend(Backend):
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find_ways(self, client: httpx.AsyncClient, requests: Sequence[Request]) -> None:
+        """Find out what the server takes, unless it is known. One that is too busy to tell is tried again later."""
+        if self._scoring is None:
+            return
+
+        async def send(address: str, content: Mapping[str, object]) -> httpx.Response:
+            async def once() -> httpx.Response | RefusedError:
+                try:
+                    return await self._post(client, address, content)
+                except RefusedError as error:
+                    if error.status in LASTING:
+                        return error
+                    raise
+
+            answer = await Attempts(self._server).run(once)
+            if isinstance(answer, RefusedError):
+                raise answer
+            return answer
+
+        try:
+            await self._scoring.find_ways(requests, send)
+        except GaveUpError as error:
+            if error.unreached:
+                raise self._nobody_there(quoted(error, [self._key])) from None
 
     async def _one(self, client: httpx.AsyncClient, request: Request, limit: asyncio.Semaphore, key: str) -> Answer:
         """Return the answer to a request, or its `Failure`. Raises `StageError` for what would meet every request."""
@@ -131,22 +182,25 @@ class ServerBackend(Backend):
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Completion:
         """Send a request once. Raises what `Attempts.run` tries again or gives up on."""
         try:
-            content = self._scoring.body(request) if self._scoring and request.choices else body(self.model, request)
+            if self._scoring and request.choices:
+                path, content = self._scoring.query(request)
+            else:
+                path, content = "chat/completions", body(self.model, request)
         except OSError as error:
             raise GaveUpError(f"image cannot be read: {type(error).__name__}") from None
-        with reading_answer("an HTTP response"):
-            async with asyncio.timeout(self._server.timeout):
-                response = await post(client, endpoint(self._server), content)
-            if response.status_code != httpx.codes.OK:
-                raise RefusedError.from_response(response)
+        response = await self._post(client, f"{self._server.url.rstrip('/')}/{path}", content)
         if self._scoring and request.choices:
             return self._scoring.read(request, response)
         return read_answer(request, response)
 
-
-def endpoint(server: ServerConfig) -> str:
-    """Return the address that takes chat messages."""
-    return f"{server.url.rstrip('/')}/chat/completions"
+    async def _post(self, client: httpx.AsyncClient, address: str, content: Mapping[str, object]) -> httpx.Response:
+        """Send JSON once and return the response of status 200. Raises `RefusedError` for any other."""
+        with reading_answer("an HTTP response"):
+            async with asyncio.timeout(self._server.timeout):
+                response = await post(client, address, content)
+            if response.status_code != httpx.codes.OK:
+                raise RefusedError.from_response(response)
+        return response
 
 
 def _headers(key: str) -> dict[str, str]:

@@ -63,6 +63,10 @@ class ReferencePrompts:
         tokens = self.encoder.side_tokens(label_words)
         return [[self._names(token) for token in words] for words in tokens]
 
+    def tokens(self, label_words: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+        """Return the number of the first token of each label word; nothing without a tokenizer. Raises as `names`."""
+        return () if self.encoder is None else self.encoder.side_tokens(label_words)
+
     def encode(self, request: Request) -> list[int]:
         """Return the tokens of a prompt as training has them."""
         if self.encoder is None:

@@ -181,3 +181,9 @@ class Remote(Protocol):
 
         Raises `StageError` with the first difference.
         """
+
+    def exactness(self, requests: Sequence[Request] = ()) -> str:
+        """Return one line on how log-probabilities of answers are got; found out with ``requests``, then remembered.
+
+        Empty while it is not known.
+        """

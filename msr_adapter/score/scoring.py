@@ -16,7 +16,16 @@ from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Completion, Request
 from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.score.scoring_counts import Bounds, Counts, compare_sample, reasons_of, sample_rows, spent_by, tell
+from msr_adapter.score.scoring_counts import (
+    Bounds,
+    Counts,
+    compare_sample,
+    exactness_of,
+    reasons_of,
+    sample_rows,
+    spent_by,
+    tell,
+)
 from msr_adapter.score.scoring_order import Leading, choose_order
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 
@@ -46,7 +55,7 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
             dirs.data, dirs.user_summaries, client.prompts, "test", images=train.images, size=_BLOCK
         )
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, job.out / "scores.parquet")
-    counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared
+    counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared | exactness_of(backend)
     counts |= scoring.bounds.settle(bounded_share, reporter)
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
     counts |= {name: value - spent.get(name, 0) for name, value in spent_by(backend).items()}

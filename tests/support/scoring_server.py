@@ -38,8 +38,20 @@ class Serving:
     key: str | None = None
     numbers: bool = False
     """Whether alternatives are called token_id:N."""
+    takes_tokens: bool | int = False
+    """Whether `logprob_token_ids` is honoured; a status refuses it."""
+    scores: bool | int = False
+    """Whether there is SGLang's `/v1/score`; a status refuses it."""
+    delimiter: int | None = None
+    """A token that `/v1/score` puts around the items, as SGLang's multi-item scoring does."""
+    drops: int | None = None
+    """A token that is left out of what is asked for, but for the first request."""
     scored: int = 0
+    """Chat requests that were answered, but for those that try a field which is ignored."""
     tokenised: int = 0
+    token_requests: list[dict[str, Any]] = field(default_factory=list)
+    """What came with `logprob_token_ids`, whatever became of it."""
+    score_requests: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     orders: list[list[int]] = field(default_factory=list)
     """Of every answer: the whole vocabulary, likeliest first."""
@@ -62,17 +74,32 @@ def app(serving: Serving) -> FastAPI:
     @made.post("/v1/chat/completions")
     def complete(body: dict[str, Any], request: Request) -> dict[str, Any]:
         allow(request)
-        serving.bodies.append(body)
+        if "logprob_token_ids" in body:
+            serving.token_requests.append(body)
+            if serving.takes_tokens not in (True, False):
+                raise HTTPException(serving.takes_tokens, "Unrecognized request argument: logprob_token_ids")
+        tried = "logprob_token_ids" in body and serving.takes_tokens is False
+        if not tried:
+            serving.bodies.append(body)
         text, pictures = _read(serving, body["messages"])
         inputs = processor(text=[text], **({"images": pictures} if pictures else {}), return_tensors="pt")
         with lock, torch.inference_mode():
             logprobs = model(**inputs).logits[0, -1].log_softmax(-1)
-        serving.scored += 1
-        serving.orders.append(logprobs.argsort(descending=True).tolist())
+        if not tried:
+            serving.scored += 1
+            serving.orders.append(logprobs.argsort(descending=True).tolist())
         count = min(body["top_logprobs"], serving.top or body["top_logprobs"], len(logprobs))
         values, ids = logprobs.topk(count)
+        numbers = serving.numbers
+        if serving.takes_tokens is True and "logprob_token_ids" in body:
+            assert body["logprobs"] is True
+            asked = [int(ids[0]), *(i for i in body["logprob_token_ids"] if i != int(ids[0]))]
+            if len(serving.token_requests) > 1 and serving.drops in asked:
+                asked.remove(serving.drops)
+            ids, numbers = torch.tensor(asked), body["return_tokens_as_token_ids"]
+            values = logprobs[ids]
         alternatives = [
-            {"token": f"token_id:{i}" if serving.numbers else processor.tokenizer.decode([i]), "logprob": v}
+            {"token": f"token_id:{i}" if numbers else processor.tokenizer.decode([i]), "logprob": v}
             for v, i in zip(values.tolist(), ids.tolist(), strict=True)
         ]
         first = {**alternatives[0], "top_logprobs": alternatives}
@@ -80,6 +107,20 @@ def app(serving: Serving) -> FastAPI:
                   "logprobs": {"content": [first]}, "finish_reason": "length"}  # fmt: skip
         usage = {"prompt_tokens": int(inputs["input_ids"].shape[1]), "completion_tokens": 1}
         return {"choices": [choice], "usage": usage}
+
+    @made.post("/v1/score")
+    def score(body: dict[str, Any], request: Request) -> dict[str, Any]:
+        allow(request)
+        serving.score_requests.append(body)
+        if serving.scores is not True:
+            raise HTTPException(serving.scores or 404, "no scores here")
+        assert body["apply_softmax"] is body["item_first"] is False
+        around = [] if serving.delimiter is None else [serving.delimiter]
+        rows = [[*body["query"], *around, *item, *around] for item in body["items"]]
+        with lock, torch.inference_mode():
+            found = [model(input_ids=torch.tensor([row])).logits[0, -1].softmax(-1) for row in rows]
+        scores = [row[torch.tensor(body["label_token_ids"])].tolist() for row in found]
+        return {"scores": scores, "model": body["model"], "usage": None, "object": "scoring"}
 
     @made.post("/tokenize")
     def tokenise(body: dict[str, Any], request: Request) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class ServerConfig(StrictModel):
     longest_wait: float = Field(60, ge=0, le=MOST_SECONDS)
     """Longest pause in seconds, whatever the server asks for."""
     top_logprobs: int = Field(20, ge=2, le=1_000_000)
-    """Of `evaluate.scorer`: alternatives to the first token that are asked for; the answers must be among them."""
+    """Of `evaluate.scorer`: alternatives to the first token that are asked for, and among which the answers must be,
+    where the server takes no numbers of tokens (see `docs/servers.md`)."""
     bounded_share: float = Field(0.05, ge=0, le=1)
     """Of `evaluate.scorer`: the largest share of candidates of which one answer may be missing among the alternatives.
     Their score is a bound, counted and marked; a candidate with neither answer ends the stage in any case."""
