@@ -38,6 +38,7 @@ def train(
 def _dry_run(options: StageOptions, loaded: "LoadedPipeline") -> tuple[dict[str, object], str]:
     """Write the YAML and, for several machines, a Slurm script; return the result as JSON and as text."""
     from msr_adapter.files import write_text
+    from msr_adapter.llamafactory.kernels import liger_note
     from msr_adapter.llamafactory.nodes import slurm_script
     from msr_adapter.pipeline import write_training_yaml
     from msr_adapter.train import commands_by_hand, first_place
@@ -46,9 +47,10 @@ def _dry_run(options: StageOptions, loaded: "LoadedPipeline") -> tuple[dict[str,
     place = first_place(config)
     yaml = write_training_yaml(loaded, options.reporter())
     commands = commands_by_hand(config, yaml)
-    result: dict[str, object] = {"yaml": str(yaml), "commands": commands}
+    liger = liger_note(config, cuda=place.gpus > 0)
+    result: dict[str, object] = {"yaml": str(yaml), "commands": commands, "kernels": liger}
     where = "Train with it:" if len(commands) == 1 else "Train with it, one command on each machine:"
-    lines = [str(yaml), where, *commands]
+    lines = [str(yaml), liger, where, *commands]
     if place.nodes > 1:
         script = yaml.with_name("train.sbatch")
         command = _train_command(options, loaded.run_dir)

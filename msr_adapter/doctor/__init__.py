@@ -2,6 +2,7 @@
 
 diagnosis     what was found: `Finding`, `Diagnosis`
 libraries     Python, the libraries that are needed, the optional ones
+gpu_libraries what is true of vLLM, flash-attention, Liger and bitsandbytes, by version
 hardware      GPUs, processor, memory, disks
 environment   environment variables that would change a run
 probes        imports of libraries in processes of their own

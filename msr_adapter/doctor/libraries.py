@@ -1,7 +1,7 @@
 """Python and libraries: installed versions against those asked for, and what is disabled without an optional one."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -10,6 +10,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from msr_adapter.doctor.diagnosis import Finding
+from msr_adapter.doctor.gpu_libraries import (
+    Judgement,
+    judge_bitsandbytes,
+    judge_flash_attention,
+    judge_liger,
+    judge_vllm,
+)
 from msr_adapter.llamafactory.versions import INSTALL, PINNED
 
 # RecTools 0.19 asks for numpy below 2 under Python 3.11 and 3.12 and runs with 2 (our tests do), so pip must not look.
@@ -31,24 +38,22 @@ class Library(NamedTuple):
     name: str
     module: str
     without: str
-    """What is disabled without it."""
+    """What is disabled without it; empty where ``judge`` says it."""
     mend: str
     on_cuda: bool = False
     """Of no use without an NVIDIA GPU."""
+    judge: Callable[[str], Judgement] | None = None
+    """Says what an installed version means; given an empty one, what its absence does."""
 
 
 LIBRARIES = (
-    Library("flash-attn", "flash_attn", "attention runs through torch's own kernels: long prompts train slower",
-            "pip install flash-attn --no-build-isolation", on_cuda=True),
-    Library("bitsandbytes", "bitsandbytes", "no QLoRA (weights in 4 or 8 bit)", "pip install bitsandbytes",
-            on_cuda=True),
-    Library("liger-kernel", "liger_kernel", "no enable_liger_kernel: more memory for the loss",
-            "pip install liger-kernel", on_cuda=True),
+    Library("flash-attn", "flash_attn", "", "", on_cuda=True, judge=judge_flash_attention),
+    Library("bitsandbytes", "bitsandbytes", "", "", on_cuda=True, judge=judge_bitsandbytes),
+    Library("liger-kernel", "liger_kernel", "", "", on_cuda=True, judge=judge_liger),
     Library("deepspeed", "deepspeed", "no ZeRO: weights and optimizer states are not spread over GPUs by it",
             "pip install deepspeed", on_cuda=True),
     Library("ray", "ray", "no clusters through Ray", RAY),
-    Library("vllm", "vllm", "no vLLM here; a vLLM server elsewhere can still write the summaries (backend: server)",
-            "install it in an environment of its own: it asks for another torch", on_cuda=True),
+    Library("vllm", "vllm", "", "", on_cuda=True, judge=judge_vllm),
     Library("implicit", "implicit", "no item-knn, mf and sasrec baselines", BASELINES),
     Library("pytorch-lightning", "pytorch_lightning", "no sasrec baseline", BASELINES),
     Library("RecTools", "rectools", "no sasrec baseline", RECTOOLS),
@@ -142,15 +147,19 @@ def optional(probed: Mapping[str, dict[str, Any]], *, cuda: bool) -> list[Findin
 
 
 def _library(library: Library, probed: Mapping[str, dict[str, Any]], *, cuda: bool) -> Finding:
+    _, without, mend = library.judge("") if library.judge else ("absent", library.without, library.mend)
     if library.module not in probed:
         useless = library.on_cuda and not cuda
-        without = f"{library.without} (of use with an NVIDIA GPU only)" if useless else library.without
-        return Finding(_OPTIONAL, library.name, "absent", "not installed", without, "" if useless else library.mend)
+        without = f"{without} (of use with an NVIDIA GPU only)" if useless else without
+        return Finding(_OPTIONAL, library.name, "absent", "not installed", without, "" if useless else mend)
     found = probed[library.module]
     version = installed_version(library.name) or found.get("version", "")
     if error := found.get("error"):
-        means = f"it is there but cannot be imported ({error}): {library.without}"
-        return Finding(_OPTIONAL, library.name, "warning", version, means, library.mend)
+        means = f"it is there but cannot be imported ({error}): {without}"
+        return Finding(_OPTIONAL, library.name, "warning", version, means, mend)
+    if library.judge and version:
+        state, means, mend = library.judge(version)
+        return Finding(_OPTIONAL, library.name, state, version, means, mend)
     return Finding(_OPTIONAL, library.name, "ok", version)
 
 

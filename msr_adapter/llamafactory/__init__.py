@@ -21,6 +21,7 @@ Rows
     memory_estimate: how much memory and disk a training will take
 What is trained
     objectives, finetuning_methods, parallelism: one table each of what is learned, of which weights, by which processes
+    kernels: flash-attention and Liger, where they work and where they are refused
     training_yaml: the YAML that LLaMA-Factory reads
 The trainer
     launcher: LLaMA-Factory as a subprocess, followed and believed only when the model is there

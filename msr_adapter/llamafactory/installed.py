@@ -50,6 +50,25 @@ def training_arguments() -> frozenset[str]:
     return frozenset(name for part in _PARTS for name in _fields(part, [ours, theirs]))
 
 
+@cache
+def flash_attention_needs_sinks() -> bool:
+    """Return whether transformers' flash attention uses attention sinks without asking whether there are any."""
+    tree = _parse("transformers", "integrations/flash_attention.py")
+    given = [keyword.value for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords
+             if keyword.arg == "s_aux"]  # fmt: skip
+    return any(isinstance(value, ast.Call) for value in given)
+
+
+@cache
+def liger_types() -> frozenset[str]:
+    """Return the model types that LLaMA-Factory applies Liger to; none where its source is not as expected."""
+    tree = _parse("llamafactory", "model/model_utils/liger_kernel.py")
+    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name)
+                and node.left.id == "model_type"]  # fmt: skip
+    constants = [one for node in compared for one in ast.walk(node) if isinstance(one, ast.Constant)]
+    return frozenset(one.value for one in constants if isinstance(one.value, str))
+
+
 _OURS = tuple(f"hparams/{part}_args.py" for part in ("model", "data", "training", "finetuning", "generating"))
 _THEIRS = ("training_args.py", "training_args_seq2seq.py")
 _Classes = Mapping[str, ast.ClassDef]

@@ -15,6 +15,7 @@ from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows
 from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.finetuning_methods import check_method, check_start, method_arguments
 from msr_adapter.llamafactory.installed import training_arguments
+from msr_adapter.llamafactory.kernels import check_kernels, liger_arguments
 from msr_adapter.llamafactory.model_weights import Weights, is_small, own_adapters, resolve_model, starting_weights
 from msr_adapter.llamafactory.nodes import ONE_PROCESS, Node
 from msr_adapter.llamafactory.objectives import check_objective, objective_arguments
@@ -161,9 +162,10 @@ def training_config(
     }  # fmt: skip
     steps = expected_steps(train, rows, place.world)
     config |= parallel_arguments(train.launch, place.world, cuda=cuda)
-    config |= _evaluation(train, dataset_dir) | _defaults(train, steps) | dict(train.overrides)
+    config |= _evaluation(train, dataset_dir) | _defaults(train, steps)
+    config |= liger_arguments(train, cuda=cuda) | dict(train.overrides)
     config |= _checkpoints(train, steps, config["logging_steps"])
-    problems = check_overrides(train.overrides) + check_objective(train) + check_method(train)
+    problems = check_overrides(train.overrides) + check_objective(train) + check_method(train) + check_kernels(train)
     problems += check_start(train, start)
     problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
                  for key, value in config.items() if key not in train.overrides and _interpolates(value)]  # fmt: skip

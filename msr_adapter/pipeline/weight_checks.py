@@ -5,6 +5,8 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from packaging.version import Version
+
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import AUTO, ModelConfig
 from msr_adapter.errors import Problem, UserError
@@ -12,12 +14,11 @@ from msr_adapter.filesystem import absent
 from msr_adapter.integrity import read_manifest, read_sealed
 from msr_adapter.llamafactory.claimed_sizes import rank_fault
 from msr_adapter.llamafactory.family_recognition import family_of
+from msr_adapter.llamafactory.kernels import INSTALL_BITSANDBYTES, LEAST_BITSANDBYTES, check_kernels
 from msr_adapter.llamafactory.model_weights import STAGE
 
 _SAME = ("path", "revision", "adapter", "template", "default_system", "image_max_pixels", "image_min_pixels")
 """What must be the model's in a run and in the one that it goes on from."""
-_LEAST_BITSANDBYTES = (0, 46, 1)
-"""What transformers 5.6 asks for."""
 
 
 def check_weights(loaded: LoadedPipeline) -> list[Problem]:
@@ -39,6 +40,8 @@ def check_training(loaded: LoadedPipeline) -> list[Problem]:
 
     train = loaded.pipeline.train
     problems = check_objective(train) + check_method(train)
+    if loaded.pipeline.evaluate.scorer is None:  # else nothing is trained
+        problems += check_kernels(train)
     weights = BASE
     if train.start is not None:
         try:
@@ -123,10 +126,8 @@ def _check_library(where: str, field: str) -> list[Problem]:
     except metadata.PackageNotFoundError:
         state = "bitsandbytes is not installed"
     else:
-        parts = found.split("+")[0].split(".")[:3]
-        if tuple(int(part) for part in parts if part.isdigit()) >= _LEAST_BITSANDBYTES:
+        if Version(found) >= Version(LEAST_BITSANDBYTES):
             return []
         state = f"bitsandbytes is version {found}"
-    least = ".".join(map(str, _LEAST_BITSANDBYTES))
-    step = "Run: pip install --upgrade bitsandbytes, or leave the weights as they are (none; method: lora)"
-    return [Problem(where, field, state, f"weights in 4 or 8 bits need {least} or later", step)]
+    step = f"Run: {INSTALL_BITSANDBYTES}, or leave the weights as they are (none; method: lora)"
+    return [Problem(where, field, state, f"weights in 4 or 8 bits need {LEAST_BITSANDBYTES} or later", step)]

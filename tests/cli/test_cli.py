@@ -144,8 +144,12 @@ def test_the_metrics_are_shown_once(
 def test_train_dry_run_prints_the_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msr_adapter.pipeline, "write_training_yaml", lambda loaded, reporter: Path("x/train.yaml"))
     said = json.loads(msr("train", "p.yaml", "--dry-run", "--json").stdout)
+    kernels = said.pop("kernels")
+    assert kernels.startswith("Liger kernels: o")
     assert said == {"yaml": "x/train.yaml", "commands": ["llamafactory-cli train x/train.yaml"]}
-    assert "llamafactory-cli train x/train.yaml" in msr("train", "p.yaml", "--dry-run").stdout
+    printed = msr("train", "p.yaml", "--dry-run").stdout
+    assert "llamafactory-cli train x/train.yaml" in printed
+    assert kernels in printed.splitlines()
 
 
 def test_wrong_input_is_exit_code_2_with_every_problem(calls: list[dict[str, Any]]) -> None:

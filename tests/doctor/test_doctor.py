@@ -11,10 +11,13 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter import doctor as doctor_package
 from msr_adapter.cli import app
-from msr_adapter.doctor import diagnose, examine, hardware, libraries
+from msr_adapter.doctor import diagnose, examine, gpu_libraries, hardware, libraries
+from msr_adapter.doctor.diagnosis import Finding
 from msr_adapter.doctor.environment import variables
 from msr_adapter.doctor.libraries import LIBRARIES, optional
 from msr_adapter.doctor.probes import Probes, probe, probe_all, probe_each
+from msr_adapter.llamafactory import kernels
+from msr_adapter.llamafactory.installed import flash_attention_needs_sinks
 from msr_adapter.llamafactory.launcher import UNSET
 from msr_adapter.llamafactory.versions import INSTALL, PINNED
 
@@ -193,11 +196,45 @@ def test_optional_libraries_say_what_their_absence_disables() -> None:
     assert found["ray"].state == "ok"
     assert found["bitsandbytes"].state == "warning"
     assert "no QLoRA" in found["bitsandbytes"].means
-    assert all(one.means and one.mend for one in found.values() if one.state == "absent")
+    unmended = {name for name, one in found.items() if one.state == "absent" and not (one.means and one.mend)}
+    assert unmended == ({"flash-attn"} if flash_attention_needs_sinks() else set())
     without_gpu = {one.name: one for one in optional({}, cuda=False)}
     assert without_gpu["flash-attn"].mend == ""
     assert "NVIDIA GPU only" in without_gpu["flash-attn"].means
     assert without_gpu["implicit"].mend
+
+
+def test_libraries_of_a_gpu_are_told_by_their_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"0.26.0": ["torch==2.11.0", "torchvision==0.26.0", "numpy"], "0.23.0": ["torch==2.11.0"],
+             "0.33.0": ["torch==2.14.0", "transformers<5.21,>=5.16.1", "torchcodec; extra == 'audio'"]}  # fmt: skip
+
+    def told(name: str, version: str) -> Finding:
+        monkeypatch.setattr(libraries, "installed_version", lambda _: version)
+        monkeypatch.setattr(gpu_libraries.metadata, "requires", lambda _: asked.get(version))
+        module = next(library.module for library in LIBRARIES if library.name == name)
+        return next(one for one in optional({module: {"version": ""}}, cuda=True) if one.name == name)
+
+    assert told("vllm", "0.26.0").means == "its torch is ours; log-odds over HTTP are exact"
+    assert "are bounds (exact from 0.26 on)" in told("vllm", "0.23.0").means
+    newest = told("vllm", "0.33.0")
+    assert newest.state == "warning"
+    assert "torch==2.14.0 (installed: 2.11.0)" in newest.means
+    assert "transformers<5.21,>=5.16.1 (installed: 5.6.0)" in newest.means
+    assert (told("liger-kernel", "0.7.0").state, told("liger-kernel", "0.8.5").state) == ("warning", "ok")
+    assert (told("bitsandbytes", "0.45.5").state, told("bitsandbytes", "0.50.2").state) == ("warning", "ok")
+    monkeypatch.setattr(kernels, "flash_attention_needs_sinks", lambda: True)
+    flash = told("flash-attn", "2.8.3")
+    assert (flash.state, flash.mend) == ("warning", "")
+    assert "attention sinks" in flash.means
+    monkeypatch.setattr(kernels, "flash_attention_needs_sinks", lambda: False)
+    assert told("flash-attn", "2.8.3").state == "ok"
+
+
+def test_nothing_is_advised_that_is_not_what_it_is_called() -> None:
+    """The registry's mcore-adapter is not the library that LLaMA-Factory means."""
+    for one in [*optional({}, cuda=True), *optional({}, cuda=False)]:
+        assert "mcore" not in f"{one.name} {one.means} {one.mend}"
+        assert "another torch" not in one.mend
 
 
 def test_secrets_are_never_printed(machine: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
