@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from msr_adapter.config.schema import SourceConfig
+from msr_adapter.config.schema import FileFormatConfig, SourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_choice import ChosenColumns, choose_columns
-from msr_adapter.data.readers.column_names import ALIASES, canonical
+from msr_adapter.data.readers.column_names import ALIASES, candidates, canonical
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
 from msr_adapter.data.readers.sources import configured_columns, missing_times_of, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
@@ -76,6 +76,10 @@ def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tu
     audit, table = Audit(), table_at(path)
     raise_if_any(id_file_problems(path, option, lines=False))
     header = _named(table, option)
+    names = getattr(source, "names", None)
+    if names is not None and table.is_delimited and not any(candidates(header, field) for field in ALIASES):
+        table = table_at(path, FileFormatConfig(names=names))
+        header = list(table.layout.names)
     known = {field: name for field, name in configured_columns(source).items() if name in header}
     threshold = threshold_of(source)
     more = ("timestamp",) if threshold is None else ("timestamp", "rating")

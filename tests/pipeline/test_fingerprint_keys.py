@@ -33,6 +33,7 @@ OPENED: dict[str, Any] = {
     "server": SERVER,
     "scorer": {"path": "served", "backend": "server", "server": SERVER},
     "items_format": {"delimiter": ";"},
+    "items_columns": {"item": "sku"},
 }
 """What stands for an optional part that no bundled pipeline has."""
 WORDS = {
@@ -67,7 +68,8 @@ def others(loc: Loc, annotation: Any, value: Any, files: Path) -> Iterator[Any]:
     elif annotation is dict or get_origin(annotation) is dict:
         yield {"a_key": 1}
     elif get_origin(annotation) is tuple:
-        yield from (list(value)[1:], list(value)[:1], list(value)[::-1], ["Nope"], ["uniform"], [4], [0.7, 0.1, 0.2])
+        given = list(value or ("one", "two"))
+        yield from (given, given[1:], given[:1], given[::-1], ["Nope"], ["uniform"], [4], [0.7, 0.1, 0.2])
     else:
         # A run counts by its weights: of two that are not there, neither has any.
         for option in reversed(options) if loc[-1] == "start" and value else options:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weight, allowed
 
@@ -15,6 +15,22 @@ _ONE_CHARACTER = r"^[\x01-\x09\x0b\x0c\x0e-!#-\[\]-~]$"
 
 MissingTimes = Literal["drop", "first", "error"]
 """What becomes of a row without a time: it is dropped, put before the user's others, or refused."""
+
+
+def _require_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    called = [name for name in names if name != "_"]
+    if len(called) < 2 or not all(name.strip() for name in called) or len(set(called)) < len(called):
+        shown = ", ".join(map(repr, names)) or "nothing"
+        raise ValueError(f"{shown}; expected two different names or more, none empty (_ for a column that is not read)")
+    return names
+
+
+ColumnNames = Annotated[
+    tuple[str, ...] | None, Field(json_schema_extra=allowed("a list of names, or null")), AfterValidator(_require_names)
+]
+"""The columns of a file without a header."""
 
 
 class ColumnsConfig(StrictModel):
@@ -52,6 +68,9 @@ class FileFormatConfig(StrictModel):
     """double = fields may stand in quotation marks; none = a mark is text like any other."""
     escape: Literal["double", "backslash"] | None = None
     """How a mark is written within a quoted field: doubled (RFC 4180), or behind a backslash."""
+    names: ColumnNames = None
+    """Names of the columns of a csv or tsv whose first line is a row already, in their order, `_` for those that are
+    not read: `[item_id, _, title]`; null = the first line says them."""
 
 
 class TableSourceConfig(StrictModel):
@@ -73,9 +92,15 @@ class TableSourceConfig(StrictModel):
     """double = fields may stand in quotation marks; none = a mark is text like any other; null = told by the files."""
     escape: Literal["double", "backslash"] | None = None
     """How a mark is written within a quoted field: doubled, or behind a backslash; null = told by the files."""
+    names: ColumnNames = None
+    """Names of the columns of the log, in their order, where its first line is a row already, `_` for those that are
+    not read: `[user_id, item_id, _, timestamp]`; null = the first line says them."""
     items_format: FileFormatConfig | None = None
-    """The four keys above for the table of items alone. Without it, `quote` and `escape` hold for both files, `format`
-    and `delimiter` for the items only where their name ends as that of the interactions."""
+    """The five keys above for the table of items alone. Without it, `quote` and `escape` hold for both files, `format`
+    and `delimiter` for the items only where their name ends as that of the interactions, `names` for the log alone."""
+    items_columns: ColumnsConfig | None = None
+    """Names of the columns of the table of items, where they are called otherwise than `columns` says; null = `columns`
+    holds for both."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
     missing_times: MissingTimes = "error"

@@ -40,6 +40,11 @@ Names that say that they are ids come before those that may be what is shown: `u
 NAME_IT = "Set data.source.columns."
 """How the next step begins where a column is not found."""
 
+NAME_THEM = "Set data.source.names"
+"""The same where there is no header; kinds whose files have one have no such key."""
+_VALUE = re.compile(r"[+-]?\d+([.,]\d+)?|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{4}.*")
+"""What names no column: a number or a date."""
+
 _MOST, _SHOWN, _TRIED = 30, 60, 8
 
 
@@ -63,7 +68,7 @@ def find_columns(
     found = {field: _match(header, field, configured.get(field)) for field in (*required, *optional)}
     lacking = [f for f in found if found[f] is None and (f in required or configured.get(f))]
     if lacking:
-        misread = _misread(where, header)
+        misread = _misread(where, header) or _is_a_row(where, header)
         raise UserError(misread or [_lacking(where, header, field, configured.get(field)) for field in lacking])
     # Polars renames the second of two columns with one name; which one is meant is not ours to guess.
     if twice := [column for column in found.values() if f"{column}_duplicated_0" in header]:
@@ -96,6 +101,16 @@ def _misread(where: str, header: Sequence[str]) -> list[Problem]:
             step = "Save it so, or read it as kind: table with data.source.delimiter"
             return [Problem(where, "", found, "',' in a .csv, tabs in .tsv, .inter and .item", step)]
     return []
+
+
+def _is_a_row(where: str, header: Sequence[str]) -> list[Problem]:
+    """Return what to do about a file that begins with a row: something in its header is a number or a date."""
+    values = [name for name in header if _VALUE.fullmatch(name.removesuffix("_duplicated_0").strip())]
+    if not values or any(candidates(header, field) for field in ALIASES):
+        return []
+    shown = ", ".join(name[:_SHOWN] for name in header[:_MOST])
+    step = f"{NAME_THEM} to the {len(header)} names of its columns, in their order"
+    return [Problem(where, "", f"its first line is a row, not a header: {shown}", "a header", step)]
 
 
 def _lacking(where: str, header: Sequence[str], field: str, configured: str | None) -> Problem:

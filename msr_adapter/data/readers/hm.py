@@ -1,7 +1,7 @@
 """H&M as published: transactions of whole days, articles whose ids begin with a zero."""
 
 from msr_adapter.config.schema import HMSourceConfig
-from msr_adapter.data.readers.log_and_items import ITEM, LOG, RowRules, check_file, read_tables
+from msr_adapter.data.readers.log_and_items import ITEM, LOG, ItemsSettings, RowRules, check_file, read_tables
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.errors import Problem
@@ -24,7 +24,7 @@ def read_hm(source: HMSourceConfig, context: ReadContext) -> Corpus:
         _COLUMNS,
         context.audit,
         RowRules(missing_times=source.missing_times),
-        setting="articles",
+        ItemsSettings("articles"),
     )
 
 

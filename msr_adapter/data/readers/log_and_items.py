@@ -39,6 +39,16 @@ class RowRules:
     """Whether rows that lack a user or an item are left out, and not refused."""
 
 
+@dataclass(frozen=True)
+class ItemsSettings:
+    """What the pipeline says of the table of items alone."""
+
+    key: str = "items"
+    """What it calls the table."""
+    columns: Configured | None = None
+    """The names of its columns; None = those of the log's settings."""
+
+
 NO_ITEMS = "No table of items is given, so every title is empty. Set data.source.{} to use titles."
 
 
@@ -48,12 +58,13 @@ def read_tables(
     configured: Configured,
     audit: Audit,
     rules: RowRules | None = None,
-    setting: str = "items",
+    of_items: ItemsSettings | None = None,
 ) -> Corpus:
     """Read a log and its items, whose columns are found by name; `UserError` with the problems of both.
 
-    ``setting`` is what the pipeline calls the table of items.
+    ``configured`` holds for both, but for what ``of_items`` says of the items.
     """
+    of_items = of_items or ItemsSettings()
     problems: list[Problem] = []
     interactions, catalogue = pl.LazyFrame(), None
     headers: list[list[str]] = [[], []]
@@ -65,10 +76,11 @@ def read_tables(
         interactions = read_named_log(log, configured, audit, rules, headers[1])
     if items is not None:
         with collecting(problems):
-            catalogue = read_named_items(items, configured, audit, headers[0], rules)
+            columns = configured if of_items.columns is None else of_items.columns
+            catalogue = read_named_items(items, columns, audit, headers[0], rules)
     raise_if_any(problems)
     if catalogue is None:
-        audit.find("info", NO_ITEMS.format(setting))
+        audit.find("info", NO_ITEMS.format(of_items.key))
     return Corpus(interactions, catalogue)
 
 

@@ -30,7 +30,7 @@ from msr_adapter.config.schema import (
 from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.amazon import check_amazon, read_amazon
-from msr_adapter.data.readers.column_names import NAME_IT
+from msr_adapter.data.readers.column_names import NAME_IT, NAME_THEM
 from msr_adapter.data.readers.hm import check_hm, read_hm
 from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_files, read_huggingface
 from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
@@ -200,7 +200,9 @@ def _with_a_step_to_take(problem: Problem, row: Source) -> Problem:
     if "quote" not in row.config.model_fields:
         step = "Correct the line, or read the file as kind: table with quote: none (marks are text) or quote: double"
         problem = without_keys(problem, step)
-    if row.names_columns or not problem.next_step.startswith(NAME_IT):
+    if row.names_columns and (not problem.next_step.startswith(NAME_THEM) or "names" in row.config.model_fields):
+        return problem
+    if not problem.next_step.startswith((NAME_IT, NAME_THEM)):
         return problem
     step = f"Give the file as `{row.kind}` publishes it, or read a file of your own as kind: table"
     return replace(problem, next_step=step)

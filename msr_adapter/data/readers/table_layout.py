@@ -75,6 +75,10 @@ def table_at(path: Path, said: FileFormatConfig | None = None) -> Table:
     layout = _layout(path, said)
     if said.delimiter is not None and layout.kind == "delimited":
         layout = replace(layout, separator=said.delimiter)
+    if said.names is not None and layout.kind == "delimited":
+        # No two columns may have one name, those that nobody reads neither.
+        names = tuple(f"_{place}" if name == "_" else name for place, name in enumerate(said.names, 1))
+        layout = replace(layout, names=names)
     return Table(path, replace(layout, quoted=_QUOTED[said.quote], escape=said.escape))
 
 
