@@ -84,13 +84,13 @@ CANDIDATES = pa.schema(
 
 TRUTH = pa.schema(
     [
-        pa.field("user_id", _id, nullable=False),
+        pa.field("example_id", pa.int64(), nullable=False),
         pa.field("item_id", _id, nullable=False),
         pa.field("score", pa.float64(), nullable=False),
     ]
 )
-"""A synthetic dataset's true log-odds of choices, up to a constant per user, for the candidate pairs only: what the
-oracle scorer knows. Absent for real data."""
+"""A synthetic dataset's true log-odds of choices at the moment of the target, up to a constant per example, one row per
+validation and test candidate: what the oracle scorer knows. Absent for real data."""
 
 ITEM_SUMMARIES = pa.schema([pa.field("item_id", _id, nullable=False), pa.field("summary", pa.string(), nullable=False)])
 

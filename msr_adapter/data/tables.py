@@ -151,15 +151,14 @@ def digest_of_test_lists(log: Log, examples: Examples, candidates: Candidates) -
 
 
 def write_truth(log: Log, examples: Examples, candidates: Candidates, dataset: SyntheticDataset, out: Path) -> None:
-    """Write truth.parquet: the true log-odds of every distinct candidate pair, sorted by user and item."""
-    # One number for each pair, as `unique` of two columns would sort them as records, far more slowly.
-    pairs = np.unique(examples.user.astype(np.int64)[candidates.example] * len(log.items) + candidates.item)
-    users = _ids(log.users).take(pa.array(pairs // len(log.items)))
-    items = _ids(log.items).take(pa.array(pairs % len(log.items)))
-    score = dataset.choice_log_odds(users.to_pylist(), items.to_pylist())
-    schema.write_table(
-        pa.table({"user_id": users, "item_id": items, "score": score}), schema.TRUTH, out / "truth.parquet"
-    )
+    """Write truth.parquet: the true log-odds of every held-out candidate when its target was chosen, in their order."""
+    rows = np.flatnonzero(examples.split[candidates.example] > 0)
+    example, item = candidates.example[rows], candidates.item[rows]
+    users, items = _ids(log.users).take(pa.array(examples.user[example])), _ids(log.items).take(pa.array(item))
+    times = log.time[examples.target[example]]
+    score = dataset.choice_log_odds(users.to_pylist(), items.to_pylist(), times)
+    columns = {"example_id": example.astype(np.int64), "item_id": items, "score": score}
+    schema.write_table(pa.table(columns), schema.TRUTH, out / "truth.parquet")
 
 
 def _chunks(rows: int, step: int = _ROWS) -> Iterator[slice]:

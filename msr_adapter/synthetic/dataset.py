@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from PIL import Image
 
-from msr_adapter.arrays import Codes, Floats
+from msr_adapter.arrays import Codes, Floats, Integers
+from msr_adapter.synthetic.choices import PLAIN, ChoiceLog, Shopping, choice_log_odds, choose_in_turn
+from msr_adapter.synthetic.drifting_preferences import DriftingPreferences, let_drift
 from msr_adapter.synthetic.images import draw_image
 from msr_adapter.synthetic.user_preferences import UserPreferences, choose, sample_preferences
 from msr_adapter.synthetic.vocabulary import ItemFacets, sample_item_facets
@@ -29,9 +31,13 @@ class SyntheticDataset:
     """user_id, item_id, timestamp (int64 milliseconds), sorted by user and time; no pair twice."""
     facets: ItemFacets
     preferences: UserPreferences
+    """What users like at their first choice; where nothing drifts, at all of them."""
     noise: float
     """Temperature of the choices."""
     seed: int
+    shopping: Shopping = PLAIN
+    drifting: DriftingPreferences | None = None
+    """What users like at each choice; None = as at the first."""
 
     @cached_property
     def _item_codes(self) -> dict[str, int]:
@@ -41,18 +47,51 @@ class SyntheticDataset:
     def _user_codes(self) -> dict[str, int]:
         return {user: code for code, user in enumerate(_ids("u", len(self.preferences.motif)))}
 
-    def true_preference(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
-        """Return the true affinity (pairs,) of users to items. KeyError on an unknown id."""
-        users = np.array([self._user_codes[user] for user in user_ids], dtype=np.int64)
-        items = np.array([self._item_codes[item] for item in item_ids], dtype=np.int64)
-        return self.preferences.affinity(users, self.facets, items)
+    @cached_property
+    def _log(self) -> ChoiceLog:
+        users = np.array([self._user_codes[user] for user in self.interactions["user_id"].to_pylist()], dtype=np.int64)
+        items = np.array([self._item_codes[item] for item in self.interactions["item_id"].to_pylist()], dtype=np.int64)
+        times = np.asarray(self.interactions["timestamp"].to_numpy())
+        return ChoiceLog(np.searchsorted(users, np.arange(len(self._user_codes) + 1)), items, times)
 
-    def choice_log_odds(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> Floats:
-        """Return log-odds (pairs,) of choosing the items, up to a constant per user: what the oracle knows.
+    def true_preference(
+        self, user_ids: Sequence[str], item_ids: Sequence[str], timestamps: Sequence[int] | Integers | None = None
+    ) -> Floats:
+        """Return the true affinity (pairs,) of users to items at these times; None = at their first choice.
 
-        Without noise, the affinity stands for them: it has the same order. KeyError on an unknown id.
+        A time between two choices counts as that of the later one. KeyError on an unknown id.
         """
-        return self.true_preference(user_ids, item_ids) / (self.noise or 1.0)
+        users, items = self._codes(user_ids, item_ids)
+        if self.drifting is None or timestamps is None:
+            return self.preferences.affinity(users, self.facets, items)
+        liked = self.drifting.at(users, self._log.numbers(users, np.asarray(timestamps)))
+        return liked.affinity(np.arange(len(users)), self.facets, items)
+
+    def choice_log_odds(
+        self, user_ids: Sequence[str], item_ids: Sequence[str], timestamps: Sequence[int] | Integers | None = None
+    ) -> Floats:
+        """Return log-odds (pairs,) of choosing the items at these times (None = first of all).
+
+        They are known up to a constant per user and time: what the oracle knows. Without noise, the affinity stands for
+        them: it has the same order. KeyError on an unknown id.
+        """
+        odds = self.true_preference(user_ids, item_ids, timestamps) / (self.noise or 1.0)
+        if self.drifting is None or self.shopping.offered == 1 or not self.noise:
+            return odds
+        users, asked = self._codes(user_ids, item_ids)
+        numbers = np.zeros_like(users) if timestamps is None else self._log.numbers(users, np.asarray(timestamps))
+        _, moment_of = np.unique(users * (int(numbers.max()) + 1) + numbers, return_inverse=True)
+        everything = np.arange(len(self.facets.titles))
+        for pairs in np.split(np.argsort(moment_of), np.cumsum(np.bincount(moment_of))[:-1]):
+            user, number = users[pairs[:1]], numbers[pairs[:1]]
+            every = self.drifting.at(user, number).affinity(np.array(0), self.facets, everything) / self.noise
+            chosen = self._log.before(int(user[0]), int(number[0]))
+            odds[pairs] = choice_log_odds(every, asked[pairs], chosen, self.shopping.offered)
+        return odds
+
+    def _codes(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> tuple[Codes, Codes]:
+        users = np.array([self._user_codes[user] for user in user_ids], dtype=np.int64)
+        return users, np.array([self._item_codes[item] for item in item_ids], dtype=np.int64)
 
     def draw(self, item_id: str) -> Image.Image:
         """Draw the item's image, 56 x 56 RGB, the same each time. KeyError on an unknown id."""
@@ -66,10 +105,13 @@ class SyntheticDataset:
         return self.facets.describe(self._item_codes[item_id])
 
 
-def generate(users: int, items: int, interactions_per_user: int, noise: float, seed: int) -> SyntheticDataset:
+def generate(
+    users: int, items: int, interactions_per_user: int, noise: float, seed: int, shopping: Shopping = PLAIN
+) -> SyntheticDataset:
     """Generate a dataset; ``noise`` is the temperature of the choices, logs vary by a quarter around the mean length.
 
-    Raises ValueError when a log would be longer than the catalogue. O(users x items log items) time.
+    Raises ValueError when a log would be longer than the catalogue. O(users x item log items) time where tastes stay
+    and all is shown, O(users x choices x items) else.
     """
     spread = interactions_per_user // 4
     if interactions_per_user + spread > items:
@@ -78,10 +120,15 @@ def generate(users: int, items: int, interactions_per_user: int, noise: float, s
     facets = sample_item_facets(items, rng)
     preferences = sample_preferences(users, items, rng)
     lengths = rng.integers(interactions_per_user - spread, interactions_per_user + spread + 1, size=users)
-    choices = choose(preferences, facets, lengths, noise, rng)
+    drifting = None
+    if shopping.is_plain:
+        choices = choose(preferences, facets, lengths, noise, rng)
+    else:
+        drifting = let_drift(preferences, int(lengths.max()), shopping.drift, rng)
+        choices = choose_in_turn(drifting, facets, lengths, noise, shopping.offered, rng)
     item_ids = _ids("i", items)
     table = pa.table({"item_id": item_ids, "title": list(facets.titles)})
-    return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, noise, seed)
+    return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, noise, seed, shopping, drifting)
 
 
 def write_dataset(dataset: SyntheticDataset, folder: Path) -> None:

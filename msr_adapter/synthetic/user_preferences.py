@@ -7,9 +7,10 @@ import numpy as np
 from msr_adapter.arrays import Codes, Floats
 from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, ItemFacets
 
-_MOTIF_WEIGHTS = (6.5, 5.5)
-_COLOUR_WEIGHTS = (2.0, 1.5)
-_GENRE_WEIGHTS = (5.5, 4.5)
+MOTIF_WEIGHTS = (6.5, 5.5)
+COLOUR_WEIGHTS = (2.0, 1.5)
+GENRE_WEIGHTS = (5.5, 4.5)
+"""Of the favourites in each facet, the first and the second; the other words have none."""
 _APPEAL = 0.8
 """Standard deviation of an item's appeal to all users: it makes popularity a weak but real predictor."""
 
@@ -34,9 +35,9 @@ class UserPreferences:
 def sample_preferences(users: int, items: int, rng: np.random.Generator) -> UserPreferences:
     """Give each user two favourite motifs, colours and genres, the first liked better than the second."""
     return UserPreferences(
-        motif=_favourites(users, len(MOTIFS), _MOTIF_WEIGHTS, rng),
-        colour=_favourites(users, len(COLOURS), _COLOUR_WEIGHTS, rng),
-        genre=_favourites(users, len(GENRES), _GENRE_WEIGHTS, rng),
+        motif=_favourites(users, len(MOTIFS), MOTIF_WEIGHTS, rng),
+        colour=_favourites(users, len(COLOURS), COLOUR_WEIGHTS, rng),
+        genre=_favourites(users, len(GENRES), GENRE_WEIGHTS, rng),
         appeal=rng.normal(scale=_APPEAL, size=items),
     )
 
@@ -49,10 +50,17 @@ def _favourites(users: int, words: int, weights: tuple[float, ...], rng: np.rand
     return padded[ranks]
 
 
+def weights_of(favourites: Codes, words: int, weights: tuple[float, ...]) -> Floats:
+    """Return weights (n, words): those of ``weights`` for the ``favourites`` (n, ranks), 0 for all other words."""
+    table = np.zeros((len(favourites), words))
+    np.put_along_axis(table, favourites.astype(np.int64), np.array(weights), axis=1)
+    return table
+
+
 def choose(
     preferences: UserPreferences, facets: ItemFacets, lengths: Codes, noise: float, rng: np.random.Generator
 ) -> list[Codes]:
-    """Return each user's choices in order, ``lengths[u]`` different items each.
+    """Return each user's choices in order, ``lengths[u]`` different items each, where tastes stay and all is shown.
 
     One choice after another by softmax(affinity / noise) over what is not chosen yet, drawn for all at once by the
     Gumbel top-k trick (Kool et al., 2019): sort affinity + noise x Gumbel. O(users x items log items).

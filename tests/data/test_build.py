@@ -24,7 +24,7 @@ from msr_adapter.data import check_data, source_stamp
 from msr_adapter.data.audit.thresholds import RULES
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
-from msr_adapter.synthetic import generate
+from msr_adapter.synthetic import Shopping, generate
 from tests.support.data_builders import Built, build_in, random_rows, table_data, write_csv
 from tests.support.paths import shared_data
 
@@ -164,12 +164,33 @@ def test_a_synthetic_dataset_has_images_and_true_preferences(tmp_path: Path) -> 
         with Image.open(built.out / items[item]["image"]) as image:
             assert np.array_equal(np.asarray(image), np.asarray(dataset.draw(item)))
     users = {row["example_id"]: row["user_id"] for row in built.rows("examples")}
-    pairs = {(users[row["example_id"]], row["item_id"]) for row in built.rows("candidates")}
+    held_out = {row["example_id"] for row in built.rows("examples") if row["split"] != "train"}
+    pairs = [(row["example_id"], row["item_id"]) for row in built.rows("candidates") if row["example_id"] in held_out]
     truth = built.rows("truth")
-    assert {(row["user_id"], row["item_id"]) for row in truth} == pairs
-    assert len(truth) == len(pairs)
-    expected = dataset.true_preference([row["user_id"] for row in truth], [row["item_id"] for row in truth])
+    assert [(row["example_id"], row["item_id"]) for row in truth] == pairs
+    owners = [users[row["example_id"]] for row in truth]
+    expected = dataset.true_preference(owners, [row["item_id"] for row in truth])
     assert [row["score"] for row in truth] == expected.tolist()
+
+
+def test_the_truth_of_drifting_tastes_is_that_of_the_targets_moment(tmp_path: Path) -> None:
+    source = SyntheticSourceConfig(
+        kind="synthetic", users=40, items=60, interactions_per_user=8, drift=0.6, offered=0.4
+    )  # fmt: skip
+    split = SplitConfig(kind="leave-last-out")
+    built = build_in(tmp_path, DataConfig(source=source), split, negatives=5, seed=3)
+    dataset = generate(40, 60, 8, source.noise, 3, Shopping(source.drift, source.offered))
+    examples = {row["example_id"]: row for row in built.rows("examples")}
+    truth = built.rows("truth")
+    owners = [examples[row["example_id"]] for row in truth]
+    items = [row["item_id"] for row in truth]
+    # Each user is asked about twice, before the last choice but one and before the last.
+    assert {row["split"] for row in owners} == {"validation", "test"}
+    expected = dataset.choice_log_odds(
+        [row["user_id"] for row in owners], items, [row["timestamp"] for row in owners]
+    )  # fmt: skip
+    assert [row["score"] for row in truth] == expected.tolist()
+    assert expected.tolist() != dataset.choice_log_odds([row["user_id"] for row in owners], items).tolist()
 
 
 def test_real_data_has_no_truth(tmp_path: Path) -> None:

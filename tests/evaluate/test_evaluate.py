@@ -85,10 +85,10 @@ def test_share_of_the_oracles_lift(run: Run) -> None:
 
 def test_the_oracle_is_joined_by_ids_not_by_position(run: Run) -> None:
     truth = schema.read_table(run.data / "truth.parquet", schema.TRUTH)
-    known = dict(zip(zip(truth["user_id"].to_pylist(), truth["item_id"].to_pylist(), strict=True),
+    known = dict(zip(zip(truth["example_id"].to_pylist(), truth["item_id"].to_pylist(), strict=True),
                      truth["score"].to_pylist(), strict=True))  # fmt: skip
     rows = _columns(_test_rows(run))
-    scores = [known[f"u{example:03d}", item] for example, item in zip(rows["example_id"], rows["item_id"], strict=True)]
+    scores = [known[example, item] for example, item in zip(rows["example_id"], rows["item_id"], strict=True)]
     judged = run.metrics()["models"]["oracle"]["metrics"]
     lists = np.reshape(scores, (-1, SIZE))
     probable = np.exp(lists) / np.exp(lists).sum(axis=1, keepdims=True)
@@ -110,7 +110,7 @@ def test_the_oracle_is_the_ceiling_of_the_pooled_auc_too(tmp_path: Path) -> None
     lists = HeldOut(
         np.arange(users), owners, np.arange(users + 1) * size, pa.table(columns, schema=schema.CANDIDATES), ""
     )
-    truth = pa.table({"user_id": [f"u{number}" for number in ids], "item_id": names, "score": odds.ravel()})
+    truth = pa.table({"example_id": ids, "item_id": names, "score": odds.ravel()})
     schema.write_table(truth.cast(schema.TRUTH), schema.TRUTH, tmp_path / "truth.parquet")
     config = EvaluateConfig(protocol=PROTOCOL)
     scores = oracle_scores(BaselineInputs(lists, tmp_path, config, 0))

@@ -212,7 +212,7 @@ def _write_steps(run: Run, examples: Iterable[int], last: str) -> None:
 
 
 def _write_truth(run: Run, candidates: dict[str, Any], truth: np.ndarray) -> None:
-    columns = {"user_id": [f"u{number:03d}" for number in candidates["example_id"]], "item_id": candidates["item_id"]}
+    columns = {"example_id": candidates["example_id"], "item_id": candidates["item_id"]}
     order = np.random.default_rng(2).permutation(len(truth))  # the stage must join by ids
     table = pa.table({**columns, "score": truth}, schema=schema.TRUTH).take(pa.array(order))
     schema.write_table(table, schema.TRUTH, run.data / "truth.parquet")

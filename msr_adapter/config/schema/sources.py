@@ -299,6 +299,12 @@ class SyntheticSourceConfig(StrictModel):
     """Mean length of a user's log."""
     noise: Weight = 1.0
     """Temperature of the choices: 0 = users always choose what they like best; larger = noisier choices."""
+    drift: float = Field(0.0, ge=0, le=1)
+    """How tastes change along a log: probability that the favourite motifs (colours, genres) change between two
+    choices. A new word becomes the first, the first becomes the second. 0 = tastes stay: order says little."""
+    offered: float = Field(1.0, ge=0.01, le=1)
+    """Share of the items that a user is shown at each choice, drawn anew. 1 = all of them: users take the best first,
+    so that a log lists its items about best first, which a ranking can exploit."""
 
 
 SourceConfig = Annotated[

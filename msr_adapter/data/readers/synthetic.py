@@ -7,13 +7,14 @@ from msr_adapter.config.schema import SyntheticSourceConfig
 from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.synthetic import generate
+from msr_adapter.synthetic import Shopping, generate
 
 
 def read_synthetic(source: SyntheticSourceConfig, context: ReadContext) -> Corpus:
     """Generate the dataset from the seed; `UserError` when its numbers do not go together."""
     try:
-        dataset = generate(source.users, source.items, source.interactions_per_user, source.noise, context.seed)
+        sizes = source.users, source.items, source.interactions_per_user
+        dataset = generate(*sizes, source.noise, context.seed, Shopping(source.drift, source.offered))
     except ValueError as error:
         next_step = "Lower interactions_per_user or raise items"
         raise UserError(Problem("", "data.source.interactions_per_user", str(error), "", next_step)) from error

@@ -151,8 +151,9 @@ BASELINES: tuple[Baseline, ...] = (
     ),
     Baseline(
         "oracle", "the true preferences",
-        "how probable each candidate is by the synthetic dataset's own model of choices. Among uniform negatives no "
-        "ranking is better on average, in any metric; users choose with noise, so even it is not perfect.",
+        "how probable each candidate is by the synthetic dataset's own model of choices at the target's moment. Among "
+        "uniform negatives no ranking is better on average, in any metric; users choose with noise, so even it is not "
+        "perfect. Where tastes drift, it knows the change before the target too, which no history tells.",
         Look("oracle", (0, (8, 2, 1, 2))), simple.oracle_scores, on_request=False, must_be_beaten=False,
     ),
 )  # fmt: skip

@@ -59,9 +59,9 @@ def oracle_scores(inputs: BaselineInputs) -> Floats | None:
         return None
     truth = read_table(path, TRUTH)
     items = held_out.items.unique()
-    owners = held_out.user_ids.take(pa.array(np.repeat(np.arange(len(held_out.user_ids)), np.diff(held_out.offsets))))
-    known = _pair_codes(held_out, flat(truth["user_id"]), flat(truth["item_id"]), items)
-    rows = pc.index_in(_pair_codes(held_out, owners, held_out.items, items), value_set=known)
+    known = _pair_codes(held_out, flat(truth["example_id"]), flat(truth["item_id"]), items)
+    asked = _pair_codes(held_out, flat(held_out.table["example_id"]), held_out.items, items)
+    rows = pc.index_in(asked, value_set=known)
     if rows.null_count:
         count = rows.null_count
         have = "has" if count == 1 else "have"
@@ -74,8 +74,8 @@ def oracle_scores(inputs: BaselineInputs) -> Floats | None:
     return np.asarray(odds - np.repeat(np.log(np.add.reduceat(np.exp(odds), starts)), sizes))
 
 
-def _pair_codes(held_out: HeldOut, users: pa.Array, items: pa.Array, catalogue: pa.Array) -> pa.Array:
-    """Number (user, item) pairs; a pair that no test user or candidate is part of becomes -1."""
-    user = pc.index_in(users, value_set=held_out.user_ids).cast(pa.int64())
+def _pair_codes(held_out: HeldOut, examples: pa.Array, items: pa.Array, catalogue: pa.Array) -> pa.Array:
+    """Number (example, item) pairs; a pair that no test example or candidate is part of becomes -1."""
+    example = pc.index_in(examples, value_set=pa.array(held_out.example_ids)).cast(pa.int64())
     item = pc.index_in(items, value_set=catalogue).cast(pa.int64())
-    return pc.add(pc.multiply(user, len(catalogue)), item).fill_null(-1)
+    return pc.add(pc.multiply(example, len(catalogue)), item).fill_null(-1)
