@@ -43,7 +43,7 @@ INTERACTIONS = pa.schema(
         pa.field("training", pa.bool_(), nullable=False),  # whether training may know of it; popularity counts these
     ]
 )
-"""The kept log, each pair once, sorted by user_id, timestamp, original row."""
+"""The kept log, sorted by user_id, timestamp, original row; each pair once, unless `data.repeats` is keep."""
 
 SEEN = pa.schema([pa.field("user_id", _id, nullable=False), pa.field("item_id", _id, nullable=False)])
 """What users have seen although INTERACTIONS does not say so, by user_id and item_id, items of the catalogue only.
@@ -153,9 +153,9 @@ RECOMMENDATIONS = pa.schema(
         pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above
         pa.field("bounded", pa.bool_(), nullable=False),  # score and logit are bounds, as in SCORES
         pa.field("ranked_by", pa.string(), nullable=False),  # model | popularity: the fallback without a history
-        pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file
+        pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file | history
         pa.field("retrieval_rank", pa.int64(), nullable=False),  # 1, 2, ... among the user's candidates; breaks ties
-        pa.field("history_items", pa.int64(), nullable=False),  # items that the user had
+        pa.field("history_items", pa.int64(), nullable=False),  # interactions that the user had
     ]
 )
 """Ranked lists, grouped by user in the order asked for, by rank."""

@@ -48,8 +48,11 @@ def recommend(
         typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what came later."),
     ] = None,
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", help="Recommend what a user has already interacted with, too.")
-    ] = False,
+        bool | None,
+        typer.Option("--include-seen/--exclude-seen", show_default=False,
+                     help="Whether what a user has seen already may come. Default: no; with data.repeats: keep, what "
+                     "the user had may."),
+    ] = None,
     unknown_users: Annotated[
         UnknownUsers, typer.Option("--unknown-users", help="For ids in no log: stop, or recommend popular items.")
     ] = UnknownUsers.ERROR,

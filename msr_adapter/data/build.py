@@ -22,7 +22,7 @@ from msr_adapter.data.interaction_log import Log, degree, encode
 from msr_adapter.data.negatives.candidate_files import read_imported
 from msr_adapter.data.negatives.candidates import Candidates, DrawInputs, draw_candidates
 from msr_adapter.data.negatives.pools import ItemStatistics
-from msr_adapter.data.negatives.spec import Shortages, make_list_specs
+from msr_adapter.data.negatives.spec import ListSpecs, Shortages, make_list_specs
 from msr_adapter.data.negatives.twinless import without_twinless
 from msr_adapter.data.published_split import HeldOutRows, tell_what_is_lost, unused_split
 from msr_adapter.data.readers.reader import Corpus
@@ -89,7 +89,8 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
     unused_split(corpus.interactions, split.kind, audit)
     with naming_files(data.source):
-        log = encode(corpus, audit, published_split=split.kind == "column", moments=moments_of(split))
+        keeps, moments = data.repeats == "keep", moments_of(split)
+        log = encode(corpus, audit, published_split=split.kind == "column", keep_repeats=keeps, moments=moments)
     audit_ids(log, corpus, audit)
     log = clean(log, corpus, data, seed, audit, split)
     examples = _examples(log, split, protocol, seed, audit)
@@ -102,7 +103,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
     examples = without_twinless(log, examples, specs, protocol.candidates is not None, audit)
     _tell_published_split(log, examples, audit)
-    imported = read_imported(protocol.candidates, log, examples, seed) if protocol.candidates else None
+    imported = _imported(protocol, log, examples, specs, seed)
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
     images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
     write_items(catalogue, images, popularity, out)
@@ -131,6 +132,13 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_json(out / "audit.json", audit.as_json(**found))
     print_audit(audit, found, job.reporter)
     return facts
+
+
+def _imported(protocol: ProtocolConfig, log: Log, examples: Examples, specs: ListSpecs, seed: int) -> Candidates | None:
+    if protocol.candidates is None:
+        return None
+    exclude = "seen" if specs[2].excludes_seen else "target"
+    return read_imported(protocol.candidates, log, examples, seed, exclude)
 
 
 def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
@@ -172,7 +180,7 @@ def _tell_published_split(log: Log, examples: Examples, audit: Audit) -> None:
         return
     is_target = np.zeros(len(log.user), dtype=bool)
     is_target[examples.held_out] = True
-    tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target), audit)
+    tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target, log.keeps), audit)
 
 
 def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:

@@ -5,7 +5,7 @@ time stand in the order of the file. So of the target's own moment, what the fil
 `split.same_time` leaves it out) and what it lists after it never is.
 
 A history has no item twice and never its target's: where a published split repeats a pair, the target is the held-out
-row, and the history has each other item at its first time.
+row, and the history has each other item at its first time. Only where `data.repeats` is keep, it may have both.
 """
 
 from collections.abc import Iterator
@@ -146,11 +146,13 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
 def assert_no_leak(log: Log, examples: Examples) -> None:
     """Fail loudly on a bug: the history must end before the target, in the same user's log, and repeat no item.
 
+    Items may be repeated where the log keeps that.
+
     Assertions, since no input should be able to cause any of it. Memory: one block of users, or of examples.
     """
-    if log.repeats:
+    if log.repeats and not log.keeps:
         _assert_distinct_histories(log, examples)
-    else:
+    elif not log.repeats:
         for block in user_blocks(log.bounds(), _BLOCK):
             keys = np.sort(log.user[block].astype(np.int64) * len(log.items) + log.item[block])  # faster than unique
             assert bool((keys[1:] != keys[:-1]).all()), "a user has an item twice"
@@ -180,7 +182,7 @@ def most_popular(
     Popularity is that of the ``counted`` rows (None: of all). O(rows log rows) in blocks of users: the memory is one
     block and one byte a row.
     """
-    popularity = degree(log.distinct(counted)[1], len(log.items))
+    popularity = degree(log.counted(counted)[1], len(log.items))
     chosen = np.zeros(len(log.user), dtype=bool)
     for block in user_blocks(log.bounds(), block_rows):
         user, item = log.user[block], log.item[block]
@@ -207,7 +209,7 @@ def _views(log: Log, split: SplitConfig, target: str) -> list[View]:
     for code in range(len(SPLITS)):
         allowed = row_splits(log) <= code
         allowed = allowed if popular is None else popular & allowed
-        views.append(_view(log, _one_of_each(log, allowed, code) if log.repeats else allowed))
+        views.append(_view(log, _one_of_each(log, allowed, code) if log.repeats and not log.keeps else allowed))
     return views
 
 

@@ -80,22 +80,22 @@ def _counted(log: Log) -> Mask | None:
 
 def _most_popular(log: Log, number: int, counted: Mask | None) -> Mask:
     """Return the ``number`` most popular items (items,); of equally popular ones the first id."""
-    count = degree(log.distinct(counted)[1], len(log.items))
+    count = degree(log.counted(counted)[1], len(log.items))
     return _among(np.lexsort((np.arange(len(count)), -count))[:number], len(count))
 
 
 def _core(log: Log, core: KCoreConfig) -> Mask:
-    """Return the rows of the k-core of a log; a pair counts once, however many rows have it."""
+    """Return the rows of the k-core of a log; a pair counts once unless repeats are kept."""
     counted = _counted(log)
-    if not log.repeats and counted is None:
-        return k_core(*log.distinct(), core)
+    if counted is None and (log.keeps or not log.repeats):
+        return k_core(*log.counted(), core)
     users, items = _core_ids(log, core, counted)
     return np.asarray(users[log.user] & items[log.item])
 
 
 def _core_ids(log: Log, core: KCoreConfig, counted: Mask | None) -> tuple[Mask, Mask]:
     """Return the users and items that the k-core of the ``counted`` rows has, and all where the minimum is 1."""
-    user, item = log.distinct(counted)
+    user, item = log.counted(counted)
     alive = k_core(user, item, core)
     users, items = _among(user[alive], len(log.users)), _among(item[alive], len(log.items))
     if counted is not None:

@@ -25,7 +25,8 @@ _SHARD = 1 << 22
 class Log:
     """(user, item) pairs in integer codes, sorted by user, then time, then row of the file.
 
-    They are distinct, but under a published split a held-out row may repeat a pair (`repeats`).
+    They are distinct, but under a published split a held-out row may repeat a pair, and where `data.repeats` is keep
+    any row may (`repeats`).
     """
 
     users: pl.Series
@@ -46,6 +47,8 @@ class Log:
     """Era of each row (`temporal`); None = no split by time."""
     first: Rows | None = None
     """Time at which each item first appears in the log that was read (items,); None = no split by time."""
+    keeps: bool = False
+    """Whether such a row is an interaction like any other (`data.repeats: keep`): in histories, targets, counts."""
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""
@@ -79,6 +82,10 @@ class Log:
             return user, item
         first = first_of_pairs(user, item, len(self.items))
         return user[first], item[first]
+
+    def counted(self, rows: Mask | None = None) -> tuple[Codes, Codes]:
+        """Return user and item of what counts, of the given rows: distinct pairs, or all where repeats are kept."""
+        return replace(self, repeats=self.repeats and not self.keeps).distinct(rows)
 
     def pairs(self) -> LogPairs:
         """Return the pairs as `seen_pairs` takes them."""
@@ -136,10 +143,13 @@ class _Rows:
 
 
 def encode(
-    corpus: Corpus, audit: Audit, *, published_split: bool = False, moments: Moments | None = None,
+    corpus: Corpus, audit: Audit, *, published_split: bool = False, keep_repeats: bool = False,
+    moments: Moments | None = None,
     batch_rows: int = _BATCH, shard_rows: int = _SHARD,
 ) -> Log:  # fmt: skip
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
+
+    With ``keep_repeats`` all stay but rows with the same user, item and time, of which the first does.
 
     With ``published_split`` the source's own split is kept whole: only training rows that repeat an earlier one of
     training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`. With
@@ -159,12 +169,12 @@ def encode(
         dropped = read.filtered >= 0
         filtered = read.user[dropped], read.item[dropped], None if moments is None else _filtered_eras(read, moments)
         read = read.take(~dropped)
-    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows)
+    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, keep_repeats)
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
     count_rows(audit, "dropped_duplicate", read.split, rows.split)
     time = rows.time.astype(np.int64, copy=False)
     split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
-    log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats)
+    log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats)
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
     if filtered is None:
@@ -230,8 +240,10 @@ def _shards_of_rows(rows: int, shard_rows: int) -> Iterator[slice]:
     return (slice(begin, begin + shard_rows) for begin in range(0, rows, shard_rows))
 
 
-def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int) -> tuple[_Rows, bool]:
+def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: bool) -> tuple[_Rows, bool]:
     """Sort by user, time and row; keep the first row of every (user, item), and say whether rows still repeat one.
+
+    With ``keep``, the first of every (user, item, time).
 
     Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
     users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
@@ -245,17 +257,31 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int) -> tupl
         keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
         _, earliest = np.unique(keys, return_index=True)
         pairs += len(earliest)
+        if keep:
+            earliest = _first_of_moments(keys, read.time[rows])
         if read.split is not None:
             held_out = read.split[rows] > 0
             training = np.flatnonzero(~held_out)
-            earliest = training[np.unique(keys[training], return_index=True)[1]]
-            earliest = np.concatenate([earliest, np.flatnonzero(held_out)])
+            once = (
+                _first_of_moments(keys[training], read.time[rows][training])
+                if keep
+                else np.unique(keys[training], return_index=True)[1]
+            )
+            earliest = np.concatenate([training[once], np.flatnonzero(held_out)])
         rows = rows[np.sort(earliest)]
         begin, end = end, end + len(rows)
         for target, column in zip(ordered, columns, strict=True):
             target[begin:end] = column[rows]
     user, item, time, *split = [column[:end] for column in ordered]
     return _Rows(user, item, time, split[0] if split else None, None), pairs < end
+
+
+def _first_of_moments(keys: Rows, times: Codes) -> Rows:
+    """Return the first row of every pair and time."""
+    order = np.lexsort((times, keys))  # stable: of equal rows the first in the file comes first
+    fresh = (np.diff(keys[order]) != 0) | (np.diff(times[order]) != 0)
+    first: Rows = order[np.concatenate([[True], fresh])[: len(order)]]
+    return first
 
 
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:

@@ -51,6 +51,8 @@ class HeldOutRows:
     item: Codes
     split: Codes
     is_target: Mask
+    keeps: bool
+    """Whether repeats are interactions like others (`Log.keeps`)."""
 
 
 def tell_what_is_lost(rows: HeldOutRows, audit: Audit) -> None:
@@ -90,7 +92,7 @@ def _tell_untested(rows: HeldOutRows, code: int, audit: Audit) -> None:
     if repeated:
         audit.find("info", f"{plural(repeated, f'{name} target')} of the published split "
                    f"{'is an item' if repeated == 1 else 'are items'} that the user has in another row too: that row "
-                   "stays where it is, but not in the history of this target.")  # fmt: skip
+                   f"stays where it is{'' if rows.keeps else ', but not in the history of this target'}.")  # fmt: skip
 
 
 def _repeated_targets(rows: HeldOutRows, code: int, users: int) -> int:

@@ -51,11 +51,12 @@ def write_items(items: ItemCatalogue, images: Sequence[StoredImage], popularity:
 def write_interactions(log: Log, training: Mask, out: Path) -> None:
     """Write interactions.parquet: the kept log, sorted by user, time, row; ``training`` is what training may know.
 
-    Of a pair that a published split repeats, the training row is written, or the first where there is none.
+    Of a pair that a published split repeats, the training row is written, or the first where there is none; where
+    repeats are kept, all rows are.
     """
     users, items = _ids(log.users), _ids(log.items)
     user, item, time = log.user, log.item, log.time
-    if log.repeats:
+    if log.repeats and not log.keeps:
         once = _once(log, training)
         user, item, time, training = user[once], item[once], time[once], training[once]
     chunks = (

@@ -41,7 +41,8 @@ def _distribution(protocol: ProtocolConfig, kinds: Mapping[str, int]) -> str:
     if protocol.candidates is not None:
         return "those of the given file"
     if not kinds:
-        return "every item that the user never interacted with"
+        seen = protocol.negatives.exclude != "target"
+        return "every item that the user never interacted with" if seen else "every item but the target"
     if len(kinds) == 1:
         (kind,) = kinds
         alpha = protocol.negatives.alpha

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from msr_adapter.arrays import Integers
+from msr_adapter.arrays import Integers, Mask
+from msr_adapter.evaluate.baselines.training_log import read_queries, repeats_are_kept
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
 from msr_adapter.heuristics import has_timestamps
 from msr_adapter.schema import EXAMPLES, ITEMS, read_table
@@ -54,6 +55,8 @@ class UserFacts:
     items: pa.Table
     """ITEMS."""
     user_ids: pa.Array
+    repeated: Mask | None = None
+    """Whether the target is an item that the user had before it (users,); None = none of them."""
 
     @property
     def popularity(self) -> Integers:
@@ -75,7 +78,17 @@ def read_facts(held_out: HeldOut, data_dir: Path) -> UserFacts:
         target=target,
         items=items,
         user_ids=held_out.user_ids,
+        repeated=_repeated(held_out, data_dir, target) if repeats_are_kept(data_dir) else None,
     )
+
+
+def _repeated(held_out: HeldOut, data_dir: Path, target: Integers) -> Mask:
+    """Return whose target stands in the whole history before it (users,)."""
+    queries = read_queries(held_out, data_dir)
+    owner = np.repeat(np.arange(queries.users), np.diff(queries.history_offsets))
+    repeated = np.zeros(queries.users, dtype=bool)
+    repeated[owner[queries.history == target[owner]]] = True
+    return repeated
 
 
 def by_history(facts: UserFacts) -> Slice:
@@ -100,6 +113,12 @@ def by_cold(facts: UserFacts) -> Slice:
     return used("cold items", ("seen in training", "unseen in training"), np.where(seen, 0, 1))
 
 
+def by_repeat(facts: UserFacts) -> Slice:
+    """Return the users by whether they had their target before."""
+    repeated = np.zeros(len(facts.target), dtype=bool) if facts.repeated is None else facts.repeated
+    return used("repeat", ("had before", "new to the user"), np.where(repeated, 0, 1))
+
+
 def by_image(facts: UserFacts) -> Slice:
     """Return the users by whether their target has an image."""
     has = facts.items["image"].is_valid().to_numpy()
@@ -122,6 +141,7 @@ GROUPINGS: dict[str, Callable[[UserFacts], Slice]] = {
     "history": by_history,
     "popularity": by_popularity,
     "cold": by_cold,
+    "repeat": by_repeat,
     "image": by_image,
     "category": by_category,
     "time": by_time,

@@ -5,14 +5,17 @@ the pairs of example ``e`` are ``offsets[e]:offsets[e + 1]``, and its history is
 training may know is passed in as counts and log, so no scorer here can see a test target.
 
 popularity       popularity and recency, from the log
+repeats          what the user had before, most often first
 title_overlap    titles as TF-IDF vectors, and their overlap with the history's
 item_similarity  cosines of items over the users who interacted with them
 near_duplicates  titles or summaries that are nearly the same
 """
 
 from msr_adapter.heuristics.popularity import TrainingLog, has_timestamps, popularity, recency
+from msr_adapter.heuristics.repeats import repeat_scores
 from msr_adapter.heuristics.title_overlap import TitleVectors, title_overlap, title_vectors
 
 __all__ = [
-    "TitleVectors", "TrainingLog", "has_timestamps", "popularity", "recency", "title_overlap", "title_vectors",
+    "TitleVectors", "TrainingLog", "has_timestamps", "popularity", "recency", "repeat_scores", "title_overlap",
+    "title_vectors",
 ]  # fmt: skip

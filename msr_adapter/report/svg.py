@@ -22,11 +22,12 @@ _OTHERS = (
     Look("other3", (0, (2, 1))),
     Look("other4", (0, (10, 3))),
     Look("other5", (0, (1, 1))),
+    Look("other6", (0, (2, 2, 6, 2))),
 )
 
 
 def looks(models: Iterable[str]) -> Mapping[str, Look]:
-    """Return the look of each model, in their order; other models share five looks in turn."""
+    """Return the look of each model, in their order; other models share six looks in turn."""
     names = list(models)
     unknown = [name for name in names if name not in _KNOWN]
     others = {name: _OTHERS[place % len(_OTHERS)] for place, name in enumerate(unknown)}
@@ -38,7 +39,7 @@ SIZE = (4.7, 3.2)
 """Inches of a plot."""
 
 _NAMES = ("ink", "muted", "line", "trained", "base", "popularity", "random", "oracle",
-          "other1", "other2", "other3", "other4", "other5")  # fmt: skip
+          "other1", "other2", "other3", "other4", "other5", "other6")  # fmt: skip
 COLOR = {name: f"#{number:02x}{number:02x}{number:02x}" for number, name in enumerate(_NAMES, start=1)}
 """CSS variable -> the stand-in that matplotlib draws with: it accepts no variables, so these replace it afterwards."""
 

@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 
 from msr_adapter.config.bundled import bundled_files
 from msr_adapter.config.loader import load_pipeline
-from msr_adapter.config.schema import MicroLensSourceConfig, ProtocolConfig, SyntheticSourceConfig, TableSourceConfig
+from msr_adapter.config.schema import (
+    MicroLensSourceConfig,
+    NegativesConfig,
+    ProtocolConfig,
+    SyntheticSourceConfig,
+    TableSourceConfig,
+)
 from msr_adapter.config.yaml_tree import YamlSource, parse
 from msr_adapter.errors import Problem, UserError
 from tests.support.paths import ROOT
 from tests.support.pipelines import MINIMAL, write
+
+SEEN = NegativesConfig(exclude="seen")
+"""What `exclude: null` is settled to."""
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +71,7 @@ def test_the_minimal_pipeline_gets_defaults_and_the_name_of_its_file(tmp_path: P
     assert loaded.run_dir == tmp_path / "runs" / "first"
     assert loaded.origin == tmp_path / "sub" / "first.yaml"
     assert loaded.pipeline.train.learning_rate == 1e-4
-    assert loaded.pipeline.evaluate.protocol == ProtocolConfig(name="next-item", primary="ndcg")
+    assert loaded.pipeline.evaluate.protocol == ProtocolConfig(name="next-item", primary="ndcg", negatives=SEEN)
 
 
 def test_the_resolved_config_is_json_and_loads_to_the_same_pipeline() -> None:
@@ -164,12 +173,12 @@ def test_a_protocol_is_a_name_a_path_or_a_change_to_one() -> None:
     changed = load_pipeline("b.yaml", ["evaluate.protocol.k=[1, 2]"]).pipeline.evaluate.protocol
     assert (changed.name, changed.k, changed.negatives.count, changed.confidence.samples) == ("mine", (1, 2), 7, 500)
     other = load_pipeline("b.yaml", ["evaluate.protocol=next-item"]).pipeline.evaluate.protocol
-    assert other == ProtocolConfig(name="next-item", primary="ndcg")
+    assert other == ProtocolConfig(name="next-item", primary="ndcg", negatives=SEEN)
 
 
 def test_an_inline_protocol_needs_no_file() -> None:
     write("a.yaml", MINIMAL.replace("protocol: next-item", "protocol: {name: own, k: [1]}"))
-    assert load_pipeline("a.yaml").pipeline.evaluate.protocol == ProtocolConfig(name="own", k=(1,))
+    assert load_pipeline("a.yaml").pipeline.evaluate.protocol == ProtocolConfig(name="own", k=(1,), negatives=SEEN)
 
 
 def test_an_existing_file_wins_over_a_bundled_name() -> None:

@@ -62,6 +62,10 @@ class DataConfig(StrictModel):
     """Drops rare users and items."""
     limit: LimitConfig = LimitConfig()
     """Makes the experiment smaller."""
+    repeats: Literal["keep", "first"] = "first"
+    """What becomes of a user's further interactions with an item. first: they are left out and counted, so that every
+    target is new to its user. keep: they stay in histories, and the next item may be one that the user had before; rows
+    with the same user, item and time are one."""
     images: ImagesConfig = ImagesConfig()
     """The items' images."""
 

@@ -21,7 +21,7 @@ class ConfidenceConfig(StrictModel):
     """Random sign patterns of the permutation tests; the smallest p-value is 1 / (samples + 1)."""
 
 
-SliceName = Literal["history", "popularity", "cold", "image", "category", "time"]
+SliceName = Literal["history", "popularity", "cold", "repeat", "image", "category", "time"]
 
 
 class ProtocolConfig(StrictModel):
@@ -57,9 +57,10 @@ class ProtocolConfig(StrictModel):
     """Ties count with their expected value over all tie orders."""
     confidence: ConfidenceConfig = ConfidenceConfig()
     """Intervals over users."""
-    slices: tuple[SliceName, ...] = ("history", "popularity", "cold", "image", "category", "time")
+    slices: tuple[SliceName, ...] = ("history", "popularity", "cold", "repeat", "image", "category", "time")
     """Parts of the users that are judged apart: by history length; by the target's popularity (head, mid, tail), by
-    whether training saw it, whether it has an image, its category, its time. They change no other number."""
+    whether training saw it, whether the user had it before (`data.repeats`), whether it has an image, its category, its
+    time. They change no other number."""
 
     @field_validator("metrics")
     @classmethod
@@ -130,7 +131,7 @@ class EvaluateConfig(StrictModel):
     """Keys of its own are laid over the protocol that an `extends:` parent names."""
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
     """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
-    the extra `baselines`. A synthetic dataset adds the oracle by itself."""
+    the extra `baselines`. A synthetic dataset adds the oracle by itself, `data.repeats: keep` adds `repeat`."""
     scorer: ModelConfig | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The

@@ -37,8 +37,10 @@ class NegativesConfig(StrictModel):
     ranking, of test and validation lists."""
     count: int = Field(20, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive; `all` takes what there is."""
-    exclude: Literal["seen"] = "seen"
-    """Nothing the user has ever seen is a negative: in any split, whatever a filter dropped."""
+    exclude: Literal["seen", "target"] | None = None
+    """What is no negative. seen: whatever the user has ever seen, in any split, whatever a filter dropped. target: the
+    list's own target alone. null: target where `data.repeats` is keep, since a target in the history would be told by
+    standing there among items that do not; else seen."""
     alpha: float = Field(1.0, ge=0, le=100)
     """Read by `popularity`: 0 = uniform, 1 = as often as in the training log, 0.75 as in word2vec."""
     pool: Count = 100
@@ -69,6 +71,12 @@ class NegativesConfig(StrictModel):
         if "hard" in (*self.kinds(), *self.fallback) and self.scores is None:
             raise ValueError("hard negatives are asked for without `scores:`, a file with item_id and score")
         return self
+
+    def settled(self, repeats: Literal["keep", "first"]) -> "NegativesConfig":
+        """Return them with what `exclude: null` stands for where `data.repeats` is ``repeats``."""
+        if self.exclude is not None:
+            return self
+        return self.model_copy(update={"exclude": "target" if repeats == "keep" else "seen"})
 
     def kinds(self) -> dict[str, int]:
         """Return kind -> count, in the order in which they are drawn; empty for `all`."""

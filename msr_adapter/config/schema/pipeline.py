@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from msr_adapter.config.schema.base import Seed, StrictModel, allowed
 from msr_adapter.config.schema.data import DataConfig, SplitConfig
@@ -41,3 +41,16 @@ class PipelineConfig(StrictModel):
     """How the trained model is judged."""
     execution: ExecutionConfig = ExecutionConfig()
     """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""
+
+    @model_validator(mode="after")
+    def _negatives_fit_the_repeats(self) -> "PipelineConfig":
+        """Settle what `exclude: null` stands for, so that whatever shows the protocol shows it."""
+        repeats, protocol = self.data.repeats, self.evaluate.protocol
+        protocol = protocol.model_copy(update={"negatives": protocol.negatives.settled(repeats)})
+        # A frozen model cannot be assigned to, and a validator must return the very object that it was given.
+        settled = {
+            "train": self.train.model_copy(update={"negatives": self.train.negatives.settled(repeats)}),
+            "evaluate": self.evaluate.model_copy(update={"protocol": protocol}),
+        }
+        self.__dict__.update(settled)
+        return self

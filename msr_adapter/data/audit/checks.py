@@ -13,14 +13,16 @@
        "time": {"timestamps", "days" or null, "tied_targets", "at_one_time_of_day"},
        "time_leakage": {"split", "mean_share_later", "median_share_later", "tests_with_any", "rows_looked_at"},
        "cold": {"targets", "negatives"},
-       "heuristics": {"lists", "of", "popularity" | "recency" | "title_overlap": {"auc", "gauc"}},
+       "repeats": {"interactions", split: {"targets", "as_the_last"}},
+       "heuristics": {"lists", "of", "popularity" | "recency" | "repeat" | "title_overlap": {"auc", "gauc"}},
        "titles": {"empty", "same", "nearly_same", "nearly_same_of", "lists_with_duplicate"},
        "images": {"with_image", "shared", "largest_group", "nothing_to_show"},
        "labels": {split: {"positives", "negatives"}},
        "target_position": {"mean_place", "first", "standard_errors"}}}
 
 Q is {"mean", "min", "5%", "25%", "median", "75%", "95%", "max"}. What cannot be measured is absent: without
-timestamps there is no leakage and no recency, without training users no popularity. All but sizes, counts, days and Q
+timestamps there is no leakage and no recency, without training users no popularity, without `data.repeats: keep` no
+repeats. All but sizes, counts, days and Q
 are shares.
 
 Every check takes `AuditInputs` and the `Audit`, notes findings and returns statistics; `docs/audit.md` explains each
@@ -35,6 +37,7 @@ from msr_adapter.data.audit.heuristic_baselines import check_heuristics
 from msr_adapter.data.audit.items import check_images, check_titles
 from msr_adapter.data.audit.leakage import check_cold_items, check_time_leakage
 from msr_adapter.data.audit.log_statistics import check_history, check_log, check_timestamps
+from msr_adapter.data.audit.repeats import check_repeats
 from msr_adapter.data.audit.report import Audit, Statistics
 
 Check = Callable[[AuditInputs, Audit], Statistics]
@@ -45,6 +48,7 @@ CHECKS: dict[str, Check] = {
     "time": check_timestamps,
     "time_leakage": check_time_leakage,
     "cold": check_cold_items,
+    "repeats": check_repeats,
     "heuristics": check_heuristics,
     "titles": check_titles,
     "images": check_images,

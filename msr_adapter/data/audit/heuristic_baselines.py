@@ -6,7 +6,15 @@ from msr_adapter.arrays import Floats
 from msr_adapter.data.audit.audited_data import AuditInputs, TestLists
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note, severity
-from msr_adapter.heuristics import TrainingLog, has_timestamps, popularity, recency, title_overlap, title_vectors
+from msr_adapter.heuristics import (
+    TrainingLog,
+    has_timestamps,
+    popularity,
+    recency,
+    repeat_scores,
+    title_overlap,
+    title_vectors,
+)
 from msr_adapter.metrics import evaluate_groups
 
 _SAID = {
@@ -16,6 +24,9 @@ _SAID = {
     "recency": ("recency-heuristic", "The time since the item's last interaction", "no knowledge of the user",
                 "Add `recency` to evaluate.baselines and quote results beside it, or import candidates that were on "
                 "offer at the time (evaluate.protocol.candidates)."),
+    "repeat": ("repeat-heuristic", "What the user had before, most often first,", "no more than the user's own past",
+               "The baseline `repeat` joins by itself: quote results beside it, and look at users with a new target "
+               "apart (the slice `repeat`)."),
     "title_overlap": ("title-heuristic", "Counting words shared with the titles of the history", "no more than that",
                       "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Negatives of the "
                       "same category (evaluate.protocol.negatives.kind: same-category) leave less to words."),
@@ -47,6 +58,10 @@ def _scores(e: AuditInputs, lists: TestLists) -> dict[str, Floats]:
     if e.training.any() and has_timestamps(e.log.time):
         known = TrainingLog(e.log.item, e.log.time, len(e.log.items), e.training)
         scores["recency"] = recency(lists.items, lists.times, known)
+    if e.log.keeps:
+        scores["repeat"] = repeat_scores(
+            lists.items, lists.offsets, lists.history, lists.history_offsets, e.popularity
+        )[0]
     if any(e.catalogue.titles):
         scores["title_overlap"] = _overlap(e, lists)
     return scores

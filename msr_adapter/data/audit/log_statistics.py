@@ -16,12 +16,13 @@ from msr_adapter.schema import SPLITS
 DAY_MS = 86_400_000
 _SAMPLED = 1_000_000
 """Rows of the log that a share is estimated on: its standard error is below .0005."""
+_SAME = {False: "a user's item", True: "a user's item at the same time"}
 _POINTS = {"min": 0, "5%": 5, "25%": 25, "median": 50, "75%": 75, "95%": 95, "max": 100}
 
 
 def check_log(e: AuditInputs, audit: Audit) -> Statistics:
     """Find repeats and rare items; return size, density and degrees. O(rows)."""
-    user, item = e.log.distinct()
+    user, item = e.log.counted()
     users, items, rows = len(e.log.users), len(e.log.items), len(user)
     per_user, per_item = degree(user, users), degree(item, items)
     rare = float((per_item < 5).mean())
@@ -31,10 +32,10 @@ def check_log(e: AuditInputs, audit: Audit) -> Statistics:
     repeated = audit.counts.get("interactions_dropped_duplicate", 0)
     share = repeated / max(audit.counts.get("interactions_read", 0), 1)
     note(audit, "repeated-pairs", share,
-         f"{share:.0%} of the rows ({repeated:,}) repeat a user's item; the earliest is kept. If you want to predict "
-         "repeated interactions, msr does not do that.")  # fmt: skip
+         f"{share:.0%} of the rows ({repeated:,}) repeat {_SAME[e.log.keeps]}; the earliest is kept."
+         + ("" if e.log.keeps else " Set data.repeats: keep to predict repeated interactions."))  # fmt: skip
     return {
-        "users": users, "items": items, "interactions": rows, "density": rows / (users * items),
+        "users": users, "items": items, "interactions": rows, "density": len(e.log.distinct()[0]) / (users * items),
         "per_user": quantiles(per_user), "per_item": quantiles(per_item), "rare_items": rare,
     }  # fmt: skip
 

@@ -238,13 +238,15 @@ def _require_plain_ids(lists: pl.DataFrame) -> None:
     raise_if_any(problems)
 
 
-def read_imported(path: Path, log: Log, examples: Examples, seed: int) -> Candidates:
+def read_imported(path: Path, log: Log, examples: Examples, seed: int, exclude: str = "seen") -> Candidates:
     """Return the test lists of a file, each list in the file's order; Elliot's get the split's targets.
 
-    `UserError` with every problem: unknown or untested users, unknown items, negatives that the user has seen, repeated
-    items, not exactly one positive, another positive than the split's target, no negative, test users without a list.
+    `UserError` with every problem: unknown or untested users, unknown items, negatives that the user has seen (where
+    ``exclude`` is `seen`), repeated items, not exactly one positive, another positive than the split's target, no
+    negative, test users without a list.
     """
     lists = _coded(read_lists(path), log, examples)
+    lists = lists.with_columns(seen=_seen(lists, log) if exclude == "seen" else pl.lit(False))
     named = bool((lists["label"] == 1).any())  # Elliot's lists do not name their positives
     raise_if_any(_problems(str(path), lists, log, examples, named))
     lists = lists.sort("example", maintain_order=True)
@@ -254,7 +256,7 @@ def read_imported(path: Path, log: Log, examples: Examples, seed: int) -> Candid
     # As if they had been drawn: the split's target at its seeded position among the file's negatives.
     tests, counts = np.unique(example, return_counts=True)
     targets = log.item[examples.target[tests]]
-    keys = ListKeys(log, seed).of(examples.user[tests], targets)
+    keys = ListKeys(log, seed).of(examples.user[tests], examples.target[tests])
     return with_targets(np.repeat(tests, counts + 1), targets, item, counts, keys)
 
 
@@ -275,7 +277,6 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
     """Yield one problem for each bad row or list, so many of a kind, then the count of the others."""
     is_negative, known = pl.col("label") == 0, pl.col("user").is_not_null() & pl.col("item").is_not_null()
     twice = known & (pl.struct("user", "item").cum_count().over("user", "item") > 1)
-    rows = lists.with_columns(seen=_seen(lists, log))
     for mask, field, found in (
         (pl.col("label").is_null(), "label", pl.lit("neither 0 nor 1")),
         (pl.col("user").is_null(), "user_id", pl.format("unknown user '{}'", "user_id")),
@@ -288,7 +289,7 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
         (known & ~is_negative & (pl.col("item") != pl.col("target")), "item_id",
          pl.format("the positive '{}' of the user '{}' is not the target of the split", "item_id", "user_id")),
     ):  # fmt: skip
-        yield from _listed(path, field, rows.filter(mask).select("line", found.alias("found")))
+        yield from _listed(path, field, lists.filter(mask).select("line", found.alias("found")))
     for field, ids in (("user", log.users), ("item", log.items)):
         unknown = lists.filter(pl.col(field).is_null())[f"{field}_id"].drop_nulls().unique(maintain_order=True)
         if near := near_matches(unknown, ids):

@@ -1,4 +1,4 @@
-"""The candidate lists: a target each, among negatives that the user has not seen, drawn in chunks of any size.
+"""The candidate lists: a target each, among negatives that are not excluded, drawn in chunks of any size.
 
 A list depends only on the seed, the user's id, the target's id, the items that the user has seen and the
 catalogue: never on other users, the order of rows or the chunks.
@@ -59,16 +59,21 @@ class DrawInputs:
 
 
 class ListKeys:
-    """The key of a list: of the seed, the user's id and the target's id, and of nothing else."""
+    """The key of a list: of the seed, the user's id and the target's id, and of nothing else.
+
+    Where repeats are kept, of the target's time too: else a user would have one list for every time with an item.
+    """
 
     def __init__(self, log: Log, seed: int) -> None:
         """Hash all ids. O(users + items)."""
         self._users = keyed(hash_ids(log.users), seed, "candidates")
         self._items = mix(hash_ids(log.items))
+        self._log = log
 
-    def of(self, user: Codes, positive: Codes) -> Bits:
-        """Return the keys of the lists of these users and targets."""
-        return mix(self._users[user] ^ self._items[positive])
+    def of(self, user: Codes, target: Rows) -> Bits:
+        """Return the keys of the lists of these users and targets (rows of the log)."""
+        keys = mix(self._users[user] ^ self._items[self._log.item[target]])
+        return mix(keys ^ self._log.time[target].astype(np.uint64)) if self._log.keeps else keys
 
 
 @dataclass(frozen=True)
@@ -106,15 +111,16 @@ def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK
     for part in _parts(inputs.examples.split, sizes, rows):
         user, target = inputs.examples.user[part], inputs.examples.target[part]
         positive, split = log.item[target], int(inputs.examples.split[part.start])
-        lists = _Lists(part.start, user, positive, log.time[target], keys.of(user, positive))
+        lists = _Lists(part.start, user, positive, log.time[target], keys.of(user, target))
         if split == 2 and inputs.imported is not None:
             yield inputs.imported.of_examples(part)
             continue
         spec = inputs.specs[split]
         if spec.negatives.kind == "all":
-            drawn = _whole_catalogue(log, bounds, lists, spec.horizon)
+            drawn = _whole_catalogue(log, bounds, lists, spec)
         else:
             seen = SeenItems(log, bounds, user, spec.horizon, lists.times)
+            seen = seen if spec.excludes_seen else seen.but_for_targets(lists.positive)
             drawn = _drawn(lists, spec, seen, shortages, inputs.rounds)
         if not shortages.short:  # else go on only to count what is short
             yield drawn
@@ -152,21 +158,25 @@ def list_sizes(inputs: DrawInputs) -> Rows:
 def _free(inputs: DrawInputs) -> Rows:
     """Return for each example how many items there are to draw."""
     examples, times = inputs.examples, inputs.log.time[inputs.examples.target]
-    if all(spec.horizon is EVERYTHING for spec in inputs.specs):
+    if all(spec.horizon is EVERYTHING and spec.excludes_seen for spec in inputs.specs):
         return free_items(inputs.log, examples.user, times, EVERYTHING)
     free = np.zeros(len(examples), dtype=np.int64)
     for code, spec in enumerate(inputs.specs):
         mine = examples.split == code
-        free[mine] = free_items(inputs.log, examples.user[mine], times[mine], spec.horizon)
+        free[mine] = free_items(
+            inputs.log, examples.user[mine], times[mine], spec.horizon, seen_too=not spec.excludes_seen
+        )
     return free
 
 
 def _too_few(spec: ListSpec, count: int, users: Codes, free: Rows, log: Log) -> Problem:
     least = int(free.min())
-    beside = "" if log.seen is None else "; items of rows that a filter dropped count as seen"
+    beside = "" if log.seen is None or not spec.excludes_seen else "; items of rows that a filter dropped count as seen"
     beside += "" if log.era is None else "; only those that had appeared by then are on offer"
-    found = (f"{plural(count, 'negative')} asked for, more than the items that {plural(len(np.unique(users)), 'user')} "
-             f"did not interact with (the catalogue has {plural(len(log.items), 'item')}{beside})")  # fmt: skip
+    than = f"the items that {plural(len(np.unique(users)), 'user')} did not interact with"
+    than = than if spec.excludes_seen else "there are beside the target"
+    has = f"the catalogue has {plural(len(log.items), 'item')}{beside}"
+    found = f"{plural(count, 'negative')} asked for, more than {than} ({has})"
     step = f"Ask for {least} or fewer, or keep more items (data.limit.items, data.k_core.items)"
     return Problem("", f"{spec.setting}.count", found, f"at most {least} for these users", step)
 
@@ -189,16 +199,18 @@ def _parts(split: Labels, sizes: Rows, rows: int) -> Iterator[slice]:
     yield from map(slice, starts, [*starts[1:], len(split)])
 
 
-def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists, horizon: Horizon) -> Candidates:
-    """Return the target among all items on offer that the user has not seen, in the order of ids."""
+def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists, spec: ListSpec) -> Candidates:
+    """Return the target among all items on offer, or those that the user has not seen, in the order of ids."""
+    horizon = spec.horizon
     wanted = np.ones((len(lists.user), len(log.items)), dtype=bool)
     if horizon.items is not None:
         wanted &= horizon.items
     if horizon.at_target and log.first is not None:
         wanted &= log.first <= lists.times[:, None]
     list_ = np.arange(len(lists.user))
-    lengths, items = seen_items(log, bounds, lists.user, horizon.era)
-    wanted[np.repeat(list_, lengths), items] = False
+    if spec.excludes_seen:
+        lengths, items = seen_items(log, bounds, lists.user, horizon.era)
+        wanted[np.repeat(list_, lengths), items] = False
     wanted[list_, lists.positive] = True
     list_, item = np.nonzero(wanted)
     return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))

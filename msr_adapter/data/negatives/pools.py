@@ -1,6 +1,7 @@
 """Which items a negative of each kind may be, and how likely each is; which items a user has seen."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -103,6 +104,13 @@ class SeenItems:
         self._times = times
         self._numbers = None if horizon.items is None else np.cumsum(horizon.items) - 1
 
+    def but_for_targets(self, targets: Codes) -> "SeenItems":
+        """Return the same where nothing that users have seen is excluded but the list's own target (lists,)."""
+        found = copy(self)
+        found.user = np.arange(len(targets))
+        found.keys = found.user * self.n_items + targets  # ascending, by list
+        return found
+
     def by(self, list_: Rows, item: NDArray[np.integer]) -> Mask:
         """Return whether each list may not have the item: its user has seen it, or it had not appeared yet."""
         found = contains(self.keys, self.user[list_] * self.n_items + item)
@@ -135,15 +143,20 @@ def seen_items(log: Log, bounds: Rows, users: Codes, until: int = LATEST) -> tup
     return lengths + more, np.concatenate([items, beside])[order]
 
 
-def free_items(log: Log, users: Codes, times: Rows, horizon: Horizon) -> Rows:
-    """Return how many items there are to draw for lists of these users whose targets are at ``times`` (lists,)."""
-    if horizon is EVERYTHING:
+def free_items(log: Log, users: Codes, times: Rows, horizon: Horizon, *, seen_too: bool = False) -> Rows:
+    """Return how many items there are to draw for lists of these users whose targets are at ``times`` (lists,).
+
+    ``seen_too``: what users have seen is drawn as well, and the target alone is not.
+    """
+    if horizon is EVERYTHING and not seen_too:
         return np.asarray(len(log.items) - log.seen_counts()[users])
     bounds, there = log.bounds(), np.ones(len(log.items), dtype=bool) if horizon.items is None else horizon.items
     appeared = None if log.first is None or not horizon.at_target else np.sort(log.first[there])
     free = np.full(len(users), int(there.sum()))
     if appeared is not None:
         free = np.searchsorted(appeared, times, side="right")
+    if seen_too:
+        return np.maximum(free - 1, 0)
     for begin in range(0, len(users), _LISTS):
         part = slice(begin, begin + _LISTS)
         lengths, items = seen_items(log, bounds, users[part], horizon.era)
@@ -182,12 +195,16 @@ def make_pools(negatives: NegativesConfig, known: ItemStatistics, hard: HardNega
     return {kind: makers[kind]() for kind in dict.fromkeys((*negatives.kinds(), *negatives.fallback))}
 
 
-def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit, horizon: Horizon = EVERYTHING) -> HardNegatives:
-    """Read item_id, score and perhaps user_id; keep each list's ``pool`` best. `UserError` with all that is wrong.
+def read_hard_negatives(
+    negatives: NegativesConfig, log: Log, audit: Audit, horizon: Horizon = EVERYTHING
+) -> HardNegatives:
+    """Read item_id, score and perhaps user_id; keep each list's `pool` best. `UserError` with all that is wrong.
 
-    What the user has seen is left out before the best are chosen, and what there is not to draw. Rows of unknown users
-    and items are counted.
+    What the user has seen is left out before the best are chosen, if that is excluded, and what there is not to draw.
+    Rows of unknown users and items are counted.
     """
+    pool, path = negatives.pool, negatives.scores
+    assert path is not None, "hard negatives without scores"
     frame = _known(read_scores(path, audit), log, audit)
     if horizon.items is not None:
         frame = frame.filter(pl.Series(horizon.items[frame["item"].to_numpy()]))
@@ -197,7 +214,7 @@ def read_hard_negatives(path: Path, log: Log, pool: int, audit: Audit, horizon: 
     order = order[np.sort(np.unique(user[order].astype(np.int64) * len(log.items) + item[order], return_index=True)[1])]
     user, item = user[order], item[order]
     by_user = "user_id" in frame.columns
-    if by_user:
+    if by_user and negatives.exclude != "target":
         unseen = _unseen(log, user, item, horizon)
         user, item = user[unseen], item[unseen]
     best = np.arange(len(user)) - np.searchsorted(user, user) < pool

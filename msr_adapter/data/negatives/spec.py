@@ -47,6 +47,11 @@ class ListSpec:
     """What the lists may know."""
 
     @property
+    def excludes_seen(self) -> bool:
+        """Whether nothing that the user has seen is a negative; else only the target is none."""
+        return self.negatives.exclude != "target"
+
+    @property
     def count(self) -> int:
         """Negatives of a list; 0 = as many as there are."""
         return sum(self.negatives.kinds().values())
@@ -82,6 +87,7 @@ def _list_spec(
     setting: str, negatives: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit, horizon: Horizon
 ) -> ListSpec:
     known = replace(known, offered=horizon.items)
+    negatives = negatives.settled("keep" if log.keeps else "first")
     kinds = (*negatives.kinds(), *negatives.fallback)
     if "same-category" in kinds and known.category.null_count() == len(known.category):
         step = "Give the table of items a category, or draw another kind"
@@ -89,7 +95,7 @@ def _list_spec(
         raise UserError(Problem("", setting, found, "a source with a category column", step))
     hard = None
     if "hard" in kinds and negatives.scores is not None:
-        hard = read_hard_negatives(negatives.scores, log, negatives.pool, audit, horizon)
+        hard = read_hard_negatives(negatives, log, audit, horizon)
     twinless = strata_of(negatives, known).twinless if MATCHED in negatives.kinds() else None
     return ListSpec(setting, negatives, make_pools(negatives, known, hard), twinless, horizon)
 

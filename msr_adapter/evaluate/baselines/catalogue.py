@@ -60,7 +60,7 @@ class Baseline:
     fitting: "Fitting | None" = None
     """How it learns from the training log: slow, so that a stage of its own does it once and keeps the scores."""
     on_request: bool = True
-    """Whether a protocol names it; else it is judged wherever it can be."""
+    """Whether a protocol names it; else it is judged wherever it can be (`repeat`: where repeats are kept)."""
     without: str = ""
     """Why it may have no scores, where its function may return None."""
     must_be_beaten: bool = True
@@ -116,6 +116,11 @@ BASELINES: tuple[Baseline, ...] = (
         "how recent the item's last interaction in training is at the time of the target.",
         Look("other4", (0, (10, 3))), simple.recency_scores,
         without="the log has no times that two users share",
+    ),
+    Baseline(
+        "repeat", "what the user had before",
+        "how often, then how recently, the user interacted with the item; items new to the user by popularity.",
+        Look("other6", (0, (2, 2, 6, 2))), simple.repeat_scores, on_request=False,
     ),
     Baseline(
         "title-overlap", "the overlap of titles", "how many words the title shares with the titles of the history.",

@@ -12,10 +12,11 @@ from msr_adapter.heuristics.item_similarity import item_similarity
 def fit_item_knn(fit: Fit, settings: ItemKNNConfig) -> CatalogueScorer:
     """Score items by the sum of their cosines with the history's items, over training users.
 
-    An item that training never saw scores 0.
+    An item that training never saw scores 0. Similarities are of the sets of users; where repeats are kept, an item of
+    the history counts as often as it stands there.
     """
     log = fit.log
-    similarity = item_similarity(log.user, log.item, log.users, log.items, settings.neighbours, settings.damping)
+    similarity = item_similarity(*log.pairs(), log.users, log.items, settings.neighbours, settings.damping)
     fit.advance(1)
 
     def score(queries: Queries, first: int, last: int) -> Floats:
@@ -29,7 +30,7 @@ def fit_factors(fit: Fit, settings: FactorsConfig) -> CatalogueScorer:
 
     Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008: with the item factors
     fixed, a user's factors are one least-squares problem of the items that the user interacted with; their confidence
-    is 1 + alpha. Unseen items score 0.
+    is 1 + alpha, or 1 + alpha times the interactions with the item, where repeats are kept. Unseen items score 0.
     """
     from implicit.als import AlternatingLeastSquares
 

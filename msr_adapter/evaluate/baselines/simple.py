@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from msr_adapter import heuristics
 from msr_adapter.arrays import Floats
 from msr_adapter.errors import StageError, plural
-from msr_adapter.evaluate.baselines.training_log import BaselineInputs
+from msr_adapter.evaluate.baselines.training_log import BaselineInputs, repeats_are_kept
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
 from msr_adapter.schema import EXAMPLES, TRUTH, read_table
 
@@ -22,6 +22,20 @@ def popularity_scores(inputs: BaselineInputs) -> Floats:
     """Score candidates (n,) by the training interactions of the item."""
     codes = item_codes(inputs.held_out.items, flat(inputs.items["item_id"]))
     return heuristics.popularity(codes, inputs.items["popularity"].to_numpy())
+
+
+def repeat_scores(inputs: BaselineInputs) -> Floats | None:
+    """Score candidates (n,) by how often the user had the item, then how lately; the others by popularity.
+
+    None unless repeats are kept: then every target is new, and this is popularity.
+    """
+    if not repeats_are_kept(inputs.data_dir):
+        return None
+    queries, counts = inputs.queries, inputs.items["popularity"].to_numpy()
+    scores, _ = heuristics.repeat_scores(
+        queries.candidates, queries.offsets, queries.history, queries.history_offsets, counts
+    )
+    return scores
 
 
 def recency_scores(inputs: BaselineInputs) -> Floats | None:

@@ -14,6 +14,7 @@ from msr_adapter.arrays import Floats, Integers, ranges
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
+from msr_adapter.files import read_json_object
 from msr_adapter.progress import Advance
 from msr_adapter.schema import EARLIER, EXAMPLES, INTERACTIONS, read_table
 
@@ -35,8 +36,14 @@ class BaselineLog:
     items: int
     """Size of the catalogue; items that training never saw have no row here."""
 
+    def pairs(self) -> tuple[Integers, Integers]:
+        """Return user and item of every distinct pair, by user; all rows, unless `data.repeats` is keep."""
+        keys = self.user * self.items + self.item
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        return self.user[first], self.item[first]
+
     def matrix(self) -> Any:
-        """Return the log as a sparse (users, items) of ones."""
+        """Return the log as a sparse (users, items): how often each user interacted with each item."""
         from scipy.sparse import csr_matrix
 
         return csr_matrix((np.ones(len(self.user), np.float32), (self.user, self.item)), shape=(self.users, self.items))
@@ -61,12 +68,16 @@ class Queries:
         return len(self.offsets) - 1
 
     def histories(self, items: int, first: int, last: int) -> Any:
-        """Return the histories of users first..last-1 as a sparse (last - first, items) of ones."""
+        """Return the histories of users first..last-1 as a sparse (last - first, items): how often each has each."""
         from scipy.sparse import csr_matrix
 
         bounds = self.history_offsets[first : last + 1]
         found = self.history[bounds[0] : bounds[-1]]
-        return csr_matrix((np.ones(len(found)), found, bounds - bounds[0]), shape=(last - first, items))
+        matrix = csr_matrix((np.ones(len(found)), found, bounds - bounds[0]), shape=(last - first, items))
+        owner = np.repeat(np.arange(last - first), np.diff(bounds))
+        if len(np.unique(owner * items + found)) < len(found):  # else the order of the history is kept, bit for bit
+            matrix.sum_duplicates()
+        return matrix
 
 
 CatalogueScorer = Callable[[Queries, int, int], Floats]
@@ -148,6 +159,12 @@ def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
     history[ranges(offsets[:-1], early_lengths)] = item_codes(early, items)
     history[ranges(offsets[:-1] + early_lengths, late_lengths)] = item_codes(late, items)
     return Queries(history, offsets, item_codes(held_out.items, items), held_out.offsets)
+
+
+def repeats_are_kept(data_dir: Path) -> bool:
+    """Tell whether the next item may be one that the user had before: the audit measures repeats only then."""
+    path = data_dir / "audit.json"
+    return path.exists() and bool(read_json_object(path).get("statistics", {}).get("repeats"))
 
 
 def _lists(column: pa.ChunkedArray) -> tuple[pa.Array, Integers]:

@@ -20,7 +20,10 @@ from msr_adapter.heuristics import has_timestamps
 
 @dataclass(frozen=True)
 class Histories:
-    """Each user's distinct items, oldest first, as rows of ITEMS. Memory: 4 bytes an interaction, and the ids."""
+    """Each user's items, oldest first, as rows of ITEMS; distinct, unless `data.repeats` is keep.
+
+    Memory: 4 bytes an interaction, and the ids.
+    """
 
     users: pa.Array
     """Ids of all users with an interaction."""
@@ -40,7 +43,7 @@ class Histories:
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def popularity(self) -> Rows:
-        """Return how many users interacted with each item (items,)."""
+        """Return how many interactions each item has (items,)."""
         return np.bincount(self.codes, minlength=len(self.items)).astype(np.int64)
 
 
@@ -54,7 +57,7 @@ class NewInteractions:
     """Users who got something new."""
     new_users: int
     repeated: int
-    """The user had the item already."""
+    """The user had the item already (at that time, where repeats are kept)."""
     unknown: Sequence[str]
     """Distinct items that the catalogue lacks; their rows are left out."""
     unknown_rows: int
@@ -101,11 +104,14 @@ def read_histories(data_dir: Path) -> Histories:
     return Histories(pa.array(users, pa.string()), items, np.array([0, *ends], np.int64), np.concatenate(codes))
 
 
-def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histories, NewInteractions]:
+def extend(
+    known: Histories, data_dir: Path, later: pl.DataFrame, *, keep_repeats: bool = False
+) -> tuple[Histories, NewInteractions]:
     """Add interactions (user_id, item_id, timestamp, maybe filtered) to what is known, each user's in order of time.
 
     Where either log has no timestamps (positions instead), what is later comes last, in its own order. Of a
-    repeated pair the earliest stays, as in the data stage; so do rows that are filtered stay out.
+    repeated pair the earliest stays, as in the data stage, or with ``keep_repeats`` all but rows of the same time;
+    rows that are filtered stay out.
     """
     coded = later.with_columns(
         code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
@@ -124,7 +130,10 @@ def extend(known: Histories, data_dir: Path, later: pl.DataFrame) -> tuple[Histo
         joined = new.join(latest, on="user_id", how="inner")
         before = joined.filter(pl.col("timestamp") < pl.col("latest")).height
     ordered = both.sort("timestamp", "row") if timed else both.sort("is_new", "row")
-    distinct = ordered.unique(["user_id", "code"], keep="first", maintain_order=True)
+    same = ["user_id", "code", *(["timestamp"] if keep_repeats else [])]
+    # Positions are no times: two logs have the same ones, and each row is an interaction of its own.
+    whole_rows = keep_repeats and not timed
+    distinct = ordered if whole_rows else ordered.unique(same, keep="first", maintain_order=True)
     added = int(distinct["is_new"].sum())
     grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
     histories = distinct.group_by("user_id", maintain_order=True).agg("code")

@@ -43,7 +43,9 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         "logit": pc.if_else(known, pa.array(logit[kept]), None),
         "bounded": bounded[kept],
         "ranked_by": pc.if_else(known, "model", "popularity"),
-        "retrieved_by": pc.if_else(rows["filled"], "popular", wanted.retrieval.kind),
+        "retrieved_by": pc.if_else(
+            rows["own"], "history", pc.if_else(rows["filled"], "popular", wanted.retrieval.kind)
+        ),
         "retrieval_rank": rows["retrieval_rank"],
         "history_items": rows["history_items"],
     }

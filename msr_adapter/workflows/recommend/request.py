@@ -41,7 +41,8 @@ class RecommendRequest:
     """As `parse_retrieval` reads it."""
     top: int
     out: Path
-    include_seen: bool = False
+    include_seen: bool | None = None
+    """Whether what a user has seen may come again; None: what the user had, where `data.repeats` is keep."""
     unknown_users: Unknown = "error"
     interactions: Path | None = None
     """A log of what came after the data stage's."""

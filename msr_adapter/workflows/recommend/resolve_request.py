@@ -42,12 +42,14 @@ class ResolvedRequest:
     """Candidate pairs of users who were not asked for."""
 
 
-def resolve_request(wanted: RecommendRequest, files: RequestFiles, data_dir: Path) -> ResolvedRequest:
+def resolve_request(
+    wanted: RecommendRequest, files: RequestFiles, data_dir: Path, *, keep_repeats: bool = False
+) -> ResolvedRequest:
     """Read all histories and look up every id of the request. `UserError` with all that nobody knows, at once."""
     histories = read_histories(data_dir)
     later = None
     if files.later is not None:
-        histories, later = extend(histories, data_dir, files.later)
+        histories, later = extend(histories, data_dir, files.later, keep_repeats=keep_repeats)
     ids = histories.users if files.users is None else files.users.to_arrow().cast(pa.string())
     beside = read_seen(data_dir, ids, histories.items, None if later is None else later.filtered)
     asked = AskedUsers(ids.to_pylist(), histories.places(ids), histories, beside)

@@ -28,6 +28,8 @@ class Found:
     """In the order of retrieval: the model's ties are broken by it."""
     filled_from: int
     """From this place on they are popular items that fill up what the retrieval left short."""
+    own: int = 0
+    """The first ones that were taken from the user's own history."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,8 @@ class RetrievalUser:
     id: str
     history: Codes
     """Rows of ITEMS, oldest first."""
-    beside: Codes
-    """What the user has seen beside the history."""
-
-    @property
-    def seen(self) -> Codes:
-        """All that the user has seen."""
-        return np.concatenate([self.history, self.beside]) if len(self.beside) else self.history
+    barred: Codes
+    """What is not recommended: of what the user has seen, what must not come again."""
 
 
 Retrieve = Callable[[Sequence[RetrievalUser]], list[Found]]
@@ -51,11 +48,12 @@ Retrieve = Callable[[Sequence[RetrievalUser]], list[Found]]
 
 
 def make_retriever(
-    retrieval: Retrieval, histories: Histories, listed: pl.DataFrame | None, include_seen: bool
+    retrieval: Retrieval, histories: Histories, listed: pl.DataFrame | None, *, again: bool = False
 ) -> Retrieve:
     """Return what retrieves; popularity and neighbours are those of all interactions, nothing held out.
 
-    ``listed`` is the content of a file of candidates: item_id, perhaps with user_id, all of the catalogue.
+    ``listed`` is the content of a file of candidates: item_id, perhaps with user_id, all of the catalogue. ``again``:
+    users come back to what they had, so popular items are led by the user's own.
     """
     order = by_popularity(histories)
     if retrieval.kind == "file":
@@ -63,11 +61,13 @@ def make_retriever(
         found = pc.index_in(listed["item_id"].to_arrow().cast(pa.string()), value_set=histories.items)
         codes: Codes = np.asarray(found.to_numpy(), dtype=np.int32)
         if "user_id" in listed.columns:
-            return _of_pairs(_by_user(listed["user_id"], codes), order, include_seen)
-        return _popular(codes, len(codes), include_seen, order)
+            return _of_pairs(_by_user(listed["user_id"], codes), order)
+        return _popular(codes, len(codes), order)
     if retrieval.kind == "item-knn":
-        return _neighbours(histories, order, retrieval.count, include_seen)
-    return _popular(order, retrieval.count or len(order), include_seen, order)
+        return _neighbours(histories, order, retrieval.count)
+    if again and retrieval.count:
+        return _own_and_popular(order, retrieval.count)
+    return _popular(order, retrieval.count or len(order), order)
 
 
 def by_popularity(histories: Histories) -> Codes:
@@ -75,18 +75,39 @@ def by_popularity(histories: Histories) -> Codes:
     return np.argsort(-histories.popularity(), kind="stable").astype(np.int32)
 
 
-def _popular(pool: Codes, count: int, include_seen: bool, popularity: Codes) -> Retrieve:
+def _popular(pool: Codes, count: int, popularity: Codes) -> Retrieve:
     """Take the first ``count`` of ``pool``; without a history, the most popular of it."""
     rank = _ranks(popularity)
     popular = pool[np.argsort(rank[pool], kind="stable")]
 
     def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
-        return [_whole(_unseen(pool if len(one.history) else popular, one.seen, count, include_seen)) for one in users]
+        return [_whole(_without(one.barred, pool if len(one.history) else popular, count)) for one in users]
 
     return retrieve
 
 
-def _of_pairs(lists: Mapping[str, Codes], popularity: Codes, include_seen: bool) -> Retrieve:
+def _own_and_popular(popularity: Codes, count: int) -> Retrieve:
+    """Take what the user had, most often first, up to half of ``count``; then the most popular other items."""
+
+    def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
+        found = []
+        for one in users:
+            own = _without(one.barred, _most_often(one.history), (count + 1) // 2)
+            more = _without(np.concatenate([own, one.barred]), popularity, count - len(own))
+            items = np.concatenate([own, more])
+            found.append(Found(items, len(items), len(own)))
+        return found
+
+    return retrieve
+
+
+def _most_often(history: Codes) -> Codes:
+    """Return the distinct items of a history, the most frequent first; of equals the one interacted with last."""
+    items, last, often = np.unique(history[::-1], return_index=True, return_counts=True)
+    return items[np.lexsort((last, -often))].astype(np.int32)
+
+
+def _of_pairs(lists: Mapping[str, Codes], popularity: Codes) -> Retrieve:
     """Take each user's own candidates, by id; of a user without a history, the most popular first."""
     rank = _ranks(popularity)
 
@@ -95,17 +116,19 @@ def _of_pairs(lists: Mapping[str, Codes], popularity: Codes, include_seen: bool)
         for one in users:
             pool = lists.get(one.id, _EMPTY)
             pool = pool if len(one.history) else pool[np.argsort(rank[pool], kind="stable")]
-            found.append(_whole(_unseen(pool, one.seen, len(pool), include_seen)))
+            found.append(_whole(_without(one.barred, pool, len(pool))))
         return found
 
     return retrieve
 
 
-def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: bool) -> Retrieve:
+def _neighbours(known: Histories, popularity: Codes, count: int) -> Retrieve:
     """Take the items with the largest sum of cosines to the history; what is missing to ``count`` is popular items."""
     users, items = len(known.users), len(known.items)
     owner = np.repeat(np.arange(users), np.diff(known.offsets))
-    similarity = item_similarity(owner, known.codes, users, items)
+    # A pair counts once in the sets of users that are compared; without repeats, all are kept in their order.
+    once = np.sort(np.unique(owner * items + known.codes, return_index=True)[1])
+    similarity = item_similarity(owner[once], known.codes[once], users, items)
     rank = _ranks(popularity)
 
     def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
@@ -115,9 +138,8 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
             part = slice(near.indptr[row], near.indptr[row + 1])
             close, cosines = near.indices[part], near.data[part]
             best = close[np.lexsort((rank[close], -cosines))].astype(np.int32)  # by cosine, equal ones by popularity
-            best = _unseen(best, one.seen, count, include_seen)
-            # False: what is retrieved already must not come twice, whatever the user may see again.
-            more = _unseen(popularity, np.concatenate([best, one.seen if not include_seen else _EMPTY]), count, False)
+            best = _without(one.barred, best, count)
+            more = _without(np.concatenate([best, one.barred]), popularity, count)
             found.append(Found(np.concatenate([best, more[: count - len(best)]]), len(best)))
         return found
 
@@ -125,7 +147,7 @@ def _neighbours(known: Histories, popularity: Codes, count: int, include_seen: b
 
 
 def _incidence(histories: Sequence[Codes], items: int) -> "csr_matrix":
-    """Return which items each history has: (histories, items), ones and zeros."""
+    """Return how often each history has each item: (histories, items)."""
     from scipy.sparse import csr_matrix
 
     offsets = np.cumsum([0, *map(len, histories)])
@@ -133,13 +155,13 @@ def _incidence(histories: Sequence[Codes], items: int) -> "csr_matrix":
     return csr_matrix((np.ones(len(codes)), codes, offsets), shape=(len(histories), items))
 
 
-def _unseen(pool: Codes, seen: Codes, count: int, include_seen: bool) -> Codes:
-    """Return the first ``count`` of ``pool`` that are not ``seen``; with ``include_seen``, whatever they are."""
-    if include_seen or not len(seen):
+def _without(barred: Codes, pool: Codes, count: int) -> Codes:
+    """Return the first ``count`` of ``pool`` that are not ``barred``."""
+    if not len(barred):
         return pool[:count]
-    # No more than what is seen can be in the way.
-    front = pool[: count + len(seen)]
-    return front[~np.isin(front, seen)][:count]
+    # No more than what is barred can be in the way.
+    front = pool[: count + len(barred)]
+    return front[~np.isin(front, barred)][:count]
 
 
 def _whole(items: Codes) -> Found:

@@ -30,6 +30,7 @@ LISTS = pa.schema(
         pa.field("item", pa.int32(), nullable=False),  # row of ITEMS
         pa.field("retrieval_rank", pa.int64(), nullable=False),
         pa.field("filled", pa.bool_(), nullable=False),  # a popular item where the retrieval fell short
+        pa.field("own", pa.bool_(), nullable=False),  # taken from the user's own history
         pa.field("history_items", pa.int64(), nullable=False),
     ]
 )
@@ -111,9 +112,10 @@ def write_shard(
     codes = np.concatenate([np.empty(0, np.int32), *(one.items for one in found)])
     lengths = np.array([len(asked.history(number)) for number in numbers], dtype=np.int64)
     filled = place >= np.array([one.filled_from for one in found], dtype=np.int64)[owner]
+    own = place < np.array([one.own for one in found], dtype=np.int64)[owner]
     ids = pa.array([asked.ids[number] for number in numbers], pa.string())
     number = np.asarray(numbers, np.int64)[owner]
-    columns = [number, ids.take(pa.array(owner)), codes, place + 1, filled, lengths[owner]]
+    columns = [number, ids.take(pa.array(owner)), codes, place + 1, filled, own, lengths[owner]]
     folder.mkdir(parents=True, exist_ok=True)
     schema.write_table(pa.table(columns, schema=LISTS), LISTS, folder / "lists.parquet")
     scored = lengths[owner] > 0

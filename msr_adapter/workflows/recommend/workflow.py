@@ -30,7 +30,7 @@ from msr_adapter.workflows.recommend.ranking import rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
 from msr_adapter.workflows.recommend.retrieval import RetrievalUser, make_retriever
-from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
+from msr_adapter.workflows.recommend.user_shards import AskedUsers, cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 
 _LABEL = "scoring candidates"
@@ -61,7 +61,7 @@ def recommend(
     files = _read(loaded, wanted, reporter)
     run_checked(loaded, ("data",), reporter=reporter)
     folder = RunFolder(loaded.run_dir)
-    request = resolve_request(wanted, files, folder.stage("data"))
+    request = resolve_request(wanted, files, folder.stage("data"), keep_repeats=loaded.pipeline.data.repeats == "keep")
     served = loaded.pipeline.evaluate.scorer is not None
     as_it_is = not served and not train and is_there(folder, TRAIN)
     run_checked(loaded, ("users" if served or as_it_is else TRAIN,), reporter=reporter)
@@ -120,7 +120,8 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
     shards, counts = _retrieve(context, wanted, request, items)
     summaries = UserSummaries(context, request, context.out)
     calls = summaries.estimate()
-    _tell_request(context.reporter, wanted, request, counts)
+    again = context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
+    _tell_request(context.reporter, wanted, request, counts, again=again)
     _tell_calls(context.reporter, wanted, calls, counts["scored"])
     written = summaries.write()
     with make_scorer(context) as scorer:
@@ -139,13 +140,14 @@ def _retrieve(
 ) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
     asked = request.asked
-    retrieve = make_retriever(wanted.retrieval, asked.histories, request.candidates, wanted.include_seen)
+    again = context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
+    retrieve = make_retriever(wanted.retrieval, asked.histories, request.candidates, again=again)
     shards: list[_Shard] = []
     counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
     counts |= {"unknown_users": request.unknown_users, "users_only_seen": int(asked.only_seen().sum()), "scored": 0}
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
-            users = [RetrievalUser(asked.ids[one], asked.history(one), asked.beside.of(one)) for one in numbers]
+            users = [_retrieval_user(asked, one, wanted.include_seen, again=again) for one in numbers]
             found = retrieve(users)
             lengths = np.array([len(one.items) for one in found])
             counts["users_without_history"] += sum(not len(user.history) for user in users)
@@ -158,6 +160,13 @@ def _retrieve(
                 counts["scored"] += scored
             advance(len(numbers))
     return shards, counts
+
+
+def _retrieval_user(asked: AskedUsers, number: int, include_seen: bool | None, *, again: bool) -> RetrievalUser:
+    """Return a user with what is not recommended: nothing, what a filter dropped, or all that was seen."""
+    history, beside = asked.history(number), asked.beside.of(number)
+    barred = beside[:0] if include_seen else beside if again else np.concatenate([history, beside])
+    return RetrievalUser(asked.ids[number], history, barred)
 
 
 def _count_cached(context: Context, summaries: UserSummaries, shards: list[_Shard], identity: str) -> int:
@@ -211,7 +220,7 @@ def _score(
 
 
 def _tell_request(
-    reporter: Reporter, wanted: RecommendRequest, request: ResolvedRequest, counts: Mapping[str, int]
+    reporter: Reporter, wanted: RecommendRequest, request: ResolvedRequest, counts: Mapping[str, int], *, again: bool
 ) -> None:
     """Say who gets a list in an unusual way, and what of the input is left out."""
     if request.later is not None:
@@ -239,7 +248,7 @@ def _tell_request(
         reporter.note(f"{plural(request.ignored_pairs, 'candidate pair')} of users who were not asked for: left out")
     if counts["short_lists"]:
         why = f"{wanted.retrieval.path or 'the catalogue'} has no more"
-        if not wanted.include_seen:
+        if not (wanted.include_seen or again):
             why += "; what they have already is not recommended (--include-seen)"
         reporter.note(
             f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates, "
