@@ -15,7 +15,7 @@ from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import SeenItems, free_items, seen_items
 from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
 from msr_adapter.data.negatives.spec import ListSpec, ListSpecs, Shortages
-from msr_adapter.data.temporal import EVERYTHING, Horizon
+from msr_adapter.data.temporal import EVERYTHING
 from msr_adapter.errors import Problem, plural, raise_if_any
 from msr_adapter.seeded_random import Bits, below, hash_ids, keyed, mix, stream
 

@@ -156,7 +156,7 @@ def free_items(log: Log, users: Codes, times: Rows, horizon: Horizon, *, seen_to
     if appeared is not None:
         free = np.searchsorted(appeared, times, side="right")
     if seen_too:
-        return np.maximum(free - 1, 0)
+        return np.asarray(np.maximum(free - 1, 0))
     for begin in range(0, len(users), _LISTS):
         part = slice(begin, begin + _LISTS)
         lengths, items = seen_items(log, bounds, users[part], horizon.era)
