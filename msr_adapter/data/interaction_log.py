@@ -142,10 +142,20 @@ class _Rows:
         return _Rows(self.user[rows], self.item[rows], self.time[rows], split, None)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Rows that are read, and sorted, at a time."""
+
+    batch: int = _BATCH
+    shard: int = _SHARD
+
+
+_PARTS = Parts()
+
+
 def encode(
     corpus: Corpus, audit: Audit, *, published_split: bool = False, keep_repeats: bool = False,
-    moments: Moments | None = None,
-    batch_rows: int = _BATCH, shard_rows: int = _SHARD,
+    moments: Moments | None = None, parts: Parts = _PARTS,
 ) -> Log:  # fmt: skip
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
 
@@ -155,11 +165,12 @@ def encode(
     training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`. With
     ``moments``, those of a split by time, the log tells eras and when each item first appears.
 
-    The corpus is streamed, ``batch_rows`` at a time. Memory: 32 bytes a row, the distinct ids, and one shard that is
-    being sorted: users with about ``shard_rows`` rows. Neither number changes the result.
+    The corpus is streamed, a batch of ``parts`` at a time. Memory: 32 bytes a row, the distinct ids, and one shard that
+    is being sorted: users with about so many rows. Neither number changes the result.
     """
+    shard_rows = parts.shard
     interactions = corpus.interactions if published_split else corpus.interactions.drop("split", strict=False)
-    users, items, read = _read_codes(interactions, batch_rows, shard_rows)
+    users, items, read = _read_codes(interactions, parts.batch, shard_rows)
     for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     count_rows(audit, "read", read.split)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msr_adapter.config.schema import DataConfig, KCoreConfig, LimitConfig, SyntheticSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean, k_core
-from msr_adapter.data.interaction_log import Log, encode
+from msr_adapter.data.interaction_log import Log, Parts, encode
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Row, corpus_of, log_of, logs, pairs_of, random_rows
 
@@ -60,7 +60,7 @@ def test_equal_times_keep_the_order_of_the_rows() -> None:
 def test_batches_and_shards_change_nothing(rows: list[Row], times: int, shard: int, batch: int) -> None:
     tied = [(user, item, time // 10 % times) for user, item, time in rows]
     whole = log_of(tied)
-    log = encode(corpus_of(tied), Audit(), batch_rows=batch, shard_rows=shard)
+    log = encode(corpus_of(tied), Audit(), parts=Parts(batch, shard))
     assert pairs_of(log) == pairs_of(whole)
     assert log.time.tolist() == whole.time.tolist()
     earliest = {}

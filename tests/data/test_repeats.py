@@ -24,7 +24,7 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean
-from msr_adapter.data.interaction_log import encode
+from msr_adapter.data.interaction_log import Parts, encode
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.baselines.simple import popularity_scores, repeat_scores
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs, read_training_log
@@ -62,7 +62,7 @@ def targets(run: Built, split: str = "test") -> dict[str, str]:
 
 @given(logs(), st.integers(1, 7))
 def test_kept_repeats_are_the_rows_in_their_order(log: list[Row], shard: int) -> None:
-    found = encode(corpus_of(log), Audit(), keep_repeats=True, shard_rows=shard)
+    found = encode(corpus_of(log), Audit(), keep_repeats=True, parts=Parts(shard=shard))
     users, items = found.users.to_list(), found.items.to_list()
     seen = [(users[u], items[i], int(t)) for u, i, t in zip(found.user, found.item, found.time, strict=True)]
     assert seen == sorted(set(log), key=lambda row: (row[0], row[2]))
@@ -72,7 +72,7 @@ def test_kept_repeats_are_the_rows_in_their_order(log: list[Row], shard: int) ->
 @given(st.lists(st.tuples(st.sampled_from("uv"), st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=30))
 def test_equal_rows_of_one_time_are_one_and_counted(log: list[Row]) -> None:
     audit = Audit()
-    found = encode(corpus_of(log), audit, keep_repeats=True, shard_rows=3)
+    found = encode(corpus_of(log), audit, keep_repeats=True, parts=Parts(shard=3))
     assert len(found.user) == len(set(log))
     assert audit.counts["interactions_dropped_duplicate"] == len(log) - len(set(log))
     # Rows of one time stay in the order of the file.

@@ -27,7 +27,7 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.filters import clean
-from msr_adapter.data.interaction_log import Log, encode
+from msr_adapter.data.interaction_log import Log, Parts, encode
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import UserError
 from tests.support.data_builders import Built, build_in, write_csv
@@ -245,7 +245,7 @@ def test_rows_and_seen_pairs_together_are_all_that_anybody_saw_of_the_catalogue(
                         limit=LimitConfig(users=drawn, items=popular))  # fmt: skip
     audit = Audit()
     try:
-        log = clean(encode(corpus, audit, shard_rows=shard, batch_rows=shard), corpus, config, 0, audit)
+        log = clean(encode(corpus, audit, parts=Parts(shard, shard)), corpus, config, 0, audit)
     except UserError:
         return
     kept, seen, catalogue = pairs(log), seen_pairs(log), set(log.items)

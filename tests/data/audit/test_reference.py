@@ -42,8 +42,8 @@ HEADER = f"""\
 **The heuristics** rank the very test candidates, at most {audited_data.LISTS:,} lists drawn by seed, by three things
 that need no model of the user: how often training saw the item (popularity), how lately before the target's time
 (recency; of what training may know, only what is strictly earlier counts), and the TF-IDF cosine of the candidate's
-title with the titles of the history (title overlap). With `data.repeats: keep` there is a fourth, what the user had before,
-most often first, in the history that models see. The same are baselines of the evaluation.
+title with the titles of the history (title overlap). With `data.repeats: keep` there is a fourth, what the user had
+before, most often first, in the history that models see. The same are baselines of the evaluation.
 
 **Leakage in time** is the share of the interactions that training knows and that are later than the choice tested: the
 mean over test examples. Only a split by time has none: under `user-holdout` and `leave-last-out`, later choices of

@@ -42,7 +42,12 @@ def wanted_images(data: DataConfig, seed: int, *, every_item: bool, split: Split
     named = _image_names(corpus)
     if not every_item:
         # Of a split by time, filters count what was known when training ends.
-        log = encode(corpus, Audit(), moments=None if split is None else moments_of(split))
+        log = encode(
+            corpus,
+            Audit(),
+            keep_repeats=data.repeats == "keep",
+            moments=None if split is None else moments_of(split),
+        )
         kept = clean(log, corpus, data, seed, Audit()).items
         named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
     values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
