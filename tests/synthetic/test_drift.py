@@ -61,6 +61,18 @@ class Shop:
             rows.append(likeness[np.ix_(history[-last:], row)].sum(axis=0))
         return self.gauc(np.array(rows))
 
+    def counted(self, decay: float) -> float:
+        """Return the GAUC of how often a candidate's words were chosen; each choice counts ``decay`` times the next."""
+        facets, rows = self.dataset.facets, []
+        for row, items in zip(self.lists, np.split(self.item, self.bounds[1:-1]), strict=True):
+            history = items[:-1]
+            weights = decay ** np.arange(len(history))[::-1]
+            scores = np.zeros(len(row))
+            for codes, worth in ((facets.motif, 1.0), (facets.colour, 0.3), (facets.genre, 0.85)):
+                scores += worth * np.bincount(codes[history], weights, minlength=len(MOTIFS))[codes[row]]
+            rows.append(scores)
+        return self.gauc(np.array(rows))
+
     def oracle(self, place: int) -> float:
         """Return the GAUC of the true log-odds as they were at this place of each user's log."""
         ends = (self.bounds[1:] - 1) if place == -1 else self.bounds[:-1] + place
@@ -102,6 +114,11 @@ def test_order_matters_where_tastes_drift_and_only_there(drifting: Shop, steady:
     # Where tastes stay, every item of a history tells as much; where they drift, the oldest tell next to nothing.
     assert steady.similarity(99) > steady.similarity(3) + 0.08
     assert drifting.similarity(99) < drifting.similarity(3) + 0.03
+
+
+def test_counts_that_forget_beat_plain_ones_where_tastes_drift_and_only_there(drifting: Shop, steady: Shop) -> None:
+    assert drifting.counted(0.7) > drifting.counted(1.0) + 0.03
+    assert steady.counted(0.7) < steady.counted(1.0)
 
 
 def test_the_oracle_knows_the_taste_of_the_targets_moment(drifting: Shop, steady: Shop) -> None:
