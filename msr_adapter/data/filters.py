@@ -49,7 +49,7 @@ def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit, s
             drawn = np.concatenate([drawn[early], drawn[~early]])
         kept = _drop(kept, _among(drawn[: data.limit.users], len(kept.users))[kept.user], "user_limit", audit)
     if kept.era is not None:
-        _tell_later(known, kept, audit)
+        _tell_later(known, kept, data, audit)
     for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
         audit.count(f"{noun}_kept", number)
     kept = replace(kept, seen=_still_seen(whole, seen, kept))
@@ -153,17 +153,19 @@ def _tell_held_out(log: Log, kept: Log, data: DataConfig, split: SplitConfig, se
         audit.count(f"{noun}_dropped_by_held_out", int(np.count_nonzero(differ & would_be)))
 
 
-def _tell_later(log: Log, kept: Log, audit: Audit) -> None:
-    """Count the rows after validation begins that filters dropped because their user or item was not known before."""
+def _tell_later(log: Log, kept: Log, data: DataConfig, audit: Audit) -> None:
+    """Count the rows that filters dropped because their user or item was not known when training ends."""
     assert log.era is not None
-    for noun, ids, codes, now in (
-        ("user", log.users, log.user, kept.users), ("item", log.items, log.item, kept.items)
-    ):  # fmt: skip
+    for noun, ids, codes, now, core, limit in (
+        ("user", log.users, log.user, kept.users, data.k_core.users, data.limit.users),
+        ("item", log.items, log.item, kept.items, data.k_core.items, data.limit.items),
+    ):
         new = ~_among(codes[log.era == 0], len(ids))
         gone = new & ~np.asarray(ids.is_in(now.implode()).to_numpy(), dtype=bool)
+        audit.count(f"{noun}s_first_seen_after_training", int(new.sum()) - int(gone.sum()))
+        gone &= core > 1 or limit is not None  # else they went with the others, not for being new
         rows, of = int(np.count_nonzero(gone[codes])), int(gone.sum())
         audit.count(f"later_interactions_dropped_of_new_{noun}s", rows)
-        audit.count(f"{noun}s_first_seen_after_training", int(new.sum()) - of)
         if rows:
             keys = f"data.k_core.{noun}s: 1 and data.limit.{noun}s: null keep them"
             audit.find("info", f"Left out {plural(rows, 'interaction')} of {plural(of, noun)} that first appeared "

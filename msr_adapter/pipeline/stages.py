@@ -131,7 +131,7 @@ STAGES: tuple[Stage, ...] = (
         costly=True,
     ),
     Stage(
-        "baselines", "Baselines", ("baseline scores", "manifest.json"), 2,
+        "baselines", "Baselines", ("baseline scores", "manifest.json"), 3,
         inputs=("data",),
         outputs=("*.parquet", "tuning.json"),
         config=counts.baselines_config, run=functions.run_baselines,

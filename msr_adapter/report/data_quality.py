@@ -58,6 +58,10 @@ def _log(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _tests(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if leakage := statistics.get("time_leakage"):
         yield "Training log later than a test target", f"{leakage['mean_share_later']:.0%} on average"
+    if filters := statistics.get("filter_leakage"):
+        yield "Items that filters keep or drop by what is held out", f"{filters['share_of_items']:.1%}"
+    if offer := statistics.get("not_on_offer"):
+        yield "Negatives that appear after the test target", f"{offer['negatives']:.1%}"
     if cold := statistics.get("cold"):
         yield "Never seen in training", f"{cold['targets']:.1%} of test targets, {cold['negatives']:.1%} of negatives"
     if (labels := statistics.get("labels")) and labels["train"]["positives"]:

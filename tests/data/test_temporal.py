@@ -22,6 +22,7 @@ from msr_adapter.config.schema import (
     SyntheticSourceConfig,
     TrainNegativesConfig,
 )
+from msr_adapter.data.audit.leakage import check_offer
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples, make_examples
 from msr_adapter.data.filters import clean
@@ -33,6 +34,7 @@ from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.splits import known_to_training
 from msr_adapter.data.temporal import moments_of
 from msr_adapter.errors import UserError
+from tests.support.audited import User, evidence
 from tests.support.data_builders import build_in, table_data
 
 CUT, TEST = 100, 200
@@ -239,3 +241,37 @@ def test_a_whole_build_trains_on_the_same_whatever_comes_later(tmp_path: Path) -
         found.append((training, lists, known, [row for row in built.rows("items") if row["popularity"]]))
     assert found[0] == found[1]
     assert len(found[0][0]) >= 15
+
+
+@pytest.mark.parametrize("kind", ["leave-last-out", "user-holdout", "temporal"])
+def test_the_audit_tells_what_filters_keep_because_of_what_is_held_out(tmp_path: Path, kind: str) -> None:
+    day = 86_400_000
+    rows = [(f"u{n:02}", f"i{(n + place) % 10:02}", NEW_YEAR + place * day) for n in range(30) for place in range(5)]
+    # Each of these is popular among what users choose last, and hardly known before.
+    rows += [(f"u{n:02}", f"hit{n % 3}", NEW_YEAR + 6 * day + n) for n in range(30)]
+    rows += [(f"u{n:02}", f"i{(n + 5) % 10:02}", NEW_YEAR + 7 * day + n) for n in range(30)]
+    rows += [(f"u{n:02}", "i00", NEW_YEAR + 8 * day) for n in range(1, 9)]
+    split = SplitConfig(kind=kind, **({"test_from": "2024-01-06"} if kind == "temporal" else {}))
+    built = build_in(tmp_path, table_data(tmp_path, rows, k_core=KCoreConfig(items=9)), split, negatives=2)
+    found, topics = built.audit["statistics"], {finding["topic"] for finding in built.audit["findings"]}
+    leaked = found["filter_leakage"]
+    hits = {row["item_id"] for row in built.rows("items")} & {"hit0", "hit1", "hit2"}
+    if kind == "temporal":
+        assert leaked["items_kept"] == leaked["items_dropped"] == leaked["users_kept"] == 0
+        assert not hits
+        assert found["not_on_offer"] == {"negatives": 0.0}
+        assert "filter-leakage" not in topics
+    else:
+        assert len(hits) == 3
+        assert leaked["items_kept"] >= (3 if kind == "leave-last-out" else 1)
+        assert "filter-leakage" in topics
+
+
+def test_the_audit_tells_negatives_that_appear_after_the_choice() -> None:
+    early = User(2, [0, 1], negatives=[2, 3], times=[NEW_YEAR, NEW_YEAR + 5])
+    late = User(0, [0, 3, 2], times=[NEW_YEAR, NEW_YEAR + 5, NEW_YEAR + 9])
+    audit = Audit()
+    assert check_offer(evidence([early, late]), audit) == {"negatives": 0.5}
+    assert [finding["topic"] for finding in audit.findings] == ["not-yet-on-offer"]
+    later = User(2, [0, 1], negatives=[2, 3], times=[NEW_YEAR, NEW_YEAR + 9])
+    assert check_offer(evidence([later, late]), Audit()) == {"negatives": 0.0}

@@ -137,7 +137,7 @@ def test_a_user_is_folded_in_by_least_squares(monkeypatch: pytest.MonkeyPatch) -
     settings = FactorsConfig()
     queries = queries_of(["ab"], ["cdefg"])
     scores = candidate_scores(fit_factors(Fit(log, 3), settings), queries, log.items)
-    items = models[0].item_factors.astype(float)
+    items = np.vstack([models[0].item_factors.astype(float), np.zeros(settings.factors)])  # g has none
     seen = np.isin(np.arange(7), [0, 1])
     weights = np.where(seen, settings.confidence, 1.0)
     normal = items.T @ (weights[:, None] * items) + models[0].regularization * np.eye(items.shape[1])
@@ -174,6 +174,21 @@ def test_sasrec_ranks_unseen_items_last_and_ties_all_after_a_history_without_a_k
     scores = sasrec(log, queries_of(["ab", "d", "e"], ["cde", "abd", "ab"]))
     assert scores[1] == scores[2] < scores[0]
     assert scores[3:].tolist() == [0] * 5
+
+
+def test_items_that_training_never_saw_change_no_fit() -> None:
+    words, query = ("abc", "bca", "cab", "abd", "dcb"), (["ab", "c"], ["cd", "ab"])
+    spread = str.maketrans("abcd", "bdgh")  # the same log in a catalogue of nine
+    alone, among = log_of(*words, items=4), log_of(*[word.translate(spread) for word in words], items=9)
+    queries = queries_of(*query), queries_of(*[[word.translate(spread) for word in side] for side in query])
+    for fitted in (
+        lambda log, asked: candidate_scores(fit_factors(Fit(log, 3), FactorsConfig()), asked, log.items),
+        item_knn,
+        sasrec,
+    ):
+        assert fitted(among, queries[1]).tolist() == fitted(alone, queries[0]).tolist()
+    many = BaselineLog(alone.user, alone.item, alone.time, alone.users, 10_000)
+    assert settle_sasrec(SASRecConfig(), many) == settle_sasrec(SASRecConfig(), alone)
 
 
 def test_long_logs_are_learned_from_whole_in_pieces() -> None:

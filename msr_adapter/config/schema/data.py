@@ -16,7 +16,7 @@ _LATEST = 253_402_300_799_999
 
 
 class KCoreConfig(StrictModel):
-    """Iterated minimum degrees; 1 keeps everything."""
+    """Iterated minimum degrees; 1 keeps everything. A split by time counts what was known when training ends."""
 
     users: Count = 1
     """Fewest interactions a kept user has."""
@@ -28,9 +28,9 @@ class LimitConfig(StrictModel):
     """A smaller experiment: samples users (never rows), seeded."""
 
     users: Count | None = None
-    """Users drawn uniformly after the k-core."""
+    """Users drawn uniformly after the k-core; under `split.kind: temporal`, of those known when training ends first."""
     items: int | None = Field(None, ge=2, le=MOST)
-    """Most popular items kept, before the k-core."""
+    """Most popular items kept, before the k-core; popular as training knows it under `split.kind: temporal`."""
 
 
 class ImagesConfig(StrictModel):

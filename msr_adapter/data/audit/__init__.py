@@ -7,7 +7,7 @@ checks               runs all checks; the layout of `audit.json`
 audited_data         what the checks look at
 ids                  ids in two forms, words for nothing, rounded numbers
 log_statistics       sizes, degrees, histories, timestamps
-leakage              what training knows of later times; items it never saw
+leakage              what training, filters and lists know of later times; items that training never saw
 repeats              how many targets their users had before
 heuristic_baselines  what trivial scorers reach on the test lists
 items                titles and images that are missing, repeated, or nearly so

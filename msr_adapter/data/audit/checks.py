@@ -12,6 +12,8 @@
        "history": {split: Q},
        "time": {"timestamps", "days" or null, "tied_targets", "at_one_time_of_day"},
        "time_leakage": {"split", "mean_share_later", "median_share_later", "tests_with_any", "rows_looked_at"},
+       "filter_leakage": {"items_kept", "items_dropped", "users_kept", "users_dropped", "share_of_items"},
+       "not_on_offer": {"negatives"},
        "cold": {"targets", "negatives"},
        "repeats": {"interactions", split: {"targets", "as_the_last"}},
        "heuristics": {"lists", "of", "popularity" | "recency" | "repeat" | "title_overlap": {"auc", "gauc"}},
@@ -35,7 +37,7 @@ from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.candidate_lists import check_labels, check_target_position
 from msr_adapter.data.audit.heuristic_baselines import check_heuristics
 from msr_adapter.data.audit.items import check_images, check_titles
-from msr_adapter.data.audit.leakage import check_cold_items, check_time_leakage
+from msr_adapter.data.audit.leakage import check_cold_items, check_filter_leakage, check_offer, check_time_leakage
 from msr_adapter.data.audit.log_statistics import check_history, check_log, check_timestamps
 from msr_adapter.data.audit.repeats import check_repeats
 from msr_adapter.data.audit.report import Audit, Statistics
@@ -47,6 +49,8 @@ CHECKS: dict[str, Check] = {
     "history": check_history,
     "time": check_timestamps,
     "time_leakage": check_time_leakage,
+    "filter_leakage": check_filter_leakage,
+    "not_on_offer": check_offer,
     "cold": check_cold_items,
     "repeats": check_repeats,
     "heuristics": check_heuristics,

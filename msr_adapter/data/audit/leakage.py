@@ -1,10 +1,12 @@
-"""What training may know of the test: later interactions of other users, and items that it never saw."""
+"""What is known too early: later choices, in training and in filters; items that were not there, or never seen."""
 
 import numpy as np
 
 from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.interaction_log import first_times
+from msr_adapter.errors import plural
 from msr_adapter.heuristics import has_timestamps
 
 _SAMPLED = 2_000_000
@@ -42,6 +44,39 @@ def check_time_leakage(e: AuditInputs, audit: Audit) -> Statistics:
          "temporal.")  # fmt: skip
     return {"split": e.split.kind, "mean_share_later": mean, "median_share_later": float(np.median(later)),
             "tests_with_any": float((later > 0).mean()), "rows_looked_at": len(known)}  # fmt: skip
+
+
+def check_filter_leakage(e: AuditInputs, audit: Audit) -> Statistics:
+    """Tell how many users and items the filters kept or dropped only because of what is held out; {} without filters.
+
+    What users go on to choose decides then which items there are: with k_core or limit.items, the popular ones of the
+    test. `filters` has counted it, on the split as it is before they apply.
+    """
+    found = {f"{noun}_{what}": audit.counts[f"{noun}_{what}_by_held_out"]
+             for noun in ("items", "users") for what in ("kept", "dropped")
+             if f"{noun}_{what}_by_held_out" in audit.counts}  # fmt: skip
+    if not found:
+        return {}
+    share = min(1.0, (found["items_kept"] + found["items_dropped"]) / len(e.log.items))
+    note(audit, "filter-leakage", share,
+         f"The filters counted what is held out too: {plural(found['items_kept'], 'item')} and "
+         f"{plural(found['users_kept'], 'user')} are kept only because of it, {plural(found['items_dropped'], 'item')} "
+         f"and {plural(found['users_dropped'], 'user')} dropped. Which items there are then tells what is chosen. "
+         "split.kind: temporal counts what was known when training ends.")  # fmt: skip
+    return {**found, "share_of_items": share}
+
+
+def check_offer(e: AuditInputs, audit: Audit) -> Statistics:
+    """Measure which share of the test negatives first appears after the choice tested. O(rows + sampled pairs)."""
+    negatives = e.lists.labels == 0
+    if not negatives.any() or not has_timestamps(e.log.time):
+        return {}
+    first = first_times(e.log) if e.log.first is None else e.log.first
+    share = float((first[e.lists.items[negatives]] > e.lists.times[negatives]).mean())
+    note(audit, "not-yet-on-offer", share,
+         f"{share:.0%} of the test negatives first appear in the log after the choice that is tested: whoever knows "
+         "what existed then rules them out. split.kind: temporal draws among what had appeared.")  # fmt: skip
+    return {"negatives": share}
 
 
 def check_cold_items(e: AuditInputs, audit: Audit) -> Statistics:

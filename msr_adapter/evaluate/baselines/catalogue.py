@@ -98,7 +98,7 @@ def _settle_sasrec(settings: Any, log: BaselineLog) -> StrictModel:
 
 def _settle_item_knn(settings: Any, log: BaselineLog) -> StrictModel:
     """Return the settings with no more neighbours than there are items."""
-    changed: StrictModel = settings.model_copy(update={"neighbours": min(settings.neighbours, log.items)})
+    changed: StrictModel = settings.model_copy(update={"neighbours": min(settings.neighbours, len(log.trained()))})
     return changed
 
 

@@ -34,18 +34,20 @@ def fit_factors(fit: Fit, settings: FactorsConfig) -> CatalogueScorer:
     """
     from implicit.als import AlternatingLeastSquares
 
-    log = fit.log
+    # An item that training never saw has no factors: its being there would change the random beginnings of the others.
+    log, trained = fit.log, fit.log.trained()
     with threadpool_limits(1):  # sums over threads differ in their last bits: one thread gives equal bits everywhere
         model = AlternatingLeastSquares(
             settings.factors, alpha=settings.confidence, iterations=settings.iterations, use_gpu=False, num_threads=1,
             random_state=fit.seed,
         )  # fmt: skip
-        model.fit(log.matrix(), show_progress=False)
-    items = model.item_factors.astype(np.float64)
+        model.fit(log.matrix()[:, trained], show_progress=False)
+    items = np.zeros((log.items, model.item_factors.shape[1]))
+    items[trained] = model.item_factors
     fit.advance(1)
 
     def score(queries: Queries, first: int, last: int) -> Floats:
-        histories = queries.histories(log.items, first, last).astype(np.float32)
+        histories = queries.histories(log.items, first, last)[:, trained].astype(np.float32)
         with threadpool_limits(1):
             # The numbers only count the rows: `implicit` solves for the histories given, not for users that it knows.
             users = model.recalculate_user(np.arange(last - first), histories).astype(np.float64)

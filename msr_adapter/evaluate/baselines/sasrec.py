@@ -37,7 +37,7 @@ def settle_sasrec(settings: SASRecConfig, log: BaselineLog) -> SASRecConfig:
     enough = max(1, int(np.quantile(lengths, _COVERED, method="inverted_cdf")) - 1)
     longest = max(1, int(lengths.max()) - 1)
     length = min(_LENGTH, enough) if settings.length is None else min(settings.length, longest)
-    negatives = settings.negatives or (None if log.items <= _FULL_SOFTMAX else _NEGATIVES)
+    negatives = settings.negatives or (None if len(log.trained()) <= _FULL_SOFTMAX else _NEGATIVES)
     return settings.model_copy(update={"length": length, "negatives": negatives})
 
 
@@ -146,7 +146,7 @@ def _fitted(fit: Fit, settings: SASRecConfig) -> "_Ranker":
     model = SASRecModel(
         n_blocks=_BLOCKS, n_heads=_HEADS, n_factors=settings.dim, session_max_len=length, epochs=settings.epochs,
         dropout_rate=settings.dropout, lr=settings.learning_rate, get_trainer_func=trainer,
-        recommend_torch_device="cpu", batch_size=_batch_size(int(session[-1]) + 1, log.items, settings),
+        recommend_torch_device="cpu", batch_size=_batch_size(int(session[-1]) + 1, len(log.trained()), settings),
         **_loss(settings),
     )  # fmt: skip
     model.fit(Dataset.construct(rows))

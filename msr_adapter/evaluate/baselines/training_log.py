@@ -42,6 +42,10 @@ class BaselineLog:
         first = np.sort(np.unique(keys, return_index=True)[1])
         return self.user[first], self.item[first]
 
+    def trained(self) -> Integers:
+        """Return the items that have a row, as rows of ITEMS: all that a fit may know of the catalogue."""
+        return np.flatnonzero(np.bincount(self.item, minlength=self.items))
+
     def matrix(self) -> Any:
         """Return the log as a sparse (users, items): how often each user interacted with each item."""
         from scipy.sparse import csr_matrix

@@ -47,7 +47,11 @@ before, most often first, in the history that models see. The same are baselines
 
 **Leakage in time** is the share of the interactions that training knows and that are later than the choice tested: the
 mean over test examples. Only a split by time has none: under `user-holdout` and `leave-last-out`, later choices of
-other users tell what was going to be chosen.
+other users tell what was going to be chosen. Of the **filters**, it is the items that `k_core` and `limit.items` keep
+or drop only because they count what is held out (`items_kept_by_held_out` and the like); the measure is what the same
+filters keep, counted on what training may know. Of the **lists**, it is the negatives that first appear in the log
+after the choice tested. Under `temporal` all three are zero
+([what each split knows](candidates.md#what-each-split-knows)).
 
 **Nearly equal titles** have sets of words with a Jaccard similarity of {JACCARD} or more. They are found
 among the {NEAR_ITEMS:,} most popular distinct titles.
