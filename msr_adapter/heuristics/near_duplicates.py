@@ -88,12 +88,17 @@ def near_identical(texts: Sequence[str]) -> float:
     return len(np.unique(near_pairs(word_pairs(compared)))) / len(compared) if compared else 0.0
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, in any case; of scripts without blanks, the characters."""
+    return _WORD.findall(text.casefold())
+
+
 def word_pairs(texts: Sequence[str]) -> WordPairs:
     """Return the pairs of neighbouring words of each text; of a text of fewer than two words, the text itself."""
     codes: dict[tuple[str, ...], int] = {}
     sets: list[list[int]] = []
     for text in texts:
-        words = _WORD.findall(text.casefold())
+        words = words_of(text)
         members = set(pairwise(words)) if len(words) > 1 else {(text.casefold(),)}
         sets.append(sorted(codes.setdefault(member, len(codes)) for member in members))
     offsets = np.cumsum([0, *map(len, sets)], dtype=np.int64)

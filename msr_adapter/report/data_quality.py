@@ -16,6 +16,13 @@ _HEURISTICS = {
     "title_overlap": "Words shared with the titles of the history",
 }
 _SUMMARIES = {"items": "Item summaries", "users": "User summaries"}
+_FAULTS = {
+    "repeats": "repeat their prompt",
+    "cut": "end at their budget",
+    "forgets": "keep nothing of what was known before",
+}
+_TOO_MANY, _ENOUGH = 0.1, 20
+"""Share of summaries with a fault from which it is a finding, if there are this many."""
 _ALIKE = 0.8
 """Share of summaries nearly identical to another one from which it is a finding."""
 
@@ -83,7 +90,10 @@ def _spread(found: Mapping[str, float], unit: str = "") -> str:
 
 
 def summary_rows(manifests: Manifests) -> list[dict[str, str]]:
-    """Return {stage, asked, failed, refused, empty, cut, length, distinct, alike} of each stage that asked a model."""
+    """Return one row for each stage that asked a model.
+
+    {stage, asked, failed, refused, empty, cut, length, distinct, alike, repeats_share, cut_share, forgets_share}.
+    """
     rows = []
     for stage, summary in _asked(manifests).items():
         lengths, cut = summary.get("lengths"), summary.get("cut_by_budget", 0)
@@ -97,6 +107,7 @@ def summary_rows(manifests: Manifests) -> list[dict[str, str]]:
             "length": f"{lengths['median']:,.0f} ({lengths['p5']:,.0f} – {lengths['p95']:,.0f})" if lengths else "",
             "distinct": _share(summary.get("distinctness")),
             "alike": _share(summary.get("near_identical")),
+            **{f"{name}_share": _share((summary.get("faults") or {}).get(name)) for name in _FAULTS},
         })  # fmt: skip
     return rows
 
@@ -115,6 +126,11 @@ def summary_findings(manifests: Manifests) -> list[EvaluationFinding]:
         if (alike := summary.get("near_identical") or 0) > _ALIKE:
             text = f"{_SUMMARIES[stage]}: {alike:.0%} are nearly identical to another one"
             found.append(("warning", f"{text}. They hardly tell users or items apart: read some of them."))
+        faults = {name: share for name, share in (summary.get("faults") or {}).items() if (share or 0) > _TOO_MANY}
+        if faults and summary.get("distinct_requests", 0) >= _ENOUGH:
+            told = " and ".join(f"{share:.0%} {_FAULTS[name]}" for name, share in faults.items())
+            step = "A small model may follow `templates: small` better, or need a larger max_new_tokens."
+            found.append(("warning", f"{_SUMMARIES[stage]}: {told}. {step}"))
         untitled, bare = summary.get("untitled", ()), summary.get("bare", ())
         for names, count, what in (
             (untitled, summary.get("untitled_items", len(untitled)), "no title"),

@@ -94,6 +94,8 @@ class StageSummary(TypedDict, total=False):
     """Distinct texts per distinct request."""
     near_identical: float
     """Share of the texts that nearly equal another one."""
+    faults: Mapping[str, float | None]
+    """Shares of the texts that repeat their prompt, are cut at their budget, or forget what was known before."""
     untitled: Sequence[str]
     """The first items without a title; how many there are: ``untitled_items``."""
     untitled_items: int

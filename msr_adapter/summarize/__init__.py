@@ -1,7 +1,8 @@
 """Moves 1 and 2: items to text, histories to user summaries.
 
 - `items`, `users`: the two stages; `summary_chains`: the requests of one item, and of one history block by block
-- `summary_answers`: model answers on their way into a table; `cleaning`: what models say around a summary
+- `summary_answers`: model answers on their way into a table; `cleaning`: what models say around a summary;
+  `summary_faults`: how many repeat their prompt, are cut, or forget what was known
 - `cost_estimate`: what a stage is about to ask
 """
 

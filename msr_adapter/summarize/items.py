@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from msr_adapter.config.schema import ItemSummariesConfig
-from msr_adapter.generation import Image
+from msr_adapter.generation import Image, Request
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
@@ -15,6 +15,7 @@ from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.summarize.cost_estimate import estimate_cost
 from msr_adapter.summarize.summary_answers import NAMED, Asking, SummaryAnswers
 from msr_adapter.summarize.summary_chains import FusionChain, ItemChain
+from msr_adapter.summarize.summary_faults import sampled
 
 _LABEL = "item summaries"
 
@@ -75,30 +76,34 @@ def _describe(
     """Return the summary of each of ``items`` by id, None where it failed, and the counts."""
     once = [start for start in starts if isinstance(start, ItemChain)]
     fused = [start for start in starts if isinstance(start, FusionChain)]
-    texts, keys = _ask_once(items, once, answers, reporter) if once else _fuse(items, fused, answers, reporter)
+    texts, lasts = _ask_once(items, once, answers, reporter) if once else _fuse(items, fused, answers, reporter)
     answers.warn(reporter, _LABEL)
-    answered = [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
+    answered = [(last, text) for last, text in zip(lasts, texts, strict=True) if text is not None]
+    looked_at = sampled(len(answered))
+    ends = [answers.last_answer(request, text) for place, (request, text) in enumerate(answered) if place in looked_at]
     counts = answers.counts() | {
         "with_image": sum(item["image"] is not None for item in items),
-        **answers.review(reporter, _LABEL, [key for key, _ in answered], [text for _, text in answered]),
+        **answers.review(
+            reporter, _LABEL, [request.key for request, _ in answered], [text for _, text in answered], ends
+        ),
     }
     return dict(zip((item["item_id"] for item in items), texts, strict=True)), counts
 
 
 def _ask_once(
     items: Sequence[dict[str, Any]], starts: Sequence[ItemChain], answers: SummaryAnswers, reporter: Reporter
-) -> tuple[list[str | None], list[str]]:
-    """Ask once about each item; return the texts, None where it failed, and the keys of the requests."""
+) -> tuple[list[str | None], list[Request]]:
+    """Ask once about each item; return the texts, None where it failed, and the requests."""
     requests = [start.request for start in starts]
     with reporter.track(_LABEL, len(requests), answers.meter) as advance:
         texts = answers.texts([item["item_id"] for item in items], requests, advance)
-    return texts, [request.key for request in requests]
+    return texts, requests
 
 
 def _fuse(
     items: Sequence[dict[str, Any]], starts: Sequence[FusionChain], answers: SummaryAnswers, reporter: Reporter
-) -> tuple[list[str | None], list[str]]:
-    """Run one chain for each item; return the texts, None where it failed, and the keys of their last requests."""
+) -> tuple[list[str | None], list[Request]]:
+    """Run one chain for each item; return the texts, None where it failed, and their last requests."""
     total = sum(1 for start in starts for _ in start.decisions())
     with reporter.track(_LABEL, total, answers.meter) as advance:
         fused = dict(answers.run_chains(starts, [start.family for start in starts], advance))
@@ -106,7 +111,7 @@ def _fuse(
     for item, one in zip(items, described, strict=True):
         for request, answer in one.steps:
             answers.accept(item["item_id"], request, answer)
-    return [one.summary for one in described], [one.steps[-1][0].key for one in described]
+    return [one.summary for one in described], [one.steps[-1][0] for one in described]
 
 
 def _history_items(examples_dir: Path) -> set[str]:

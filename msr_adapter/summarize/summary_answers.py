@@ -19,6 +19,7 @@ from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
 from msr_adapter.stage_arguments import Client
 from msr_adapter.summarize.cleaning import Cleaned, clean
+from msr_adapter.summarize.summary_faults import LastAnswer, fault_shares
 
 _COLLAPSED = 0.2  # share of distinct summaries below which they can hardly tell users or items apart
 _ALIKE = 0.8  # share of nearly identical summaries above which the same holds
@@ -169,10 +170,18 @@ class SummaryAnswers:
                 f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if they matter"
             )
 
-    def review(self, reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
-        """Return how long the summaries are (in tokens, as written) and how much they differ; note what is odd.
+    def last_answer(self, request: Request, text: str, known: str = "") -> LastAnswer:
+        """Return what a chain ends with, for `review`: ``text`` is the answer cleaned, ``known`` the summary before."""
+        shown = request.prompt.replace(known, "", 1) if known else request.prompt
+        return LastAnswer(text, shown, known, self._distinct[request.key].finish_reason == "length")
 
-        ``keys`` are those of the requests that gave ``texts``; equal requests count once.
+    def review(
+        self, reporter: Reporter, label: str, keys: Sequence[str], texts: Sequence[str], ends: Sequence[LastAnswer]
+    ) -> dict[str, Any]:
+        """Return how long the summaries are (in tokens, as written), how much they differ and what is wrong with them.
+
+        ``keys`` are those of the requests that gave ``texts``; equal requests count once. ``ends`` are some of them.
+        What is odd is noted.
         """
         by_key = dict(zip(keys, texts, strict=True))
         share = distinctness(reporter, label, list(by_key), texts)
@@ -187,7 +196,14 @@ class SummaryAnswers:
                 f"{label}: {len(by_key):,} of median {lengths['median']:.0f} tokens (90% between {lengths['p5']:.0f} "
                 f"and {lengths['p95']:.0f}), {share:.0%} distinct, {alike:.0%} nearly identical to another"
             )
-        return {"distinctness": share, "near_identical": alike, "lengths": lengths}
+        faults = fault_shares(ends)
+        if faults:
+            forget = faults["forgets"]
+            more = "" if forget is None else f", {forget:.0%} keep nothing of what was known before"
+            reporter.note(
+                f"{label}: {faults['repeats']:.0%} repeat their prompt, {faults['cut']:.0%} end at their budget{more}"
+            )
+        return {"distinctness": share, "near_identical": alike, "lengths": lengths, "faults": faults}
 
 
 def _percentiles(tokens: Sequence[int]) -> dict[str, float]:

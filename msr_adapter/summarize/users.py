@@ -29,6 +29,7 @@ from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.summarize.cost_estimate import estimate_cost
 from msr_adapter.summarize.summary_answers import Asking, SummaryAnswers
 from msr_adapter.summarize.summary_chains import UserChain, UserStep, blocks_of
+from msr_adapter.summarize.summary_faults import LastAnswer, sampled
 
 _LABEL = "user summaries"
 _LISTED = 32_768
@@ -62,7 +63,7 @@ def summarize_users(config: UserSummariesConfig, dirs: StageDirs, client: Client
         texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
     _write_steps(recurrence, ids, out)
     counts |= answers.counts() | {"steps": recurrence.steps}
-    counts |= answers.review(job.reporter, _LABEL, *recurrence.last(texts))
+    counts |= answers.review(job.reporter, _LABEL, *recurrence.last(texts), recurrence.ends)
     answers.warn(job.reporter, _LABEL)
     table = pa.table({"example_id": examples["example_id"], "summary": pa.array(texts, pa.string())})
     write_table(table, USER_SUMMARIES, out / "users.parquet")
@@ -146,6 +147,9 @@ class _Recurrence:
         self.failed: set[int] = set()
         self._texts = [""] * len(starts)
         self._keys = [""] * len(starts)
+        self._looked_at = sampled(len(starts))
+        self.ends: list[LastAnswer] = []
+        """Some chains' last answers, for `SummaryAnswers.review`."""
 
     def run(self, ids: Sequence[int], reporter: Reporter) -> list[str]:
         """Run all steps and return each example's text. Examples with equal blocks so far share their requests.
@@ -177,3 +181,6 @@ class _Recurrence:
             self._keys[index] = step.request.key
             if index in self.paths:
                 self.paths[index].append((items, step.text))
+        if index in self._looked_at and index not in self.failed and steps:
+            known = steps[-2].text if len(steps) > 1 else ""
+            self.ends.append(self.answers.last_answer(steps[-1].request, steps[-1].text, known))

@@ -4,6 +4,8 @@ The package carries one GGUF file. transformers reads its weights; tokenizer and
 the file says, as transformers 5.6 takes the beginning of a turn for its end and knows nothing of `tokenizer.ggml.pre`.
 """
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -87,9 +89,10 @@ def _write(model: PackagedModel, source: Path, out: Path, reporter: Reporter) ->
 
     logging.disable_progress_bar()
     tokenizer = make_tokenizer({name: field.contents() for name, field in GGUFReader(source).fields.items()})
-    network, report = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # its bar shows itself on a pipe too, and with --quiet
+        network, report = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
+        )
     unread = sorted({*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]})
     found = weights_digest(network.state_dict())
     if unread or found != model.weights or network.num_parameters() != model.parameters:

@@ -141,9 +141,24 @@ def test_the_report_names_twenty_and_counts_the_rest() -> None:
 def test_the_report_has_a_row_for_each_stage_that_asked() -> None:
     lengths = {"p5": 20.0, "median": 31.0, "p95": 40.0, "max": 44.0}
     users = {"requests": 1454, "cut_by_budget": 15, "trimmed": 5, "refused": 2, "lengths": lengths,
-             "distinctness": 1.0, "near_identical": 0.081}  # fmt: skip
+             "distinctness": 1.0, "near_identical": 0.081,
+             "faults": {"repeats": 0.123, "cut": 0.02, "forgets": None}}  # fmt: skip
     [row] = summary_rows({"items": {"summary": {"mode": "none"}}, "users": {"summary": users}})
     assert row == {
         "stage": "User summaries", "asked": "1,454", "failed": "0", "refused": "2", "empty": "0",
         "cut": "15 (5 trimmed)", "length": "31 (20 – 40)", "distinct": "100%", "alike": "8%",
+        "repeats_share": "12%", "cut_share": "2%", "forgets_share": "",
     }  # fmt: skip
+    [older] = summary_rows({"users": {"summary": {"requests": 3}}})
+    assert older["repeats_share"] == ""
+
+
+def test_summaries_that_are_none_are_a_finding() -> None:
+    users = {"requests": 80, "distinct_requests": 40, "faults": {"repeats": 0.4, "cut": 0.1, "forgets": 0.25}}
+    [found] = summary_findings({"users": {"summary": users}})
+    assert found["severity"] == "warning"
+    assert found["text"].startswith(
+        "User summaries: 40% repeat their prompt and 25% keep nothing of what was known before. A small model"
+    )
+    assert not summary_findings({"users": {"summary": {**users, "distinct_requests": 19}}})
+    assert not summary_findings({"users": {"summary": {**users, "faults": {}}}})

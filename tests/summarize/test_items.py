@@ -51,6 +51,7 @@ def test_items_of_histories_are_described_from_image_and_title(tmp_path: Path) -
         "lengths": {"p5": pytest.approx(15), "median": 15, "p95": pytest.approx(20.4), "max": 21},
         "with_image": 2, "nothing_to_describe": 0,
         "distinctness": pytest.approx(2 / 3), "without_summary": 1,
+        "faults": {"repeats": 0.0, "cut": 0.0, "forgets": None},
         "tokens_in": sum(len(prompt) for prompt in backend.prompts), "tokens_out": 15 + 15 + 21,
     }  # fmt: skip
     assert "3 requests at most, 0 answered already; to ask 3: about" in notes

@@ -75,6 +75,22 @@ def test_seven_items_at_block_three_are_read_in_three_steps(tmp_path: Path) -> N
     assert (counts["steps"], counts["requests"], counts["computed"]) == (3, 3, 3)
 
 
+def test_faults_of_the_last_answers_are_counted_and_said(tmp_path: Path) -> None:
+    titles = {letter: f"{letter * 4} of the great {letter * 5} river" for letter in "abcdefgh"}
+    write(tmp_path, ["abcd", "efgh", "abc", "fgh"], titles)
+
+    def answer(request: Request) -> str:
+        if "so far" not in request.prompt:
+            return "Tractors and harvests." if "dddd" not in request.prompt else "Ships."
+        listed = request.prompt.splitlines()[2].partition(". ")[2]
+        return f"1. {listed}" if "dddd" in listed else "Harvests and trains."
+
+    _, counts, said = run(tmp_path, Recording(answer), config())
+    # Of four last answers two are first ones, one repeats a title and forgets, one keeps a word of what was known.
+    assert counts["faults"] == {"repeats": 0.25, "cut": 0.0, "forgets": 0.5}
+    assert "user summaries: 25% repeat their prompt, 0% end at their budget, 50% keep nothing of what was known" in said
+
+
 def test_all_users_of_a_step_go_in_one_call(tmp_path: Path) -> None:
     write(tmp_path, ["abcdefg", "b", "cdef", "gfe"])
     backend = Recording(letters)
