@@ -11,6 +11,13 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a container's limits."""
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, AMD and of Windows' Linux leave: without any there is no need to import torch."""
+
+
+def gpu_driver() -> bool:
+    """Tell whether the driver of a GPU is there; whether this process may use one, torch knows."""
+    return any(Path(driver).exists() for driver in GPU_DRIVERS)
 
 
 def cpu_count(cgroup: Path = CGROUP) -> int:

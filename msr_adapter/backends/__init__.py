@@ -5,6 +5,7 @@ loaded_model       the model in memory, and how it is asked
 decoding           greedy texts of a stream of prompts, with finished rows replaced by new ones
 reward_model       a reward model, which compares answers
 prefix_cache/      scoring prompts with common prefixes
+vllm/              a model on this machine, answered by vLLM
 openai             a server with an OpenAI-compatible endpoint
 openai_messages    requests and answers as such a server writes them
 logprobs           label log-probabilities from such a server
@@ -17,9 +18,11 @@ A model is loaded at the first request, never before.
 """
 
 import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.generation.request import Backend
+from msr_adapter.generation.request import Backend, BackendWrapper
 from msr_adapter.llamafactory.model_weights import BASE, Weights
 
 
@@ -37,6 +40,32 @@ def make_local(model: ModelConfig, weights: Weights) -> Backend:
     from msr_adapter.backends.huggingface import HuggingFaceBackend
 
     return HuggingFaceBackend(model, weights)
+
+
+def make_chosen(model: ModelConfig, weights: Weights) -> Backend:
+    """Return the backend that `auto` stands for on this machine; `Backend.facts` say which, and why."""
+    from msr_adapter.backends.vllm.installed import choose
+
+    chosen = choose(model)
+    return make_explained(partial(make_backend, chosen.model, weights), chosen.because)
+
+
+def make_explained(make: Callable[[], Backend], because: str) -> Backend:
+    """Return the backend that ``make`` makes, whose `Backend.facts` say why `auto` stands for it."""
+    return ChosenBackend(make(), because)
+
+
+class ChosenBackend(BackendWrapper):
+    """The backend that `auto` stands for."""
+
+    def __init__(self, backend: Backend, because: str) -> None:
+        super().__init__(backend)
+        self._because = because
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """As `Backend.facts`, with the reason of the choice."""
+        return {"name": "transformers", **self._backend.facts, "chosen": f"auto: {self._because}"}
 
 
 def make_server_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> Backend:

@@ -194,7 +194,7 @@ class _Workload:
         asked = {row: self.requests[row] for row in rows if row not in self.answers and self.requests[row].images}
         lost = {row: request for row, request in asked.items() if not _readable(request)}
         for row, request in lost.items():
-            self.settle(row, _unreadable(request, "read before, gone now"))
+            self.settle(row, unreadable(request, "read before, gone now"))
         return bool(lost)
 
     def waiting(self) -> list[DecodingRow]:
@@ -227,10 +227,11 @@ def encode(encoder: Encoder, request: Request, label_words: Sequence[Sequence[st
     try:
         return encoder.encode(request.prompt, [image.path for image in request.images], label_words)
     except OSError as error:  # Pillow's errors on damaged files are among them
-        return _unreadable(request, type(error).__name__)
+        return unreadable(request, type(error).__name__)
 
 
-def _unreadable(request: Request, why: str) -> Failure:
+def unreadable(request: Request, why: str) -> Failure:
+    """Return the failure of a request whose images cannot be read."""
     names = ", ".join(image.path.name for image in request.images)
     return Failure(request.key, f"image {names} cannot be read ({why})")
 

@@ -28,12 +28,12 @@ LabelTokens = tuple[tuple[int, ...], ...]
 class LoadedModel:
     """A model in memory and how to ask it."""
 
-    def __init__(self, model: ModelConfig, weights: Weights, batch_sizer: BatchSizer) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights, batch_sizer: BatchSizer, *, device: str = "auto") -> None:
         """Load it (seconds to minutes); ``batch_sizer`` bounds and learns what one scoring pass holds."""
         import torch
         from transformers import GenerationConfig
 
-        self.encoder = Encoder(model, weights)
+        self.encoder = Encoder(model, weights, device=device)
         self.encoder.keep_images()
         if is_small(model) and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
@@ -95,12 +95,20 @@ class LoadedModel:
             stats.add_pass(len(part), len(work[part[0]][1]))
             yield from zip(part, logprobs, strict=True)
 
+    def first_token(self, request: Request, ids: list[int]) -> "torch.Tensor":
+        """Return the log-probability of every token of the vocabulary, (V,), to be the first of the answer."""
+        return self._logits([(request, ids)])[0].float().log_softmax(-1)
+
     def _plain(self, work: Sequence[Work], tokens: LabelTokens) -> list[tuple[float, ...]]:
+        return _label_logprobs(tokens, self._logits(work))
+
+    def _logits(self, work: Sequence[Work]) -> "torch.Tensor":
+        """Return the logits (n, V) after each whole prompt, from one plain forward pass."""
         import torch
 
         with torch.inference_mode():
-            logits = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits[:, -1]
-        return _label_logprobs(tokens, logits)
+            logits: torch.Tensor = self.network(**self._inputs(work), use_cache=False, **self._last_only).logits
+        return logits[:, -1]
 
     def write(self, work: list[Work]) -> list[Completion]:
         """Write greedy texts, each up to a stop token or its budget, all rows in step.

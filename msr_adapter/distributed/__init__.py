@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from msr_adapter.backends import make_backend
+from msr_adapter.backends import make_backend, make_explained
+from msr_adapter.backends.vllm.backend import make_engine
+from msr_adapter.backends.vllm.engine import EngineShare
+from msr_adapter.backends.vllm.installed import TRANSFORMERS, choose
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed.devices import environments, visible_gpus
 from msr_adapter.distributed.local import LocalWorkers
@@ -35,18 +38,37 @@ def open_backend(
 
     Whatever goes through a `CompletionCache` with it is spread over the workers, shard by shard; results do not depend
     on where it is computed. ``logs`` is a folder for what workers print; ``note`` takes a line for each worker that had
-    to be replaced. A backend that does not spread (a server) is asked by this process alone.
+    to be replaced, and for what `auto` stands for. A backend that does not spread (a server) is asked by this process
+    alone, and one that is hosted by a worker in any case.
     """
-    make = partial(make_backend, model, weights)
+    chosen = choose(model)
+    if chosen.because:
+        note(f"  backend auto: {chosen.model.backend} ({chosen.because})")
+    model = chosen.model
+    if model.backend_row.hosted:
+        made = partial(make_engine, model, weights, engine_share(execution))
+        # A reward model is answered by transformers, in this process as ever.
+        model = model.model_copy(update={"backend": TRANSFORMERS}) if weights.reward else model
+        if weights.reward:
+            note("  transformers answers for a reward model: vLLM has no value head")
+    else:
+        made = partial(make_backend, model, weights)
+    make = partial(make_explained, made, chosen.because) if chosen.because else made
     backend = make()
     # One local worker without a word on GPUs is this process: it needs no second interpreter, and sees every device.
     alone = execution.engine == "local" and execution.workers == 1 and execution.gpus_per_worker is None
-    if alone or not model.backend_row.spreads:
+    if (alone and not model.backend_row.hosted) or not model.backend_row.spreads:
         yield backend
         return
     small = model.backend_row.local and is_small(model)
     with open_workers(execution, make, backend, logs, note, small=small) as workers:
         yield workers
+
+
+def engine_share(execution: ExecutionConfig) -> EngineShare:
+    """Return what one worker's engine has of the GPUs: several of them, over which it is split, or a part of one."""
+    each = execution.gpus_per_worker or 1.0
+    return EngineShare(max(1, int(each)), min(each, 1.0))
 
 
 @contextlib.contextmanager

@@ -1,21 +1,18 @@
 """Which devices and how many CPU threads each worker of this machine gets."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.system import cpu_count
+from msr_adapter.system import cpu_count, gpu_driver
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
-_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What the drivers of NVIDIA, AMD and of Windows' Linux leave: without any there is no need to import torch."""
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; no context is made on any."""
-    if not any(Path(driver).exists() for driver in _DRIVERS):
+    if not gpu_driver():
         return []
     import torch
 

@@ -3,7 +3,7 @@
 import itertools
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -61,7 +61,7 @@ class WorkerPool(Backend):
 
     def __init__(self, transport: Transport, backend: Backend, note: Callable[[str], None]) -> None:
         """Every worker is one ``backend``; ``note`` takes a line for each worker that had to be replaced."""
-        self.identity, self.label = backend.identity, backend.label
+        self.identity, self.label, self._facts = backend.identity, backend.label, backend.facts
         self._stats = ScoringStats()
         self._transport, self._note = transport, note
         self._busy: dict[int, int] = {}
@@ -72,7 +72,12 @@ class WorkerPool(Backend):
     @property
     def stats(self) -> ScoringStats | None:
         """What scoring took in all workers; None where nothing was scored by a backend that counts it."""
-        return self._stats if self._stats.rows else None
+        return None if self._stats == ScoringStats() else self._stats
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """As those of the one backend that each worker has."""
+        return self._facts
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
         """As `Backend.complete`: requests wave by wave, each wave in equal shares for all workers.

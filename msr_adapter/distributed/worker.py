@@ -8,7 +8,7 @@ from pathlib import Path
 from msr_adapter.distributed.worker_messages import BackendRecipe, Done, Raised, node, versions
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
-from msr_adapter.generation.request import Answer, Backend, BackendWrapper, Follow, Request, ends_there
+from msr_adapter.generation.request import Answer, Backend, BackendWrapper, EngineLostError, Follow, Request, ends_there
 from msr_adapter.generation.request_shards import Shard
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
@@ -25,7 +25,10 @@ class Worker:
         self._reported = ScoringStats()
 
     def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
-        """Answer the pickled shard; ``report`` takes the number of answers so far. Raises nothing of its own."""
+        """Answer the pickled shard; ``report`` takes the number of answers so far.
+
+        Raises `EngineLostError` alone: this process is of no use any more, and another one takes the shard.
+        """
         try:
             if self._backend is None:
                 self._backend = _make(self._recipe)
@@ -35,6 +38,8 @@ class Worker:
             # copy, because the backend goes on counting in the same object.
             before, self._reported = self._reported, copy.deepcopy(self._backend.stats or ScoringStats())
             return Done(number, answers, self._reported.since(before))
+        except EngineLostError:
+            raise
         except Exception as error:
             return Raised.of(number, error)
 

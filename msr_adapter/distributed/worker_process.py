@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,6 +23,7 @@ def main(parent: int, descriptor: int) -> None:
     sys.path[:] = pipe.recv()
     from msr_adapter.distributed.worker import Worker
     from msr_adapter.distributed.worker_messages import ShardProgress, WorkerReady, node
+    from msr_adapter.generation.request import EngineLostError
     from msr_adapter.llamafactory.trainer_entrypoint import die_with
 
     die_with(parent)
@@ -39,7 +41,12 @@ def main(parent: int, descriptor: int) -> None:
                 last_report = time.monotonic()
                 pipe.send(ShardProgress(number, count))
 
-        pipe.send(worker.work(number, payload, report))
+        try:
+            pipe.send(worker.work(number, payload, report))
+        except EngineLostError:
+            # Not `sys.exit`: what is left of an engine may have threads that nobody ends.
+            traceback.print_exc()
+            os._exit(1)
 
 
 def _listen(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[tuple[int, bytes]]") -> None:

@@ -4,12 +4,13 @@ The key of a request covers all that can change the answer.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from msr_adapter.errors import StageError
 from msr_adapter.files import digest
 from msr_adapter.generation.scoring_stats import ScoringStats
 
@@ -106,6 +107,10 @@ class Failure:
     """One line, without secrets."""
 
 
+class EngineLostError(StageError):
+    """What holds the model is gone, and this process cannot bring it back: another process may, with the same work."""
+
+
 Answer = Completion | Failure
 
 Follow = Callable[[Answer], Sequence[Request]]
@@ -137,6 +142,11 @@ class Backend(Protocol):
         """What scoring took so far, and why prompts did not share prefixes; None: this backend counts nothing."""
         return None
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a manifest says of who answers: its name and version, and why it was chosen; empty for the default."""
+        return {}
+
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """Answer all requests, in their order; the backend batches and sorts by length as it likes.
 
@@ -167,9 +177,26 @@ class BackendWrapper(Backend):
         """As `Backend.stats`."""
         return self._backend.stats
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """As `Backend.facts`."""
+        return self._backend.facts
+
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> Sequence[Answer]:
         """As `Backend.complete`."""
         return self._backend.complete(requests, follow)
+
+
+def engine_facts(backend: Backend) -> dict[str, dict[str, object]]:
+    """Return what a manifest says of who answered, under ``engine``; nothing for the back end that is the default.
+
+    With ``trial``: how many prompts transformers answered too, the largest difference of log-odds, and the allowed one.
+    It is absent where everything was answered before, and no engine was started.
+    """
+    facts: dict[str, object] = dict(backend.facts)
+    if backend.stats and backend.stats.trial:
+        facts["trial"] = asdict(backend.stats.trial)
+    return {"engine": facts} if facts else {}
 
 
 @runtime_checkable

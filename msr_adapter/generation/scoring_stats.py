@@ -4,6 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Prompts that an engine and transformers both answered, before the engine was trusted."""
+
+    prompts: int
+    difference: float
+    """Largest one between two log-odds."""
+    allowed: float
+
+    def with_another(self, other: "Trial | None") -> "Trial":
+        """Return what both trials say together."""
+        if other is None:
+            return self
+        return Trial(self.prompts + other.prompts, max(self.difference, other.difference), self.allowed)
+
+    def since(self, before: "Trial | None") -> "Trial | None":
+        """Return this without the prompts that ``before`` tells of; None where it tells of all."""
+        left = self.prompts - (before.prompts if before else 0)
+        return Trial(left, self.difference, self.allowed) if left else None
+
+
 @dataclass
 class ScoringStats:
     """Running counts of one backend's scoring, and why it did not share prefixes where it did not."""
@@ -30,6 +51,8 @@ class ScoringStats:
     """Rows scored one prompt at a time because the model's KV cache or image features cannot be shared."""
     reasons: set[str] = field(default_factory=set)
     """Why they were."""
+    trial: Trial | None = None
+    """How an engine compared with transformers, each time that one was started; None: nobody compared."""
 
     def counts(self) -> dict[str, int]:
         """Return every count by its name."""
@@ -56,10 +79,12 @@ class ScoringStats:
         for name, value in other.counts().items():
             setattr(self, name, getattr(self, name) + value)
         self.reasons |= other.reasons
+        self.trial = other.trial.with_another(self.trial) if other.trial else self.trial
 
     def since(self, before: "ScoringStats") -> "ScoringStats":
         """Return what was counted after ``before``, with all reasons."""
-        counted = replace(self, reasons=set(self.reasons))
+        trial = self.trial.since(before.trial) if self.trial else None
+        counted = replace(self, reasons=set(self.reasons), trial=trial)
         for name, value in before.counts().items():
             setattr(counted, name, getattr(counted, name) - value)
         return counted

@@ -28,8 +28,13 @@ _KNOWN_EXPANSIONS = 65_536
 class Encoder:
     """Tokenizer, image processor and template of one model, set up as LLaMA-Factory does for training."""
 
-    def __init__(self, model: ModelConfig, weights: Weights = BASE, *, device: str = "auto") -> None:
+    def __init__(
+        self, model: ModelConfig, weights: Weights = BASE, *, device: str = "auto", expand_images: bool = True
+    ) -> None:
         """Load tokenizer and processor of the base model (seconds; no weights).
+
+        Without ``expand_images`` one token stands for each image, for an engine that puts in the others itself: no
+        image is read then.
 
         Raises `UserError` for a missing or different LLaMA-Factory, and for a template that is unknown, not the
         model's own, or puts a thought before every answer.
@@ -38,6 +43,7 @@ class Encoder:
         self._loaded = load_template(model)
         self.model = self._loaded.model
         self.template, self.tokenizer = self._loaded.template, self._loaded.tokenizer
+        self.template.mm_plugin.expand_mm_tokens = expand_images
         self.processor = self._loaded.processor
         self._kept_images: ProcessedImages | None = None
         self._expansions: dict[str, str] = {}

@@ -70,6 +70,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *check_templates(loaded),
         *check_training(loaded),
         *_check_servers(loaded),
+        *_check_engines(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
@@ -250,6 +251,23 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
             found = f"the environment variable {name} is not set"
             problems.append(Problem(loaded.where(setting), setting, found, "", f"export {name}=... in this shell"))
     return problems
+
+
+def _check_engines(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for each model that vLLM is to answer for where it is not installed."""
+    from msr_adapter.backends.vllm.installed import VLLM, absence, installed_version
+
+    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
+    asked = {"train.model": train.model} if loaded.pipeline.evaluate.scorer is None else {}
+    asked |= {
+        f"summarize.{role}.model": part.model
+        for role, part in (("items", summarize.items), ("users", summarize.users))
+        if part.mode != "none"
+    }
+    settings = [f"{role}.backend" for role, model in asked.items() if model.backend == VLLM]
+    if not settings or installed_version():
+        return []
+    return [absence(loaded.where(setting), setting) for setting in settings]
 
 
 def _check_run_dir(loaded: LoadedPipeline) -> list[Problem]:

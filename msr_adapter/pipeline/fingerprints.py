@@ -3,6 +3,8 @@
 Both go into the stage's fingerprint as digests, so that they only have to be JSON-able and differ where results may.
 """
 
+from typing import Any
+
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.baselines.catalogue import chosen
@@ -19,6 +21,8 @@ _ELSEWHERE = {
     "model.adapter": "its weights count, not where they lie",
 }
 """Settings of the training that count by what comes of them."""
+_TRAINER = "huggingface"
+"""Who trains, counts tokens and judges checkpoints, whoever answers later."""
 
 
 def data_config(p: PipelineConfig) -> object:
@@ -32,7 +36,7 @@ def lengths_config(p: PipelineConfig) -> object:
     """Return what counts for the estimate of the row lengths."""
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [p.train.images, p.train.cutoff_len, p.train.too_long, _model(p, "train.model"), texts, p.seed]
+    return [p.train.images, p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed]
 
 
 def items_config(p: PipelineConfig) -> object:
@@ -47,7 +51,7 @@ def users_config(p: PipelineConfig) -> object:
 
 def truncate_config(p: PipelineConfig) -> object:
     """Return what counts for truncated user summaries."""
-    return [p.train.images, p.train.cutoff_len, _model(p, "train.model"), p.train.answers.trained]
+    return [p.train.images, p.train.cutoff_len, _trained(p), p.train.answers.trained]
 
 
 def dataset_config(p: PipelineConfig) -> object:
@@ -59,7 +63,9 @@ def train_config(p: PipelineConfig) -> object:
     """Return what counts for the training."""
     # Answers choose the best checkpoint; else they are nowhere but in the rows.
     answers = () if p.train.keep == "best" else ("answers",)
-    return [counted(p, "train", *_ELSEWHERE, *answers), p.seed]
+    found = counted(p, "train", *_ELSEWHERE, *answers)
+    found["model"] = _whoever_answers(p, found["model"])
+    return [found, p.seed]
 
 
 def base_config(p: PipelineConfig) -> list[object]:
@@ -86,7 +92,18 @@ def evaluate_config(p: PipelineConfig) -> object:
     return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed]
 
 
-def _model(p: PipelineConfig, role: str) -> object:
+def _trained(p: PipelineConfig) -> object:
+    """Return what of the recommender's model counts before it answers anything."""
+    return _whoever_answers(p, _model(p, "train.model"))
+
+
+def _whoever_answers(p: PipelineConfig, model: Any) -> Any:
+    """Return what counts of the recommender's model where it is no matter which engine will score with it."""
+    # The name that has always stood here, so that what was trained before there were others stays up to date.
+    return {**model, "backend": _TRAINER} if p.train.model.backend_row.local else model
+
+
+def _model(p: PipelineConfig, role: str) -> Any:
     """Return what of the model at the key ``role`` counts; its adapter does by content, among the sources."""
     return counted(p, role, "adapter")
 

@@ -101,17 +101,19 @@ def run_train(c: Context) -> dict[str, Any]:
 def checkpoint_judge(c: Context) -> Callable[[Path | None, Reporter], Judgement]:
     """Return a function that judges the weights in a folder (None = before training) on validation users.
 
-    It asks as the score stage does, so that the checkpoint kept is the one whose scores are best. Answers are cached by
+    It asks as the score stage does, so that the checkpoint kept is the one whose scores are best, but always through
+    transformers where the model is here: an engine would have to be started for each checkpoint. Answers are cached by
     the weights' content. Raises `UserError` without a validation split.
     """
     from msr_adapter.score import Validation
 
     p = c.pipeline
+    model = p.train.model.reference
     start = starting_weights(p.train)
     validation = Validation(p.train, c.dirs, c.prompts, p.seed)
 
     def judge(folder: Path | None, reporter: Reporter) -> Judgement:
-        with c.cache() as cache, c.backend(p.train.model, start.then(folder) if folder else start) as backend:
+        with c.cache() as cache, c.backend(model, start.then(folder) if folder else start) as backend:
             found = validation.judge(backend, cache, reporter)
         # The next checkpoint's weights need the memory that the last reference to these still holds.
         del backend

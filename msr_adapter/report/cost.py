@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from msr_adapter.report.report_context import Manifests, StageManifest, StageSummary, summary_of
+from msr_adapter.report.report_context import EngineFacts, Manifests, StageManifest, StageSummary, summary_of
 
 
 def cost_rows(manifests: Manifests, labels: Mapping[str, str]) -> list[dict[str, str]]:
@@ -27,6 +27,26 @@ def prefix_sharing_lines(manifests: Manifests, labels: Mapping[str, str]) -> lis
         if parts := [*_shared(summary), *_outside_the_answers(summary)]:
             lines.append(f"{labels[name]}: {'; '.join(parts)}.")
     return lines
+
+
+def engine_lines(manifests: Manifests, labels: Mapping[str, str]) -> list[str]:
+    """Say of each stage that an engine answered which one it was, and how it compared with transformers."""
+    engines = ((labels[name], summary_of(manifests, name).get("engine")) for name in labels if name in manifests)
+    return [f"{label}: {_engine(found)}." for label, found in engines if found]
+
+
+def _engine(found: EngineFacts) -> str:
+    told = ", ".join(filter(None, (found.get("name"), found.get("chosen"), _adapters(found))))
+    if (trial := found.get("trial")) is None:
+        return told
+    return (
+        f"{told}; {trial['prompts']} prompts of this run were answered by transformers too, before it was trusted: "
+        f"log-odds differ by {trial['difference']:.2g} at most, {trial['allowed']:g} are allowed"
+    )
+
+
+def _adapters(found: EngineFacts) -> str:
+    return f"adapter {found['adapters']}" if "adapters" in found else ""
 
 
 def _shared(summary: StageSummary) -> list[str]:

@@ -180,8 +180,9 @@ def _run(metrics: MetricsFile, counts: Mapping[str, int], context: ReportContext
         "facts": sections.facts(metrics),
         "blocks": [{"title": title, "text": _yaml(value)} for title, value in blocks.items() if value],
         "costs": cost.cost_rows(context.manifests, context.labels),
-        "prefix_sharing": cost.prefix_sharing_lines(context.manifests, context.labels),
-    }
+        "prefix_sharing": [*cost.engine_lines(context.manifests, context.labels),
+                           *cost.prefix_sharing_lines(context.manifests, context.labels)],
+    }  # fmt: skip
 
 
 def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, object]:

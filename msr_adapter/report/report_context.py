@@ -71,6 +71,26 @@ class RowLengths(TypedDict):
     max: int
 
 
+class EngineTrial(TypedDict):
+    """How an engine compared with transformers."""
+
+    prompts: int
+    difference: float
+    """The largest of log-odds."""
+    allowed: float
+
+
+class EngineFacts(TypedDict, total=False):
+    """Who answered, where it was not the default."""
+
+    name: str
+    chosen: str
+    """Why `backend: auto` stood for it."""
+    adapters: str
+    """How they were applied."""
+    trial: EngineTrial
+
+
 class StageSummary(TypedDict, total=False):
     """What a stage says of itself in its manifest, as far as the report reads it; what is absent is left out."""
 
@@ -81,6 +101,7 @@ class StageSummary(TypedDict, total=False):
     cached: int
     tokens_in: int
     tokens_out: int
+    engine: EngineFacts
     # Item and user summaries
     failed: int
     failures: Sequence[FailedRequest]

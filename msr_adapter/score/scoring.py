@@ -14,7 +14,7 @@ from msr_adapter.candidate_rows import CandidateRow, CandidateRows, ask, candida
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Completion, Request
-from msr_adapter.generation.request import Remote
+from msr_adapter.generation.request import Remote, engine_facts
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.score.scoring_counts import (
     Bounds,
@@ -59,6 +59,7 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     counts |= scoring.bounds.settle(bounded_share, reporter)
     counts |= {"computed": cache.stats.computed - before.computed, "cached": cache.stats.hits - before.hits}
     counts |= {name: value - spent.get(name, 0) for name, value in spent_by(backend).items()}
+    counts |= engine_facts(backend)
     counts |= {"unshared_because": "; ".join(why)} if (why := reasons_of(backend)) else {}
     tell(counts, " and ".join(train.answers.trained), train.cutoff_len, reporter)
     return counts

@@ -12,6 +12,7 @@ from msr_adapter.config.schema.summarize import OnFailure
 from msr_adapter.errors import StageError, plural
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Completion, Failure, Image, Request, Start
+from msr_adapter.generation.request import engine_facts
 from msr_adapter.generation.request_shards import watched
 from msr_adapter.heuristics.near_duplicates import near_identical
 from msr_adapter.progress import Advance, Meter, Reporter
@@ -136,6 +137,7 @@ class SummaryAnswers:
             "failures": self.failures[:NAMED],
             "tokens_in": sum(completion.tokens_in for completion in self._distinct.values()),
             "tokens_out": sum(completion.tokens_out for completion in self._distinct.values()),
+            **engine_facts(self.client.model()),
         }
 
     def apply_policy(self, on_failure: OnFailure, out: Path, reporter: Reporter, label: str) -> None:

@@ -63,7 +63,7 @@ def export(
     with guarded(out.absolute().parent), atomic_folder(out) as partial:
         reporter.note(f"merging {model.path} into {dtype}")
         parameters = write_merged_model(model, trained_weights(folder.stage("train")), partial, dtype)
-        merged = model.model_copy(
+        merged = model.reference.model_copy(
             update={"path": str(partial), "dtype": dtype, "revision": None, "adapter": None,
                     "quantization": "none"}
         )  # fmt: skip

@@ -4,14 +4,16 @@ Nothing is marked as done. What a preview does ask goes through the cache, so th
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypedDict
 
 import pyarrow as pa
 
-from msr_adapter.backends import make_backend
 from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig
+from msr_adapter.distributed import open_backend
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.request_chains import Chains
 from msr_adapter.pipeline.peak_memory import release
@@ -83,15 +85,34 @@ def _summarizers(loaded: LoadedPipeline, reporter: Reporter) -> "Iterator[_Summa
     run(loaded, ("data",), reporter=reporter)
     loaded = resolve_models(loaded, download=True)  # as the stages do: a request's key includes its chat template
     folder = RunFolder(loaded.run_dir)
-    with folder.locked(), CompletionCache(cache_path(loaded.pipeline, folder)) as cache:
-        yield _Summarizers(loaded, folder, cache)
+    with folder.locked(), CompletionCache(cache_path(loaded.pipeline, folder)) as cache, ExitStack() as held:
+        yield _Summarizers(loaded, folder, cache, _Backends(folder, reporter, held))
+
+
+@dataclass(frozen=True)
+class _Backends:
+    """Opens backends, each of which is held until the preview ends."""
+
+    folder: RunFolder
+    reporter: Reporter
+    held: ExitStack
+
+    def open(self, model: ModelConfig) -> Backend:
+        """Return the backend of ``model``: in this process, or where it is hosted; `release` ends it."""
+        logs, note = self.folder.root / "logs", self.reporter.note
+        return self.held.enter_context(open_backend(ExecutionConfig(), model, logs, note))
+
+    def release(self) -> None:
+        """End all that are open: two models need not be in memory at once."""
+        self.held.close()
+        release()
 
 
 class _Summarizers:
     """The two summarisers of one pipeline, with their chains planned and their backends made when first needed."""
 
-    def __init__(self, loaded: LoadedPipeline, folder: RunFolder, cache: CompletionCache) -> None:
-        self.loaded, self.cache = loaded, cache
+    def __init__(self, loaded: LoadedPipeline, folder: RunFolder, cache: CompletionCache, backends: _Backends) -> None:
+        self.loaded, self.cache, self._backends = loaded, cache, backends
         self.dirs = stage_dirs(loaded.pipeline, folder)
         self.items_config, self.users_config = loaded.pipeline.summarize.items, loaded.pipeline.summarize.users
         self.prompts = prompts_of(loaded.pipeline)
@@ -135,11 +156,10 @@ class _Summarizers:
         if self.items_config.mode != "none" and not self._items_done:
             self._ask_about(sorted({item for history in examples["history"].to_pylist() for item in history}))
         chains = self._user_chains(examples)
-        backend = self._for_users()
-        if backend is not self._items_backend and self._items_backend is not None:
-            self._items_backend = None  # two models need not be in memory at once; what is known of items stays
-            release()
-        answered = dict(self.cache.run_chains(backend, chains))
+        if self._for_users() is not self._items_backend and self._items_backend is not None:
+            self._items_backend = self._users_backend = None  # what is known of items stays
+            self._backends.release()
+        answered = dict(self.cache.run_chains(self._for_users(), chains))
         return [
             {"id": user, "requests": _asked([(step.request, step.answer) for step in answered[place]], counter)}
             for place, user in enumerate(users)
@@ -148,7 +168,7 @@ class _Summarizers:
     def _for_items(self) -> Backend:
         """Return the item summariser's backend, made when it is first needed."""
         if self._items_backend is None:
-            self._items_backend = make_backend(self.items_config.model)
+            self._items_backend = self._backends.open(self.items_config.model)
         return self._items_backend
 
     def _for_users(self) -> Backend:
@@ -156,7 +176,7 @@ class _Summarizers:
         if self.items_config.mode != "none" and self.items_config.model == self.users_config.model:
             return self._for_items()
         if self._users_backend is None:
-            self._users_backend = make_backend(self.users_config.model)
+            self._users_backend = self._backends.open(self.users_config.model)
         return self._users_backend
 
     @cached_property

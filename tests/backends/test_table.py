@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from msr_adapter.backends import make_backend, make_server_scorer
+from msr_adapter.backends.vllm import installed
 from msr_adapter.config.schema import BACKENDS, BackendRow, ModelConfig
 from msr_adapter.llamafactory.model_weights import BASE
 from tests.support.tiny_run import model_ref
@@ -26,7 +27,8 @@ def test_the_names_that_the_config_allows_are_the_rows() -> None:
 
 
 @pytest.mark.parametrize("row", BACKENDS, ids=lambda row: row.name)
-def test_every_row_makes_its_backend_without_loading_a_model(row: BackendRow) -> None:
+def test_every_row_makes_its_backend_without_loading_a_model(row: BackendRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "installed_version", lambda: "0.23.0")
     model = configured(row)
     backend = make_backend(model)
     assert backend.identity == make_backend(model).identity

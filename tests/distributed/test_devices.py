@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from msr_adapter import distributed
+from msr_adapter import distributed, system
 from msr_adapter.config.schema import ExecutionConfig
-from msr_adapter.distributed import devices
 from msr_adapter.distributed.devices import environments, share_gpus, threads, visible_gpus
 from msr_adapter.distributed.local import LocalWorkers
 from msr_adapter.distributed.worker_messages import BackendRecipe
@@ -84,9 +83,9 @@ def test_cpu_threads_are_divided_unless_the_user_or_the_backend_decides() -> Non
 def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(devices, "_DRIVERS", ("/",))
+    monkeypatch.setattr(system, "GPU_DRIVERS", ("/",))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert visible_gpus({}) == ["0", "1"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, GPU-ab"}) == ["3", "GPU-ab"]
-    monkeypatch.setattr(devices, "_DRIVERS", ("/dev/no such driver",))
+    monkeypatch.setattr(system, "GPU_DRIVERS", ("/dev/no such driver",))
     assert visible_gpus({}) == []

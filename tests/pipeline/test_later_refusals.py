@@ -192,6 +192,18 @@ def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytes
     assert [one.field for one in check(load(tmp_path, "train.launch.processes=3"))] == ["train.launch.processes"]
 
 
+def test_an_engine_that_is_not_installed_is_told_of_for_every_model_that_asks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = load(tmp_path, "summarize.items.model.backend=vllm", "train.model.backend=vllm")
+    monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "")
+    problems = check(asked)
+    assert [one.field for one in problems] == ["train.model.backend", "summarize.items.model.backend"]
+    assert "pip install 'msr-adapter[vllm]'" in problems[0].next_step
+    monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "0.23.0")
+    assert check(asked) == []
+
+
 def test_a_path_that_the_trainer_would_fill_in_is_refused(tmp_path: Path) -> None:
     (folder := tmp_path / "${HOME}").mkdir()
     [problem] = [one for one in check(load(folder)) if one.field == "run_dir"]

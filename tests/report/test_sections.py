@@ -3,7 +3,7 @@
 import pytest
 
 from msr_adapter.pipeline.stages import LABELS, STAGES
-from msr_adapter.report.cost import cost_rows, duration, prefix_sharing_lines
+from msr_adapter.report.cost import cost_rows, duration, engine_lines, prefix_sharing_lines
 from msr_adapter.report.sections import headline, run_line, smallest_line
 from msr_adapter.report.svg import looks
 from msr_adapter.report.tables import (
@@ -189,3 +189,18 @@ def test_what_a_shared_prefix_saved_and_how_often_the_model_had_other_words() ->
         "because so."
     ]
     assert prefix_sharing_lines({}, LABELS) == []
+
+
+def test_who_answered_and_how_an_engine_compared_are_told() -> None:
+    trial = {"prompts": 8, "difference": 4.5e-6, "allowed": 1e-3}
+    engine = {"name": "vllm 0.23.0", "adapters": "applied by vLLM", "trial": trial}
+    manifests = {
+        "score": {"summary": {"engine": engine}}, "score-base": {"summary": {"computed": 3}},
+        "users": {"summary": {"engine": {"name": "transformers", "chosen": "auto: no GPU is seen"}}},
+    }  # fmt: skip
+    told = engine_lines(manifests, LABELS)
+    assert sorted(told) == [
+        "Scores, trained: vllm 0.23.0, adapter applied by vLLM; 8 prompts of this run were answered by transformers "
+        "too, before it was trusted: log-odds differ by 4.5e-06 at most, 0.001 are allowed.",
+        "User summaries: transformers, auto: no GPU is seen.",
+    ]

@@ -27,12 +27,37 @@ class BackendRow:
     """It is asked over HTTP at the address in `server`, and nothing is known of its weights."""
     spreads: bool
     """Each of several workers can have one of its own (`execution.workers`)."""
+    hosted: bool = False
+    """It lives in a worker's process in any case, so that the worker can be replaced when it dies."""
+    quantizes: bool = True
+    """It loads weights in fewer bits as training does (`model.quantization`)."""
 
 
 BACKENDS = (
     BackendRow(
         name="huggingface",
         make="msr_adapter.backends:make_local",
+        make_scorer=None,
+        local=True,
+        trainable=True,
+        remote=False,
+        spreads=True,
+    ),
+    BackendRow(
+        name="vllm",
+        make="msr_adapter.backends.vllm.backend:make",
+        make_scorer=None,
+        local=True,
+        trainable=True,
+        remote=False,
+        spreads=True,
+        hosted=True,
+        quantizes=False,
+    ),
+    BackendRow(
+        # It stands for one of the two above, by what is installed: `backends.vllm.installed.choose`.
+        name="auto",
+        make="msr_adapter.backends:make_chosen",
         make_scorer=None,
         local=True,
         trainable=True,

@@ -44,7 +44,8 @@ class ExecutionConfig(StrictModel):
     workers: int = Field(1, ge=1, le=MOST_PROCESSES)
     """Processes that each load the model and answer shards. One local worker is this process itself."""
     gpus_per_worker: float | None = Field(None, ge=0, le=MOST_PROCESSES)
-    """GPUs of each worker; 0.5: two share one; 0: CPU. null: one where there are any; for one local worker, all."""
+    """GPUs of each worker; 0.5: two share one; 0: CPU. null: one where there are any; for one local worker, all. An
+    engine of vLLM has one, and is split over several only where their number stands here."""
     address: str | None = Field(
         None,
         pattern=r"^(auto|[^\s:/]+:\d{1,5})$",

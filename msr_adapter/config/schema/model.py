@@ -89,8 +89,9 @@ class ModelConfig(StrictModel):
     batch_size: Count | Literal["auto"] = "auto"
     """Prompts of a forward pass, at most. auto: as many as fit. Halved whenever memory runs out."""
     backend: BackendName = "huggingface"
-    """huggingface: loaded here. server: asked over HTTP, for the summarisers and `evaluate.scorer`; `path` is its name
-    there. `scripted` answers by rule, for tests of the machinery only."""
+    """huggingface: loaded here by transformers. vllm: loaded here by vLLM (docs/engines.md). auto: vllm where it is
+    installed and a GPU is seen, else huggingface. server: asked over HTTP, for the summarisers and `evaluate.scorer`;
+    `path` is its name there. `scripted` answers by rule, for tests of the machinery only."""
     server: ServerConfig | None = None
     """Read when `backend` is `server`."""
 
@@ -98,6 +99,11 @@ class ModelConfig(StrictModel):
     def backend_row(self) -> BackendRow:
         """All facts of the backend."""
         return backend_row(self.backend)
+
+    @property
+    def reference(self) -> "ModelConfig":
+        """The same model, answered by transformers where it is loaded on this machine."""
+        return self.model_copy(update={"backend": "huggingface"}) if self.backend_row.local else self
 
     @model_validator(mode="after")
     def _remote_has_an_address(self) -> "ModelConfig":
@@ -107,6 +113,8 @@ class ModelConfig(StrictModel):
 
     @model_validator(mode="after")
     def _weights_are_local(self) -> "ModelConfig":
+        if self.backend_row.local and not self.backend_row.quantizes and self.quantization != "none":
+            raise ValueError(f"backend {self.backend} loads whole weights: quantization needs backend huggingface")
         if not self.backend_row.local and (self.adapter is not None or self.quantization != "none"):
             local = " or ".join(row.name for row in BACKENDS if row.local)
             raise ValueError(f"adapter and quantization need backend {local}; {self.backend} loads no weights here")

@@ -1,0 +1,137 @@
+"""Trust by trial: some prompts of the run, answered by transformers, then by the engine, which has to answer alike."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from msr_adapter.backends.huggingface import encode, rows_at_once
+from msr_adapter.backends.loaded_model import LoadedModel
+from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
+from msr_adapter.backends.vllm.engine import EngineAnswer
+from msr_adapter.config.schema import ModelConfig
+from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Failure, Request
+from msr_adapter.generation.scoring_stats import Trial
+from msr_adapter.llamafactory.model_weights import Weights
+from msr_adapter.redaction import quoted
+
+PROMPTS = 4
+"""Prompts with an image, and as many without one."""
+TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.5}
+"""Largest difference of log-odds by precision; docs/engines.md has what was measured."""
+_ALTERNATIVES = 5
+"""Likeliest first tokens of a text whose log-odds are compared."""
+_STEP = "set backend: huggingface, which is exact and slower, or another version of vLLM"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What transformers says of one prompt."""
+
+    request: Request
+    ids: list[int]
+    """The prompt as training has it, images expanded."""
+    tokens: tuple[int, ...]
+    """Label tokens, or the likeliest first ones of a text."""
+    logprobs: tuple[float, ...]
+
+
+def references(model: ModelConfig, weights: Weights, requests: Sequence[Request]) -> list[Reference]:
+    """Return what transformers says of a few of ``requests``, spread over all; the model is gone again afterwards.
+
+    On the GPU where it fits beside what is there, else on the CPU. Empty where no prompt can be encoded.
+    """
+    import torch
+
+    try:
+        return _references(model, weights, requests, "auto")
+    except torch.OutOfMemoryError:
+        pass
+    finally:
+        _release()
+    return _references(model, weights, requests, "cpu")
+
+
+def _references(model: ModelConfig, weights: Weights, requests: Sequence[Request], device: str) -> list[Reference]:
+    loaded = LoadedModel(model, weights, BatchSizer(rows_at_once(model)), device=device)
+    found = []
+    for shown in (True, False):
+        some = _spread([request for request in requests if bool(request.images) is shown])
+        answered = (_reference(loaded, request) for request in some)
+        found += [one for one, _ in zip((each for each in answered if each), range(PROMPTS), strict=False)]
+    return found
+
+
+def _reference(loaded: LoadedModel, request: Request) -> Reference | None:
+    ids = encode(loaded.encoder, request, request.label_words)
+    if isinstance(ids, Failure):
+        return None
+    logprobs = loaded.first_token(request, ids)
+    if request.choices:
+        tokens = [token for side in loaded.encoder.side_tokens(request.label_words) for token in side]
+    else:
+        tokens = logprobs.topk(min(_ALTERNATIVES, len(logprobs))).indices.tolist()
+    return Reference(request, ids, tuple(tokens), tuple(logprobs[tokens].tolist()))
+
+
+def _spread(requests: Sequence[Request]) -> Iterator[Request]:
+    """Yield all requests, each of the first few far from those before it."""
+    first = np.unique(np.linspace(0, len(requests) - 1, min(PROMPTS, len(requests))).astype(int)).tolist()
+    yield from (requests[place] for place in first)
+    yield from (request for place, request in enumerate(requests) if place not in set(first))
+
+
+def compare(
+    known: Sequence[Reference], answers: Sequence[EngineAnswer], model: ModelConfig, piece: Callable[[int], str]
+) -> Trial:
+    """Return how far the engine's log-odds are from those of transformers.
+
+    ``piece`` names a token. Raises `StageError` for another prompt than the trained one, and for a difference that
+    the precision does not explain, with the prompt.
+    """
+    allowed, worst, at = TOLERANCE[model.dtype], 0.0, 0
+    for place, (one, answer) in enumerate(zip(known, answers, strict=True)):
+        require_same_prompt(one.ids, answer.prompt_ids, piece)
+        missing = [token for token in one.tokens if token not in answer.logprobs]
+        difference = np.inf if missing else _difference(one, answer)
+        if not difference <= worst:
+            worst, at = difference, place
+    if not worst <= allowed:
+        one = known[at]
+        raise StageError(
+            f"vLLM answers otherwise than transformers: log-odds of {len(known)} prompts differ by up to {worst:.3g} "
+            f"({allowed:g} is allowed in {model.dtype}), most for: {quoted(one.request.prompt)}",
+            "this version computes the model in another way, or not with these weights", _STEP,
+        )  # fmt: skip
+    return Trial(len(known), worst, allowed)
+
+
+def require_same_prompt(trained: Sequence[int], asked: Sequence[int], piece: Callable[[int], str]) -> None:
+    """Raise `StageError` with the first difference where the engine made another prompt of the tokens it was given."""
+    if list(trained) == list(asked):
+        return
+    pairs = enumerate(zip(trained, asked, strict=False))
+    place = next((at for at, (one, other) in pairs if one != other), min(len(trained), len(asked)))
+    one, other = (repr(piece(ids[place])) if place < len(ids) else "the end" for ids in (trained, asked))
+    raise StageError(
+        f"vLLM reads another prompt than training: {len(asked)} tokens for {len(trained)}, token {place + 1} is "
+        f"{other}, not {one}",
+        "this version shrinks images, or writes them into the prompt, in another way", _STEP,
+    )  # fmt: skip
+
+
+def _difference(one: Reference, answer: EngineAnswer) -> float:
+    """Return the largest difference between the log-odds of two tokens; NaN where a number is none."""
+    apart = np.array([answer.logprobs[token] for token in one.tokens]) - np.array(one.logprobs)
+    return float(apart.max() - apart.min())
+
+
+def _release() -> None:
+    """Give back the memory of a model that nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
