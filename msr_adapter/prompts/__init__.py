@@ -6,6 +6,7 @@ neutralize             text from data and models can neither place an image nor 
 check                  every problem of a template that can be known beforehand
 template_files         a template's source and all that it refers to
 sandbox                templates of others can call nothing but text, and they end
+sandbox_budget         what one rendering may take, and what is left of it
 sandbox_compiler       the code of a template, with calls that count what it does
 vectorized             the `recommend` prompts of a whole table, equal to `render`
 vectorized_history     the `history` texts of a whole table, equal to `render`

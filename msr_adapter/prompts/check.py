@@ -9,7 +9,7 @@ from jinja2 import meta, nodes
 
 from msr_adapter.errors import Problem, UserError, closest
 from msr_adapter.filesystem import absent
-from msr_adapter.prompts.sandbox import LimitError
+from msr_adapter.prompts.sandbox_budget import LimitError
 from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import RENAMED, VARIABLES
 

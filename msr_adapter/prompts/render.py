@@ -17,7 +17,8 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutralize import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
-from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, last_template_line
+from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
+from msr_adapter.prompts.sandbox_budget import LimitError
 from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
 

@@ -11,9 +11,8 @@ so that no single step takes long; the clock is read every few dozen steps besid
 import functools
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from types import TracebackType
 from typing import Any
 
@@ -23,12 +22,11 @@ from jinja2.runtime import Context, LoopContext, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from msr_adapter.prompts.sandbox_budget import Budget, LimitError, Limits
 from msr_adapter.prompts.sandbox_compiler import NODE, CountingCode
 
 _OTHER = 20
 """Characters of what is neither text nor a container: numbers, dates."""
-_UNWATCHED = 1000
-"""Units between two looks at the clock: a few dozen steps."""
 _LARGEST_BITS = 4096
 """Larger integers are refused: their arithmetic takes more than a moment."""
 _PLAIN = frozenset({str, bool, int, float, type(None)})
@@ -54,24 +52,9 @@ _TAKING = {"default", "d", "first", "last", "random", "min", "max", "length", "c
 """Filters that return what was there before, or a number."""
 _WIDE = re.compile(r"[:%.][^{}a-zA-Z]*\d{5}|\{[^{}]*:[^{}]*\{|%[^a-zA-Z%]*\*")
 """In a format: a width of five digits, or one that is given as a value."""
+_USUAL = Limits()
 _TOO_LARGE = "a value becomes too large"
 _NOT_YET = "nothing is computed before a template is rendered"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one rendering may take."""
-
-    work: int = 20_000_000
-    """Units: characters made, and nodes of the template passed in loops."""
-    value: int = 5_000_000
-    """Characters of one value, all that it holds included."""
-    seconds: float = 5.0
-    """Of the thread's processor time."""
-
-
-class LimitError(Exception):
-    """A template takes too long, or makes too much."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -80,7 +63,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     # Jinja asks `call_binop` for these operators alone, and by default for none.
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
-    def __init__(self, limits: Limits = Limits(), **options: Any) -> None:
+    def __init__(self, limits: Limits = _USUAL, **options: Any) -> None:
         super().__init__(finalize=self._print, **options)
         self.limits = limits
         self._local = threading.local()
@@ -89,20 +72,20 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         tests: dict[str, Any] = dict(self.tests)
         self.tests = {name: self._guard(name, function, test=True) for name, function in tests.items()}
 
-    def begin(self) -> "_Budget | None":
+    def begin(self) -> "Budget | None":
         """Count what is rendered from now on, from nothing; return what counted so far, for `end`."""
-        outer: _Budget | None = getattr(self._local, "budget", None)
-        self._local.budget = _Budget(self.limits)
+        outer: Budget | None = getattr(self._local, "budget", None)
+        self._local.budget = Budget(self.limits)
         return outer
 
-    def end(self, outer: "_Budget | None") -> None:
+    def end(self, outer: "Budget | None") -> None:
         """Count as before `begin`."""
         self._local.budget = outer
 
     def step(self, units: int) -> bool:
         """Count work and return True; the code of every template calls it. Raises `LimitError`."""
         try:
-            budget: _Budget = self._local.budget
+            budget: Budget = self._local.budget
             budget.left -= units
         except AttributeError:  # Jinja folds constants: not here
             raise LimitError(_NOT_YET) from None
@@ -116,7 +99,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             size = len(value)
             if size > self.limits.value:
                 raise LimitError(_TOO_LARGE)
-            budget: _Budget | None = getattr(self._local, "budget", None)
+            budget: Budget | None = getattr(self._local, "budget", None)
             if budget is None:
                 raise LimitError(_NOT_YET)
             budget.left -= size
@@ -191,7 +174,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise LimitError("it is nested too deeply") from None
 
     def _print(self, value: Any) -> Any:
-        budget: _Budget | None = getattr(self._local, "budget", None)
+        budget: Budget | None = getattr(self._local, "budget", None)
         if budget is None:  # Jinja tries what it could compute beforehand
             return value
         if type(value) is not str or len(value) > self.limits.value:
@@ -210,7 +193,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            budget: _Budget | None = getattr(local, "budget", None)
+            budget: Budget | None = getattr(local, "budget", None)
             if budget is None:  # Jinja folds constants: not here
                 raise LimitError(_NOT_YET)
             given = args[passed:] if passed else args
@@ -307,27 +290,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 total += _OTHER
             self._fits(total + len(waiting))
         return total
-
-
-class _Budget:
-    """What is left of the limits."""
-
-    __slots__ = ("_began", "_limits", "_read_at", "left", "look_at")
-
-    def __init__(self, limits: Limits) -> None:
-        self.left, self._limits = limits.work, limits
-        self.look_at = limits.work - _UNWATCHED
-        self._began, self._read_at = time.thread_time(), time.monotonic() + limits.seconds
-
-    def look(self) -> None:
-        """Compare work and time with the limits. Raises `LimitError`."""
-        if self.left < 0:
-            raise LimitError("it takes too long, or its text becomes too long")
-        self.look_at = max(self.left - _UNWATCHED, 0)
-        if time.monotonic() > self._read_at:  # a machine that stood still is no fault of the template
-            self._read_at = time.monotonic() + self._limits.seconds / 8
-            if time.thread_time() - self._began > self._limits.seconds:
-                raise LimitError(f"it takes longer than {self._limits.seconds:g} s")
 
 
 class _Template(jinja2.Template):

@@ -17,7 +17,8 @@ from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.sampling import sampling_line
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
-from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError, Limits, last_template_line
+from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
+from msr_adapter.prompts.sandbox_budget import LimitError, Limits
 from msr_adapter.report import cost, figures, sections, tables, training, user_explorer
 from msr_adapter.report.data_quality import Audit, data_facts, heuristic_rows, summary_findings, summary_rows
 from msr_adapter.report.example_users import make_cases

@@ -11,7 +11,8 @@ from jinja2 import DictLoader, StrictUndefined
 
 from msr_adapter.errors import UserError
 from msr_adapter.prompts import Prompts
-from msr_adapter.prompts.sandbox import BoundedEnvironment, LimitError
+from msr_adapter.prompts.sandbox import BoundedEnvironment
+from msr_adapter.prompts.sandbox_budget import LimitError
 from tests.support.judged_run import make_run
 
 DOUBLING = "{% set ns = namespace(x='abcdefgh', y=none) %}{% for i in range(60) %}BODY{% endfor %}"
