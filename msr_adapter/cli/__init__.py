@@ -17,6 +17,7 @@ fetch_images  downloads of the items' images
 check         every problem that can be known beforehand
 doctor        what this machine has and lacks
 ls, cp        the bundled pipelines, protocols and templates
+schema        the JSON schema of pipelines and protocols, for editors
 demo_model    the demo's tiny model, made again
 get_model     a small pretrained model from a package
 cache         what the completion caches hold

@@ -25,6 +25,7 @@ from msr_adapter.cli.prune import prune
 from msr_adapter.cli.recommend import recommend
 from msr_adapter.cli.results import results
 from msr_adapter.cli.run import run
+from msr_adapter.cli.schema import schema
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
@@ -83,6 +84,7 @@ app.command("doctor")(doctor)
 app.command("prune")(prune)
 app.command("ls")(list_bundled)
 app.command("cp")(copy_bundled)
+app.command("schema")(schema)
 app.command("demo-model")(demo_model)
 app.command("get-model")(get_model)
 app.add_typer(cache.app, name="cache")

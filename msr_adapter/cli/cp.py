@@ -42,8 +42,10 @@ def copy(name: str, to: str | Path, overwrite: bool = False) -> tuple[BundledFil
     """Copy a bundled file to a file or a folder, which need not exist; what exists stays unless ``overwrite``.
 
     A folder is one that exists, a text that ends in a slash or, for a template, a name without a suffix: a template is
-    found by the name of its file. Returns the bundled file and the copy's path. Raises `UserError`.
+    found by the name of its file. The copy differs in the line that tells editors where the schema is. Returns the
+    bundled file and the copy's path. Raises `UserError`.
     """
+    from msr_adapter.config.json_schema import installed_schema, with_schema_at
     from msr_adapter.config.output_paths import Output, require_outputs
 
     file = find_bundled(name)
@@ -56,7 +58,12 @@ def copy(name: str, to: str | Path, overwrite: bool = False) -> tuple[BundledFil
     require_outputs([Output(target, overwrite, field="FILE")], {f"msr's own {kind}": bundled(kind) for kind in _USE})
     try:
         with atomic_path(target) as temporary:
-            temporary.write_bytes(file.path.read_bytes())
+            text = file.path.read_text(encoding="utf-8")
+            # The schema does not lie beside the copy, and an editor asks for it where the copy says.
+            temporary.write_text(
+                text if file.kind == "templates" else with_schema_at(text, installed_schema(file.kind)),
+                encoding="utf-8",
+            )
     except OSError as error:
         raise UserError(Problem(str(target), "", f"cannot be written ({error.strerror})")) from error
     return file, target

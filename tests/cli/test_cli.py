@@ -36,6 +36,7 @@ COMMANDS = (
     "prune",
     "ls",
     "cp",
+    "schema",
     "demo-model",
     "get-model",
     "cache",

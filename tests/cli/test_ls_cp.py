@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from msr_adapter.cli import app
 from msr_adapter.config.bundled import all_bundled_files, bundled_files, find_bundled
+from msr_adapter.config.json_schema import installed_schema
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.errors import UserError
 
@@ -15,6 +16,11 @@ from msr_adapter.errors import UserError
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def without_schema(path: str | Path) -> list[str]:
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if "$schema=" not in line]
 
 
 def msr(*arguments: str) -> Result:
@@ -35,11 +41,15 @@ def test_ls_shows_every_bundled_file_with_its_description() -> None:
 @pytest.mark.parametrize(
     "name", ["microlens-50k", "microlens-50k.yaml", "pipelines/microlens-50k", "pipelines/microlens-50k.yaml"]
 )
-def test_cp_copies_byte_by_byte(name: str) -> None:
+def test_cp_copies_line_by_line_but_for_the_place_of_the_schema(name: str) -> None:
     done = msr("cp", name, "new/my.yaml")
     assert done.exit_code == 0
     assert done.stdout == "Copied pipelines/microlens-50k to new/my.yaml\nRun it: msr run new/my.yaml\n"
-    assert Path("new/my.yaml").read_bytes() == find_bundled("microlens-50k").path.read_bytes()
+    own = find_bundled("microlens-50k").path.read_text(encoding="utf-8")
+    path = installed_schema("pipelines")
+    assert path.is_absolute()
+    assert path.is_file()
+    assert Path("new/my.yaml").read_text(encoding="utf-8") == own.replace("=pipeline.schema.json", f"={path}")
 
 
 def test_cp_into_a_folder_keeps_the_name() -> None:
@@ -69,7 +79,7 @@ def test_cp_into_a_folder_keeps_the_name() -> None:
 def test_cp_into_a_folder_that_is_not_there_yet(name: str, to: str, file: str) -> None:
     done = msr("cp", name, to, "--json")
     assert json.loads(done.stdout)["file"] == file
-    assert Path(file).read_bytes() == find_bundled(name).path.read_bytes()
+    assert without_schema(file) == without_schema(find_bundled(name).path)
 
 
 def test_a_template_copied_into_a_folder_is_what_the_pipeline_then_says() -> None:

@@ -30,6 +30,11 @@ at once. (The tables are written from the classes in `msr_adapter/config/schema/
 - **`--set a.b=value`** takes YAML: `--set split.fractions='[0.7, 0.1, 0.2]'`, `--set train.max_steps=null`.
 - **Scalars** follow YAML 1.2: `1e-4` is a number, `no` and `012` are text. Unknown and repeated keys are errors.
 - **A protocol** (a file in `eval/`) holds the keys of `evaluate.protocol`; it may use `extends:` too.
+- **In an editor** with a YAML plug-in (VS Code: "YAML" by Red Hat; PyCharm and Neovim have theirs) keys are completed,
+  explained and checked while you type: the line `# yaml-language-server: $schema=...` of bundled files, and of
+  what `msr cp` copies, names the JSON schema. Into a file of your own write it yourself: `msr schema --out .` puts
+  `pipeline.schema.json` and `protocol.schema.json` here, for `$schema=pipeline.schema.json`; so they can lie beside the
+  pipelines in a repository. `msr check` still knows more: what files hold, what fits together.
 """
 
 
