@@ -5,7 +5,7 @@ Nothing is marked as done. What a preview does ask goes through the cache, so th
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -96,15 +96,17 @@ class _Backends:
     folder: RunFolder
     reporter: Reporter
     held: ExitStack
+    stages: dict[str, ExitStack] = field(default_factory=dict)
 
-    def open(self, model: ModelConfig) -> Backend:
-        """Return the backend of ``model``: in this process, or where it is hosted; `release` ends it."""
+    def open(self, stage: str, model: ModelConfig) -> Backend:
+        """Return the backend of ``model`` for a stage: in this process, or where it is hosted."""
+        self.stages[stage] = self.held.enter_context(ExitStack())
         logs, note = self.folder.root / "logs", self.reporter.note
-        return self.held.enter_context(open_backend(ExecutionConfig(), model, logs, note))
+        return self.stages[stage].enter_context(open_backend(ExecutionConfig(), model, logs, note))
 
-    def release(self) -> None:
-        """End all that are open: two models need not be in memory at once."""
-        self.held.close()
+    def release(self, stage: str) -> None:
+        """End the backend of a stage: two models need not be in memory at once."""
+        self.stages.pop(stage).close()
         release()
 
 
@@ -156,10 +158,11 @@ class _Summarizers:
         if self.items_config.mode != "none" and not self._items_done:
             self._ask_about(sorted({item for history in examples["history"].to_pylist() for item in history}))
         chains = self._user_chains(examples)
-        if self._for_users() is not self._items_backend and self._items_backend is not None:
-            self._items_backend = self._users_backend = None  # what is known of items stays
-            self._backends.release()
-        answered = dict(self.cache.run_chains(self._for_users(), chains))
+        backend = self._for_users()
+        if backend is not self._items_backend and self._items_backend is not None:
+            self._items_backend = None  # what is known of items stays
+            self._backends.release("items")
+        answered = dict(self.cache.run_chains(backend, chains))
         return [
             {"id": user, "requests": _asked([(step.request, step.answer) for step in answered[place]], counter)}
             for place, user in enumerate(users)
@@ -168,7 +171,7 @@ class _Summarizers:
     def _for_items(self) -> Backend:
         """Return the item summariser's backend, made when it is first needed."""
         if self._items_backend is None:
-            self._items_backend = self._backends.open(self.items_config.model)
+            self._items_backend = self._backends.open("items", self.items_config.model)
         return self._items_backend
 
     def _for_users(self) -> Backend:
@@ -176,7 +179,7 @@ class _Summarizers:
         if self.items_config.mode != "none" and self.items_config.model == self.users_config.model:
             return self._for_items()
         if self._users_backend is None:
-            self._users_backend = self._backends.open(self.users_config.model)
+            self._users_backend = self._backends.open("users", self.users_config.model)
         return self._users_backend
 
     @cached_property

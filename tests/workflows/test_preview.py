@@ -75,12 +75,12 @@ def test_never_are_two_models_loaded(folder: Path, monkeypatch: pytest.MonkeyPat
             beside.append(len(alive))
             return super().complete(*asked, **more)
 
-    def make(_: Any) -> Watched:
+    def make(*_: Any) -> Watched:
         nonlocal count
         count += 1
         return Watched()
 
-    monkeypatch.setattr("msr_adapter.workflows.summary_preview.make_backend", make)
+    monkeypatch.setattr("msr_adapter.distributed.make_backend", make)
     names = ("summarize.items.model.path=nobody", f"summarize.users.model.path={users}")
     shown = preview_summaries(load(folder, *names), BOTH, 2, True, QUIET)
     assert all(shown.values())

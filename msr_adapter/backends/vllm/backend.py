@@ -9,7 +9,7 @@ from msr_adapter.backends.vllm.adapters import EngineWeights, engine_weights, ho
 from msr_adapter.backends.vllm.engine import Engine, EngineAnswer, EnginePrompt, EngineSetup, EngineShare
 from msr_adapter.backends.vllm.images import ShrunkImages
 from msr_adapter.backends.vllm.installed import require_version
-from msr_adapter.backends.vllm.trial import Reference, compare, references
+from msr_adapter.backends.vllm.trial import ReferenceAnswer, compare, references
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
@@ -44,7 +44,7 @@ class VllmBackend(Backend):
         self.model = resolve_template(model)
         self._weights, self._share = weights, share or EngineShare()
         self._identity = ""
-        self._running: _Running | None = None
+        self._running: _StartedEngine | None = None
         self._stats = ScoringStats()
 
     @property
@@ -106,21 +106,21 @@ class VllmBackend(Backend):
             raise
         return [answers[number] for number in range(len(asked))]
 
-    def _start(self, requests: Sequence[Request]) -> "_Running | None":
+    def _start(self, requests: Sequence[Request]) -> "_StartedEngine | None":
         """Start the engine and compare it with transformers; None where none of ``requests`` can be encoded."""
         require_version()
         known = references(self.model, self._weights, requests) if requests else []
         if not known:
             return None
         weights = engine_weights(self.model, self._weights, self.identity)
-        running = _Running(self.model, weights, self._share, max(len(request.images) for request in requests))
+        running = _StartedEngine(self.model, weights, self._share, max(len(request.images) for request in requests))
         answers = dict(running.answers(known))
         trial = compare(known, [answers[place] for place in range(len(known))], self.model, running.piece)
         self._stats.trial = trial.with_another(self._stats.trial)
         return running
 
 
-class _Running:
+class _StartedEngine:
     """An engine, and what makes its prompts."""
 
     def __init__(self, model: ModelConfig, weights: EngineWeights, share: EngineShare, images: int) -> None:
@@ -142,7 +142,7 @@ class _Running:
             return Failure(request.key, str(error))
         return None
 
-    def answers(self, known: Sequence[Reference]) -> Iterator[tuple[int, EngineAnswer]]:
+    def answers(self, known: Sequence[ReferenceAnswer]) -> Iterator[tuple[int, EngineAnswer]]:
         """Yield the places of ``known`` and what the engine answers there. Raises `StageError` if it takes one not."""
         for place, one in enumerate(known):
             prompt = self._prompt(one.request, one.tokens, 1)

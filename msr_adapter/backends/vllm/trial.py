@@ -27,7 +27,7 @@ _STEP = "set backend: huggingface, which is exact and slower, or another version
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceAnswer:
     """What transformers says of one prompt."""
 
     request: Request
@@ -38,7 +38,7 @@ class Reference:
     logprobs: tuple[float, ...]
 
 
-def references(model: ModelConfig, weights: Weights, requests: Sequence[Request]) -> list[Reference]:
+def references(model: ModelConfig, weights: Weights, requests: Sequence[Request]) -> list[ReferenceAnswer]:
     """Return what transformers says of a few of ``requests``, spread over all; the model is gone again afterwards.
 
     On the GPU where it fits beside what is there, else on the CPU. Empty where no prompt can be encoded.
@@ -54,7 +54,9 @@ def references(model: ModelConfig, weights: Weights, requests: Sequence[Request]
     return _references(model, weights, requests, "cpu")
 
 
-def _references(model: ModelConfig, weights: Weights, requests: Sequence[Request], device: str) -> list[Reference]:
+def _references(
+    model: ModelConfig, weights: Weights, requests: Sequence[Request], device: str
+) -> list[ReferenceAnswer]:
     loaded = LoadedModel(model, weights, BatchSizer(rows_at_once(model)), device=device)
     found = []
     for shown in (True, False):
@@ -64,7 +66,7 @@ def _references(model: ModelConfig, weights: Weights, requests: Sequence[Request
     return found
 
 
-def _reference(loaded: LoadedModel, request: Request) -> Reference | None:
+def _reference(loaded: LoadedModel, request: Request) -> ReferenceAnswer | None:
     ids = encode(loaded.encoder, request, request.label_words)
     if isinstance(ids, Failure):
         return None
@@ -73,7 +75,7 @@ def _reference(loaded: LoadedModel, request: Request) -> Reference | None:
         tokens = [token for side in loaded.encoder.side_tokens(request.label_words) for token in side]
     else:
         tokens = logprobs.topk(min(_ALTERNATIVES, len(logprobs))).indices.tolist()
-    return Reference(request, ids, tuple(tokens), tuple(logprobs[tokens].tolist()))
+    return ReferenceAnswer(request, ids, tuple(tokens), tuple(logprobs[tokens].tolist()))
 
 
 def _spread(requests: Sequence[Request]) -> Iterator[Request]:
@@ -84,7 +86,7 @@ def _spread(requests: Sequence[Request]) -> Iterator[Request]:
 
 
 def compare(
-    known: Sequence[Reference], answers: Sequence[EngineAnswer], model: ModelConfig, piece: Callable[[int], str]
+    known: Sequence[ReferenceAnswer], answers: Sequence[EngineAnswer], model: ModelConfig, piece: Callable[[int], str]
 ) -> Trial:
     """Return how far the engine's log-odds are from those of transformers.
 
@@ -122,7 +124,7 @@ def require_same_prompt(trained: Sequence[int], asked: Sequence[int], piece: Cal
     )  # fmt: skip
 
 
-def _difference(one: Reference, answer: EngineAnswer) -> float:
+def _difference(one: ReferenceAnswer, answer: EngineAnswer) -> float:
     """Return the largest difference between the log-odds of two tokens; NaN where a number is none."""
     apart = np.array([answer.logprobs[token] for token in one.tokens]) - np.array(one.logprobs)
     return float(apart.max() - apart.min())
