@@ -64,11 +64,12 @@ def events(first: int, last: int, most: int, users: int = 9, items: int = 16) ->
 
 
 datas = st.builds(
-    lambda users, items, popular, drawn: DataConfig(
+    lambda users, items, popular, drawn, repeats: DataConfig(
         source=SyntheticSourceConfig(kind="synthetic"), k_core=KCoreConfig(users=users, items=items),
-        limit=LimitConfig(users=drawn, items=popular),
+        limit=LimitConfig(users=drawn, items=popular), repeats=repeats,
     ),
     st.integers(1, 3), st.integers(1, 3), st.sampled_from([None, 4, 6]), st.sampled_from([None, 2, 4]),
+    st.sampled_from(["first", "first", "keep"]),
 )  # fmt: skip
 kinds = st.sampled_from(["uniform", "popularity", "popularity-matched", "same-category"])
 
@@ -89,7 +90,8 @@ def prepared(
 ) -> Prepared:  # fmt: skip
     columns = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "filtered": pl.String}
     corpus = Corpus(pl.DataFrame(list(rows), schema=columns, orient="row").lazy(), None)
-    log = clean(encode(corpus, Audit(), moments=moments_of(split)), corpus, data, 0, Audit(), split)
+    log = encode(corpus, Audit(), moments=moments_of(split), keep_repeats=data.repeats == "keep")
+    log = clean(log, corpus, data, 0, Audit(), split)
     examples = make_examples(log, split, 0, target)
     examples = examples.keep(np.isin(examples.split, codes))
     training = known_to_training(log, split, examples.held_out, 0)
@@ -141,7 +143,7 @@ def what_is_seen(rows: Sequence[Event], until: int, *given: Any, **more: Any) ->
 def test_nothing_after_training_ends_changes_what_filters_and_training_see(
     before: list[Event], later: list[Event], other: list[Event], data: DataConfig, kind: str, target: str, rounds: int
 ) -> None:
-    negatives = NegativesConfig(kind=kind, count=2, pool=3, fallback=["uniform"])
+    negatives = NegativesConfig(kind=kind, count=2, pool=3, fallback=["uniform"]).settled(data.repeats)
     seen = [what_is_seen(rows, CUT, data, negatives, target=target, rounds=rounds)
             for rows in (before + later, other + before, before)]  # fmt: skip
     assert seen[0] == seen[1] == seen[2]
@@ -153,13 +155,14 @@ def test_nothing_after_training_ends_changes_what_filters_and_training_see(
 def test_nothing_after_validation_ends_changes_its_lists(
     before: list[Event], later: list[Event], data: DataConfig, kind: str, rounds: int
 ) -> None:
-    negatives = NegativesConfig(kind=kind, count=2, pool=3, fallback=["uniform"])
+    negatives = NegativesConfig(kind=kind, count=2, pool=3, fallback=["uniform"]).settled(data.repeats)
     seen = [what_is_seen(rows, TEST, data, negatives, rounds=rounds) for rows in (before + later, before)]
     assert seen[0] == seen[1]
 
 
 @settings(deadline=None, max_examples=30)
-@given(rows=events(0, 300, 120, 8, 14), kind=st.sampled_from(["uniform", "popularity-matched", "all"]), data=datas)
+@given(rows=events(0, 300, 120, 8, 14), kind=st.sampled_from(["uniform", "popularity-matched", "all"]),
+       data=datas.filter(lambda data: data.repeats == "first"))  # fmt: skip
 def test_a_negative_was_on_offer_and_is_nothing_that_its_user_ever_chose(
     rows: list[Event], kind: str, data: DataConfig
 ) -> None:
@@ -169,7 +172,7 @@ def test_a_negative_was_on_offer_and_is_nothing_that_its_user_ever_chose(
         found = prepared(rows, data, negatives, codes=(2,))
     except UserError:
         return
-    appeared, chosen, at = {}, set(), {}
+    chosen, appeared, at = set(), {}, {}
     for user, item, time, reason in sorted(rows, key=lambda row: -row[2]):
         chosen.add((user, item))
         if reason is None:
@@ -275,3 +278,16 @@ def test_the_audit_tells_negatives_that_appear_after_the_choice() -> None:
     assert [finding["topic"] for finding in audit.findings] == ["not-yet-on-offer"]
     later = User(2, [0, 1], negatives=[2, 3], times=[NEW_YEAR, NEW_YEAR + 9])
     assert check_offer(evidence([later, late]), Audit()) == {"negatives": 0.0}
+
+
+def test_users_who_come_later_leave_nobody_out() -> None:
+    rows: list[Event] = [(f"u{n}", f"i{(n + place) % 7}", 10 * place, None) for n in range(10) for place in range(4)]
+    late: list[Event] = [(f"v{n}", f"i{n % 7}", 150, None) for n in range(60)]
+    data = DataConfig(source=SyntheticSourceConfig(kind="synthetic"), limit=LimitConfig(users=5))
+    kept = [
+        prepared(log, data, NegativesConfig(count=1), codes=(0,)).log.users.to_list() for log in (rows, rows + late)
+    ]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 5
+    more = data.model_copy(update={"limit": LimitConfig(users=12)})
+    assert len(prepared(rows + late, more, NegativesConfig(count=1), codes=(0,)).log.users) == 12
