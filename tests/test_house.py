@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grimp
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import msr_adapter
 from msr_adapter.config import schema
@@ -131,6 +132,20 @@ def test_constraints_are_exact_pins_of_everything_that_pyproject_pins() -> None:
     pinned = re.findall(r'"([a-z]+==[^"]+)"', (ROOT / "pyproject.toml").read_text())
     assert {"llamafactory==0.9.5", "torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"} == set(pinned)
     assert set(pinned) <= set(lines)
+
+
+def test_the_constraints_with_vllm_are_those_without_but_for_what_vllm_moves() -> None:
+    lines = [line for line in (ROOT / "constraints-vllm.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.+]*", line)] == []
+    assert lines == sorted(lines, key=str.lower)
+    with_vllm, without = (
+        dict(line.lower().replace("_", "-").split("==") for line in file.splitlines() if not line.startswith("#"))
+        for file in ("\n".join(lines), (ROOT / "constraints.txt").read_text())
+    )
+    moved = {name for name in with_vllm.keys() & without if with_vllm[name] != without[name]}
+    assert moved == {"cuda-bindings", "cuda-pathfinder", "fastapi", "llvmlite", "numba", "numpy"}
+    [asked] = re.findall(r'(?m)^vllm = \["vllm(.+?)"\]$', (ROOT / "pyproject.toml").read_text())
+    assert SpecifierSet(asked).contains(with_vllm["vllm"])
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -21,7 +21,10 @@ Judgement = tuple[State, str, str]
 """State, what it means, what mends it."""
 
 VLLM = "pip install -c constraints-vllm.txt 'msr-adapter[vllm]'"
-_VLLM_SEEN = "vLLM 0.20.2 to 0.26.0 ask for torch 2.11.0, as msr does; 0.27 and later ask for a newer one"
+_VLLM_SEEN = (
+    "vLLM 0.20.2 to 0.23.0 fit beside msr; 0.24.0 to 0.26.0 ask for the same torch 2.11.0, but for a newer starlette "
+    "than LLaMA-Factory's gradio takes; 0.27 and later ask for a newer torch"
+)
 _OWN = "keep it in an environment of its own, and reach it as a server (backend: server)"
 _EXACT_OVER_HTTP = "0.26"
 
@@ -74,9 +77,9 @@ def judge_bitsandbytes(version: str) -> Judgement:
 
 
 def _unmet(name: str) -> str:
-    """Return what a distribution asks of torch and its companions that is not what is installed, or nothing."""
+    """Return what a distribution asks of the libraries that msr is tied to and that is not installed, or nothing."""
     wanted = [Requirement(line) for line in metadata.requires(name) or ()]
-    watched = {*PINNED, "transformers"}
+    watched = {*PINNED, "transformers", "starlette"}
     found = [
         f"{one.name}{one.specifier} (installed: {have})" for one in wanted
         if one.name in watched and (one.marker is None or one.marker.evaluate({"extra": ""}))

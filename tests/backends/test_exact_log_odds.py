@@ -118,6 +118,15 @@ def test_a_server_that_ignores_or_refuses_them_gives_bounds_as_before(
     assert all(isinstance(one, Completion) and one.bounded for one in few.complete(asked(few)))
 
 
+def test_a_key_that_a_refusal_repeats_is_told_nowhere(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSR_TEST_KEY", "canary-4711")
+    served.takes_tokens, served.scores = 400, 400
+    backend = scorer(served, top_logprobs=1_000, key_variable="MSR_TEST_KEY")
+    backend.complete(asked(backend))
+    assert "Unrecognized argument" in backend.exactness()
+    assert "canary" not in backend.exactness()
+
+
 def test_scores_of_prompts_without_an_image_are_exact_where_the_endpoint_is_served(served: Serving) -> None:
     served.scores = True
     backend = scorer(served, top_logprobs=1_000)

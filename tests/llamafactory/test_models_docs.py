@@ -43,6 +43,8 @@ TAIL = """
 - **LoRA** (`train.lora.target: all`): every linear layer of the language model gets an adapter, in every family; the
   vision tower and the projector stay as they are.
 - **dtype**: `bfloat16` for all of them on a GPU.
+- **kernels**: Liger's are on by default on GPUs, for `sft` of all but Qwen3-VL, LLaVA-NeXT and InternVL, for which
+  LLaMA-Factory has none ([training](training.md)). flash-attention 2 is for none of them with transformers 5.6.0.
 
 Another model works too if LLaMA-Factory has a template for it: name it in `template`. `msr check` says that its family
 is not tested. Templates that put a thought before every answer are refused, as Yes or No would never come first; some

@@ -77,7 +77,8 @@ def app(serving: Serving) -> FastAPI:
         if "logprob_token_ids" in body:
             serving.token_requests.append(body)
             if serving.takes_tokens not in (True, False):
-                raise HTTPException(serving.takes_tokens, "Unrecognized request argument: logprob_token_ids")
+                key = request.headers.get("Authorization", "")
+                raise HTTPException(serving.takes_tokens, f"Unrecognized argument: logprob_token_ids ({key})")
         tried = "logprob_token_ids" in body and serving.takes_tokens is False
         if not tried:
             serving.bodies.append(body)
