@@ -19,7 +19,7 @@ from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed import engine_share, open_backend
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Answer, Completion, EngineLostError, Failure, Image, Request, engine_facts
-from msr_adapter.llamafactory.model_weights import BASE, Weights
+from msr_adapter.llamafactory.model_weights import BASE, Weights, resolve_model
 from tests.support.fake_vllm import Faults, install
 from tests.support.tiny_run import model_ref, scratch, stages
 
@@ -52,12 +52,12 @@ def engine(**settings: Any) -> VllmBackend:
 
 
 @functools.cache
-def lora() -> Path:
+def lora(model: str | None = None) -> Path:
     """An adapter of the tiny model that changes its answers; nobody trained it."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    network = AutoModelForImageTextToText.from_pretrained(model_ref().path)
+    network = AutoModelForImageTextToText.from_pretrained(resolve_model(model or model_ref().path))
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     torch.manual_seed(0)
     get_peft_model(network, config).save_pretrained(folder := scratch() / "adapter")
@@ -157,6 +157,10 @@ def test_an_engine_that_dies_takes_its_process_with_it(vllm: Faults) -> None:
     vllm.deaths = 1
     with pytest.raises(EngineLostError, match="the vLLM engine died: EngineDeadError"):
         running.complete(requests(choices=CHOICES))
+    vllm.deaths = 1
+    with pytest.raises(StageError, match="over the first prompts") as refused:
+        engine().complete(requests(choices=CHOICES))
+    assert not isinstance(refused.value, EngineLostError), "others would die over it too"
     vllm.load_error = "no kernel image for this device"
     with pytest.raises(StageError, match=r"vLLM cannot load .*no kernel image"):
         engine().complete(requests(choices=CHOICES))

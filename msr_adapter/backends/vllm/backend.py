@@ -13,7 +13,16 @@ from msr_adapter.backends.vllm.trial import ReferenceAnswer, compare, references
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
-from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Follow, Request, ends_there
+from msr_adapter.generation.request import (
+    Answer,
+    Backend,
+    Completion,
+    EngineLostError,
+    Failure,
+    Follow,
+    Request,
+    ends_there,
+)
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.llamafactory.family_recognition import resolve_template
 from msr_adapter.llamafactory.model_weights import BASE, Weights, own_adapters
@@ -114,7 +123,14 @@ class VllmBackend(Backend):
             return None
         weights = engine_weights(self.model, self._weights, self.identity)
         running = _StartedEngine(self.model, weights, self._share, max(len(request.images) for request in requests))
-        answers = dict(running.answers(known))
+        try:
+            answers = dict(running.answers(known))
+        except EngineLostError as error:
+            # Others would die over it too: it has answered nothing yet.
+            raise StageError(
+                f"{error.what}, over the first prompts", "this version of vLLM cannot run the model on this device",
+                "set backend: huggingface, or look at the log of the worker",
+            ) from error  # fmt: skip
         trial = compare(known, [answers[place] for place in range(len(known))], self.model, running.piece)
         self._stats.trial = trial.with_another(self._stats.trial)
         return running
