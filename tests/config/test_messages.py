@@ -71,7 +71,7 @@ def problems(text: str, *sets: str) -> list[str]:
         ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a folder, a bundled folder's name, or null"),
         (
             "templates: dmo",
-            "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo. "
+            "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo, small. "
             "Did you mean `demo`?",
         ),
         ("extends: x.yaml", "p.yaml:10 extends: `x.yaml` is neither a file nor a bundled pipeline; bundled: {names}"),
@@ -176,7 +176,7 @@ def test_a_bad_part(old: str, new: str, messages: list[str]) -> None:
         ("=3", "--set: `=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("a..b=3", "--set: `a..b=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("extends=demo", f"--set extends: unknown key; {TOP}"),
-        ("templates=x", "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo"),
+        ("templates=x", "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo, small"),
     ],
 )
 def test_a_bad_setting(setting: str, message: str) -> None:
