@@ -22,10 +22,12 @@ demo_model    the demo's tiny model, made again
 get_model     a small pretrained model from a package
 cache         what the completion caches hold
 prune         what costly stages made under other settings
+run_list      msr runs: state, age, size and primary metric of each run
 
 common        options, exit codes, how results and tables are printed
 signals       SIGTERM and SIGHUP, which end a command as Ctrl-C does
 streams       standard output and error that may be closed
+completion    what the shell completes
 runs          which run is meant, and how its stages are brought up to date
 app           registers the commands
 """

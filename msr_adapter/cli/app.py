@@ -25,6 +25,7 @@ from msr_adapter.cli.prune import prune
 from msr_adapter.cli.recommend import recommend
 from msr_adapter.cli.results import results
 from msr_adapter.cli.run import run
+from msr_adapter.cli.run_list import runs
 from msr_adapter.cli.schema import schema
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
@@ -34,11 +35,13 @@ from msr_adapter.cli.train import train
 app = typer.Typer(
     name="msr",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # what is no MsrError is a bug: its traceback is wanted whole
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+BEGIN, RUN, JUDGE, USE, TOOLS = "Begin and look", "Run", "Judge", "Use the trained model", "Tools"
+"""Groups of commands in `--help`."""
 
 
 def main() -> None:
@@ -67,25 +70,26 @@ def _root(
     """
 
 
-app.command("init")(init)
-app.command("run")(run)
-app.command("build-data")(build_data)
-app.command("summarize")(summarize)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("ablate")(ablate)
-app.command("compare")(compare)
-app.command("results")(results)
-app.command("recommend")(recommend)
-app.command("export")(export)
-app.command("fetch-images")(fetch_images)
-app.command("check")(check)
-app.command("doctor")(doctor)
-app.command("prune")(prune)
-app.command("ls")(list_bundled)
-app.command("cp")(copy_bundled)
-app.command("schema")(schema)
-app.command("demo-model")(demo_model)
-app.command("get-model")(get_model)
-app.add_typer(cache.app, name="cache")
-app.add_typer(candidates.app, name="candidates")
+app.command("init", rich_help_panel=BEGIN)(init)
+app.command("run", rich_help_panel=RUN)(run)
+app.command("build-data", rich_help_panel=RUN)(build_data)
+app.command("summarize", rich_help_panel=RUN)(summarize)
+app.command("train", rich_help_panel=RUN)(train)
+app.command("evaluate", rich_help_panel=RUN)(evaluate)
+app.command("ablate", rich_help_panel=RUN)(ablate)
+app.command("compare", rich_help_panel=JUDGE)(compare)
+app.command("results", rich_help_panel=JUDGE)(results)
+app.command("runs", rich_help_panel=JUDGE)(runs)
+app.command("recommend", rich_help_panel=USE)(recommend)
+app.command("export", rich_help_panel=USE)(export)
+app.command("fetch-images", rich_help_panel=TOOLS)(fetch_images)
+app.command("check", rich_help_panel=BEGIN)(check)
+app.command("doctor", rich_help_panel=BEGIN)(doctor)
+app.command("prune", rich_help_panel=TOOLS)(prune)
+app.command("ls", rich_help_panel=BEGIN)(list_bundled)
+app.command("cp", rich_help_panel=BEGIN)(copy_bundled)
+app.command("schema", rich_help_panel=BEGIN)(schema)
+app.command("demo-model", rich_help_panel=TOOLS)(demo_model)
+app.command("get-model", rich_help_panel=TOOLS)(get_model)
+app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)
+app.add_typer(candidates.app, name="candidates", rich_help_panel=USE)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msr_adapter.cli.completion import STAGES, complete_pipeline, complete_run, complete_stage
 from msr_adapter.cli.signals import ending_signals, exit_code_of
 from msr_adapter.errors import MsrError, UserError
 from msr_adapter.filesystem import guarded, printable
@@ -37,7 +38,12 @@ def _named_folder(text: str | Path) -> Path:
 
 
 PipelineArgument = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a bundled name (see `msr ls`).", show_default=False)
+    str, typer.Argument(metavar="PIPELINE", help="A YAML file, or a bundled name (see `msr ls`).", show_default=False,
+                        autocompletion=complete_pipeline),
+]  # fmt: skip
+RUN_HELP = "A run folder, the name of a run in runs/, or a pipeline."
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help=RUN_HELP, show_default=False, autocompletion=complete_run)
 ]
 Sets = Annotated[
     list[str] | None,
@@ -53,7 +59,12 @@ RunDir = Annotated[
 ]
 Force = Annotated[
     list[str] | None,
-    typer.Option("--force", metavar="STAGE", help="Redo a stage even if it is up to date. Repeatable."),
+    typer.Option(
+        "--force",
+        metavar="STAGE",
+        autocompletion=complete_stage,
+        help=f"Redo a stage even if it is up to date: {', '.join(STAGES)}. Repeatable.",
+    ),
 ]
 Retraining = Annotated[
     bool, typer.Option("--train", help="Make a trained model that is out of date anew; the older one is kept.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msr_adapter.cli.common import Json, LatexFlag, MarkdownFlag, emit, exit_codes, render
+from msr_adapter.cli.completion import complete_run
 from msr_adapter.cli.runs import TRAINED, read_run, split_model
 from msr_adapter.errors import Problem, UserError
 
@@ -28,8 +29,8 @@ def compare(
     run: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN ...", show_default=False,
-            help="Two or more run folders or pipelines; RUN:base, RUN:popularity, ... means another of its models.",
+            metavar="RUN RUN ...", show_default=False, autocompletion=complete_run,
+            help="Two or more run folders, names of runs or pipelines; RUN:base, ... means another of its models.",
         ),
     ],
     metric: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msr_adapter.cli.common import Json, emit, exit_codes
+from msr_adapter.cli.common import Json, RunArgument, emit, exit_codes
 from msr_adapter.cli.runs import run_folder
 from msr_adapter.errors import Problem, UserError, did_you_mean, plural
 
@@ -19,7 +19,7 @@ _UNIT = 1000
 
 
 def prune(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
+    run: RunArgument,
     stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage's. Repeatable.")] = None,
     older_than: Annotated[
         int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was made before that.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msr_adapter.cli.common import Json, Overwrite, emit, exit_codes, render
+from msr_adapter.cli.common import Json, Overwrite, RunArgument, emit, exit_codes, render
 from msr_adapter.cli.runs import read_run
 from msr_adapter.errors import Problem, UserError
 
@@ -25,7 +25,7 @@ class ResultsFormat(StrEnum):
 
 
 def results(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a pipeline.", show_default=False)],
+    run: RunArgument,
     form: Annotated[
         ResultsFormat,
         typer.Option("--format", help="A table of the metrics, or run and qrels files of every model (trec, ranx)."),

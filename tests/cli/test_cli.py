@@ -28,6 +28,7 @@ COMMANDS = (
     "ablate",
     "compare",
     "results",
+    "runs",
     "recommend",
     "export",
     "fetch-images",
