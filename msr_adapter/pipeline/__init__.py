@@ -4,6 +4,7 @@
 - `fingerprints`: what of a pipeline counts for each stage; `ignored_keys`: what cannot change a result, and why
 - `planning`: which stages are wanted, and which of them are up to date; `runner`: brings them up to date
 - `kept`: what costly stages made under other settings
+- `run_list`: the runs of a folder, each in a line
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points;
   `later_refusals`: what stages would refuse after hours; `time_estimate`: how long they will take
