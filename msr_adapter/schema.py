@@ -77,10 +77,12 @@ CANDIDATES = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),
         pa.field("item_id", _id, nullable=False),
-        pa.field("label", pa.int8(), nullable=False),  # 1 = the target, 0 = a negative
+        pa.field("label", pa.int8(), nullable=False),  # 1 = a positive: the target; 0 = a negative
     ]
 )
-"""The candidate lists: one row per pair, grouped by example_id ascending, the positive at a seeded position."""
+"""The candidate lists: one row per pair, grouped by example_id ascending, positives at seeded positions.
+
+A list has one positive, but of impressions all that was clicked together."""
 
 TRUTH = pa.schema(
     [

@@ -10,6 +10,9 @@ id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
 filters          what is kept of a log
 seen_pairs       what users have seen although a filter dropped it
+shown_items      what users were shown and did not click
+impressions      what was shown beside each interaction
+choices          the clicks of an impression as one choice
 published_split  what becomes of a split that the source publishes
 splits           who is trained on and who is tested on
 temporal         what a split by time knows at each of its moments

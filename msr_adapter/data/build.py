@@ -103,6 +103,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
     examples = without_twinless(log, examples, specs, protocol.candidates is not None, audit)
     _tell_published_split(log, examples, audit)
+    _count_without_impression(log, examples, specs, audit)
     imported = _imported(protocol, log, examples, specs, seed)
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
     images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
@@ -173,6 +174,22 @@ def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int,
     sizes = np.bincount(examples.split, minlength=len(SPLITS)).tolist()
     raise_if_any(empty_splits(log, split, sizes, audit))
     return examples
+
+
+def _count_without_impression(log: Log, examples: Examples, specs: ListSpecs, audit: Audit) -> None:
+    """Count the targets whose lists are to have what was shown beside them, and that have no such items."""
+    for code, (name, spec) in enumerate(zip(SPLITS, specs, strict=True)):
+        if not spec.several or log.impressions is None or examples.beside is None:
+            continue
+        mine = examples.split == code
+        low, high = log.impressions.span(examples.target[mine])
+        without = int((low == high).sum())
+        audit.count(f"{name}_targets_without_impression", without)
+        audit.count(f"{name}_positives_beside_targets", int(examples.beside.counts[mine].sum()))
+        if without:
+            share = f"{without:,} of {plural(int(mine.sum()), f'{name} target')} ({without / mine.sum():.0%})"
+            audit.find("info", f"{share} {'has' if without == 1 else 'have'} no impression with an item that was not "
+                       f"clicked: {spec.setting}.fallback stands in.")  # fmt: skip
 
 
 def _tell_published_split(log: Log, examples: Examples, audit: Audit) -> None:

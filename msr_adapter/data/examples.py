@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Labels, Mask, Rows, first_at_least, ranges, user_blocks
+from msr_adapter.arrays import Codes, Floats, Labels, Mask, Rows, contains, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
+from msr_adapter.data.choices import BesideTargets, Choices, choices_of
 from msr_adapter.data.interaction_log import Log, degree, first_of_pairs
 from msr_adapter.data.splits import row_splits, user_splits
 from msr_adapter.data.temporal import split_bounds
@@ -46,22 +47,37 @@ class Examples:
     first: Rows | None = None
     """Where the user's first place of `sequence` is: what stands before `start` is what `max_history` cut off; None =
     nothing was."""
+    beside: BesideTargets | None = None
+    """What was clicked in the target's impression before it; None = the log has no impressions."""
 
     def __len__(self) -> int:
         return len(self.user)
 
     @property
     def held_out(self) -> Rows:
-        """Rows of the log that are validation or test targets."""
-        return self.target[self.split > 0]
+        """Rows of the log that are validation or test targets, or were clicked beside one."""
+        held_out = self.split > 0
+        targets = self.target[held_out]
+        return targets if self.beside is None else np.concatenate([targets, self.beside.keep(held_out).rows])
 
     def keep(self, kept: Mask) -> "Examples":
         """Return those that are ``kept`` (n,), numbered anew."""
         if kept.all():
             return self
         first = None if self.first is None else self.first[kept]
+        beside = None if self.beside is None else self.beside.keep(kept)
         return Examples(self.split[kept], self.user[kept], self.target[kept], self.start[kept], self.end[kept],
-                        self.sequence, first)  # fmt: skip
+                        self.sequence, first, beside)  # fmt: skip
+
+    def beside_targets(self, log: Log, example: Floats, item: Floats) -> Mask:
+        """Return which items (n,) were clicked beside the target of the example (n,); NaN is no example, no item."""
+        found = np.zeros(len(item), dtype=bool)
+        if self.beside is not None:
+            known = np.isfinite(example) & np.isfinite(item)
+            owner = np.repeat(np.arange(len(self)), self.beside.counts)
+            keys = np.sort(owner * len(log.items) + log.item[self.beside.rows])
+            found[known] = contains(keys, (example[known] * len(log.items) + item[known]).astype(np.int64))
+        return found
 
     def row(self, place: Rows) -> Rows:
         """Return the rows of the log at ``place`` of the sequence."""
@@ -91,6 +107,8 @@ class View:
     """First place of each user (users,)."""
     end: Rows
     """One past the last place of each user (users,)."""
+    choices: Choices | None = None
+    """Which rows are one choice; None = each is one."""
 
     def __len__(self) -> int:
         return int(self.end[-1]) if len(self.end) else 0
@@ -106,6 +124,10 @@ class View:
     def before(self, log: Log, moment: int) -> Rows:
         """Return for each user the place one past the last row before ``moment``."""
         return first_at_least(self.times(log), self.first, self.end, moment)
+
+    def back(self, end: Rows, steps: int) -> Rows:
+        """Return the place of the ``steps``-th last target before the places ``end`` of each user."""
+        return end - steps if self.choices is None else self.choices.back(end, steps)
 
     def last(self, log: Log, wanted: Mask) -> tuple[Rows, Rows]:
         """Return the users that have a ``wanted`` row (of the log) in the view, and the place of their last one."""
@@ -136,11 +158,23 @@ def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last")
         _cut(log, split, views[targets.view], int(offsets[targets.view]), targets)
         for targets in _targets(log, split, seed, views)
     ]
-    codes, user, row, first, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+    codes, user, row, first, start, end, choice, place = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((row, user, codes))  # by the last key first; rows of a user are in the order of time
     rows = [view.rows for view in views if view.rows is not None]
     sequence = np.concatenate(rows) if rows else None
-    return Examples(codes[order], user[order], row[order], start[order], end[order], sequence, first[order])
+    made = Examples(codes[order], user[order], row[order], start[order], end[order], sequence, first[order])
+    return made if log.group is None else replace(made, beside=_beside(log, made, choice[order], place[order]))
+
+
+def _beside(log: Log, examples: Examples, choice: Rows, place: Rows) -> BesideTargets:
+    """Return what of the places ``choice``..``place`` - 1 of the sequence is of the impression of the target."""
+    assert log.group is not None
+    owner = np.repeat(np.arange(len(place)), place - choice)
+    rows = examples.row(ranges(choice, place - choice))
+    mine = log.group[examples.target][owner]
+    same = (log.group[rows] == mine) & (mine >= 0) & (log.item[rows] != log.item[examples.target][owner])
+    counts = np.bincount(owner[same], minlength=len(place))
+    return BesideTargets(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[same])
 
 
 def assert_no_leak(log: Log, examples: Examples) -> None:
@@ -228,10 +262,12 @@ def _view(log: Log, allowed: Mask | None) -> View:
     """Return the rows that are ``allowed``; None = all."""
     if allowed is None:
         bounds = log.bounds()
-        return View(None, bounds[:-1], bounds[1:])
+        choices = None if log.group is None else choices_of(log.user, log.group)
+        return View(None, bounds[:-1], bounds[1:], choices)
     rows = np.flatnonzero(allowed)
     end = np.cumsum(degree(log.user[rows], len(log.users)))
-    return View(rows, np.concatenate([[0], end[:-1]]), end)
+    choices = None if log.group is None else choices_of(log.user[rows], log.group[rows])
+    return View(rows, np.concatenate([[0], end[:-1]]), end, choices)
 
 
 def _one_of_each(log: Log, allowed: Mask, code: int) -> Mask:
@@ -258,30 +294,31 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
     longest = int((view.end - view.first).max(initial=0))
     lags = range(1, min(split.train_targets, longest) + 1)
     if split.kind == "leave-last-out":
-        yield _Targets(2, 0, everyone, view.end - 1)
-        yield _Targets(1, 0, everyone, view.end - 2)
-        yield from (_Targets(0, 0, everyone, view.end - 2 - lag) for lag in lags)
+        yield _Targets(2, 0, everyone, view.back(view.end, 1))
+        yield _Targets(1, 0, everyone, view.back(view.end, 2))
+        yield from (_Targets(0, 0, everyone, view.back(view.end, 2 + lag)) for lag in lags)
     elif split.kind == "user-holdout":
         codes = user_splits(log, split, seed)
         for code in (1, 2):
             yield _Targets(code, 0, everyone[codes == code], view.end[codes == code] - 1)
-        yield from (_Targets(0, 0, everyone[codes == 0], view.end[codes == 0] - lag) for lag in lags)
+        yield from (_Targets(0, 0, everyone[codes == 0], view.back(view.end, lag)[codes == 0]) for lag in lags)
     elif split.kind == "temporal":
         bounds, last = split_bounds(split), len(views) - 1
         first = view.before(log, bounds[0])
-        yield from (_Targets(0, 0, everyone, first - lag) for lag in lags)
+        yield from (_Targets(0, 0, everyone, view.back(first, lag)) for lag in lags)
         moments = [views[last].before(log, moment) for moment in bounds]
         for code, begin, end in zip((1, 2), moments, moments[1:], strict=False):
             yield _Targets(code, last, everyone[begin < end], end[begin < end] - 1)
     else:
-        yield from (_Targets(0, 0, everyone, view.end - lag) for lag in lags)
+        yield from (_Targets(0, 0, everyone, view.back(view.end, lag)) for lag in lags)
         yield from (_Targets(code, code, *views[code].last(log, row_splits(log) == code)) for code in (1, 2))
 
 
 def _cut(
     log: Log, split: SplitConfig, view: View, offset: int, targets: _Targets
-) -> tuple[Labels, Codes, Rows, Rows, Rows, Rows]:
-    """Return (split, user, target row, first, start, end) of the targets that have enough history before them.
+) -> tuple[Labels, Codes, Rows, Rows, Rows, Rows, Rows, Rows]:
+    """Return (split, user, target row, first, start, end, begin of its choice, its place) of the targets that have
+    enough history before them; a history ends before the choice.
 
     ``offset`` is where the rows of the view begin in the sequence of all views.
     """
@@ -289,11 +326,13 @@ def _cut(
     there: Mask = targets.place >= first  # a lag may reach before the user's log, into another user's
     users, place, first = targets.users[there], targets.place[there], first[there]
     row = view.row(place)
-    end = place
+    choice = place if view.choices is None else view.choices.start[place]
+    end = choice
     if split.same_time == "leave-out":
-        end = first_at_least(view.times(log), first, place, log.time[row])
+        end = first_at_least(view.times(log), first, choice, log.time[row])
     enough = end - first >= split.min_history
     users, row, first, end = users[enough], row[enough], first[enough], end[enough]
+    choice, place = choice[enough] + offset, place[enough] + offset
     start = np.maximum(first, end - split.max_history)
     split_of = np.full(len(users), targets.split, dtype=np.int8)
-    return split_of, users.astype(np.int32), row, first + offset, start + offset, end + offset
+    return split_of, users.astype(np.int32), row, first + offset, start + offset, end + offset, choice, place

@@ -15,6 +15,7 @@ from msr_adapter.config.schema import DataConfig, KCoreConfig, SplitConfig
 from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import near_matches
+from msr_adapter.data.impressions import with_impressions
 from msr_adapter.data.interaction_log import Log, degree
 from msr_adapter.data.published_split import count_rows
 from msr_adapter.data.readers.reader import Corpus
@@ -53,6 +54,10 @@ def clean(log: Log, corpus: Corpus, data: DataConfig, seed: int, audit: Audit, s
     for noun, number in (("interactions", len(kept.user)), ("users", len(kept.users)), ("items", len(kept.items))):
         audit.count(f"{noun}_kept", number)
     kept = replace(kept, seen=_still_seen(whole, seen, kept))
+    table = None if corpus.items is None else corpus.items["item_id"]
+    # A threshold counts interactions, of which an item that nobody clicked has none.
+    no_threshold = data.limit.items is None and data.k_core.items == 1
+    kept = with_impressions(kept, table, add_items=no_threshold, audit=audit)
     audit.count("pairs_seen_only", 0 if kept.seen is None else len(kept.seen))
     return kept
 

@@ -10,8 +10,9 @@ import polars as pl
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.published_split import count_filtered, count_rows
-from msr_adapter.data.readers.reader import FILTERED, Corpus
+from msr_adapter.data.readers.reader import FILTERED, NOT_CLICKED, Corpus
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
+from msr_adapter.data.shown_items import Impressions, Shown
 from msr_adapter.data.temporal import LATEST, Moments, eras
 from msr_adapter.schema import SPLITS
 
@@ -49,6 +50,11 @@ class Log:
     """Time at which each item first appears in the log that was read (items,); None = no split by time."""
     keeps: bool = False
     """Whether such a row is an interaction like any other (`data.repeats: keep`): in histories, targets, counts."""
+    group: Rows | None = None
+    """The impression of each row, whose user it belongs to as well; -1 = none. None = the source has no impressions."""
+    shown: Shown | None = None
+    """What users were shown and did not click, as long as filters drop rows; then it is in `impressions`."""
+    impressions: Impressions | None = None
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""
@@ -56,7 +62,8 @@ class Log:
             return replace(self, seen=None)
         split, era = (None if labels is None else labels[rows] for labels in (self.split, self.era))
         user, item, time = self.user[rows], self.item[rows], self.time[rows]
-        return replace(self, user=user, item=item, time=time, split=split, era=era, seen=None).with_used_ids()
+        kept = replace(self, user=user, item=item, time=time, split=split, era=era, seen=None)
+        return replace(kept, group=None if self.group is None else self.group[rows]).with_used_ids()
 
     def with_used_ids(self) -> "Log":
         """Return the log without the users and items that have no row, and without `seen`. O(rows)."""
@@ -135,11 +142,13 @@ class _Rows:
     """As in `Log`; None = the source's own split does not decide."""
     filtered: Codes | None
     """Place in `FILTERED`, -1 = the row is kept; None = the source drops no rows."""
+    group: Codes | None = None
+    """The impression; None = the source names none."""
 
     def take(self, rows: Mask) -> "_Rows":
         """Return some of the rows."""
-        split = None if self.split is None else self.split[rows]
-        return _Rows(self.user[rows], self.item[rows], self.time[rows], split, None)
+        split, group = (None if column is None else column[rows] for column in (self.split, self.group))
+        return _Rows(self.user[rows], self.item[rows], self.time[rows], split, None, group)
 
 
 @dataclass(frozen=True)
@@ -174,10 +183,16 @@ def encode(
     for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     count_rows(audit, "read", read.split)
-    filtered = None
+    filtered = shown = None
     if read.filtered is not None:
         count_filtered(audit, read.filtered, read.split)
+        not_clicked = read.filtered == NOT_CLICKED
         dropped = read.filtered >= 0
+        if not_clicked.any():
+            rows = read.take(not_clicked)
+            shown = Shown(users, items, rows.user, rows.item, _group_of(rows), rows.time.astype(np.int64, copy=False))
+            read = replace(read.take(~not_clicked), filtered=read.filtered[~not_clicked])
+            dropped = dropped[~not_clicked]
         filtered = read.user[dropped], read.item[dropped], None if moments is None else _filtered_eras(read, moments)
         read = read.take(~dropped)
     rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, keep_repeats)
@@ -188,6 +203,8 @@ def encode(
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats)
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
+    if shown is not None:
+        log = replace(log, group=_group_of(rows), shown=shown, first=shown.appeared(log.first))
     if filtered is None:
         return log
     del read, rows  # where many rows are dropped, the pairs take as much memory as these
@@ -195,6 +212,11 @@ def encode(
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
     return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered], may_be_rows=True))
+
+
+def _group_of(rows: _Rows) -> Rows:
+    """Return the impression of each row: where the source names none, its time, of the same user."""
+    return (rows.time if rows.group is None else rows.group).astype(np.int64, copy=False)
 
 
 def _filtered_eras(read: _Rows, moments: Moments) -> Labels:
@@ -215,7 +237,10 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
     for name, words in labels.items():
         # Through an enumeration: Polars replaces texts by numbers in twice the memory of the whole log.
         columns.append(pl.col(name).cast(pl.Enum(words)).to_physical().cast(pl.Int8).fill_null(-1))
-    kinds = ("i4", "i4", *("i1" for _ in labels), "i8")
+    groups = pl.Series(dtype=pl.Categorical(pl.Categories.random())) if "impression" in there else None
+    if groups is not None:
+        columns.append(pl.col("impression").cast(groups.dtype).to_physical().cast(pl.Int64).fill_null(-1))
+    kinds = ("i4", "i4", *("i1" for _ in labels), *(() if groups is None else ("i8",)), "i8")
     batches: list[list[Codes]] = [[] for _ in kinds]
     # Batches come in the order of the file: Polars keeps it here unless told otherwise.
     for batch in interactions.select(*columns, "timestamp").collect_batches(chunk_size=batch_rows):
@@ -223,8 +248,9 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
             column.append(values.to_numpy())
     user, item, *more, time = (_concatenate(parts, kind) for parts, kind in zip(batches, kinds, strict=True))
     users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
-    named = dict(zip(labels, more, strict=True))
-    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"))
+    named = dict(zip(labels, more, strict=False))
+    group = None if groups is None else more[-1]
+    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group)
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -259,7 +285,7 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
     Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
     users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
     """
-    columns = [column for column in (read.user, read.item, read.time, read.split) if column is not None]
+    columns = [column for column in (read.user, read.item, read.time, read.split, read.group) if column is not None]
     ordered = [np.empty_like(column) for column in columns]
     end = pairs = 0
     for first, last in pairwise(_shards_of_users(read.user, sizes[0], shard_rows)):
@@ -283,8 +309,9 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
         begin, end = end, end + len(rows)
         for target, column in zip(ordered, columns, strict=True):
             target[begin:end] = column[rows]
-    user, item, time, *split = [column[:end] for column in ordered]
-    return _Rows(user, item, time, split[0] if split else None, None), pairs < end
+    user, item, time, *more = [column[:end] for column in ordered]
+    split, group = more[0] if read.split is not None else None, more[-1] if read.group is not None else None
+    return _Rows(user, item, time, split, None, group), pairs < end
 
 
 def _first_of_moments(keys: Rows, times: Codes) -> Rows:

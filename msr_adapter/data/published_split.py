@@ -10,7 +10,7 @@ import polars as pl
 
 from msr_adapter.arrays import Codes, Mask
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.readers.reader import FILTERED
+from msr_adapter.data.readers.reader import FILTERED, NOT_CLICKED
 from msr_adapter.errors import plural
 from msr_adapter.schema import SPLITS
 
@@ -40,7 +40,8 @@ def count_filtered(audit: Audit, filtered: Codes, split: Codes | None) -> None:
     for code, reason in enumerate(FILTERED):
         if number := int(np.count_nonzero(filtered == code)):
             audit.count(f"interactions_dropped_{reason}", number)
-            count_rows(audit, f"dropped_{reason}", None if split is None else split[filtered == code])
+            if code != NOT_CLICKED:  # a published split loses nothing by what is no interaction
+                count_rows(audit, f"dropped_{reason}", None if split is None else split[filtered == code])
 
 
 @dataclass(frozen=True)

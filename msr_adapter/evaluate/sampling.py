@@ -13,10 +13,17 @@ _DISTRIBUTIONS = {
     "popularity-matched": "about as popular as the target",
     "same-category": "of the target's category",
     "hard": "highly scored by another model",
+    "impressions": "shown together with the target and not clicked",
 }
 _CAUTION = (
     "sampled metrics may order models otherwise than the whole catalogue does (Krichene and Rendle, 2020); compare "
     "only models judged on these lists"
+)
+
+
+_SHOWN = (
+    "what was shown was chosen by the system that served it: such lists tell how well a model reorders that system's "
+    "own choices, not what it would find in the catalogue"
 )
 
 
@@ -32,7 +39,7 @@ def describe_sampling(protocol: ProtocolConfig, held_out: HeldOut, items: int) -
         "kinds": kinds,
         "distribution": _distribution(protocol, kinds),
         "items": items,
-        "caution": _CAUTION if sampled else "",
+        "caution": (_SHOWN if list(kinds) == ["impressions"] else _CAUTION) if sampled else "",
     }
     return found
 

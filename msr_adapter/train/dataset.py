@@ -182,6 +182,6 @@ class LabelBalance:
             only = self.words[0] if self.share else self.words[1]
             reporter.note(f"warning: every training row answers {only}: nothing can be learned from that "
                           "[label-balance]")  # fmt: skip
-        elif not expected / _FAR <= self.share <= min(1.0, expected * _FAR):
+        elif train.negatives.kind != "impressions" and not expected / _FAR <= self.share <= min(1.0, expected * _FAR):
             reporter.note(f"warning: {self.share:.1%} of the training rows answer {self.words[0]}; "
                           f"train.negatives ask for {expected:.1%} [label-balance]")  # fmt: skip

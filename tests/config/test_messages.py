@@ -12,7 +12,7 @@ from tests.support.pipelines import MINIMAL
 PYTHON = "tag:yaml.org,2002:python/name:"
 PROTOCOL = "a protocol's name, its path, or the protocol itself"
 KINDS = (
-    "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, "
+    "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, mind, "
     "huggingface, synthetic"
 )
 SEED = "a whole number, at least 0, at most 4,294,967,295"
@@ -141,7 +141,7 @@ def test_one_bad_line(line: str, message: str) -> None:
         (
             "next-item", "next-itm",
             ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: "
-             "full-ranking, next-item, paper, popularity-matched, released-code. "
+             "full-ranking, impressions, next-item, paper, popularity-matched, released-code. "
              "Did you mean `next-item`?"],
         ),
         ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),

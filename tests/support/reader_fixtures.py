@@ -17,6 +17,7 @@ from msr_adapter.config.schema import (
     HuggingFaceSourceConfig,
     KuaiRecSourceConfig,
     MicroLensSourceConfig,
+    MINDSourceConfig,
     MMRecSourceConfig,
     MovieLensSourceConfig,
     OfficialAmazonSourceConfig,
@@ -220,6 +221,25 @@ def pixelrec(folder: Path) -> SourceConfig:
     return PixelRecSourceConfig(kind="pixelrec", interactions=log, items=put(folder / "item_info.csv", items))
 
 
+BEHAVIORS = (
+    "1\tU1\t11/15/2019 9:05:58 AM\tN1 N2\tN3-1 N4-0 N5-0\n"
+    "2\tU1\t11/15/2019 12:00:01 AM\tN1 N2\tN6-0 N7-1 N8-1\n"
+    "3\tU2\t11/16/2019 1:00:00 PM\t\tN3-0 N4-1\n"
+    "4\tU2\t11/16/2019 1:00:00 PM\t\tN9-0 N5-0\n"
+)
+"""As MIND writes them: U1's second row is the earlier one, U2 has no history and clicked nothing in row 4."""
+
+
+def mind(folder: Path) -> SourceConfig:
+    (folder / "behaviors.tsv").write_text(BEHAVIORS, encoding="utf-8")
+    news = [
+        f"N{n}\tsports\tgolf\tTitle {n}\t{'' if n == 3 else f'Abstract {n}'}\thttps://x/{n}\t[]\t[]"
+        for n in range(1, 10)
+    ]
+    (folder / "news.tsv").write_text("\n".join(news) + "\n", encoding="utf-8")
+    return MINDSourceConfig(kind="mind", folder=folder)
+
+
 def hm(folder: Path) -> SourceConfig:
     log = "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,000058a1,0663713001,0.0508,2\n"
     log += "2018-09-20,000058a1,0541518023,0.0305,2\n2018-09-24,00007d2d,0663713001,0.0152,1\n"
@@ -309,6 +329,7 @@ SOURCES: dict[str, Callable[[Path], SourceConfig]] = {
     "mmrec": mmrec,
     "pixelrec": pixelrec,
     "hm": hm,
+    "mind": mind,
     "kuairec": kuairec,
     "huggingface-saved": huggingface_saved,
     "huggingface-splits": huggingface_splits,

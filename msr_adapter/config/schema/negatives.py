@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from msr_adapter.config.schema.base import MOST_NEGATIVES, Count, StrictModel, Weight
 
-DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard"]
+DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions"]
 """What a single negative can be drawn as."""
 
 
@@ -24,16 +24,22 @@ class MixtureConfig(StrictModel):
     """Weight of `same-category`."""
     hard: Weight = 0
     """Weight of `hard`."""
+    impressions: Weight = 0
+    """Weight of `impressions`."""
 
 
 class NegativesConfig(StrictModel):
     """What the target is ranked among. A bare number is the count of uniform negatives."""
 
-    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture", "all"] = "uniform"
+    kind: Literal[
+        "uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mixture", "all"
+    ] = "uniform"
     """uniform: every item equally likely. popularity: by training popularity to the power of `alpha`.
     popularity-matched: among the items of the positive's stratum of training popularity, such that popularity does not
     tell which is the positive. same-category: among the items of the positive's category. hard: among the user's `pool`
-    highest-scored items in `scores`. mixture: several of these. all: every item that is not excluded, once: full
+    highest-scored items in `scores`. impressions: what the user was shown together with the target and did not click,
+    at most `count`; what else was clicked there is a positive too. mixture: several of these, each with its count. all:
+    every item that is not excluded, once: full
     ranking, of test and validation lists."""
     count: int = Field(20, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive; `all` takes what there is."""
@@ -55,7 +61,8 @@ class NegativesConfig(StrictModel):
     mixture: MixtureConfig = MixtureConfig()
     """Read by `mixture`: how much of each kind."""
     fallback: tuple[DrawnKind, ...] = ()
-    """Kinds tried in order where a kind cannot give its count; none = that is an error. Every use is in audit.json."""
+    """Kinds tried in order where a kind cannot give its count (`impressions` alone: not one item); none = that is an
+    error. Every use is in audit.json."""
 
     @model_validator(mode="before")
     @classmethod
@@ -98,7 +105,9 @@ class NegativesConfig(StrictModel):
 class TrainNegativesConfig(NegativesConfig):
     """What a training positive is set against. A bare number is the count of uniform negatives."""
 
-    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "mixture"] = "uniform"
+    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mixture"] = (
+        "uniform"
+    )
     """As in `evaluate.protocol.negatives`, without `all`."""
     count: int = Field(1, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive."""

@@ -47,6 +47,12 @@ class ColumnsConfig(StrictModel):
     """Column of the log that says train, validation or test."""
     rating: str | None = None
     """Column of the log that `min_rating` is held against."""
+    clicked: str | None = None
+    """Column of the log that says 1 of what was clicked and 0 of what was shown and not clicked; null = all rows are
+    interactions. What was not clicked is no history, no target and not seen; `negatives.kind: impressions` draws it."""
+    impression: str | None = None
+    """Column of the log that says which rows were shown together; null = those of one user at one time. Read with
+    `clicked`."""
     title: str | None = None
     """Column of the item titles."""
     text: str | None = None
@@ -252,6 +258,15 @@ class KuaiRecSourceConfig(StrictModel):
     them before the user's others, `error` refuses them."""
 
 
+class MINDSourceConfig(StrictModel):
+    """MIND (news) as published: impressions with what was clicked and what was not."""
+
+    kind: Literal["mind"]
+    """MIND as published."""
+    folder: Path
+    """Holds `behaviors.tsv` and `news.tsv`. What was shown and not clicked is `negatives.kind: impressions`."""
+
+
 class HubTableConfig(StrictModel):
     """A Hugging Face data set."""
 
@@ -318,6 +333,7 @@ SourceConfig = Annotated[
     | PixelRecSourceConfig
     | HMSourceConfig
     | KuaiRecSourceConfig
+    | MINDSourceConfig
     | HuggingFaceSourceConfig
     | SyntheticSourceConfig,
     Field(discriminator="kind"),

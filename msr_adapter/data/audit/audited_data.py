@@ -62,12 +62,14 @@ class AuditInputs:
 
     @cached_property
     def lists(self) -> TestLists:
-        """Return the test lists, or a seeded sample of them, that hold one positive and a negative at least."""
+        """Return the test lists, or a seeded sample of them, that hold a positive and a negative at least."""
         tests = np.flatnonzero(self.examples.split == 2)
         first, last = np.searchsorted(self.candidates.example, [tests, tests + 1])
         usable = np.flatnonzero(last - first > 1)
         chosen = self._sample(usable, last - first)
-        chosen = chosen[[self.candidates.label[first[row] : last[row]].sum() == 1 for row in chosen]]
+        before = np.concatenate([[0], np.cumsum(self.candidates.label, dtype=np.int64)])
+        positives = before[last[chosen]] - before[first[chosen]]
+        chosen = chosen[(positives > 0) & (positives < (last - first)[chosen])]
         sizes, tests = (last - first)[chosen], tests[chosen]
         rows, offsets = ragged(first[chosen], sizes)
         start, target = self.examples.start[tests], self.examples.target[tests]

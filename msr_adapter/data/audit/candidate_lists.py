@@ -26,19 +26,22 @@ def check_labels(e: AuditInputs, audit: Audit) -> Statistics:
 def check_target_position(e: AuditInputs, audit: Audit) -> Statistics:
     """Find targets that do not stand anywhere in their lists with equal chance. O(sampled pairs).
 
-    A place counts from 0 (first) to 1 (last); uniform places over n have variance (n + 1) / (12 (n - 1)).
+    A place counts from 0 (first) to 1 (last), of several targets their mean; that of k uniform places of n, each once,
+    has variance (n + 1) (n - k) / (12 k (n - 1)^2).
     """
     lists = e.lists
     if not len(lists):
         return {}
     sizes = np.diff(lists.offsets)
-    index = np.flatnonzero(lists.labels == 1) - lists.offsets[:-1]
-    place = index / (sizes - 1)
-    error = float(np.sqrt(((sizes + 1) / (12 * (sizes - 1))).sum()) / len(sizes))
+    targets = np.add.reduceat(lists.labels, lists.offsets[:-1])
+    index = np.arange(len(lists.labels)) - np.repeat(lists.offsets[:-1], sizes)
+    place = np.add.reduceat(index * lists.labels, lists.offsets[:-1]) / targets / (sizes - 1)
+    variance = (sizes + 1) * (sizes - targets) / (12 * targets * (sizes - 1) ** 2)
+    error = float(np.sqrt(variance.sum()) / len(sizes))
     off = abs(float(place.mean()) - 0.5) / error
-    first = float((index == 0).mean())
+    first = float(lists.labels[lists.offsets[:-1]].mean())
     note(audit, "target-position", off,
          f"The target is the first of its list for {first:.0%} of the test users (by chance "
-         f"{float((1 / sizes).mean()):.0%}). msr's metrics ignore the order, other tools may not: shuffle the lists "
-         "before you import or export them.")  # fmt: skip
+         f"{float((targets / sizes).mean()):.0%}). msr's metrics ignore the order, other tools may not: shuffle the "
+         "lists before you import or export them.")  # fmt: skip
     return {"mean_place": float(place.mean()), "first": first, "standard_errors": off}

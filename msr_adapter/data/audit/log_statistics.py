@@ -66,6 +66,8 @@ def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
     whole = _same_time_of_day(e.log.time, e.seed) if timestamps else 0.0
     target = e.test_targets
     before = target - 1  # of the same user: every example has a history
+    if e.log.group is not None:  # the row before may be of the same impression, which is one choice
+        before = e.examples.row(e.examples.end - 1)[e.examples.split == 2]
     tied = float((e.log.time[before] == e.log.time[target]).mean()) if len(target) else 0.0
     keeps = e.split.same_time == "keep"
     step = "Sort the file as things happened, or set split.same_time: leave-out."

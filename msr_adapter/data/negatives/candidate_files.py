@@ -149,6 +149,10 @@ def _begins_with_a_tuple(path: Path) -> bool:
 
 def _write_elliot(lists: pl.DataFrame, path: Path) -> None:
     _require_plain_ids(lists)
+    several = lists.group_by("user_id").agg(pl.col("label").sum()).filter(pl.col("label") > 1).height
+    if several:
+        found = f"{plural(several, 'list')} with several positives, which the text of Elliot does not name"
+        raise UserError(Problem(str(path.name), "--format", found, "", "Export as parquet, csv or recbole"))
     negatives = lists.filter(pl.col("label") == 0).group_by("user_id", maintain_order=True).agg("item_id")
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines("\t".join([repr((user,)), *items]) + "\n" for user, items in negatives.iter_rows())
@@ -247,6 +251,8 @@ def read_imported(path: Path, log: Log, examples: Examples, seed: int, exclude: 
     """
     lists = _coded(read_lists(path), log, examples)
     lists = lists.with_columns(seen=_seen(lists, log) if exclude == "seen" else pl.lit(False))
+    beside = examples.beside_targets(log, lists["example"].to_numpy(), lists["item"].to_numpy())
+    lists = lists.with_columns(beside=pl.Series(beside, dtype=pl.Boolean) & (pl.col("label") == 1))
     named = bool((lists["label"] == 1).any())  # Elliot's lists do not name their positives
     raise_if_any(_problems(str(path), lists, log, examples, named))
     lists = lists.sort("example", maintain_order=True)
@@ -286,7 +292,7 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
         (known & is_negative & pl.col("seen"), "item_id",
          pl.format("the user '{}' interacted with the negative '{}'", "user_id", "item_id")),
         (twice, "item_id", pl.format("the item '{}' is twice in the list of '{}'", "item_id", "user_id")),
-        (known & ~is_negative & (pl.col("item") != pl.col("target")), "item_id",
+        (known & ~is_negative & (pl.col("item") != pl.col("target")) & ~pl.col("beside"), "item_id",
          pl.format("the positive '{}' of the user '{}' is not the target of the split", "item_id", "user_id")),
     ):  # fmt: skip
         yield from _listed(path, field, lists.filter(mask).select("line", found.alias("found")))
@@ -302,7 +308,9 @@ def _problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, name
 def _list_problems(path: str, lists: pl.DataFrame, log: Log, examples: Examples, named: bool) -> Iterator[Problem]:
     tested = lists.filter(pl.col("example").is_not_null())
     sums = tested.group_by("user_id", "example", maintain_order=True).agg(
-        pl.col("line").first(), positives=(pl.col("label") == 1).sum(), negatives=(pl.col("label") == 0).sum()
+        pl.col("line").first(),
+        positives=((pl.col("label") == 1) & ~pl.col("beside")).sum(),
+        negatives=(pl.col("label") == 0).sum(),
     )
     if named:
         found = pl.format("{} positives for the user '{}'; exactly one is needed", "positives", "user_id")

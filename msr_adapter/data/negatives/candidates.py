@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Labels, Mask, Rows
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
 from msr_adapter.data.examples import Examples
+from msr_adapter.data.impressions import free_of, places_of, shown_with
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import SeenItems, free_items, seen_items
 from msr_adapter.data.negatives.sampler import ROUNDS, Slots, fill
@@ -31,7 +32,7 @@ class Candidates:
     example: Rows
     item: Codes
     label: Labels
-    """1 for the target, which stands at a seeded position of its list."""
+    """1 for the target (and for what was clicked beside it, where lists are impressions), at a seeded position."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -83,9 +84,14 @@ class _Lists:
     first: int
     """Its first example."""
     user: Codes
+    target: Rows
+    """Rows of the log."""
     positive: Codes
+    """Their items."""
     times: Rows
     """Of the targets."""
+    more: tuple[Rows, Codes]
+    """(list, item) of what was clicked in the targets' impressions too, each once."""
     keys: Bits
 
 
@@ -97,7 +103,8 @@ def draw_candidates(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK)
     for chunk in candidate_chunks(inputs, shortages, rows):
         part = slice(end, end := end + len(chunk))
         whole.example[part], whole.item[part], whole.label[part] = chunk.example, chunk.item, chunk.label
-    return whole
+    # Sizes are upper bounds where lists have what was shown: some of that may be excluded.
+    return Candidates(whole.example[:end], whole.item[:end], whole.label[:end])
 
 
 def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK) -> Iterator[Candidates]:
@@ -111,7 +118,8 @@ def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK
     for part in _parts(inputs.examples.split, sizes, rows):
         user, target = inputs.examples.user[part], inputs.examples.target[part]
         positive, split = log.item[target], int(inputs.examples.split[part.start])
-        lists = _Lists(part.start, user, positive, log.time[target], keys.of(user, target))
+        more = _beside(inputs, part)
+        lists = _Lists(part.start, user, target, positive, log.time[target], more, keys.of(user, target))
         if split == 2 and inputs.imported is not None:
             yield inputs.imported.of_examples(part)
             continue
@@ -120,8 +128,8 @@ def candidate_chunks(inputs: DrawInputs, shortages: Shortages, rows: int = CHUNK
             drawn = _whole_catalogue(log, bounds, lists, spec)
         else:
             seen = SeenItems(log, bounds, user, spec.horizon, lists.times)
-            seen = seen if spec.excludes_seen else seen.but_for_targets(lists.positive)
-            drawn = _drawn(lists, spec, seen, shortages, inputs.rounds)
+            seen = seen if spec.excludes_seen else seen.but_for_positives(lists.positive, lists.more)
+            drawn = _drawn(lists, spec, seen, shortages, inputs)
         if not shortages.short:  # else go on only to count what is short
             yield drawn
     raise_if_any(shortages.problems())
@@ -141,7 +149,8 @@ def list_sizes(inputs: DrawInputs) -> Rows:
     problems = []
     for of in codes.values():
         spec = inputs.specs[of[0]]
-        count = spec.count or 1  # full ranking takes what there is, but a list needs one negative
+        # Full ranking and impressions take what there is, but a list needs one negative.
+        count = 1 if spec.varies else spec.count or 1
         short = np.isin(split, of) & drawn & (free < count)
         if short.any():
             problems.append(_too_few(spec, count, users[short], free[short], inputs.log))
@@ -150,6 +159,13 @@ def list_sizes(inputs: DrawInputs) -> Rows:
     counts: Rows = np.where(asked > 0, asked, free)
     everything = np.array([spec.negatives.kind == "all" for spec in inputs.specs])[split] & drawn
     raise_if_any(_too_many(inputs, everything, counts))
+    for code, spec in enumerate(inputs.specs):
+        mine = split == code
+        if spec.varies:
+            low, high = inputs.log.impressions.span(inputs.examples.target[mine]) if inputs.log.impressions else (0, 0)
+            counts[mine] = np.where(high > low, np.minimum(high - low, spec.count), spec.count)
+        if spec.several and inputs.examples.beside is not None:
+            counts[mine] += inputs.examples.beside.counts[mine]
     if inputs.imported is not None:
         counts[~drawn] = np.bincount(inputs.imported.example, minlength=len(split))[~drawn] - 1
     return counts + 1
@@ -211,20 +227,45 @@ def _whole_catalogue(log: Log, bounds: Rows, lists: _Lists, spec: ListSpec) -> C
     if spec.excludes_seen:
         lengths, items = seen_items(log, bounds, lists.user, horizon.era)
         wanted[np.repeat(list_, lengths), items] = False
+    wanted[lists.more] = False
     wanted[list_, lists.positive] = True
     list_, item = np.nonzero(wanted)
     return Candidates(lists.first + list_, item.astype(np.int32), (item == lists.positive[list_]).astype(np.int8))
 
 
-def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages, rounds: int) -> Candidates:
-    kinds, number, count = spec.negatives.kinds(), len(lists.user), spec.count
-    slots = Slots(np.repeat(np.arange(number), count), np.tile(np.arange(count), number), np.full(number * count, -1))
-    kind_of = np.tile(np.repeat(np.arange(len(kinds)), list(kinds.values())), number)
+def _beside(inputs: DrawInputs, part: slice) -> tuple[Rows, Codes]:
+    """Return (list, item) of what the users clicked in the impressions of their targets too, each once."""
+    if inputs.examples.beside is None:
+        return np.empty(0, np.int64), np.empty(0, np.int32)
+    list_, rows = inputs.examples.beside.of(part)
+    keys = np.unique(list_ * len(inputs.log.items) + inputs.log.item[rows])
+    return keys // len(inputs.log.items), (keys % len(inputs.log.items)).astype(np.int32)
+
+
+def _negatives_of(lists: _Lists, spec: ListSpec, seen: SeenItems, log: Log) -> Rows:
+    """Return how many negatives each list is to have (lists,)."""
+    everywhere = np.full(len(lists.user), spec.count)
+    if not spec.varies:
+        return everywhere
+    pool = shown_with(log, lists.target)
+    list_, item = places_of(pool)
+    free = free_of(pool, seen.by(list_, item))
+    return np.where(free > 0, np.minimum(free, spec.count), everywhere)
+
+
+def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages, inputs: DrawInputs) -> Candidates:
+    kinds, number = spec.negatives.kinds(), len(lists.user)
+    counts = _negatives_of(lists, spec, seen, inputs.log)
+    within = ranges(np.zeros(number, dtype=np.int64), counts)
+    slots = Slots(np.repeat(np.arange(number), counts), within, np.full(len(within), -1))
+    kind_of = np.repeat(np.arange(len(kinds)), list(kinds.values()))[within]
 
     def fill_from(kind: str, wanted: Mask) -> None:
         # Uniform draws keep the list's own key: a list is the same whichever kinds stand beside.
         keys = lists.keys if kind == "uniform" else mix(lists.keys ^ hash_ids([kind]))
-        fill(slots, wanted, keys, spec.pools[kind](lists.user, lists.positive), seen, rounds)
+        pool_of = spec.pools.get(kind)
+        pool = shown_with(inputs.log, lists.target) if pool_of is None else pool_of(lists.user, lists.positive)
+        fill(slots, wanted, keys, pool, seen, inputs.rounds)
 
     for code, kind in enumerate(kinds):
         fill_from(kind, kind_of == code)
@@ -233,8 +274,21 @@ def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages,
         fill_from(other, slots.chosen < 0)
         shortages.count_fallback(list(kinds), kind_of[empty[slots.chosen[empty] >= 0]], other)
     shortages.count_short(spec.setting, kinds, kind_of, slots)
-    example = np.repeat(np.arange(lists.first, lists.first + number), count + 1)
-    return with_targets(example, lists.positive, slots.chosen, np.full(number, count), lists.keys)
+    if spec.several:
+        return _with_positives(lists, slots)
+    example = np.repeat(np.arange(lists.first, lists.first + number), counts + 1)
+    return with_targets(example, lists.positive, slots.chosen, counts, lists.keys)
+
+
+def _with_positives(lists: _Lists, slots: Slots) -> Candidates:
+    """Put the target and what was clicked beside it among the negatives of each list, in a seeded order."""
+    number = len(lists.user)
+    list_ = np.concatenate([np.arange(number), lists.more[0], slots.list_])
+    item = np.concatenate([lists.positive, lists.more[1], slots.chosen])
+    label = np.zeros(len(item), dtype=np.int8)
+    label[: number + len(lists.more[0])] = 1
+    order = np.lexsort((stream(mix(lists.keys ^ hash_ids(["order"]))[list_], item), list_))
+    return Candidates(lists.first + list_[order], item[order].astype(np.int32), label[order])
 
 
 def with_targets(example: Rows, targets: Codes, negatives: Codes, counts: Rows, keys: Bits) -> Candidates:

@@ -102,13 +102,17 @@ class SeenItems:
         self.keys = np.sort(np.repeat(np.arange(len(distinct)), lengths) * self.n_items + items)
         self._first = log.first if horizon.at_target else None
         self._times = times
+        self._there = horizon.items
         self._numbers = None if horizon.items is None else np.cumsum(horizon.items) - 1
 
-    def but_for_targets(self, targets: Codes) -> "SeenItems":
-        """Return the same where nothing that users have seen is excluded but the list's own target (lists,)."""
-        found = copy(self)
+    def but_for_positives(self, targets: Codes, more: tuple[Rows, Codes]) -> "SeenItems":
+        """Return the same where nothing that users have seen is excluded but the list's positives.
+
+        These are its target (lists,) and ``more``, (list, item).
+        """
+        found, size = copy(self), self.n_items
         found.user = np.arange(len(targets))
-        found.keys = found.user * self.n_items + targets  # ascending, by list
+        found.keys = np.sort(np.concatenate([found.user * size + targets, more[0] * size + more[1]]))
         return found
 
     def by(self, list_: Rows, item: NDArray[np.integer]) -> Mask:
@@ -116,6 +120,8 @@ class SeenItems:
         found = contains(self.keys, self.user[list_] * self.n_items + item)
         if self._first is not None and self._times is not None:
             found |= self._first[item] > self._times[list_]
+        if self._there is not None:  # pools have nothing else, but what was shown
+            found |= ~self._there[item]
         return found
 
     def number(self, item: Rows) -> Rows:
@@ -192,7 +198,9 @@ def make_pools(negatives: NegativesConfig, known: ItemStatistics, hard: HardNega
         "same-category": lambda: _by_category(known.category, there),
         "hard": lambda: partial(_hard, hard),
     }
-    return {kind: makers[kind]() for kind in dict.fromkeys((*negatives.kinds(), *negatives.fallback))}
+    # What was shown beside a target is not known by its item: `impressions.shown_with` gives that pool.
+    wanted = dict.fromkeys((*negatives.kinds(), *negatives.fallback))
+    return {kind: makers[kind]() for kind in wanted if kind in makers}
 
 
 def read_hard_negatives(

@@ -22,10 +22,12 @@ from msr_adapter.data.splits import horizons
 from msr_adapter.data.temporal import EVERYTHING, Horizon
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
+IMPRESSIONS = "impressions"
 _STEPS = {
     "popularity": "Items that training never saw have no weight: ask for fewer, or set fallback: [uniform]",
     "popularity-matched": "Raise `pool`, ask for fewer, or set fallback: [uniform]",
     "same-category": "Ask for fewer, merge small categories, or set fallback: [popularity-matched, uniform]",
+    "impressions": "Too little was shown beside them and not clicked: ask for fewer, or set fallback: [uniform]",
     "hard": "Give every user a longer list, raise `pool`, ask for fewer, or set fallback: [popularity, uniform]",
 }
 """Kind -> what to do where it gives too few."""
@@ -50,6 +52,16 @@ class ListSpec:
     def excludes_seen(self) -> bool:
         """Whether nothing that the user has seen is a negative; else only the target is none."""
         return self.negatives.exclude != "target"
+
+    @property
+    def varies(self) -> bool:
+        """Whether a list has as many negatives as its impression shows, up to `count`."""
+        return self.negatives.kind == IMPRESSIONS
+
+    @property
+    def several(self) -> bool:
+        """Whether all that was clicked in the target's impression is positive."""
+        return IMPRESSIONS in self.negatives.kinds()
 
     @property
     def count(self) -> int:
@@ -93,6 +105,10 @@ def _list_spec(
         step = "Give the table of items a category, or draw another kind"
         found = "same-category, but the source has no item categories"
         raise UserError(Problem("", setting, found, "a source with a category column", step))
+    if IMPRESSIONS in kinds and log.impressions is None:
+        step = "Name the column in data.source.columns.clicked (0 = shown and not clicked), or draw another kind"
+        found = "impressions, but the source says of no row that an item was shown and not clicked"
+        raise UserError(Problem("", setting, found, "kind: mind, or a table with such rows", step))
     hard = None
     if "hard" in kinds and negatives.scores is not None:
         hard = read_hard_negatives(negatives, log, audit, horizon)

@@ -5,10 +5,11 @@ What a reader is:
     sources          SOURCES, the table of all kinds; read, check and identify a source of any kind
 The readers:
     table            your own csv, tsv, jsonl or Parquet
-    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec huggingface
+    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec mind huggingface
     synthetic        the generated dataset
 What they share:
     log_and_items    a log and its table of items, columns found by name
+    clicks           what was clicked, and what was merely shown
     column_names     the names that columns have in published files
     column_choice    which column is taken where names alone do not say
     interactions     the rows of a log, checked and typed

@@ -11,6 +11,8 @@ from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.audit.thresholds import note
+from msr_adapter.data.readers.clicks import ALLOWED as CLICKED
+from msr_adapter.data.readers.clicks import clicked, impression
 from msr_adapter.data.readers.id_columns import lacks_any, lacks_id, leave_out, rounded, tell_rounded
 from msr_adapter.data.readers.log_times import (
     NOTHING_COUNTED,
@@ -47,7 +49,7 @@ class LogColumns:
     """Which columns of a table are its log, and how strictly they are read."""
 
     names: Mapping[str, str]
-    """Field (user, item, timestamp, split, rating) -> column; all but user and item may be absent."""
+    """Field (user, item, timestamp, split, rating, clicked, impression) -> column; only user and item must be there."""
     least: float | None = None
     """Rows whose `rating` is lower are dropped, though known as seen."""
     missing_times: MissingTimes = "error"
@@ -78,6 +80,10 @@ class _Expressions:
     rating: pl.Expr | None
     low: pl.Expr
     """Whether a row is rated too low."""
+    clicked: pl.Expr | None = None
+    """Whether a row was clicked, not merely shown; null = it says neither. None = every row is an interaction."""
+    shown: int = 0
+    """Rows that were not clicked."""
     lacking: pl.Expr | None = None
     """Whether a row lacks a user or an item, where such rows are left out."""
 
@@ -181,6 +187,8 @@ def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema:
     if "split" in names:
         facts["split_unknown"] = (_split(names["split"]).is_null() & pl.col(names["user"]).is_not_null()).sum()
         facts["split_known"] = _split(names["split"]).is_not_null().sum()
+    if "clicked" in names:
+        facts["shown"] = (~clicked(names["clicked"])).sum()
     looked = source
     if "timestamp" in names:
         time, dtype = pl.col(names["timestamp"]), schema[names["timestamp"]]
@@ -208,9 +216,14 @@ def _expressions(
     if wanted.least is not None:
         rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
         low = (rating < wanted.least).fill_null(False)
+    was_clicked = clicked(names["clicked"]) if "clicked" in names else None
+    if was_clicked is not None:  # what was not clicked is no interaction, whatever its rating
+        low &= was_clicked.fill_null(True)
     split = _split(names["split"]) if "split" in names else None
     no_user, no_item = (lacks_id(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
-    return _Expressions(user, item, no_user, no_item, times, split, rating, low)
+    return _Expressions(
+        user, item, no_user, no_item, times, split, rating, low, was_clicked, facts.get("shown") or 0
+    )  # fmt: skip
 
 
 def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
@@ -222,6 +235,8 @@ def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
         rules.append(ValueRule(names["split"], columns.split.is_null(), "train, validation or test"))
     if columns.rating is not None:
         rules.append(ValueRule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
+    if columns.clicked is not None:
+        rules.append(ValueRule(names["clicked"], columns.clicked.is_null(), CLICKED))
     if columns.lacking is not None:  # such rows are still in the file, in which bad ones are looked for
         rules = [replace(rule, bad=rule.bad & ~columns.lacking) for rule in rules]
     return rules
@@ -275,8 +290,9 @@ def _tell(log: _LookedAt, audit: Audit) -> None:
             text = f"Put {rows} before the others of their users: where they belong is not known."
         step = "data.source.missing_times says what becomes of such rows."
         note(audit, "missing-times", share, f"{text} {step}")
-    if left == counted.low + untimed and not wanted.may_be_empty:
-        why = f"{counted.low:,} are rated too low, {untimed:,} untimed"
+    shown = log.columns.shown
+    if left == counted.low + untimed + shown and not wanted.may_be_empty:
+        why = f"{counted.low:,} are rated too low, {untimed:,} untimed" + (f", {shown:,} not clicked" if shown else "")
         found = f"none of {plural(left, 'row')} is left: {why}"
         step = "Lower the least rating that is kept" if counted.low else "Set data.source.missing_times: first"
         raise UserError(Problem(str(log.table.path), "", found, "", step))
@@ -312,8 +328,12 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
     else:
         time, missing = times.moment, pl.lit(False)
     more = [] if columns.split is None else [columns.split.alias("split")]
-    if log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
+    if columns.clicked is not None and "impression" in log.names:
+        more.append(impression(log.names["impression"]).alias("impression"))
+    if columns.shown or log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
         untimed = missing if log.wanted.missing_times == "drop" else pl.lit(False)
-        reason = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))
+        reason: pl.Expr = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))
+        if columns.clicked is not None:
+            reason = pl.when(~columns.clicked).then(pl.lit("not_clicked")).otherwise(reason)
         more.append(reason.alias("filtered"))
     return rows.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *more)

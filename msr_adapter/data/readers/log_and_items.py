@@ -9,6 +9,7 @@ import polars as pl
 
 from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.clicks import not_read
 from msr_adapter.data.readers.column_choice import Configured, choose_columns
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items
@@ -19,7 +20,7 @@ from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 LOG = ("user", "item")
 """Fields that a log must have."""
-LOG_MORE = ("timestamp", "split")
+LOG_MORE = ("timestamp", "split", "clicked", "impression")
 """Fields of a log that are used where they are there."""
 ITEM = ("item", "title")
 """Fields that a table of items must have."""
@@ -91,6 +92,8 @@ def read_named_log(
     rules = rules or RowRules()
     chosen = choose_columns(table, log_needs(rules.least), LOG_MORE, configured, beside)
     chosen.tell(audit)
+    if "clicked" not in chosen.names and (text := not_read(column_names(table))):
+        audit.find("warning", text, "columns")
     split: Literal["asked for", "found"] = "asked for" if configured.get("split") else "found"
     wanted = LogColumns(
         chosen.names,

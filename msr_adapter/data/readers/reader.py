@@ -8,8 +8,10 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.synthetic import SyntheticDataset
 
-FILTERED = ("low_rating", "no_time")
-"""Why a filter of the source drops a row: rated (or watched) too little, without a time."""
+FILTERED = ("low_rating", "no_time", "not_clicked")
+"""Why a row is left out: rated (or watched) too little, without a time; or it is no interaction at all, but says that
+the item was shown and not clicked."""
+NOT_CLICKED = FILTERED.index("not_clicked")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class Corpus:
     interactions: pl.LazyFrame
     """user_id, item_id (String, stripped, not empty), timestamp (Int64: milliseconds, or the position); where the
     source says it, split (String: one of `schema.SPLITS`); where a filter of the source drops rows, filtered (String:
-    one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen."""
+    one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen; only what
+    was shown and not clicked is not. Where the source has impressions, impression (String: which one, null = none);
+    without that column, what one user was shown and clicked at one time is an impression."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""

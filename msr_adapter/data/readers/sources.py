@@ -17,6 +17,7 @@ from msr_adapter.config.schema import (
     HuggingFaceSourceConfig,
     KuaiRecSourceConfig,
     MicroLensSourceConfig,
+    MINDSourceConfig,
     MMRecSourceConfig,
     MovieLensSourceConfig,
     OfficialAmazonSourceConfig,
@@ -35,6 +36,7 @@ from msr_adapter.data.readers.hm import check_hm, read_hm
 from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_files, read_huggingface
 from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
 from msr_adapter.data.readers.microlens import check_microlens, read_microlens
+from msr_adapter.data.readers.mind import check_mind, mind_files, read_mind
 from msr_adapter.data.readers.mllm_msr_amazon import check_mllm_msr_amazon, mllm_msr_amazon_files, read_mllm_msr_amazon
 from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
 from msr_adapter.data.readers.parquet_parts import PANIC
@@ -113,6 +115,7 @@ SOURCES = (
         "kuairec", KuaiRecSourceConfig, read_kuairec, check_kuairec,
         threshold="min_watch_ratio", rating="watch_ratio",
     ),
+    Source("mind", MINDSourceConfig, read_mind, check_mind, files=mind_files),
     Source(
         "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,
         files=huggingface_files, items="items", threshold="min_rating",

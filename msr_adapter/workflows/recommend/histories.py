@@ -117,6 +117,8 @@ def extend(
         code=pl.Series(pc.index_in(later["item_id"].to_arrow().cast(pa.string()), value_set=known.items))
     )
     foreign, mine = coded.filter(pl.col("code").is_null()), coded.filter(pl.col("code").is_not_null())
+    if "filtered" in mine.columns:  # what was only shown is not even seen
+        mine = mine.filter(pl.col("filtered").ne_missing("not_clicked"))
     dropped = pl.col("filtered").is_not_null() if "filtered" in mine.columns else pl.lit(False)
     filtered, mine = mine.filter(dropped), mine.filter(~dropped)
     active = mine["user_id"].unique(maintain_order=True)
