@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from msr_adapter.config.loader import load_pipeline
@@ -22,6 +23,10 @@ from msr_adapter.data.choices import choices_of
 from msr_adapter.data.negatives.candidate_files import export_candidates
 from msr_adapter.data.readers.sources import read
 from msr_adapter.errors import UserError
+from msr_adapter.evaluate.candidates import read_held_out
+from msr_adapter.evaluate.sampling import describe_sampling
+from msr_adapter.metrics import evaluate_groups
+from msr_adapter.workflows.recommend.histories import extend, read_histories
 from tests.support.data_builders import Built, build_in, write_csv
 from tests.support.reader_fixtures import mind
 
@@ -228,3 +233,49 @@ def test_the_bundled_protocol_takes_whole_impressions(tmp_path: Path) -> None:
     assert (protocol.negatives.kind, protocol.primary_metric) == ("impressions", "gauc")
     negatives = protocol.negatives.model_dump(mode="json")
     assert lists(built(tmp_path / "run", negatives)) == expected(4, impressions())
+
+
+def test_metrics_of_several_positives_are_the_brute_force_and_ranx(tmp_path: Path) -> None:
+    ranx = pytest.importorskip("ranx")
+    run = built(tmp_path, {"kind": "impressions"}, impressions(30))
+    held_out = read_held_out(run.out)
+    scores = np.random.default_rng(3).random(held_out.table.num_rows)
+    found = evaluate_groups(scores, held_out.labels, held_out.offsets, k=(1, 3))
+    qrels: dict[str, dict[str, int]] = {}
+    order: dict[str, dict[str, float]] = {}
+    for user in range(30):
+        part = slice(held_out.offsets[user], held_out.offsets[user + 1])
+        ranked = held_out.labels[part][np.argsort(-scores[part])]
+        qrels[str(user)] = {str(place): 1 for place in np.flatnonzero(held_out.labels[part])}
+        order[str(user)] = {str(place): float(score) for place, score in enumerate(scores[part])}
+        above = sum(int(ranked[a] > ranked[b]) for a in range(len(ranked)) for b in range(a + 1, len(ranked)))
+        assert found.per_user["gauc"][user] == pytest.approx(above / (ranked.sum() * (1 - ranked).sum()))
+        for k in (1, 3):
+            ideal = sum(1 / np.log2(place + 2) for place in range(min(k, int(ranked.sum()))))
+            assert found.per_user[f"hr@{k}"][user] == (ranked[:k].sum() > 0)
+            gain = sum(label / np.log2(place + 2) for place, label in enumerate(ranked[:k]))
+            assert found.per_user[f"ndcg@{k}"][user] == pytest.approx(gain / ideal)
+    names = {"hr@3": "hit_rate@3", "recall@3": "recall@3", "mrr@3": "mrr@3", "ndcg@3": "ndcg@3", "map@3": "map@3"}
+    theirs = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(order), list(names.values()), make_comparable=True)
+    for ours, name in names.items():
+        if ours != "map@3":  # ranx divides by all positives, we by those that fit: tests/metrics/test_several.py
+            assert found.per_user[ours].mean() == pytest.approx(theirs[name])
+
+
+def test_what_was_shown_is_said_beside_the_numbers(tmp_path: Path) -> None:
+    run = built(tmp_path, {"kind": "impressions"})
+    protocol = ProtocolConfig(name="p", negatives=NegativesConfig(kind="impressions"))
+    found = describe_sampling(protocol, read_held_out(run.out), 30)
+    assert found["distribution"] == "shown together with the target and not clicked"
+    assert "chosen by the system that served it" in found["caution"]
+
+
+def test_clicks_that_come_later_are_read_and_what_was_shown_is_not_even_seen(tmp_path: Path) -> None:
+    run = built(tmp_path, {"kind": "uniform", "count": 1})
+    item, other = sorted({row["item_id"] for row in run.rows("items")})[-2:]
+    later = pl.DataFrame({
+        "user_id": ["u0", "u0"], "item_id": [item, other], "timestamp": [10**13, 10**13],
+        "filtered": pl.Series([None, "not_clicked"], dtype=pl.String),
+    })  # fmt: skip
+    _, new = extend(read_histories(run.out), run.out, later)
+    assert (new.added, new.filtered.height) == (1, 0)

@@ -218,13 +218,13 @@ def test_the_lists_that_are_scored_are_bounded_and_whole(monkeypatch: pytest.Mon
     assert len(evidence(users).lists) == 1
 
 
-def test_lists_without_exactly_one_target_are_not_scored() -> None:
-    e = evidence([User(TEST, [0, 1], negatives=[2, 3]), User(TEST, [0, 1], negatives=[2, 3])])
-    labels = e.candidates.label.copy()
-    labels[1] = 1
-    e = replace(e, candidates=replace(e.candidates, label=labels))
-    assert (len(e.lists), e.lists.of) == (1, 2)
-    assert e.lists.items.tolist() == [1, 2, 3]
+def test_lists_of_several_targets_are_scored_and_those_without_a_negative_or_a_target_are_not() -> None:
+    for marked, scored in (([1, 1, 0], 2), ([1, 1, 1], 1), ([0, 0, 0], 1)):
+        e = evidence([User(TEST, [0, 1], negatives=[2, 3]), User(TEST, [0, 1], negatives=[2, 3])])
+        labels = e.candidates.label.copy()
+        labels[:3] = marked
+        e = replace(e, candidates=replace(e.candidates, label=labels))
+        assert (len(e.lists), e.lists.of) == (scored, 2)
 
 
 def test_clean_titles_are_no_finding() -> None:
