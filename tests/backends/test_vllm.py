@@ -187,6 +187,8 @@ def test_one_adapter_is_applied_by_vllm_and_others_are_merged_once(
 ) -> None:
     monkeypatch.setenv("MSR_MERGED_MODELS", str(tmp_path / "merged"))
     adapter = lora()
+    assert "on a GPU alone" in adapters.why_merged((adapter,))
+    monkeypatch.setattr(adapters, "sees_gpu", lambda: True)
     applied = adapters.engine_weights(model_ref(), Weights(adapters=(adapter,)), "i" * 64)
     assert applied.lora == adapter
     rank = json.loads((adapter / "adapter_config.json").read_text())["r"]

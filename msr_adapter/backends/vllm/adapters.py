@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msr_adapter.backends.vllm.installed import sees_gpu
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.llamafactory.model_weights import Weights, own_adapters, resolve_model
 
@@ -77,7 +78,7 @@ def why_merged(adapters: tuple[Path, ...]) -> str:
         return f"it changes the layers that see ({seeing})"
     if odd := next((name for name in layers if any(sign in name for sign in _LANGUAGE)), ""):
         return f"it changes {odd}"
-    return ""
+    return "" if sees_gpu() else "vLLM applies adapters on a GPU alone"
 
 
 def merged_folder(model: ModelConfig, weights: Weights, identity: str) -> Path:
