@@ -155,22 +155,30 @@ def read_examples(data_dir: Path, split: str) -> Codes:
     return found
 
 
-def count_rows(data_dir: Path, split: str) -> int:
-    """Return the number of a split's candidates."""
+def count_rows(data_dir: Path, split: str, candidates: Path | None = None) -> int:
+    """Return the number of a split's candidates; of those in the folder ``candidates`` where it is given."""
     kept = read_examples(data_dir, split)
-    chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
+    chunks = schema.read_chunks((candidates or data_dir) / "candidates.parquet", schema.CANDIDATES)
     return sum(int(np.isin(chunk["example_id"].to_numpy(), kept).sum()) for chunk in chunks)
 
 
 def candidate_blocks(
-    data_dir: Path, users_dir: Path, prompts: Prompts, split: str, *, images: bool, size: int
+    data_dir: Path,
+    users_dir: Path,
+    prompts: Prompts,
+    split: str,
+    *,
+    images: bool,
+    size: int,
+    candidates: Path | None = None,
 ) -> Iterator[CandidateRows]:
     """Yield a split's candidates in order, in blocks of whole examples with about ``size`` rows.
 
-    Memory: that of one block, 8 bytes an example and the items, however many users there are.
+    They are those in the folder ``candidates``, or in ``data_dir``. Memory: that of one block, 8 bytes an example and
+    the items, however many users there are.
     """
     kept, catalogue = read_examples(data_dir, split), PromptCatalogue(data_dir, images=images)
-    for block in _blocks(data_dir / "candidates.parquet", kept, size):
+    for block in _blocks((candidates or data_dir) / "candidates.parquet", kept, size):
         yield CandidateRows.of(block, catalogue, users_dir, prompts)
 
 

@@ -51,6 +51,9 @@ SEEN = pa.schema([pa.field("user_id", _id, nullable=False), pa.field("item_id", 
 Rows that a filter dropped (too low a rating, no time), and all that users have seen who are no longer in the log.
 """
 
+OFFERED = pa.schema([pa.field("item_id", _id, nullable=False), pa.field("first", pa.int64(), nullable=False)])
+"""Of a split by time: when each item first appears in the log that was read. No test list has an item before that."""
+
 SPLITS = ("train", "validation", "test")
 """What the column `split` says; in memory, a split is its number here."""
 
@@ -144,6 +147,15 @@ BASELINE_SCORES = pa.schema(
 )
 """One row per test candidate, in the order of CANDIDATES."""
 
+FULL_RANKS = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("item_id", _id, nullable=False),
+        pa.field("above", pa.int64(), nullable=False),  # items of the catalogue that are scored higher
+        pa.field("tied", pa.int64(), nullable=False),  # items scored the same, the target among them
+    ]
+)
+"""One row per target of the test split, in the order of CANDIDATES: where it stands in the whole catalogue."""
 
 RECOMMENDATIONS = pa.schema(
     [

@@ -58,3 +58,5 @@ class StageDirs:
     """The LLaMA-Factory dataset."""
     train: Path
     """The trained weights."""
+    candidates: Path | None = None
+    """Folder of the candidates that are scored, of examples in ``data``; None: that folder itself."""

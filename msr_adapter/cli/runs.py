@@ -97,10 +97,12 @@ def _print_metrics(result: "RunResult", quiet: bool) -> None:
         return
     from rich.console import Console
 
-    from msr_adapter.evaluate.text_tables import console_table
+    from msr_adapter.evaluate.text_tables import console_tables
 
     metrics: Any = read_object(result.run_dir / "evaluate" / "metrics.json")
-    Console(highlight=False, width=None if sys.stdout.isatty() else _METRICS_WIDTH).print(console_table(metrics))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _METRICS_WIDTH)
+    for table in console_tables(metrics):
+        console.print(table)
 
 
 def split_model(argument: str) -> tuple[str, str]:

@@ -36,6 +36,7 @@ from msr_adapter.data.tables import (
     write_examples,
     write_interactions,
     write_items,
+    write_offered,
     write_seen,
     write_truth,
 )
@@ -110,6 +111,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_items(catalogue, images, popularity, out)
     write_interactions(log, training, out)
     write_seen(log, out)
+    write_offered(log, out)
     write_examples(log, examples, out)
     write_earlier(log, examples, out)
     write_candidates(log, candidates, out)

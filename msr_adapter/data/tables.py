@@ -67,6 +67,13 @@ def write_interactions(log: Log, training: Mask, out: Path) -> None:
     schema.write_chunks(chunks, schema.INTERACTIONS, out / "interactions.parquet")
 
 
+def write_offered(log: Log, out: Path) -> None:
+    """Write offered.parquet, when each item first appears, where lists go by that."""
+    if log.first is not None:
+        table = pa.table({"item_id": _ids(log.items), "first": log.first})
+        schema.write_table(table, schema.OFFERED, out / "offered.parquet")
+
+
 def write_seen(log: Log, out: Path) -> None:
     """Write seen.parquet: what users have seen beside the log, sorted by user and item."""
     chunks: Iterable[pa.Table] = [schema.SEEN.empty_table()]

@@ -93,7 +93,7 @@ def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
         raise StageError(
             f"scores of {model!r} do not fit the test candidates: {_differences(held_out.table, table)}",
             "they belong to other candidates, or a file was changed by hand",
-            "run again with `--force score`",
+            f"run again with `--force {folder.name}`",
         )
     # A null in a column of floats comes to NumPy as NaN, so it is counted too.
     bad = {name: int(np.isnan(table[name].to_numpy()).sum()) for name in ("score", "logit", "answer_mass")}

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 
+from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean, plural
-from msr_adapter.evaluate.model_metrics import Judged
+from msr_adapter.evaluate.metrics_file import Difference, Interval
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.metrics import (
     SignFlips,
@@ -18,6 +20,18 @@ from msr_adapter.metrics import (
     smallest_difference,
     standard_error,
 )
+
+
+class HasUsersValues(Protocol):
+    """A model that was judged: its values user by user, and what they come to."""
+
+    @property
+    def values(self) -> Mapping[str, Floats]:
+        """Metric -> values (users,) whose mean it is."""
+
+    @property
+    def summary(self) -> Mapping[str, Interval]:
+        """Metric -> mean and interval."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,9 @@ class Comparison:
     """Comparisons in the other metrics."""
 
 
-def compare(models: Mapping[str, Judged], reference: str, plan: ComparisonPlan, *, chosen: bool = False) -> Comparison:
+def compare(
+    models: Mapping[str, HasUsersValues], reference: str, plan: ComparisonPlan, *, chosen: bool = False
+) -> Comparison:
     """Compare every model with ``reference`` in every metric of the plan; all were judged on the same users.
 
     ``chosen``: the reference was picked because of its result (`msr compare --to best`). Whoever does that has looked
@@ -90,13 +106,13 @@ def compare(models: Mapping[str, Judged], reference: str, plan: ComparisonPlan, 
     return _tested(models, tested, len(shown), plan)
 
 
-def trained_minus_others(models: Mapping[str, Judged], plan: ComparisonPlan) -> Comparison:
+def trained_minus_others(models: Mapping[str, HasUsersValues], plan: ComparisonPlan) -> Comparison:
     """Return the trained model minus every other one."""
     return _tested(models, [("trained", name) for name in models if name != "trained"], len(models) - 1, plan)
 
 
 def _tested(
-    models: Mapping[str, Judged], pairs: Sequence[tuple[str, str]], shown: int, plan: ComparisonPlan
+    models: Mapping[str, HasUsersValues], pairs: Sequence[tuple[str, str]], shown: int, plan: ComparisonPlan
 ) -> Comparison:
     """Test all ``pairs`` in all metrics; return the differences of the first ``shown`` of them."""
     columns = {(name, metric): number for number, (name, metric) in enumerate(
@@ -130,7 +146,7 @@ def _gated(
 
 
 def _difference(
-    models: Mapping[str, Judged], row: tuple[str, str, str], level: float, test: tuple[float, float, float]
+    models: Mapping[str, HasUsersValues], row: tuple[str, str, str], level: float, test: tuple[float, float, float]
 ) -> PairedDifference:
     (name, reference, metric), (p, adjusted, critical) = row, test
     one, other = models[name], models[reference]
@@ -139,6 +155,11 @@ def _difference(
     smallest = smallest_difference(error, critical) if error > 0 else None
     mean = one.summary[metric]["mean"] - other.summary[metric]["mean"]
     return PairedDifference(name, reference, metric, mean, low, high, p, adjusted, smallest)
+
+
+def as_difference(row: PairedDifference) -> Difference:
+    """Return what `metrics.json` says of a difference."""
+    return {"mean": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_adjusted": row.p_adjusted}
 
 
 def comparison_line(comparison: Comparison) -> str:

@@ -8,7 +8,7 @@ that were asked for, oracle (if the truth is known).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,10 @@ from msr_adapter.evaluate.baselines.fitting import read_fitted, read_tuning, tun
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
-from msr_adapter.evaluate.comparison import ComparisonPlan, PairedDifference, trained_minus_others
+from msr_adapter.evaluate.comparison import ComparisonPlan, as_difference, trained_minus_others
+from msr_adapter.evaluate.full_ranking import FullDirs, rank_fully, unranked
 from msr_adapter.evaluate.metrics_file import (
     CandidateCounts,
-    Difference,
     EvaluationFinding,
     JudgedModel,
     MetricsFile,
@@ -37,7 +37,7 @@ from msr_adapter.evaluate.slice_groups import read_facts
 from msr_adapter.evaluate.slice_tables import table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
-from msr_adapter.evaluate.text_tables import console_table
+from msr_adapter.evaluate.text_tables import console_tables
 from msr_adapter.files import write_json
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
@@ -54,6 +54,10 @@ class EvaluateDirs:
     """Model -> its folder of SCORES: `trained`, and `base` where it is asked for."""
     baselines: Path | None = None
     """Scores of the fitted baselines; None without any."""
+    retrieved: Path | None = None
+    """What was retrieved from the whole catalogue; None where nothing was asked for."""
+    reranked: Mapping[str, Path] = field(default_factory=dict)
+    """Model -> its folder of SCORES of what was retrieved."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Evaluation:
 
     def say(self, reporter: Reporter, headline: str) -> None:
         """Print the metric table, ``headline``, the slices and every finding."""
-        reporter.console.print(console_table(self.metrics))
+        for table in console_tables(self.metrics):
+            reporter.console.print(table)
         reporter.note(headline)
         if self.metrics["slices"]:
             reporter.note(say_slices(self.metrics["slices"]))
@@ -115,7 +120,8 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     protocol, seed = config.protocol, job.seed
     held_out = read_held_out(dirs.data)
     tables = _read_tables(config.baselines, dirs.scores, held_out)
-    scores = _all_scores(config, dirs, held_out, tables, seed)
+    inputs = BaselineInputs(held_out, dirs.data, config, seed)
+    scores = _all_scores(config, dirs, inputs, tables)
     models = {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
@@ -127,6 +133,12 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     metrics["slices"] = slice_metrics(config, held_out, scores, facts)
     metrics["findings"] = [*metrics["findings"], *_about_the_fits(config, dirs), *table_findings(config.tables, facts)]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
+    if full := rank_fully(config, FullDirs(dirs.baselines, dirs.retrieved, dirs.reranked), inputs, models):
+        metrics["full"] = full.entry
+        metrics["findings"] = [*metrics["findings"], *full.findings]
+        write_table(full.per_user, full.per_user.schema, job.out / "full_per_user.parquet")
+    else:
+        metrics["findings"] = [*metrics["findings"], *unranked(config, facts.items.num_rows)]
     write_json(job.out / "metrics.json", {**metrics})
     per_user = per_user_table(held_out, models)
     write_table(per_user, per_user.schema, job.out / "per_user.parquet")
@@ -144,14 +156,13 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
 
 
 def _all_scores(
-    config: EvaluateConfig, dirs: EvaluateDirs, held_out: HeldOut, tables: Mapping[str, pa.Table], seed: int
+    config: EvaluateConfig, dirs: EvaluateDirs, inputs: BaselineInputs, tables: Mapping[str, pa.Table]
 ) -> dict[str, Floats]:
     """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
     scores: dict[str, Floats] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
     if dirs.baselines is not None:
         for row in chosen(config, fitted=True):
-            scores[row.name] = read_fitted(row.name, held_out, dirs.baselines)
-    inputs = BaselineInputs(held_out, dirs.data, config, seed)
+            scores[row.name] = read_fitted(row.name, inputs.held_out, dirs.baselines)
     for row in chosen(config, fitted=False):
         values = row.score and row.score(inputs)
         if values is not None:
@@ -173,7 +184,7 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
     primary, sizes = protocol.primary_metric, np.diff(held_out.offsets)
     chances = model_metrics.chance(protocol, held_out)
     compared = trained_minus_others(models, ComparisonPlan.of(protocol, [primary], seed)).differences
-    gaps = {row.reference: _as_difference(row) for row in compared}
+    gaps = {row.reference: as_difference(row) for row in compared}
     mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
     candidates: CandidateCounts = {
         "rows": held_out.table.num_rows,
@@ -198,6 +209,7 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
         "protocol_digest": model_metrics.protocol_digest(settings),
         "candidates": candidates,
         "sampling": found.sampling,
+        "full": None,
         "models": judged_models,
         "chance": chances,
         "differences": gaps,
@@ -214,10 +226,6 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
 def _about_the_fits(config: EvaluateConfig, dirs: EvaluateDirs) -> list[EvaluationFinding]:
     rows = chosen(config, fitted=True)
     return tuning_findings(rows, read_tuning(dirs.baselines)) if rows and dirs.baselines is not None else []
-
-
-def _as_difference(row: PairedDifference) -> Difference:
-    return {"mean": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_adjusted": row.p_adjusted}
 
 
 def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metrics.Judged]) -> list[EvaluationFinding]:

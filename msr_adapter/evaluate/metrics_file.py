@@ -59,6 +59,41 @@ class Sampling(TypedDict):
     """What a reader must know of sampled metrics; empty for all items."""
 
 
+class RetrievalEntry(TypedDict):
+    """What was retrieved from the whole catalogue, and how models rank it; a target that is not among it is a miss."""
+
+    retriever: str
+    top: int
+    """Items retrieved for each user."""
+    prompts: int
+    """Retrieved items of all users: what each model was asked about."""
+    recall: Interval
+    """Share of the targets that were retrieved."""
+    models: Mapping[str, Mapping[str, Interval]]
+    """`trained`, and `base` where it is asked for -> metric -> value."""
+    differences: dict[str, Difference]
+    """Baseline with a full ranking (and `base`) -> the trained model minus it, paired, in `FullRanking.primary`."""
+
+
+class FullRanking(TypedDict):
+    """Metrics with a cut-off over the whole catalogue, for the same test users and targets."""
+
+    items: int
+    """In the catalogue."""
+    candidates: float
+    """Mean number of items that are ranked for a user: the target and all that the user has not seen."""
+    primary: str
+    """The metric that differences speak of."""
+    models: Mapping[str, Mapping[str, Interval]]
+    """Baseline -> metric -> value."""
+    chance: Mapping[str, float]
+    """Metric -> exact value of a scorer that knows nothing."""
+    absent: Mapping[str, str]
+    """Baseline without a full ranking -> why."""
+    retrieval: RetrievalEntry | None
+    """None unless `evaluate.full` asks for it."""
+
+
 class CalibrationBin(TypedDict):
     """Candidates whose p(yes) lies between two values; bins without any are left out."""
 
@@ -118,6 +153,8 @@ class MetricsFile(TypedDict):
     protocol_digest: str
     candidates: CandidateCounts
     sampling: Sampling
+    full: FullRanking | None
+    """None where the lists are the whole catalogue, or it is not ranked: a finding says why."""
     models: Mapping[str, JudgedModel]
     chance: Mapping[str, float]
     """Metric -> exact value of a scorer that knows nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from msr_adapter.arrays import Floats
+from msr_adapter.arrays import Floats, Integers
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.schema import CANDIDATES
@@ -46,6 +46,21 @@ def _rows(held_out: HeldOut, name: str, judged: Judged, schema: pa.Schema) -> pa
         **result.per_user,
     }
     return pa.table(columns, schema=schema)
+
+
+def full_per_user_table(held_out: HeldOut, sizes: Integers, models: Mapping[str, Mapping[str, Floats]]) -> pa.Table:
+    """Return every user's metrics over the whole catalogue, model by model; ``models``: metric -> values (users,).
+
+    ``sizes`` (users,) are the items that a user's targets are ranked among, in the column `candidates`.
+    """
+    parts = [
+        pa.table({
+            "example_id": held_out.example_ids, "user_id": held_out.user_ids,
+            "model": pa.repeat(name, len(sizes)), "candidates": sizes, **values,
+        })
+        for name, values in models.items()
+    ]  # fmt: skip
+    return pa.concat_tables(parts)
 
 
 def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, Floats]) -> pa.Table:

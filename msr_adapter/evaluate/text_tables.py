@@ -40,8 +40,11 @@ def shown_metrics(metrics: MetricsFile) -> list[str]:
 
     One that equals another of them where users have one target is left out.
     """
-    leading = [name for name in (metrics["primary"], "gauc") if name in metrics["chance"]]
-    names = list(dict.fromkeys([*leading, *metrics["chance"]]))
+    return _told_once(metrics, [metrics["primary"], "gauc"], metrics["chance"])
+
+
+def _told_once(metrics: MetricsFile, leading: Sequence[str], known: Mapping[str, float]) -> list[str]:
+    names = list(dict.fromkeys([*(name for name in leading if name in known), *known]))
     if metrics.get("candidates", {}).get("targets", metrics["users"]) > metrics["users"]:
         return names
     shown = []
@@ -82,6 +85,64 @@ def metric_table(
     title = f"{plural(metrics['users'], 'test user')}, {level:.0%} intervals over users"
     notes = [sampling_line(metrics["sampling"]), *([POOLED] if any(row[0] == label("auc") for row in rows) else [])]
     return TextTable(title, ["metric", *shown, "chance"], rows, notes)
+
+
+def full_table(metrics: MetricsFile, cell: Callable[[Interval], str] = value_cell) -> TextTable | None:
+    """Return metric x model over the whole catalogue, the reranked models first; None where it was not ranked."""
+    full = metrics.get("full")  # older runs have none
+    if full is None:
+        return None
+    models = full_models(metrics)
+    rows = [
+        [label(name), *(cell(values[name]) for values in models.values()), f"{full['chance'][name]:.3f}"]
+        for name in full_metrics(metrics)
+    ]
+    title = f"The whole catalogue, {plural(metrics['users'], 'test user')}"
+    return TextTable(title, ["metric", *models, "chance"], rows, full_notes(metrics))
+
+
+def full_metrics(metrics: MetricsFile) -> list[str]:
+    """Return the metrics over the whole catalogue that are worth a row, the primary one first."""
+    full = metrics.get("full")
+    return _told_once(metrics, [full["primary"]], full["chance"]) if full else []
+
+
+def full_models(metrics: MetricsFile) -> dict[str, Mapping[str, Interval]]:
+    """Return every model's metrics over the whole catalogue, by the name of its column."""
+    full = metrics.get("full")
+    if full is None:
+        return {}
+    retrieval = full["retrieval"]
+    again = {} if retrieval is None else {f"{retrieval['retriever']} + {name}": values
+                                          for name, values in retrieval["models"].items()}  # fmt: skip
+    return again | dict(full["models"])
+
+
+def full_notes(metrics: MetricsFile) -> list[str]:
+    """Say what the rankings of the whole catalogue are of, and what retrieve-and-rerank comes to."""
+    full = metrics.get("full")
+    if full is None:
+        return []
+    said = (f"Every target among all items that the user has not seen: {full['candidates']:,.0f} of "
+            f"{plural(full['items'], 'item')} on average.")  # fmt: skip
+    notes = [said, *(f"Without a full ranking: {name} ({why})." for name, why in full["absent"].items())]
+    if (retrieval := full["retrieval"]) is None:
+        return notes
+    found, gap = retrieval["recall"], retrieval["differences"][retrieval["retriever"]]
+    notes.append(
+        f"{retrieval['retriever']} + trained: the trained model ranks the {retrieval['top']:,} items that "
+        f"{retrieval['retriever']} finds for each user ({retrieval['prompts']:,} prompts); {value_cell(found)} of the "
+        f"targets are among them, the others are misses. In {label(full['primary'])}, that is {gap['mean']:+.3f} "
+        f"({gap['low']:+.3f} to {gap['high']:+.3f}) beside {retrieval['retriever']} alone, paired; "
+        f"p {p_text(gap['p'])}, adjusted {p_text(gap['p_adjusted'])}."
+    )
+    return notes
+
+
+def console_tables(metrics: MetricsFile) -> list[Table]:
+    """Return the tables of a finished run for a terminal: of the candidate lists, and of the whole catalogue."""
+    full = full_table(metrics, cell=lambda value: value_cell(value).translate(_UNBRACKETED))
+    return [console_table(metrics), *([to_rich(full)] if full else [])]
 
 
 def console_table(metrics: MetricsFile) -> Table:

@@ -13,9 +13,15 @@ near_duplicates  titles or summaries that are nearly the same
 
 from msr_adapter.heuristics.popularity import TrainingLog, has_timestamps, popularity, recency
 from msr_adapter.heuristics.repeats import repeat_scores
-from msr_adapter.heuristics.title_overlap import TitleVectors, title_overlap, title_vectors
+from msr_adapter.heuristics.title_overlap import (
+    TitleVectors,
+    title_index,
+    title_overlap,
+    title_overlap_with_all,
+    title_vectors,
+)
 
 __all__ = [
-    "TitleVectors", "TrainingLog", "has_timestamps", "popularity", "recency", "repeat_scores", "title_overlap",
-    "title_vectors",
+    "TitleVectors", "TrainingLog", "has_timestamps", "popularity", "recency", "repeat_scores", "title_index",
+    "title_overlap", "title_overlap_with_all", "title_vectors",
 ]  # fmt: skip

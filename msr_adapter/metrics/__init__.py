@@ -6,6 +6,7 @@ slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 `catalogue`: the table of all metrics, and `evaluate_groups`, which computes those that rank
 `groups`: what makes groups valid, and where a group's only positive stands
 `ranking`: formulas for one positive; `ties`: for several, over tie blocks
+`target_ranks`: the same from the targets' places alone, for rankings too long to keep
 `pooled_auc`: the AUC over all users' candidates, and its parts by user
 `calibration`: of the probabilities; `exposure`: of what the first k places show
 `intervals`: intervals over users; `paired`: tests of differences
@@ -23,6 +24,7 @@ from msr_adapter.metrics.catalogue import (
     RankingMetric,
     evaluate_groups,
     label,
+    largest_value,
     metric_row,
 )
 from msr_adapter.metrics.exposure import Exposure, expose
@@ -38,10 +40,12 @@ from msr_adapter.metrics.paired import (
     standard_error,
 )
 from msr_adapter.metrics.pooled_auc import pooled_auc, pooled_auc_per_user
+from msr_adapter.metrics.target_ranks import MISSED, TargetRanks, values_at
 
 __all__ = [
     "ALPHA",
     "METRICS",
+    "MISSED",
     "POWER",
     "RANKING",
     "Calibration",
@@ -54,11 +58,13 @@ __all__ = [
     "ProbabilityMetric",
     "RankingMetric",
     "SignFlips",
+    "TargetRanks",
     "calibrate",
     "difference_interval",
     "evaluate_groups",
     "expose",
     "label",
+    "largest_value",
     "mean_interval",
     "metric_intervals",
     "metric_row",
@@ -69,4 +75,5 @@ __all__ = [
     "sign_flips",
     "smallest_difference",
     "standard_error",
+    "values_at",
 ]

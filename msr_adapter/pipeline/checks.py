@@ -11,7 +11,7 @@ from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.evaluate.baselines.catalogue import BASELINES
+from msr_adapter.evaluate.baselines.catalogue import BASELINES, to_fit
 from msr_adapter.files import bundled_model
 from msr_adapter.filesystem import absent
 from msr_adapter.llamafactory.packaged_models import how_to_get
@@ -20,7 +20,7 @@ from msr_adapter.pipeline.resolve_templates import check_templates, template_not
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import STAGES
-from msr_adapter.pipeline.time_estimate import time_notes
+from msr_adapter.pipeline.time_estimate import retrieved_prompts, time_notes
 from msr_adapter.pipeline.weight_checks import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
 from msr_adapter.run_folder_mark import folder_problems
@@ -36,7 +36,7 @@ def check_libraries(baselines: Sequence[str], where: str) -> list[Problem]:
     modules = sorted({each for name in short for each in absent[name]})
     commands = dict.fromkeys(library.mend for library in LIBRARIES if library.module in modules)
     found = f"{', '.join(short)} cannot be fitted: {', '.join(modules)} not installed"
-    step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines"
+    step = f"Run `{' && '.join(commands)}`, or leave them out of evaluate.baselines and evaluate.full"
     return [Problem(where, "evaluate.baselines", found, next_step=step)]
 
 
@@ -76,7 +76,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
         *_check_selection(loaded),
         *check_versions(),
         *_check_slices(loaded),
-        *check_libraries(pipeline.evaluate.baselines, loaded.where("evaluate.baselines")),
+        *check_libraries([row.name for row in to_fit(pipeline.evaluate)], loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
         *check_stages(loaded),
         *_check_run_dir(loaded),
@@ -94,6 +94,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     return [
         *template_notes(loaded),
         *_asked_often(loaded, stages),
+        *_reranks(loaded, stages),
         *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
@@ -137,6 +138,19 @@ def _asked_often(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]
     return told
 
 
+def _reranks(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+    """Return a note on how often the model is asked to rank what is retrieved from the whole catalogue."""
+    full = loaded.pipeline.evaluate.full
+    if full is None or all(stages.get(stage) in (None, "up to date") for stage in ("rerank", "rerank-base")):
+        return []
+    models = 2 if full.base else 1
+    told = f"evaluate.full: {full.retriever} retrieves {full.top:,} items for each test user, and the model ranks them"
+    if stages["data"] != "up to date":
+        return [f"{told}: {full.top * models:,} prompts a user; `msr build-data` counts the users"]
+    number = retrieved_prompts(loaded.pipeline, RunFolder(loaded.run_dir).stage("data")) * models
+    return [f"{told}: {number:,} prompts at most ({models} scored)"]
+
+
 def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return a note on each baseline that will be tuned: how often it is fitted."""
     from msr_adapter.evaluate.baselines.tuning import fits_text, most_fits
@@ -144,7 +158,7 @@ def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     config = loaded.pipeline.evaluate
     if not config.tune or stages.get("baselines") in (None, "up to date"):
         return []
-    fittings = {row.name: row.fitting for row in BASELINES if row.fitting and row.name in config.baselines}
+    fittings = {row.name: row.fitting for row in to_fit(config) if row.fitting}
     return [
         f"{name} is tuned on validation users: at most {fits_text(fitting, config, most_fits(fitting, config))}"
         for name, fitting in fittings.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
-from msr_adapter.evaluate.baselines.catalogue import chosen
+from msr_adapter.evaluate.baselines.catalogue import row_of, to_fit
 from msr_adapter.files import path_stamp
 from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
@@ -80,11 +80,23 @@ def score_config(p: PipelineConfig) -> object:
 
 def baselines_config(p: PipelineConfig) -> object:
     """Return what counts for the fitted baselines."""
-    rows = chosen(p.evaluate, fitted=True)
+    rows = to_fit(p.evaluate)
     fittings = [row.fitting for row in rows if row.fitting]
     settings = [fitting.settings(p.evaluate).model_dump(mode="json") for fitting in fittings]
     grids = [fitting.grid(p.evaluate).model_dump(mode="json") for fitting in fittings] if p.evaluate.tune else "none"
-    return [[row.name for row in rows], settings, grids, p.seed]
+    full = p.evaluate.full
+    retrieval = [full.retriever, full.top] if full and row_of(full.retriever).fitting else "none"
+    return [[row.name for row in rows], settings, grids, retrieval, _excluded(p), p.seed]
+
+
+def retrieve_config(p: PipelineConfig) -> object:
+    """Return what counts for what is retrieved; the settings of what is fitted do by what the baselines stage found."""
+    return [p.evaluate.full and [p.evaluate.full.retriever, p.evaluate.full.top], _excluded(p)]
+
+
+def _excluded(p: PipelineConfig) -> object:
+    """Return what no ranking of the whole catalogue has."""
+    return p.evaluate.protocol.negatives.exclude
 
 
 def evaluate_config(p: PipelineConfig) -> object:

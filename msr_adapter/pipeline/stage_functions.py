@@ -5,7 +5,7 @@ The packages are imported when a stage runs, so that planning stays fast.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +22,7 @@ from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.report.report_context import Manifests, ReportContext
-from msr_adapter.stage_arguments import Client, Job
+from msr_adapter.stage_arguments import Client, Job, StageDirs
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.evaluation import Evaluation
@@ -133,12 +133,38 @@ def run_score_base(c: Context) -> dict[str, Any]:
     return _score(c, c.backend(c.pipeline.train.model, starting_weights(c.pipeline.train)))
 
 
-def _score(c: Context, scorer: AbstractContextManager[Backend]) -> dict[str, Any]:
+def run_retrieve(c: Context) -> dict[str, Any]:
+    """Retrieve items of the whole catalogue for the test users."""
+    from msr_adapter.evaluate.retrieval import retrieve
+
+    return {**retrieve(c.pipeline.evaluate, c.dirs.data, c.dir("baselines"), c.job)}
+
+
+def run_rerank(c: Context) -> dict[str, Any]:
+    """Score what was retrieved with the trained model."""
+    return _score(c, make_scorer(c), _retrieved(c, "rerank"))
+
+
+def run_rerank_base(c: Context) -> dict[str, Any]:
+    """Score what was retrieved with the model before training."""
+    scorer = c.backend(c.pipeline.train.model, starting_weights(c.pipeline.train))
+    return _score(c, scorer, _retrieved(c, "rerank-base"))
+
+
+def _retrieved(c: Context, stage: str) -> StageDirs:
+    """Return the folders in which retrieved items are the candidates; say first what ``stage`` takes to score them."""
+    from msr_adapter.pipeline.time_estimate import reranking_cost
+
+    c.reporter.note(f"  {reranking_cost(c.pipeline, c.folder, stage)}")
+    return replace(c.dirs, candidates=c.dir("retrieve"))
+
+
+def _score(c: Context, scorer: AbstractContextManager[Backend], dirs: StageDirs | None = None) -> dict[str, Any]:
     from msr_adapter.score import score
 
     with c.cache() as cache, scorer as backend:
         client = Client(c.prompts, backend, cache)
-        return score(c.pipeline.train, c.dirs, client, c.job, bounded_share(c.pipeline))
+        return score(c.pipeline.train, dirs or c.dirs, client, c.job, bounded_share(c.pipeline))
 
 
 def make_scorer(c: Context) -> AbstractContextManager[Backend]:
@@ -188,7 +214,10 @@ def run_evaluate(c: Context) -> dict[str, Any]:
     folders = {"trained": c.dir("score")}
     if "base" in settings.baselines:
         folders["base"] = c.dir("score-base")
-    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"))
+    full, again = settings.full, {}
+    if full is not None:
+        again = {"trained": c.dir("rerank")} | ({"base": c.dir("rerank-base")} if full.base else {})
+    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"), c.dir("retrieve") if full else None, again)
     return write_report(evaluate(settings, dirs, run, c.job), told, c.job)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig
-from msr_adapter.evaluate.baselines.catalogue import chosen
+from msr_adapter.evaluate.baselines.catalogue import row_of, to_fit
 from msr_adapter.pipeline import fingerprints as counts
 from msr_adapter.pipeline import stage_functions as functions
 from msr_adapter.pipeline.stage_context import Context, is_truncating
@@ -59,11 +59,16 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
     return ("train",) if p.evaluate.scorer else ()
 
 
+def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:
+    """Return the fitting, where what retrieves needs none."""
+    return ("baselines",) if p.evaluate.full and row_of(p.evaluate.full.retriever).fitting is None else ()
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         "data", "Build data", ("audit", "audit.json"), 10,
         inputs=(),
-        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "examples.parquet", "earlier.parquet",
+        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet", "earlier.parquet",
                  "candidates.parquet", "truth.parquet", "audit.json"),
         config=counts.data_config, sources=counts.data_sources, run=functions.run_data,
     ),
@@ -135,13 +140,42 @@ STAGES: tuple[Stage, ...] = (
         inputs=("data",),
         outputs=("*.parquet", "tuning.json"),
         config=counts.baselines_config, run=functions.run_baselines,
-        needed=lambda p: bool(chosen(p.evaluate, fitted=True)),
+        needed=lambda p: bool(to_fit(p.evaluate)),
         costly=True,
     ),
     Stage(
-        "evaluate", "Evaluation", ("report", "report.html"), 7,
-        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines"),
-        outputs=("metrics.json", "per_user.parquet", "candidate_scores.parquet", "report.html"),
+        "retrieve", "Retrieval", ("retrieved items", "candidates.parquet"), 1,
+        inputs=("data", "baselines"),
+        outputs=("candidates.parquet",),
+        config=counts.retrieve_config, run=functions.run_retrieve,
+        needed=lambda p: p.evaluate.full is not None,
+        spared=_retrieved_unfitted,
+    ),
+    Stage(
+        "rerank", "Scores of retrieved items, trained", ("scores", "scores.parquet"), 1,
+        inputs=("data", "users", "truncate", "train", "retrieve"),
+        outputs=("scores.parquet",),
+        templates=_always("recommend"),
+        config=counts.score_config, sources=counts.start_sources, run=functions.run_rerank,
+        needed=lambda p: p.evaluate.full is not None,
+        spared=_served,
+        costly=True,
+    ),
+    Stage(
+        "rerank-base", "Scores of retrieved items, base", ("scores", "scores.parquet"), 1,
+        inputs=("data", "users", "truncate", "retrieve"),
+        outputs=("scores.parquet",),
+        templates=_always("recommend"),
+        config=counts.base_config, sources=counts.train_sources, run=functions.run_rerank_base,
+        needed=lambda p: p.evaluate.full is not None and p.evaluate.full.base,
+        costly=True,
+    ),
+    Stage(
+        "evaluate", "Evaluation", ("report", "report.html"), 8,
+        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines", "retrieve", "rerank",
+                "rerank-base"),
+        outputs=("metrics.json", "per_user.parquet", "full_per_user.parquet", "candidate_scores.parquet",
+                 "report.html"),
         templates=_always("report.html"),
         config=counts.evaluate_config, sources=counts.evaluate_sources, run=functions.run_evaluate,
         spared=_served,

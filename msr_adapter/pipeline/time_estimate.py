@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import ModelConfig
+from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import plural
 from msr_adapter.files import read_json_object
 from msr_adapter.integrity import read_manifest
@@ -39,6 +39,8 @@ _LARGE = 1e9
 _UNKNOWN_ROW, _PROMPT = 300, 150
 """Tokens of a row before lengths are estimated, and of a summariser's prompt."""
 _PER = 1_000
+_SAME_PROMPTS = {"rerank": ("score",), "rerank-base": ("score-base",)}
+"""Stages whose pace is that of another, which asks the same model the same question."""
 _SIZE = re.compile(r"(?<![a-zA-Z0-9.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])")
 """How the names of models tell their size: Qwen2-VL-2B-Instruct."""
 
@@ -100,7 +102,7 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
     summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
     folder = RunFolder(loaded.run_dir)
     data = folder.stage("data") if stages.get("data") == "up to date" else None
-    row = _row_tokens(loaded, folder, stages)
+    row = _row_tokens(loaded.pipeline, folder, stages.get("lengths") == "up to date")
     if summarize.items.mode != "none":
         requests = 3 if summarize.items.mode == "fusion" else 1
         number = None if data is None else requests * pq.read_metadata(data / "items.parquet").num_rows
@@ -115,17 +117,44 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
                    number=number)  # fmt: skip
     if stages.get("train"):
         yield Work("train", "train.model", train.model, row, trained=True, number=_rows(loaded, folder, data))
-    if loaded.pipeline.evaluate.scorer is None:
-        scored = None if data is None else _split(folder, "test")
-        for stage in ("score-base", "score"):
-            if stage in stages:
-                yield Work(stage, "train.model", train.model, row, number=scored)
+    scored = None if data is None else _split(folder, "test")
+    found = None if data is None else retrieved_prompts(loaded.pipeline, data)
+    for stage, number in (("score-base", scored), ("score", scored), ("rerank-base", found), ("rerank", found)):
+        if stage in stages:
+            role, model = _scorer(loaded.pipeline, stage)
+            yield Work(stage, role, model, row, number=number)
 
 
-def _row_tokens(loaded: LoadedPipeline, folder: RunFolder, stages: Mapping[str, str]) -> int:
-    known = read_json_object(folder.stage("lengths") / "lengths.json") if stages.get("lengths") == "up to date" else {}
+def _scorer(pipeline: PipelineConfig, stage: str) -> tuple[str, ModelConfig]:
+    """Return the key that names the model of a stage that scores, and the model."""
+    served = None if stage.endswith("-base") else pipeline.evaluate.scorer
+    return ("train.model", pipeline.train.model) if served is None else ("evaluate.scorer", served)
+
+
+def _row_tokens(pipeline: PipelineConfig, folder: RunFolder, estimated: bool) -> int:
+    known = read_json_object(folder.stage("lengths") / "lengths.json") if estimated else {}
     median = float(known.get("row", {}).get("median", _UNKNOWN_ROW))
-    return min(loaded.pipeline.train.cutoff_len, round(median))
+    return min(pipeline.train.cutoff_len, round(median))
+
+
+def retrieved_prompts(pipeline: PipelineConfig, data: Path) -> int:
+    """Return how many prompts one model answers to rank what is retrieved, at most, by the tables of the data stage."""
+    full = pipeline.evaluate.full
+    if full is None:
+        return 0
+    splits = pq.read_table(data / "examples.parquet", columns=["split"])["split"].to_numpy()
+    items = int(pq.read_metadata(data / "items.parquet").num_rows)
+    return int((splits == "test").sum()) * min(full.top, items)
+
+
+def reranking_cost(pipeline: PipelineConfig, folder: RunFolder, stage: str) -> str:
+    """Say how many prompts a stage has to score what was retrieved, and how long that takes by the basis of `check`."""
+    number = pq.read_metadata(folder.stage("retrieve") / "candidates.parquet").num_rows
+    role, model = _scorer(pipeline, stage)
+    row = _row_tokens(pipeline, folder, folder.manifest("lengths") is not None)
+    each, basis = _seconds_each(Work(stage, role, model, row, number=number), folder.root, _gpus())
+    took = f"about {duration(each * number)} {basis}" if each is not None else basis
+    return f"{plural(number, 'prompt')} to rank what was retrieved, those in the cache included: {took}"
 
 
 def _steps(data: Path, block: int | None) -> int:
@@ -165,8 +194,9 @@ def _seconds_each(work: Work, run_dir: Path, gpus: int) -> tuple[float | None, s
 def _measured(work: Work, run_dir: Path) -> tuple[float, str] | None:
     """Return the seconds of one request or row in the latest run beside that asked the same model, and its folder."""
     found = []
-    for stage in _stages_beside(work.stage, run_dir):
-        manifest = read_manifest(stage, work.stage)
+    names = (work.stage, *_SAME_PROMPTS.get(work.stage, ()))
+    for name, stage in ((one, stage) for one in names for stage in _stages_beside(one, run_dir)):
+        manifest = read_manifest(stage, name)
         summary, told = manifest.get("summary") or {}, manifest.get("settings") or {}
         for key in work.role.split("."):
             told = told.get(key) or {} if isinstance(told, dict) else {}
@@ -181,7 +211,7 @@ def _measured(work: Work, run_dir: Path) -> tuple[float, str] | None:
     if not found:
         return None
     _, seconds, stage = max(found, key=lambda one: one[0])
-    return seconds, str(stage.parent if stage.name == work.stage else stage)
+    return seconds, str(stage.parent if stage.name in names else stage)
 
 
 def _stages_beside(name: str, run_dir: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.sampling import sampling_line
+from msr_adapter.evaluate.text_tables import full_models, full_notes
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
 from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
@@ -144,6 +145,9 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
         "context_line": sections.context_line(metrics),
         "tiles": sections.tiles(metrics),
         "rows": tables.metric_rows(metrics),
+        "full_rows": tables.full_rows(metrics),
+        "full_models": list(full_models(metrics)),
+        "full_notes": full_notes(metrics),
         "looks": looks(metrics["models"]),
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
         "described": [(row.name, row.description) for row in BASELINES if row.name in metrics["models"]],

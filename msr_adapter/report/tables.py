@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.metrics_file import Interval, MetricsFile, SliceEntry
-from msr_adapter.evaluate.text_tables import short, shown_metrics
+from msr_adapter.evaluate.text_tables import full_metrics, full_models, short, shown_metrics
 from msr_adapter.metrics import METRICS, ProbabilityMetric, label, metric_row
 from msr_adapter.report.user_texts import clip
 
@@ -71,6 +71,19 @@ def metric_rows(metrics: MetricsFile) -> list[MetricRow]:
             f"{metrics['chance'][name]:.3f}",
         )
         for name in shown_metrics(metrics)
+    ]
+
+
+def full_rows(metrics: MetricsFile) -> list[MetricRow]:
+    """Return the rows of the table over the whole catalogue; none where it was not ranked."""
+    models, full = full_models(metrics), metrics.get("full")
+    return [
+        MetricRow(
+            label(name),
+            [_cell(model, values[name]) for model, values in models.items()],
+            f"{full['chance'][name]:.3f}" if full else "",
+        )
+        for name in full_metrics(metrics)
     ]
 
 

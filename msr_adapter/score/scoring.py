@@ -43,7 +43,7 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     more than the ``bounded_share`` of candidates; `UserError` if there is nothing to score. Memory does not grow with
     the number of users.
     """
-    total = count_rows(dirs.data, "test")
+    total = count_rows(dirs.data, "test", dirs.candidates)
     if not total:
         step = "Give more users or a larger test share"
         raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
@@ -52,7 +52,13 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     with reporter.track("scoring", total) as advance:
         scoring = BlockScorer(train, client, advance, reporter)
         blocks = candidate_blocks(
-            dirs.data, dirs.user_summaries, client.prompts, "test", images=train.images, size=_BLOCK
+            dirs.data,
+            dirs.user_summaries,
+            client.prompts,
+            "test",
+            images=train.images,
+            size=_BLOCK,
+            candidates=dirs.candidates,
         )
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, job.out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared | exactness_of(backend)

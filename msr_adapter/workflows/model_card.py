@@ -12,7 +12,7 @@ from typing import cast
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.evaluate.metrics_file import MetricsFile
-from msr_adapter.evaluate.text_tables import metric_table, to_markdown
+from msr_adapter.evaluate.text_tables import full_table, metric_table, to_markdown
 from msr_adapter.files import write_json, write_text
 from msr_adapter.filesystem import read_object
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -125,6 +125,7 @@ def model_card(facts: CardFacts, metrics: MetricsFile) -> str:
         _fenced(facts.prompt),
         "## How it was evaluated",
         to_markdown(metric_table(metrics)),
+        *([to_markdown(full)] if (full := full_table(metrics)) else []),
         "*trained* is this model before it was cast; the others ranked the same candidates, and *chance* is the exact "
         "value of a scorer that knows nothing.",
         _listed({"protocol": f"{metrics['protocol']['name']}, digest {metrics['protocol_digest'][:16]}",

@@ -116,7 +116,14 @@ def fitted(folder: Path, *sets: str) -> RunResult:
 def test_the_stage_fits_once_and_again_only_for_what_it_reads(folder: Path) -> None:
     assert states(fitted(folder)) == {"data": "done", "baselines": "done"}
     files = sorted(path.name for path in (folder / "run" / "baselines").iterdir())
-    assert files == ["item-knn.parquet", "manifest.json", "mf.parquet", "tuning.json"]
+    assert files == [
+        "item-knn.full.parquet",
+        "item-knn.parquet",
+        "manifest.json",
+        "mf.full.parquet",
+        "mf.parquet",
+        "tuning.json",
+    ]
     summary = json.loads((folder / "run" / "baselines" / "manifest.json").read_text())["summary"]
     assert set(summary["seconds"]) == {"item-knn", "mf"}
     for same in ("evaluate.protocol.confidence.samples=500", "evaluate.sasrec.epochs=3", "train.epochs=2",

@@ -283,7 +283,7 @@ def test_nothing_held_out_reaches_a_baseline(data: Path, tmp_path: Path) -> None
 
 def copy_tables(source: Path, target: Path, **changes: Callable[[pa.Table], pa.Table]) -> None:
     """Copy the tables that baselines read, some of them changed."""
-    for name in ("interactions", "candidates", "examples", "items", "earlier"):
+    for name in ("interactions", "seen", "candidates", "examples", "items", "earlier"):
         rewrite(source, target, name, changes.get(name, lambda table: table))
 
 

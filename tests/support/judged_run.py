@@ -191,6 +191,7 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
     }
     write = pa.table(columns, schema=schema.CANDIDATES)
     schema.write_table(write, schema.CANDIDATES, run.data / "candidates.parquet")
+    _write_log_of(run, examples, columns)
     summaries = {"example_id": range(total), "summary": ["likes <b>space</b> and 🪐"] * total}
     table = pa.table({key: list(value) for key, value in summaries.items()}, schema=schema.USER_SUMMARIES)
     schema.write_table(table, schema.USER_SUMMARIES, run.root / "users" / "users.parquet")
@@ -200,6 +201,22 @@ def _write_examples(run: Run, items: list[str], generator: np.random.Generator) 
     audit["findings"] = [{"severity": "warning", "text": "<script>bad()</script> 3 users dropped", "more": 1}]
     (run.data / "audit.json").write_text(json.dumps(audit))
     return {key: value[5 * SIZE :] for key, value in columns.items()}
+
+
+def _write_log_of(run: Run, examples: dict[str, Any], candidates: dict[str, Any]) -> None:
+    """Write each user's history, which training knows, and target, which it does not; nothing is seen beside them."""
+    targets = candidates["item_id"][candidates["label"] == 1].tolist()
+    rows = [
+        {"user_id": user, "item_id": item, "timestamp": time - 4 + place, "training": place < 4}
+        for user, history, target, time in zip(
+            examples["user_id"], examples["history"], targets, examples["timestamp"], strict=True
+        )
+        for place, item in enumerate([*history, target])
+    ]
+    log = pa.Table.from_pylist(rows, schema.INTERACTIONS)
+    schema.write_table(log, schema.INTERACTIONS, run.data / "interactions.parquet")
+    schema.write_table(schema.SEEN.empty_table(), schema.SEEN, run.data / "seen.parquet")
+    schema.write_table(schema.EARLIER.empty_table(), schema.EARLIER, run.data / "earlier.parquet")
 
 
 def _write_steps(run: Run, examples: Iterable[int], last: str) -> None:

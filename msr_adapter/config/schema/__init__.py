@@ -33,7 +33,9 @@ from msr_adapter.config.schema.evaluate import (
     BaselineName,
     ConfidenceConfig,
     EvaluateConfig,
+    FullConfig,
     ProtocolConfig,
+    RetrieverName,
     SliceTablesConfig,
 )
 from msr_adapter.config.schema.execution import ExecutionConfig, LaunchConfig
@@ -87,6 +89,7 @@ __all__ = [
     "FactorsGridConfig",
     "FileFormatConfig",
     "FreezeConfig",
+    "FullConfig",
     "GridConfig",
     "HMSourceConfig",
     "HubTableConfig",
@@ -115,6 +118,7 @@ __all__ = [
     "PreferenceConfig",
     "ProtocolConfig",
     "RecBoleSourceConfig",
+    "RetrieverName",
     "SASRecConfig",
     "SASRecGridConfig",
     "SelectionConfig",

@@ -100,6 +100,11 @@ class ProtocolConfig(StrictModel):
         )  # fmt: skip
 
     @property
+    def cut(self) -> tuple[str, ...]:
+        """Those of `ranked` that have a cut-off."""
+        return tuple(name for name in self.ranked if "@" in name)
+
+    @property
     def primary_metric(self) -> str:
         """`primary`, or what null stands for."""
         wanted = ([] if self.primary is None else [self.primary]) + ["ndcg", "gauc"]
@@ -124,6 +129,23 @@ class SliceTablesConfig(StrictModel):
     """One row per user, with a column `user_id`."""
 
 
+RetrieverName = Literal["popularity", "item-knn", "mf", "sasrec"]
+"""The baselines that may retrieve: rows of `evaluate.baselines.catalogue` with a full ranking."""
+
+
+class FullConfig(StrictModel):
+    """Retrieve and rerank: a baseline finds items in the whole catalogue, the trained model ranks them."""
+
+    retriever: RetrieverName = "item-knn"
+    """Who retrieves, fitted to the training log and tuned as the baselines are; it need not be one of `baselines`."""
+    top: Count = 200
+    """Items retrieved for each test user among those that the user has not seen: so many prompts a user. A target that
+    is not among them is a miss."""
+    base: bool = False
+    """Whether the recommender before fine-tuning ranks them too, which doubles the prompts; `baselines` names `base`
+    then."""
+
+
 class EvaluateConfig(StrictModel):
     """How the trained model is judged."""
 
@@ -132,6 +154,10 @@ class EvaluateConfig(StrictModel):
     baselines: tuple[BaselineName, ...] = ("random", "popularity", "base")
     """`base` is the recommender before fine-tuning; `item-knn`, `mf` and `sasrec` learn from the training log and need
     the extra `baselines`. A synthetic dataset adds the oracle by itself, `data.repeats: keep` adds `repeat`."""
+    full: FullConfig | None = Field(None, json_schema_extra=allowed("null, or a mapping"))
+    """Metrics of retrieve-and-rerank over the whole catalogue, beside those of the candidate lists. null: nothing is
+    retrieved. `msr check` says what it costs. Heuristics and fitted baselines rank the whole catalogue in any case,
+    where it has fewer than a million items."""
     scorer: ModelConfig | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The
@@ -149,6 +175,19 @@ class EvaluateConfig(StrictModel):
     """Read when `baselines` names `sasrec`."""
     tables: SliceTablesConfig = SliceTablesConfig()
     """Numbers and dates are cut at their quartiles, texts grouped by value."""
+
+    @model_validator(mode="after")
+    def _a_retrieval_can_be_judged(self) -> "EvaluateConfig":
+        full, deepest = self.full, max(self.protocol.k)
+        if full is None:
+            return self
+        if not self.protocol.cut:
+            raise ValueError("full: the protocol has no metric with a cut-off; add hr, mrr or ndcg to its metrics")
+        if full.top < deepest:
+            raise ValueError(f"full.top: {full.top} items cannot fill the first {deepest} places of protocol.k")
+        if full.base and "base" not in self.baselines:
+            raise ValueError("full.base: true, but baselines does not name base; add it, or set full.base to false")
+        return self
 
     @field_validator("scorer")
     @classmethod

@@ -10,8 +10,9 @@ from typing import Any
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig, StrictModel
-from msr_adapter.evaluate.baselines import simple
+from msr_adapter.evaluate.baselines import simple, whole_catalogue
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs, BaselineLog, CatalogueScorer, Fit
+from msr_adapter.evaluate.catalogue_ranking import Blocks
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Baseline:
     stage of its own fits or scores."""
     fitting: "Fitting | None" = None
     """How it learns from the training log: slow, so that a stage of its own does it once and keeps the scores."""
+    whole: Callable[[BaselineInputs], Blocks | None] | None = None
+    """Scores of the whole catalogue, block by block; None where the data cannot tell. What is fitted needs no function
+    for that; what has neither has no full ranking."""
+    without_whole: str = ""
+    """Why it has no full ranking."""
     on_request: bool = True
     """Whether a protocol names it; else it is judged wherever it can be (`repeat`: where repeats are kept)."""
     without: str = ""
@@ -102,29 +108,31 @@ def _settle_item_knn(settings: Any, log: BaselineLog) -> StrictModel:
     return changed
 
 
+_ASKED = "a language model is asked about candidates alone; evaluate.full has it rank what a retriever finds"
+
 BASELINES: tuple[Baseline, ...] = (
     Baseline(
         "popularity", "popularity alone", "the item's number of interactions in training.",
-        Look("popularity", (0, (3, 1, 1, 1))), simple.popularity_scores,
+        Look("popularity", (0, (3, 1, 1, 1))), simple.popularity_scores, whole=whole_catalogue.popularity_blocks,
     ),
     Baseline(
         "base", "the model before fine-tuning", "the recommender before fine-tuning.",
-        Look("base", (0, (5, 2))),
+        Look("base", (0, (5, 2))), without_whole=_ASKED,
     ),
     Baseline(
         "recency", "the time since an item was last interacted with",
         "how recent the item's last interaction in training is at the time of the target.",
-        Look("other4", (0, (10, 3))), simple.recency_scores,
+        Look("other4", (0, (10, 3))), simple.recency_scores, whole=whole_catalogue.recency_blocks,
         without="the log has no times that two users share",
     ),
     Baseline(
         "repeat", "what the user had before",
         "how often, then how recently, the user interacted with the item; items new to the user by popularity.",
-        Look("other6", (0, (2, 2, 6, 2))), simple.repeat_scores, on_request=False,
+        Look("other6", (0, (2, 2, 6, 2))), simple.repeat_scores, whole=whole_catalogue.repeat_blocks, on_request=False,
     ),
     Baseline(
         "title-overlap", "the overlap of titles", "how many words the title shares with the titles of the history.",
-        Look("other5", (0, (1, 1))), simple.title_overlap_scores,
+        Look("other5", (0, (1, 1))), simple.title_overlap_scores, whole=whole_catalogue.title_overlap_blocks,
     ),
     Baseline(
         "item-knn", "item-kNN",
@@ -153,6 +161,7 @@ BASELINES: tuple[Baseline, ...] = (
     Baseline(
         "random", "guessing", "seeded random scores.",
         Look("random", (0, (1, 2))), simple.random_scores, must_be_beaten=False,
+        without_whole="chance says exactly what guessing gets",
     ),
     Baseline(
         "oracle", "the true preferences",
@@ -160,6 +169,7 @@ BASELINES: tuple[Baseline, ...] = (
         "uniform negatives no ranking is better on average, in any metric; users choose with noise, so even it is not "
         "perfect. Where tastes drift, it knows the change before the target too, which no history tells.",
         Look("oracle", (0, (8, 2, 1, 2))), simple.oracle_scores, on_request=False, must_be_beaten=False,
+        without_whole="the truth is written for the candidates alone",
     ),
 )  # fmt: skip
 
@@ -171,3 +181,14 @@ def chosen(config: EvaluateConfig, *, fitted: bool) -> list[Baseline]:
     """
     wanted = [row for row in BASELINES if row.name in config.baselines or not row.on_request]
     return [row for row in wanted if (row.fitting is not None if fitted else row.score is not None)]
+
+
+def to_fit(config: EvaluateConfig) -> list[Baseline]:
+    """Return the rows that are fitted under ``config``: the baselines among them, and what retrieves."""
+    names = {row.name for row in chosen(config, fitted=True)} | ({config.full.retriever} if config.full else set())
+    return [row for row in BASELINES if row.fitting is not None and row.name in names]
+
+
+def row_of(name: str) -> Baseline:
+    """Return the row called ``name``."""
+    return next(row for row in BASELINES if row.name == name)

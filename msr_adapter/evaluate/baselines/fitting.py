@@ -1,6 +1,7 @@
 """The baselines stage: tune and fit to the training log, score the candidate lists, once.
 
-`<baseline>.parquet` holds BASELINE_SCORES, `tuning.json` how each came to its settings (`Tuning`). Fitting is slow and
+`<baseline>.parquet` holds BASELINE_SCORES, `<baseline>.full.parquet` FULL_RANKS, `retrieved.parquet` CANDIDATES that
+the retriever of `evaluate.full` found, `tuning.json` how each came to its settings (`Tuning`). Fitting is slow and
 depends on the data alone, so it is not done again when a protocol asks for other metrics or a model is trained anew.
 """
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError, plural
-from msr_adapter.evaluate.baselines.catalogue import Baseline, chosen
+from msr_adapter.evaluate.baselines.catalogue import Baseline, to_fit
 from msr_adapter.evaluate.baselines.training_log import (
     BaselineInputs,
     BaselineLog,
@@ -34,14 +35,22 @@ from msr_adapter.evaluate.baselines.tuning import (
     read_validation,
     tune,
 )
+from msr_adapter.evaluate.baselines.whole_catalogue import fitted_blocks
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out
+from msr_adapter.evaluate.catalogue_ranking import (
+    is_ranked_whole,
+    rank_targets,
+    read_choices,
+    retrieved_candidates,
+    write_ranks,
+)
 from msr_adapter.evaluate.metrics_file import EvaluationFinding
 from msr_adapter.files import read_json_object, write_json
 from msr_adapter.progress import Reporter
-from msr_adapter.schema import BASELINE_SCORES, read_table, write_table
+from msr_adapter.schema import BASELINE_SCORES, CANDIDATES, read_table, write_table
 from msr_adapter.stage_arguments import Job
 
-TUNING = "tuning.json"
+TUNING, FULL, RETRIEVED = "tuning.json", ".full.parquet", "retrieved.parquet"
 
 
 class Tuning(TypedDict):
@@ -64,19 +73,29 @@ class FitSummary(TypedDict):
 
 
 def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummary:
-    """Fit those of ``config.baselines`` that need it and write their scores into ``job.out``."""
+    """Fit those of ``config.baselines`` that need it, and what retrieves; write their scores into ``job.out``."""
     inputs = BaselineInputs(read_held_out(data_dir), data_dir, config, job.seed)
     keys = {key: inputs.held_out.table[key] for key in ("example_id", "item_id")}
     log, queries = inputs.log, inputs.queries  # read now: it is not part of the time that the first fit takes
     validation = read_validation(data_dir, log.items, job.seed) if config.tune else None
-    seconds, choices = {}, {}
-    for row in chosen(config, fitted=True):
+    choices = read_choices(inputs.held_out, data_dir, config.protocol.negatives.exclude)
+    seconds, settings = {}, {}
+    for row in to_fit(config):
         started = time.monotonic()
-        scorer, choices[row.name] = _fitted(row, config, log, validation, job)
+        scorer, settings[row.name] = _fitted(row, config, log, validation, job)
         scores = candidate_scores(scorer, queries, log.items)
         write_table(pa.table({**keys, "score": scores}), BASELINE_SCORES, job.out / f"{row.name}.parquet")
+        blocks, retrieves = (
+            fitted_blocks(scorer, queries),
+            config.full is not None and config.full.retriever == row.name,
+        )
+        if retrieves or is_ranked_whole(log.items):
+            write_ranks(inputs.held_out, rank_targets(choices, blocks, row.name), job.out / f"{row.name}{FULL}")
+        if retrieves and config.full:
+            found = retrieved_candidates(inputs.held_out, choices, blocks, inputs.items, config.full.top)
+            write_table(found, CANDIDATES, job.out / RETRIEVED)
         seconds[row.name] = round(time.monotonic() - started, 2)
-    tuning = Tuning(metric=f"{METRIC}@{K}", users=validation.users if validation else 0, baselines=choices)
+    tuning = Tuning(metric=f"{METRIC}@{K}", users=validation.users if validation else 0, baselines=settings)
     write_json(job.out / TUNING, {**tuning})
     return {"seconds": seconds, "interactions": len(log.user), "users": log.users, "tuning": tuning}
 
