@@ -6,6 +6,8 @@
 `model_metrics`: one model's metrics, the models side by side, and what a reader must know of them
 `slices`: the metrics of parts of the users; `slice_groups`: who is in which part; `slice_tables`: parts by own tables
 `beyond_accuracy`: calibration of the probabilities, and what of the catalogue is shown
+`full_ranking`: what baselines and retrieve-and-rerank are worth over the whole catalogue
+`catalogue_ranking`: places of targets in the whole catalogue, block by block; `retrieval`: its first items, reranked
 `results`: a finished run, read back; `comparison`: runs tested against each other; `ablation_table`: variants of one
 `tables`: the stage's files of rows; `text_tables`: tables for a terminal, Markdown and LaTeX
 `trec_ranx_export`: runs for trec_eval, pytrec_eval and ranx

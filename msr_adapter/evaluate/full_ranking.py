@@ -66,11 +66,11 @@ def rank_fully(
     listed = protocol.negatives.kind == "all" and protocol.candidates is None
     if not protocol.cut or (config.full is None and (listed or not whole)):
         return None
-    choices = read_choices(held_out, inputs.data_dir, protocol.negatives.exclude)
     rows = [row for row in BASELINES if (row.name in judged and whole) or _retrieves(config, row)]
-    ranks = {row.name: found for row in rows if (found := _ranks(row, dirs, inputs, choices)) is not None}
-    if not ranks:
+    if not any(row.fitting or row.whole for row in rows):
         return None
+    choices = read_choices(held_out, inputs.data_dir, protocol.negatives.exclude)
+    ranks = {row.name: found for row in rows if (found := _ranks(row, dirs, inputs, choices)) is not None}
     baselines = {name: _ranked(protocol, found) for name, found in ranks.items()}
     tied = TargetRanks(choices.owners, np.zeros_like(choices.targets), choices.sizes[choices.owners], choices.sizes)
     entry: FullRanking = {
@@ -79,7 +79,11 @@ def rank_fully(
         "primary": _primary(protocol),
         "models": {name: one.summary for name, one in baselines.items()},
         "chance": {name: value["mean"] for name, value in _ranked(protocol, tied).summary.items()},
-        "absent": {row.name: row.without_whole or row.without for row in rows if row.name not in ranks},
+        "absent": {
+            row.name: row.without_whole or row.without or "nothing scores every item for it"
+            for row in rows
+            if row.name not in ranks
+        },
         "retrieval": None,
     }
     models: dict[str, Ranked] = {}

@@ -68,8 +68,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "data", "Build data", ("audit", "audit.json"), 10,
         inputs=(),
-        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet", "earlier.parquet",
-                 "candidates.parquet", "truth.parquet", "audit.json"),
+        outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet",
+                 "earlier.parquet", "candidates.parquet", "truth.parquet", "audit.json"),
         config=counts.data_config, sources=counts.data_sources, run=functions.run_data,
     ),
     Stage(

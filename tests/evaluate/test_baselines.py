@@ -17,7 +17,9 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.baselines.simple import recency_scores, title_overlap_scores
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
+from msr_adapter.evaluate.catalogue_ranking import read_choices, write_ranks
 from msr_adapter.files import write_json
+from msr_adapter.metrics import TargetRanks
 from msr_adapter.pipeline import RunResult, check, checks, plan, run
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.progress import Reporter
@@ -205,6 +207,9 @@ def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
     better = held_out.labels * 1.0
     columns = {key: held_out.table[key] for key in ("example_id", "item_id")}
     schema.write_table(pa.table({**columns, "score": better}), schema.BASELINE_SCORES, fitted_dir / "mf.parquet")
+    choices = read_choices(held_out, made.data)
+    ranks = TargetRanks(choices.owners, np.zeros_like(choices.targets), np.ones_like(choices.targets), choices.sizes)
+    write_ranks(held_out, ranks, fitted_dir / "mf.full.parquet")
     attempts = [
         {"settings": {"factors": 8}, "seed": 0, "value": 0.25},
         {"settings": {"factors": 4}, "seed": 0, "value": 0.5},
@@ -213,6 +218,7 @@ def test_fitted_baselines_are_judged_beside_the_model(tmp_path: Path) -> None:
     write_json(fitted_dir / "tuning.json", {"metric": "ndcg@10", "users": 30, "baselines": {"mf": choice}})
     result = made.evaluate(baselines=("mf", "popularity"), score_dirs={"trained": made.trained}, fitted_dir=fitted_dir)
     assert list(result["metrics"]) == ["trained", "mf", "popularity", "oracle"]
+    assert made.metrics()["full"]["models"]["mf"]["ndcg@10"]["mean"] == 1
     said = "Matrix factorisation was tuned on 30 validation users: factors 4. NDCG@10 0.500, the best of 2 fits."
     assert {"severity": "info", "text": said} in made.metrics()["findings"]
     choice |= {"tried": [], "value": None, "untuned": "evaluate.tune is false"}

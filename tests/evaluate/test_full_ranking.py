@@ -50,11 +50,11 @@ def rows(users: int = 40, items: int = 30, seed: int = 4) -> list[Row]:
             for place, item in enumerate(rng.choice(items, int(rng.integers(4, 9)), False, weights))]  # fmt: skip
 
 
-def build(folder: Path, protocol: ProtocolConfig) -> Path:
+def build(folder: Path, protocol: ProtocolConfig, split: SplitConfig | None = None, **data: Any) -> Path:
     rng = np.random.default_rng(2)
     titles = {f"i{item:02}": " ".join(rng.choice(WORDS, int(rng.integers(0, 4)))) for item in range(30)}
-    split = SplitConfig(kind="leave-last-out", min_history=1, max_history=3)
-    return build_in(folder, table_data(folder, rows(), titles, k_core={"items": 3}), split, protocol).out
+    split = split or SplitConfig(kind="leave-last-out", min_history=1, max_history=3)
+    return build_in(folder, table_data(folder, rows(), titles, k_core={"items": 3}, **data), split, protocol).out
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ def config_of(*baselines: Any, **settings: Any) -> EvaluateConfig:
 
 
 def inputs_of(data: Path, *baselines: str, **settings: Any) -> BaselineInputs:
-    return BaselineInputs(read_held_out(data), data, config_of(*baselines, **settings), 0)
+    asked = [name for name in baselines if row_of(name).on_request]
+    return BaselineInputs(read_held_out(data), data, config_of(*asked, **settings), 0)
 
 
 def scores_of_lists(data: Path, name: str, folder: Path) -> np.ndarray:
@@ -91,13 +92,15 @@ def scores_of_lists(data: Path, name: str, folder: Path) -> np.ndarray:
     return read_fitted(name, read_held_out(data), folder)
 
 
-def ranks_of(data: Path, name: str, folder: Path) -> TargetRanks:
+def ranks_of(data: Path, name: str, folder: Path, exclude: str = "seen") -> TargetRanks:
     """Return the targets' places in the whole catalogue."""
     held_out, row = read_held_out(data), row_of(name)
-    choices = read_choices(held_out, data)
+    choices = read_choices(held_out, data, exclude)
     if row.fitting is not None:
         folder.mkdir(exist_ok=True)
-        fit_baselines(config_of(name), data, Job(folder, QUIET, 0))
+        config = config_of(name)
+        protocol = config.protocol.model_copy(update={"negatives": NegativesConfig(exclude=exclude)})
+        fit_baselines(config.model_copy(update={"protocol": protocol}), data, Job(folder, QUIET, 0))
         return read_ranks(held_out, choices, folder / f"{name}{FULL}")
     assert row.whole is not None
     blocks = row.whole(inputs_of(data, name))
@@ -118,6 +121,32 @@ def test_every_baselines_full_ranking_is_a_loop_over_all_unseen_items(
         above = sum(other > own for other in scores[part].tolist())
         tied = sum(other == own for other in scores[part].tolist())
         assert (ranks.above[user], ranks.tied[user], ranks.sizes[user]) == (above, tied, len(scores[part])), user
+
+
+BY_TIME = SplitConfig(kind="temporal", validation_from=(SECONDS + 25_000) * 1000,
+                      test_from=(SECONDS + 32_000) * 1000, min_history=1)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["repeat", *HEURISTICS, "item-knn"])
+@pytest.mark.parametrize("case", ["by time", "repeats"])
+def test_so_it_is_under_a_split_by_time_and_where_repeats_are_kept(name: str, case: str, tmp_path: Path) -> None:
+    """What is on offer later is no choice; what the user has seen is one, where the next item may be a repeat."""
+    if name == "repeat" and case == "by time":
+        return  # there is no such baseline then
+    split, settings = (BY_TIME, {}) if case == "by time" else (None, {"repeats": "keep"})
+    exclude = "seen" if case == "by time" else "target"
+    lists = [NegativesConfig(count=2, exclude=exclude), NegativesConfig(kind="all", exclude=exclude)]
+    made = [build(tmp_path / str(place), ProtocolConfig(name="p", negatives=one), split, **settings)
+            for place, one in enumerate(lists)]  # fmt: skip
+    scores, whole = scores_of_lists(made[1], name, tmp_path / "lists"), read_held_out(made[1])
+    ranks = ranks_of(made[0], name, tmp_path / "full", exclude)
+    assert np.array_equal(ranks.sizes, np.diff(whole.offsets))
+    assert len(set(ranks.sizes.tolist())) > (1 if case == "by time" else 0)
+    for user in range(len(whole.example_ids)):
+        part = slice(whole.offsets[user], whole.offsets[user + 1])
+        (own,) = scores[part][whole.labels[part] == 1]
+        assert ranks.above[user] == (scores[part] > own).sum()
+        assert ranks.tied[user] == (scores[part] == own).sum()
 
 
 def test_choices_are_the_catalogue_without_what_the_user_has_seen(sampled: Path) -> None:

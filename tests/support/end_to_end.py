@@ -12,7 +12,7 @@ from typing import Any
 
 from msr_adapter.pipeline import STAGE_NAMES
 
-RAN = tuple(name for name in STAGE_NAMES if name not in ("baselines", "truncate"))
+RAN = tuple(name for name in STAGE_NAMES if name not in ("baselines", "truncate", "retrieve", "rerank", "rerank-base"))
 """The stages of the small pipeline, which asks for no fitted baseline and cuts no preference."""
 SMALL = """\
 extends: demo
