@@ -4,11 +4,16 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
-from msr_adapter.config.schema import ProtocolConfig
+from msr_adapter.config.schema import EvaluateConfig, FullConfig, ProtocolConfig
+from msr_adapter.evaluate.retrieval import retrieve
 from msr_adapter.metrics import METRICS, RANKING, MetricName
-from tests.support.judged_run import make_run
+from msr_adapter.progress import Reporter
+from msr_adapter.schema import CANDIDATES, read_table
+from msr_adapter.stage_arguments import Job
+from tests.support.judged_run import make_run, write_scores
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -52,8 +57,19 @@ def _pattern(documented: str) -> re.Pattern[str]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     run = make_run(tmp_path_factory.mktemp("run"))
-    run.evaluate(ProtocolConfig(name="small", confidence={"samples": 100}, metrics=get_args(MetricName)))  # type: ignore[arg-type]
-    return _paths(run.metrics())
+    every = ProtocolConfig(name="small", confidence={"samples": 100}, metrics=get_args(MetricName))  # type: ignore[arg-type]
+    run.evaluate(every)
+    found = _paths(run.metrics())
+    run.evaluate(every.model_copy(update={"metrics": ("gauc",)}))
+    found |= _paths(run.metrics())
+    full = FullConfig(retriever="popularity", top=10)
+    again = run.root / "rerank"
+    again.mkdir()
+    retrieve(EvaluateConfig(protocol=every, full=full), run.data, run.root, Job(again, Reporter(quiet=True), 0))
+    retrieved = read_table(again / "candidates.parquet", CANDIDATES)
+    write_scores(again, {name: retrieved[name] for name in ("example_id", "item_id")}, np.zeros(retrieved.num_rows))
+    run.evaluate(every, full=full, retrieved=again, reranked={"trained": again})
+    return found | _paths(run.metrics())
 
 
 def test_every_key_of_metrics_json_is_documented(found: set[str]) -> None:

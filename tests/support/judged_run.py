@@ -88,8 +88,8 @@ class Run:
     def evaluate(self, protocol: ProtocolConfig = PROTOCOL, **changes: Any) -> dict[str, Any]:
         """Run the stage into ``root/evaluate``; returns its key numbers.
 
-        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `seed`, `out`, `reporter`, `context`,
-        `limits` of the page.
+        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `retrieved`, `reranked`, `seed`,
+        `out`, `reporter`, `context`, `limits` of the page.
         """
         (self.root / "evaluate").mkdir(exist_ok=True)
         job = Job(
@@ -99,7 +99,8 @@ class Run:
         )
         context = replace(changes.pop("context", self.context()), limits=changes.pop("limits", PageLimits()))
         folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
-        dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None))
+        again = changes.pop("retrieved", None), changes.pop("reranked", {})
+        dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None), *again)
         config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
         return write_report(evaluate(config, dirs, RunFacts(context.name, context.versions), job), context, job)
 
