@@ -162,24 +162,29 @@ def count_rows(data_dir: Path, split: str, candidates: Path | None = None) -> in
     return sum(int(np.isin(chunk["example_id"].to_numpy(), kept).sum()) for chunk in chunks)
 
 
+@dataclass(frozen=True)
+class CandidateFolders:
+    """Where candidates and what prompts say of them are read."""
+
+    data: Path
+    """Items, examples, candidates."""
+    users: Path
+    """User summaries."""
+    candidates: Path | None = None
+    """Other candidates of the same examples; None: those of ``data``."""
+
+
 def candidate_blocks(
-    data_dir: Path,
-    users_dir: Path,
-    prompts: Prompts,
-    split: str,
-    *,
-    images: bool,
-    size: int,
-    candidates: Path | None = None,
+    folders: CandidateFolders, prompts: Prompts, split: str, *, images: bool, size: int
 ) -> Iterator[CandidateRows]:
     """Yield a split's candidates in order, in blocks of whole examples with about ``size`` rows.
 
-    They are those in the folder ``candidates``, or in ``data_dir``. Memory: that of one block, 8 bytes an example and
-    the items, however many users there are.
+    Memory: that of one block, 8 bytes an example and the items, however many users there are.
     """
-    kept, catalogue = read_examples(data_dir, split), PromptCatalogue(data_dir, images=images)
-    for block in _blocks((candidates or data_dir) / "candidates.parquet", kept, size):
-        yield CandidateRows.of(block, catalogue, users_dir, prompts)
+    data = folders.data
+    kept, catalogue = read_examples(data, split), PromptCatalogue(data, images=images)
+    for block in _blocks((folders.candidates or data) / "candidates.parquet", kept, size):
+        yield CandidateRows.of(block, catalogue, folders.users, prompts)
 
 
 def _blocks(path: Path, kept: Codes, size: int) -> Iterator[pa.Table]:

@@ -41,7 +41,7 @@ them: (users,), and (users, items), an array that may be changed."""
 
 
 @dataclass(frozen=True)
-class Choices:
+class CatalogueChoices:
     """What each user's targets are ranked among."""
 
     items: int
@@ -93,7 +93,7 @@ class Choices:
             scores[self.first > self.times[users][:, None]] = -np.inf
 
 
-def read_choices(held_out: HeldOut, data_dir: Path, exclude: str | None = "seen") -> Choices:
+def read_choices(held_out: HeldOut, data_dir: Path, exclude: str | None = "seen") -> CatalogueChoices:
     """Read what each user of ``held_out`` may be shown; what is seen is a choice too where ``exclude`` is `target`.
 
     O(rows of the log) time; memory is the rows of these users.
@@ -108,7 +108,7 @@ def read_choices(held_out: HeldOut, data_dir: Path, exclude: str | None = "seen"
     user, item = user[~own], item[~own]
     hidden = np.bincount(user, minlength=len(held_out.example_ids))
     first, times = _offers(held_out, data_dir)
-    return Choices(len(items), targets, _offsets(counts), item, _offsets(hidden), first, times)
+    return CatalogueChoices(len(items), targets, _offsets(counts), item, _offsets(hidden), first, times)
 
 
 def _offers(held_out: HeldOut, data_dir: Path) -> tuple[Integers | None, Integers | None]:
@@ -148,7 +148,7 @@ def is_ranked_whole(items: int) -> bool:
     return items < MOST_ITEMS
 
 
-def rank_targets(choices: Choices, blocks: Blocks, name: str) -> TargetRanks:
+def rank_targets(choices: CatalogueChoices, blocks: Blocks, name: str) -> TargetRanks:
     """Return where the targets stand by the scores of ``blocks``. O(users x items x targets of a user) time.
 
     Raises StageError, with the count, on scores that are no numbers; ``name`` says whose they are.
@@ -164,7 +164,7 @@ def rank_targets(choices: Choices, blocks: Blocks, name: str) -> TargetRanks:
 class _Ranking:
     """Counts of what stands above and beside each target, filled block by block."""
 
-    def __init__(self, choices: Choices) -> None:
+    def __init__(self, choices: CatalogueChoices) -> None:
         self.above, self.tied = (np.zeros(len(choices.targets), np.int64) for _ in range(2))
         self._choices = choices
 
@@ -187,7 +187,7 @@ def _require_finite(scores: Floats, name: str) -> None:
         raise StageError(found, "the fit diverged", "change its settings, or leave it out of evaluate.baselines")
 
 
-def top_items(choices: Choices, blocks: Blocks, popularity: Integers, top: int) -> tuple[Rows, Integers]:
+def top_items(choices: CatalogueChoices, blocks: Blocks, popularity: Integers, top: int) -> tuple[Rows, Integers]:
     """Return the ``top`` choices of each user, best first: offsets (users + 1,) and rows of ITEMS.
 
     Of equally scored items the more popular ones come first, then those whose id does: which is the target plays no
@@ -217,7 +217,9 @@ def _best(scores: Floats, top: int) -> tuple[Integers, Integers]:
     return row[sorted_], column[sorted_]
 
 
-def retrieved_candidates(held_out: HeldOut, choices: Choices, blocks: Blocks, items: pa.Table, top: int) -> pa.Table:
+def retrieved_candidates(
+    held_out: HeldOut, choices: CatalogueChoices, blocks: Blocks, items: pa.Table, top: int
+) -> pa.Table:
     """Return CANDIDATES: the ``top`` choices of each user of ``held_out``, best first; ``items`` is ITEMS."""
     offsets, found = top_items(choices, blocks, items["popularity"].to_numpy(), top)
     owner = np.repeat(np.arange(choices.users), np.diff(offsets))
@@ -238,7 +240,7 @@ def write_ranks(held_out: HeldOut, ranks: TargetRanks, path: Path) -> None:
     write_table(table.append_column("tied", pa.array(ranks.tied)), FULL_RANKS, path)
 
 
-def read_ranks(held_out: HeldOut, choices: Choices, path: Path) -> TargetRanks:
+def read_ranks(held_out: HeldOut, choices: CatalogueChoices, path: Path) -> TargetRanks:
     """Read FULL_RANKS. Raises StageError where they are absent or belong to other targets."""
     step = "run again with `--force baselines`"
     if not path.exists():

@@ -13,7 +13,13 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES, Baseline, row_of
 from msr_adapter.evaluate.baselines.fitting import FULL
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_scores
-from msr_adapter.evaluate.catalogue_ranking import Choices, is_ranked_whole, rank_targets, read_choices, read_ranks
+from msr_adapter.evaluate.catalogue_ranking import (
+    CatalogueChoices,
+    is_ranked_whole,
+    rank_targets,
+    read_choices,
+    read_ranks,
+)
 from msr_adapter.evaluate.comparison import ComparisonPlan, as_difference, trained_minus_others
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, FullRanking, Interval, RetrievalEntry
 from msr_adapter.evaluate.retrieval import reranked, starts_of
@@ -119,7 +125,7 @@ def _primary(protocol: ProtocolConfig) -> str:
     return next((name for name in wanted if name in protocol.cut), protocol.cut[-1])
 
 
-def _ranks(row: Baseline, dirs: FullDirs, inputs: BaselineInputs, choices: Choices) -> TargetRanks | None:
+def _ranks(row: Baseline, dirs: FullDirs, inputs: BaselineInputs, choices: CatalogueChoices) -> TargetRanks | None:
     if row.fitting is not None and dirs.baselines is not None:
         return read_ranks(inputs.held_out, choices, dirs.baselines / f"{row.name}{FULL}")
     blocks = row.whole(inputs) if row.whole else None
@@ -136,7 +142,7 @@ def _ranked(protocol: ProtocolConfig, ranks: TargetRanks) -> Ranked:
 
 
 def _retrieval(
-    full: FullConfig, choices: Choices, found: pa.Table, models: Mapping[str, Ranked], level: float
+    full: FullConfig, choices: CatalogueChoices, found: pa.Table, models: Mapping[str, Ranked], level: float
 ) -> RetrievalEntry:
     targets = np.diff(choices.target_offsets)
     hits = np.add.reduceat(found["label"].to_numpy().astype(np.float64), starts_of(found)) / targets

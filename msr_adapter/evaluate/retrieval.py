@@ -16,7 +16,7 @@ from msr_adapter.evaluate.baselines.catalogue import row_of
 from msr_adapter.evaluate.baselines.fitting import RETRIEVED
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
-from msr_adapter.evaluate.catalogue_ranking import Choices, read_choices, retrieved_candidates
+from msr_adapter.evaluate.catalogue_ranking import CatalogueChoices, read_choices, retrieved_candidates
 from msr_adapter.metrics import MISSED, TargetRanks
 from msr_adapter.schema import CANDIDATES, read_table, write_table
 from msr_adapter.stage_arguments import Job
@@ -68,7 +68,7 @@ def starts_of(found: pa.Table) -> Rows:
     return np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
 
 
-def reranked(choices: Choices, example_ids: Integers, found: pa.Table, scores: Floats) -> TargetRanks:
+def reranked(choices: CatalogueChoices, example_ids: Integers, found: pa.Table, scores: Floats) -> TargetRanks:
     """Return where the targets stand among the retrieved items ``found`` (CANDIDATES), ranked by ``scores`` (rows,).
 
     O(rows log rows). Raises StageError where they are of other users than ``example_ids``.

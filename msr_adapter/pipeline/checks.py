@@ -19,7 +19,7 @@ from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
-from msr_adapter.pipeline.stages import STAGES
+from msr_adapter.pipeline.stages import LABELS, STAGES
 from msr_adapter.pipeline.time_estimate import retrieved_prompts, time_notes
 from msr_adapter.pipeline.weight_checks import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
@@ -98,7 +98,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
-        *time_notes(loaded, stages),
+        *time_notes(loaded, stages, LABELS),
     ]
 
 

@@ -35,6 +35,7 @@ from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import COSTLY, LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.pipeline.stored_images import require_unaltered_images
+from msr_adapter.pipeline.time_estimate import reranking_cost
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.run_folder_mark import FORMAT, older_stages
@@ -270,6 +271,8 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     if stage.name in _OF_HOURS and job.trains:
         require_finished(job.loaded, folder)
     reporter.note(f"{stage.name:<11} {f'{found}; ' if found else ''}running ({reason or again})")
+    if stage.prompts_retrieved:
+        reporter.note(f"  {reranking_cost(job.loaded.pipeline, folder, stage.name)}")
     out = folder.begin(stage.name)
     context = Context(job.loaded.pipeline, job.loaded.resolved, folder, job.prompts, out, reporter, LABELS)
     started, peak, gpu = time.monotonic(), watch_memory(), watch_gpu()

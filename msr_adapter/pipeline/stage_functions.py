@@ -142,20 +142,17 @@ def run_retrieve(c: Context) -> dict[str, Any]:
 
 def run_rerank(c: Context) -> dict[str, Any]:
     """Score what was retrieved with the trained model."""
-    return _score(c, make_scorer(c), _retrieved(c, "rerank"))
+    return _score(c, make_scorer(c), _retrieved(c))
 
 
 def run_rerank_base(c: Context) -> dict[str, Any]:
     """Score what was retrieved with the model before training."""
     scorer = c.backend(c.pipeline.train.model, starting_weights(c.pipeline.train))
-    return _score(c, scorer, _retrieved(c, "rerank-base"))
+    return _score(c, scorer, _retrieved(c))
 
 
-def _retrieved(c: Context, stage: str) -> StageDirs:
-    """Return the folders in which retrieved items are the candidates; say first what ``stage`` takes to score them."""
-    from msr_adapter.pipeline.time_estimate import reranking_cost
-
-    c.reporter.note(f"  {reranking_cost(c.pipeline, c.folder, stage)}")
+def _retrieved(c: Context) -> StageDirs:
+    """Return the folders in which retrieved items are the candidates."""
     return replace(c.dirs, candidates=c.dir("retrieve"))
 
 

@@ -40,6 +40,8 @@ class Stage:
     needed: Callable[[PipelineConfig], bool] = lambda _: True
     spared: Callable[[PipelineConfig], tuple[str, ...]] = lambda _: ()
     """Inputs that this pipeline can do without: they count where they are, and are not made for this stage."""
+    prompts_retrieved: bool = False
+    """Whether it asks about what was retrieved: what that takes is only known, and said, once it is."""
     costly: bool = False
     """Whether what it made is kept when something else takes its place, and found again when its settings return."""
 
@@ -159,6 +161,7 @@ STAGES: tuple[Stage, ...] = (
         config=counts.score_config, sources=counts.start_sources, run=functions.run_rerank,
         needed=lambda p: p.evaluate.full is not None,
         spared=_served,
+        prompts_retrieved=True,
         costly=True,
     ),
     Stage(
@@ -168,6 +171,7 @@ STAGES: tuple[Stage, ...] = (
         templates=_always("recommend"),
         config=counts.base_config, sources=counts.train_sources, run=functions.run_rerank_base,
         needed=lambda p: p.evaluate.full is not None and p.evaluate.full.base,
+        prompts_retrieved=True,
         costly=True,
     ),
     Stage(

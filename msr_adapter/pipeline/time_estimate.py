@@ -24,7 +24,6 @@ from msr_adapter.integrity import read_manifest
 from msr_adapter.llamafactory.memory_estimate import model_shape
 from msr_adapter.pipeline.kept import kept_stages
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.stages import LABELS
 from msr_adapter.report.cost import duration
 from msr_adapter.system import cpu_count
 
@@ -61,10 +60,11 @@ class Work:
     """Requests or rows; None before the data is built."""
 
 
-def time_notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
+def time_notes(loaded: LoadedPipeline, stages: Mapping[str, str], labels: Mapping[str, str]) -> list[str]:
     """Return how long what would run will take, with the basis, and a warning where a large model meets a few cores.
 
-    ``stages`` is `plan`'s answer. Of a model that is asked through a server, only earlier runs tell.
+    ``stages`` is `plan`'s answer, ``labels`` what they are called. Of a model that is asked through a server, only
+    earlier runs tell.
     """
     gpus, told, total = _gpus(), list[str](), 0.0
     works = [work for work in _works(loaded, stages) if _would_run(stages.get(work.stage, "up to date"))]
@@ -72,7 +72,7 @@ def time_notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     bases: dict[str, None] = {}
     for work in works:
         each, basis = _seconds_each(work, loaded.run_dir, gpus)
-        label = LABELS[work.stage].lower()
+        label = labels[work.stage].lower()
         if each is None:
             told.append(f"{label} unknown ({basis})")
             continue

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msr_adapter import schema
 from msr_adapter.arrays import Floats
-from msr_adapter.candidate_rows import CandidateRow, CandidateRows, ask, candidate_blocks, count_rows
+from msr_adapter.candidate_rows import CandidateFolders, CandidateRow, CandidateRows, ask, candidate_blocks, count_rows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, StageError, UserError
 from msr_adapter.generation import Completion, Request
@@ -51,15 +51,8 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
         scoring = BlockScorer(train, client, advance, reporter)
-        blocks = candidate_blocks(
-            dirs.data,
-            dirs.user_summaries,
-            client.prompts,
-            "test",
-            images=train.images,
-            size=_BLOCK,
-            candidates=dirs.candidates,
-        )
+        folders = CandidateFolders(dirs.data, dirs.user_summaries, dirs.candidates)
+        blocks = candidate_blocks(folders, client.prompts, "test", images=train.images, size=_BLOCK)
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, job.out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared | exactness_of(backend)
     counts |= scoring.bounds.settle(bounded_share, reporter)

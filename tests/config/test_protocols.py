@@ -71,7 +71,7 @@ def test_each_says_its_name_its_use_and_what_it_depends_on(name: str) -> None:
     assert set(settings) >= {"name", "target", "negatives", "metrics", "k", "ties", "confidence"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "impressions"])  # which the shop does not log
 def test_each_builds_its_lists_and_is_judged(name: str, pipeline: Path) -> None:
     protocol, data = built(pipeline, name)
     held_out = read_held_out(data)

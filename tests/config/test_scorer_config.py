@@ -20,6 +20,9 @@ SERVER = (
     "evaluate.scorer={path: ours, backend: server, server: {url: 'http://127.0.0.1:9/v1', key_variable: NO_SUCH_KEY}}"
 )
 
+RETRIEVING = ("retrieve", "rerank", "rerank-base")
+"""Stages that `evaluate.full` alone needs."""
+
 
 def load(folder: Path, *sets: str) -> LoadedPipeline:
     few = ("evaluate.protocol.negatives=3", "train.negatives=1")
@@ -56,7 +59,9 @@ def test_what_is_served_is_not_trained_here_for_its_sake(tmp_path: Path) -> None
 def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
     needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate")
-    assert tuple(plan(load(tmp_path, *needed))) == STAGE_NAMES
+    assert tuple(plan(load(tmp_path, *needed))) == tuple(name for name in STAGE_NAMES if name not in RETRIEVING)
+    whole = "evaluate.full={retriever: popularity, top: 20, base: true}"
+    assert tuple(plan(load(tmp_path, *needed, whole))) == STAGE_NAMES
 
 
 def test_recommending_asks_the_scorer(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from msr_adapter.config.error_messages import is_path, kind_of
 from msr_adapter.config.schema import (
     DataConfig,
     HuggingFaceSourceConfig,
+    MINDSourceConfig,
     MovieLensSourceConfig,
     OfficialAmazonSourceConfig,
     SourceConfig,
@@ -144,6 +145,7 @@ def test_a_gzip_bomb_is_an_error_for_every_command(
 
 FOLDERS = {
     MovieLensSourceConfig: ("ratings.csv", "movies.csv"),
+    MINDSourceConfig: ("behaviors.tsv", "news.tsv"),
     OfficialAmazonSourceConfig: ("Toys_user_items_negs_train.csv", "Toys_user_items_negs_test.csv", "Toys_i_map.tsv"),
 }
 """Sources that are a folder -> the files in it that are read."""

@@ -25,7 +25,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES, row_of
 from msr_adapter.evaluate.baselines.fitting import FULL, RETRIEVED, fit_baselines, read_fitted
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
-from msr_adapter.evaluate.catalogue_ranking import Choices, rank_targets, read_choices, read_ranks, top_items
+from msr_adapter.evaluate.catalogue_ranking import CatalogueChoices, rank_targets, read_choices, read_ranks, top_items
 from msr_adapter.evaluate.full_ranking import FullDirs, rank_fully
 from msr_adapter.evaluate.retrieval import reranked, retrieve
 from msr_adapter.metrics import MISSED, TargetRanks, evaluate_groups
@@ -185,7 +185,9 @@ def test_several_targets_of_a_user_and_a_user_with_several_lists() -> None:
     targets = [[3], [0, 11, 4], [5, 6], [1], [2, 9, 8]]
     hidden = [[0, 1], [], [11], [3], [0]]
     offsets = [np.cumsum([0, *map(len, lists)]) for lists in (targets, hidden)]
-    choices = Choices(12, np.concatenate(targets), offsets[0], np.concatenate(hidden).astype(np.int64), offsets[1])
+    choices = CatalogueChoices(
+        12, np.concatenate(targets), offsets[0], np.concatenate(hidden).astype(np.int64), offsets[1]
+    )
     order = np.array([4, 1, 0, 3, 2])
 
     def blocks(step: int) -> Any:
@@ -246,7 +248,7 @@ def test_the_first_of_the_catalogue_are_those_of_a_sorted_list(top: int, seed: i
     scores, popularity = rng.integers(0, 3, (4, 9)).astype(float), rng.integers(0, 3, 9)
     hidden = [rng.choice(9, int(rng.integers(0, 8)), False) for _ in range(4)]
     targets = [next(item for item in range(9) if item not in one) for one in hidden]
-    choices = Choices(9, np.array(targets), np.arange(5), np.concatenate(hidden).astype(np.int64),
+    choices = CatalogueChoices(9, np.array(targets), np.arange(5), np.concatenate(hidden).astype(np.int64),
                       np.cumsum([0, *map(len, hidden)]))  # fmt: skip
     offsets, found = top_items(choices, lambda step: iter([(np.arange(4), scores.copy())]), popularity, top)
     for user in range(4):
@@ -259,7 +261,9 @@ def test_the_first_of_the_catalogue_are_those_of_a_sorted_list(top: int, seed: i
 def test_reranking_is_a_loop_over_what_was_retrieved(seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets = [[0], [1, 2], [3]]
-    choices = Choices(6, np.concatenate(targets), np.array([0, 1, 3, 4]), np.empty(0, np.int64), np.zeros(4, np.int64))
+    choices = CatalogueChoices(
+        6, np.concatenate(targets), np.array([0, 1, 3, 4]), np.empty(0, np.int64), np.zeros(4, np.int64)
+    )
     lists = [rng.choice(6, int(rng.integers(1, 6)), False).tolist() for _ in targets]
     table = pa.table({
         "example_id": np.repeat([10, 11, 12], [len(one) for one in lists]),

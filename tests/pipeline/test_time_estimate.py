@@ -12,6 +12,7 @@ from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.pipeline import plan, run, time_estimate
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder
+from msr_adapter.pipeline.stages import LABELS
 from msr_adapter.pipeline.time_estimate import parameters, time_notes
 from tests.support.summaries import Lines
 
@@ -39,7 +40,7 @@ def load(folder: Path, *sets: str, name: str = "run") -> LoadedPipeline:
 
 
 def told(loaded: LoadedPipeline) -> list[str]:
-    return time_notes(loaded, plan(loaded))
+    return time_notes(loaded, plan(loaded), LABELS)
 
 
 def finished(
@@ -82,13 +83,13 @@ def test_a_measured_pace_goes_before_the_rule(tmp_path: Path) -> None:
     finished(load(tmp_path, name="cached"), "score", 0.1, "2032-01-01", computed=0, cached=900)
     assert "scores, trained 1 min 40 s" in told(loaded)[0]  # one that asked nobody says nothing
     other = replace(loaded, pipeline=load(tmp_path, "train.model.path=No/Other-2B").pipeline)
-    assert "measured" not in time_notes(other, plan(loaded))[-1]  # nor does another model's
+    assert "measured" not in time_notes(other, plan(loaded), LABELS)[-1]  # nor does another model's
 
 
 def test_what_is_up_to_date_takes_no_time(tmp_path: Path) -> None:
-    assert time_notes(load(tmp_path), dict.fromkeys(plan(load(tmp_path)), "up to date")) == []
+    assert time_notes(load(tmp_path), dict.fromkeys(plan(load(tmp_path)), "up to date"), LABELS) == []
     kept = dict.fromkeys(plan(load(tmp_path)), "found again, as made on Monday")
-    assert time_notes(load(tmp_path), kept) == []
+    assert time_notes(load(tmp_path), kept, LABELS) == []
 
 
 def test_a_server_is_not_guessed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.backends.scripted import ScriptedBackend
-from msr_adapter.candidate_rows import CandidateRows, candidate_blocks, count_rows
+from msr_adapter.candidate_rows import CandidateFolders, CandidateRows, candidate_blocks, count_rows
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
 from msr_adapter.generation.request_shards import ShardJob
@@ -201,7 +201,7 @@ def test_users_first_stay_as_they_are(tmp_path: Path) -> None:
 def test_blocks_are_whole_examples_and_lose_no_row(size: int) -> None:
     made = stages()
     whole = CandidateRows(made.data, made.users, Prompts(), "test", images=True)
-    blocks = list(candidate_blocks(made.data, made.users, Prompts(), "test", images=True, size=size))
+    blocks = list(candidate_blocks(CandidateFolders(made.data, made.users), Prompts(), "test", images=True, size=size))
     assert [row for block in blocks for row in block] == list(whole)
     assert all(len(block) % 4 == 0 and len(block) <= max(4, size) for block in blocks)
     assert count_rows(made.data, "test") == len(whole)

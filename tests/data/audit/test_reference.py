@@ -104,5 +104,5 @@ def topics_of_find(path: Path) -> set[str]:
     """Return the topics that calls of `audit.find` and `note` outside the checks name."""
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     named = [call.args[2] for call in calls if getattr(call.func, "attr", "") == "find" and len(call.args) > 2]
-    named += [call.args[1] for call in calls if getattr(call.func, "id", "") == "note"]
+    named += [call.args[1] for call in calls if getattr(call.func, "id", "") == "note" and len(call.args) > 1]
     return {topic.value for topic in named if isinstance(topic, ast.Constant)}
