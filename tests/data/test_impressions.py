@@ -235,6 +235,7 @@ def test_the_bundled_protocol_takes_whole_impressions(tmp_path: Path) -> None:
     assert lists(built(tmp_path / "run", negatives)) == expected(4, impressions())
 
 
+@pytest.mark.filterwarnings("ignore:.*unsafe cast.*")  # Numba's, when ranx is compiled for the first time
 def test_metrics_of_several_positives_are_the_brute_force_and_ranx(tmp_path: Path) -> None:
     ranx = pytest.importorskip("ranx")
     run = built(tmp_path, {"kind": "impressions"}, impressions(30))
