@@ -13,7 +13,7 @@ from msr_adapter.pipeline.stages import STAGE_NAMES, STAGES
 from msr_adapter.progress import Reporter
 from msr_adapter.workflows.recommend import RecommendRequest
 from msr_adapter.workflows.recommend.workflow import recommend
-from tests.workflows.test_recommend import write_pipeline
+from tests.support.recommending import write_pipeline
 
 SCRIPTED = "evaluate.scorer={path: ours, backend: scripted}"
 SERVER = (

@@ -24,8 +24,8 @@ from msr_adapter.schema import USER_SUMMARIES, read_table
 from msr_adapter.workflows.recommend import RecommendRequest
 from msr_adapter.workflows.recommend.workflow import recommend
 from tests.support.paths import ROOT
+from tests.support.recommending import TAKEN, load, nothing, order, rows, without_training, write_pipeline
 from tests.support.tiny_models import tiny_model
-from tests.workflows.test_recommend import TAKEN, load, nothing, order, rows, without_training, write_pipeline
 
 WORKER = """
 import sys, time
@@ -34,7 +34,7 @@ sys.path.insert(0, sys.argv[1])
 import msr_adapter.pipeline.planning as planning
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.workflows.recommend import user_shards as shards
-from tests.workflows.test_recommend import order, without_training
+from tests.support.recommending import order, without_training
 
 planning.STAGES = without_training()
 shards.PAIRS = 5

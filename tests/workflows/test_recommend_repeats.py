@@ -1,14 +1,11 @@
 """`msr recommend` where repeats are kept: what the user had may come again, what a filter dropped does not."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from msr_adapter.pipeline import run
-from msr_adapter.progress import Reporter
-from tests.workflows.test_recommend import Asked, items_of, load, order, rows, without_training, write
+from tests.support.recommending import Asked, items_of, order, own_run, rows, trained, write, write_rated
 
 ITEMS = "abcdefghijklmnopqrst"
 START, DAY = 1_700_000_000, 86_400
@@ -30,24 +27,18 @@ evaluate: {protocol: next-item, baselines: [popularity]}
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("again")
-    (folder / "scripted.yaml").write_text(YAML)
     log: list[tuple[object, ...]] = []
     for user, items in HAD.items():
         log += [(user, item, START + DAY * (len(log) + place), 5) for place, item in enumerate(items)]
         log.append((user, LOW[user], START, 1))
-    write(folder / "log.csv", ("user_id", "item_id", "timestamp", "rating"), log)
-    write(folder / "items.csv", ("item_id", "title"), [(item, f"Title {item}") for item in ITEMS])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msr_adapter.pipeline.planning.STAGES", without_training())
-        run(load(folder, folder), ("train",), reporter=Reporter(quiet=True))
+    write_rated(folder, YAML, log, ITEMS)
+    with trained(folder):
         yield folder
 
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished / "run", tmp_path / "run")
-    (tmp_path / "pipeline").symlink_to(finished)
-    return tmp_path
+    return own_run(finished, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["all", "item-knn:20", "popular:40"])

@@ -1,6 +1,5 @@
 """`msr recommend` and what filters dropped: seen, so never recommended; no history, so never read by a model."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data.id_list_files import read_later_interactions
 from msr_adapter.errors import UserError
-from msr_adapter.pipeline import run
-from msr_adapter.progress import Reporter
 from msr_adapter.workflows.recommend.histories import read_seen
+from tests.support.recommending import Asked, items_of, order, own_run, rows, trained, write, write_rated
 from tests.support.summaries import Lines
-from tests.workflows.test_recommend import Asked, items_of, load, order, rows, without_training, write
 
 ITEMS = "abcdefghijklmnopqrst"
 DAY, START = 86_400, 1_700_000_000
@@ -57,26 +54,20 @@ def seen_by(user: str) -> set[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A pipeline that was "trained" on rows rated 4 and more."""
     folder = tmp_path_factory.mktemp("rated")
-    (folder / "scripted.yaml").write_text(YAML)
     log: list[tuple[object, ...]] = []
     for liked, low in ((LIKED, LOW), (SHORT, SHORT_LOW)):
         for user in liked:
             log += [(user, item, START + DAY * (len(log) + place), 5) for place, item in enumerate(liked[user])]
             log += [(user, item, START + DAY * (len(log) + place), 1) for place, item in enumerate(low[user])]
-    write(folder / "log.csv", ("user_id", "item_id", "timestamp", "rating"), log)
-    write(folder / "items.csv", ("item_id", "title"), [(item, f"Title {item}") for item in ITEMS])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msr_adapter.pipeline.planning.STAGES", without_training())
-        run(load(folder, folder), ("train",), reporter=Reporter(quiet=True))
+    write_rated(folder, YAML, log, ITEMS)
+    with trained(folder):
         yield folder
 
 
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
     """A folder with a run of its own."""
-    shutil.copytree(finished / "run", tmp_path / "run")
-    (tmp_path / "pipeline").symlink_to(finished)
-    return tmp_path
+    return own_run(finished, tmp_path)
 
 
 def unseen(user: str, *more: str) -> set[str]:
