@@ -38,7 +38,8 @@ def with_impressions(log: Log, known: pl.Series | None, *, add_items: bool, audi
         wanted = np.zeros(len(shown.items), dtype=bool)
         wanted[shown.item[mine]] = True
         log = _with_items(log, shown, wanted & ~unknown, audit)
-    item = _places(log.items, shown.items)[shown.item]
+    codes = _places(log.items, shown.items)
+    item = codes[shown.item]
     kept = mine & (item >= 0) & (shown.group >= 0)
     rows = pl.DataFrame({"user": user[kept], "group": shown.group[kept], "item": item[kept].astype(np.int64)}).unique()
     clicked = pl.DataFrame({"user": log.user.astype(np.int64), "group": log.group, "item": log.item.astype(np.int64)})
@@ -48,7 +49,8 @@ def with_impressions(log: Log, known: pl.Series | None, *, add_items: bool, audi
     bounds = np.concatenate([[0], np.cumsum(blocks["size"].to_numpy())]).astype(np.int64)
     audit.count("shown_not_clicked", rows.height)
     audit.count("interactions_without_impression", int((of_row == -1).sum()))
-    found = Impressions(of_row.to_numpy(), bounds, rows["item"].to_numpy().astype(np.int32))
+    first_era = shown.first_eras(codes, len(log.items))
+    found = Impressions(of_row.to_numpy(), bounds, rows["item"].to_numpy().astype(np.int32), first_era)
     return replace(log, shown=None, impressions=found)
 
 

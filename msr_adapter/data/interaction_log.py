@@ -190,7 +190,9 @@ def encode(
         dropped = read.filtered >= 0
         if not_clicked.any():
             rows = read.take(not_clicked)
-            shown = Shown(users, items, rows.user, rows.item, _group_of(rows), rows.time.astype(np.int64, copy=False))
+            time = rows.time.astype(np.int64, copy=False)
+            of_time = None if moments is None else eras(time, moments)
+            shown = Shown(users, items, rows.user, rows.item, _group_of(rows), time, of_time)
             read = replace(read.take(~not_clicked), filtered=read.filtered[~not_clicked])
             dropped = dropped[~not_clicked]
         filtered = read.user[dropped], read.item[dropped], None if moments is None else _filtered_eras(read, moments)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from msr_adapter.arrays import Codes, Rows
+from msr_adapter.arrays import Codes, Labels, Rows
+from msr_adapter.data.temporal import ERAS
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,20 @@ class Shown:
     group: Rows
     """The impression of each row, as in `Log.group`."""
     time: Rows
+    era: Labels | None = None
+    """Of each row, under a split by time (`temporal`)."""
+
+    def first_eras(self, codes: Rows, items: int) -> Labels | None:
+        """Return the era in which each of ``items`` items is first shown, `ERAS` if never; None without eras.
+
+        ``codes``: those items' codes of the items here (items here,); -1 = none.
+        """
+        if self.era is None:
+            return None
+        code = codes[self.item]
+        found = np.full(items, ERAS, dtype=np.int8)
+        np.minimum.at(found, code[code >= 0], self.era[code >= 0])
+        return found
 
     def appeared(self, first: Rows | None) -> Rows | None:
         """Return when each item first appears, shown or clicked, where ``first`` (items,) says when it was clicked."""
@@ -40,6 +55,8 @@ class Impressions:
     """(impressions + 1,)"""
     item: Codes
     """Items of impression number n, in codes of the log: item[bounds[n]:bounds[n + 1]], ascending."""
+    first_era: Labels | None = None
+    """The era in which each item of the log is first shown to anybody (items,), `ERAS` if never; None without eras."""
 
     def span(self, rows: Rows) -> tuple[Rows, Rows]:
         """Return where the items of the impressions of ``rows`` (of the log) begin and end; empty where none is."""

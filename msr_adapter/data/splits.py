@@ -73,14 +73,16 @@ def horizons(log: Log) -> tuple[Horizon, Horizon, Horizon]:
     """Return what the candidate lists of training, validation and test may know of the log."""
     if log.era is None:
         return EVERYTHING, EVERYTHING, EVERYTHING
-    training, validation = (_among(log, log.era <= era) for era in (0, 1))
+    training, validation = (_appeared(log, log.era <= era, era) for era in (0, 1))
     return Horizon(0, training), Horizon(1, validation, at_target=True), Horizon(at_target=True)
 
 
-def _among(log: Log, rows: Mask) -> Mask:
-    """Return which items (items,) the given rows have."""
+def _appeared(log: Log, rows: Mask, era: int) -> Mask:
+    """Return which items (items,) the given rows have, or impressions showed to anybody up to an era, and in it."""
     found = np.zeros(len(log.items), dtype=bool)
     found[log.item[rows]] = True
+    if log.impressions is not None and log.impressions.first_era is not None:
+        found |= log.impressions.first_era <= era
     return found
 
 

@@ -17,6 +17,7 @@ from msr_adapter.config.schema import (
     ProtocolConfig,
     SplitConfig,
     TableSourceConfig,
+    TrainNegativesConfig,
 )
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.choices import choices_of
@@ -56,8 +57,9 @@ def built(folder: Path, negatives: dict[str, Any], rows: Sequence[Row] | None = 
     protocol = ProtocolConfig(name="p", negatives=NegativesConfig.model_validate(negatives),
                               candidates=more.pop("candidates", None))  # fmt: skip
     split = more.pop("split", LAST_OUT)
+    train = more.pop("train", None)
     data = DataConfig(source=TableSourceConfig(kind="table", interactions=log, columns=columns), **more)
-    return build_in(folder, data, split, protocol)
+    return build_in(folder, data, split, protocol, train=train)
 
 
 def lists(run: Built, split: str = "test") -> Lists:
@@ -70,11 +72,14 @@ def lists(run: Built, split: str = "test") -> Lists:
     return found
 
 
-def expected(number: int, rows: Sequence[Row]) -> Lists:
-    """Return what the impressions of this number hold, by plain loops: clicked; not clicked, and never clicked."""
+def expected(number: int, rows: Sequence[Row], until: int = 99) -> Lists:
+    """Return what the impressions of this number hold, by plain loops: clicked; not clicked, and never clicked.
+
+    Never: in no impression up to number ``until``.
+    """
     ever = defaultdict(set)
-    for user, item, _, clicked, _ in rows:
-        if clicked:
+    for user, item, _, clicked, impression in rows:
+        if clicked and impression <= until:
             ever[user].add(item)
     found: Lists = {user: (set(), set()) for user in ever}
     for user, item, _, clicked, impression in rows:
@@ -153,6 +158,33 @@ def test_a_mixture_has_so_many_of_each(tmp_path: Path) -> None:
         assert positives == whole[user][0]
         assert len(negatives) == 4
         assert len(negatives & whole[user][1]) >= 2
+
+
+def test_training_lists_are_impressions_too(tmp_path: Path) -> None:
+    train = TrainNegativesConfig.model_validate({"kind": "impressions", "count": 5, "fallback": ["uniform"]})
+    run = built(tmp_path, {"kind": "impressions"}, train=train)
+    assert lists(run) == expected(4, impressions())
+    # The last two impressions are held out; what they show of a user's clicks is no negative of training either.
+    found, whole = lists(run, "train"), expected(2, impressions())
+    assert found.keys() == whole.keys()
+    for user, (positives, negatives) in found.items():
+        assert positives == whole[user][0]
+        assert negatives == whole[user][1]
+
+
+def test_a_split_by_time_knows_the_impressions_of_its_time(tmp_path: Path) -> None:
+    moments = [1000 * (START + 10_000 * number) for number in (3, 4)]
+    split = SplitConfig(kind="temporal", validation_from=moments[0], test_from=moments[1])
+    train = TrainNegativesConfig.model_validate({"kind": "impressions", "count": 5, "fallback": ["uniform"]})
+    run = built(tmp_path / "a", {"kind": "impressions"}, split=split, train=train)
+    assert lists(run) == expected(4, impressions())
+    assert lists(run, "validation") == expected(3, impressions(), until=3)
+    found = lists(run, "train")
+    assert found == expected(2, impressions(), until=2)
+    # What is shown and clicked afterwards changes nothing of it.
+    changed = [[*row[:3], 1 - row[3], row[4]] if row[4] >= 3 else row for row in impressions()]
+    again = built(tmp_path / "b", {"kind": "uniform", "count": 1}, changed, split=split, train=train)
+    assert lists(again, "train") == found
 
 
 def test_a_source_without_impressions_is_told(tmp_path: Path) -> None:

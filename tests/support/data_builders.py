@@ -91,12 +91,13 @@ def table_data(folder: Path, rows: Sequence[Row], titles: dict[str, str] | None 
 def build_in(
     folder: Path, data: DataConfig, split: SplitConfig | None = None, negatives: int | ProtocolConfig = 3, *,
     seed: int = 0, reporter: Reporter | None = None, image_cache: Path | None = None,
+    train: TrainNegativesConfig | None = None,
 ) -> Built:  # fmt: skip
     out = folder / "out"
     out.mkdir(parents=True)
     given = isinstance(negatives, ProtocolConfig)
     protocol = negatives if given else ProtocolConfig(name="test", negatives=NegativesConfig(count=negatives))
-    inputs = BuildInputs(data, split or SplitConfig(), protocol, TrainNegativesConfig(count=1))
+    inputs = BuildInputs(data, split or SplitConfig(), protocol, train or TrainNegativesConfig(count=1))
     return Built(out, build(inputs, Job(out, reporter or Reporter(quiet=True), seed), image_cache))
 
 
