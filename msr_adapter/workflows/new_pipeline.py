@@ -116,9 +116,9 @@ def _settings(source: LikelySource, given: GivenFiles) -> list[str]:
         keys["items"] = None  # the parent names one
     if source.kind == "huggingface":
         keys |= {key: {"path": keys[key]} for key in ("interactions", "items") if keys.get(key)}
-    settings = [f"data.source={json.dumps(keys, ensure_ascii=False)}"]
+    settings = [f"data.source={_json(keys)}"]
     if given.images is not None:
-        settings.append(f"data.images.folder={json.dumps(str(given.images.absolute()), ensure_ascii=False)}")
+        settings.append(f"data.images.folder={_json(str(given.images.absolute()))}")
     return [*settings, *given.sets]
 
 
@@ -167,7 +167,7 @@ class _Page:
             "# train: {model: *model, method: lora, learning_rate: 1e-4, max_steps: null, epochs: 3, batch_size: 2,",
             "#         gradient_accumulation: 8}",
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join(map(_one_line, lines)) + "\n"
 
     def _source(self, base: Path) -> list[str]:
         told = {one.file: line for one, line in zip(self.look.recognised, self.look.lines, strict=False)}
@@ -265,6 +265,11 @@ class _Page:
         return ["", "evaluate:", f"  protocol: {{negatives: {room}}}  # not {wanted}: some user has no more new items"]
 
 
+def _one_line(line: str) -> str:
+    """Return a line without what would end it: comments repeat names and words of the data, which are not ours."""
+    return "".join(letter if letter.isprintable() else " " for letter in line)
+
+
 def _relative(path: Path, base: Path) -> str:
     """Return a path from ``base``, where it lies below; else as it is, absolute."""
     return os.path.relpath(path, base) if path.is_relative_to(base) else str(path)
@@ -278,4 +283,14 @@ def _yaml(value: Any) -> str:
         return "[" + ", ".join(map(_yaml, value)) + "]"
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON that is YAML too: letters that do not print would be folded in it, or end a line."""
+    written = json.dumps(value, ensure_ascii=False)
+    return "".join(one if one.isprintable() else _escaped(ord(one)) for one in written)
+
+
+def _escaped(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

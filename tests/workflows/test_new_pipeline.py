@@ -155,12 +155,28 @@ def test_many_users_make_a_first_experiment(tmp_path: Path) -> None:
     assert "3,000 of 3,050" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["a shop [2024]", "100% #1", "été", "true", "12", "it's"])
+@pytest.mark.parametrize(
+    "name",
+    ["a shop [2024]", "100% #1", "\u00e9t\u00e9", "true", "12", "it's", "a\u2028b", "a\x85b", "caf\u00e9 \U0001f600"],
+)
 def test_odd_names_survive(tmp_path: Path, name: str) -> None:
     log = write_log(tmp_path / name / f"{name}.csv")
     done = msr("init", str(log), "--out", f"{name}.yaml")
     assert done.exit_code == 0, done.output
     assert load_pipeline(f"{name}.yaml").pipeline.data.source.interactions == log  # type: ignore[union-attr]
+
+
+def test_names_and_words_of_the_data_cannot_write_settings(tmp_path: Path) -> None:
+    header = 'user_id,product_id,event_time,event_type,"x\nrun_dir: elsewhere\ny","z\x85seed: 7"'
+    write_log(tmp_path / "log.csv", header=header, more=',"view\nseed: 7",1,2')
+    text = (tmp_path / "log.csv").read_text().replace("view\nseed: 7", "buy\rseed: 7", 20)
+    (tmp_path / "log.csv").write_text(text, newline="")
+    done = msr("init", "log.csv")
+    assert done.exit_code == 0, done.output
+    loaded = load_pipeline("my.yaml").pipeline
+    assert (loaded.run_dir, loaded.seed) == (None, load_pipeline("table").pipeline.seed)
+    written = (tmp_path / "my.yaml").read_text().splitlines()
+    assert not [line for line in written if line.startswith(("run_dir", "seed", "y"))]
 
 
 def test_bad_rows_and_bad_settings_write_nothing(tmp_path: Path) -> None:
