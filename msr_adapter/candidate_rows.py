@@ -60,27 +60,40 @@ class CandidateRows(Sequence[CandidateRow]):
         """
         catalogue = PromptCatalogue(data_dir, images=images)
         chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
-        self._fill(chunks, read_examples(data_dir, split), catalogue, users_dir, prompts, quote)
+        kept = read_examples(data_dir, split)
+        located = _read_candidates(chunks, kept, catalogue.ids)
+        self._fill(located, kept, catalogue, _user_summaries(users_dir, kept), prompts, quote)
 
     @classmethod
     def of(
         cls, candidates: pa.Table, catalogue: "PromptCatalogue", users_dir: Path, prompts: Prompts
     ) -> "CandidateRows":
         """Return the rows of ``candidates``: whole examples in order, of a catalogue that is at hand."""
+        kept = np.unique(candidates["example_id"].to_numpy())
         rows = cls.__new__(cls)
-        rows._fill([candidates], np.unique(candidates["example_id"].to_numpy()), catalogue, users_dir, prompts, None)
+        located = _read_candidates([candidates], kept, catalogue.ids)
+        rows._fill(located, kept, catalogue, _user_summaries(users_dir, kept), prompts, None)
         return rows
 
-    # Filled here, not in `__init__`, so that `of` can begin with tables that are in memory.
+    @classmethod
+    def of_pairs(
+        cls, users: Codes, items: Codes, summaries: pl.Series, catalogue: "PromptCatalogue", prompts: Prompts
+    ) -> "CandidateRows":
+        """Return a row for each user and item (pairs,), in this order: places in ``summaries`` and ``catalogue``."""
+        rows = cls.__new__(cls)
+        located = (users, items, np.zeros(len(users), np.int8))
+        rows._fill(located, np.arange(len(summaries)), catalogue, summaries, prompts, None)
+        return rows
+
+    # Filled here, not in `__init__`, so that `of` and `of_pairs` can begin with what is in memory.
     def _fill(
-        self, chunks: Iterable[pa.Table], kept: Codes, catalogue: "PromptCatalogue", users_dir: Path, prompts: Prompts,
-        quote: Callable[[str], str] | None,
+        self, located: tuple[Codes, Codes, Codes], kept: Codes, catalogue: "PromptCatalogue", summaries: pl.Series,
+        prompts: Prompts, quote: Callable[[str], str] | None,
     ) -> None:  # fmt: skip
-        self._user, item, self.labels = _read_candidates(chunks, kept, catalogue.ids)
+        self._user, item, self.labels = located
         """``labels`` are those of every row, (rows,): 1 = the target, 0 = a negative."""
         self.examples: Codes = kept[self._user]
         """Example of every row, ascending."""
-        summaries = _user_summaries(users_dir, kept)
         silent, unknown = summaries.null_count(), int((item < 0).sum())
         if silent or unknown:
             examples = f"{plural(silent, 'example has', 'examples have')} no user summary" if silent else ""

@@ -2,11 +2,13 @@
 
 scoring             the score stage, block by block
 scoring_order       the order in which neighbouring candidates share most
+pairs               any users and items in memory
 scoring_counts      what is counted, and what of it a reader should know
 validation_ranking  how well a checkpoint ranks the validation users' candidates
 """
 
+from msr_adapter.score.pairs import PairsInMemory, score_pairs
 from msr_adapter.score.scoring import score
 from msr_adapter.score.validation_ranking import Validation
 
-__all__ = ["Validation", "score"]
+__all__ = ["PairsInMemory", "Validation", "score", "score_pairs"]
