@@ -8,7 +8,7 @@ validation_ranking  how well a checkpoint ranks the validation users' candidates
 """
 
 from msr_adapter.score.pairs import PairsInMemory, score_pairs
-from msr_adapter.score.scoring import score
+from msr_adapter.score.scoring import score, scores_of
 from msr_adapter.score.validation_ranking import Validation
 
-__all__ = ["PairsInMemory", "Validation", "score", "score_pairs"]
+__all__ = ["PairsInMemory", "Validation", "score", "score_pairs", "scores_of"]

@@ -96,11 +96,10 @@ class BlockScorer:
             kept_back[places] = [len(answer.bounded) for answer in answers]
         _refuse(missing, logprobs)
         self.bounds.add(kept_back)
-        logit = logprobs[:, 0] - logprobs[:, 1]
+        score, logit = scores_of(logprobs)
         mass = np.exp(logprobs).sum(axis=1)
         self.counts.add(len(np.unique(rows.examples)), mass, lengths, self._train.cutoff_len)
-        # sigmoid(x) = (1 + tanh(x / 2)) / 2: exp(-x) would overflow for a very unlikely yes.
-        columns = [rows.examples, items, (1 + np.tanh(logit / 2)) / 2, logit, mass, kept_back > 0]
+        columns = [rows.examples, items, score, logit, mass, kept_back > 0]
         return pa.table(dict(zip(schema.SCORES.names, columns, strict=True)), schema=schema.SCORES)
 
     def _answers(
@@ -123,6 +122,13 @@ class BlockScorer:
 
     def _requests(self, rows: Sequence[CandidateRow]) -> list[Request]:
         return [ask(row, self._train.answers, self._backend.identity) for row in rows]
+
+
+def scores_of(logprobs: Floats) -> tuple[Floats, Floats]:
+    """Return p(yes) / (p(yes) + p(no)) and its log-odds, of log-probabilities of yes and no (candidates, 2)."""
+    logit = logprobs[:, 0] - logprobs[:, 1]
+    # sigmoid(x) = (1 + tanh(x / 2)) / 2: exp(-x) would overflow for a very unlikely yes.
+    return (1 + np.tanh(logit / 2)) / 2, logit
 
 
 def _refuse(missing: int, logprobs: Floats) -> None:

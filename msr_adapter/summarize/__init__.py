@@ -6,15 +6,24 @@
 - `cost_estimate`: what a stage is about to ask
 """
 
-from msr_adapter.summarize.items import plan_items, summarize_items
-from msr_adapter.summarize.users import ItemTexts, plan_users, read_histories, read_summaries, summarize_users
+from msr_adapter.summarize.items import item_chain, plan_items, summarize_items
+from msr_adapter.summarize.users import (
+    ItemTexts,
+    plan_users,
+    read_histories,
+    read_summaries,
+    summarize_users,
+    user_chain,
+)
 
 __all__ = [
     "ItemTexts",
+    "item_chain",
     "plan_items",
     "plan_users",
     "read_histories",
     "read_summaries",
     "summarize_items",
     "summarize_users",
+    "user_chain",
 ]

@@ -1,6 +1,6 @@
 """Move 1: an item's image, title and description become text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,17 @@ def plan_items(
     wanted = _history_items(dirs.examples)
     known = [item for item in items if item["image"] or item["title"] or item["text"]]
     shown = [item for item in known if item["item_id"] in wanted]
-    images = [Image(dirs.data / item["image"], item["image_digest"]) if item["image"] else None for item in shown]
-    kind = FusionChain if config.mode == "fusion" else ItemChain
     asking = Asking(model, config.max_new_tokens)
-    pairs = zip(shown, images, strict=True)
-    return shown, [kind(prompts, asking, item["title"], item["text"], image) for item, image in pairs]
+    return shown, [item_chain(config, prompts, asking, item, dirs.data) for item in shown]
+
+
+def item_chain(
+    config: ItemSummariesConfig, prompts: Prompts, asking: Asking, item: Mapping[str, Any], data_dir: Path
+) -> ItemChain | FusionChain:
+    """Return the chain that describes a row of ITEMS, whose image lies in ``data_dir``."""
+    image = Image(data_dir / item["image"], item["image_digest"]) if item["image"] else None
+    kind = FusionChain if config.mode == "fusion" else ItemChain
+    return kind(prompts, asking, item["title"], item["text"], image)
 
 
 def _describe(

@@ -101,13 +101,16 @@ def plan_users(
 ) -> tuple[list[list[HistoryItem]], list[UserChain]]:
     """Return each example's history and the chain that reads it; ``model`` identifies what will be asked."""
     histories = read_histories(examples, data_dir, items.summaries)
-    size = config.block if config.mode == "recurrent" else max([1, *map(len, histories)])
-    asking, past_failures = Asking(model, config.max_new_tokens), config.on_failure == "skip"
-    starts = [
-        UserChain(prompts, asking, blocks_of(history, size), past_failures, items.tokens_to_come)
-        for history in histories
-    ]
-    return histories, starts
+    return histories, [user_chain(config, prompts, model, history, items.tokens_to_come) for history in histories]
+
+
+def user_chain(
+    config: UserSummariesConfig, prompts: Prompts, model: str, history: Sequence[HistoryItem], tokens_to_come: int = 0
+) -> UserChain:
+    """Return the chain that reads ``history``, in blocks or at once; see `ItemTexts` for ``tokens_to_come``."""
+    size = config.block if config.mode == "recurrent" else max(1, len(history))
+    asking = Asking(model, config.max_new_tokens)
+    return UserChain(prompts, asking, blocks_of(history, size), config.on_failure == "skip", tokens_to_come)
 
 
 def read_histories(examples: pa.Table, data_dir: Path, described: Mapping[str, str]) -> list[list[HistoryItem]]:

@@ -125,17 +125,12 @@ def extend(
     old, timed = _times(known, data_dir, active)
     timed = timed and has_timestamps(mine["timestamp"].to_numpy())
     new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
-    both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
     latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
     before = 0
     if timed:
         joined = new.join(latest, on="user_id", how="inner")
         before = joined.filter(pl.col("timestamp") < pl.col("latest")).height
-    ordered = both.sort("timestamp", "row") if timed else both.sort("is_new", "row")
-    same = ["user_id", "code", *(["timestamp"] if keep_repeats else [])]
-    # Positions are no times: two logs have the same ones, and each row is an interaction of its own.
-    whole_rows = keep_repeats and not timed
-    distinct = ordered if whole_rows else ordered.unique(same, keep="first", maintain_order=True)
+    distinct = joined_in_order(old, new, timed=timed, keep_repeats=keep_repeats)
     added = int(distinct["is_new"].sum())
     grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
     histories = distinct.group_by("user_id", maintain_order=True).agg("code")
@@ -146,6 +141,19 @@ def extend(
         later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
         foreign.height, before, filtered.select("user_id", "code"),
     )  # fmt: skip
+
+
+def joined_in_order(old: pl.DataFrame, new: pl.DataFrame, *, timed: bool, keep_repeats: bool) -> pl.DataFrame:
+    """Return the rows (user_id, code, timestamp, is_new) of both that make the histories, in the order of `extend`.
+
+    ``timed``: both have timestamps.
+    """
+    both = pl.concat([old, new], how="vertical_relaxed").with_row_index("row")
+    ordered = both.sort("timestamp", "row") if timed else both.sort("is_new", "row")
+    same = ["user_id", "code", *(["timestamp"] if keep_repeats else [])]
+    # Positions are no times: two logs have the same ones, and each row is an interaction of its own.
+    whole_rows = keep_repeats and not timed
+    return ordered if whole_rows else ordered.unique(same, keep="first", maintain_order=True)
 
 
 def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFrame | None = None) -> SeenBeside:
@@ -159,7 +167,7 @@ def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFr
     numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for chunk in schema.read_chunks(data_dir / "seen.parquet", schema.SEEN):
         runs = pc.run_end_encode(_flat(chunk["user_id"]))
-        of_run = _places(ordered, pl.Series(runs.values, dtype=pl.String))
+        of_run = sorted_places(ordered, pl.Series(runs.values, dtype=pl.String))
         place = np.repeat(of_run, np.diff(runs.run_ends.to_numpy().astype(np.int64), prepend=0))
         mine = place >= 0
         if mine.any():
@@ -167,7 +175,7 @@ def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFr
             found = pc.index_in(_flat(chunk["item_id"]).filter(pa.array(mine)), value_set=items)
             codes.append(found.to_numpy().astype(np.int64))
     if later is not None:
-        place = _places(ordered, later["user_id"])
+        place = sorted_places(ordered, later["user_id"])
         numbers.append(order[place[place >= 0]].astype(np.int64))
         codes.append(later["code"].to_numpy()[place >= 0].astype(np.int64))
     pairs = np.unique(np.concatenate(numbers) * len(items) + np.concatenate(codes))
@@ -175,7 +183,7 @@ def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFr
     return SeenBeside(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), (pairs % len(items)).astype(np.int32))
 
 
-def _places(ordered: pl.Series, ids: pl.Series) -> Rows:
+def sorted_places(ordered: pl.Series, ids: pl.Series) -> Rows:
     """Return the place of each id in the sorted ``ordered``; -1 = none."""
     if not len(ordered):
         return np.full(len(ids), -1, dtype=np.int64)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
+from msr_adapter.arrays import Floats, Rows
 from msr_adapter.errors import StageError
 from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.user_shards import LISTS
@@ -28,8 +29,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         found = _scores(folder, scores_dir)
         score[scored], logit[scored] = found["score"].to_numpy(), found["logit"].to_numpy()
         bounded[scored] = found["bounded"].to_numpy()
-    # The last key of `lexsort` counts first: by user, then by falling logit, then in the order of retrieval.
-    order = np.lexsort((retrieval, np.where(scored, -logit, 0.0), number))
+    order = ranked(np.where(scored, logit, 0.0), retrieval, number)
     first = np.flatnonzero(np.diff(number[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1
     kept, rank = order[rank <= wanted.top], rank[rank <= wanted.top]
@@ -50,6 +50,12 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         "history_items": rows["history_items"],
     }
     return pa.table(columns).cast(schema.RECOMMENDATIONS)
+
+
+def ranked(logit: Floats, retrieval: Rows, number: Rows) -> Rows:
+    """Return the places of candidates: by user, then by falling logit, then in the order of retrieval; all (n,)."""
+    order: Rows = np.lexsort((retrieval, -logit, number))  # the last key counts first
+    return order
 
 
 def _scores(folder: Path, scores_dir: Path) -> pa.Table:

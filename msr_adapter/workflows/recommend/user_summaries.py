@@ -162,11 +162,15 @@ class UserSummaries:
         needed = np.zeros(len(items), dtype=bool)
         for number in range(len(self._asked.ids)):
             needed[self._asked.history(number)] = True
-        examples = pl.scan_parquet(self._context.dirs.data / "examples.parquet", glob=False)
-        read = examples.select(pl.col("history").explode())
-        described = read.unique().collect()["history"].drop_nulls()
+        described = read_described(self._context.dirs.data)
         ids = pl.Series(items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
+
+
+def read_described(data_dir: Path) -> pl.Series:
+    """Return the ids of the items that the item summariser has described: those in histories of the splits."""
+    read = pl.scan_parquet(data_dir / "examples.parquet", glob=False).select(pl.col("history").explode())
+    return read.unique().collect()["history"].drop_nulls()
 
 
 _ClientOf = Callable[[AnyConfig], AbstractContextManager[Client]]

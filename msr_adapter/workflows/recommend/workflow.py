@@ -16,8 +16,6 @@ from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.generation import Backend
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
 from msr_adapter.pipeline.checks import check
-from msr_adapter.pipeline.kept import is_there
-from msr_adapter.pipeline.planning import TRAIN
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import RECOMMENDING, run_checked, use_trained
@@ -32,6 +30,7 @@ from msr_adapter.workflows.recommend.resolve_request import RequestFiles, Resolv
 from msr_adapter.workflows.recommend.retrieval import RetrievalUser, make_retriever
 from msr_adapter.workflows.recommend.user_shards import AskedUsers, cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
+from msr_adapter.workflows.trained_run import bring_to_scoring
 
 _LABEL = "scoring candidates"
 _COSTLY = 100_000
@@ -62,9 +61,7 @@ def recommend(
     run_checked(loaded, ("data",), reporter=reporter)
     folder = RunFolder(loaded.run_dir)
     request = resolve_request(wanted, files, folder.stage("data"), keep_repeats=loaded.pipeline.data.repeats == "keep")
-    served = loaded.pipeline.evaluate.scorer is not None
-    as_it_is = not served and not train and is_there(folder, TRAIN)
-    run_checked(loaded, ("users" if served or as_it_is else TRAIN,), reporter=reporter)
+    as_it_is = bring_to_scoring(loaded, reporter, train=train)
     with folder.locked():
         reporter = reporter.with_log(folder.root / "run.log")
         if as_it_is:
