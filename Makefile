@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow check bench clean help
+.PHONY: demo test test-slow check docs bench clean help
 
 demo: .venv/runtime.stamp  ## the whole pipeline on a synthetic dataset, with a real model and real training
 	$(BIN)/msr run demo
@@ -24,6 +24,9 @@ check: .venv/dev.stamp  ## lint, format, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/dev.stamp  ## the site, into build/site: open it by `.venv/bin/mkdocs serve`
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/dev.stamp  ## every benchmark; each prints ratios measured in one run
 	set -e; for file in $(sort $(wildcard benchmarks/*.py)); do OMP_NUM_THREADS=1 $(BIN)/python $$file; done

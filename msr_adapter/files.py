@@ -32,6 +32,13 @@ def bundled(kind: BundledKind) -> Path:
     return inside if inside.is_dir() else package.parent / kind
 
 
+def constraints_file(name: str) -> Path:
+    """Return where a bundled file of exact versions is: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "constraints" / name
+    return inside if inside.is_file() else package.parent / name
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path``; on success it is fsynced and renamed, on failure removed."""

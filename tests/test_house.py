@@ -183,6 +183,7 @@ def test_the_wheel_carries_the_package_its_data_and_nothing_else(wheel: Path) ->
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
         assert files
         assert {f"msr_adapter/{path.relative_to(ROOT).as_posix()}" for path in files} <= set(names)
+    assert {f"msr_adapter/constraints/{name}" for name in ("constraints.txt", "constraints-vllm.txt")} <= set(names)
     package = [path for path in (ROOT / "msr_adapter").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in package} <= set(names)
     assert not [name for name in names if name.endswith(".pyc")]
@@ -208,6 +209,10 @@ def test_the_wheel_lists_its_pipelines_in_an_empty_folder(wheel: Path, tmp_path:
     for folder in DATA_FOLDERS:
         for path in (ROOT / folder).glob("*.yaml"):
             assert f"  {path.stem} " in shown
+
+
+def test_the_wheel_prints_the_versions_that_it_was_tested_with(wheel: Path, tmp_path: Path) -> None:
+    assert msr_from(wheel, tmp_path, "constraints") == (ROOT / "constraints.txt").read_text()
 
 
 def test_the_wheel_runs_a_whole_pipeline_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

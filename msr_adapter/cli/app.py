@@ -12,6 +12,7 @@ from msr_adapter.cli.build_data import build_data
 from msr_adapter.cli.check import check
 from msr_adapter.cli.common import require_text
 from msr_adapter.cli.compare import compare
+from msr_adapter.cli.constraints import constraints
 from msr_adapter.cli.cp import copy_bundled
 from msr_adapter.cli.demo_model import demo_model
 from msr_adapter.cli.doctor import doctor
@@ -89,6 +90,7 @@ app.command("prune", rich_help_panel=TOOLS)(prune)
 app.command("ls", rich_help_panel=BEGIN)(list_bundled)
 app.command("cp", rich_help_panel=BEGIN)(copy_bundled)
 app.command("schema", rich_help_panel=BEGIN)(schema)
+app.command("constraints", rich_help_panel=TOOLS)(constraints)
 app.command("demo-model", rich_help_panel=TOOLS)(demo_model)
 app.command("get-model", rich_help_panel=TOOLS)(get_model)
 app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)

@@ -38,6 +38,7 @@ COMMANDS = (
     "ls",
     "cp",
     "schema",
+    "constraints",
     "demo-model",
     "get-model",
     "cache",
