@@ -61,6 +61,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
 
 
+@contextlib.contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` for work that ends with the block; of a killed process `sweep` finds it.
+
+    Its files are nobody else's: they may be left in any state.
+    """
+    with _temporary(path, folder=True) as temporary:
+        try:
+            yield temporary
+        finally:
+            remove(temporary)
+
+
 def share(path: Path) -> None:
     """Give a file, or a folder with all that is in it, the mode that the user's umask gives to what is new.
 

@@ -28,6 +28,7 @@ from msr_adapter.cli.results import results
 from msr_adapter.cli.run import run
 from msr_adapter.cli.run_list import runs
 from msr_adapter.cli.schema import schema
+from msr_adapter.cli.score import score
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
@@ -82,6 +83,7 @@ app.command("compare", rich_help_panel=JUDGE)(compare)
 app.command("results", rich_help_panel=JUDGE)(results)
 app.command("runs", rich_help_panel=JUDGE)(runs)
 app.command("recommend", rich_help_panel=USE)(recommend)
+app.command("score", rich_help_panel=USE)(score)
 app.command("export", rich_help_panel=USE)(export)
 app.command("fetch-images", rich_help_panel=TOOLS)(fetch_images)
 app.command("check", rich_help_panel=BEGIN)(check)

@@ -21,6 +21,7 @@ negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items
 audit/           counts, findings and statistics
 tables           the tables that later stages read
+pairs_file       a table of users and items that are to be scored
 id_list_files    files of users, items and interactions that a command is given
 """
 

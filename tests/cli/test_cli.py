@@ -30,6 +30,7 @@ COMMANDS = (
     "results",
     "runs",
     "recommend",
+    "score",
     "export",
     "fetch-images",
     "check",

@@ -198,3 +198,33 @@ def test_dpo_goes_on_from_the_finished_run_on_the_same_candidates(finished: Path
     assert set(compared["models"]) == {"run", "dpo"}
     again = msr_json("run", pipeline, "--run-dir", run)
     assert {stage["state"] for stage in again["stages"]} == {"up to date"}
+
+
+def test_a_table_of_test_pairs_gets_the_scores_of_the_evaluation(finished: Path, tmp_path: Path) -> None:
+    """By the trained model itself: one cache answers for both, another is filled anew."""
+    scores = pq.read_table(finished / "score" / "scores.parquet").to_pandas()
+    users = pq.read_table(finished / "data" / "examples.parquet", columns=["example_id", "user_id"]).to_pandas()
+    pairs = scores.merge(users, on="example_id").sample(frac=1, random_state=2).reset_index(drop=True)
+    pairs.rename(columns={"score": "wanted"})[["item_id", "wanted", "user_id"]].to_csv(tmp_path / "p.csv", index=False)
+    pipeline = finished.parent / "small.yaml"
+    for cache, exact in (((), True), (("--set", f"cache={tmp_path / 'other.sqlite'}"), False)):
+        out = tmp_path / f"scored-{exact}.parquet"
+        ask = (
+            "score",
+            pipeline,
+            tmp_path / "p.csv",
+            "--out",
+            out,
+            "--histories",
+            "test",
+            "--run-dir",
+            finished,
+            *cache,
+        )
+        counts = msr_json(*ask)
+        assert counts["scores"]["computed"] == (0 if exact else len(pairs))
+        found = pq.read_table(out).to_pandas()
+        assert found.columns.tolist() == ["item_id", "wanted", "user_id", "score", "logit"]
+        assert found["user_id"].tolist() == pairs["user_id"].tolist()
+        # Other prompts stand beside them in a batch, which moves the last bits.
+        assert abs(found["logit"] - pairs["logit"]).max() <= (0 if exact else 1e-4)

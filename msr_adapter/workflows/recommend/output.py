@@ -25,22 +25,23 @@ def writing(path: Path) -> Iterator[Write]:
     Its suffix says the format. Memory: one table. Raises `StageError` if it cannot be written.
     """
     stack = contextlib.ExitStack()
-    with _explained(path):
+    with explaining_output(path):
         temporary = stack.enter_context(atomic_path(path))
         write = stack.enter_context(_WRITERS[path.suffix.lower()](temporary))
 
     def explained(table: pa.Table) -> None:
-        with _explained(path):
+        with explaining_output(path):
             write(table.select(RECOMMENDATIONS.names).cast(RECOMMENDATIONS))
 
     with stack:
         yield explained
-        with _explained(path):
+        with explaining_output(path):
             stack.close()  # writes too: the end of a Parquet file, and the file's name
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explaining_output(path: Path) -> Iterator[None]:
+    """Raise what the file system did to the file at ``path`` as a `StageError`."""
     try:
         yield
     except OSError as error:

@@ -126,6 +126,20 @@ def write_shard(
     return int(scored.sum())
 
 
+def write_pairs(folder: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
+    """Write the data folder of a shard of pairs, which may be any: ``numbers`` ascending, ``codes`` rows of ``items``.
+
+    The number of a user is the example; the user summary says all of it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_candidates(folder, items, numbers, codes)
+    users = np.unique(numbers)
+    nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(users) + 1, np.int32)), items["item_id"].chunk(0)[:0])
+    columns = [users, ["test"] * len(users), [""] * len(users), nothing, np.zeros(len(users), np.int64)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.EXAMPLES, strict=True)]
+    schema.write_table(pa.table(arrays, schema=schema.EXAMPLES), schema.EXAMPLES, folder / "examples.parquet")
+
+
 def _write_candidates(folder: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
     candidates = pa.table(
         {"example_id": numbers, "item_id": items["item_id"].take(pa.array(codes)),
