@@ -12,6 +12,7 @@ compare       finished runs, paired on the same users
 results       a finished run's numbers for papers and other tools
 recommend     top-k lists for users
 score         a score beside every row of a table of pairs
+serve         the trained model behind HTTP
 export        the trained model as a folder for others
 candidates    the candidate lists as a file
 fetch_images  downloads of the items' images

@@ -29,6 +29,7 @@ from msr_adapter.cli.run import run
 from msr_adapter.cli.run_list import runs
 from msr_adapter.cli.schema import schema
 from msr_adapter.cli.score import score
+from msr_adapter.cli.serve import serve
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
@@ -84,6 +85,7 @@ app.command("results", rich_help_panel=JUDGE)(results)
 app.command("runs", rich_help_panel=JUDGE)(runs)
 app.command("recommend", rich_help_panel=USE)(recommend)
 app.command("score", rich_help_panel=USE)(score)
+app.command("serve", rich_help_panel=USE)(serve)
 app.command("export", rich_help_panel=USE)(export)
 app.command("fetch-images", rich_help_panel=TOOLS)(fetch_images)
 app.command("check", rich_help_panel=BEGIN)(check)

@@ -31,6 +31,7 @@ COMMANDS = (
     "runs",
     "recommend",
     "score",
+    "serve",
     "export",
     "fetch-images",
     "check",

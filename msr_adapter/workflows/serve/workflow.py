@@ -1,0 +1,113 @@
+"""`msr serve`: the trained model behind HTTP, from the run's folder to the last answer."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from msr_adapter.config.loader import LoadedPipeline
+from msr_adapter.errors import MsrError, Problem, StageError, UserError, plural
+from msr_adapter.pipeline.checks import check
+from msr_adapter.pipeline.resolve_templates import resolve_models
+from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.runner import use_trained
+from msr_adapter.pipeline.stage_context import Context, prompts_of
+from msr_adapter.progress import Reporter
+from msr_adapter.workflows.serve.app import ServedRun, make_app
+from msr_adapter.workflows.serve.engine import ServingEngine
+from msr_adapter.workflows.serve.gate import Gate
+from msr_adapter.workflows.serve.resolve import Resolver
+from msr_adapter.workflows.serve.serve_metrics import ServeMetrics
+from msr_adapter.workflows.serve.served_data import ServedItems, ServedUsers
+from msr_adapter.workflows.serve.server import GracefulServer, bind
+from msr_adapter.workflows.serve.settings import TOKEN_VARIABLE, ServeSettings, read_token, setting_problems
+from msr_adapter.workflows.trained_run import bring_to_scoring
+
+
+def serve(
+    loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter, *, train: bool = False, as_json: bool = False
+) -> dict[str, Any]:
+    """Serve a pipeline's trained model until a signal ends it; return counts.
+
+    Data and summaries are brought up to date first, and the trained model taken or made, as by `msr recommend`. The
+    run folder is free again while the server runs: it holds what it needs in memory, but for the completion cache,
+    which it shares with other commands, and the images. Prints one line on standard output when it is ready.
+    """
+    problems = [*setting_problems(settings), *check(loaded)]
+    token = _token(problems)
+    if problems:
+        raise UserError(problems)
+    loaded = resolve_models(loaded, download=True)
+    with bind(settings) as bound:
+        run = prepare(loaded, settings, reporter, train=train)
+        gate = gated(run, token)
+        server = GracefulServer(gate, gate, run.engine, settings)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{bound.getsockname()[1]}"
+        _warn(settings, token, reporter)
+        server.on_ready = lambda: _tell_ready(run, url, as_json=as_json)
+        run.engine.start()
+        server.run(sockets=[bound])
+    run.engine.close(0 if server.force_exit else settings.limits.grace_s)
+    if isinstance(run.engine.error, MsrError):
+        raise run.engine.error
+    if run.engine.error is not None:
+        raise StageError("the model's thread ended", str(run.engine.error), "see the log above")
+    return {"pipeline": loaded.pipeline.name, "answered": gate.answered}
+
+
+def prepare(loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter, *, train: bool = False) -> ServedRun:
+    """Bring a run up to date and read what its server needs; no model is loaded yet."""
+    as_it_is = bring_to_scoring(loaded, reporter, train=train)
+    folder = RunFolder(loaded.run_dir)
+    pipeline = loaded.pipeline
+    with folder.locked():
+        if as_it_is:
+            use_trained(loaded, folder, reporter)
+        context = Context(pipeline, loaded.resolved, folder, prompts_of(pipeline), folder.root, reporter)
+        again = pipeline.data.repeats == "keep"
+        users = ServedUsers(context.dirs.data, keep_repeats=again)
+        items = ServedItems(context.dirs.data, users.histories)
+        resolver = Resolver(items, users, settings, again=again)
+    metrics = ServeMetrics()
+    engine = ServingEngine(context, items, settings, metrics.batch)
+    facts = {
+        "name": pipeline.name, "items": len(items), "users": len(users.ids), "candidates": list(settings.candidates),
+        "noun": pipeline.summarize.noun, "block": pipeline.summarize.users.block,
+        "mode": pipeline.summarize.users.mode, "most_candidates": settings.limits.candidates,
+    }  # fmt: skip
+    return ServedRun(pipeline.name, items, users, resolver, engine, settings, metrics, facts)
+
+
+def gated(run: ServedRun, token: str | None) -> Gate:
+    """Return the application of a run with all that requests pass first."""
+    app = make_app(run)
+    gate = Gate(app, run.settings, token, run.metrics)
+    app.state.gate = gate
+    run.metrics.watch_queue(lambda: len(run.engine.queue), lambda: gate.under_way)
+    return gate
+
+
+def _token(problems: list[Problem]) -> str | None:
+    try:
+        return read_token()
+    except UserError as error:
+        problems += error.problems
+        return None
+
+
+def _warn(settings: ServeSettings, token: str | None, reporter: Reporter) -> None:
+    if token is None and not settings.on_loopback:
+        reporter.note(
+            f"WARNING: {settings.host} can be reached from other machines, and anybody there may ask this server and "
+            f"read what users interacted with; set {TOKEN_VARIABLE} (openssl rand -hex 32), or serve on 127.0.0.1"
+        )
+
+
+def _tell_ready(run: ServedRun, url: str, *, as_json: bool) -> None:
+    told: Mapping[str, Any] = {"serving": run.name, "url": url, "model": run.engine.label, **run.facts}
+    text = json.dumps(told, ensure_ascii=False) if as_json else (
+        f"{url} serves {run.name}: {plural(len(run.items), 'item')}, {plural(len(run.users.ids), 'user')}, "
+        f"{run.engine.label}; candidates from {', '.join(run.settings.candidates)}. Ctrl-C ends it")  # fmt: skip
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
