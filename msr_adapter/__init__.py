@@ -1,7 +1,10 @@
 """MLLM-MSR: a declarative multimodal sequential recommender on top of LLaMA-Factory.
 
+In Python, `import msr_adapter as msr` gives what `__all__` names (docs/python.md): `msr.open("runs/my").metrics`.
+
 From top to bottom, each importing only from those below:
 cli              the commands of `msr`, one file each
+api              the same from Python: pipelines and runs, whose tables are Polars frames
 workflows        commands that cross stages: recommend, export, ablate, previews
 pipeline         the stages in order, fingerprints, the run folder
 report           the page that a run ends with
@@ -28,7 +31,25 @@ integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made
 text_tables      delimited text and JSON lines: dialects, and what no reader may pass over
 filesystem      the edge to the file system: full disks, pipes, damaged files
-errors, files, progress, arrays, system, redaction, seeded_random  what everything uses
+errors, files, progress, arrays, system, redaction, seeded_random, version  what everything uses
 """
 
-__version__ = "0.3.0"
+from typing import TYPE_CHECKING
+
+from msr_adapter.version import __version__
+
+__all__ = ["MsrError", "Pipeline", "Problem", "Run", "StageError", "UserError", "__version__", "load", "open"]
+
+if TYPE_CHECKING:
+    from msr_adapter.api import MsrError, Pipeline, Problem, Run, StageError, UserError, load, open
+else:
+    # The API is imported when a name of it is asked for: all of our own modules import the package.
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            from msr_adapter import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

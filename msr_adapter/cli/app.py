@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from msr_adapter import __version__
 from msr_adapter.cli import cache, candidates
 from msr_adapter.cli.ablate import ablate
 from msr_adapter.cli.build_data import build_data
@@ -33,6 +32,7 @@ from msr_adapter.cli.serve import serve
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.train import train
+from msr_adapter.version import __version__
 
 # Commands import what they need when they run: `msr --help` has to answer at once, and torch alone takes seconds.
 app = typer.Typer(

@@ -10,8 +10,7 @@ import typer
 
 from msr_adapter.cli.common import emit, exit_codes, interruptible
 from msr_adapter.errors import Problem, UserError, did_you_mean
-from msr_adapter.filesystem import near_path, read_object, real
-from msr_adapter.run_folder_mark import is_run
+from msr_adapter.filesystem import read_object
 
 if TYPE_CHECKING:
     from msr_adapter.config.loader import LoadedPipeline
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from msr_adapter.pipeline.planning import Retrain
     from msr_adapter.progress import Reporter
 
-RUNS = Path("runs")
-"""Where runs are kept unless a pipeline or `--run-dir` says otherwise."""
 TRAINED = "trained"
 """The model that RUN means where it names none."""
 _METRICS_WIDTH = 160
@@ -112,28 +109,10 @@ def split_model(argument: str) -> tuple[str, str]:
 
 
 def run_folder(argument: str) -> Path:
-    """Return the run folder that RUN means: a folder, a pipeline's own run folder, or the run of that name in `runs/`.
+    """Return the run folder that RUN means; raises `UserError` when it is none."""
+    from msr_adapter.config.named_runs import run_folder as find
 
-    In this order. Raises `UserError` when it is none of these.
-    """
-    from msr_adapter.config.bundled import find_yaml, not_found
-    from msr_adapter.config.loader import load_pipeline
-
-    folder = real(Path(argument))
-    if folder.is_dir():
-        inside = folder.name == "evaluate" and (folder / "metrics.json").exists()
-        return real(folder).parent if inside else real(folder)
-    if find_yaml(argument, "pipelines", Path.cwd()) is None:
-        named = real(RUNS / argument)
-        if Path(argument).name == argument and is_run(named):
-            return named
-        problem = not_found(argument, "pipelines", Path.cwd())
-        found = f"`{argument}` is neither a run folder nor a pipeline"
-        near = near_path(folder, folder=True)
-        guess = f"Did you mean `{Path(argument).with_name(near) if '/' not in near else near}`?" if near else ""
-        guess = guess or did_you_mean(argument, [path.name for path in RUNS.glob("*") if is_run(path)])
-        raise UserError(Problem("", "RUN", found, problem.allowed, guess or problem.next_step))
-    return load_pipeline(argument).run_dir
+    return find(argument)
 
 
 def read_run(argument: str) -> "FinishedRun":

@@ -6,7 +6,7 @@ nodes remember where they come from, so that every problem names its file and li
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,23 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
     tree = reader.read(origin, "pipelines")
     if tree is None:
         raise UserError(reader.problems)
-    tree = reader.merge(tree, settings)
+    return _loaded(reader, reader.merge(tree, settings), origin, run_dir)
+
+
+def load_resolved(resolved: Mapping[str, Any], origin: Path, run_dir: Path, sets: Sequence[str] = ()) -> LoadedPipeline:
+    """Return the pipeline that a run was made with, of its ``resolved`` settings; ``origin`` is the file they are in.
+
+    Raises `UserError` with every problem found, such as keys that this version does not have.
+    """
+    reader = TreeReader()
+    settings = reader.read_sets(sets)
+    tree = parse(json.dumps(dict(resolved)), YamlSource(_shown(origin), origin.parent), reader.problems)
+    if tree is None:
+        raise UserError(reader.problems)
+    return _loaded(reader, reader.merge(tree, settings), origin, run_dir)
+
+
+def _loaded(reader: "TreeReader", tree: YamlNode, origin: Path, run_dir: Path | None) -> LoadedPipeline:
     protocol = reader.named_protocol(tree.nearest(_PROTOCOL))
     if protocol is not None:
         tree = tree.replaced(_PROTOCOL, protocol)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-import msr_adapter
 from msr_adapter.config.schema import ItemSummariesConfig, PipelineConfig, UserSummariesConfig
 from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.model_weights import BASE, starting_weights, trained_weights
@@ -23,6 +22,7 @@ from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.report.report_context import Manifests, ReportContext
 from msr_adapter.stage_arguments import Client, Job, StageDirs
+from msr_adapter.version import __version__
 
 if TYPE_CHECKING:
     from msr_adapter.evaluate.evaluation import Evaluation
@@ -229,7 +229,7 @@ def write_report(evaluation: "Evaluation", context: ReportContext, job: Job) -> 
 
 
 def _versions() -> dict[str, str]:
-    found = {"msr": msr_adapter.__version__}
+    found = {"msr": __version__}
     for library in _LIBRARIES:
         try:
             found[library] = version(library)
