@@ -194,14 +194,17 @@ def top_items(choices: CatalogueChoices, blocks: Blocks, popularity: Integers, t
     part. A user with fewer choices has them all. O(users x items) time.
     """
     order = np.argsort(-popularity, kind="stable")
-    found: list[Integers] = [order[:0]] * choices.users
+    owners, found = [np.empty(0, np.int64)], [order[:0]]
     for users, scores in blocks(choices.step):
         choices.hide(users, scores)
         row, place = _best(scores[:, order], top)
-        ends = np.searchsorted(row, np.arange(len(users) + 1))
-        for number, user in enumerate(users.tolist()):
-            found[user] = order[place[ends[number] : ends[number + 1]]]
-    return _offsets(np.array([len(one) for one in found], np.int64)), np.concatenate(found)
+        owners.append(users[row])
+        found.append(order[place])
+    owner = np.concatenate(owners)
+    # Blocks may come in any order of users; within a user the order stays.
+    return _offsets(np.bincount(owner, minlength=choices.users)), np.concatenate(found)[
+        np.argsort(owner, kind="stable")
+    ]
 
 
 def _best(scores: Floats, top: int) -> tuple[Integers, Integers]:

@@ -13,8 +13,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-import msr_adapter
 from msr_adapter.errors import Problem, StageError, UserError
+from msr_adapter.version import __version__
 from msr_adapter.workflows.serve import page
 from msr_adapter.workflows.serve.answers import item_facts, list_answer, rerank_answer, score_answer, user_answer
 from msr_adapter.workflows.serve.engine import ServingEngine
@@ -177,7 +177,7 @@ async def _disconnected(request: Request) -> None:
 
 def make_app(run: ServedRun) -> FastAPI:
     """Return the application; `/openapi.json` describes it, and no page of it asks another host for anything."""
-    app = FastAPI(title=f"msr: {run.name}", version=msr_adapter.__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title=f"msr: {run.name}", version=__version__, docs_url=None, redoc_url=None)
     points = Endpoints(run)
     posts: dict[str, Callable[..., Any]] = {
         "/v1/recommend": points.recommend, "/v1/score": points.score, "/v1/rerank": points.rerank,
