@@ -49,7 +49,8 @@ class Instant(Backend):
 def write_tables(folder: Path, users: int) -> None:
     """Write data and users stages, in parts."""
     items = [{"item_id": f"{n:05d}", "title": f"Item number {n} of the catalogue", "image": None, "image_digest": None,
-              "popularity": n, "text": "", "category": None} for n in range(ITEMS)]  # fmt: skip
+              "popularity": n, "text": "", "category": None, "in_log": True, "listed": True}
+             for n in range(ITEMS)]  # fmt: skip
     schema.write_table(pa.Table.from_pylist(items, schema.ITEMS), schema.ITEMS, folder / "items.parquet")
     spans = [(begin, min(begin + _BATCH, users)) for begin in range(0, users, _BATCH)]
 

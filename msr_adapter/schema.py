@@ -31,9 +31,12 @@ ITEMS = pa.schema(
         pa.field("popularity", pa.int64(), nullable=False),  # interactions of training users/positions only
         pa.field("text", pa.string(), nullable=False),  # neutralised description, empty = none
         pa.field("category", pa.string()),  # as the source names it; null = none
+        pa.field("in_log", pa.bool_(), nullable=False),  # clicked or shown in the kept log; else of the table alone
+        pa.field("listed", pa.bool_(), nullable=False),  # candidate lists and full rankings may have it
     ]
 )
-"""One row per item of the corpus, sorted by item_id."""
+"""The catalogue: one row per item of the kept log, and per item of the table that nobody interacted with yet, sorted by
+item_id. `evaluate.protocol.catalogue` says whether the latter are `listed`; what runs is made of is the listed ones."""
 
 INTERACTIONS = pa.schema(
     [
@@ -173,6 +176,33 @@ RECOMMENDATIONS = pa.schema(
     ]
 )
 """Ranked lists, grouped by user in the order asked for, by rank."""
+
+
+def read_listed(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the `listed` rows of ITEMS, or some of their columns; `DamagedFileError` for what is no such table."""
+    wanted = None if columns is None else list(dict.fromkeys((*columns, "listed")))
+    table = read_table(path, ITEMS, wanted)
+    table = table.filter(table["listed"])
+    return table if columns is None else table.select(list(columns))
+
+
+def listed_digest(path: Path) -> str:
+    """Return the SHA-256 of the `listed` rows of ITEMS, by their values: rows that are not listed change nothing."""
+    table, content = read_listed(path), hashlib.sha256()
+    content.update(str(len(table)).encode())
+    for name in table.column_names:
+        for chunk in table[name].chunks:
+            content.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
+        if not pa.types.is_string(table.schema.field(name).type):
+            for chunk in table[name].chunks:
+                content.update(chunk.to_numpy(zero_copy_only=False).tobytes())
+            continue
+        texts = [pc.fill_null(chunk, "") for chunk in table[name].chunks]
+        for chunk in texts:
+            content.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        for chunk in texts:
+            content.update(_text(chunk))
+    return content.hexdigest()
 
 
 def candidates_digest(column: Callable[[str], Iterable[pa.Array]]) -> str:

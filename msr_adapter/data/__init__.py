@@ -20,6 +20,8 @@ examples         targets and the histories before them
 negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items
 audit/           counts, findings and statistics
+unseen_items     items of the table that nobody interacted with yet
+catalogue        what the table of items says of each
 tables           the tables that later stages read
 pairs_file       a table of users and items that are to be scored
 id_list_files    files of users, items and interactions that a command is given

@@ -13,6 +13,7 @@ from msr_adapter.data.audit.checks import audit_statistics
 from msr_adapter.data.audit.console_summary import print_audit
 from msr_adapter.data.audit.ids import audit_ids
 from msr_adapter.data.audit.report import Audit, Statistics
+from msr_adapter.data.catalogue import catalogue_of, rows_beside
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
@@ -29,7 +30,7 @@ from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import naming_files, read
 from msr_adapter.data.splits import empty_splits, known_to_training, split_column_problems
 from msr_adapter.data.tables import (
-    ItemCatalogue,
+    ItemRows,
     digest_of_test_lists,
     write_candidates,
     write_earlier,
@@ -41,10 +42,9 @@ from msr_adapter.data.tables import (
     write_truth,
 )
 from msr_adapter.data.temporal import moments_of
+from msr_adapter.data.unseen_items import kept_unseen, with_unseen
 from msr_adapter.errors import LISTED, plural, raise_if_any
 from msr_adapter.files import write_json
-from msr_adapter.prompts import neutralise
-from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT
 from msr_adapter.schema import SPLITS
 from msr_adapter.stage_arguments import Job
 
@@ -85,20 +85,12 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     # A packed file is unpacked to its end only here: that may take long, and what can be told fast is told first.
     raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
-    corpus = read(data.source, seed, audit)
-    # Before the log is encoded, which is where a large build spends its time.
-    raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
-    unused_split(corpus.interactions, split.kind, audit)
-    with naming_files(data.source):
-        keeps, moments = data.repeats == "keep", moments_of(split)
-        log = encode(corpus, audit, published_split=split.kind == "column", keep_repeats=keeps, moments=moments)
-    audit_ids(log, corpus, audit)
-    log = clean(log, corpus, data, seed, audit, split)
+    corpus, log, beside = _log(inputs, seed, audit)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
-    catalogue = _catalogue(log, corpus, audit)
+    catalogue = catalogue_of(log.items, corpus, audit)
     targets = degree(log.item[examples.target[examples.split == 0]], len(log.items))
     known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String), targets)
     specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
@@ -107,8 +99,12 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     _count_without_impression(log, examples, specs, audit)
     imported = _imported(protocol, log, examples, specs, seed)
     candidates = _candidates(DrawInputs(log, examples, specs, seed, imported), audit)
-    images = attach_images(log.items.to_list(), corpus, ImageStore(out, data.images, image_cache), audit, job.reporter)
-    write_items(catalogue, images, popularity, out)
+    store = ImageStore(out, data.images, image_cache)
+    stored = attach_images(catalogue.ids, corpus, store, audit, job.reporter, beside.to_list())
+    images, more = stored[: len(log.items)], stored[len(log.items) :]
+    in_log = np.ones(len(log.items), dtype=bool) if log.table_only is None else ~log.table_only
+    rows = ItemRows(catalogue, images, popularity, in_log, listed=True)
+    write_items(rows, rows_beside(beside, corpus, more, audit), out)
     write_interactions(log, training, out)
     write_seen(log, out)
     write_offered(log, out)
@@ -135,6 +131,24 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_json(out / "audit.json", audit.as_json(**found))
     print_audit(audit, found, job.reporter)
     return facts
+
+
+def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.Series]:
+    """Return what was read, the log that is kept of it, and the ids of what is in the catalogue beside the log."""
+    data, split = inputs.data, inputs.split
+    corpus = read(data.source, seed, audit)
+    # Before the log is encoded, which is where a large build spends its time.
+    raise_if_any(split_column_problems(corpus.interactions) if split.kind == "column" else [])
+    unused_split(corpus.interactions, split.kind, audit)
+    with naming_files(data.source):
+        keeps, moments = data.repeats == "keep", moments_of(split)
+        log = encode(corpus, audit, published_split=split.kind == "column", keep_repeats=keeps, moments=moments)
+    audit_ids(log, corpus, audit)
+    log = clean(log, corpus, data, seed, audit, split)
+    unseen = kept_unseen(log, data.limit, seed, audit)
+    if inputs.protocol.catalogue == "all":
+        return corpus, with_unseen(log, unseen), unseen.clear()
+    return corpus, log, unseen
 
 
 def _imported(protocol: ProtocolConfig, log: Log, examples: Examples, specs: ListSpecs, seed: int) -> Candidates | None:
@@ -200,36 +214,6 @@ def _tell_published_split(log: Log, examples: Examples, audit: Audit) -> None:
     is_target = np.zeros(len(log.user), dtype=bool)
     is_target[examples.held_out] = True
     tell_what_is_lost(HeldOutRows(log.user, log.item, log.split, is_target, log.keeps), audit)
-
-
-def _catalogue(log: Log, corpus: Corpus, audit: Audit) -> ItemCatalogue:
-    """Return what is known of every item, in the order of the codes; count the texts that are empty or truncated."""
-    items = pl.DataFrame({"item_id": log.items})
-    if corpus.items is not None:
-        # Of the table's rows, those that the log has: all that were read from it but the ones the table lacks.
-        audit.count("items_without_interaction", corpus.items.height - audit.counts["items_read"]
-                    + audit.counts["items_dropped_unknown_item"])  # fmt: skip
-        # The order of a join is Polars' own choice unless it is asked for, and a row's number is the item's code.
-        items = items.join(corpus.items, on="item_id", how="left", maintain_order="left")
-    titles = _neutral(items, "title", TITLE_LIMIT, audit)
-    audit.name("titles_empty", (item for item, title in zip(log.items, titles, strict=True) if not title))
-    texts = _neutral(items, "text", TEXT_LIMIT, audit)
-    return ItemCatalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
-
-
-def _neutral(items: pl.DataFrame, name: str, limit: int, audit: Audit) -> list[str]:
-    """Return a column as text that cannot change a prompt, at most ``limit`` characters each; "" where it is null."""
-    written = _column(items, name)
-    texts = [neutralise(text or "", limit) for text in written]
-    audit.count(f"{name}s_empty", sum(not text for text in texts))
-    # Neutralising shortens a text by itself: it was truncated only where twice the limit leaves more.
-    cut = (text for text in written if text and len(text) > limit and len(neutralise(text, 2 * limit)) > limit)
-    audit.count(f"{name}s_truncated", sum(1 for _ in cut))
-    return texts
-
-
-def _column(items: pl.DataFrame, name: str) -> list[str | None]:
-    return items[name].to_list() if name in items.columns else [None] * items.height
 
 
 def _split_counts(examples: Examples, candidates: Candidates) -> dict[str, dict[str, int]]:

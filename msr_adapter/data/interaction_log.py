@@ -55,6 +55,10 @@ class Log:
     shown: Shown | None = None
     """What users were shown and did not click, as long as filters drop rows; then it is in `impressions`."""
     impressions: Impressions | None = None
+    unseen: pl.Series | None = None
+    """Ids of the table of items, sorted, of which the source has no row of any kind; None = there is no such table."""
+    table_only: Mask | None = None
+    """Which of `items` (items,) are of the table alone; None = none (`unseen_items`)."""
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""
@@ -202,7 +206,8 @@ def encode(
     count_rows(audit, "dropped_duplicate", read.split, rows.split)
     time = rows.time.astype(np.int64, copy=False)
     split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
-    log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats)
+    unseen = _unseen(corpus, items)
+    log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats, unseen=unseen)
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
     if shown is not None:
@@ -214,6 +219,14 @@ def encode(
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
     return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered], may_be_rows=True))
+
+
+def _unseen(corpus: Corpus, items: pl.Series) -> pl.Series | None:
+    """Return the items of the table, sorted, that no row names, whatever becomes of the row."""
+    if corpus.items is None:
+        return None
+    ids = corpus.items["item_id"]
+    return ids.filter(~ids.is_in(items.implode())).sort()
 
 
 def _group_of(rows: _Rows) -> Rows:

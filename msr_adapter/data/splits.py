@@ -72,8 +72,11 @@ def learnt_from(log: Log, split: SplitConfig, seed: int) -> tuple[Mask, Mask]:
 def horizons(log: Log) -> tuple[Horizon, Horizon, Horizon]:
     """Return what the candidate lists of training, validation and test may know of the log."""
     if log.era is None:
-        return EVERYTHING, EVERYTHING, EVERYTHING
+        # What nobody interacted with could only ever be a negative in training, which would teach that new means no.
+        known = EVERYTHING if log.table_only is None else Horizon(items=~log.table_only)
+        return known, EVERYTHING, EVERYTHING
     training, validation = (_appeared(log, log.era <= era, era) for era in (0, 1))
+    validation = validation if log.table_only is None else validation | log.table_only
     return Horizon(0, training), Horizon(1, validation, at_target=True), Horizon(at_target=True)
 
 

@@ -33,19 +33,38 @@ class ItemCatalogue:
     categories: Sequence[str | None]
 
 
-def write_items(items: ItemCatalogue, images: Sequence[StoredImage], popularity: Rows, out: Path) -> None:
-    """Write items.parquet: one row per item of the catalogue, sorted by id."""
-    columns = {
-        "item_id": list(items.ids),
-        "title": list(items.titles),
-        # With their type: of nothing but None, Arrow would make a column of type null.
-        "image": pa.array([image.path for image in images], pa.string()),
-        "image_digest": pa.array([image.digest for image in images], pa.string()),
-        "popularity": popularity,
-        "text": list(items.texts),
-        "category": pa.array(items.categories, pa.string()),
-    }
-    schema.write_table(pa.table(columns), schema.ITEMS, out / "items.parquet")
+@dataclass(frozen=True)
+class ItemRows:
+    """Rows of items.parquet, in columns of equal length."""
+
+    items: ItemCatalogue
+    images: Sequence[StoredImage]
+    popularity: Rows
+    in_log: Mask
+    listed: bool
+    """Whether candidate lists and full rankings may have them."""
+
+    def table(self) -> pa.Table:
+        """Return them under ITEMS."""
+        columns = {
+            "item_id": pa.array(self.items.ids, pa.string()),
+            "title": pa.array(self.items.titles, pa.string()),
+            # With their type: of nothing but None, Arrow would make a column of type null.
+            "image": pa.array([image.path for image in self.images], pa.string()),
+            "image_digest": pa.array([image.digest for image in self.images], pa.string()),
+            "popularity": self.popularity,
+            "text": pa.array(self.items.texts, pa.string()),
+            "category": pa.array(self.items.categories, pa.string()),
+            "in_log": self.in_log,
+            "listed": np.full(len(self.items.ids), self.listed),
+        }
+        return pa.table(columns).cast(schema.ITEMS)
+
+
+def write_items(rows: ItemRows, beside: ItemRows, out: Path) -> None:
+    """Write items.parquet, sorted by id: the catalogue of the lists, and what is kept ``beside`` it."""
+    table = pa.concat_tables([rows.table(), beside.table()])
+    schema.write_table(table.sort_by("item_id") if len(beside.images) else table, schema.ITEMS, out / "items.parquet")
 
 
 def write_interactions(log: Log, training: Mask, out: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers, Labels
 from msr_adapter.errors import StageError, plural
-from msr_adapter.schema import CANDIDATES, EXAMPLES, ITEMS, SCORES, candidates_digest, read_table
+from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, read_listed, read_table
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def read_held_out(data_dir: Path, split: str = "test") -> HeldOut:
 
 
 def read_items(data_dir: Path) -> pa.Table:
-    """Read ITEMS, the catalogue."""
-    return read_table(data_dir / "items.parquet", ITEMS)
+    """Read what of ITEMS lists and full rankings may have: the catalogue of the protocol."""
+    return read_listed(data_dir / "items.parquet")
 
 
 def item_codes(ids: pa.Array, items: pa.Array) -> Integers:

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers, Mask
 from msr_adapter.evaluate.baselines.training_log import read_queries, repeats_are_kept
-from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes
+from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
 from msr_adapter.heuristics import has_timestamps
-from msr_adapter.schema import EXAMPLES, ITEMS, read_table
+from msr_adapter.schema import EXAMPLES, read_table
 
 BINS = 4
 """Groups that a number is cut into, at its quantiles."""
@@ -68,7 +68,7 @@ def read_facts(held_out: HeldOut, data_dir: Path) -> UserFacts:
     """Read what is known of the test users and their targets. Raises StageError on a target that is no item."""
     examples = read_table(data_dir / "examples.parquet", EXAMPLES)
     test = examples.filter(pc.is_in(examples["example_id"], value_set=pa.array(held_out.example_ids)))
-    items = read_table(data_dir / "items.parquet", ITEMS)
+    items = read_items(data_dir)
     positives = np.flatnonzero(held_out.labels)
     first = positives[np.searchsorted(positives, held_out.offsets[:-1])]
     target = item_codes(held_out.items.take(pa.array(first)), flat(items["item_id"]))

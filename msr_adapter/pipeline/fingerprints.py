@@ -3,15 +3,18 @@
 Both go into the stage's fingerprint as digests, so that they only have to be JSON-able and differ where results may.
 """
 
+from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.baselines.catalogue import row_of, to_fit
 from msr_adapter.files import path_stamp
+from msr_adapter.integrity import content_of
 from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.pipeline.ignored_keys import counted
+from msr_adapter.schema import listed_digest
 
 _ELSEWHERE = {
     "negatives": "the data stage draws them",
@@ -27,7 +30,7 @@ _TRAINER = "huggingface"
 
 def data_config(p: PipelineConfig) -> object:
     """Return what counts for the data stage."""
-    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "candidates"})
+    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "catalogue", "candidates"})
     negatives = p.train.negatives.model_dump(mode="json")
     return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
 
@@ -86,12 +89,13 @@ def baselines_config(p: PipelineConfig) -> object:
     grids = [fitting.grid(p.evaluate).model_dump(mode="json") for fitting in fittings] if p.evaluate.tune else "none"
     full = p.evaluate.full
     retrieval = [full.retriever, full.top] if full and row_of(full.retriever).fitting else "none"
-    return [[row.name for row in rows], settings, grids, retrieval, _excluded(p), p.seed]
+    # Whether repeats are kept is read from the audit, which says so much more that it does not count.
+    return [[row.name for row in rows], settings, grids, retrieval, _excluded(p), p.data.repeats, p.seed]
 
 
 def retrieve_config(p: PipelineConfig) -> object:
     """Return what counts for what is retrieved; the settings of what is fitted do by what the baselines stage found."""
-    return [p.evaluate.full and [p.evaluate.full.retriever, p.evaluate.full.top], _excluded(p)]
+    return [p.evaluate.full and [p.evaluate.full.retriever, p.evaluate.full.top], _excluded(p), p.data.repeats]
 
 
 def _excluded(p: PipelineConfig) -> object:
@@ -118,6 +122,19 @@ def _whoever_answers(p: PipelineConfig, model: Any) -> Any:
 def _model(p: PipelineConfig, role: str) -> Any:
     """Return what of the model at the key ``role`` counts; its adapter does by content, among the sources."""
     return counted(p, role, "adapter")
+
+
+# Outputs: what counts of them.
+
+
+def data_part(path: Path) -> str | None:
+    """Return the digest of what runs are made of: of the items those that lists may have, and nothing of the audit.
+
+    So items that nobody interacted with yet, and what is said of them, leave every model and score as they are.
+    """
+    if path.name == "audit.json":
+        return None
+    return listed_digest(path) if path.name == "items.parquet" else content_of(path)
 
 
 # Sources: files that no stage made, by content.

@@ -10,8 +10,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.errors import Problem, UserError, collecting
 from msr_adapter.files import read_json_object
@@ -25,6 +23,7 @@ from msr_adapter.pipeline.resolve_templates import blind_problem, shown_images
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import cache_path
 from msr_adapter.pipeline.weight_checks import roles
+from msr_adapter.schema import read_listed
 
 _SQLITE = b"SQLite format 3\0"
 _PLACEHOLDER = ("IMAGE_PLACEHOLDER", "<image>")
@@ -200,7 +199,7 @@ def _blind(loaded: LoadedPipeline, folder: RunFolder) -> list[Problem]:
     blind = {role: model for role, model in shown.items() if takes_images(model) is False}
     if not blind or not path.is_file():
         return []
-    images = pq.read_table(path, columns=["image"])["image"]
+    images = read_listed(path, ["image"])["image"]
     return [blind_problem(loaded, role) for role in blind] if images.null_count < len(images) else []
 
 

@@ -83,6 +83,10 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
         "sources": digest(stage.sources(pipeline)),
         "templates": digest([prompts.digest(name) for name in stage.templates(pipeline)]),
         **{f"{name} stage": manifest.output if manifest else "absent" for name, manifest in upstream.items()},
+        **{
+            f"{name} stage, all of it": manifest.whole if (manifest := upstream.get(name)) else "absent"
+            for name in stage.shows_all_of
+        },
     }
 
 

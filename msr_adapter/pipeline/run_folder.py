@@ -45,7 +45,7 @@ class Manifest:
     fingerprint: Mapping[str, str]
     """Part -> digest: config, templates, sources, version and each upstream stage's output. All equal = up to date."""
     output: str
-    """Digest of the files that later stages read: a rebuilt but identical stage leaves later ones up to date."""
+    """Digest of what later stages are made of: a rebuilt stage that left them the same leaves later ones up to date."""
     summary: Mapping[str, Any]
     seconds: float
     finished: str
@@ -53,6 +53,8 @@ class Manifest:
     """Peak resident memory of the stage; None where it cannot be measured."""
     peak_gpu_bytes: int | None = None
     """Peak of the tensors that this process held on its GPUs; None without one."""
+    whole: str = ""
+    """Digest of all of its outputs, for the stages that show all of it; of a stage that tells no parts, nothing."""
     format: int = 1
     """`run_folder_mark.FORMAT` of the version that wrote the stage, or found it up to date."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -291,10 +293,14 @@ def _failed(summary: object) -> object:
     return summary.get("failed", 0) if isinstance(summary, dict) else None
 
 
-def output_digest(folder: Path, outputs: tuple[str, ...], content: Callable[[Path], str] = content_of) -> str:
-    """Return the digest of a stage's ``outputs``, patterns relative to ``folder``; what was not written is left out."""
+def output_digest(folder: Path, outputs: Iterable[str], content: Callable[[Path], str | None] = content_of) -> str:
+    """Return the digest of a stage's ``outputs``, patterns relative to ``folder``; what was not written is left out.
+
+    So is what has no ``content`` that counts.
+    """
     found = sorted(path for pattern in outputs for path in folder.glob(pattern))
-    return digest([[path.relative_to(folder).as_posix(), content(path)] for path in found])
+    told = [[path.relative_to(folder).as_posix(), content(path)] for path in found]
+    return digest([one for one in told if one[1] is not None])
 
 
 def is_as_left(folder: Path, outputs: tuple[str, ...], manifest: Manifest) -> bool:

@@ -289,9 +289,11 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
         return _leave(stage, job, f"stays as it is, without them: {error.what}")
     seconds = round(time.monotonic() - started, 2)
     finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    output = output_digest(out, stage.outputs)
+    output, whole = output_digest(out, stage.outputs), ""
+    if stage.part:
+        output, whole = output_digest(out, stage.outputs, stage.part), output
     settings = job.loaded.resolved if stage.costly else {}
-    manifest = Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu(), FORMAT, settings)
+    manifest = Manifest(stage.name, current, output, summary, seconds, finished, peak(), gpu(), whole, FORMAT, settings)
     kept = folder.publish(manifest, keep=stage.costly and reason is not None)
     told = f"; the one before is kept in {kept.relative_to(folder.root)}" if kept else ""
     reporter.note(f"{stage.name:<11} done in {seconds:.1f} s{told}")

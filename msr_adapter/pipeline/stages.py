@@ -5,6 +5,7 @@ A new stage is a row of `STAGES`, a function in `stage_functions`, what counts f
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig
@@ -33,6 +34,11 @@ class Stage:
     """Its part of the config, JSON-able: see `fingerprints`."""
     run: Callable[[Context], dict[str, Any]]
     """Fills the stage's folder and returns counts for its manifest."""
+    part: Callable[[Path], str | None] | None = None
+    """Digest of what counts of an output for stages that do not show all of it; None = nothing of it. Without this
+    function, all of every output counts."""
+    shows_all_of: tuple[str, ...] = ()
+    """Inputs of which all counts, also what other stages are not made of."""
     sources: Callable[[PipelineConfig], object] = counts.no_sources
     """What it reads that no stage made, by content."""
     templates: Callable[[PipelineConfig], tuple[str, ...]] = lambda _: ()
@@ -68,10 +74,11 @@ def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 10,
+        "data", "Build data", ("audit", "audit.json"), 11,
         inputs=(),
         outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet",
                  "earlier.parquet", "candidates.parquet", "truth.parquet", "audit.json"),
+        part=counts.data_part,
         config=counts.data_config, sources=counts.data_sources, run=functions.run_data,
     ),
     Stage(
@@ -180,6 +187,7 @@ STAGES: tuple[Stage, ...] = (
                 "rerank-base"),
         outputs=("metrics.json", "per_user.parquet", "full_per_user.parquet", "candidate_scores.parquet",
                  "report.html"),
+        shows_all_of=("data",),
         templates=_always("report.html"),
         config=counts.evaluate_config, sources=counts.evaluate_sources, run=functions.run_evaluate,
         spared=_served,

@@ -25,6 +25,7 @@ from msr_adapter.llamafactory.memory_estimate import model_shape
 from msr_adapter.pipeline.kept import kept_stages
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.report.cost import duration
+from msr_adapter.schema import read_listed
 from msr_adapter.system import cpu_count
 
 _CORE, _GPU = 40e9, 60e12
@@ -105,7 +106,7 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
     row = _row_tokens(loaded.pipeline, folder, stages.get("lengths") == "up to date")
     if summarize.items.mode != "none":
         requests = 3 if summarize.items.mode == "fusion" else 1
-        number = None if data is None else requests * pq.read_metadata(data / "items.parquet").num_rows
+        number = None if data is None else requests * _listed(data)
         image = 0 if loaded.pipeline.data.images.folder is None else _PROMPT
         yield Work("items", "summarize.items.model", summarize.items.model, _PROMPT + image,
                    summarize.items.max_new_tokens, number=number)  # fmt: skip
@@ -123,6 +124,11 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
         if stage in stages:
             role, model = _scorer(loaded.pipeline, stage)
             yield Work(stage, role, model, row, number=number)
+
+
+def _listed(data: Path) -> int:
+    """Return how many items lists may have."""
+    return len(read_listed(data / "items.parquet", ["listed"]))
 
 
 def _scorer(pipeline: PipelineConfig, stage: str) -> tuple[str, ModelConfig]:
@@ -143,7 +149,7 @@ def retrieved_prompts(pipeline: PipelineConfig, data: Path) -> int:
     if full is None:
         return 0
     splits = pq.read_table(data / "examples.parquet", columns=["split"])["split"].to_numpy()
-    items = int(pq.read_metadata(data / "items.parquet").num_rows)
+    items = _listed(data)
     return int((splits == "test").sum()) * min(full.top, items)
 
 

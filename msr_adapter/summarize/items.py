@@ -26,10 +26,12 @@ def summarize_items(config: ItemSummariesConfig, dirs: StageDirs, client: Client
     Under `on_failure: skip` an item that could not be described has no row, and histories leave it out.
 
     Only items that some history holds are described: candidates are shown with image and title, so a description of
-    the others would never be read. Empty as well: items with neither title, text nor image, and empty answers.
+    the others would never be read. Empty as well: items with neither title, text nor image, and empty answers. What no
+    list has and no history holds has no row.
     """
-    items = read_table(dirs.data / "items.parquet", ITEMS).to_pylist()
     wanted = _history_items(dirs.examples)
+    every = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "listed"]).to_pylist()
+    items = [item for item in every if item["listed"] or item["item_id"] in wanted]
     summaries: dict[str, str | None] = {}
     counts: dict[str, Any] = {"mode": config.mode, "items": len(items), "items_in_histories": len(wanted)}
     if config.mode != "none":

@@ -26,6 +26,7 @@ from msr_adapter.files import write_json
 from msr_adapter.llamafactory.token_counts import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.schema import read_listed
 from msr_adapter.stage_arguments import Job, StageDirs
 
 _ITEMS, _LONGEST, _EXAMPLES, _READ = 2_000, 200, 500, 65_536
@@ -61,7 +62,7 @@ def estimate_lengths(
 
 def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
     """Return a table of items drawn by seed, followed by those with the longest titles, and the slice of the drawn."""
-    items = pq.read_table(data_dir / "items.parquet", columns=["title", "image"])
+    items = read_listed(data_dir / "items.parquet", ["title", "image"])
     number = min(_ITEMS, items.num_rows)
     drawn = np.random.default_rng([seed, 11]).choice(items.num_rows, number, replace=False)
     # A sample of thousands misses the few titles that decide `cutoff_len`: the longest are looked at in any case.

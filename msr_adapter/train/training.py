@@ -11,7 +11,7 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.filesystem import holds_pattern
-from msr_adapter.integrity import content_of, digests_of
+from msr_adapter.integrity import digests_of
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.finetuning_methods import method_of
 from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
@@ -34,6 +34,7 @@ from msr_adapter.llamafactory.training_measurements import MemoryWatch, descenda
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 from msr_adapter.llamafactory.versions import require_versions
 from msr_adapter.progress import Reporter
+from msr_adapter.schema import listed_digest
 from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train.checkpoint_selection import Chooser, Judge
 from msr_adapter.train.preflight import preflight
@@ -101,7 +102,7 @@ def train(
 
 def content_stamps(train: TrainConfig, dirs: StageDirs, origin: Weights) -> list[object]:
     """Identify the rows, the images and the weights that a training starts from, wherever they lie."""
-    rows, images = digests_of(dirs.dataset), content_of(dirs.data / "items.parquet")
+    rows, images = digests_of(dirs.dataset), listed_digest(dirs.data / "items.parquet")
     return [rows, images, model_stamp(train.model), *origin.stamps()]
 
 

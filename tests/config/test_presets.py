@@ -24,7 +24,7 @@ PAPER = {
     "train.cutoff_len": 512 + 2_928, "summarize.users.block": 3, "summarize.items.mode": "fusion",
     "train.negatives.count": 1, "evaluate.protocol.negatives.count": 20, "evaluate.protocol.name": "paper",
     "data.k_core": {"users": 7, "items": 5}, "split.kind": "user-holdout", "split.fractions": [0.8, 0.1, 0.1],
-    "data.limit": {"users": None, "items": None},
+    "data.limit": {"users": None, "items": None, "unseen_items": None},
 }  # fmt: skip
 CODE = PAPER | {
     "train.lora": {"rank": 16, "alpha": 32, "dropout": 0.1, "target": "all"}, "train.epochs": 4,

@@ -83,7 +83,7 @@ def test_each_builds_its_lists_and_is_judged(name: str, pipeline: Path) -> None:
         assert sizes == {protocol.negatives.count + 1}
         return
     log = schema.read_table(data / "interactions.parquet", schema.INTERACTIONS)
-    catalogue = schema.read_table(data / "items.parquet", schema.ITEMS).num_rows
+    catalogue = len(schema.read_listed(data / "items.parquet"))
     for user, size in zip(held_out.user_ids.to_pylist(), np.diff(held_out.offsets), strict=True):
         seen = pc.sum(pc.equal(log["user_id"], user)).as_py()
         assert size == catalogue - seen + 1

@@ -61,8 +61,9 @@ def test_tables_of_a_small_log_by_hand(tmp_path: Path) -> None:
     assert [row["example_id"] for row in candidates] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert [row["item_id"] for row in candidates if row["label"]] == ["b", "c", "g", "e"]
     assert [(row["item_id"], row["title"], row["popularity"]) for row in built.rows("items")] == [
-        ("a", "A", 1), ("b", "B", 1), ("c", "C", 0), ("d", "D", 1), ("e", "E", 1), ("g", "G", 0)
+        ("a", "A", 1), ("b", "B", 1), ("c", "C", 0), ("d", "D", 1), ("e", "E", 1), ("f", "F", 0), ("g", "G", 0)
     ]  # fmt: skip
+    assert [row["item_id"] for row in built.rows("items") if not row["listed"]] == ["f"]
 
 
 def test_a_split_that_gets_no_example_stops_the_build(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def facts_of(popularity: list[int], target: list[int], **changes: Any) -> UserFa
     count = len(popularity)
     columns = {"item_id": [f"{item:03}" for item in range(count)], "title": [""] * count, "image": [None] * count,
                "image_digest": [None] * count, "popularity": popularity, "text": [""] * count,
-               "category": [None] * count}  # fmt: skip
+               "category": [None] * count, "in_log": [True] * count, "listed": [True] * count}  # fmt: skip
     columns |= changes.pop("items", {})
     users = len(target)
     made = UserFacts(

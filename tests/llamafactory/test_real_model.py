@@ -59,7 +59,16 @@ def write_rows(folder: Path, config: TrainConfig, shown: list[str]) -> None:
         name.mkdir(parents=True)
     clean = [neutralise(title) for title in shown]
     items = [
-        {"item_id": str(n), "title": title, "popularity": n, "text": "", "image": None, "image_digest": None}
+        {
+            "item_id": str(n),
+            "title": title,
+            "popularity": n,
+            "text": "",
+            "image": None,
+            "image_digest": None,
+            "in_log": True,
+            "listed": True,
+        }
         for n, title in enumerate(clean)
     ]
     examples = [

@@ -166,6 +166,7 @@ def _write_items(run: Run, items: list[str], images: bool) -> None:
     columns = {"item_id": items, "title": titles, "image": paths, "image_digest": paths}
     columns["popularity"] = list(range(len(items)))
     columns |= {"text": [""] * len(items), "category": [("toys", "books", None)[i % 3] for i in range(len(items))]}
+    columns |= dict.fromkeys(("in_log", "listed"), [True] * len(items))
     schema.write_table(pa.table(columns, schema=schema.ITEMS), schema.ITEMS, run.data / "items.parquet")
     summaries = pa.table({"item_id": items, "summary": [f"{title} in <i>red</i>" for title in titles]})
     schema.write_table(summaries, schema.ITEM_SUMMARIES, run.root / "items" / "items.parquet")

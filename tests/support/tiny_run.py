@@ -95,6 +95,7 @@ def _write_items(data: Path) -> list[str]:
             _draw(path, number)
         items.append(
             {"item_id": f"{number:03d}", "title": neutralise(title), "popularity": number, "text": "",
+             "in_log": True, "listed": True,
              "image": path and path.relative_to(data).as_posix(), "image_digest": path and file_digest(path)}
         )  # fmt: skip
     schema.write_table(pa.Table.from_pylist(items, schema.ITEMS), schema.ITEMS, data / "items.parquet")

@@ -31,6 +31,9 @@ class LimitConfig(StrictModel):
     """Users drawn uniformly after the k-core; under `split.kind: temporal`, of those known when training ends first."""
     items: int | None = Field(None, ge=2, le=MOST)
     """Most popular items kept, before the k-core; popular as training knows it under `split.kind: temporal`."""
+    unseen_items: int | None = Field(None, ge=0, le=MOST)
+    """Items of the table that no interaction names, kept beside those of the log: so many, drawn by the seed; 0 = none.
+    null: all of them, or none where `items` is given."""
 
 
 class ImagesConfig(StrictModel):

@@ -35,6 +35,10 @@ class ProtocolConfig(StrictModel):
     (popularity alone nearly solves it)."""
     negatives: NegativesConfig = Field(NegativesConfig(), json_schema_extra=allowed("a count, or a mapping"))
     """What the target is ranked among."""
+    catalogue: Literal["seen", "all"] = "seen"
+    """Which items validation and test lists and full rankings may have. seen: those of the log. all: those of the table
+    of items that nobody interacted with too. Training lists have none of the latter: such an item could only be a
+    negative there, which would teach that new means no."""
     candidates: Path | None = None
     """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet`, `.csv` or RecBole's
     `.inter` with user_id, item_id and label; any other suffix: Elliot's text, `('user',)<TAB>negative<TAB>...` line by

@@ -21,6 +21,7 @@ def print_audit(audit: Audit, facts: Statistics, reporter: Reporter) -> None:
     for line in (
         *recognition_lines(audit.recognised),
         *_kept(audit.counts),
+        *_unseen(audit.counts),
         *_splits(facts["splits"], audit.counts),
         *_statistics(facts["statistics"]),
     ):
@@ -38,6 +39,13 @@ def _kept(counts: Mapping[str, int]) -> Iterator[str]:
                    for name, number in counts.items() if name.startswith(prefix) and number]  # fmt: skip
         reason = f" (dropped: {', '.join(dropped)})" if dropped else ""
         yield f"{noun.capitalize()}: {counts[f'{noun}_kept']:,} of {counts[f'{noun}_read']:,} kept{reason}"
+
+
+def _unseen(counts: Mapping[str, int]) -> Iterator[str]:
+    if number := counts.get("items_without_interaction", 0):
+        kept = counts["items_without_interaction_kept"]
+        of = "" if kept == number else f", of {number:,}"
+        yield f"Of the table alone, without an interaction: {plural(kept, 'item')}{of}"
 
 
 def _splits(splits: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:

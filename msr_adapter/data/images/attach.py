@@ -24,17 +24,20 @@ _ADVICE = {
 
 
 def attach_images(
-    ids: Sequence[str], corpus: Corpus, store: ImageStore, audit: Audit, reporter: Reporter
+    ids: Sequence[str], corpus: Corpus, store: ImageStore, audit: Audit, reporter: Reporter, unseen: Sequence[str] = ()
 ) -> list[StoredImage]:
-    """Store the image of every item of the catalogue and apply the policy for those that have none.
+    """Store the image of every item of ``ids``, then of ``unseen``, and apply the policy for those that have none.
 
-    `UserError` with the first missing images and their number when the policy is `error`.
+    The latter, which nobody interacted with and no list has, are counted apart, and miss an image without an error.
+    `UserError` with the first missing images of ``ids`` and their number when the policy is `error`.
     """
     config = store.limits
     named = corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
     if corpus.synthetic is None and config.folder is None and not named:
-        return _without_images(len(ids), store, audit)
-    results = store_all(ids, image_finder(ids, corpus, config), store, reporter)
+        return _without_images(len(ids), store, audit) + _with_policy(_absent(len(unseen)), store, Audit())
+    everything = [*ids, *unseen]
+    results = store_all(everything, image_finder(everything, corpus, config), store, reporter)
+    results, apart = results[: len(ids)], results[len(ids) :]
     for name, number in image_counts(results).items():
         audit.count(name, number)
     for fault in sorted({one.fault for one in results if one.fault}):
@@ -50,7 +53,14 @@ def attach_images(
     _tell_near(near, audit)
     if several := sum(one.animated for one in results):
         audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
-    return _with_policy(results, store, audit)
+    if lacking := sum(one.fault is not None for one in apart):
+        audit.count("unseen_images_missing", lacking)
+        audit.find("info", f"{lacking:,} of {plural(len(apart), 'item')} without an interaction have no usable image.")
+    return _with_policy(results, store, audit) + _with_policy(apart, store, Audit())
+
+
+def _absent(number: int) -> list[StoredImage]:
+    return [StoredImage(fault="absent")] * number
 
 
 def _without_images(number: int, store: ImageStore, audit: Audit) -> list[StoredImage]:
@@ -60,7 +70,7 @@ def _without_images(number: int, store: ImageStore, audit: Audit) -> list[Stored
         raise UserError(Problem("", "data.images.folder", "not given, and no item names an image", "", step))
     audit.find("warning", f"No folder of images is given, so all {number:,} items are {_treated(config)}. "
                "Set data.images.folder to use images.")  # fmt: skip
-    return _with_policy([StoredImage(fault="absent")] * number, store, audit)
+    return _with_policy(_absent(number), store, audit)
 
 
 def _with_policy(results: list[StoredImage], store: ImageStore, audit: Audit) -> list[StoredImage]:
