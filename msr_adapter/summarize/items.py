@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msr_adapter.config.schema import ItemSummariesConfig
 from msr_adapter.generation import Image, Request
@@ -30,8 +31,8 @@ def summarize_items(config: ItemSummariesConfig, dirs: StageDirs, client: Client
     list has and no history holds has no row.
     """
     wanted = _history_items(dirs.examples)
-    every = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "listed"]).to_pylist()
-    items = [item for item in every if item["listed"] or item["item_id"] in wanted]
+    every = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "listed"])
+    items = every.filter(pc.or_(every["listed"], _are_among(every, wanted))).to_pylist()
     summaries: dict[str, str | None] = {}
     counts: dict[str, Any] = {"mode": config.mode, "items": len(items), "items_in_histories": len(wanted)}
     if config.mode != "none":
@@ -58,10 +59,9 @@ def plan_items(
     config: ItemSummariesConfig, dirs: StageDirs, prompts: Prompts, model: str
 ) -> tuple[list[dict[str, Any]], list[ItemChain | FusionChain]]:
     """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
-    items = read_table(dirs.data / "items.parquet", ITEMS).to_pylist()
-    wanted = _history_items(dirs.examples)
-    known = [item for item in items if item["image"] or item["title"] or item["text"]]
-    shown = [item for item in known if item["item_id"] in wanted]
+    items = read_table(dirs.data / "items.parquet", ITEMS)
+    known = items.filter(_are_among(items, _history_items(dirs.examples))).to_pylist()
+    shown = [item for item in known if item["image"] or item["title"] or item["text"]]
     asking = Asking(model, config.max_new_tokens)
     return shown, [item_chain(config, prompts, asking, item, dirs.data) for item in shown]
 
@@ -120,6 +120,11 @@ def _fuse(
         for request, answer in one.steps:
             answers.accept(item["item_id"], request, answer)
     return [one.summary for one in described], [one.steps[-1][0] for one in described]
+
+
+def _are_among(items: pa.Table, wanted: set[str]) -> pa.ChunkedArray:
+    """Return which rows of ITEMS are of the ids ``wanted``."""
+    return pc.is_in(items["item_id"], value_set=pa.array(sorted(wanted), pa.string()))
 
 
 def _history_items(examples_dir: Path) -> set[str]:

@@ -44,6 +44,7 @@ def write_shop(
         "popularity": [1] * len(titles),
         "text": [(texts or {}).get(item, "") for item in titles],
         "category": pa.nulls(len(titles), pa.string()),
+        **dict.fromkeys(("in_log", "listed"), pa.array([True] * len(titles))),
     }
     write_table(pa.table(items), ITEMS, folder / "items.parquet")
     examples = {

@@ -155,16 +155,24 @@ class UserSummaries:
         return int((lengths > 0).sum()) if self._users.mode == "direct" else 0
 
     def _undescribed(self) -> list[str]:
-        """Return the items that somebody has and no history of the splits holds: no stage described them."""
-        if self._items.mode == "none":
-            return []
+        """Return the items that somebody has and no history of the splits holds: no stage described them.
+
+        Where none is ever described, those that have no row among the empty summaries: no list of the run has them.
+        """
         items = self._asked.histories.items
         needed = np.zeros(len(items), dtype=bool)
         for number in range(len(self._asked.ids)):
             needed[self._asked.history(number)] = True
-        described = read_described(self._context.dirs.data)
+        data = self._context.dirs.data
+        none = self._items.mode == "none"
+        described = read_listed_ids(data) if none else read_described(data)
         ids = pl.Series(items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
+
+
+def read_listed_ids(data_dir: Path) -> pl.Series:
+    """Return the ids of the items that every stage of the run knows."""
+    return pl.Series(schema.read_listed(data_dir / "items.parquet", ["item_id"])["item_id"], dtype=pl.String)
 
 
 def read_described(data_dir: Path) -> pl.Series:

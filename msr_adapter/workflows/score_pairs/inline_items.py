@@ -54,5 +54,6 @@ def inline_rows(inline: pl.DataFrame, taken: pa.ChunkedArray, places: ImagePlace
     rows = {
         "item_id": ids, "title": titles, "image": files, "image_digest": digests, "popularity": [0] * len(ids),
         "text": [""] * len(ids), "category": [None] * len(ids),
+        "in_log": [False] * len(ids), "listed": [False] * len(ids),
     }  # fmt: skip
     return pa.table(rows, schema=schema.ITEMS)
