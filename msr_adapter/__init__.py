@@ -15,7 +15,9 @@ train            the fine-tuning, from dataset to checkpoint
 score            candidates' scores
 evaluate         metrics, baselines, comparisons, exports
 distributed      workers: processes of this machine, a Ray cluster
+embedding        items and users as vectors, by the run's own model or another
 backends         who answers prompts: a model loaded here, a server, a script
+retrieval        candidates of a user: popular items, neighbours, what is alike, several in one
 candidate_rows   the prompts of candidates, for training and scoring alike
 doctor           what this machine has and lacks
 stage_arguments  what stages are given: client, folders, job

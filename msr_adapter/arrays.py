@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]  # embeddings, one a row
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int8]  # 1 for a positive, 0 for a negative; or the number of a split
 Rows = Integers  # row numbers of a table, or offsets into it

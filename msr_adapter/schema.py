@@ -205,6 +205,20 @@ def listed_digest(path: Path) -> str:
     return content.hexdigest()
 
 
+EMBEDDINGS = pa.schema(
+    [
+        pa.field("id", _id, nullable=False),  # of the item or the user; in a stage's table of users, the example's
+        pa.field("kind", pa.string(), nullable=False),  # item | user
+        pa.field("parts", pa.string(), nullable=False),  # what is embedded: title+image+summary, summary, history
+        pa.field("model", pa.string(), nullable=False),  # its name
+        pa.field("model_digest", pa.string(), nullable=False),  # of its files and of how it embeds
+        pa.field("dimension", pa.int32(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32()), nullable=False),  # of length 1
+    ]
+)
+"""A vector of each item, then of each user, that has anything to embed."""
+
+
 def candidates_digest(column: Callable[[str], Iterable[pa.Array]]) -> str:
     """Return the SHA-256 of candidate lists: example ids, labels and item ids (CANDIDATES rows) in order.
 

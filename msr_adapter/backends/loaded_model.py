@@ -95,6 +95,35 @@ class LoadedModel:
             stats.add_pass(len(part), len(work[part[0]][1]))
             yield from zip(part, logprobs, strict=True)
 
+    def mean_states(self, work: Sequence[Work]) -> "Iterator[tuple[int, torch.Tensor]]":
+        """Yield each prompt's place and the mean of its last hidden states (D,) in float32, on the CPU, longest first.
+
+        The mean is over the tokens between those that every prompt of the template begins and ends with.
+        """
+        places = sorted(range(len(work)), key=lambda place: -len(work[place][1]))
+        passes = self.batch_sizer.each(
+            places,
+            lambda place: len(work[place][1]),
+            lambda part: self._mean_states([work[place] for place in part]),
+        )
+        for part, states in passes:
+            yield from zip(part, states, strict=True)
+
+    def _mean_states(self, work: Sequence[Work]) -> "torch.Tensor":
+        import torch
+
+        before, after = self.encoder.frame
+        with torch.inference_mode():
+            made = self.network(**self._inputs(work), use_cache=False, output_hidden_states=True, **self._last_only)
+            states: torch.Tensor = made.hidden_states[-1]
+            width = states.shape[1]  # rows are padded on the left
+            kept = torch.zeros(states.shape[:2], dtype=torch.bool)
+            for row, (_, ids) in enumerate(work):
+                kept[row, width - len(ids) + before : width - after] = True
+            kept = kept.to(states.device)
+            total = (states.float() * kept[:, :, None]).sum(1)
+            return (total / kept.sum(1, keepdim=True).clamp(min=1)).cpu()
+
     def first_token(self, request: Request, ids: list[int]) -> "torch.Tensor":
         """Return the log-probability of every token of the vocabulary, (V,), to be the first of the answer."""
         return self._logits([(request, ids)])[0].float().log_softmax(-1)

@@ -13,6 +13,7 @@ results       a finished run's numbers for papers and other tools
 recommend     top-k lists for users
 score         a score beside every row of a table of pairs
 serve         the trained model behind HTTP
+embed         items and users as vectors
 export        the trained model as a folder for others
 candidates    the candidate lists as a file
 fetch_images  downloads of the items' images

@@ -15,6 +15,7 @@ from msr_adapter.cli.constraints import constraints
 from msr_adapter.cli.cp import copy_bundled
 from msr_adapter.cli.demo_model import demo_model
 from msr_adapter.cli.doctor import doctor
+from msr_adapter.cli.embed import embed
 from msr_adapter.cli.evaluate import evaluate
 from msr_adapter.cli.export import export
 from msr_adapter.cli.fetch_images import fetch_images
@@ -86,6 +87,7 @@ app.command("runs", rich_help_panel=JUDGE)(runs)
 app.command("recommend", rich_help_panel=USE)(recommend)
 app.command("score", rich_help_panel=USE)(score)
 app.command("serve", rich_help_panel=USE)(serve)
+app.command("embed", rich_help_panel=USE)(embed)
 app.command("export", rich_help_panel=USE)(export)
 app.command("fetch-images", rich_help_panel=TOOLS)(fetch_images)
 app.command("check", rich_help_panel=BEGIN)(check)

@@ -38,9 +38,9 @@ def recommend(
     ] = "all",
     candidates: Annotated[
         str,
-        typer.Option("--candidates", metavar="FILE|popular:N|item-knn:N|all",
-                     help="What is reranked: so many popular or near items, the catalogue, or a file of items (for "
-                     "everybody) or of user,item pairs."),
+        typer.Option("--candidates", metavar="FILE|RETRIEVER:N|all",
+                     help="What is reranked: what a retriever finds (popular, item-knn, embedding, fused), the "
+                     "catalogue, or a file of items (for everybody) or of user,item pairs."),
     ] = "popular:200",
     top: Annotated[int, typer.Option("--top", min=1, help="Items per user.")] = 10,
     interactions: Annotated[

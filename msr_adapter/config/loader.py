@@ -233,7 +233,8 @@ def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:
         if known is None or not isinstance(node.value, str):
             continue
         # `path` of a model or a hub data set may also be a hub's name: only what looks like a path is one.
-        looks_like_one = loc[-1:] == ("path",) and node.value.startswith(("./", "../", "/", "~"))
+        named = loc[-1:] == ("path",) or loc == ("embedding", "model")
+        looks_like_one = named and node.value.startswith(("./", "../", "/", "~"))
         if not (is_path(known) or looks_like_one):
             continue
         if fault := path_fault(node.value):

@@ -23,6 +23,7 @@ from msr_adapter.llamafactory.versions import INSTALL, PINNED
 RECTOOLS = "pip install --no-deps RecTools==0.19.0"
 BASELINES = "pip install 'msr-adapter[baselines]'"
 REAL_MODEL = "pip install 'msr-adapter[real-model]'"
+EMBEDDING = "pip install 'msr-adapter[embedding]'"
 RAY = "pip install 'msr-adapter[ray]'"
 
 _NEEDED, _OPTIONAL = "Python and libraries", "Optional libraries"
@@ -58,6 +59,8 @@ LIBRARIES = (
     Library("pytorch-lightning", "pytorch_lightning", "no sasrec baseline", BASELINES),
     Library("RecTools", "rectools", "no sasrec baseline", RECTOOLS),
     Library("gguf", "gguf", "no `msr get-model`, which reads a pretrained model from a package", REAL_MODEL),
+    Library("sentence-transformers", "sentence_transformers", "no embedding.model but `own`", EMBEDDING),
+    Library("faiss-cpu", "faiss", "no embedding.search: faiss, and none among more than a million items", EMBEDDING),
     Library("tensorboard", "tensorboard", "no report_to: tensorboard", "pip install tensorboard"),
     Library("wandb", "wandb", "no report_to: wandb", "pip install wandb"),
     Library("mlflow", "mlflow", "no report_to: mlflow", "pip install mlflow"),

@@ -5,6 +5,7 @@ Scoring and generation encode through this class, so that the prompt asked is, t
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,14 @@ class Encoder:
     def stop_ids(self) -> list[int]:
         """Return the tokens that end an answer under this template, ascending."""
         return sorted(token for token in self.template.get_stop_token_ids(self.tokenizer) if token is not None)
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:
+        """How many tokens the template puts before and after what a user says, where an answer would begin."""
+        one, other = self.encode("a"), self.encode("0")
+        before = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+        ends = zip(reversed(one[before:]), reversed(other[before:]), strict=False)
+        return before, next((place for place, pair in enumerate(ends) if pair[0] != pair[1]), 0)
 
     def encode(self, prompt: str, images: Sequence[Path] = (), sides: Sequence[Sequence[str]] = ()) -> list[int]:
         """Return the token ids of one user turn up to where the answer begins; ``<image>`` stands for each image.

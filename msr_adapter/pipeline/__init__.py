@@ -9,6 +9,7 @@
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points;
   `later_refusals`: what stages would refuse after hours; `time_estimate`: how long they will take
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
+- `embedding_stage`: who embeds items and users, and what retrievers lack
 - `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored
 """
 

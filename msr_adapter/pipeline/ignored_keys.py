@@ -30,6 +30,7 @@ def _under(parents: tuple[str, ...], *keys: str) -> tuple[str, ...]:
 CANNOT_MATTER: tuple[Ignored, ...] = (
     Ignored(("run_dir", "cache"), "where results are kept, not what they are"),
     Ignored(("execution",), "the same shards, answered elsewhere"),
+    Ignored(("embedding", "fusion"), "read by `msr recommend` and `msr embed`, by no stage"),
     Ignored(_under(_MODELS, "batch_size"), "how many prompts are computed at a time; each is computed by itself"),
     Ignored(
         _under(_MODELS, "server.key_variable", "server.concurrency", "server.timeout", "server.retries",

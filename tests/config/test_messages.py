@@ -18,7 +18,10 @@ KINDS = (
 SEED = "a whole number, at least 0, at most 4,294,967,295"
 SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
-TOP = "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, execution"
+TOP = (
+    "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, embedding, fusion, "
+    "execution"
+)
 
 
 @pytest.fixture(autouse=True)

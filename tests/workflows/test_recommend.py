@@ -275,7 +275,8 @@ def test_wrong_files_are_told_at_once_before_anything_runs(folder: Path) -> None
     text = str(caught.value)
     assert len(caught.value.problems) == 4
     for part in ("recs.xlsx: unknown kind of file", "absent.csv --users: no such file", "nolog.csv --interactions",
-                 "'popular' is no file; a file, popular:N, item-knn:N or all. Write popular:200"):  # fmt: skip
+                 "'popular' is no file; a file, popular:N, item-knn:N, embedding:N, fused:N or all. Write popular:200",
+                 ):  # fmt: skip
         assert part in text
     assert not (folder / "none").exists()
 

@@ -13,6 +13,7 @@ backends   who can answer for a model: the table of backends
 train      fine-tuning: objective, method, answers, checkpoints
 evaluate   the protocol, baselines, slices
 baselines  settings of the fitted baselines, what tuning tries
+embedding  items and users as vectors; several retrievers in one
 execution  devices of the training, workers of summaries and scores
 base       what all classes share
 """
@@ -29,6 +30,7 @@ from msr_adapter.config.schema.baselines import (
     SASRecGridConfig,
 )
 from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig, LimitConfig, SplitConfig
+from msr_adapter.config.schema.embedding import OWN, EmbeddingConfig, FusionConfig
 from msr_adapter.config.schema.evaluate import (
     BaselineName,
     ConfidenceConfig,
@@ -76,6 +78,7 @@ from msr_adapter.config.schema.train import (
 __all__ = [
     "AUTO",
     "BACKENDS",
+    "OWN",
     "AmazonSourceConfig",
     "AnswersConfig",
     "BackendRow",
@@ -83,6 +86,7 @@ __all__ = [
     "ColumnsConfig",
     "ConfidenceConfig",
     "DataConfig",
+    "EmbeddingConfig",
     "EvaluateConfig",
     "ExecutionConfig",
     "FactorsConfig",
@@ -90,6 +94,7 @@ __all__ = [
     "FileFormatConfig",
     "FreezeConfig",
     "FullConfig",
+    "FusionConfig",
     "GridConfig",
     "HMSourceConfig",
     "HubTableConfig",

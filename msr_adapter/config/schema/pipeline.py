@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from msr_adapter.config.schema.base import Seed, StrictModel, allowed
 from msr_adapter.config.schema.data import DataConfig, SplitConfig
+from msr_adapter.config.schema.embedding import EmbeddingConfig, FusionConfig
 from msr_adapter.config.schema.evaluate import EvaluateConfig
 from msr_adapter.config.schema.execution import ExecutionConfig
 from msr_adapter.config.schema.summarize import SummarizeConfig
@@ -39,6 +40,10 @@ class PipelineConfig(StrictModel):
     """Move 3: fine-tuning the recommender."""
     evaluate: EvaluateConfig
     """How the trained model is judged."""
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    """Items and users as vectors, for retrieval by content."""
+    fusion: FusionConfig = FusionConfig()
+    """What the retriever `fused` is made of."""
     execution: ExecutionConfig = ExecutionConfig()
     """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""
 

@@ -2,7 +2,8 @@
 
 - `workflow`: the command from end to end; `request`: what is asked for; `resolve_request`: that against the data
 - `histories`: what every user has interacted with; `user_summaries`: the texts about them
-- `retrieval`: candidates per user; `user_shards`: users in parts, as tables that the stages read
+- `retrieval`: candidates per user; `content`: items and users as vectors, for that
+- `user_shards`: users in parts, as tables that the stages read
 - `ranking`: scores to lists; `output`: lists to a file
 """
 

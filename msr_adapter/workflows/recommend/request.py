@@ -4,26 +4,27 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from msr_adapter.errors import Problem, UserError, did_you_mean
+from msr_adapter.retrieval import RETRIEVER_NAMES
 
-Kind = Literal["popular", "item-knn", "all", "file"]
 Unknown = Literal["error", "fallback"]
 
 ALL = "all"
-_ALLOWED = "a file, popular:N, item-knn:N or all"
+FILE = "file"
+OFFERED = f"{', '.join(f'{name}:N' for name in RETRIEVER_NAMES)} or all"
 
 
 @dataclass(frozen=True)
 class Retrieval:
     """Where a user's candidates come from."""
 
-    kind: Kind
+    kind: str
+    """A retriever's name, all or file."""
     count: int = 0
-    """Candidates per user, of popular and item-knn."""
+    """Candidates per user, of a retriever."""
     path: Path | None = None
     """Of kind file."""
 
@@ -56,19 +57,19 @@ class RecommendRequest:
 
 
 def parse_retrieval(text: str) -> Retrieval:
-    """Read ``popular:200``, ``item-knn:200``, ``all`` or the name of a file; `UserError` on anything else."""
+    """Read ``popular:200`` (any retriever), ``all`` or the name of a file; `UserError` on anything else."""
     if Path(text).exists():
-        return Retrieval("file", path=Path(text))
+        return Retrieval(FILE, path=Path(text))
     if text == ALL:
-        return Retrieval("all")
-    if (match := re.fullmatch(r"(popular|item-knn):(\d+)", text)) and int(match[2]) > 0:
-        return Retrieval("popular" if match[1] == "popular" else "item-knn", int(match[2]))
-    head = text.partition(":")[0]
-    if head in ("popular", "item-knn"):
+        return Retrieval(ALL)
+    head, _, count = text.partition(":")
+    if head in RETRIEVER_NAMES:
+        if re.fullmatch(r"[0-9]{1,9}", count) and int(count) > 0:
+            return Retrieval(head, int(count))
         step = f"Write {head}:200"
     else:
-        step = did_you_mean(head, ("popular", "item-knn", ALL)) or "Correct the name of the file"
-    raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", _ALLOWED, step))
+        step = did_you_mean(head, (*RETRIEVER_NAMES, ALL)) or "Correct the name of the file"
+    raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", f"a file, {OFFERED}", step))
 
 
 def request_problems(wanted: RecommendRequest, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
@@ -86,9 +87,6 @@ def request_problems(wanted: RecommendRequest, file_problems: Callable[..., list
 
 def _retrieval_problems(retrieval: Retrieval, top: int, file_problems: Callable[..., list[Problem]]) -> list[Problem]:
     problems = file_problems(retrieval.path, "--candidates") if retrieval.path is not None else []
-    if retrieval.kind == "item-knn" and find_spec("implicit") is None:
-        step = "Run `pip install 'msr-adapter[baselines]'`, or take popular:N"
-        problems.append(Problem("", "--candidates", "item-knn needs implicit, which is not installed", "", step))
     if retrieval.count and retrieval.count < top:
         found = f"{retrieval}: fewer candidates than --top {top}"
         problems.append(Problem("", "--candidates", found, "", "Retrieve more of them, or lower --top"))

@@ -88,6 +88,18 @@ class UserSummaries:
             truncate_summaries(train, dirs, texts, job, splits=("test",), encoder=self._encoder)
         return out
 
+    def of_group(self, group: int) -> dict[int, str]:
+        """Return the summary of each user of a group who has one, whole, by number."""
+        path = self._users_dir(group) / "users.parquet"
+        if not path.exists():
+            return {}
+        table = schema.read_table(path, schema.USER_SUMMARIES)
+        return dict(zip(table["example_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
+
+    def of_items(self) -> dict[str, str]:
+        """Return the summary of each item that has one, by id."""
+        return read_summaries(self._dirs.items)
+
     def _read_histories(self, group: int) -> Callable[[pa.Table], Sequence[Sequence[HistoryItem]]]:
         def read(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
             known = schema.read_table(self._histories_dir(group) / "examples.parquet", schema.EXAMPLES)

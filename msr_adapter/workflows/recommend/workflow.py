@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from msr_adapter.pipeline.runner import RECOMMENDING, run_checked, use_trained
 from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
+from msr_adapter.retrieval import Retrieve, RetrieverInputs
 from msr_adapter.stage_arguments import Client, Job
+from msr_adapter.workflows.recommend.content import goes_by_content, open_content, retriever_problems
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.ranking import rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
-from msr_adapter.workflows.recommend.retrieval import RetrievalUser, make_retriever
+from msr_adapter.workflows.recommend.retrieval import RetrievalUser, known_log, make_retriever
 from msr_adapter.workflows.recommend.user_shards import AskedUsers, cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 from msr_adapter.workflows.trained_run import bring_to_scoring
@@ -51,7 +54,11 @@ def recommend(
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
     read = {option: path for option, path in named.items() if path and path.is_file()}
     output = Output(wanted.out, wanted.overwrite, SUFFIXES)
-    asked = [*output_problems(output, protected_by(loaded, read)), *request_problems(wanted, id_file_problems)]
+    asked = [
+        *output_problems(output, protected_by(loaded, read)),
+        *request_problems(wanted, id_file_problems),
+        *_retriever_problems(loaded, wanted),
+    ]
     if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
     sweep_beside(wanted.out)
@@ -114,13 +121,22 @@ class _Shard:
 def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequest) -> dict[str, Any]:
     """Retrieve, summarise, score and write the lists; return the counts of all of it."""
     items = read_items(context.dirs.data)
-    shards, counts = _retrieve(context, wanted, request, items)
     summaries = UserSummaries(context, request, context.out)
-    calls = summaries.estimate()
-    again = context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
+    calls, again = summaries.estimate(), _comes_again(context, wanted)
+    inputs = RetrieverInputs(known_log(request.asked.histories), None, context.pipeline.fusion, again)
+    by_content = goes_by_content(wanted.retrieval.kind, context.pipeline.fusion)
+    written: dict[str, Any] = {}
+    if by_content:  # whom it looks for is told by their summaries
+        _tell_summaries(context.reporter, calls)
+        written = summaries.write()
+    with open_content(context, summaries, items) if by_content else nullcontext() as content:
+        retrieve = make_retriever(
+            wanted.retrieval, request.asked.histories, request.candidates, replace(inputs, content=content)
+        )
+        shards, counts = _retrieve(context, wanted, request, _Retrieval(retrieve, items, summaries, by_content))
     _tell_request(context.reporter, wanted, request, counts, again=again)
     _tell_calls(context.reporter, wanted, calls, counts["scored"])
-    written = summaries.write()
+    written = written or summaries.write()
     with make_scorer(context) as scorer:
         cached = _count_cached(context, summaries, shards, scorer.identity)
         left = counts["scored"] - cached
@@ -132,27 +148,59 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Retrieval:
+    """What finds candidates, among what, and for whom."""
+
+    retrieve: Retrieve
+    items: pa.Table
+    summaries: UserSummaries
+    by_content: bool
+    """Whether it goes by the user summaries."""
+
+
+def _retriever_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> list[Problem]:
+    """Return what the retriever needs and lacks; what the request says wrongly is told elsewhere."""
+    try:
+        kind = wanted.retrieval.kind
+    except UserError:
+        return []
+    return retriever_problems(loaded, kind)
+
+
+def _comes_again(context: Context, wanted: RecommendRequest) -> bool:
+    """Return whether what users had is recommended again."""
+    return context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
+
+
 def _retrieve(
-    context: Context, wanted: RecommendRequest, request: ResolvedRequest, items: pa.Table
+    context: Context, wanted: RecommendRequest, request: ResolvedRequest, by: _Retrieval
 ) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
     asked = request.asked
-    again = context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
-    retrieve = make_retriever(wanted.retrieval, asked.histories, request.candidates, again=again)
+    again = _comes_again(context, wanted)
     shards: list[_Shard] = []
     counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
     counts |= {"unknown_users": request.unknown_users, "users_only_seen": int(asked.only_seen().sum()), "scored": 0}
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
-            users = [_retrieval_user(asked, one, wanted.include_seen, again=again) for one in numbers]
-            found = retrieve(users)
+            told = by.summaries.of_group(group) if by.by_content else {}
+            users = [
+                replace(_retrieval_user(asked, one, wanted.include_seen, again=again), summary=told.get(one, ""))
+                for one in numbers
+            ]
+            found = by.retrieve(users)
             lengths = np.array([len(one.items) for one in found])
             counts["users_without_history"] += sum(not len(user.history) for user in users)
             counts["users_without_candidates"] += int((lengths == 0).sum())
             counts["short_lists"] += int((lengths < wanted.top).sum())
+            if by.by_content:
+                for query in ("summary", "history"):
+                    name = f"found_by_{query}"
+                    counts[name] = counts.get(name, 0) + sum(one.query == query for one in found)
             for part in cut_shards(numbers, found):
                 folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
-                scored = write_shard(folder, items, asked, numbers[part], found[part])
+                scored = write_shard(folder, by.items, asked, numbers[part], found[part])
                 shards.append(_Shard(group, folder, scored))
                 counts["scored"] += scored
             advance(len(numbers))
@@ -241,6 +289,11 @@ def _tell_request(
             f"{plural(counts['users_without_history'], 'user has', 'users have')} no history{why}; without one, the "
             "most popular candidates are recommended"
         )
+    if "found_by_summary" in counts:
+        reporter.note(
+            f"  by content: {plural(counts['found_by_summary'], 'user')} by the user summary, "
+            f"{counts['found_by_history']:,} by the mean of the history's items"
+        )
     if request.ignored_pairs:
         reporter.note(f"{plural(request.ignored_pairs, 'candidate pair')} of users who were not asked for: left out")
     if counts["short_lists"]:
@@ -251,6 +304,15 @@ def _tell_request(
             f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates, "
             f"{counts['users_without_candidates']:,} of them none: {why}"
         )
+
+
+def _tell_summaries(reporter: Reporter, calls: tuple[Calls, Calls]) -> None:
+    """Say how often the summarisers will be asked, before it is known what is to be scored."""
+    items, users = calls
+    reporter.note(
+        f"recommend: summaries first, by which candidates are retrieved: {items.requests:,} item summaries "
+        f"({items.cached:,} cached), {users.requests:,} steps of user summaries ({users.cached:,} cached)"
+    )
 
 
 def _tell_calls(reporter: Reporter, wanted: RecommendRequest, calls: tuple[Calls, Calls], scored: int) -> None:

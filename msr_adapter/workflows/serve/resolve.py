@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from msr_adapter.arrays import Codes
 from msr_adapter.data.id_forms import near_matches
 from msr_adapter.errors import Problem
+from msr_adapter.retrieval import RetrieverInputs
 from msr_adapter.workflows.recommend.retrieval import RetrievalUser, Retrieve, make_retriever
 from msr_adapter.workflows.serve.messages import (
     DocumentMessage,
@@ -59,16 +60,19 @@ class ResolvedRerank:
 class Resolver:
     """Looks up what messages name."""
 
-    def __init__(self, items: ServedItems, users: ServedUsers, settings: ServeSettings, *, again: bool) -> None:
-        """Make the retrievers; ``again``: users come back to what they had (`data.repeats: keep`)."""
+    def __init__(
+        self, items: ServedItems, users: ServedUsers, settings: ServeSettings, inputs: RetrieverInputs
+    ) -> None:
+        """Make the retrievers from ``inputs``."""
         self._items, self._users, self._limit = items, users, settings.limits.candidates
-        self._again = again
+        self._again = inputs.again
         kinds = settings.retrievals
         self._kinds = {name: retrieval.kind for name, retrieval in kinds.items()}
         self._retrievers: dict[tuple[str, bool], Retrieve] = {}
         for name, retrieval in kinds.items():
-            for own in {False, again}:
-                self._retrievers[name, own] = make_retriever(retrieval, users.histories, None, again=own)
+            for own in {False, inputs.again}:
+                made = make_retriever(retrieval, users.histories, None, replace(inputs, again=own))
+                self._retrievers[name, own] = made
         self._popular = np.argsort(np.argsort(-items.popularity, kind="stable"), kind="stable")
         """Place of each item by popularity (items,)."""
 

@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.workflows.recommend.request import Retrieval, parse_retrieval
+from msr_adapter.workflows.recommend.request import OFFERED, Retrieval, parse_retrieval
 
 TOKEN_VARIABLE = "MSR_SERVE_TOKEN"
 _LEAST_TOKEN = 16
@@ -104,10 +103,7 @@ def setting_problems(settings: ServeSettings) -> Iterator[Problem]:
             continue
         if retrieval.kind == "file":
             step = "Name a retriever; requests bring lists of their own"
-            yield Problem("", "--candidates", f"{text} is a file", "popular:N, item-knn:N or all", step)
+            yield Problem("", "--candidates", f"{text} is a file", OFFERED, step)
         if retrieval.count > settings.limits.candidates:
             found = f"{text}: more than the {settings.limits.candidates:,} pairs that a request may have"
             yield Problem("", "--candidates", found, "", "Retrieve fewer, or raise --max-candidates")
-        if retrieval.kind == "item-knn" and find_spec("implicit") is None:
-            step = "Run `pip install 'msr-adapter[baselines]'`, or take popular:N"
-            yield Problem("", "--candidates", "item-knn needs implicit, which is not installed", "", step)

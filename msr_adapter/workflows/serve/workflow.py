@@ -13,6 +13,9 @@ from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import use_trained
 from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.progress import Reporter
+from msr_adapter.retrieval import RetrieverInputs
+from msr_adapter.workflows.recommend.content import content_by_history, goes_by_content, retriever_problems
+from msr_adapter.workflows.recommend.retrieval import known_log
 from msr_adapter.workflows.serve.app import ServedRun, make_app
 from msr_adapter.workflows.serve.engine import ServingEngine
 from msr_adapter.workflows.serve.gate import Gate
@@ -33,7 +36,7 @@ def serve(
     run folder is free again while the server runs: it holds what it needs in memory, but for the completion cache,
     which it shares with other commands, and the images. Prints one line on standard output when it is ready.
     """
-    problems = [*setting_problems(settings), *check(loaded)]
+    problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded)]
     token = _token(problems)
     if problems:
         raise UserError(problems)
@@ -68,7 +71,10 @@ def prepare(loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter,
         again = pipeline.data.repeats == "keep"
         users = ServedUsers(context.dirs.data, keep_repeats=again)
         items = ServedItems(context.dirs.data, users.histories)
-        resolver = Resolver(items, users, settings, again=again)
+        by_content = any(goes_by_content(one.kind, pipeline.fusion) for one in settings.retrievals.values())
+        content = content_by_history(context, items.table) if by_content else None
+        inputs = RetrieverInputs(known_log(users.histories), content, pipeline.fusion, again)
+        resolver = Resolver(items, users, settings, inputs)
     metrics = ServeMetrics()
     engine = ServingEngine(context, items, settings, metrics.batch)
     facts = {
@@ -86,6 +92,15 @@ def gated(run: ServedRun, token: str | None) -> Gate:
     app.state.gate = gate
     run.metrics.watch_queue(lambda: len(run.engine.queue), lambda: gate.under_way)
     return gate
+
+
+def _retriever_problems(loaded: LoadedPipeline, settings: ServeSettings) -> list[Problem]:
+    """Return what the retrievers need and lack; what the options say wrongly is told by `setting_problems`."""
+    try:
+        kinds = dict.fromkeys(one.kind for one in settings.retrievals.values())
+    except UserError:
+        return []
+    return [each for kind in kinds for each in retriever_problems(loaded, kind)]
 
 
 def _token(problems: list[Problem]) -> str | None:
