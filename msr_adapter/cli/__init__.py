@@ -8,6 +8,7 @@ summarize     item and user summaries; --preview, --dry-run
 train         the fine-tuning; --dry-run
 evaluate      scores, metrics, report
 ablate        what each part of the method is worth
+sweep         settings searched for on validation users
 compare       finished runs, paired on the same users
 results       a finished run's numbers for papers and other tools
 recommend     top-k lists for users

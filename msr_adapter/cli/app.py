@@ -32,6 +32,7 @@ from msr_adapter.cli.score import score
 from msr_adapter.cli.serve import serve
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
+from msr_adapter.cli.sweep import sweep
 from msr_adapter.cli.train import train
 from msr_adapter.version import __version__
 
@@ -81,6 +82,7 @@ app.command("summarize", rich_help_panel=RUN)(summarize)
 app.command("train", rich_help_panel=RUN)(train)
 app.command("evaluate", rich_help_panel=RUN)(evaluate)
 app.command("ablate", rich_help_panel=RUN)(ablate)
+app.command("sweep", rich_help_panel=RUN)(sweep)
 app.command("compare", rich_help_panel=JUDGE)(compare)
 app.command("results", rich_help_panel=JUDGE)(results)
 app.command("runs", rich_help_panel=JUDGE)(runs)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig
-from msr_adapter.errors import StageError
+from msr_adapter.errors import StageError, plural
 from msr_adapter.evaluate import model_metrics
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, chosen
 from msr_adapter.evaluate.baselines.fitting import read_fitted, read_tuning, tuning_findings
@@ -39,6 +39,7 @@ from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
 from msr_adapter.evaluate.text_tables import console_tables
 from msr_adapter.files import write_json
+from msr_adapter.metrics import label
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
 from msr_adapter.stage_arguments import Job
@@ -237,6 +238,12 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metri
             "never beside others."
         )
         found.append({"severity": "warning", "text": text})
+    if (sweep := config.sweep) is not None:
+        text = (
+            f"These settings are the best of {plural(sweep.trials, 'trial')} by {label(sweep.metric)} on "
+            f"{plural(sweep.users, 'validation user')}; the test users had no part in the choice."
+        )
+        found.append({"severity": "info", "text": text})
     absent = [row for row in chosen(config, fitted=False) if row.on_request and row.name not in models]
     for row in absent:
         text = f"{row.name.capitalize()} is not judged: {row.without}."

@@ -6,5 +6,6 @@
 - `serve`: the trained model behind HTTP
 - `embed`: items and users as vectors, in a table
 - `export`, `model_card`: the trained model for others; `ablate`: what each part of the pipeline is worth
+- `sweep`: settings searched for on validation users
 - `get_model`: a pretrained model from a package of the registry
 """

@@ -83,7 +83,7 @@ def ablate(
     done = [full.run_dir]
     for name, variant in loaded.items():
         reporter.note(f"ablation: {name} ({VARIANTS[name].what})")
-        _share_cache(full.run_dir, variant.run_dir)
+        share_cache(full.run_dir, variant.run_dir)
         run(variant, STAGE_NAMES, reporter=reporter, donors=done)
         done.append(variant.run_dir)
     runs = {name: loaded[name].run_dir if name in loaded else full.run_dir for name in names}
@@ -121,7 +121,7 @@ def _require_different(full: LoadedPipeline, variants: Mapping[str, LoadedPipeli
         raise UserError(same)
 
 
-def _share_cache(full: Path, variant: Path) -> None:
+def share_cache(full: Path, variant: Path) -> None:
     """Link the variant's cache folder to the full run's: a prompt that both need is answered once.
 
     The link is relative, so that the run folder can be moved.

@@ -26,6 +26,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "ablate",
+    "sweep",
     "compare",
     "results",
     "runs",

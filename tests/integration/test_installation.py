@@ -49,7 +49,8 @@ def test_the_wheel_installs_with_its_own_constraints_and_answers(python: str, tm
             "import llamafactory, peft, torchaudio, torchvision, transformers",
             folder=tmp_path,
         )
-        said(scripts / "msr", "demo-model", "tiny", folder=tmp_path)
-        assert "would run" in said(scripts / "msr", "check", "demo", "--set", "run_dir=run", folder=tmp_path)
+        said(scripts / "msr", "check", "demo", folder=tmp_path)
+        said(scripts / "msr", "build-data", "demo", folder=tmp_path)
+        assert (tmp_path / "runs" / "demo" / "data" / "candidates.parquet").is_file()
     finally:
         shutil.rmtree(tmp_path / "venv")

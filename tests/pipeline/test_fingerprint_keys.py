@@ -35,6 +35,7 @@ OPENED: dict[str, Any] = {
     "scorer": {"path": "served", "backend": "server", "server": SERVER},
     "items_format": {"delimiter": ";"},
     "items_columns": {"item": "sku"},
+    "sweep": {"trials": 20, "metric": "auc", "users": 100},
     "full": {"retriever": "popularity", "top": 20},
 }
 """What stands for an optional part that no bundled pipeline has."""

@@ -150,6 +150,17 @@ class FullConfig(StrictModel):
     then."""
 
 
+class SweepRecordConfig(StrictModel):
+    """How the settings of this pipeline were searched for: `msr sweep` writes it, the findings say it."""
+
+    trials: Count
+    """Settings that were trained and compared."""
+    metric: str
+    """What they were compared by."""
+    users: Count
+    """Validation users who were asked."""
+
+
 class EvaluateConfig(StrictModel):
     """How the trained model is judged."""
 
@@ -177,6 +188,8 @@ class EvaluateConfig(StrictModel):
     """Read when `baselines` names `mf`."""
     sasrec: SASRecConfig = SASRecConfig()
     """Read when `baselines` names `sasrec`."""
+    sweep: SweepRecordConfig | None = Field(None, json_schema_extra=allowed("null, or a mapping"))
+    """What `msr sweep` says of the search that chose these settings; it changes no number."""
     tables: SliceTablesConfig = SliceTablesConfig()
     """Numbers and dates are cut at their quartiles, texts grouped by value."""
 
