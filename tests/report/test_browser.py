@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from msr_adapter import schema
-from tests.support.browser import Opened, launched, opened
+from tests.support.browser import FAINT, UNNAMED, Opened, launched, opened
 from tests.support.judged_run import Run, make_run
 
 NARROW = {"viewport": {"width": 360, "height": 720}}
@@ -183,10 +183,10 @@ def test_it_fits_a_phone_and_its_text_can_be_read(browser: Any, report: Path, sc
     with opened(browser, color_scheme=scheme, **NARROW) as made:
         made.open(report)
         assert made.page.evaluate("document.documentElement.scrollWidth") == 360
-        assert made.page.evaluate(_FAINT) == []
-        assert made.page.evaluate(_UNNAMED) == []
+        assert made.page.evaluate(FAINT) == []
+        assert made.page.evaluate(UNNAMED) == []
         made.page.evaluate("document.documentElement.style.setProperty('--muted', '#808080')")
-        assert "Find a user by id" in made.page.evaluate(_FAINT)  # grey that would be too faint is noticed
+        assert "Find a user by id" in made.page.evaluate(FAINT)  # grey that would be too faint is noticed
 
 
 def test_on_paper_the_cases_replace_the_explorer(view: Opened) -> None:
@@ -216,36 +216,3 @@ def test_an_old_browser_is_told_and_shown_the_cases(browser: Any, report: Path) 
         made.page.wait_for_selector("html.failed", state="attached")
         assert "cannot open the explorer" in made.page.inner_text("#problem")
         assert made.page.is_visible(".cases .case >> nth=0")
-
-
-# WCAG 2.2, 1.4.3: 4.5 to 1, or 3 to 1 for large text. Buttons that cannot be pressed are left out, as there.
-_FAINT = """() => {
-  const parse = (color) => (color.match(/[\\d.]+/g) || []).map(Number);
-  const linear = (v) => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = parse(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !element.checkVisibility() || element.matches("button:disabled, script, option")) continue;
-    const style = getComputedStyle(element), size = parseFloat(style.fontSize);
-    const color = element.closest("svg") ? style.fill : style.color;
-    const [a, b] = [light(parse(color)), light(behind(element))].sort((x, y) => y - x);
-    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-    if ((a + 0.05) / (b + 0.05) < (large ? 3 : 4.5)) found.push(element.textContent.slice(0, 30));
-  }
-  return found;
-}"""
-_UNNAMED = """() => {
-  const named = (element) => element.getAttribute("aria-label") || element.getAttribute("aria-labelledby")
-    || element.labels?.length || element.textContent.trim();
-  const all = "input, select, button, a, nav, article, section, svg:not([aria-hidden]), [role]:not([role=status])";
-  return [...document.querySelectorAll(all)].filter((element) => element.checkVisibility() && !named(element))
-    .map((element) => element.outerHTML.slice(0, 80));
-}"""

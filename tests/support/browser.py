@@ -79,3 +79,38 @@ def opened(browser: Any, **settings: Any) -> Iterator[Opened]:
     made.page.on("pageerror", lambda error: made.errors.append(str(error)))
     yield made
     context.close()
+
+
+# WCAG 2.2, 1.4.3: 4.5 to 1, or 3 to 1 for large text. Buttons that cannot be pressed are left out, as there.
+FAINT = """() => {
+  const parse = (color) => (color.match(/[\\d.]+/g) || []).map(Number);
+  const linear = (v) => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.matches("button:disabled, script, option")) continue;
+    const style = getComputedStyle(element), size = parseFloat(style.fontSize);
+    const color = element.closest("svg") ? style.fill : style.color;
+    const [a, b] = [light(parse(color)), light(behind(element))].sort((x, y) => y - x);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    if ((a + 0.05) / (b + 0.05) < (large ? 3 : 4.5)) found.push(element.textContent.slice(0, 30));
+  }
+  return found;
+}"""
+"""Returns the texts that cannot be read well."""
+UNNAMED = """() => {
+  const named = (element) => element.getAttribute("aria-label") || element.getAttribute("aria-labelledby")
+    || element.labels?.length || element.textContent.trim();
+  const all = "input, select, button, a, nav, article, section, svg:not([aria-hidden]), [role]:not([role=status])";
+  return [...document.querySelectorAll(all)].filter((element) => element.checkVisibility() && !named(element))
+    .map((element) => element.outerHTML.slice(0, 80));
+}"""
+"""Returns the controls without a name."""

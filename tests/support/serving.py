@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from msr_adapter.progress import Reporter
 from msr_adapter.workflows.serve import Batching, RequestLimits, ServeSettings
 from msr_adapter.workflows.serve.app import ServedRun
 from msr_adapter.workflows.serve.gate import Gate
+from msr_adapter.workflows.serve.server import GracefulServer, bind
 from msr_adapter.workflows.serve.workflow import gated, prepare
 
 RETRIEVERS = ("popular:6", "item-knn:4", "all")
@@ -30,7 +34,9 @@ class Client:
         self._app = app
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        return asyncio.run(self.ask(method, path, **more))
+        # In a thread: a browser's library has a loop of its own in this one.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(self.ask(method, path, **more))).result()
 
     async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
@@ -87,6 +93,22 @@ def served(
         yield Served(run, gate, Client(gate))
     finally:
         run.engine.close(10)
+
+
+@contextlib.contextmanager
+def listening(server: Served) -> Iterator[str]:
+    """Let a server listen on loopback, in a thread; yields its address."""
+    settings = replace(server.run.settings, port=0)
+    with bind(settings) as bound:
+        uvicorn = GracefulServer(server.gate, server.gate, server.run.engine, settings)
+        thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        wait_until(lambda: uvicorn.started)
+        try:
+            yield f"{BASE}:{bound.getsockname()[1]}"
+        finally:
+            uvicorn.should_exit = uvicorn.force_exit = True
+            thread.join(10)
 
 
 def wait_until(true: Any, timeout_s: float = 30) -> None:
