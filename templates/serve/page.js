@@ -227,7 +227,7 @@ function showBlocks(items, steps, summary) {
     const part = items.slice(begin, begin + size);
     const block = made("li", "");
     const last = begin + part.length;
-    block.append(made("p", "step", `${part.length === 1 ? `Item ${last}` : `Items ${begin + 1} to ${last}`}, and what the model made of ${last === part.length ? "them" : "all so far"}`));
+    block.append(made("p", "step", `${part.length === 1 ? `Item ${last}` : `Items ${begin + 1} to ${last}`}, and the summary after ${part.length === 1 ? "it" : "them"}`));
     block.append(made("ol", "taken", ...part.map((item, place) => taken(item, begin + place))));
     const step = steps[blocks.length];
     const text = step ? step.summary : last === items.length ? summary : "";

@@ -13,6 +13,7 @@ from tests.support.recommending import (
     START,
     TAKEN,
     Asked,
+    load,
     order,
     own_run,
     rows,
@@ -187,3 +188,18 @@ def test_the_server_tells_what_it_is(server: Served) -> None:
     server.get("/v1/info")
     assert server.metric("msr_requests_total") == before + 2  # the look at the metrics counts too
     assert server.metric("msr_batch_pairs_count") > 0
+
+
+def test_histories_are_read_as_each_mode_reads_them(finished: Path, tmp_path: Path) -> None:
+    """Without summaries of items or users, too; what `msr recommend` writes is what is answered."""
+    modes = ("summarize.users.mode=none", "summarize.users.mode=direct", "summarize.items.mode=none")
+    for number, mode in enumerate(modes):
+        sets = (mode,)
+        (tmp_path / str(number)).mkdir()
+        folder = own_run(finished, tmp_path / str(number))
+        order(folder, sets, candidates="all", top=5)
+        expected = rows(folder)
+        with served(load(folder / "pipeline", folder, *sets)) as server:
+            for user in ("u0", "u7"):
+                found = server.post("/v1/recommend", {"user_id": user, "candidates": "all", "k": 5})
+                assert of(found["items"]) == of([row for row in expected if row["user_id"] == user])

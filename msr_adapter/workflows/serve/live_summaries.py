@@ -132,14 +132,15 @@ class LiveSummaries:
         """Return what histories say of the items that are described, by row of ITEMS."""
         described = set(read_described(dirs.data).to_list())
         texts = read_summaries(dirs.items)
-        every = self._items_config.mode == "none"
         ids, titles = self._items.ids.to_list(), self._items.titles.to_list()
         self._skipped = {code for code, item in enumerate(ids) if item in described and item not in texts}
         """Described without success, under `on_failure: skip`: histories leave them out."""
+        if self._items_config.mode == "none":  # no item has a summary, those included that no list of the run has
+            return {code: HistoryItem(title, texts.get(ids[code], "")) for code, title in enumerate(titles)}
         return {
             code: HistoryItem(titles[code], texts[item])
             for code, item in enumerate(ids)
-            if item in texts and (every or item in described)
+            if item in texts and item in described
         }
 
 

@@ -71,7 +71,7 @@ def _write(folder: Path, work: Sequence[UserWork], texts: Sequence[str]) -> None
         "title": [one.title for one in distinct],
         "image": [str(one.image.path) if one.image else None for one in distinct],
         "image_digest": [one.image.digest if one.image else None for one in distinct],
-        "popularity": [0] * len(distinct), "text": [""] * len(distinct),
+        "popularity": [0] * len(distinct), "text": [""] * len(distinct), "listed": [True] * len(distinct),
     })  # fmt: skip
     _table(folder / "examples.parquet", schema.EXAMPLES, {
         "example_id": list(numbers), "split": ["test"] * len(work), "user_id": [str(number) for number in numbers],

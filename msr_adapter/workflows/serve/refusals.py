@@ -88,7 +88,7 @@ def of_validation(error: RequestValidationError, fields: Mapping[str, Iterable[s
 
 def _problems(errors: list[Any], fields: Mapping[str, Iterable[str]]) -> list[Problem]:
     """Return a problem for each place at fault; of a value that may be of several kinds, they say all of them."""
-    places = [_place(one["loc"]) for one in errors]
+    places = [_place(one) for one in errors]
     found: dict[tuple[object, ...], Problem] = {}
     for error, place in zip(errors, places, strict=True):
         # An object that is wrong inside is meant to be one: that it is no text either, helps nobody.
@@ -131,15 +131,18 @@ def _allowed(kind: str, context: Mapping[str, Any], message: str) -> str:
     return _ALLOWED.get(kind, message[:1].lower() + message[1:])
 
 
-def _place(loc: Sequence[object]) -> tuple[object, ...]:
+def _place(error: Any) -> tuple[object, ...]:
     """Return where a value stands in the request, without the names that the framework adds."""
-    kept = [part for part in loc if not (isinstance(part, str) and _is_added(part))]
-    return tuple(kept[1:] if kept[:1] in (["body"], ["query"], ["path"]) else kept)
+    loc = list(error["loc"])
+    # The last name of an unknown field is the client's, whatever it looks like.
+    own = loc[-1:] if error["type"] == "extra_forbidden" else []
+    kept = [part for part in loc[: len(loc) - len(own)] if not (isinstance(part, str) and _is_added(part))]
+    return (*(kept[1:] if kept[:1] in (["body"], ["query"], ["path"]) else kept), *own)
 
 
 def _is_added(part: str) -> bool:
     """Say whether a part of a place is the name of an alternative: a type, a model, a validator."""
-    return part in ("str", "int", "constrained-str") or part[:1].isupper() or "[" in part
+    return part in ("str", "int", "constrained-str") or part.endswith("Message") or "[" in part
 
 
 def _describe(value: object) -> str:
