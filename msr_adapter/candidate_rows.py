@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,9 @@ from msr_adapter.arrays import Codes
 from msr_adapter.config.schema import AnswersConfig
 from msr_adapter.errors import StageError, plural
 from msr_adapter.generation.request import Image, Request
-from msr_adapter.prompts import Prompts
-from msr_adapter.prompts.vectorized import PromptTable
+from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
+from msr_adapter.prompts.stage_tables import ItemTable, UserTable, users_of_examples
+from msr_adapter.prompts.vectorized import PromptRecords, PromptTable
 
 ANSWERS = AnswersConfig().trained
 """What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""
@@ -58,11 +60,27 @@ class CandidateRows(Sequence[CandidateRow]):
         ``users_dir`` has the user summaries that prompts show. Raises `StageError` if an example has no summary or a
         candidate is no item: a stage upstream is broken. Memory: 9 bytes a row, and each example's rendered summary.
         """
-        catalogue = PromptCatalogue(data_dir, images=images)
-        chunks = schema.read_chunks(data_dir / "candidates.parquet", schema.CANDIDATES)
-        kept = read_examples(data_dir, split)
-        located = _read_candidates(chunks, kept, catalogue.ids)
-        self._fill(located, kept, catalogue, _user_summaries(users_dir, kept), prompts, quote)
+        self._read(CandidateFolders(data_dir, users_dir), prompts, split, images=images, quote=quote)
+
+    @classmethod
+    def read(
+        cls, folders: "CandidateFolders", prompts: Prompts, split: str, *, images: bool,
+        quote: Callable[[str], str] | None = None,
+    ) -> "CandidateRows":  # fmt: skip
+        """Return what the constructor does, of folders that may have the item summaries too."""
+        rows = cls.__new__(cls)
+        rows._read(folders, prompts, split, images=images, quote=quote)
+        return rows
+
+    def _read(
+        self, folders: "CandidateFolders", prompts: Prompts, split: str, *, images: bool,
+        quote: Callable[[str], str] | None,
+    ) -> None:  # fmt: skip
+        catalogue = PromptCatalogue(folders.data, images=images, items_dir=folders.items)
+        chunks = schema.read_chunks(folders.data / "candidates.parquet", schema.CANDIDATES)
+        kept = read_examples(folders.data, split)
+        located = _Located(*_read_candidates(chunks, kept, catalogue.ids), kept)
+        self._fill(located, catalogue, _user_summaries(folders.users, kept), prompts, quote)
 
     @classmethod
     def of(
@@ -71,28 +89,33 @@ class CandidateRows(Sequence[CandidateRow]):
         """Return the rows of ``candidates``: whole examples in order, of a catalogue that is at hand."""
         kept = np.unique(candidates["example_id"].to_numpy())
         rows = cls.__new__(cls)
-        located = _read_candidates([candidates], kept, catalogue.ids)
-        rows._fill(located, kept, catalogue, _user_summaries(users_dir, kept), prompts, None)
+        located = _Located(*_read_candidates([candidates], kept, catalogue.ids), kept)
+        rows._fill(located, catalogue, _user_summaries(users_dir, kept), prompts, None)
         return rows
 
     @classmethod
     def of_pairs(
-        cls, users: Codes, items: Codes, summaries: pl.Series, catalogue: "PromptCatalogue", prompts: Prompts
-    ) -> "CandidateRows":
-        """Return a row for each user and item (pairs,), in this order: places in ``summaries`` and ``catalogue``."""
+        cls, users: Codes, items: Codes, summaries: pl.Series, catalogue: "PromptCatalogue", prompts: Prompts,
+        user_ids: Sequence[str] | None = None,
+    ) -> "CandidateRows":  # fmt: skip
+        """Return a row for each user and item (pairs,), in this order: places in ``summaries`` and ``catalogue``.
+
+        ``user_ids`` say whose the summaries are, for templates that say attributes of users: unknown users have none.
+        """
         rows = cls.__new__(cls)
-        located = (users, items, np.zeros(len(users), np.int8))
-        rows._fill(located, np.arange(len(summaries)), catalogue, summaries, prompts, None)
+        known = [""] * len(summaries) if user_ids is None else user_ids
+        located = _Located(users, items, np.zeros(len(users), np.int8), np.arange(len(summaries)), known)
+        rows._fill(located, catalogue, summaries, prompts, None)
         return rows
 
     # Filled here, not in `__init__`, so that `of` and `of_pairs` can begin with what is in memory.
     def _fill(
-        self, located: tuple[Codes, Codes, Codes], kept: Codes, catalogue: "PromptCatalogue", summaries: pl.Series,
-        prompts: Prompts, quote: Callable[[str], str] | None,
+        self, located: "_Located", catalogue: "PromptCatalogue", summaries: pl.Series, prompts: Prompts,
+        quote: Callable[[str], str] | None,
     ) -> None:  # fmt: skip
-        self._user, item, self.labels = located
+        self._user, item, self.labels = located.user, located.item, located.label
         """``labels`` are those of every row, (rows,): 1 = the target, 0 = a negative."""
-        self.examples: Codes = kept[self._user]
+        self.examples: Codes = located.examples[self._user]
         """Example of every row, ascending."""
         silent, unknown = summaries.null_count(), int((item < 0).sum())
         if silent or unknown:
@@ -106,7 +129,9 @@ class CandidateRows(Sequence[CandidateRow]):
         self.items: Codes = np.searchsorted(used, item)
         """The place of each row's item among the items of these rows: (rows,), equal for equal items."""
         self._ids, self._titles, self._files, self._digests = catalogue.take(used)
-        self._table = PromptTable(prompts, summaries, self._titles, self._files.is_not_null().to_numpy(), quote)
+        self._records = _records(located, used, catalogue, prompts)
+        shown = self._files.is_not_null().to_numpy()
+        self._table = PromptTable(prompts, summaries, self._titles, shown, quote, self._records)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -136,6 +161,10 @@ class CandidateRows(Sequence[CandidateRow]):
         """Return the title of each of the given rows."""
         return self._titles.gather(self.items[rows])
 
+    def record(self, row: int) -> tuple[HistoryItem, UserFields]:
+        """Return what the template calls `item` and `user` in a row's prompt."""
+        return self._records.item(int(self.items[row])), self._records.user(int(self._user[row]))
+
     def images(self, rows: Codes) -> pl.Series:
         """Return the image of each of the given rows, relative to the data stage's folder; null = none."""
         return self._files.gather(self.items[rows])
@@ -144,10 +173,13 @@ class CandidateRows(Sequence[CandidateRow]):
 class PromptCatalogue:
     """Ids, titles and images of all items, as prompts show them."""
 
-    def __init__(self, data_dir: Path, *, images: bool) -> None:
-        """Read ITEMS; without ``images``, none has one."""
+    def __init__(self, data_dir: Path, *, images: bool, items_dir: Path | None = None) -> None:
+        """Read ITEMS; without ``images``, none has one. ``items_dir`` has the item summaries that templates may say."""
         self.data_dir = data_dir
         """Folder that the paths of images are relative to."""
+        self._items_dir = items_dir
+        self._items: ItemTable | None = None
+        self._users: UserTable | None = None
         items = schema.read_table(
             data_dir / "items.parquet", schema.ITEMS, ["item_id", "title", "image", "image_digest"]
         )
@@ -156,9 +188,57 @@ class PromptCatalogue:
         if not images:
             self._columns[2] = self._columns[2].clear(len(items))  # polars: that many nulls
 
+    def items(self, prompts: Prompts) -> ItemTable:
+        """Return what the question's template calls `item`, by row of ITEMS; read once."""
+        if self._items is None:
+            used, summaries = prompts.fields("recommend"), None
+            if self._items_dir is not None and used.has("summary"):
+                table = schema.read_table(self._items_dir / "items.parquet", schema.ITEM_SUMMARIES)
+                summaries = dict(zip(table["item_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
+            self._items = ItemTable(self.data_dir, used, summaries)
+        return self._items
+
+    def users(self, prompts: Prompts) -> UserTable:
+        """Return what the question's template calls `user`, by id; read once."""
+        if self._users is None:
+            self._users = UserTable(self.data_dir, prompts.fields("recommend"))
+        return self._users
+
     def take(self, places: Codes) -> list[pl.Series]:
         """Return ids, titles, image files (null = none) and digests of the items at ``places``."""
         return [column.gather(places) for column in self._columns]
+
+
+class _Located(NamedTuple):
+    """Rows whose users and items are known by their places."""
+
+    user: Codes
+    """Place among ``examples``, (rows,)."""
+    item: Codes
+    """Row of ITEMS, (rows,); -1 = none."""
+    label: Codes
+    examples: Codes
+    """Ids of the examples, ascending."""
+    user_ids: Sequence[str] | None = None
+    """Of whom the examples are; None = EXAMPLES says it."""
+
+
+def _records(located: _Located, items: Codes, catalogue: PromptCatalogue, prompts: Prompts) -> PromptRecords:
+    """Return what templates call `item` and `user`, by place in ``items`` (rows of ITEMS) and among the examples."""
+    ids = list(located.user_ids or ())
+
+    def item(place: int) -> HistoryItem:
+        return catalogue.items(prompts).at(int(items[place]))
+
+    def user(place: int) -> UserFields:
+        table = catalogue.users(prompts)
+        if table.is_empty:
+            return NOBODY
+        if not ids:
+            ids.extend(users_of_examples(catalogue.data_dir, located.examples))
+        return table.of(ids[place])
+
+    return PromptRecords(item, user)
 
 
 def read_examples(data_dir: Path, split: str) -> Codes:
@@ -185,6 +265,8 @@ class CandidateFolders:
     """User summaries."""
     candidates: Path | None = None
     """Other candidates of the same examples; None: those of ``data``."""
+    items: Path | None = None
+    """Item summaries, where templates may say those of candidates."""
 
 
 def candidate_blocks(
@@ -195,7 +277,7 @@ def candidate_blocks(
     Memory: that of one block, 8 bytes an example and the items, however many users there are.
     """
     data = folders.data
-    kept, catalogue = read_examples(data, split), PromptCatalogue(data, images=images)
+    kept, catalogue = read_examples(data, split), PromptCatalogue(data, images=images, items_dir=folders.items)
     for block in _blocks((folders.candidates or data) / "candidates.parquet", kept, size):
         yield CandidateRows.of(block, catalogue, folders.users, prompts)
 

@@ -29,7 +29,7 @@ def check(
         options = StageOptions(pipeline, sets, run_dir, quiet=quiet, as_json=as_json)
         loaded = options.load()
         look = look_through(loaded.pipeline.data, loaded.pipeline.split)
-        if problems := [*find_problems(loaded), *look.problems]:
+        if problems := [*find_problems(loaded, look.found), *look.problems]:
             raise UserError(problems)
         stages = plan(loaded)
         if problems := check_made(loaded, stages):

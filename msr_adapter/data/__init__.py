@@ -6,6 +6,7 @@ source_look      what the files hold, without building anything
 published_layouts  which kind of source a file or folder is
 log_facts        what a log says of how it should be used
 readers/         published layouts and your own tables become a corpus
+attributes       columns of items and users that templates may say
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
 filters          what is kept of a log

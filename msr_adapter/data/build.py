@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
 
+from msr_adapter.arrays import Mask
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
+from msr_adapter.data.attributes import Facts, read_attributes, write_attributes
 from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.checks import audit_statistics
 from msr_adapter.data.audit.console_summary import print_audit
@@ -73,6 +75,8 @@ class DataFacts(TypedDict):
     """Of the test lists."""
     sources: list[dict[str, Any]]
     """What each file was taken for: see `audit.recognition`."""
+    attributes: NotRequired[Facts]
+    """What the columns are that templates may say."""
 
 
 def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> DataFacts:
@@ -85,7 +89,9 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     # A packed file is unpacked to its end only here: that may take long, and what can be told fast is told first.
     raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
+    audit.attributes = data.items.attributes
     corpus, log, beside = _log(inputs, seed, audit)
+    attributes = read_attributes(data, corpus)
     examples = _examples(log, split, protocol, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed)
     # Counted on what training may know: a popularity that counts the targets would give them away.
@@ -105,11 +111,8 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     in_log = np.ones(len(log.items), dtype=bool) if log.table_only is None else ~log.table_only
     rows = ItemRows(catalogue, images, popularity, in_log, listed=True)
     write_items(rows, rows_beside(beside, corpus, more, audit), out)
-    write_interactions(log, training, out)
-    write_seen(log, out)
-    write_offered(log, out)
-    write_examples(log, examples, out)
-    write_earlier(log, examples, out)
+    described = write_attributes(attributes, log.items, beside, log.users, out)
+    _write_log(log, training, examples, out)
     write_candidates(log, candidates, out)
     if corpus.synthetic is not None:
         write_truth(log, examples, candidates, corpus.synthetic, out)
@@ -124,12 +127,14 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
         candidates_digest=digest_of_test_lists(log, examples, candidates),
         sources=[found.as_json() for found in audit.recognised],
     )
+    if described:
+        facts["attributes"] = described
     found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],
         "statistics": statistics,
     }  # fmt: skip
     write_json(out / "audit.json", audit.as_json(**found))
-    print_audit(audit, found, job.reporter)
+    print_audit(audit, found, job.reporter, attributes.lines)
     return facts
 
 
@@ -149,6 +154,14 @@ def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.
     if inputs.protocol.catalogue == "all":
         return corpus, with_unseen(log, unseen), unseen.clear()
     return corpus, log, unseen
+
+
+def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> None:
+    write_interactions(log, training, out)
+    write_seen(log, out)
+    write_offered(log, out)
+    write_examples(log, examples, out)
+    write_earlier(log, examples, out)
 
 
 def _imported(protocol: ProtocolConfig, log: Log, examples: Examples, specs: ListSpecs, seed: int) -> Candidates | None:

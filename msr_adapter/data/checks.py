@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig
+from msr_adapter.data.attributes import check_users
 from msr_adapter.data.negatives.candidate_files import read_lists
 from msr_adapter.data.negatives.pools import read_scores
 from msr_adapter.data.readers.compressed import compression_problems
@@ -23,12 +24,13 @@ def check_data(data: DataConfig) -> list[Problem]:
     Of a packed file, the beginning is decompressed before its header is looked for.
     """
     packed = packed_problems(data, _LOOKED_INTO)  # first, because looking for a header unpacks whatever is there
-    return (packed or check_source(data.source)) + _check_images(data)
+    return (packed or check_source(data.source)) + check_users(data) + _check_images(data)
 
 
 def packed_problems(data: DataConfig, budget: float = math.inf) -> list[Problem]:
     """Return which files of the source are decompression bombs, damaged, or packed in an unknown way."""
     paths = [path for path in source_files(data.source).values() if isinstance(path, Path)]
+    paths += [] if data.users is None else [data.users.path]
     return compression_problems(paths, data.max_expansion, budget)
 
 
@@ -55,6 +57,8 @@ def source_stamp(data: DataConfig) -> dict[str, str | int | None]:
     stamp: dict[str, str | int | None] = {"title_rules": RULES_VERSION}
     for role, found in source_files(data.source).items():
         stamp[role] = found if isinstance(found, str) else _stamp(found)
+    if data.users is not None:
+        stamp["users"] = _stamp(data.users.path)
     if not draws_images(data.source):
         # By name, size and time: for their content, every image would be read before each run.
         stamp["images"] = _stamp(data.images.folder, content_limit=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import DataConfig, SplitConfig
+from msr_adapter.data.attributes import SourceAttributes, read_attributes
 from msr_adapter.data.audit.ids import audit_id_counts, near_text
 from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit, AuditFinding
@@ -17,6 +18,7 @@ from msr_adapter.data.readers.sources import draws_images, read, source_files
 from msr_adapter.data.splits import split_column_problems
 from msr_adapter.errors import Problem, collecting, plural
 from msr_adapter.filesystem import files_below
+from msr_adapter.prompts.attributes import KnownAttributes
 
 _MOST = 256 * 2**20
 """Bytes that are looked through: seconds, not minutes."""
@@ -33,12 +35,25 @@ class SourceLook:
     problems: list[Problem] = field(default_factory=list)
     passed_over: str = ""
     """Why they were not looked through."""
+    attributes: SourceAttributes = field(default_factory=SourceAttributes)
+    """The columns that templates may say."""
+
+    @property
+    def found(self) -> KnownAttributes | None:
+        """What templates are tried with; None where the files were not looked through."""
+        looked = self.attributes.items or self.attributes.users
+        return self.attributes.known() if looked else None
 
     @property
     def lines(self) -> list[str]:
         """What is printed: a line for each file, then the warnings."""
         told = [f"{one['severity']}: {one['text']}" for one in self.findings if one["severity"] != "info"]
-        return [*recognition_lines(self.recognised), *([self.passed_over] if self.passed_over else []), *told]
+        return [
+            *recognition_lines(self.recognised),
+            *self.attributes.lines,
+            *([self.passed_over] if self.passed_over else []),
+            *told,
+        ]
 
 
 def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
@@ -48,6 +63,7 @@ def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
     In constant memory but for the items. Large files and data sets of the hub are not read: that is for a build.
     """
     files = [path for path in source_files(data.source).values() if path is not None]
+    files += [] if data.users is None else [data.users.path]
     if draws_images(data.source) or not files or check_data(data):  # its problems are told by who asks for them
         return SourceLook()
     if any(isinstance(path, str) for path in files):
@@ -57,13 +73,15 @@ def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
                           "`msr build-data` begins with it and says what they hold.")  # fmt: skip
     if packed := packed_problems(data):  # a bomb, which is told before it is read
         return SourceLook(problems=packed)
-    audit, problems = Audit(), list[Problem]()
+    audit, problems, attributes = Audit(), list[Problem](), SourceAttributes()
     with collecting(problems):
+        audit.attributes = data.items.attributes
         corpus = read(data.source, 0, audit)
+        attributes = read_attributes(data, corpus)
         unused_split(corpus.interactions, split.kind, audit)
         problems += split_column_problems(corpus.interactions) if split.kind == "column" else []
         _look_at_ids(corpus, audit)
-    return SourceLook(audit.recognised, audit.findings, problems)
+    return SourceLook(audit.recognised, audit.findings, problems, attributes=attributes)
 
 
 def _look_at_ids(corpus: Corpus, audit: Audit) -> None:

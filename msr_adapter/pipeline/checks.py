@@ -18,11 +18,12 @@ from msr_adapter.llamafactory.packaged_models import how_to_get
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.stage_context import prompts_of, stage_dirs
+from msr_adapter.pipeline.stage_context import known_attributes, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import LABELS, STAGES
 from msr_adapter.pipeline.time_estimate import retrieved_prompts, time_notes
 from msr_adapter.pipeline.weight_checks import check_training, check_weights, roles
 from msr_adapter.progress import Reporter
+from msr_adapter.prompts.attributes import KnownAttributes
 from msr_adapter.run_folder_mark import folder_problems
 
 
@@ -52,8 +53,11 @@ _LEAST_FREE = 2**30
 """Bytes."""
 
 
-def check(loaded: LoadedPipeline) -> list[Problem]:
-    """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs."""
+def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> list[Problem]:
+    """Return every problem with data, templates, models, versions and disk; reads headers, never whole logs.
+
+    ``attributes`` are those that a look through the files has found, with which templates are tried.
+    """
     from msr_adapter.data import check_data as check_data
     from msr_adapter.data import check_protocol
     from msr_adapter.llamafactory.parallelism import check_launch
@@ -64,7 +68,7 @@ def check(loaded: LoadedPipeline) -> list[Problem]:
     return [
         *check_data(pipeline.data),
         *check_protocol(pipeline.evaluate.protocol, pipeline.train.negatives),
-        *prompts_of(pipeline).check(),
+        *prompts_of(pipeline).check(attributes or known_attributes(pipeline)),
         *[problem for role, model in roles(loaded).items() for problem in _check_model(loaded, role, model)],
         *check_weights(loaded),
         *check_templates(loaded),

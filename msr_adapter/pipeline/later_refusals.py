@@ -21,7 +21,7 @@ from msr_adapter.llamafactory.memory_estimate import estimate, model_shape
 from msr_adapter.llamafactory.model_weights import own_adapters, starting_weights
 from msr_adapter.pipeline.resolve_templates import blind_problem, shown_images
 from msr_adapter.pipeline.run_folder import RunFolder
-from msr_adapter.pipeline.stage_context import cache_path
+from msr_adapter.pipeline.stage_context import cache_path, known_attributes, prompts_of
 from msr_adapter.pipeline.weight_checks import roles
 from msr_adapter.schema import read_listed
 
@@ -53,9 +53,12 @@ def check_finished(loaded: LoadedPipeline, folder: RunFolder, finished: Collecti
 
     The stages have to be up to date; only those that take minutes are asked.
     """
-    if not trains(loaded):
-        return []
     found = []
+    if "data" in finished and (loaded.pipeline.data.items.attributes or loaded.pipeline.data.users):
+        known = known_attributes(loaded.pipeline, folder.manifest("data"))
+        found += prompts_of(loaded.pipeline).check(known)
+    if not trains(loaded):
+        return found
     if "data" in finished:
         found += [*_nobody_to_judge_by(loaded, folder), *_blind(loaded, folder)]
     if "lengths" in finished:

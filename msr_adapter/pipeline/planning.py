@@ -15,13 +15,14 @@ from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, is_as_left
 from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.pipeline.stages import STAGES, WHOLE, Stage
-from msr_adapter.prompts import Prompts
+from msr_adapter.prompts import TEMPLATE_NAMES, Prompts
 
 UP_TO_DATE: Final = "up to date"
 EDITED: Final = "its files were changed by hand"
 FOUND_AGAIN: Final = "found again"
 """How the state of a stage begins that was made before, under the settings of now, and is kept."""
 TRAIN: Final = "train"
+ITEMS: Final = "items"
 
 Retrain = Literal["make", "refuse"]
 """What becomes of a trained model that is out of date: another is made, or the command ends and says how."""
@@ -87,7 +88,28 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
             f"{name} stage, all of it": manifest.whole if (manifest := upstream.get(name)) else "absent"
             for name in stage.shows_all_of
         },
+        **_said(stage, pipeline, folder, prompts),
     }
+
+
+def _said(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
+    """Return what the stage's templates say of items and users beside what its inputs hold: columns, by content.
+
+    Nothing for templates that say none of it, whose stages do not depend on it.
+    """
+    said: list[object] = []
+    templates = [name for name in stage.templates(pipeline) if name in TEMPLATE_NAMES]  # the report's says no attribute
+    if not templates:
+        return {}
+    data, used = folder.manifest(STAGES[0].name), prompts.fields(*templates)
+    for owner, known in (data.summary.get("attributes", {}) if data else {}).items():
+        said += [[owner, name, known[name]["digest"]] for name in used.among(known)]
+    items = folder.manifest(ITEMS)
+    if prompts.says_candidates_summaries and "recommend" in templates and ITEMS not in stage.inputs:
+        said.append([ITEMS, items.output if items else "absent"])
+    if stage.name == ITEMS and prompts.says_candidates_summaries:
+        said.append("all items")
+    return {"attributes": digest(said)} if said else {}
 
 
 def stale(stage: Stage, folder: RunFolder, current: dict[str, str]) -> str | None:

@@ -268,7 +268,7 @@ def _bring_up_to_date(stage: Stage, job: _Run, forced: bool) -> StageOutcome:
     require_unaltered([folder.stage(name) for name in stage.inputs if name == "train"])
     if "data" in stage.inputs:
         require_unaltered_images(folder.stage("data"))
-    if stage.name in _OF_HOURS and job.trains:
+    if stage.name in _OF_HOURS and (job.trains or job.loaded.pipeline.data.items.attributes):
         require_finished(job.loaded, folder)
     reporter.note(f"{stage.name:<11} {f'{found}; ' if found else ''}running ({reason or again})")
     if stage.prompts_retrieved:

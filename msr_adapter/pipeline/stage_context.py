@@ -10,9 +10,10 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.llamafactory.model_weights import BASE, Weights
-from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.run_folder import Manifest, RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, Wording
+from msr_adapter.prompts.attributes import KnownAttributes
 from msr_adapter.stage_arguments import Job, StageDirs
 
 OWN_CACHE = Path("cache", "completions.sqlite")
@@ -31,6 +32,21 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
     budgets["user_summary"] = summaries.users.max_new_tokens
     wording = Wording(summaries.noun, summaries.language or "", budgets)
     return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
+
+
+def known_attributes(pipeline: PipelineConfig, data: Manifest | None = None) -> KnownAttributes:
+    """Return the attributes that templates may say: their types as the data stage found them, else as configured."""
+    items, users = pipeline.data.items, pipeline.data.users
+    found = data.summary.get("attributes", {}) if data else {}
+    kinds: list[dict[str, str | None]] = []
+    missing = set()
+    for owner, config in (("item", items), ("user", users)):
+        names = config.attributes if config else {}
+        facts = found.get(owner, {})
+        types: Mapping[str, str] = config.types if config else {}
+        kinds.append({name: facts[name]["type"] if name in facts else types.get(name) for name in names})
+        missing |= {f"{owner}.{name}" for name, one in facts.items() if one["missing"]}
+    return KnownAttributes(kinds[0], kinds[1], frozenset(missing))
 
 
 def is_truncating(pipeline: PipelineConfig) -> bool:

@@ -78,7 +78,8 @@ def run_truncate(c: Context) -> dict[str, Any]:
     from msr_adapter.train import UserTexts, truncate_summaries
 
     def histories(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
-        return read_histories(examples, c.dirs.data, read_summaries(c.dirs.items))
+        used = c.prompts.fields("history")
+        return read_histories(examples, c.dirs.data, read_summaries(c.dirs.items), used)
 
     return truncate_summaries(c.pipeline.train, c.dirs, UserTexts(c.prompts, histories), c.job)
 

@@ -34,7 +34,9 @@ def check(
             found = list(_unknown_variables(environment, name))
         except UserError as error:
             found = list(error.problems)
-        problems += found or _render_problems(renders, read_source(environment, f"{name}.j2")[1])
+        if renders and not found:
+            found = _render_problems(renders, read_source(environment, f"{name}.j2")[1])
+        problems += found
     return list(dict.fromkeys(problems))
 
 

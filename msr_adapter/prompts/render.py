@@ -4,7 +4,8 @@ Training rows and scoring requests come from the same methods, so that a model i
 vectorized renderers must equal these, prompt by prompt.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from jinja2 import nodes
 
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import bundled, digest
+from msr_adapter.prompts.attributes import NOBODY, KnownAttributes, UsedFields, UserFields, fields_used
 from msr_adapter.prompts.check import check
 from msr_adapter.prompts.neutralize import DESCRIPTION_LIMIT, RULES_VERSION, TEXT_LIMIT, neutralise
 from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
@@ -23,6 +25,8 @@ from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
 
 _PLAIN = Wording()
+_NO_ATTRIBUTES = KnownAttributes()
+_NO_SUCH_FIELD = re.compile(r"'[\w.]+\.(HistoryItem|UserFields) object' has no attribute '(\w+)'")
 
 
 class Prompts:
@@ -56,6 +60,7 @@ class Prompts:
         self._said = {"noun": neutralise(wording.noun), "language": neutralise(wording.language)}
         self.environment.globals |= self._said
         self._compiled: dict[str, jinja2.Template] = {}
+        self._fields: dict[tuple[str, ...], UsedFields] = {}
 
     def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, Wording, dict[str, str], str]]":
         texts: dict[str, str] = {}
@@ -63,43 +68,50 @@ class Prompts:
             texts |= sources(self.environment, name)
         return Prompts, (self.folder, self.wording, texts, self.question)
 
-    def item_summary(self, title: str, image: bool, text: str = "") -> str:
+    def item_summary(self, title: str, image: bool, text: str = "", item: HistoryItem | None = None) -> str:
         """Return the prompt that asks for a description of one item: one placeholder if it has an ``image``, else none.
 
-        ``text`` is what the source says of the item, truncated to `DESCRIPTION_LIMIT` characters.
+        ``text`` is what the source says of the item, truncated to `DESCRIPTION_LIMIT` characters; ``item`` is what
+        the template calls so, with all that is known beside.
         """
         values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), "image": image}
-        return self._ask("item_summary", values, images=int(image))
+        return self._ask("item_summary", values | self._about("item_summary", item, title, text), images=int(image))
 
-    def item_text(self, title: str, text: str) -> str:
+    def item_text(self, title: str, text: str, item: HistoryItem | None = None) -> str:
         """Return the first prompt of mode `fusion`, which asks for a summary of what the source says of one item."""
-        return self._ask("item_text", {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)})
+        values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)}
+        return self._ask("item_text", values | self._about("item_text", item, title, text))
 
-    def item_image(self, title: str) -> str:
+    def item_image(self, title: str, item: HistoryItem | None = None) -> str:
         """Return the second prompt of mode `fusion`, which asks what an item's image shows; it has one placeholder."""
-        return self._ask("item_image", {"title": neutralise(title)}, images=1)
+        values = {"title": neutralise(title), **self._about("item_image", item, title)}
+        return self._ask("item_image", values, images=1)
 
-    def item_fusion(self, title: str, text_summary: str, image_summary: str) -> str:
+    def item_fusion(self, title: str, text_summary: str, image_summary: str, item: HistoryItem | None = None) -> str:
         """Return the third prompt of mode `fusion`, which asks for one summary of the answers to the first two."""
         told = {"text_summary": text_summary, "image_summary": image_summary}
         values = {name: neutralise(value, TEXT_LIMIT) for name, value in told.items()}
-        return self._ask("item_fusion", {"title": neutralise(title), **values})
+        about = self._about("item_fusion", item, title)
+        return self._ask("item_fusion", {"title": neutralise(title), **values, **about})
 
-    def user_summary(self, previous: str, items: Sequence[HistoryItem]) -> str:
+    def user_summary(self, previous: str, items: Sequence[HistoryItem], user: UserFields = NOBODY) -> str:
         """Return the prompt that asks for a user summary from ``items`` (oldest first) and the ``previous`` one.
 
         ``previous`` is empty at first.
         """
-        values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items)}
+        values = {"previous": neutralise(previous, TEXT_LIMIT), "items": _neutral_items(items), "user": user.neutral()}
         return self._ask("user_summary", values)
 
-    def history(self, items: Sequence[HistoryItem]) -> str:
+    def history(self, items: Sequence[HistoryItem], user: UserFields = NOBODY) -> str:
         """Return a history (oldest first) as text, without any model: the user summary of mode `none`."""
-        return self._render("history", {"items": _neutral_items(items)})
+        return self._render("history", {"items": _neutral_items(items), "user": user.neutral()})
 
-    def recommend(self, user_summary: str, title: str, image: bool) -> str:
+    def recommend(
+        self, user_summary: str, title: str, image: bool, item: HistoryItem | None = None, user: UserFields = NOBODY
+    ) -> str:
         """Return the prompt that asks whether the user will choose the candidate, for training rows and for scoring."""
         values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), "image": image}
+        values |= {**self._about("recommend", item, title), "user": user.neutral()}
         return self._render(self.question, values, images=int(image))
 
     def digest(self, name: str) -> str:
@@ -118,23 +130,56 @@ class Prompts:
         """Return file name -> text of a template and of everything that it includes, extends or imports."""
         return sources(self.environment, self._file(name))
 
+    def fields(self, *names: str) -> UsedFields:
+        """Return which fields of items and users these templates may look at; `recommend` is the question in use."""
+        key = tuple(map(self._file, names))
+        if key not in self._fields:
+            try:
+                files = {file: text for name in key for file, text in sources(self.environment, name).items()}
+                self._fields[key] = fields_used([self.environment.parse(text) for text in files.values()])
+            except (UserError, jinja2.TemplateError, RecursionError):  # told by whoever renders or checks it
+                return UsedFields(None, True, True)
+        return self._fields[key]
+
+    @property
+    def says_candidates_summaries(self) -> bool:
+        """Whether the question says the summary of the candidate, which any item may be."""
+        used = self.fields("recommend")
+        return used.item and used.has("summary")
+
     def _file(self, name: str) -> str:
         return self.question if name == "recommend" else name
 
-    def check(self) -> list[Problem]:
-        """Return every problem of every template: missing, unparsable, unknown variables, wrong number of images."""
-        items = [HistoryItem("A title", "A summary"), HistoryItem("", "")]
-        texts, flags = ("Some text", ""), (True, False)
-        cases = {
-            "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags, texts)],
-            "item_text": [partial(self.item_text, *case) for case in product(texts, texts)],
-            "item_image": [partial(self.item_image, title) for title in texts],
-            "item_fusion": [partial(self.item_fusion, title, "Some text", "Some text") for title in texts],
-            "user_summary": [partial(self.user_summary, previous, items) for previous in texts],
-            "history": [partial(self.history, items)],
-            self.question: [partial(self.recommend, *case) for case in product(texts, texts, flags)],
-        }
-        return check(self.environment, self.folder, cases)
+    def check(self, known: KnownAttributes = _NO_ATTRIBUTES) -> list[Problem]:
+        """Return every problem of every template: missing, unparsable, unknown variables, wrong number of images.
+
+        A template is not rendered here that looks at attributes whose types are not known yet.
+        """
+        cases = self._cases(known)
+        untold = [name for name in cases if known.unknown(self.fields(name))]
+        return check(self.environment, self.folder, {name: () if name in untold else cases[name] for name in cases})
+
+    def _cases(self, known: KnownAttributes) -> dict[str, list[Callable[[], str]]]:
+        """Return template -> renderings of all kinds that occur."""
+        (full, whole), (gaps, bare) = (known.samples(gaps=gaps) for gaps in (False, True))
+        one = HistoryItem("A title", "A summary", "Some text", "Some category", full)
+        other = HistoryItem("", attributes=gaps)
+        items, users = [one, other], dict.fromkeys((UserFields(whole), UserFields(bare)))
+        texts, flags, abouts = ("Some text", ""), (True, False), (one, other)
+        return {
+            "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags, texts, abouts)],
+            "item_text": [partial(self.item_text, *case) for case in product(texts, texts, abouts)],
+            "item_image": [partial(self.item_image, *case) for case in product(texts, abouts)],
+            "item_fusion": [partial(self.item_fusion, title, "Some text", "Some text", about)
+                            for title, about in product(texts, abouts)],
+            "user_summary": [partial(self.user_summary, *case) for case in product(texts, [items], users)],
+            "history": [partial(self.history, items, user) for user in users],
+            self.question: [partial(self.recommend, *case) for case in product(texts, texts, flags, abouts, users)],
+        }  # fmt: skip
+
+    def _about(self, name: str, item: HistoryItem | None, title: str, text: str = "") -> dict[str, Any]:
+        """Return what a template calls `item`, if it does; without one, what else is known of it."""
+        return {"item": (item or HistoryItem(title, text=text)).neutral()} if self.fields(name).item else {}
 
     def _ask(self, name: str, values: dict[str, Any], images: int = 0) -> str:
         """Render a template whose answer has a length, and tell it that length."""
@@ -182,11 +227,18 @@ class Prompts:
                 where, "", f"the template does not end: {found}", "", "Shorten its loops and what they make."
             )
         known = ", ".join(VARIABLES[name])
+        if absent := _NO_SUCH_FIELD.fullmatch(str(error)):
+            item = absent[1] == "HistoryItem"
+            fields = "title, summary, text, category and data.items.attributes" if item else "data.users.attributes"
+            return Problem(where, "", f"no attribute {absent[2]!r}", f"{'items' if item else 'users'} have {fields}")
+        if isinstance(error, jinja2.UndefinedError) and " is missing here; " in str(error):
+            found_at, _, step = str(error).partition("; ")
+            return Problem(where, "", found_at, "", step[0].upper() + step[1:])
         return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
 
 
 def _neutral_items(items: Sequence[HistoryItem]) -> list[HistoryItem]:
-    return [HistoryItem(neutralise(item.title), neutralise(item.summary, TEXT_LIMIT)) for item in items]
+    return [item.neutral() for item in items]
 
 
 def _image_problem(template: jinja2.Template, found: int, images: int) -> Problem:

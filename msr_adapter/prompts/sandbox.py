@@ -22,6 +22,7 @@ from jinja2.runtime import Context, LoopContext, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from msr_adapter.prompts.attributes import is_none
 from msr_adapter.prompts.sandbox_budget import Budget, LimitError, Limits
 from msr_adapter.prompts.sandbox_compiler import NODE, CountingCode
 
@@ -69,7 +70,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._local = threading.local()
         del self.globals["lipsum"]  # random text of any length
         self.filters = {name: self._guard(name, function) for name, function in self.filters.items()}
-        tests: dict[str, Any] = dict(self.tests)
+        tests: dict[str, Any] = {**self.tests, "none": is_none}
         self.tests = {name: self._guard(name, function, test=True) for name, function in tests.items()}
 
     def begin(self) -> "Budget | None":

@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from msr_adapter.prompts.attributes import Attributes, attribute_of, neutral_attributes
+from msr_adapter.prompts.neutralize import DESCRIPTION_LIMIT, TEXT_LIMIT, neutralise
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -9,14 +13,14 @@ _WORDS = ("noun", "language")
 _LENGTH = ("max_tokens", "max_words")
 
 VARIABLES = {
-    "item_summary": ("title", "text", "image", *_LENGTH, *_WORDS),
-    "item_text": ("title", "text", *_LENGTH, *_WORDS),
-    "item_image": ("title", *_LENGTH, *_WORDS),
-    "item_fusion": ("title", "text_summary", "image_summary", *_LENGTH, *_WORDS),
-    "user_summary": ("previous", "items", *_LENGTH, *_WORDS),
-    "history": ("items", *_WORDS),
-    "recommend": ("user_summary", "title", "image", *_WORDS),
-    "recommend-image-first": ("user_summary", "title", "image", *_WORDS),
+    "item_summary": ("title", "text", "image", "item", *_LENGTH, *_WORDS),
+    "item_text": ("title", "text", "item", *_LENGTH, *_WORDS),
+    "item_image": ("title", "item", *_LENGTH, *_WORDS),
+    "item_fusion": ("title", "text_summary", "image_summary", "item", *_LENGTH, *_WORDS),
+    "user_summary": ("previous", "items", "user", *_LENGTH, *_WORDS),
+    "history": ("items", "user", *_WORDS),
+    "recommend": ("user_summary", "title", "image", "item", "user", *_WORDS),
+    "recommend-image-first": ("user_summary", "title", "image", "item", "user", *_WORDS),
 }
 """Every template that msr renders, and the variables it may use."""
 
@@ -31,10 +35,24 @@ _WORDS_PER_TOKEN = 0.6
 
 @dataclass(frozen=True)
 class HistoryItem:
-    """One item of a user's history, as a template sees it."""
+    """One item, of a user's history or the one that is asked about, as a template sees it."""
 
     title: str
     summary: str = ""
+    text: str = ""
+    """What the source says of it."""
+    category: str = ""
+    attributes: Attributes = ()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an attribute: Jinja asks so for what is no field."""
+        return attribute_of(self.attributes, name, "item")
+
+    def neutral(self) -> "HistoryItem":
+        """Return the item with texts that cannot change a prompt."""
+        text, category = neutralise(self.text, DESCRIPTION_LIMIT), neutralise(self.category)
+        attributes = neutral_attributes(self.attributes) if self.attributes else ()
+        return HistoryItem(neutralise(self.title), neutralise(self.summary, TEXT_LIMIT), text, category, attributes)
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,34 @@ part. The invariant, which tests hold for bundled and odd templates alike: every
 `Prompts.recommend`, white space included. It holds because Jinja itself renders every part.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import polars as pl
+from jinja2 import nodes
 
 from msr_adapter.arrays import Codes, Mask
 from msr_adapter.errors import UserError
+from msr_adapter.prompts.attributes import NOBODY, UserFields
 from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.template_dependencies import Part, cut, pieces
 from msr_adapter.prompts.text_columns import Pattern, Quote, by_value, fill, joined, split_at_marks
-from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
 
 Columns = dict[str, pl.Series]
 Patterns = dict[tuple[bool, ...], Pattern]
 """Which variables are not empty -> the pattern of the text."""
 
-_USER, _ITEM = frozenset({"user_summary"}), frozenset({"title", "image"})
-_TEXTS = frozenset({"user_summary", "title"})
+_USER, _ITEM = frozenset({"user_summary", "user"}), frozenset({"title", "image", "item"})
+_RECORDS = frozenset({"user", "item"})
+_TEXTS = frozenset({"user_summary", "title"}) | _RECORDS
+"""What a part must not do more with than print it; a record is always more, so that Jinja renders the part."""
+_ELSEWHERE = (nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)
+"""What brings the text of other files."""
 # A text that ends like the beginning of a placeholder may become one together with the text after it.
 _HALF_PLACEHOLDER = rf"(?:{'|'.join(IMAGE_PLACEHOLDER[:end] for end in range(1, len(IMAGE_PLACEHOLDER)))})$"
 
@@ -43,23 +52,29 @@ class PromptTable:
         titles: pl.Series,
         images: Mask,
         quote: Quote | None = None,
+        records: "PromptRecords | None" = None,
     ) -> None:
         """Render whatever depends on a user or an item alone; with ``quote``, prompts come escaped.
 
-        Raises `UserError` if the template fails.
+        ``records`` are what templates call `item` and `user`, one of each title and of each user summary. Raises
+        `UserError` if the template fails.
         """
         self._prompts = prompts
         self._values = {
             "user_summary": _neutral(user_summaries, TEXT_LIMIT), "title": _neutral(titles, TITLE_LIMIT),
             "image": pl.Series(images),
         }  # fmt: skip
+        records = records or PromptRecords(lambda place: HistoryItem(titles[place]), lambda _: NOBODY)
+        # A record is known by its place; equal ones are no rarer than equal titles.
+        self._values |= {"user": _places(user_summaries), "item": _places(titles)}
         self._parts = [
-            _Renderer(prompts, part, quote) for part in cut(prompts.tree(prompts.question), (_USER, _ITEM), _TEXTS)
+            _Renderer(prompts, part, quote, records)
+            for part in cut(prompts.tree(prompts.question), (_USER, _ITEM), _TEXTS)
         ]
         self._texts = [None if part.is_pair else part.render(self._columns(part)) for part in self._parts]
         self._found = self._placeholders()
         if not any(part.is_pair for part in self._parts):  # then only the rendered texts are needed: free the memory
-            del self._values["user_summary"]
+            del self._values["user_summary"], self._values["user"]
 
     def take(self, users: Codes, items: Codes) -> pl.Series:
         """Return the prompt of each pair; ``users`` and ``items`` are places in the given columns, one per row."""
@@ -107,14 +122,15 @@ class _Renderer:
     combination of empty and given texts shows where the texts go, and Polars fills the rest.
     """
 
-    def __init__(self, prompts: Prompts, part: Part, quote: Quote | None) -> None:
-        self._prompts, self._quote = prompts, quote
-        self.names = sorted(part.names or _ITEM)
+    def __init__(self, prompts: Prompts, part: Part, quote: Quote | None, records: "PromptRecords") -> None:
+        self._prompts, self._quote, self._records = prompts, quote, records
         self.is_user = bool(part.names) and part.names <= _USER
         self.is_pair = not (part.names <= _USER or part.names <= _ITEM)
         tree = prompts.tree(prompts.question)
         found = pieces(tree)
         tree.body = [found[place] for place in part.places]
+        # A record that the part does not say would make equal rows unequal.
+        self.names = sorted((part.names or _ITEM) - (_RECORDS - _records_said(prompts, tree)))
         self._template = prompts.compile(prompts.question, tree)
         self._patterns = self._find_patterns() if part.plain else None
 
@@ -124,7 +140,16 @@ class _Renderer:
             return self._fill(columns, self._patterns)
         rows = list(zip(*(columns[name].to_list() for name in self.names), strict=True))
         quote = self._quote or str
-        return by_value(rows, lambda row: quote(self._jinja(**dict(zip(self.names, row, strict=True)))))
+        return by_value(rows, lambda row: quote(self._jinja(**self._row(row))))
+
+    def _row(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        """Return the variables of a row, its records in place of their numbers."""
+        made = dict(zip(self.names, row, strict=True))
+        if "item" in made:
+            made["item"] = self._records.item(made["item"]).neutral()
+        if "user" in made:
+            made["user"] = self._records.user(made["user"]).neutral()
+        return made
 
     def _fill(self, columns: Columns, patterns: Patterns) -> pl.Series:
         given = [columns[name] if name == "image" else columns[name] != "" for name in self.names]
@@ -153,11 +178,31 @@ class _Renderer:
         }
         return split_at_marks(self._jinja(**given), mark)
 
-    def _jinja(self, **values: str | bool) -> str:
+    def _jinja(self, **values: Any) -> str:
         try:
             return self._template.render(values)
         except Exception as error:
             raise UserError(self._prompts.problem(self._prompts.question, error)) from error
+
+
+@dataclass(frozen=True)
+class PromptRecords:
+    """What templates call `item` and `user`, by place in the columns; asked for where a template says them."""
+
+    item: Callable[[int], HistoryItem]
+    user: Callable[[int], UserFields]
+
+
+def _records_said(prompts: Prompts, part: nodes.Template) -> set[str]:
+    """Return the records that a part of the template may say."""
+    if next(part.find_all(_ELSEWHERE), None) is None:
+        return {node.name for node in part.find_all(nodes.Name)} & _RECORDS
+    fields = prompts.fields(prompts.question)
+    return {name for name, is_said in (("item", fields.item), ("user", fields.user)) if is_said}
+
+
+def _places(of: pl.Series) -> pl.Series:
+    return pl.Series(np.arange(len(of)))
 
 
 def _neutral(texts: pl.Series, limit: int) -> pl.Series:

@@ -127,9 +127,8 @@ def _render_cases(template: jinja2.Template, mark: str, longest: int) -> _Loop:
     patterns: dict[int, Pattern] = {}
     head = tail = ""
     for title, summary in product((False, True), repeat=2):
-        item = HistoryItem(
-            *(f"{mark}{name}{mark}" * given for name, given in zip(_FIELDS, (title, summary), strict=True))
-        )
+        marked = [f"{mark}{name}{mark}" * given for name, given in zip(_FIELDS, (title, summary), strict=True)]
+        item = HistoryItem(marked[0], marked[1])
         for length in range(1, longest + 1):
             head, *pieces = template.render(items=[item] * length).split(_BEGIN)
             texts = [piece.split(_END)[0] for piece in pieces]

@@ -1,5 +1,6 @@
 """Any users and items, in memory: what a command or a server scores beside the candidates of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ class PairsInMemory:
     summaries: pl.Series
     """(users,) what prompts say of each user; none is null."""
     catalogue: PromptCatalogue
+    user_ids: Sequence[str] | None = None
+    """(users,) whose summaries they are, for templates that say attributes of users; None = nobody's."""
 
 
 def score_pairs(train: TrainConfig, pairs: PairsInMemory, client: Client, reporter: Reporter) -> pa.Table:
@@ -35,6 +38,8 @@ def score_pairs(train: TrainConfig, pairs: PairsInMemory, client: Client, report
     one chunk, and a row of SCORES each.
     """
     places, back = np.unique(np.stack([pairs.users, pairs.items]), axis=1, return_inverse=True)
-    rows = CandidateRows.of_pairs(places[0], places[1], pairs.summaries, pairs.catalogue, client.prompts)
+    rows = CandidateRows.of_pairs(
+        places[0], places[1], pairs.summaries, pairs.catalogue, client.prompts, pairs.user_ids
+    )
     found = BlockScorer(train, client, lambda _: None, reporter).block(rows)
     return found.take(pa.array(back.ravel()))

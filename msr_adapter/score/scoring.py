@@ -51,7 +51,7 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
         scoring = BlockScorer(train, client, advance, reporter)
-        folders = CandidateFolders(dirs.data, dirs.user_summaries, dirs.candidates)
+        folders = CandidateFolders(dirs.data, dirs.user_summaries, dirs.candidates, dirs.items)
         blocks = candidate_blocks(folders, client.prompts, "test", images=train.images, size=_BLOCK)
         schema.write_chunks(map(scoring.block, blocks), schema.SCORES, job.out / "scores.parquet")
     counts = scoring.counts.summary() | {"order": scoring.leading} | scoring.compared | exactness_of(backend)

@@ -37,7 +37,7 @@ class Validation:
         drawn = pa.array(examples)
         chunks = schema.read_chunks(dirs.data / "candidates.parquet", schema.CANDIDATES)
         candidates = pa.concat_tables(chunk.filter(pc.is_in(chunk["example_id"], value_set=drawn)) for chunk in chunks)
-        catalogue = PromptCatalogue(dirs.data, images=train.images)
+        catalogue = PromptCatalogue(dirs.data, images=train.images, items_dir=dirs.items)
         self._rows = CandidateRows.of(candidates, catalogue, dirs.user_summaries, prompts)
         shortest = int(np.unique(self._rows.examples, return_counts=True)[1].min())
         raise_if_any(cannot_tell(train.selection.metric, shortest))

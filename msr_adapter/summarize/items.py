@@ -10,14 +10,17 @@ import pyarrow.compute as pc
 from msr_adapter.config.schema import ItemSummariesConfig
 from msr_adapter.generation import Image, Request
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import Prompts
-from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_table, write_table
+from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts.attributes import UsedFields
+from msr_adapter.prompts.stage_tables import ItemTable
+from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, read_listed, read_table, write_table
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.summarize.cost_estimate import estimate_cost
 from msr_adapter.summarize.summary_answers import NAMED, Asking, SummaryAnswers
 from msr_adapter.summarize.summary_chains import FusionChain, ItemChain
 from msr_adapter.summarize.summary_faults import sampled
 
+FUSION_TEMPLATES = ("item_text", "item_image", "item_fusion")
 _LABEL = "item summaries"
 
 
@@ -27,10 +30,11 @@ def summarize_items(config: ItemSummariesConfig, dirs: StageDirs, client: Client
     Under `on_failure: skip` an item that could not be described has no row, and histories leave it out.
 
     Only items that some history holds are described: candidates are shown with image and title, so a description of
-    the others would never be read. Empty as well: items with neither title, text nor image, and empty answers. What no
-    list has and no history holds has no row.
+    the others would never be read; all that lists may have are, where the recommender's template says a candidate's
+    summary. Empty as well: items with neither title, text nor image, and empty answers. What no list has and no history
+    holds has no row.
     """
-    wanted = _history_items(dirs.examples)
+    wanted = _wanted_items(dirs, client.prompts)
     every = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "listed"])
     items = every.filter(pc.or_(every["listed"], _are_among(every, wanted))).to_pylist()
     summaries: dict[str, str | None] = {}
@@ -60,19 +64,30 @@ def plan_items(
 ) -> tuple[list[dict[str, Any]], list[ItemChain | FusionChain]]:
     """Return the items that are to be described, and the chain of each; ``model`` identifies what will be asked."""
     items = read_table(dirs.data / "items.parquet", ITEMS)
-    known = items.filter(_are_among(items, _history_items(dirs.examples))).to_pylist()
+    known = items.filter(_are_among(items, _wanted_items(dirs, prompts))).to_pylist()
     shown = [item for item in known if item["image"] or item["title"] or item["text"]]
     asking = Asking(model, config.max_new_tokens)
-    return shown, [item_chain(config, prompts, asking, item, dirs.data) for item in shown]
+    table = ItemTable(dirs.data, _fields(config, prompts)) if _fields(config, prompts).item else None
+    told = [table.of(item["item_id"]) if table else None for item in shown]
+    pairs = zip(shown, told, strict=True)
+    return shown, [item_chain(config, prompts, asking, item, dirs.data, about) for item, about in pairs]
+
+
+def _fields(config: ItemSummariesConfig, prompts: Prompts) -> UsedFields:
+    return prompts.fields(*(FUSION_TEMPLATES if config.mode == "fusion" else ("item_summary",)))
 
 
 def item_chain(
-    config: ItemSummariesConfig, prompts: Prompts, asking: Asking, item: Mapping[str, Any], data_dir: Path
-) -> ItemChain | FusionChain:
-    """Return the chain that describes a row of ITEMS, whose image lies in ``data_dir``."""
+    config: ItemSummariesConfig, prompts: Prompts, asking: Asking, item: Mapping[str, Any], data_dir: Path,
+    told: HistoryItem | None = None,
+) -> ItemChain | FusionChain:  # fmt: skip
+    """Return the chain that describes a row of ITEMS, whose image lies in ``data_dir``.
+
+    ``told`` is what templates call `item`; None = they know no more of it than the row.
+    """
     image = Image(data_dir / item["image"], item["image_digest"]) if item["image"] else None
     kind = FusionChain if config.mode == "fusion" else ItemChain
-    return kind(prompts, asking, item["title"], item["text"], image)
+    return kind(prompts, asking, item["title"], item["text"], image, told)
 
 
 def _describe(
@@ -125,6 +140,14 @@ def _fuse(
 def _are_among(items: pa.Table, wanted: set[str]) -> pa.ChunkedArray:
     """Return which rows of ITEMS are of the ids ``wanted``."""
     return pc.is_in(items["item_id"], value_set=pa.array(sorted(wanted), pa.string()))
+
+
+def _wanted_items(dirs: StageDirs, prompts: Prompts) -> set[str]:
+    """Return the ids of the items whose summaries are read."""
+    if prompts.says_candidates_summaries:
+        listed = read_listed(dirs.data / "items.parquet", ["item_id"])["item_id"].to_pylist()
+        return {*listed, *_history_items(dirs.examples)}
+    return _history_items(dirs.examples)
 
 
 def _history_items(examples_dir: Path) -> set[str]:

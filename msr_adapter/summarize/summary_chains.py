@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from msr_adapter.generation import Answer, Chain, Image, Request
-from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
 from msr_adapter.summarize.cost_estimate import ExpectedRequest
 from msr_adapter.summarize.summary_answers import Asking, read
 
@@ -50,12 +50,14 @@ class UserChain:
     past_failures: bool
     item_tokens: int = 0
     """Tokens that an item's summary can have where `TO_COME` stands for it."""
+    user: UserFields = NOBODY
+    """What the template calls `user`."""
 
     def __call__(self) -> Chain[list[UserStep]]:
         """Yield a request for each block."""
         text, steps = "", list[UserStep]()
         for block in self.blocks:
-            request = self.asking.request(self.prompts.user_summary(text, block))
+            request = self.asking.request(self.prompts.user_summary(text, block, self.user))
             answer = yield request
             told = read(request, answer)
             # An empty answer must not wipe out what earlier blocks said.
@@ -67,7 +69,7 @@ class UserChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield a hash of what decides each request: the blocks so far."""
-        so_far: object = None
+        so_far: object = self.user
         for block in self.blocks:
             so_far = hash((so_far, tuple(block)))  # of texts it differs from process to process: never kept
             yield so_far
@@ -78,7 +80,7 @@ class UserChain:
             earlier = f"‹the summary after block {number}›" if number else ""
             unknown = sum(item.summary == TO_COME for item in block) * self.item_tokens
             to_come = unknown + (self.asking.max_new_tokens if number else 0)
-            yield ExpectedRequest(self.prompts.user_summary(earlier, block), to_come)
+            yield ExpectedRequest(self.prompts.user_summary(earlier, block, self.user), to_come)
 
 
 # The chains that describe one item: one prompt for all there is, or the paper's three.
@@ -102,11 +104,13 @@ class ItemChain:
     title: str
     text: str
     image: Image | None
+    item: HistoryItem | None = None
+    """What the template calls `item`; None = it does not."""
 
     @property
     def request(self) -> Request:
         """The item's one request."""
-        prompt = self.prompts.item_summary(self.title, image=self.image is not None, text=self.text)
+        prompt = self.prompts.item_summary(self.title, image=self.image is not None, text=self.text, item=self.item)
         return self.asking.request(prompt, (self.image,) if self.image else ())
 
     def __call__(self) -> Chain[ItemResult]:
@@ -117,7 +121,7 @@ class ItemChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides the request."""
-        yield self.title, self.text, self.image and self.image.digest
+        yield self.title, self.text, self.image and self.image.digest, self.item
 
     def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the request."""
@@ -137,6 +141,8 @@ class FusionChain:
     title: str
     text: str
     image: Image | None
+    item: HistoryItem | None = None
+    """What the templates call `item`; None = they do not."""
 
     def __call__(self) -> Chain[ItemResult]:
         """Yield the item's requests one after the other."""
@@ -150,7 +156,7 @@ class FusionChain:
             told += [said] if said else []
         if len(told) < 2:
             return ItemResult(steps, "".join(told))
-        request = self.asking.request(self.prompts.item_fusion(self.title, *told))
+        request = self.asking.request(self.prompts.item_fusion(self.title, told[0], told[1], self.item))
         answer = yield request
         steps.append((request, answer))
         said = read(request, answer)
@@ -159,11 +165,11 @@ class FusionChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides each request; the joining one comes last."""
-        words, image = (self.title, self.text), self.image and self.image.digest
+        words, image = (self.title, self.text, self.item), self.image and self.image.digest
         if self.title or self.text:
             yield "words", words
         if image:
-            yield "image", self.title, image
+            yield "image", self.title, image, self.item
         if image and (self.title or self.text):
             yield "both", words, image
 
@@ -172,16 +178,16 @@ class FusionChain:
         parts = list(self._parts())
         yield from (ExpectedRequest(part.prompt, 0, part.images[0] if part.images else None) for part in parts)
         if len(parts) == 2:
-            prompt = self.prompts.item_fusion(self.title, "‹the first answer›", "‹the second answer›")
+            prompt = self.prompts.item_fusion(self.title, "‹the first answer›", "‹the second answer›", self.item)
             yield ExpectedRequest(prompt, 2 * self.asking.max_new_tokens)
 
     @property
     def family(self) -> object:
         """Return what decides the first request."""
-        return (self.title, self.text) if self.title or self.text else self.image and self.image.digest
+        return (self.title, self.text, self.item) if self.title or self.text else self.image and self.image.digest
 
     def _parts(self) -> Iterator[Request]:
         if self.title or self.text:
-            yield self.asking.request(self.prompts.item_text(self.title, self.text))
+            yield self.asking.request(self.prompts.item_text(self.title, self.text, self.item))
         if self.image:
-            yield self.asking.request(self.prompts.item_image(self.title), (self.image,))
+            yield self.asking.request(self.prompts.item_image(self.title, self.item), (self.image,))

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from msr_adapter.config.schema import UserSummariesConfig
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
+from msr_adapter.prompts.attributes import UsedFields
+from msr_adapter.prompts.stage_tables import ItemTable, UserTable, looks_further
 from msr_adapter.prompts.vectorized_history import tell_histories
 from msr_adapter.schema import (
     EXAMPLES,
@@ -60,7 +62,8 @@ def summarize_users(config: UserSummariesConfig, dirs: StageDirs, client: Client
     texts = recurrence.run(ids, job.reporter)
     answers.apply_policy(config.on_failure, out, job.reporter, _LABEL)
     if config.on_failure == "title":
-        texts = [prompts.history(histories[i]) if i in recurrence.failed else text for i, text in enumerate(texts)]
+        texts = [prompts.history(histories[i], starts[i].user) if i in recurrence.failed else text
+                 for i, text in enumerate(texts)]  # fmt: skip
     _write_steps(recurrence, ids, out)
     counts |= answers.counts() | {"steps": recurrence.steps}
     counts |= answers.review(job.reporter, _LABEL, *recurrence.last(texts), recurrence.ends)
@@ -75,6 +78,8 @@ def _list_histories(examples: pa.Table, dirs: StageDirs, prompts: Prompts) -> It
     items = read_table(dirs.data / "items.parquet", ITEMS, ["item_id", "title"])
     known = read_table(dirs.items / "items.parquet", ITEM_SUMMARIES).join(items, "item_id", join_type="inner")
     titles, summaries = (pl.Series(known[name], dtype=pl.String) for name in ("title", "summary"))
+    fields = prompts.fields("history")
+    described = read_summaries(dirs.items) if looks_further(fields, dirs.data) else None
     for start in range(0, len(examples), _LISTED):
         part = examples.slice(start, _LISTED)
         histories = part["history"].combine_chunks()
@@ -82,7 +87,13 @@ def _list_histories(examples: pa.Table, dirs: StageDirs, prompts: Prompts) -> It
         # An item that the item summariser skipped has no row.
         has_row, example = place.is_valid().to_numpy(zero_copy_only=False), pc.list_parent_indices(histories).to_numpy()
         lengths = np.bincount(example[has_row], minlength=len(part))
-        texts = tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
+        if described is None:
+            texts = tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
+        else:
+            told = read_histories(part, dirs.data, described, fields)
+            users = map(UserTable(dirs.data, fields).of, part["user_id"].to_pylist())
+            texts = pl.Series([prompts.history(*one) if one[0] else "" for one in zip(told, users, strict=True)],
+                              dtype=pl.String)  # fmt: skip
         yield pa.table({"example_id": part["example_id"], "summary": texts.to_arrow().cast(pa.string())})
 
 
@@ -100,24 +111,37 @@ def plan_users(
     config: UserSummariesConfig, examples: pa.Table, data_dir: Path, items: ItemTexts, prompts: Prompts, model: str
 ) -> tuple[list[list[HistoryItem]], list[UserChain]]:
     """Return each example's history and the chain that reads it; ``model`` identifies what will be asked."""
-    histories = read_histories(examples, data_dir, items.summaries)
-    return histories, [user_chain(config, prompts, model, history, items.tokens_to_come) for history in histories]
+    used = prompts.fields("user_summary", "history")
+    histories, users = read_histories(examples, data_dir, items.summaries, used), UserTable(data_dir, used)
+    told = map(users.of, examples["user_id"].to_pylist())
+    return histories, [
+        user_chain(config, prompts, model, history, items.tokens_to_come, user)
+        for history, user in zip(histories, told, strict=True)
+    ]
 
 
 def user_chain(
-    config: UserSummariesConfig, prompts: Prompts, model: str, history: Sequence[HistoryItem], tokens_to_come: int = 0
-) -> UserChain:
-    """Return the chain that reads ``history``, in blocks or at once; see `ItemTexts` for ``tokens_to_come``."""
+    config: UserSummariesConfig, prompts: Prompts, model: str, history: Sequence[HistoryItem], tokens_to_come: int = 0,
+    user: UserFields = NOBODY,
+) -> UserChain:  # fmt: skip
+    """Return the chain that reads ``history``, in blocks or at once; see `ItemTexts` for ``tokens_to_come``.
+
+    ``user`` is what templates call so.
+    """
     size = config.block if config.mode == "recurrent" else max(1, len(history))
     asking = Asking(model, config.max_new_tokens)
-    return UserChain(prompts, asking, blocks_of(history, size), config.on_failure == "skip", tokens_to_come)
+    return UserChain(prompts, asking, blocks_of(history, size), config.on_failure == "skip", tokens_to_come, user)
 
 
-def read_histories(examples: pa.Table, data_dir: Path, described: Mapping[str, str]) -> list[list[HistoryItem]]:
-    """Return each example's history, oldest first, as titles with their summaries; items without one are left out."""
-    items = read_table(data_dir / "items.parquet", ITEMS, ["item_id", "title"])
-    titles = dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
-    known = {item: HistoryItem(titles[item], summary) for item, summary in described.items()}
+def read_histories(
+    examples: pa.Table, data_dir: Path, described: Mapping[str, str], used: UsedFields
+) -> list[list[HistoryItem]]:
+    """Return each example's history, oldest first, as titles with their summaries; items without one are left out.
+
+    ``used`` says what else of an item the templates look at.
+    """
+    items = ItemTable(data_dir, used)
+    known = {item: items.of(item, summary) for item, summary in described.items()}
     return [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
 
 
@@ -160,7 +184,7 @@ class _Recurrence:
         A failed step leaves the text as it was and puts its example into ``failed``. ``ids`` name the examples in the
         list of failures.
         """
-        families = [tuple(blocks[0]) if blocks else () for blocks in self.blocks]
+        families = [(*start.blocks[0], start.user) if start.blocks else () for start in self.starts]
         with reporter.track(_LABEL, sum(map(len, self.blocks)), self.answers.meter) as advance:
             for index, steps in self.answers.run_chains(self.starts, families, advance):
                 self._keep(index, f"example {ids[index]}", steps)

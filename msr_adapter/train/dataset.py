@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Codes, Mask
-from msr_adapter.candidate_rows import ANSWERS, CandidateRows
+from msr_adapter.candidate_rows import ANSWERS, CandidateFolders, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.dataset import (
@@ -56,8 +56,9 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     counts: dict[str, Any] = {}
     written = []
     quote = json_text if train.rows == "jsonl" else None
+    folders = CandidateFolders(dirs.data, dirs.user_summaries, items=dirs.items)
     for place, (name, split) in enumerate(_SPLITS):
-        rows = CandidateRows(dirs.data, dirs.user_summaries, prompts, split, images=train.images, quote=quote)
+        rows = CandidateRows.read(folders, prompts, split, images=train.images, quote=quote)
         sides = 2 if shape == "judged" else 1
         kept = _written(rows, split, job.seed)
         counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}

@@ -25,7 +25,9 @@ from msr_adapter.config.schema import SummarizeConfig, TrainConfig
 from msr_adapter.files import write_json
 from msr_adapter.llamafactory.token_counts import Count, image_tokens, overhead, token_counter
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import HistoryItem, Prompts
+from msr_adapter.prompts import NOBODY, Prompts, UserFields
+from msr_adapter.prompts.attributes import UsedFields
+from msr_adapter.prompts.stage_tables import ItemTable, UserTable
 from msr_adapter.schema import read_listed
 from msr_adapter.stage_arguments import Job, StageDirs
 
@@ -40,12 +42,20 @@ def estimate_lengths(
     """Write ``lengths.json`` and return its content; say how long rows will be, and what to change if too long."""
     count, how = token_counter(train.model)
     items, drawn = _items(dirs.data, job.seed)
-    rows = zip(items["title"].to_pylist(), items["image"].to_pylist(), strict=True)
+    used, several = prompts.fields("recommend"), ("item_id", "title", "image")
+    rows = zip(*(items[name].to_pylist() for name in several), strict=True)
+    table = ItemTable(dirs.data, used) if used.item else None
+    user = _widest_user(dirs.data, used)
     # Without a user summary; the placeholder of an image counts as text.
-    shown = (prompts.recommend("", title, train.images and image is not None) for title, image in rows)
+    shown = (
+        prompts.recommend("", title, train.images and image is not None, table.of(item) if table else None, user)
+        for item, title, image in rows
+    )
     texts: Integers = np.array([count(prompt) for prompt in shown], np.int64)
+    if used.item and used.has("summary") and summarize.items.mode != "none":
+        texts += summarize.items.max_new_tokens
     images = _image_tokens(items, dirs.data, train)
-    summaries = _summary_tokens(summarize, dirs.data, items["title"].to_pylist()[drawn], prompts, count)
+    summaries = _summary_tokens(summarize, dirs.data, items["item_id"].to_pylist()[drawn], prompts, count)
     around = overhead(train.model, count)
     alone = around + texts + (0 if images is None else images)
     found = {
@@ -62,12 +72,24 @@ def estimate_lengths(
 
 def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:
     """Return a table of items drawn by seed, followed by those with the longest titles, and the slice of the drawn."""
-    items = read_listed(data_dir / "items.parquet", ["title", "image"])
+    items = read_listed(data_dir / "items.parquet", ["item_id", "title", "image"])
     number = min(_ITEMS, items.num_rows)
     drawn = np.random.default_rng([seed, 11]).choice(items.num_rows, number, replace=False)
     # A sample of thousands misses the few titles that decide `cutoff_len`: the longest are looked at in any case.
     longest = np.argsort(-pc.binary_length(items["title"]).to_numpy(), kind="stable")[:_LONGEST]
     return items.take(pa.array(np.append(drawn, np.setdiff1d(longest, drawn)))), slice(number)
+
+
+def _widest_user(data_dir: Path, used: UsedFields) -> UserFields:
+    """Return a user with the longest value of each attribute, so that nobody's row is longer for it."""
+    users = UserTable(data_dir, used)
+    if users.is_empty:
+        return NOBODY
+    ids = pq.read_table(data_dir / "user_attributes.parquet", columns=["user_id"])["user_id"].to_pylist()
+    known = [users.of(one).attributes for one in ids]
+    return UserFields(
+        tuple(max(column, key=lambda pair: len(str(pair[1] or ""))) for column in zip(*known, strict=True))
+    )
 
 
 def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Integers | None:
@@ -89,11 +111,11 @@ def _image_tokens(items: pa.Table, data_dir: Path, train: TrainConfig) -> Intege
 
 
 def _summary_tokens(
-    summarize: SummarizeConfig, data_dir: Path, titles: list[str], prompts: Prompts, count: Count
+    summarize: SummarizeConfig, data_dir: Path, ids: list[str], prompts: Prompts, count: Count
 ) -> Integers:
     """Return the most tokens that user summaries can have: one number, or in mode `none` one for each listed history.
 
-    Those histories are of lengths that occur, with titles drawn by a fixed seed.
+    Those histories are of lengths that occur, with items drawn by a fixed seed among those of the ``ids``.
     """
     if summarize.users.mode != "none":
         return np.array([summarize.users.max_new_tokens])
@@ -104,8 +126,11 @@ def _summary_tokens(
         return np.zeros(1, np.int64)
     lengths = pc.list_value_length(batch["history"]).to_numpy()
     rng = np.random.default_rng(11)
-    drawn = [rng.choice(len(titles), size) for size in (*lengths[:: max(1, len(lengths) // _EXAMPLES)], lengths.max())]
-    return np.array([count(prompts.history([HistoryItem(titles[item]) for item in history])) + summary * len(history)
+    drawn = [rng.choice(len(ids), size) for size in (*lengths[:: max(1, len(lengths) // _EXAMPLES)], lengths.max())]
+    used = prompts.fields("history")
+    items, user = ItemTable(data_dir, used), _widest_user(data_dir, used)
+    known = [items.of(one) for one in ids]
+    return np.array([count(prompts.history([known[item] for item in history], user)) + summary * len(history)
                      for history in drawn])  # fmt: skip
 
 

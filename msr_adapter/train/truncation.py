@@ -7,6 +7,7 @@ template, measured after every cut, since tokens shift at a cut.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import pyarrow as pa
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes
-from msr_adapter.candidate_rows import CandidateRows
+from msr_adapter.candidate_rows import CandidateFolders, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, Measurer, MeasureRequest, measuring
 from msr_adapter.progress import Advance, Reporter
-from msr_adapter.prompts import HistoryItem, Prompts, neutralise
+from msr_adapter.prompts import HistoryItem, Prompts, UserFields, neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
+from msr_adapter.prompts.stage_tables import UserTable
 from msr_adapter.stage_arguments import Job, StageDirs
 from msr_adapter.train.shorter_summaries import TruncatedHistory, TruncatedSummary, TruncatedText
 
@@ -71,7 +73,8 @@ def truncate_summaries(
     cuts: list[dict[str, int | str]] = []
     longest, failed = 0, dict[int, int]()
     for split in splits:
-        rows = CandidateRows(dirs.data, dirs.users, shown.prompts, split, images=train.images)
+        folders = CandidateFolders(dirs.data, dirs.users, items=dirs.items)
+        rows = CandidateRows.read(folders, shown.prompts, split, images=train.images)
         if len(rows):
             truncation = _SplitTruncation(train, rows, encoder, shown, dirs.data, texts)
             most, cut = truncation.run(job.reporter)
@@ -175,11 +178,15 @@ class _SplitTruncation:
         histories = self.shown.histories(examples.take(pa.array(place)))
         known = pl.DataFrame(self.texts).filter(pl.col("example_id").is_in(ids.tolist()))
         texts = dict(known.select("example_id", "summary").iter_rows())
-        return [self._text_to_cut(texts[key], items) for key, items in zip(ids.tolist(), histories, strict=True)]
+        users = UserTable(self.data_dir, self.shown.prompts.fields("history"))
+        told = map(users.of, examples["user_id"].take(pa.array(place)).to_pylist())
+        rows = zip(ids.tolist(), histories, told, strict=True)
+        return [self._text_to_cut(texts[key], items, user) for key, items, user in rows]
 
-    def _text_to_cut(self, text: str, items: Sequence[HistoryItem]) -> TruncatedText:
-        if items and self.shown.prompts.history(items) == text:
-            return TruncatedHistory(items, self.shown.prompts.history, self.count)
+    def _text_to_cut(self, text: str, items: Sequence[HistoryItem], user: UserFields) -> TruncatedText:
+        tell = partial(self.shown.prompts.history, user=user)
+        if items and tell(items) == text:
+            return TruncatedHistory(items, tell, self.count)
         # Neutralised as prompts do it: a cut of the raw text would be another text once it is shown.
         return TruncatedSummary.of(neutralise(text, TEXT_LIMIT), self.encoder.tokenizer)
 
@@ -208,8 +215,8 @@ class _SplitTruncation:
 
     def _requests_now(self, one: _TooLong) -> Iterator[MeasureRequest]:
         text = one.text.now()
-        for row, title in zip(self.rows.take(one.rows), self.rows.titles(one.rows), strict=True):
-            prompt = self.shown.prompts.recommend(text, title, row.image is not None)
+        for place, row, title in zip(one.rows, self.rows.take(one.rows), self.rows.titles(one.rows), strict=True):
+            prompt = self.shown.prompts.recommend(text, title, row.image is not None, *self.rows.record(int(place)))
             yield MeasureRequest(prompt, self.train.answers.trained, (row.image.path,) if row.image else ())
 
 

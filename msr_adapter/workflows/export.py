@@ -81,7 +81,7 @@ def compare_scores(
     that was trained here, so nothing is compared with them.
     """
     from msr_adapter.backends import make_backend
-    from msr_adapter.candidate_rows import CandidateRows, ask
+    from msr_adapter.candidate_rows import CandidateFolders, CandidateRows, ask
     from msr_adapter.generation import Completion, Failure
 
     if loaded.pipeline.evaluate.scorer is not None:
@@ -89,7 +89,8 @@ def compare_scores(
         return 0, None
     train = loaded.pipeline.train
     prompts, dirs = prompts_of(loaded.pipeline), stage_dirs(loaded.pipeline, folder)
-    rows = CandidateRows(dirs.data, dirs.user_summaries, prompts, "test", images=train.images)
+    shown = CandidateFolders(dirs.data, dirs.user_summaries, items=dirs.items)
+    rows = CandidateRows.read(shown, prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
     before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
     backend = make_backend(exported)

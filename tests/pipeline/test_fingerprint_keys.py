@@ -22,10 +22,12 @@ from msr_adapter.prompts import TEMPLATE_NAMES
 
 BUNDLED = [file.name for file in bundled_files("pipelines")]
 UNCHANGED = {
-    "data.source.kind", "evaluate.protocol.ties", "evaluate.protocol.negatives.exclude", "train.negatives.exclude",
+    "data.source.kind", "data.items.types", "evaluate.protocol.ties", "evaluate.protocol.negatives.exclude",
+    "train.negatives.exclude",
     "train.selection.patience", "evaluate.scorer.adapter", "evaluate.scorer.quantization",
 }  # fmt: skip
-"""Keys with a single value; one that has others under `keep: best` alone, and two that no server may have."""
+"""Keys with a single value; one that is about others; one that has others under `keep: best` alone, and two that no
+server may have."""
 Loc = tuple[str, ...]
 
 MODELS = ("summarize.items.model", "summarize.users.model", "train.model")
@@ -36,6 +38,7 @@ OPENED: dict[str, Any] = {
     "items_format": {"delimiter": ";"},
     "items_columns": {"item": "sku"},
     "sweep": {"trials": 20, "metric": "auc", "users": 100},
+    "users": {"path": "users.csv", "attributes": ["age"]},
     "full": {"retriever": "popularity", "top": 20},
 }
 """What stands for an optional part that no bundled pipeline has."""
@@ -69,7 +72,7 @@ def others(loc: Loc, annotation: Any, value: Any, files: Path) -> Iterator[Any]:
     elif annotation is str:
         yield WORDS.get(loc[-1], f"{value or 'some'}x")
     elif annotation is dict or get_origin(annotation) is dict:
-        yield {"a_key": 1}
+        yield from ({"a_key": 1}, {"a_key": "column"}, {"age": "text"})
     elif get_origin(annotation) is tuple:
         given = list(value or ("one", "two"))
         yield from (given, given[1:], given[:1], given[::-1], ["Nope"], ["uniform"], [4], [0.7, 0.1, 0.2])

@@ -102,7 +102,7 @@ def test_check_names_file_line_variable_and_the_likely_one(tmp_path: Path) -> No
     found = problems(tmp_path, item_summary="{% if image %}<image>{% endif %}\n{{ titel }}")
     assert found == [
         f"{tmp_path}/item_summary.j2:2 titel: unknown variable; did you mean title? "
-        "item_summary.j2 has title, text, image, max_tokens, max_words, noun, language"
+        "item_summary.j2 has title, text, image, item, max_tokens, max_words, noun, language"
     ]
 
 

@@ -5,6 +5,7 @@ names them before these classes see them. Each field's documentation stands righ
 
 pipeline   one experiment: the top level
 data       what is kept of the log, images, the split
+attributes  columns of items and users for the templates
 sources    one class per format of a log
 negatives  what candidate lists hold beside the positive
 summarize  the item and the user summariser
@@ -18,6 +19,7 @@ execution  devices of the training, workers of summaries and scores
 base       what all classes share
 """
 
+from msr_adapter.config.schema.attributes import AttributeType, ItemAttributesConfig, UserAttributesConfig
 from msr_adapter.config.schema.backends import BACKENDS, BackendRow
 from msr_adapter.config.schema.base import StrictModel
 from msr_adapter.config.schema.baselines import (
@@ -81,6 +83,7 @@ __all__ = [
     "OWN",
     "AmazonSourceConfig",
     "AnswersConfig",
+    "AttributeType",
     "BackendRow",
     "BaselineName",
     "ColumnsConfig",
@@ -100,6 +103,7 @@ __all__ = [
     "HubTableConfig",
     "HuggingFaceSourceConfig",
     "ImagesConfig",
+    "ItemAttributesConfig",
     "ItemKNNConfig",
     "ItemKNNGridConfig",
     "ItemSummariesConfig",
@@ -137,5 +141,6 @@ __all__ = [
     "TableSourceConfig",
     "TrainConfig",
     "TrainNegativesConfig",
+    "UserAttributesConfig",
     "UserSummariesConfig",
 ]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from msr_adapter.config.schema.attributes import ItemAttributesConfig, UserAttributesConfig
 from msr_adapter.config.schema.base import MOST, MOST_PIXELS, Count, StrictModel, allowed
 from msr_adapter.config.schema.sources import SourceConfig
 
@@ -59,6 +60,10 @@ class DataConfig(StrictModel):
 
     source: SourceConfig
     """The log and the titles."""
+    items: ItemAttributesConfig = ItemAttributesConfig()
+    """Columns of the items that templates may show."""
+    users: UserAttributesConfig | None = None
+    """A table of users, of whom templates may show columns."""
     max_expansion: Count = 100
     """A gzip file may hold this many times its own size (64 MiB in any case); more is refused as a bomb."""
     k_core: KCoreConfig = KCoreConfig()

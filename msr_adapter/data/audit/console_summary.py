@@ -1,6 +1,6 @@
 """The audit on the console: what was kept, what heuristics reach on the test lists, and the findings, gravest first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -16,10 +16,14 @@ _STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 """Severities, gravest first."""
 
 
-def print_audit(audit: Audit, facts: Statistics, reporter: Reporter) -> None:
-    """Print what a user should see without opening `audit.json`; the log gets the same as plain lines."""
+def print_audit(audit: Audit, facts: Statistics, reporter: Reporter, more: Sequence[str] = ()) -> None:
+    """Print what a user should see without opening `audit.json`; the log gets the same as plain lines.
+
+    ``more`` lines follow what the files were taken for.
+    """
     for line in (
         *recognition_lines(audit.recognised),
+        *more,
         *_kept(audit.counts),
         *_unseen(audit.counts),
         *_splits(facts["splits"], audit.counts),

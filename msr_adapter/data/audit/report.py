@@ -1,6 +1,6 @@
 """The audit: every count and every finding of the data stage, written to `audit.json` and nothing dropped silently."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypedDict
@@ -35,6 +35,8 @@ class Audit:
     """Name of a count -> the first ids that it counts, at most `LISTED`."""
     recognised: list[Recognition] = field(default_factory=list)
     """What each file was taken for, in the order in which they were read."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Attribute -> column, of what is to be read of the table of items beside what every source has."""
 
     def count(self, name: str, number: int) -> None:
         """Add ``number`` to the count ``name``."""

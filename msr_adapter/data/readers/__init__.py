@@ -14,6 +14,7 @@ What they share:
     column_choice    which column is taken where names alone do not say
     interactions     the rows of a log, checked and typed
     items            the rows of a table of items
+    attribute_values columns of items and users for templates: their types
     timestamps       times of any common form as milliseconds
     id_columns       rows without an id, and ids that were rounded on the way
     missing_times    values that stand for a time that is missing

@@ -8,10 +8,19 @@ import polars as pl
 from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import is_null_word
+from msr_adapter.data.readers.attribute_values import ATTRIBUTE, require_columns
 from msr_adapter.data.readers.id_columns import rounded, tell_rounded
 from msr_adapter.data.readers.interactions import as_text
 from msr_adapter.data.readers.table_layout import Table
-from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
+from msr_adapter.data.readers.table_scan import (
+    collect,
+    column_names,
+    scan,
+    schema_of,
+    tell_reading,
+    type_problems,
+    whole_lines,
+)
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
 
@@ -46,7 +55,10 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     """
     columns = {"title": fields.title, **fields.more}
     named = [column for column in columns.values() if isinstance(column, str)]
-    wanted = list(dict.fromkeys((fields.item, *named, *fields.reads)))
+    more = audit.attributes
+    if more:
+        require_columns(table, column_names(table), more, "data.items.attributes")
+    wanted = list(dict.fromkeys((fields.item, *named, *fields.reads, *more.values())))
     source = scan(table, wanted)
     schema = schema_of(table, source)
     nested = (pl.List, pl.Struct, pl.Binary)  # lists are joined, and images may be structs or bytes
@@ -62,6 +74,7 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
         tell_rounded(table, source, fields.item, "items of the table", audit)
     item = as_text(fields.item, schema[fields.item], bool(told.get("whole", True)))
     made = {name: _made(column, name, schema) for name, column in columns.items()}
+    made |= {f"{ATTRIBUTE}{name}": pl.col(column) for name, column in more.items()}
     frame = collect(table, source.select(item_id=item, **made))
     tell_reading(table, audit, frame.height)
     empty = frame["item_id"].is_null() | (frame["item_id"] == "").fill_null(True)
@@ -75,6 +88,7 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     if not frame.height:
         raise UserError(Problem(str(table.path), "", "no items", "at least one row below the header"))
     unused = fields.unused if fields.unused is not None else tuple(name for name in schema if name not in wanted)
+    unused = tuple(name for name in unused if name not in set(more.values()))
     taken = {
         "item": fields.item,
         **{name: _columns_of(column) for name, column in columns.items() if column is not None},

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.prompts.stage_tables import copy_attributes
 from msr_adapter.workflows.recommend.histories import Histories, SeenBeside
 from msr_adapter.workflows.recommend.retrieval import Found
 
@@ -100,11 +101,12 @@ def read_items(data_dir: Path) -> pa.Table:
 
 
 def write_shard(
-    folder: Path, items: pa.Table, asked: AskedUsers, numbers: Sequence[int], found: Sequence[Found]
+    data_dir: Path, folder: Path, items: pa.Table, asked: AskedUsers, numbers: Sequence[int], found: Sequence[Found]
 ) -> int:
     """Write LISTS and the data folder of one shard; return how many candidates the model is asked about.
 
-    ``items`` are those of `read_items`, ``found`` the candidates of each of the users ``numbers``.
+    ``items`` are those of `read_items`, ``found`` the candidates of each of the users ``numbers``, ``data_dir`` the
+    folder of the run's data.
     """
     sizes = np.array([len(one.items) for one in found], dtype=np.int64)
     owner = np.repeat(np.arange(len(numbers)), sizes)
@@ -123,19 +125,24 @@ def write_shard(
     known = [number for number, length in zip(numbers, lengths, strict=True) if length]
     # The user summary says it all: scoring reads no history.
     _write_examples(folder, asked, known, [codes[:0]] * len(known), "test")
+    shown = items["item_id"].take(pa.array(np.unique(codes[scored])))
+    copy_attributes(data_dir, folder, shown.to_pylist(), [asked.ids[number] for number in known])
     return int(scored.sum())
 
 
-def write_pairs(folder: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
+def write_pairs(
+    folder: Path, items: pa.Table, numbers: Rows, codes: Codes, user_ids: Sequence[str] | None = None
+) -> None:
     """Write the data folder of a shard of pairs, which may be any: ``numbers`` ascending, ``codes`` rows of ``items``.
 
-    The number of a user is the example; the user summary says all of it.
+    The number of a user is the example; the user summary says all of it, unless templates say attributes of the users
+    ``user_ids``, one for each number, ascending.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_candidates(folder, items, numbers, codes)
     users = np.unique(numbers)
     nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(users) + 1, np.int32)), items["item_id"].chunk(0)[:0])
-    columns = [users, ["test"] * len(users), [""] * len(users), nothing, np.zeros(len(users), np.int64)]
+    columns = [users, ["test"] * len(users), user_ids or [""] * len(users), nothing, np.zeros(len(users), np.int64)]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.EXAMPLES, strict=True)]
     schema.write_table(pa.table(arrays, schema=schema.EXAMPLES), schema.EXAMPLES, folder / "examples.parquet")
 

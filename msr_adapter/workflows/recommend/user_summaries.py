@@ -58,6 +58,15 @@ class UserSummaries:
         self._steps = self._count_steps()
         self._encoder: Encoder | None = None
 
+    @property
+    def items_dir(self) -> Path:
+        """Folder of the item summaries: the run's and the new ones; the run's until these are written."""
+        return self._dirs.items if (self._dirs.items / "items.parquet").exists() else self._context.dirs.items
+
+    def user_ids(self, numbers: Sequence[int]) -> list[str]:
+        """Return the ids of the users of these numbers."""
+        return [self._asked.ids[number] for number in numbers]
+
     def estimate(self) -> tuple[Calls, Calls]:
         """Count the calls for items and for users without asking a model; as far as earlier answers reach."""
         items = self._describe(self._counting, _QUIET, _LENIENT)
@@ -82,7 +91,7 @@ class UserSummaries:
             out.mkdir(exist_ok=True)
             train = self._context.pipeline.train
             self._encoder = self._encoder or Encoder(train.model)
-            dirs = replace(self._dirs, data=shard, examples=shard, users=self._users_dir(group))
+            dirs = replace(self._dirs, data=shard, examples=shard, users=self._users_dir(group), items=self.items_dir)
             texts = UserTexts(self._context.prompts, self._read_histories(group))
             job = Job(out, self._context.reporter)
             truncate_summaries(train, dirs, texts, job, splits=("test",), encoder=self._encoder)
@@ -104,7 +113,8 @@ class UserSummaries:
         def read(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
             known = schema.read_table(self._histories_dir(group) / "examples.parquet", schema.EXAMPLES)
             place = pc.index_in(examples["example_id"], value_set=known["example_id"].combine_chunks())
-            return read_histories(known.take(place), self._dirs.data, read_summaries(self._dirs.items))
+            used = self._context.prompts.fields("history")
+            return read_histories(known.take(place), self._dirs.data, read_summaries(self._dirs.items), used)
 
         return read
 

@@ -200,7 +200,7 @@ def _retrieve(
                     counts[name] = counts.get(name, 0) + sum(one.query == query for one in found)
             for part in cut_shards(numbers, found):
                 folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
-                scored = write_shard(folder, by.items, asked, numbers[part], found[part])
+                scored = write_shard(context.dirs.data, folder, by.items, asked, numbers[part], found[part])
                 shards.append(_Shard(group, folder, scored))
                 counts["scored"] += scored
             advance(len(numbers))
@@ -259,7 +259,9 @@ def _score(
     from msr_adapter.score import score
 
     shown = summaries.shown(shard.group, shard.folder)
-    dirs = replace(context.dirs, data=shard.folder, examples=shard.folder, user_summaries=shown)
+    dirs = replace(
+        context.dirs, data=shard.folder, examples=shard.folder, items=summaries.items_dir, user_summaries=shown
+    )
     job = Job(shard.folder, reporter, context.pipeline.seed)
     return score(context.pipeline.train, dirs, client, job, bounded_share(context.pipeline))
 

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from msr_adapter.pipeline.runner import run_checked, use_trained
 from msr_adapter.pipeline.stage_context import Context, is_truncating, prompts_of
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
+from msr_adapter.prompts.stage_tables import copy_attributes, users_of_examples
 from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
 from msr_adapter.workflows.recommend.user_shards import GROUP, PAIRS, read_items, write_pairs
@@ -199,17 +200,26 @@ class _Scoring:
                 buckets.keep_scores(bucket, list(np.concatenate(parts, axis=1)))
         return totals
 
+    def _user_ids(self, numbers: Sequence[int]) -> list[str]:
+        if self._summaries is not None:
+            return self._summaries.user_ids(numbers)
+        return users_of_examples(self._context.dirs.data, numbers)
+
     def _shard(
         self, numbers: np.ndarray[Any, Any], codes: np.ndarray[Any, Any], reporter: Reporter
     ) -> tuple[Mapping[str, Any], np.ndarray[Any, Any]]:
         from msr_adapter.score import score
 
         context, folder = self._context, self._context.out / "shard"
-        write_pairs(folder, self._items, numbers, codes)
+        users = self._user_ids(np.unique(numbers).tolist())
+        write_pairs(folder, self._items, numbers, codes, users)
+        shown_items = self._items["item_id"].take(pa.array(np.unique(codes)))
+        copy_attributes(context.dirs.data, folder, shown_items.to_pylist(), users)
         shown = context.dirs.user_summaries
         if self._summaries is not None:
             shown = self._summaries.shown(int(numbers[0]) // GROUP, folder)
-        dirs = replace(context.dirs, data=folder, examples=folder, user_summaries=shown)
+        items_dir = context.dirs.items if self._summaries is None else self._summaries.items_dir
+        dirs = replace(context.dirs, data=folder, examples=folder, items=items_dir, user_summaries=shown)
         job = Job(folder, reporter, context.pipeline.seed)
         counts = score(context.pipeline.train, dirs, self._client, job, bounded_share(context.pipeline))
         found = schema.read_table(folder / "scores.parquet", schema.SCORES)
