@@ -1,7 +1,7 @@
 """A reward model: what its value head gives each answer to a prompt, read where training read it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msr_adapter.backends.huggingface import encode, fit_device, identity_of, never_fits, rows_at_once
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
@@ -41,33 +41,32 @@ class RewardBackend(Backend):
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
         """Answer all requests, and those that ``follow`` adds, in the order asked; each must have choices."""
-        asked, answers = list(requests), list[Answer]()
+        asked, answers = list(requests), dict[int, Answer]()
         while len(answers) < len(asked):
-            new = self._answer(asked[len(answers) :])
-            answers += new
-            asked += [more for answer in new for more in follow(answer)]
-        return answers
+            left = {number: request for number, request in enumerate(asked) if number not in answers}
+            for number, answer in self._answer(left):
+                answers[number] = answer
+                asked += follow(answer)
+        return [answers[number] for number in range(len(asked))]
 
-    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return the answers to ``requests`` in their order; a `Failure` for an image that cannot be read."""
+    def _answer(self, requests: Mapping[int, Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield the answer to each of ``requests`` as it is there; a `Failure` for an image that cannot be read."""
         import torch
 
-        if any(not request.choices for request in requests):
+        if any(not request.choices for request in requests.values()):
             raise StageError("A reward model was asked for a text", "it only compares answers", "use another model")
         self._loaded = self._loaded or _Loaded(self.model, self._weights)
-        loaded, answers = self._loaded, dict[int, Answer]()
         prompts: dict[int, list[int]] = {}
-        for number, request in enumerate(requests):
+        for number, request in requests.items():
             # Without the label words: each answer is appended whole.
-            encoded = encode(loaded.encoder, request)
+            encoded = encode(self._loaded.encoder, request)
             if isinstance(encoded, Failure):
-                answers[number] = encoded
+                yield number, encoded
             else:
                 prompts[number] = encoded
-        for number, rewards in loaded.rewards(requests, prompts).items():
+        for number, rewards in self._loaded.rewards(requests, prompts):
             logprobs = tuple(torch.tensor(rewards, dtype=torch.float64).log_softmax(0).tolist())
-            answers[number] = Completion(requests[number].key, "", logprobs, "choice", len(prompts[number]), 0)
-        return [answers[number] for number in range(len(requests))]
+            yield number, Completion(requests[number].key, "", logprobs, "choice", len(prompts[number]), 0)
 
 
 class _Loaded:
@@ -85,12 +84,17 @@ class _Loaded:
         self._batch_sizer = BatchSizer(rows_at_once(model))
         fit_device(self._batch_sizer, self._network)
 
-    def rewards(self, requests: Sequence[Request], prompts: dict[int, list[int]]) -> dict[int, list[float]]:
-        """Return the reward of every choice of the requests that have a prompt; longest first, in batches that fit."""
+    def rewards(
+        self, requests: Mapping[int, Request], prompts: Mapping[int, list[int]]
+    ) -> Iterator[tuple[int, list[float]]]:
+        """Yield the rewards of every choice of the requests that have a prompt; longest first, in batches that fit."""
         import torch
 
         answered = [(number, ids + self.encoder.answer_ids(choice))
-                  for number, ids in prompts.items() for choice in requests[number].choices]  # fmt: skip
+                    for number, ids in prompts.items() for choice in requests[number].choices]  # fmt: skip
+        places: dict[int, list[int]] = {}
+        for place, (number, _) in enumerate(answered):
+            places.setdefault(number, []).append(place)
         order = sorted(range(len(answered)), key=lambda place: -len(answered[place][1]))
         found: dict[int, float] = {}
         try:
@@ -100,14 +104,13 @@ class _Loaded:
             )  # fmt: skip
             for part, values in passes:
                 found |= zip(part, values, strict=True)
+                for number in dict.fromkeys(answered[place][0] for place in part):
+                    if all(place in found for place in places[number]):
+                        yield number, [found[place] for place in places[number]]
         except torch.OutOfMemoryError as error:
             never_fits(max(len(ids) for place, (_, ids) in enumerate(answered) if place not in found), error)
-        rewards: dict[int, list[float]] = {number: [] for number in prompts}
-        for place, (number, _) in enumerate(answered):
-            rewards[number].append(found[place])
-        return rewards
 
-    def _pass(self, answered: Sequence[Answered], requests: Sequence[Request]) -> list[float]:
+    def _pass(self, answered: Sequence[Answered], requests: Mapping[int, Request]) -> list[float]:
         """Return the reward of each prompt with its answer, in one forward pass."""
         import torch
 

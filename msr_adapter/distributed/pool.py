@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from msr_adapter.distributed.worker_messages import Died, Done, Message, Raised, ShardProgress, WorkerTracebackError
+from msr_adapter.distributed.worker_messages import (
+    Died,
+    Done,
+    Message,
+    Raised,
+    ShardAnswers,
+    ShardProgress,
+    WorkerTracebackError,
+)
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import Answer, Backend, Follow, Request, ends_there
 from msr_adapter.generation.request_shards import RequestShard, ShardJob
@@ -42,6 +50,8 @@ class _Assigned(Generic[T]):
     job: ShardJob[T]
     lost: int = 0
     """Workers that died over it."""
+    kept: list[Answer] = field(default_factory=list)
+    """What came while it was under way: the next worker is not asked for it."""
 
 
 @dataclass
@@ -99,8 +109,8 @@ class WorkerPool(Backend):
     def spread(self, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[ShardJob[T], list[Answer]]]:
         """Yield each job with its answers as it is done.
 
-        A worker that dies is replaced and its shard handed out again; the shard that ends `ATTEMPTS` workers is a
-        `StageError`. An exception in a worker is raised here, with its traceback there as the cause.
+        A worker that dies is replaced and what is left of its shard handed out again; the shard that ends `ATTEMPTS`
+        workers is a `StageError`. An exception in a worker is raised here, with its traceback there as the cause.
         """
         source = iter(jobs)
         queue = _Queue[T]()
@@ -134,7 +144,9 @@ class WorkerPool(Backend):
         slot = self._free_slot()
         assert slot is not None
         number = next(self._numbers)
-        payload = pickle.dumps(assigned.job.shard, pickle.HIGHEST_PROTOCOL)
+        assert assigned.job.shard is not None
+        shard = assigned.job.shard.without(assigned.kept) if assigned.kept else assigned.job.shard
+        payload = pickle.dumps(shard, pickle.HIGHEST_PROTOCOL)
         if slot not in self._alive:
             self._transport.start(slot)
             self._alive.add(slot)
@@ -147,21 +159,26 @@ class WorkerPool(Backend):
         match message:
             case ShardProgress(number, count) if number in queue.running:
                 queue.running[number].job.report(count)
+            case ShardAnswers(number, some) if number in queue.running:
+                assigned = queue.running[number]
+                assigned.kept += some
+                assigned.job.keep(some)
             case Done(number, answers, stats):
                 del self._busy[slot]
                 self._stats.add(stats)
                 if number in queue.running:
-                    yield queue.running.pop(number).job, answers
+                    assigned = queue.running.pop(number)
+                    yield assigned.job, [*{one.key: one for one in (*assigned.kept, *answers)}.values()]
             case Raised(number, error, trace):
                 del self._busy[slot]
                 if number in queue.running:
                     raise error from WorkerTracebackError(trace)
             case Died(reason):
                 self._alive.discard(slot)
-                assigned = queue.running.pop(self._busy.pop(slot, -1), None)
-                if assigned is not None:
-                    self._count_loss(assigned, reason)
-                    queue.again.append(assigned)
+                lost = queue.running.pop(self._busy.pop(slot, -1), None)
+                if lost is not None:
+                    self._count_loss(lost, reason)
+                    queue.again.append(lost)
 
     def _count_loss(self, assigned: _Assigned[T], reason: str) -> None:
         assigned.lost += 1

@@ -1,5 +1,6 @@
 """Workers that are actors of a Ray cluster: one that runs already, or one on this machine for as long as we work."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -17,8 +18,18 @@ from typing import Any
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed.devices import share_gpus, threads
 from msr_adapter.distributed.worker import Worker
-from msr_adapter.distributed.worker_messages import BackendRecipe, Died, Done, Message, Raised, WorkerReady, node
+from msr_adapter.distributed.worker_messages import (
+    BackendRecipe,
+    Died,
+    Done,
+    Message,
+    Raised,
+    ShardAnswers,
+    WorkerReady,
+    node,
+)
 from msr_adapter.errors import StageError
+from msr_adapter.generation.request import Answer
 from msr_adapter.redaction import quoted
 
 _WAIT_S = 1.0
@@ -27,6 +38,8 @@ _START_S = 600.0
 """How long the first worker may take: a cluster may have to add a machine for it."""
 _STORE_BYTES = 200 * 2**20
 """Of our own cluster: shards of texts are small."""
+_MAIL = -1
+"""Stands for a slot: what comes from no actor's own call."""
 _FOLDER = "msr-ray-"
 _TOKEN = secrets.token_hex(32)
 """Key of the clusters that this process starts; their processes have it from their environment, and no file has it."""
@@ -63,14 +76,15 @@ class RayWorkers:
         self._recipe = pickle.dumps(recipe)
         self._options = {"num_cpus": 1, "num_gpus": each, "max_restarts": 0, "max_task_retries": 0}
         self._actors: dict[int, Any] = {}
-        self._awaited: dict[Any, int] = {}
+        self._mail: Any = self._ray.remote(_Mail).options(num_cpus=0).remote()
+        self._awaited: dict[Any, int] = {self._mail.take.remote(): _MAIL}
         """What Ray promised -> the slot that it comes from."""
         self._since: float | None = time.monotonic()
 
     def start(self, slot: int) -> None:
         """Start an actor; it waits for its resources."""
         made = self._ray.remote(_Actor).options(**self._options)
-        actor: Any = made.remote(self._recipe, self._paths, self._environment)
+        actor: Any = made.remote(self._recipe, self._paths, self._environment, self._mail)
         self._actors[slot] = actor
         self._awaited[actor.ready.remote()] = slot
 
@@ -85,6 +99,9 @@ class RayWorkers:
         for promise in done:
             if (slot := self._awaited.pop(promise, None)) is None:
                 continue  # of an actor that was removed
+            if slot == _MAIL:
+                messages += self._read_mail(promise)
+                continue
             try:
                 messages.append((slot, self._ray.get(promise)))
             except self._ray.exceptions.RayError as error:
@@ -97,7 +114,18 @@ class RayWorkers:
         """End all actors, and the cluster if it is ours."""
         for slot in list(self._actors):
             self._remove(slot)
+        with contextlib.suppress(Exception):  # it is dead, or will be with the cluster
+            self._ray.kill(self._mail, no_restart=True)
         self._leave.close()
+
+    def _read_mail(self, promise: Any) -> list[tuple[int, Message]]:
+        """Return the answers that actors sent while their shards are under way, and wait for the next ones."""
+        try:
+            posted: list[ShardAnswers] = self._ray.get(promise)
+        except self._ray.exceptions.RayError:
+            return []  # its node is gone: answers come at the end of their shards
+        self._awaited[self._mail.take.remote()] = _MAIL
+        return [(_MAIL, message) for message in posted]
 
     def _remove(self, slot: int) -> None:
         self._awaited = {promise: other for promise, other in self._awaited.items() if other != slot}
@@ -118,19 +146,40 @@ class RayWorkers:
             )  # fmt: skip
 
 
+class _Mail:
+    """Answers of shards under way, on their way to the driver: an actor's own call returns at the end of its shard."""
+
+    def __init__(self) -> None:
+        self._posted: asyncio.Queue[ShardAnswers] = asyncio.Queue()
+
+    async def post(self, message: ShardAnswers) -> None:
+        await self._posted.put(message)
+
+    async def take(self) -> list[ShardAnswers]:
+        """Return what was posted, as soon as there is something."""
+        found = [await self._posted.get()]
+        while not self._posted.empty():
+            found.append(self._posted.get_nowait())
+        return found
+
+
 class _Actor:
     """What runs on the cluster. Everything is imported from the node's own installation."""
 
-    def __init__(self, recipe: bytes, paths: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, recipe: bytes, paths: Sequence[str], environment: Mapping[str, str], mail: Any) -> None:
         os.environ.update(environment)
         sys.path.extend(path for path in paths if path not in sys.path)
         self._worker = Worker(pickle.loads(recipe))
+        self._mail = mail
 
     def ready(self) -> WorkerReady:
         return WorkerReady(node())
 
     def work(self, number: int, payload: bytes) -> Done | Raised:
-        return self._worker.work(number, payload, lambda _: None)
+        def keep(answers: Sequence[Answer]) -> None:
+            self._mail.post.remote(ShardAnswers(number, answers))
+
+        return self._worker.work(number, payload, lambda _: None, keep)
 
 
 def connect(execution: ExecutionConfig, leave: contextlib.ExitStack) -> None:

@@ -9,7 +9,7 @@ from msr_adapter.distributed.worker_messages import BackendRecipe, Done, Raised,
 from msr_adapter.errors import MsrError, StageError
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Answer, Backend, BackendWrapper, EngineLostError, Follow, Request, ends_there
-from msr_adapter.generation.request_shards import Shard
+from msr_adapter.generation.request_shards import Keep, Shard, keep_nothing
 from msr_adapter.generation.scoring_stats import ScoringStats
 from msr_adapter.progress import Advance
 
@@ -24,8 +24,8 @@ class Worker:
         self._backend: Backend | None = None
         self._reported = ScoringStats()
 
-    def work(self, number: int, payload: bytes, report: Advance) -> Done | Raised:
-        """Answer the pickled shard; ``report`` takes the number of answers so far.
+    def work(self, number: int, payload: bytes, report: Advance, keep: Keep = keep_nothing) -> Done | Raised:
+        """Answer the pickled shard; ``report`` takes the number of answers so far, ``keep`` those of a slow shard.
 
         Raises `EngineLostError` alone: this process is of no use any more, and another one takes the shard.
         """
@@ -33,7 +33,7 @@ class Worker:
             if self._backend is None:
                 self._backend = _make(self._recipe)
             shard: Shard = pickle.loads(payload)
-            answers = shard.run(self._backend, report)
+            answers = shard.run(self._backend, report, keep)
             # The driver adds up what all workers report, so each report holds only what is new since the last one. A
             # copy, because the backend goes on counting in the same object.
             before, self._reported = self._reported, copy.deepcopy(self._backend.stats or ScoringStats())

@@ -3,7 +3,7 @@
 import pickle
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Self
@@ -50,6 +50,14 @@ class ShardProgress:
 
 
 @dataclass(frozen=True)
+class ShardAnswers:
+    """Answers of a worker's shard that is under way for long: to be kept, whatever becomes of the worker."""
+
+    number: int
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
 class Done:
     """A worker has all answers of its shard."""
 
@@ -86,7 +94,7 @@ class Died:
     reason: str
 
 
-Message = WorkerReady | ShardProgress | Done | Raised | Died
+Message = WorkerReady | ShardProgress | ShardAnswers | Done | Raised | Died
 
 
 class WorkerTracebackError(Exception):

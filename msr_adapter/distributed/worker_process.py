@@ -22,7 +22,7 @@ def main(parent: int, descriptor: int) -> None:
     pipe: Connection[Any, Any] = Connection(descriptor)
     sys.path[:] = pipe.recv()
     from msr_adapter.distributed.worker import Worker
-    from msr_adapter.distributed.worker_messages import ShardProgress, WorkerReady, node
+    from msr_adapter.distributed.worker_messages import ShardAnswers, ShardProgress, WorkerReady, node
     from msr_adapter.generation.request import EngineLostError
     from msr_adapter.llamafactory.trainer_entrypoint import die_with
 
@@ -41,8 +41,11 @@ def main(parent: int, descriptor: int) -> None:
                 last_report = time.monotonic()
                 pipe.send(ShardProgress(number, count))
 
+        def keep(answers: Any, number: int = number) -> None:
+            pipe.send(ShardAnswers(number, answers))
+
         try:
-            pipe.send(worker.work(number, payload, report))
+            pipe.send(worker.work(number, payload, report, keep))
         except EngineLostError:
             # Not `sys.exit`: what is left of an engine may have threads that nobody ends.
             traceback.print_exc()

@@ -1,7 +1,7 @@
 """Completions kept by request key, so that neither a second run nor a killed one computes anything twice.
 
 Only the process that opened the file uses it: it looks up, hands out shards of what is missing, and commits each
-shard's answers in one transaction when they arrive, in whatever order.
+shard's answers in one transaction when they arrive, in whatever order; those of a slow shard every half a minute.
 """
 
 from collections import Counter, deque
@@ -14,7 +14,7 @@ from msr_adapter.errors import StageError, plural
 from msr_adapter.generation.completion_store import CompletionStore
 from msr_adapter.generation.request import Answer, Backend, Completion, Failure, Request
 from msr_adapter.generation.request_chains import Chains, Start, shards
-from msr_adapter.generation.request_shards import ChainShard, MonotonicProgress, RequestShard, ShardJob, spread
+from msr_adapter.generation.request_shards import ChainShard, Keep, MonotonicProgress, RequestShard, ShardJob, spread
 from msr_adapter.progress import Advance
 
 R = TypeVar("R")
@@ -44,8 +44,8 @@ class CompletionCache:
     ) -> None:
         """Open or create the file; ``note`` is told on closing if some of its completions were damaged.
 
-        ``shard_requests`` requests, or ``shard_chains`` chains, are computed and committed together: a larger shard
-        shares more prefixes, a smaller one loses less when the process is killed.
+        ``shard_requests`` requests, or ``shard_chains`` chains, are computed together: a larger shard shares more
+        prefixes. They are committed together too, unless that takes longer than `KEEP_EVERY_S`.
         """
         if min(shard_requests, shard_chains) < 1:
             raise ValueError(f"a shard holds at least 1 request or chain, not {min(shard_requests, shard_chains)}")
@@ -118,8 +118,9 @@ class CompletionCache:
         """Answer ``requests`` in their order, each distinct one at most once ever; failures are tried again next time.
 
         Shards are consecutive slices of the distinct requests, whatever is cached; the missing ones of a shard go to
-        the backend in one call and are committed in one transaction. Hence a killed run loses at most the shards under
-        way (one for each worker), and its rerun hands the backend the same batches as an undisturbed run.
+        the backend in one call and are committed in one transaction, or every `KEEP_EVERY_S`. Hence a killed run loses
+        at most the shards under way (one for each worker) or that time's answers, whichever is less, and where shards
+        are faster than that, its rerun hands the backend the same batches as an undisturbed run.
         ``advance`` sums to ``len(requests)``. Raises `StageError` if the file cannot be used or an answer is not a
         finite number.
         """
@@ -137,8 +138,8 @@ class CompletionCache:
         """Run chains to their ends; yield each one's place and what it returned, shard by shard, in any order.
 
         A chain's next request is asked as soon as its answer is there. A shard is about ``shard_chains`` chains,
-        whatever is cached, run in one call and committed in one transaction: a killed run loses at most those under
-        way, and its rerun hands the backend what an undisturbed run would have. ``families``, by place, says which
+        whatever is cached, run in one call and committed in one transaction or every `KEEP_EVERY_S`: a killed run loses
+        at most those under way, or that time's answers. ``families``, by place, says which
         chains begin with the same request: they share a shard, because shards may be computed at the same time.
         ``advance`` sums to the number of requests.
         """
@@ -147,7 +148,7 @@ class CompletionCache:
         # handed out, or each of the shards would ask it.
         begun = [next(starts[place](), None) for place in cut]
         self.attempt(backend, [request for request in begun if request])
-        jobs = (self._chain_job(starts, places, advance) for places in parts)
+        jobs = (self._chain_job(starts, places, advance, self._keep(backend)) for places in parts)
         for job, answers in spread(backend, jobs):
             replay = job.owner
             self._commit(backend, answers)
@@ -155,7 +156,7 @@ class CompletionCache:
             yield from replay.results()
 
     def _chain_job(
-        self, starts: Sequence[Start[R]], places: Sequence[int], advance: Advance | None
+        self, starts: Sequence[Start[R]], places: Sequence[int], advance: Advance | None, keep: Keep
     ) -> "ShardJob[_Replay[R]]":
         """Return what is left of a shard of chains once the file has answered what it can."""
         chains = Chains([starts[place] for place in places])
@@ -165,7 +166,7 @@ class CompletionCache:
         progress.to(done := chains.sent)
         stuck = [starts[places[at]] for at in chains.stuck()]
         shard = ChainShard(tuple(stuck), self._known_to(stuck, chains)) if stuck else None
-        return ShardJob(shard, _Replay(places, chains, progress), lambda count: progress.to(done + count))
+        return ShardJob(shard, _Replay(places, chains, progress), lambda count: progress.to(done + count), keep)
 
     def _known_to(self, stuck: Sequence[Start[R]], chains: Chains[R]) -> tuple[Answer, ...]:
         """Return the answers that ``stuck`` chains need from the file, wherever they are computed.
@@ -179,13 +180,18 @@ class CompletionCache:
             reachable.feed(lambda keys: {**self._store.failures(keys), **self._store.lookup(keys)})
         return tuple(answer for answer in reachable.answers.values() if isinstance(answer, Completion))
 
+    def _keep(self, backend: Backend) -> Keep:
+        """Return what commits answers of ``backend`` while their shard is under way."""
+        return lambda answers: self._commit(backend, answers)
+
     def _commit(self, backend: Backend, answers: Sequence[Answer]) -> None:
         """Store a backend's answers in one transaction and count them."""
         if not answers:
             return
         completions = [answer for answer in answers if isinstance(answer, Completion)]
         failures = [answer for answer in answers if isinstance(answer, Failure)]
-        # Two shards that are under way at once may be given the same request: only the first answer is a new one.
+        # Two shards that are under way at once may be given the same request, and what is committed while a shard is
+        # under way comes again at its end: only the first answer is a new one.
         added = self._store.add(backend.identity, backend.label, completions, failures)
         hits, computed, failed = self.stats
         self.stats = CacheStats(hits, computed + added, failed + len(failures))
@@ -202,7 +208,7 @@ class CompletionCache:
         ``on_failures`` takes the number of requests of a batch, and the failures of one of its shards.
         """
         begun: deque[_Batch] = deque()
-        for job, answers in spread(backend, self._jobs(batches, begun, advance)):
+        for job, answers in spread(backend, self._jobs(batches, begun, advance, self._keep(backend))):
             part, batch, progress = job.owner
             self._commit(backend, answers)
             # Read back: if another process stored an answer meanwhile, the first one stands for both.
@@ -219,7 +225,7 @@ class CompletionCache:
         return batch.answers(self._store.lookup(batch.waiting))
 
     def _jobs(
-        self, batches: Iterable[Sequence[Request]], begun: "deque[_Batch]", advance: Advance | None
+        self, batches: Iterable[Sequence[Request]], begun: "deque[_Batch]", advance: Advance | None, keep: Keep
     ) -> "Iterator[ShardJob[tuple[list[Request], _Batch, MonotonicProgress]]]":
         """Yield the requests of each shard of each batch that the file does not answer."""
         for requests in batches:
@@ -235,7 +241,8 @@ class CompletionCache:
                 self.stats = self.stats._replace(hits=self.stats.hits + len(part) - len(missing))
                 # Of a shard under way, each answer counts once as it comes; with those known before when it has ended.
                 progress = MonotonicProgress(advance)
-                yield ShardJob(RequestShard(missing) if missing else None, (part, batch, progress), progress.to)
+                shard = RequestShard(missing) if missing else None
+                yield ShardJob(shard, (part, batch, progress), progress.to, keep)
 
 
 class _Batch:

@@ -1,9 +1,14 @@
-"""Shards: what is computed together and committed together, in this process, another one or on another machine."""
+"""Shards: what is computed together and committed together, in this process, another one or on another machine.
 
+A shard that takes long is committed in parts: a killed process loses what `KEEP_EVERY_S` brought, or less.
+"""
+
+import contextlib
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from msr_adapter.errors import StageError
 from msr_adapter.generation.request import (
@@ -22,6 +27,15 @@ from msr_adapter.progress import Advance
 
 T = TypeVar("T")
 
+KEEP_EVERY_S = 30.0
+"""After this long, what a shard under way was answered is handed over to be kept, with the next answer that comes."""
+Keep = Callable[[Sequence[Answer]], None]
+"""Takes answers of a shard that is under way: each once, and only such as may enter the cache."""
+
+
+def keep_nothing(_: Sequence[Answer]) -> None:
+    """Keep no answer before the end of its shard."""
+
 
 @dataclass(frozen=True)
 class RequestShard:
@@ -29,17 +43,24 @@ class RequestShard:
 
     requests: tuple[Request, ...]
 
-    def run(self, backend: Backend, report: Advance) -> list[Answer]:
+    def run(self, backend: Backend, report: Advance, keep: Keep = keep_nothing) -> list[Answer]:
         """Return the answers in the order of the requests; ``report`` takes the number of answers so far."""
         done = 0
+        with _Keeper(keep, self.requests) as keeper:
 
-        def count(_: Answer) -> Sequence[Request]:
-            nonlocal done
-            done += 1
-            report(done)
-            return ()
+            def count(answer: Answer) -> Sequence[Request]:
+                nonlocal done
+                done += 1
+                keeper.add(answer)
+                report(done)
+                return ()
 
-        return _checked(self.requests, list(backend.complete(self.requests, count)))
+            return _checked(self.requests, list(backend.complete(self.requests, count)))
+
+    def without(self, answers: Sequence[Answer]) -> "RequestShard":
+        """Return what is left to compute once there are ``answers``."""
+        known = {answer.key for answer in answers}
+        return RequestShard(tuple(request for request in self.requests if request.key not in known))
 
 
 @dataclass(frozen=True)
@@ -50,22 +71,64 @@ class ChainShard:
     known: tuple[Answer, ...]
     """Answers that need no asking."""
 
-    def run(self, backend: Backend, report: Advance) -> list[Answer]:
+    def run(self, backend: Backend, report: Advance, keep: Keep = keep_nothing) -> list[Answer]:
         """Return the answer to every request that was asked; ``report`` takes the number of answers used so far."""
         chains = Chains(self.starts, self.known)
         before, asked = chains.sent, chains.waiting()
+        with _Keeper(keep, asked) as keeper:
 
-        def follow(answer: Answer) -> Sequence[Request]:
-            more = chains.settle(answer)
-            asked.extend(more)
-            report(chains.sent - before)
-            return more
+            def follow(answer: Answer) -> Sequence[Request]:
+                more = chains.settle(answer)
+                asked.extend(more)
+                keeper.add(answer)
+                report(chains.sent - before)
+                return more
 
-        answers = list(backend.complete(tuple(asked), follow))
-        return _checked(asked, answers)
+            answers = list(backend.complete(tuple(asked), follow))
+            return _checked(asked, answers)
+
+    def without(self, answers: Sequence[Answer]) -> "ChainShard":
+        """Return what is left to compute once there are ``answers``."""
+        return replace(self, known=(*self.known, *answers))
 
 
 Shard = RequestShard | ChainShard
+
+
+class _Keeper:
+    """Answers of a shard under way, handed over `KEEP_EVERY_S` after the last ones, and when an exception ends it.
+
+    What comes at the end of a shard is not: `run` returns it.
+    """
+
+    def __init__(self, keep: Keep, requests: Sequence[Request]) -> None:
+        """``requests`` may grow: an answer is taken for one of those that are there when it is handed over."""
+        self._keep, self._requests = keep, requests
+        self._new: list[Answer] = []
+        self._last = time.monotonic()
+
+    def add(self, answer: Answer) -> None:
+        """Take an answer."""
+        self._new.append(answer)
+        if time.monotonic() - self._last >= KEEP_EVERY_S:
+            self._hand_over()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None and self._new:
+            with contextlib.suppress(StageError):  # the error that ends the shard is the one to be told
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Hand over what is new, but for failures and what `_checked` will refuse: these wait for the shard's end."""
+        asked, new = {request.key: request for request in self._requests}, self._new
+        self._new = []
+        sound = [answer for answer in new if answer.key in asked and _is_sound(asked[answer.key], answer)]
+        if sound:
+            self._keep(sound)
+        self._last = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -78,6 +141,8 @@ class ShardJob(Generic[T]):
     """Stays in this process."""
     report: Advance = lambda _: None
     """Takes the number of answers so far, as they come."""
+    keep: Keep = keep_nothing
+    """Takes answers of a shard that is under way for long; they come again with all others of it."""
 
 
 @runtime_checkable
@@ -92,7 +157,7 @@ def spread(backend: Backend, jobs: Iterable[ShardJob[T]]) -> Iterator[tuple[Shar
     """Yield each job with its answers: by the workers of a `ShardPool`, else one after another in this process."""
     if isinstance(backend, ShardPool):
         return backend.spread(jobs)
-    return ((job, job.shard.run(backend, job.report) if job.shard else []) for job in jobs)
+    return ((job, job.shard.run(backend, job.report, job.keep) if job.shard else []) for job in jobs)
 
 
 class _Watched(BackendWrapper):
@@ -151,6 +216,14 @@ def _checked(requests: Sequence[Request], answers: Sequence[Answer]) -> list[Ans
             "look at the training loss; lower the learning rate, or set dtype to bfloat16 or float32",
         )
     return [_possible(answer) for answer in answers]
+
+
+def _is_sound(request: Request, answer: Answer) -> bool:
+    """Tell whether an answer is a completion that `_checked` will have nothing against."""
+    if isinstance(answer, Failure) or len(answer.choice_logprobs) != len(request.choices):
+        return False
+    numbers = answer.choice_logprobs
+    return all(map(math.isfinite, numbers)) and not why_impossible(numbers, bounds=bool(answer.bounded))
 
 
 def _possible(answer: Answer) -> Answer:

@@ -21,7 +21,7 @@ from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.distributed.worker import Worker
 from msr_adapter.distributed.worker_messages import BackendRecipe, Raised, WorkerTracebackError
 from msr_adapter.errors import StageError
-from msr_adapter.generation import CompletionCache, Image, Request
+from msr_adapter.generation import CompletionCache, Image, Request, request_shards
 from msr_adapter.generation.request_shards import RequestShard
 from msr_adapter.pipeline import run as run_pipeline
 from msr_adapter.schema import USER_SUMMARIES, read_table
@@ -29,7 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.scripted_pipeline import SCRIPTED
 from tests.support.spread_stages import HISTORIES, scores, users
 from tests.support.tiny_run import QUIET
-from tests.support.worker_pools import LoggedBackend, OtherModel, worker_pool
+from tests.support.worker_pools import LoggedBackend, OtherModel, answer, keeping_all, worker_pool
 
 
 def test_a_worker_killed_in_the_middle_changes_no_summary_and_no_count(tmp_path: Path) -> None:
@@ -51,6 +51,52 @@ def test_a_worker_killed_in_the_middle_changes_no_score(tmp_path: Path) -> None:
     with worker_pool(partial(LoggedBackend, tmp_path / "log", fatal="candidate", deaths=1)) as workers:
         assert scores(tmp_path / "pool", workers) == expected
     assert "†" in LoggedBackend(tmp_path / "log").read()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what `keeping_all` sets in this process."""
+    monkeypatch.setattr(request_shards, "KEEP_EVERY_S", request_shards.KEEP_EVERY_S)
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_next_worker_is_asked_for_what_is_left_of_a_slow_shard(tmp_path: Path) -> None:
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
+    make = partial(keeping_all, tmp_path / "log", fatal="prompt 8.", deaths=2)
+    with CompletionCache(tmp_path / "c.sqlite") as cache, worker_pool(make, workers=1) as workers:
+        assert cache.complete(workers, requests) == [answer(request) for request in requests]
+        assert cache.stats == (0, 12, 0)
+    worked = LoggedBackend(tmp_path / "log")
+    assert worked.asked() == [request.key for request in requests]
+    assert worked.read().count("†") == 2
+
+
+@pytest.mark.usefixtures("slow")
+def test_chains_of_a_dead_worker_go_on_from_their_last_answers(tmp_path: Path) -> None:
+    expected = users(tmp_path / "alone", local := LoggedBackend(tmp_path / "local.log"))
+    with worker_pool(partial(keeping_all, tmp_path / "log", fatal="Title f", deaths=1)) as workers:
+        assert users(tmp_path / "pool", workers) == expected
+    assert sorted(LoggedBackend(tmp_path / "log").asked()) == sorted(local.asked())
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_a_stage_was_answered_is_kept_when_its_workers_die_for_good(tmp_path: Path) -> None:
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
+    make = partial(keeping_all, tmp_path / "log", fatal="prompt 8.", deaths=9)
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        with worker_pool(make, workers=1) as workers, pytest.raises(StageError, match="3 workers died"):
+            cache.complete(workers, requests)
+        assert cache.known([request.key for request in requests]) == {request.key for request in requests[:8]}
+
+
+@pytest.mark.usefixtures("slow")
+def test_an_error_in_a_worker_costs_no_answer(tmp_path: Path) -> None:
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
+    make = partial(LoggedBackend, tmp_path / "log", raises="prompt 8.")
+    with CompletionCache(tmp_path / "c.sqlite") as cache:
+        with worker_pool(make, workers=1) as workers, pytest.raises(StageError, match="does not fit"):
+            cache.complete(workers, requests)
+        assert cache.known([request.key for request in requests]) == {request.key for request in requests[:8]}
 
 
 def test_a_shard_that_kills_every_worker_is_given_up_and_the_others_are_kept(tmp_path: Path) -> None:

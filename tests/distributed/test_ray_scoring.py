@@ -11,10 +11,10 @@ from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed.ray import connect
 from msr_adapter.errors import StageError, UserError
-from msr_adapter.generation import CompletionCache, Image, Request
+from msr_adapter.generation import CompletionCache, Image, Request, request_shards
 from msr_adapter.pipeline import check
 from tests.support.spread_stages import scores, users
-from tests.support.worker_pools import LoggedBackend, worker_pool
+from tests.support.worker_pools import LoggedBackend, keeping_all, worker_pool
 
 pytest.importorskip("ray")
 
@@ -54,6 +54,19 @@ def test_a_shard_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
             cache.complete(workers, requests)
         assert LoggedBackend(tmp_path / "log").read().count("†") == 3
         assert cache.stats.computed == 3
+
+
+def test_the_next_worker_is_asked_for_what_is_left_of_a_slow_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_shards, "KEEP_EVERY_S", request_shards.KEEP_EVERY_S)
+    requests = [Request("worked", f"prompt {number}.", max_new_tokens=4) for number in range(12)]
+    make = partial(keeping_all, tmp_path / "log", fatal="prompt 8.", deaths=1, pause=0.2)
+    with CompletionCache(tmp_path / "c.sqlite") as cache, worker_pool(make, engine="ray", workers=1) as workers:
+        assert len(cache.complete(workers, requests)) == 12
+        assert cache.stats == (0, 12, 0)
+    # Mail that was under way when the worker died may be lost with it: an answer or two.
+    assert len(LoggedBackend(tmp_path / "log").asked()) <= 14
 
 
 def test_a_worker_that_does_not_see_the_images_says_where_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from msr_adapter.config.schema import ExecutionConfig
 from msr_adapter.distributed import open_workers
 from msr_adapter.distributed.pool import WorkerPool
 from msr_adapter.errors import StageError
-from msr_adapter.generation import Backend, Completion, Follow, Request, ends_there
+from msr_adapter.generation import Backend, Completion, Follow, Request, ends_there, request_shards
 
 
 class LoggedBackend(Backend):
@@ -57,6 +57,12 @@ class LoggedBackend(Backend):
     def workers(self) -> set[str]:
         """The processes that answered."""
         return {line.partition(":")[0] for line in self.read().splitlines() if ":" in line}
+
+
+def keeping_all(log: Path, **faults: Any) -> LoggedBackend:
+    """Make a `LoggedBackend` in a process that hands every answer over as it comes, as if each had taken long."""
+    request_shards.KEEP_EVERY_S = 0
+    return LoggedBackend(log, **faults)
 
 
 class OtherModel(LoggedBackend):
