@@ -17,6 +17,7 @@ from msr_adapter.data.audit.ids import audit_ids
 from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.catalogue import catalogue_of, rows_beside
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
+from msr_adapter.data.cold_items import hold_out, is_cold, only_cold
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import attach_images
@@ -93,7 +94,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     corpus, log, beside = _log(inputs, seed, audit)
     attributes = read_attributes(data, corpus)
     examples = _examples(log, split, protocol, seed, audit)
-    training = known_to_training(log, split, examples.held_out, seed)
+    training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
     catalogue = catalogue_of(log.items, corpus, audit)
@@ -152,8 +153,8 @@ def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.
     log = clean(log, corpus, data, seed, audit, split)
     unseen = kept_unseen(log, data.limit, seed, audit)
     if inputs.protocol.catalogue == "all":
-        return corpus, with_unseen(log, unseen), unseen.clear()
-    return corpus, log, unseen
+        log, unseen = with_unseen(log, unseen), unseen.clear()
+    return corpus, hold_out(log, split, inputs.protocol.cold, seed, audit), unseen
 
 
 def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> None:
@@ -184,7 +185,7 @@ def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
 
 def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int, audit: Audit) -> Examples:
     """Return the examples, checked for leaks; `UserError` where a split got none."""
-    examples = make_examples(log, split, seed, protocol.target)
+    examples = only_cold(log, make_examples(log, split, seed, protocol.target))
     assert_no_leak(log, examples)
     if log.era is not None:
         unknown = degree(log.item[log.era == 0], len(log.items)) == 0

@@ -59,6 +59,8 @@ class Log:
     """Ids of the table of items, sorted, of which the source has no row of any kind; None = there is no such table."""
     table_only: Mask | None = None
     """Which of `items` (items,) are of the table alone; None = none (`unseen_items`)."""
+    cold: Mask | None = None
+    """Which of `items` (items,) training never hears of; None = none is held out (`cold_items`)."""
 
     def keep(self, rows: Mask) -> "Log":
         """Return the log of the given rows, without `seen`; users and items without a row leave it. O(rows)."""

@@ -71,13 +71,18 @@ def learnt_from(log: Log, split: SplitConfig, seed: int) -> tuple[Mask, Mask]:
 
 def horizons(log: Log) -> tuple[Horizon, Horizon, Horizon]:
     """Return what the candidate lists of training, validation and test may know of the log."""
+    none = np.zeros(len(log.items), dtype=bool)
+    # What nobody interacted with could only ever be a negative in training, which would teach that new means no.
+    only, cold = (none if mask is None else mask for mask in (log.table_only, log.cold))
     if log.era is None:
-        # What nobody interacted with could only ever be a negative in training, which would teach that new means no.
-        known = EVERYTHING if log.table_only is None else Horizon(items=~log.table_only)
-        return known, EVERYTHING, EVERYTHING
-    training, validation = (_appeared(log, log.era <= era, era) for era in (0, 1))
-    validation = validation if log.table_only is None else validation | log.table_only
+        return _but_for(only | cold), _but_for(cold), EVERYTHING
+    training, validation = (_appeared(log, log.era <= era, era) & ~cold for era in (0, 1))
+    validation |= only
     return Horizon(0, training), Horizon(1, validation, at_target=True), Horizon(at_target=True)
+
+
+def _but_for(items: Mask) -> Horizon:
+    return Horizon(items=~items) if items.any() else EVERYTHING
 
 
 def _appeared(log: Log, rows: Mask, era: int) -> Mask:

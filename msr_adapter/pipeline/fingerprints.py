@@ -30,7 +30,9 @@ _TRAINER = "huggingface"
 
 def data_config(p: PipelineConfig) -> object:
     """Return what counts for the data stage."""
-    protocol = p.evaluate.protocol.model_dump(mode="json", include={"target", "negatives", "catalogue", "candidates"})
+    protocol = p.evaluate.protocol.model_dump(
+        mode="json", include={"target", "negatives", "catalogue", "cold", "candidates"}
+    )
     negatives = p.train.negatives.model_dump(mode="json")
     return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
 

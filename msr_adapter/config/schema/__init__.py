@@ -35,6 +35,7 @@ from msr_adapter.config.schema.data import DataConfig, ImagesConfig, KCoreConfig
 from msr_adapter.config.schema.embedding import OWN, EmbeddingConfig, FusionConfig
 from msr_adapter.config.schema.evaluate import (
     BaselineName,
+    ColdItemsConfig,
     ConfidenceConfig,
     EvaluateConfig,
     FullConfig,
@@ -86,6 +87,7 @@ __all__ = [
     "AttributeType",
     "BackendRow",
     "BaselineName",
+    "ColdItemsConfig",
     "ColumnsConfig",
     "ConfidenceConfig",
     "DataConfig",

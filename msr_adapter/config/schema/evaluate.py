@@ -24,6 +24,18 @@ class ConfidenceConfig(StrictModel):
 SliceName = Literal["history", "popularity", "cold", "repeat", "image", "category", "time"]
 
 
+class ColdItemsConfig(StrictModel):
+    """Items that are held out of training entirely: test targets are these alone."""
+
+    kind: Literal["drawn", "new"] = "drawn"
+    """drawn: by the seed, among all items of the log. new: those that first appear when training has ended, under
+    `split.kind: temporal`."""
+    share: float = Field(0.1, gt=0, lt=1)
+    """Read by `drawn`: the share of the items."""
+    items: Count | None = None
+    """Read by `drawn`: so many, and not a share."""
+
+
 class ProtocolConfig(StrictModel):
     """What "good" means: one file in `eval/`."""
 
@@ -39,6 +51,10 @@ class ProtocolConfig(StrictModel):
     """Which items validation and test lists and full rankings may have. seen: those of the log. all: those of the table
     of items that nobody interacted with too. Training lists have none of the latter: such an item could only be a
     negative there, which would teach that new means no."""
+    cold: ColdItemsConfig | None = None
+    """Holds items out of training with all of their interactions; each test user's last of them is the target, and
+    histories have none. `negatives: {kind: popularity-matched}` sets it against items that training never saw, kind
+    `uniform` among all. null: no item is held out."""
     candidates: Path | None = None
     """Test candidates of a file, used as they are: nothing is drawn for the test. `.parquet`, `.csv` or RecBole's
     `.inter` with user_id, item_id and label; any other suffix: Elliot's text, `('user',)<TAB>negative<TAB>...` line by

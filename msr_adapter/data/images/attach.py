@@ -34,7 +34,7 @@ def attach_images(
     config = store.limits
     named = corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
     if corpus.synthetic is None and config.folder is None and not named:
-        return _without_images(len(ids), store, audit) + _with_policy(_absent(len(unseen)), store, Audit())
+        return _without_images(len(ids), store, audit) + _policy_apart(_absent(len(unseen)), store)
     everything = [*ids, *unseen]
     results = store_all(everything, image_finder(everything, corpus, config), store, reporter)
     results, apart = results[: len(ids)], results[len(ids) :]
@@ -56,7 +56,12 @@ def attach_images(
     if lacking := sum(one.fault is not None for one in apart):
         audit.count("unseen_images_missing", lacking)
         audit.find("info", f"{lacking:,} of {plural(len(apart), 'item')} without an interaction have no usable image.")
-    return _with_policy(results, store, audit) + _with_policy(apart, store, Audit())
+    # Where a missing image is an error, these do without.
+    return _with_policy(results, store, audit) + (apart if config.missing == "error" else _policy_apart(apart, store))
+
+
+def _policy_apart(results: list[StoredImage], store: ImageStore) -> list[StoredImage]:
+    return _with_policy(results, store, Audit())
 
 
 def _absent(number: int) -> list[StoredImage]:
