@@ -27,6 +27,7 @@ from msr_adapter.report.report_context import ReportContext, summary_of
 from msr_adapter.report.svg import looks
 from msr_adapter.report.thumbnails import make_thumbnails
 from msr_adapter.report.user_sample import Scored, sample_users
+from msr_adapter.report.verdict import verdict
 
 _LIMITS = Limits(work=200_000_000, value=60_000_000, seconds=30.0)
 """A page of 25 MB takes about a third of it."""
@@ -141,6 +142,7 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
     slices = [tables.slice_table(cut, tables.slice_metric(cut, metrics["primary"])) for cut in metrics["slices"]]
     return {
         "metrics": metrics,
+        "verdict": verdict(metrics),
         "headline": sections.headline(metrics),
         "context_line": sections.context_line(metrics),
         "tiles": sections.tiles(metrics),
@@ -181,6 +183,7 @@ def _run(metrics: MetricsFile, counts: Mapping[str, int], context: ReportContext
     }
     return {
         "name": context.name,
+        "date": sections.date_line(context.manifests),
         "run_line": sections.run_line(metrics, context.config, counts),
         "facts": sections.facts(metrics),
         "blocks": [{"title": title, "text": _yaml(value)} for title, value in blocks.items() if value],

@@ -1,13 +1,14 @@
 """The report's sentences and key numbers: from `metrics.json`'s content to what the template shows."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msr_adapter.errors import plural
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, MetricsFile
 from msr_adapter.evaluate.text_tables import p_text
 from msr_adapter.metrics import label
-from msr_adapter.report.tables import interval
+from msr_adapter.report.tables import about_metric, interval
 from msr_adapter.report.training import Tile
 from msr_adapter.report.user_texts import clip
 
@@ -15,7 +16,7 @@ _SEVERITIES = ("error", "warning", "info")
 
 
 def headline(metrics: MetricsFile) -> str:
-    """Say in one sentence what the trained model does, and what popularity and guessing do.
+    """Say what the trained model does, and what popularity and guessing do, in a sentence below the verdict.
 
     The primary metric and GAUC lead; how often the target is among the first is said in words.
     """
@@ -91,17 +92,19 @@ def context_line(metrics: MetricsFile) -> str:
 
 
 def tiles(metrics: MetricsFile) -> list[Tile]:
-    """Return the three to six numbers that stand out."""
+    """Return the three to five numbers that stand out: the trained model's metrics, what it gains, over whom."""
     ours, primary, share = metrics["models"]["trained"]["metrics"], metrics["primary"], metrics["oracle_lift_share"]
+    names = dict.fromkeys([primary, *leading_metrics(metrics), _hit_rate(metrics) or primary])
     shown = [
-        Tile(f"{label(name)}, trained", f"{ours[name]['mean']:.3f}", interval(ours[name]))
-        for name in dict.fromkeys([primary, *leading_metrics(metrics), _hit_rate(metrics) or primary])
+        Tile(f"{label(name)}, trained", f"{ours[name]['mean']:.3f}", interval(ours[name]), about_metric(name))
+        for name in names
     ]
-    if gap := metrics["differences"].get("popularity"):
-        note = f"{gap['low']:+.3f} to {gap['high']:+.3f}, paired; p {p_text(gap['p_adjusted'])}, adjusted"
-        shown.append(Tile(f"{label(primary)} over popularity", f"{gap['mean']:+.3f}", note))
     if share is not None:
-        shown.append(Tile("Share of the oracle's lift", f"{share:.0%}", f"{label(primary)} above chance"))
+        about = f"{label(primary)} above chance, of what the true preferences of this synthetic dataset reach"
+        shown.append(Tile("Share of the oracle's lift", f"{share:.0%}", f"{label(primary)} above chance", about))
+    elif gap := metrics["differences"].get("popularity"):
+        note = f"{gap['low']:+.3f} to {gap['high']:+.3f}, paired; p {p_text(gap['p_adjusted'])}, adjusted"
+        shown.append(Tile(f"{label(primary)} over popularity", f"{gap['mean']:+.3f}", note, about_metric(primary)))
     rows = f"{plural(metrics['candidates']['rows'], 'candidate')} ranked"
     return [*shown, Tile("Test users", f"{metrics['users']:,}", rows)]
 
@@ -157,6 +160,16 @@ def run_line(metrics: MetricsFile, config: Mapping[str, Any], counts: Mapping[st
         ("Version", f"msr {metrics['versions']['msr']}" if "msr" in metrics["versions"] else ""),
     ]
     return [(name, clip(value, 80)) for name, value in pairs if value]
+
+
+def date_line(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the day on which the last stage before this page was finished, as in 29 November 2026."""
+    times = [str(manifest["finished"]) for manifest in manifests.values() if manifest.get("finished")]
+    try:
+        day = max(map(datetime.fromisoformat, times))
+    except (ValueError, TypeError):  # none, or what no stage of ours wrote
+        return ""
+    return f"{day.day} {day:%B %Y}"
 
 
 def _data_line(source: Mapping[str, object], counts: Mapping[str, int]) -> str:

@@ -27,6 +27,8 @@ class MetricRow(NamedTuple):
     label: str
     cells: list[Cell]
     chance: str
+    about: str = ""
+    """What the metric is, in one line."""
 
 
 class ModelRow(NamedTuple):
@@ -62,6 +64,12 @@ class SliceTable(NamedTuple):
     rows: list[SliceRow]
 
 
+def about_metric(name: str) -> str:
+    """Return what a metric such as ``hr@5`` is, in one line; nothing where its name is none of ours."""
+    row, k = metric_row(name), name.partition("@")[2]
+    return row.about.format(k=k) if row else ""
+
+
 def metric_rows(metrics: MetricsFile) -> list[MetricRow]:
     """Return the rows of the metric table."""
     return [
@@ -69,6 +77,7 @@ def metric_rows(metrics: MetricsFile) -> list[MetricRow]:
             label(name),
             [_cell(model, entry["metrics"][name]) for model, entry in metrics["models"].items()],
             f"{metrics['chance'][name]:.3f}",
+            about_metric(name),
         )
         for name in shown_metrics(metrics)
     ]
@@ -82,6 +91,7 @@ def full_rows(metrics: MetricsFile) -> list[MetricRow]:
             label(name),
             [_cell(model, values[name]) for model, values in models.items()],
             f"{full['chance'][name]:.3f}" if full else "",
+            about_metric(name),
         )
         for name in full_metrics(metrics)
     ]

@@ -49,6 +49,8 @@ class Tile(NamedTuple):
     label: str
     value: str
     note: str
+    about: str = ""
+    """What the number is, in one line."""
 
 
 class CheckpointRow(NamedTuple):

@@ -45,6 +45,15 @@ def find(view: Opened, name: str) -> None:
     view.page.fill("#find", name)
 
 
+def until(view: Opened, condition: str) -> None:
+    """Wait until a condition holds; Playwright's own waiting compiles texts in the page, which its policy forbids."""
+    for _ in range(600):
+        if view.page.evaluate(condition):
+            return
+        view.page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
 def user_with(run: Run, item: str) -> str:
     """Return a test user in whose history ``item`` is."""
     examples = schema.read_table(run.data / "examples.parquet", schema.EXAMPLES).filter(pc.field("split") == "test")
@@ -88,7 +97,7 @@ def test_candidates_stand_in_the_order_of_their_scores_with_the_target_marked(vi
 
 def test_item_images_are_shown(view: Opened) -> None:
     find(view, "u020")
-    view.page.wait_for_function("[...document.querySelectorAll('#user img')].every(image => image.complete)")
+    until(view, "[...document.querySelectorAll('#user img')].every(image => image.complete)")
     widths = view.page.locator("#user img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) >= 5
     assert set(widths) == {56}  # as drawn: small images are not enlarged
@@ -146,7 +155,7 @@ def test_filters_keep_what_they_say(view: Opened, run: Run) -> None:
     ranks = [int(text.split()[-1]) for text in view.page.locator("#list .place").all_inner_texts()]
     assert len(ranks) == 80  # the rest is drawn on scrolling
     view.page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight }")
-    view.page.wait_for_function("document.querySelectorAll('#list li').length === 150")
+    until(view, "document.querySelectorAll('#list li').length === 150")
     view.page.select_option("#outcome", "miss")
     missed = [int(text.split()[-1]) for text in view.page.locator("#list .place").all_inner_texts()]
     assert missed
@@ -165,9 +174,9 @@ def test_filters_keep_what_they_say(view: Opened, run: Run) -> None:
 
 def test_a_user_has_an_address(view: Opened, report: Path) -> None:
     view.page.evaluate("location.hash = '#user=u123'")
-    view.page.wait_for_function("document.querySelector('#user .case-head .muted bdi').textContent === 'u123'")
+    until(view, "document.querySelector('#user .case-head .muted bdi').textContent === 'u123'")
     view.page.evaluate("location.hash = '#user=stranger'")
-    view.page.wait_for_function("document.querySelector('#count').textContent.includes('not on this page')")
+    until(view, "document.querySelector('#count').textContent.includes('not on this page')")
 
 
 def test_a_link_opens_its_user(browser: Any, report: Path) -> None:
@@ -216,3 +225,38 @@ def test_an_old_browser_is_told_and_shown_the_cases(browser: Any, report: Path) 
         made.page.wait_for_selector("html.failed", state="attached")
         assert "cannot open the explorer" in made.page.inner_text("#problem")
         assert made.page.is_visible(".cases .case >> nth=0")
+
+
+def test_the_first_screen_of_a_desktop_answers(view: Opened) -> None:
+    view.page.set_viewport_size({"width": 1280, "height": 800})
+    for part in ("h1", ".masthead .lead", ".first .tiles", ".first figure"):
+        box = view.page.locator(part).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 800, part
+
+
+def test_a_metric_is_explained_where_it_is_pointed_at_tapped_or_focused(view: Opened) -> None:
+    terms, tip = view.page.locator(".term"), view.page.locator("#tip")
+    assert terms.count() > 5
+    assert tip.is_hidden()
+    for ask in ("hover", "focus", "click"):
+        getattr(terms.nth(1), ask)()
+        assert tip.inner_text() == terms.nth(1).get_attribute("data-about") != ""
+        assert terms.nth(1).get_attribute("aria-describedby") == "tip"
+        view.page.keyboard.press("Escape")
+        assert tip.is_hidden()
+        view.page.mouse.move(0, 0)
+        view.page.evaluate("document.activeElement.blur()")
+
+
+def test_a_table_that_is_wider_than_its_place_says_so(view: Opened) -> None:
+    for width in (1280, 360):
+        view.page.set_viewport_size({"width": width, "height": 720})
+        view.page.wait_for_timeout(200)
+        found = view.page.locator(".scroll").evaluate_all(
+            "tables => tables.filter(t => !t.closest('details:not([open])'))"
+            ".map(t => [t.scrollWidth > t.clientWidth + 1,"
+            " getComputedStyle(t.nextElementSibling).display != 'none'])"
+        )
+        assert all(wider == said for wider, said in found)
+    assert any(wider for wider, _ in found)
