@@ -9,6 +9,7 @@ readers/         published layouts and your own tables become a corpus
 attributes       columns of items and users that templates may say
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
+first_rows       which of the rows that repeat a pair stays
 filters          what is kept of a log
 seen_pairs       what users have seen although a filter dropped it
 shown_items      what users were shown and did not click

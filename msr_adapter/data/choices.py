@@ -34,6 +34,29 @@ class Choices:
         return found
 
 
+@dataclass(frozen=True)
+class TargetRows:
+    """The rows of a view that can be targets, where not all can: each is a choice by itself."""
+
+    start: Rows
+    """Each place itself (places,), as of `Choices`."""
+    places: Rows
+    """Those that can be targets, ascending."""
+
+    @classmethod
+    def of(cls, target: Mask) -> "TargetRows":
+        """Return those of a view with these rows."""
+        return cls(np.arange(len(target)), np.flatnonzero(target))
+
+    def back(self, end: Rows, steps: int) -> Rows:
+        """Return the place of the ``steps``-th last target before the places ``end``; -1 = there is none.
+
+        It may lie before the user's first place, as that of `View.back` may.
+        """
+        found = np.searchsorted(self.places, end) - steps
+        return np.where(found >= 0, self.places[np.maximum(found, 0)] if len(self.places) else -1, -1)
+
+
 def choices_of(user: Codes, group: Rows) -> Choices:
     """Return the choices of rows (n,) that are sorted by user; a row of group -1 is in no impression. O(n log n)."""
     rows = np.arange(len(user))

@@ -15,7 +15,7 @@ import numpy as np
 
 from msr_adapter.arrays import Codes, Floats, Labels, Mask, Rows, contains, first_at_least, ranges, user_blocks
 from msr_adapter.config.schema import SplitConfig
-from msr_adapter.data.choices import BesideTargets, Choices, choices_of
+from msr_adapter.data.choices import BesideTargets, Choices, TargetRows, choices_of
 from msr_adapter.data.interaction_log import Log, degree, first_of_pairs
 from msr_adapter.data.splits import row_splits, user_splits
 from msr_adapter.data.temporal import split_bounds
@@ -107,7 +107,7 @@ class View:
     """First place of each user (users,)."""
     end: Rows
     """One past the last place of each user (users,)."""
-    choices: Choices | None = None
+    choices: Choices | TargetRows | None = None
     """Which rows are one choice; None = each is one."""
 
     def __len__(self) -> int:
@@ -262,12 +262,19 @@ def _view(log: Log, allowed: Mask | None) -> View:
     """Return the rows that are ``allowed``; None = all."""
     if allowed is None:
         bounds = log.bounds()
-        choices = None if log.group is None else choices_of(log.user, log.group)
+        choices = _choices(log.user, log.group, log.target)
         return View(None, bounds[:-1], bounds[1:], choices)
     rows = np.flatnonzero(allowed)
     end = np.cumsum(degree(log.user[rows], len(log.users)))
-    choices = None if log.group is None else choices_of(log.user[rows], log.group[rows])
+    group = None if log.group is None else log.group[rows]
+    choices = _choices(log.user[rows], group, None if log.target is None else log.target[rows])
     return View(rows, np.concatenate([[0], end[:-1]]), end, choices)
+
+
+def _choices(user: Codes, group: Rows | None, target: Mask | None) -> Choices | TargetRows | None:
+    if target is not None:
+        return TargetRows.of(target)
+    return None if group is None else choices_of(user, group)
 
 
 def _one_of_each(log: Log, allowed: Mask, code: int) -> Mask:
@@ -300,7 +307,7 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
     elif split.kind == "user-holdout":
         codes = user_splits(log, split, seed)
         for code in (1, 2):
-            yield _Targets(code, 0, everyone[codes == code], view.end[codes == code] - 1)
+            yield _Targets(code, 0, everyone[codes == code], view.back(view.end, 1)[codes == code])
         yield from (_Targets(0, 0, everyone[codes == 0], view.back(view.end, lag)[codes == 0]) for lag in lags)
     elif split.kind == "temporal":
         bounds, last = split_bounds(split), len(views) - 1
@@ -308,7 +315,8 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
         yield from (_Targets(0, 0, everyone, view.back(first, lag)) for lag in lags)
         moments = [views[last].before(log, moment) for moment in bounds]
         for code, begin, end in zip((1, 2), moments, moments[1:], strict=False):
-            yield _Targets(code, last, everyone[begin < end], end[begin < end] - 1)
+            place = views[last].back(end, 1)
+            yield _Targets(code, last, everyone[begin <= place], place[begin <= place])
     else:
         yield from (_Targets(0, 0, everyone, view.back(view.end, lag)) for lag in lags)
         yield from (_Targets(code, code, *views[code].last(log, row_splits(log) == code)) for code in (1, 2))

@@ -10,6 +10,7 @@ from msr_adapter.config.schema import FileFormatConfig, SourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_choice import ChosenColumns, choose_columns
 from msr_adapter.data.readers.column_names import ALIASES, candidates, canonical
+from msr_adapter.data.readers.events import EventRules
 from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
 from msr_adapter.data.readers.sources import configured_columns, missing_times_of, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
@@ -92,9 +93,13 @@ def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tu
     elif threshold is not None:
         audit.find("warning", f"{path.name} has no column of ratings: all of its rows count as history, whatever "
                    f"data.source.{threshold.key} says.")  # fmt: skip
-    return collect(
-        table, read_log(table, LogColumns(names, least, missing_times_of(source), may_be_empty=True), audit)
-    ), audit
+    events, said = None, getattr(source, "events", None)
+    if said is not None and said.column in header:
+        names, events = {**names, "event": said.column}, EventRules(said.column, said)
+    elif said is not None:
+        audit.find("warning", f"{path.name} has no column {said.column} of events: all of its rows count as history.")
+    wanted = LogColumns(names, least, missing_times_of(source), may_be_empty=True, events=events)
+    return collect(table, read_log(table, wanted, audit).drop("role", strict=False)), audit
 
 
 def _read(file: IdFile, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

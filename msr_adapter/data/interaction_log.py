@@ -9,15 +9,18 @@ import polars as pl
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.first_rows import first_rows
 from msr_adapter.data.published_split import count_filtered, count_rows
+from msr_adapter.data.readers.events import ROLES
 from msr_adapter.data.readers.reader import FILTERED, NOT_CLICKED, Corpus
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.data.shown_items import Impressions, Shown
-from msr_adapter.data.temporal import LATEST, Moments, eras
+from msr_adapter.data.temporal import Moments, eras, eras_of_filtered
 from msr_adapter.schema import SPLITS
 
 _BATCH = 1 << 20
 """Rows read at a time."""
+_LABELS = {"split": SPLITS, "filtered": FILTERED, "role": ROLES}
 _SHARD = 1 << 22
 """Rows sorted at a time: sets the memory, never the result."""
 
@@ -55,6 +58,8 @@ class Log:
     shown: Shown | None = None
     """What users were shown and did not click, as long as filters drop rows; then it is in `impressions`."""
     impressions: Impressions | None = None
+    target: Mask | None = None
+    """Which rows can be targets; None = all. The others are history alone (`data.source.events`)."""
     unseen: pl.Series | None = None
     """Ids of the table of items, sorted, of which the source has no row of any kind; None = there is no such table."""
     table_only: Mask | None = None
@@ -69,6 +74,7 @@ class Log:
         split, era = (None if labels is None else labels[rows] for labels in (self.split, self.era))
         user, item, time = self.user[rows], self.item[rows], self.time[rows]
         kept = replace(self, user=user, item=item, time=time, split=split, era=era, seen=None)
+        kept = replace(kept, target=None if self.target is None else self.target[rows])
         return replace(kept, group=None if self.group is None else self.group[rows]).with_used_ids()
 
     def with_used_ids(self) -> "Log":
@@ -150,11 +156,13 @@ class _Rows:
     """Place in `FILTERED`, -1 = the row is kept; None = the source drops no rows."""
     group: Codes | None = None
     """The impression; None = the source names none."""
+    role: Codes | None = None
+    """Place in `events.ROLES`; None = the source has no events."""
 
     def take(self, rows: Mask) -> "_Rows":
         """Return some of the rows."""
-        split, group = (None if column is None else column[rows] for column in (self.split, self.group))
-        return _Rows(self.user[rows], self.item[rows], self.time[rows], split, None, group)
+        more = (None if column is None else column[rows] for column in (self.split, None, self.group, self.role))
+        return _Rows(self.user[rows], self.item[rows], self.time[rows], *more)
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,9 @@ def encode(
             shown = Shown(users, items, rows.user, rows.item, _group_of(rows), time, of_time)
             read = replace(read.take(~not_clicked), filtered=read.filtered[~not_clicked])
             dropped = dropped[~not_clicked]
-        filtered = read.user[dropped], read.item[dropped], None if moments is None else _filtered_eras(read, moments)
+        assert read.filtered is not None
+        era = None if moments is None else eras_of_filtered(read.time, read.filtered, moments)
+        filtered = read.user[dropped], read.item[dropped], era
         read = read.take(~dropped)
     rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, keep_repeats)
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
@@ -210,6 +220,8 @@ def encode(
     split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
     unseen = _unseen(corpus, items)
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats, unseen=unseen)
+    if rows.role is not None:
+        log = replace(log, target=rows.role == ROLES.index("target"))
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
     if shown is not None:
@@ -236,21 +248,13 @@ def _group_of(rows: _Rows) -> Rows:
     return (rows.time if rows.group is None else rows.group).astype(np.int64, copy=False)
 
 
-def _filtered_eras(read: _Rows, moments: Moments) -> Labels:
-    """Return the eras of the rows that a filter of the source drops; what has no time is known to nobody earlier."""
-    assert read.filtered is not None
-    found = eras(read.time[read.filtered >= 0], moments)
-    found[read.filtered[read.filtered >= 0] == FILTERED.index("no_time")] = LATEST
-    return found
-
-
 def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> tuple[pl.Series, pl.Series, _Rows]:
     """Return the sorted distinct ids of both kinds and every row, as in the file."""
     # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
     known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
     columns = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
     there = interactions.collect_schema().names()
-    labels = {name: words for name, words in (("split", SPLITS), ("filtered", FILTERED)) if name in there}
+    labels = {name: words for name, words in _LABELS.items() if name in there}
     for name, words in labels.items():
         # Through an enumeration: Polars replaces texts by numbers in twice the memory of the whole log.
         columns.append(pl.col(name).cast(pl.Enum(words)).to_physical().cast(pl.Int8).fill_null(-1))
@@ -267,7 +271,7 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
     users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
     named = dict(zip(labels, more, strict=False))
     group = None if groups is None else more[-1]
-    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group)
+    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group, named.get("role"))
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -302,7 +306,7 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
     Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
     users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
     """
-    columns = [column for column in (read.user, read.item, read.time, read.split, read.group) if column is not None]
+    columns = [one for one in (read.user, read.item, read.time, read.split, read.group, read.role) if one is not None]
     ordered = [np.empty_like(column) for column in columns]
     end = pairs = 0
     for first, last in pairwise(_shards_of_users(read.user, sizes[0], shard_rows)):
@@ -311,32 +315,22 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
         keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
         _, earliest = np.unique(keys, return_index=True)
         pairs += len(earliest)
-        if keep:
-            earliest = _first_of_moments(keys, read.time[rows])
+        times, role = read.time[rows] if keep else None, None if read.role is None else read.role[rows]
+        if keep or role is not None:
+            earliest = first_rows(keys, times, role)
         if read.split is not None:
             held_out = read.split[rows] > 0
             training = np.flatnonzero(~held_out)
-            once = (
-                _first_of_moments(keys[training], read.time[rows][training])
-                if keep
-                else np.unique(keys[training], return_index=True)[1]
-            )
+            once = first_rows(keys[training], None if times is None else times[training])
             earliest = np.concatenate([training[once], np.flatnonzero(held_out)])
         rows = rows[np.sort(earliest)]
         begin, end = end, end + len(rows)
         for target, column in zip(ordered, columns, strict=True):
             target[begin:end] = column[rows]
     user, item, time, *more = [column[:end] for column in ordered]
-    split, group = more[0] if read.split is not None else None, more[-1] if read.group is not None else None
-    return _Rows(user, item, time, split, None, group), pairs < end
-
-
-def _first_of_moments(keys: Rows, times: Codes) -> Rows:
-    """Return the first row of every pair and time."""
-    order = np.lexsort((times, keys))  # stable: of equal rows the first in the file comes first
-    fresh = (np.diff(keys[order]) != 0) | (np.diff(times[order]) != 0)
-    first: Rows = order[np.concatenate([[True], fresh])[: len(order)]]
-    return first
+    left = iter(more)
+    split, group, role = (None if column is None else next(left) for column in (read.split, read.group, read.role))
+    return _Rows(user, item, time, split, None, group, role), pairs < end
 
 
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:

@@ -11,6 +11,7 @@ import polars as pl
 from msr_adapter.arrays import Labels, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.choices import TargetRows
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.temporal import EVERYTHING, Horizon, split_bounds
 from msr_adapter.errors import Problem, plural
@@ -40,7 +41,8 @@ def known_to_training(log: Log, split: SplitConfig, held_out: Rows, seed: int) -
     """Return which rows of the log training may know of: popularity and baselines learn from nothing else.
 
     user-holdout: those of training users. leave-last-out: all but the rows ``held_out``, the validation and test
-    targets. temporal: those before the first held-out moment. column: those of the training rows.
+    targets, and with events what follows them. temporal: those before the first held-out moment. column: those of the
+    training rows.
     """
     if split.kind == "user-holdout":
         return np.asarray((user_splits(log, split, seed) == 0)[log.user])
@@ -50,6 +52,10 @@ def known_to_training(log: Log, split: SplitConfig, held_out: Rows, seed: int) -
         return np.asarray(row_splits(log) == 0)
     known = np.ones(len(log.user), dtype=bool)
     known[held_out] = False
+    if log.target is not None:  # what a user looked at after the first of these would tell of it
+        first = np.full(len(log.users), len(log.user))
+        np.minimum.at(first, log.user[held_out], held_out)
+        known &= np.arange(len(log.user)) < first[log.user]
     return known
 
 
@@ -66,6 +72,10 @@ def learnt_from(log: Log, split: SplitConfig, seed: int) -> tuple[Mask, Mask]:
     if split.kind == "leave-last-out":
         first, end = log.bounds()[:-1], log.bounds()[1:]
         held_out = np.concatenate([end - 1, np.maximum(end - 2, first)])
+        if log.target is not None:
+            rows = TargetRows.of(log.target)
+            found = np.stack([rows.back(end, steps) for steps in (1, 2)])
+            held_out = found[found >= first]
     return known_to_training(log, split, held_out, seed), everyone
 
 
@@ -95,8 +105,12 @@ def _appeared(log: Log, rows: Mask, era: int) -> Mask:
 
 
 def split_column_problems(interactions: pl.LazyFrame) -> list[Problem]:
-    """Return a problem when there is no split column for `split.kind: column`; a reader has checked its values."""
-    if "split" in interactions.collect_schema().names():
+    """Return a problem where `split.kind: column` lacks its column, or has events; a reader has checked its values."""
+    there = interactions.collect_schema().names()
+    if "role" in there:  # a held-out row may be no target, and which row then is, the source does not say
+        found, step = "column, together with data.source.events", "Choose another split.kind, or leave the events out"
+        return [Problem("", "split.kind", found, "user-holdout, leave-last-out or temporal", step)]
+    if "split" in there:
         return []
     step = (
         "Add one, name it in data.source.columns.split (its other values are then told), or choose another split.kind"

@@ -12,6 +12,7 @@ import numpy as np
 from msr_adapter.arrays import Codes, Labels, Mask
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.config.schema.data import milliseconds
+from msr_adapter.data.readers.reader import FILTERED
 
 ERAS = 3
 LATEST = ERAS - 1
@@ -57,3 +58,10 @@ class Horizon:
 
 EVERYTHING = Horizon()
 """Of lists under the splits that do not follow time."""
+
+
+def eras_of_filtered(time: Codes, filtered: Codes, moments: Moments) -> Labels:
+    """Return the eras of the rows that a filter of the source drops; what has no time is known to nobody earlier."""
+    found = eras(time[filtered >= 0], moments)
+    found[filtered[filtered >= 0] == FILTERED.index("no_time")] = LATEST
+    return found

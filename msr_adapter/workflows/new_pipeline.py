@@ -209,7 +209,7 @@ class _Page:
         name, counts = facts.events
         words = ", ".join(f"{word} {count:,}" for word, count in list(counts.items())[:6])
         self.unsure.append(f"`{name}` says what happened ({words}), and every row is taken alike: if some are no "
-                           "sign of liking, leave them out of the log")  # fmt: skip
+                           "sign of liking, say so by data.source.events (docs/candidates.md)")  # fmt: skip
         return [f"    # `{name}` is not read: {words}"]
 
     def _images(self, base: Path) -> list[str]:

@@ -39,6 +39,7 @@ OPENED: dict[str, Any] = {
     "items_columns": {"item": "sku"},
     "sweep": {"trials": 20, "metric": "auc", "users": 100},
     "users": {"path": "users.csv", "attributes": ["age"]},
+    "events": {"column": "event_type", "positive": ["purchase"], "history": ["view"], "seen": ["remove"]},
     "full": {"retriever": "popularity", "top": 20},
 }
 """What stands for an optional part that no bundled pipeline has."""

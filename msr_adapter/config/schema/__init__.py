@@ -6,6 +6,7 @@ names them before these classes see them. Each field's documentation stands righ
 pipeline   one experiment: the top level
 data       what is kept of the log, images, the split
 attributes  columns of items and users for the templates
+events     what the events of a log mean
 sources    one class per format of a log
 negatives  what candidate lists hold beside the positive
 summarize  the item and the user summariser
@@ -43,6 +44,7 @@ from msr_adapter.config.schema.evaluate import (
     RetrieverName,
     SliceTablesConfig,
 )
+from msr_adapter.config.schema.events import EventsConfig
 from msr_adapter.config.schema.execution import ExecutionConfig, LaunchConfig
 from msr_adapter.config.schema.model import AUTO, ModelConfig, ServerConfig
 from msr_adapter.config.schema.negatives import MixtureConfig, NegativesConfig, TrainNegativesConfig
@@ -93,6 +95,7 @@ __all__ = [
     "DataConfig",
     "EmbeddingConfig",
     "EvaluateConfig",
+    "EventsConfig",
     "ExecutionConfig",
     "FactorsConfig",
     "FactorsGridConfig",

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weight, allowed
+from msr_adapter.config.schema.events import EventsConfig
 
 RENAMED_KINDS = {"shop": "synthetic"}
 """Kinds under the names that they once had, so that an old pipeline is told the new one."""
@@ -109,12 +110,20 @@ class TableSourceConfig(StrictModel):
     holds for both."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
+    events: EventsConfig | None = None
+    """What the log's events mean, where it has a column of them; null = every row is an interaction."""
     missing_times: MissingTimes = "error"
     """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
     refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
     drop_without_id: bool = False
     """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
     an empty id is refused, and such a word is an id like any other, which the audit tells."""
+
+    @model_validator(mode="after")
+    def _events_or_clicks(self) -> "TableSourceConfig":
+        if self.events is not None and self.columns.clicked is not None:
+            raise ValueError("events and columns.clicked: both say which rows are interactions; give one of them")
+        return self
 
 
 class MicroLensSourceConfig(StrictModel):

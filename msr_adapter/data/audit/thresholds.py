@@ -51,6 +51,7 @@ RULES = (
                 None, None, None, "What is not read may be what was meant."),
     FindingRule("attributes", "share of items or users without a value of an attribute that templates may say", None,
                 0.5, None, "Set by judgement: of half, a template that does not say what stands there is wrong."),
+    FindingRule("events", "what the events of a log are taken for", None, None, None, "What counts is set by hand."),
     FindingRule("missing-times", "share of the rows of a log that have no time, or one that stands for none",
                 None, 1e-9, 0.25, "Their place in a history is a guess; of a quarter, many histories are."),
     FindingRule("no-timestamps", "1 where times are positions or row numbers", 1, None, None,

@@ -9,6 +9,7 @@ The readers:
     synthetic        the generated dataset
 What they share:
     log_and_items    a log and its table of items, columns found by name
+    events           which events of a log are targets, history, or merely seen
     clicks           what was clicked, and what was merely shown
     column_names     the names that columns have in published files
     column_choice    which column is taken where names alone do not say

@@ -13,6 +13,7 @@ from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.readers.clicks import ALLOWED as CLICKED
 from msr_adapter.data.readers.clicks import clicked, impression
+from msr_adapter.data.readers.events import EventRules
 from msr_adapter.data.readers.id_columns import lacks_any, lacks_id, leave_out, rounded, tell_rounded
 from msr_adapter.data.readers.log_times import (
     NOTHING_COUNTED,
@@ -58,6 +59,8 @@ class LogColumns:
     """Whether rows that lack a user or an item are left out, and not refused."""
     may_be_empty: bool = False
     """Whether all rows may be dropped: what is added to a log need not hold anything that is liked."""
+    events: EventRules | None = None
+    """What the words of the column `event` mean; None = every row is an interaction."""
     split: Literal["asked for", "found"] = "found"
     """A split column that is merely found is ignored when it holds anything but names of splits."""
     unused: tuple[str, ...] | None = None
@@ -130,6 +133,8 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     if wanted.drop_without_id:
         lacking = lacks_any(names, schema)
         source, left_out = leave_out(table, source, lacking, audit)
+    if wanted.events is not None:
+        wanted.events.tell(table, source, audit, may_be_empty=wanted.may_be_empty)
     facts = _facts(table, source, names, schema)
     for of in ("user", "item"):
         if facts.get(f"{of}_rounded"):
@@ -330,10 +335,12 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
     more = [] if columns.split is None else [columns.split.alias("split")]
     if columns.clicked is not None and "impression" in log.names:
         more.append(impression(log.names["impression"]).alias("impression"))
-    if columns.shown or log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
+    events = log.wanted.events
+    if events or columns.shown or log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
         untimed = missing if log.wanted.missing_times == "drop" else pl.lit(False)
         reason: pl.Expr = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))
         if columns.clicked is not None:
             reason = pl.when(~columns.clicked).then(pl.lit("not_clicked")).otherwise(reason)
-        more.append(reason.alias("filtered"))
+        more += [reason.alias("filtered")] if events is None else [
+            pl.coalesce(reason, events.reason).alias("filtered"), events.role]  # fmt: skip
     return rows.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *more)

@@ -7,10 +7,13 @@ from typing import Literal
 
 import polars as pl
 
+from msr_adapter.config.schema import EventsConfig
 from msr_adapter.config.schema.sources import MissingTimes
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.attribute_values import require_columns
 from msr_adapter.data.readers.clicks import not_read
 from msr_adapter.data.readers.column_choice import Configured, choose_columns
+from msr_adapter.data.readers.events import EventRules
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items
 from msr_adapter.data.readers.reader import Corpus
@@ -38,6 +41,8 @@ class RowRules:
     """What becomes of rows without a time."""
     drop_without_id: bool = False
     """Whether rows that lack a user or an item are left out, and not refused."""
+    events: EventsConfig | None = None
+    """What the events of the log mean; None = it has none."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,18 @@ def read_named_log(
     if "clicked" not in chosen.names and (text := not_read(column_names(table))):
         audit.find("warning", text, "columns")
     split: Literal["asked for", "found"] = "asked for" if configured.get("split") else "found"
+    names, events = chosen.names, None
+    if rules.events is not None:
+        require_columns(table, column_names(table), {"event": rules.events.column}, "data.source.events.column")
+        names, events = {**names, "event": rules.events.column}, EventRules(rules.events.column, rules.events)
     wanted = LogColumns(
-        chosen.names,
+        names,
         rules.least,
         rules.missing_times,
         rules.drop_without_id,
         split=split,
-        unused=chosen.unused,
+        events=events,
+        unused=tuple(name for name in chosen.unused if name != names.get("event")),
         passed_over=chosen.passed_over,
     )
     return read_log(table, wanted, audit)

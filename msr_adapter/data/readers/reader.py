@@ -8,9 +8,9 @@ import polars as pl
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.synthetic import SyntheticDataset
 
-FILTERED = ("low_rating", "no_time", "not_clicked")
-"""Why a row is left out: rated (or watched) too little, without a time; or it is no interaction at all, but says that
-the item was shown and not clicked."""
+FILTERED = ("low_rating", "no_time", "not_clicked", "other_event")
+"""Why a row is left out: rated (or watched) too little, without a time; it is no interaction at all, but says that the
+item was shown and not clicked; or it is of an event that is merely seen."""
 NOT_CLICKED = FILTERED.index("not_clicked")
 
 
@@ -23,7 +23,8 @@ class Corpus:
     source says it, split (String: one of `schema.SPLITS`); where a filter of the source drops rows, filtered (String:
     one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen; only what
     was shown and not clicked is not. Where the source has impressions, impression (String: which one, null = none);
-    without that column, what one user was shown and clicked at one time is an impression."""
+    without that column, what one user was shown and clicked at one time is an impression. Where the source has events,
+    role (String: one of `events.ROLES`) says which rows can be targets."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""

@@ -27,7 +27,7 @@ def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
     configured = source.columns.model_dump()
     log = table_at(source.interactions, _format_of_log(source))
     items = None if source.items is None else table_at(source.items, _format_of_items(source, source.items))
-    rules = RowRules(source.min_rating, source.missing_times, source.drop_without_id)
+    rules = RowRules(source.min_rating, source.missing_times, source.drop_without_id, source.events)
     return read_tables(log, items, configured, context.audit, rules, ItemsSettings(columns=_columns_of_items(source)))
 
 

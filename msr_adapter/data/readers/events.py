@@ -1,0 +1,78 @@
+"""Events of a shop's log: which of them are targets, which are history alone, and which are merely seen."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from msr_adapter.config.schema import EventsConfig
+from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.table_layout import Table
+from msr_adapter.data.readers.table_scan import collect
+from msr_adapter.errors import Problem, UserError, plural
+
+ROLES = ("target", "history")
+"""What a kept row of a log with events may be."""
+_NAMED = 12
+"""Words that are named of those that nobody has said anything of."""
+_NOTHING = "(nothing)"
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """What the words of a column mean."""
+
+    column: str
+    said: EventsConfig
+
+    @property
+    def _word(self) -> pl.Expr:
+        return pl.col(self.column).cast(pl.String).str.strip_chars()
+
+    @property
+    def role(self) -> pl.Expr:
+        """Return one of `ROLES`; null = the row is left out, though its item is seen."""
+        positive, history = list(self.said.positive), list(self.said.history)
+        is_target, is_history = self._word.is_in(positive), self._word.is_in(history)
+        return pl.when(is_target).then(pl.lit("target")).when(is_history).then(pl.lit("history")).alias("role")
+
+    @property
+    def reason(self) -> pl.Expr:
+        """Return why a row is left out (of `FILTERED`), null = it is kept."""
+        return pl.when(self.role.is_null()).then(pl.lit("other_event"))
+
+    def tell(self, table: Table, source: pl.LazyFrame, audit: Audit, *, may_be_empty: bool) -> None:
+        """Count the words and say what becomes of each; `UserError` for words that must be known and are not.
+
+        One pass over the column. Only what is added to a log (``may_be_empty``) need not hold a target.
+        """
+        words = collect(table, source.group_by(word=self._word.fill_null(_NOTHING)).agg(rows=pl.len()))
+        counts: dict[str, int] = dict(words.sort("rows", "word", descending=[True, False]).iter_rows())
+        said = self.said
+        unknown = [word for word in counts if word not in {*said.positive, *said.history, *said.seen}]
+        if unknown and said.unknown == "error":
+            raise UserError(self._unknown(table, {word: counts[word] for word in unknown}))
+        if not may_be_empty and not any(word in said.positive for word in counts):
+            found = f"no row says {' or '.join(said.positive)}, so that nothing could be a target"
+            raise UserError(Problem(str(table.path), self.column, found, f"words there: {_listed(counts)}"))
+        parts = []
+        more = [word for word in said.history if word not in said.positive]
+        kinds = (("targets", said.positive), ("history", more), ("seen alone", [*said.seen, *unknown]))
+        for what, chosen in kinds:
+            there = {word: counts[word] for word in counts if word in chosen}
+            parts += [f"{what}: {_listed(there)}"] if there else []
+        told = f"Events of {table.path.name} by {self.column}: {'; '.join(parts)}."
+        audit.find("info", f"{told} What is seen alone is no "
+                   "history and no target, but never a negative.", "events")  # fmt: skip
+        for word in unknown:
+            audit.count("interactions_of_unknown_events", counts[word])
+
+    def _unknown(self, table: Table, counts: dict[str, int]) -> Problem:
+        found = f"{plural(len(counts), 'word')} of which nothing is said: {_listed(counts)}"
+        step = "Add them to positive, history or seen, or set data.source.events.unknown: seen"
+        return Problem(str(table.path), self.column, found, "the words of data.source.events", step)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    shown = [f"{word} {number:,}" for word, number in list(counts.items())[:_NAMED]]
+    left = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {left:,} more" if left else "")
