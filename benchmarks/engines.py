@@ -3,11 +3,13 @@
 - plain: transformers, one prompt at a time.
 - ours: the back end `huggingface`: prefixes shared where candidates are scored, a stream of rows for texts.
 - vllm: the back end `vllm`, in this process, after its trial; where vLLM is installed.
-- http: a server at --server that serves the same model under its path, as `evaluate.scorer` asks it; scores alone.
+- http: a server at --server that serves the same model as --served, as `evaluate.scorer` asks it; scores alone. One
+  that tells no exact log-odds is asked for --alternatives.
 
 Workload: users x candidates, a user summary of about 120 tokens each, an image each where the model sees any; and a
 text of 32 tokens for each user. Tokens per second are those of whole prompts (scores) or of answers (texts), starting
-excluded. A cold engine is timed: nothing of the workload was asked before, but for the trial's prompts.
+excluded. A cold engine is timed: nothing of the workload was asked before, but for the trial's prompts. The last line
+names the engine that `backend: auto` chooses here, and the fastest one by scores of those that `auto` may choose.
 
     python benchmarks/engines.py [--model FOLDER --template NAME] [--dtype float32] [--users 4] [--server URL] [--json]
 """
@@ -27,7 +29,8 @@ from PIL import Image as PillowImage
 from msr_adapter.backends import make_server_scorer
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.vllm.backend import VllmBackend
-from msr_adapter.backends.vllm.installed import installed_version
+from msr_adapter.backends.vllm.installed import automatic, installed_version
+from msr_adapter.backends.vllm.trial import TOLERANCE
 from msr_adapter.config.schema import ModelConfig, ServerConfig
 from msr_adapter.files import file_digest
 from msr_adapter.generation.request import Backend, Completion, Image, Request
@@ -35,7 +38,6 @@ from msr_adapter.llamafactory.model_weights import BASE
 
 CANDIDATES, WRITTEN = 21, 32
 TEXT = "bold quiet red comic covers with dogs, ships and night scenes in short funny stories about old friends"
-TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.5}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class Measured:
     def pace(self) -> float:
         """Tokens per second."""
         return self.tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of the same model."""
+
+    name: str
+    config: ServerConfig
 
 
 def requests(folder: Path, users: int, *, shown: bool) -> tuple[list[Request], list[Request]]:
@@ -87,7 +97,7 @@ def odds(answers: Sequence[Completion]) -> np.ndarray:
     return np.array([answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers])
 
 
-def compare(model: ModelConfig, users: int, server: str | None) -> dict[str, dict[str, float]]:
+def compare(model: ModelConfig, users: int, server: Served | None) -> dict[str, dict[str, float]]:
     """Return way -> its paces, ratios to plain, largest difference of log-odds, and texts that differ."""
     exact = HuggingFaceBackend(model)
     loaded = exact._load()
@@ -106,7 +116,7 @@ def compare(model: ModelConfig, users: int, server: str | None) -> dict[str, dic
         found["ours"] = (measured(exact.complete, scored), measured(exact.complete, written))
         others: dict[str, Backend] = {"vllm": VllmBackend(model)} if installed_version() else {}
         if server:
-            served = ModelConfig(path=model.path, backend="server", server=ServerConfig(url=server))
+            served = ModelConfig(path=server.name, backend="server", server=server.config)
             others["http"] = make_server_scorer(served, model, BASE)
         for name, backend in others.items():
             backend.complete(scored[-1:])  # the engine starts, and is tried
@@ -134,11 +144,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=TOLERANCE)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--server")
+    parser.add_argument("--served")
+    parser.add_argument("--alternatives", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     pixels = {"image_max_pixels": 3136} if options.model == "tiny" else {}
     model = ModelConfig(path=options.model, template=options.template, dtype=options.dtype, **pixels)
-    table = compare(model, options.users, options.server)
+    server = None
+    if options.server:
+        config = ServerConfig(url=options.server, top_logprobs=options.alternatives, timeout=600)
+        server = Served(options.served or options.model, config)
+    table = compare(model, options.users, server)
     if options.json:
         print(json.dumps(table, indent=1))
         return
@@ -150,6 +166,10 @@ def main() -> None:
         if "texts" in row:
             told += f"{row['texts']:>18,.0f}{row['texts_ratio']:>8.1f}{row['unlike_texts']:>8.0f}"
         print(told)
+    rule = automatic(model)
+    fastest = max((name for name in ("ours", "vllm") if name in table), key=lambda name: table[name]["scores"])
+    names = {"ours": "huggingface", "vllm": "vllm"}
+    print(f"backend auto is {rule.model.backend} here ({rule.because}); the fastest by scores: {names[fastest]}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES, to_fit
 from msr_adapter.files import bundled_model
 from msr_adapter.filesystem import absent
 from msr_adapter.llamafactory.packaged_models import how_to_get
+from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -74,7 +75,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *check_templates(loaded),
         *check_training(loaded),
         *_check_servers(loaded),
-        *_check_engines(loaded),
+        *check_engines(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
@@ -97,6 +98,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
     return [
         *template_notes(loaded),
+        *engine_notes(loaded),
         *_asked_often(loaded, stages),
         *_reranks(loaded, stages),
         *_fits(loaded, stages),
@@ -269,23 +271,6 @@ def _check_servers(loaded: LoadedPipeline) -> list[Problem]:
             found = f"the environment variable {name} is not set"
             problems.append(Problem(loaded.where(setting), setting, found, "", f"export {name}=... in this shell"))
     return problems
-
-
-def _check_engines(loaded: LoadedPipeline) -> list[Problem]:
-    """Return a problem for each model that vLLM is to answer for where it is not installed."""
-    from msr_adapter.backends.vllm.installed import VLLM, absence, installed_version
-
-    summarize, train = loaded.pipeline.summarize, loaded.pipeline.train
-    asked = {"train.model": train.model} if loaded.pipeline.evaluate.scorer is None else {}
-    asked |= {
-        f"summarize.{role}.model": part.model
-        for role, part in (("items", summarize.items), ("users", summarize.users))
-        if part.mode != "none"
-    }
-    settings = [f"{role}.backend" for role, model in asked.items() if model.backend == VLLM]
-    if not settings or installed_version():
-        return []
-    return [absence(loaded.where(setting), setting) for setting in settings]
 
 
 def _check_run_dir(loaded: LoadedPipeline) -> list[Problem]:

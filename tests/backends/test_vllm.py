@@ -15,12 +15,15 @@ from msr_adapter.backends.vllm import adapters, installed
 from msr_adapter.backends.vllm.backend import VllmBackend, make_engine
 from msr_adapter.backends.vllm.engine import EngineSetup, EngineShare, engine_arguments
 from msr_adapter.backends.vllm.trial import PROMPTS, TOLERANCE
+from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed import engine_share, open_backend
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Answer, Completion, EngineLostError, Failure, Image, Request, engine_facts
 from msr_adapter.llamafactory.model_weights import BASE, Weights, resolve_model
+from msr_adapter.pipeline.engine_checks import engine_notes
 from tests.support.fake_vllm import Faults, install
+from tests.support.scripted_pipeline import scripted
 from tests.support.tiny_run import model_ref, scratch, stages
 
 CHOICES = ("Yes", "No")
@@ -262,6 +265,23 @@ def test_auto_takes_vllm_where_it_is_installed_and_a_gpu_is_seen(
         assert backend.facts["chosen"] == f"auto: {because}"
         assert backend.identity == make_backend(model_ref(backend=name)).identity
     assert make_backend(model_ref(backend="auto")).identity == make_backend(model_ref(backend=name)).identity
+
+
+@pytest.mark.parametrize(("version", "gpu"), [("0.23.0", True), ("0.23.0", False), ("", True)])
+def test_check_names_the_engine_that_auto_would_choose(
+    version: str, gpu: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(installed, "installed_version", lambda: version)
+    monkeypatch.setattr(installed, "sees_gpu", lambda: gpu)
+    (tmp_path / "p.yaml").write_text(scripted().replace("train: {model: *model}", "train: {model: {path: tiny}}"))
+    rule = installed.automatic(model_ref())
+    told = f"auto is {rule.model.backend} on this machine ({rule.because})"
+    for backend in ("auto", "huggingface", "vllm"):
+        sets = [f"{part}.model={{path: tiny, backend: {backend}}}" for part in ("summarize.items", "train")]
+        named = rule.model.backend if backend == "auto" else backend
+        found = engine_notes(load_pipeline(str(tmp_path / "p.yaml"), sets, tmp_path / "run"))
+        # Of the scripted summaries of users nothing is said: no engine is asked for them.
+        assert found == [f"engine of summarize.items.model, train.model: {named}; {told}"]
 
 
 def test_bits_are_left_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

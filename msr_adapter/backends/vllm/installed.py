@@ -24,9 +24,15 @@ class ChosenModel:
 
 
 def choose(model: ModelConfig) -> ChosenModel:
-    """Return ``model`` with the back end that `auto` stands for here: vLLM where it is installed and a GPU is seen."""
-    if model.backend != AUTO:
-        return ChosenModel(model)
+    """Return ``model`` with its back end spelled out: `auto` is what `automatic` says."""
+    return automatic(model) if model.backend == AUTO else ChosenModel(model)
+
+
+def automatic(model: ModelConfig) -> ChosenModel:
+    """Return ``model`` with the back end that `auto` stands for here: vLLM where it is installed and a GPU is seen.
+
+    The one rule there is: runs follow it, `msr check` tells it, and `benchmarks/engines.py` holds it against its table.
+    """
     name, because = _automatic(model)
     return ChosenModel(model.model_copy(update={"backend": name}), because)
 
