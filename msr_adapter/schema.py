@@ -267,6 +267,13 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = No
         return pq.read_table(path, columns=None if columns is None else list(columns))
 
 
+def count_rows(path: Path, schema: pa.Schema) -> int:
+    """Return how many rows a table has, by its footer; `DamagedFileError` for anything else."""
+    with _read(path), pq.ParquetFile(path) as file:
+        _require(path, file.schema_arrow, schema)
+        return int(file.metadata.num_rows)
+
+
 def read_chunks(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield a table in parts, in order; `DamagedFileError` for anything else."""
     with _read(path), pq.ParquetFile(path) as file:

@@ -6,6 +6,7 @@ completion_store  the SQLite file behind the cache, and its export
 request_chains    requests of which each depends on the answer before it
 request_shards    what is computed together, here or by a worker
 scoring_stats     what scoring took, in tokens, images and passes
+uncached          answers that nobody keeps
 dry_run           a dry run that asks nobody
 """
 

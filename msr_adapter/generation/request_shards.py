@@ -92,7 +92,11 @@ class ChainShard:
         return replace(self, known=(*self.known, *answers))
 
 
-Shard = RequestShard | ChainShard
+class Shard(Protocol):
+    """What is computed together, wherever the backend is. Picklable: it may go to another process."""
+
+    def run(self, backend: Backend, report: Advance) -> list[Answer]:
+        """Return the answers that the cache is to keep, if any; ``report`` takes the number of answers so far."""
 
 
 class _Keeper:
@@ -136,7 +140,7 @@ class ShardJob(Generic[T]):
     """A shard, and what the process that hands it out needs to go on once it is answered."""
 
     shard: Shard | None
-    """What has to be computed; None: nothing. Picklable: it may go to another process."""
+    """What has to be computed; None: nothing."""
     owner: T
     """Stays in this process."""
     report: Advance = lambda _: None

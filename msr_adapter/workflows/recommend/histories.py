@@ -87,21 +87,18 @@ class SeenBeside:
 def read_histories(data_dir: Path) -> Histories:
     """Read the kept log of a data stage as codes; it is streamed."""
     items = _flat(schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["item_id"])["item_id"])
-    users: list[str] = []
-    ends: list[int] = []
-    codes: list[Codes] = [np.empty(0, np.int32)]
+    users, ends, codes = [_flat(pa.chunked_array([], pa.string()))], [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
     rows = 0
     for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
         runs = pc.run_end_encode(_flat(chunk["user_id"]))
-        names = runs.values.to_pylist()
-        if users and names and users[-1] == names[0]:  # a user whose rows are in two chunks
-            users.pop()
-            ends.pop()
-        users += names
-        ends += (runs.run_ends.to_numpy().astype(np.int64) + rows).tolist()
+        names, run_ends = runs.values, runs.run_ends.to_numpy().astype(np.int64) + rows
+        if len(names) and len(users[-1]) and users[-1][-1] == names[0]:  # a user whose rows are in two chunks
+            users[-1], ends[-1] = users[-1][:-1], ends[-1][:-1]
+        users.append(names)
+        ends.append(run_ends)
         codes.append(pc.index_in(_flat(chunk["item_id"]), value_set=items).to_numpy().astype(np.int32))
         rows += len(chunk)
-    return Histories(pa.array(users, pa.string()), items, np.array([0, *ends], np.int64), np.concatenate(codes))
+    return Histories(pa.concat_arrays(users), items, np.concatenate(ends), np.concatenate(codes))
 
 
 def extend(
@@ -161,11 +158,14 @@ def read_seen(data_dir: Path, asked: pa.Array, items: pa.Array, later: pl.DataFr
 
     The table is streamed: O(its users log asked); memory is 16 bytes a pair of these users while it is read, then 4.
     """
+    table = data_dir / "seen.parquet"
+    if later is None and not schema.count_rows(table, schema.SEEN):  # else millions of ids would be sorted for nothing
+        return SeenBeside(np.zeros(len(asked) + 1, np.int64), np.empty(0, np.int32))
     ids = pl.Series(asked, dtype=pl.String)
     order = ids.arg_sort().to_numpy()
     ordered = ids.sort()
     numbers, codes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for chunk in schema.read_chunks(data_dir / "seen.parquet", schema.SEEN):
+    for chunk in schema.read_chunks(table, schema.SEEN):
         runs = pc.run_end_encode(_flat(chunk["user_id"]))
         of_run = sorted_places(ordered, pl.Series(runs.values, dtype=pl.String))
         place = np.repeat(of_run, np.diff(runs.run_ends.to_numpy().astype(np.int64), prepend=0))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,7 @@ from msr_adapter.data.id_forms import near_matches
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories, read_seen
 from msr_adapter.workflows.recommend.request import RecommendRequest
-from msr_adapter.workflows.recommend.user_shards import AskedUsers
+from msr_adapter.workflows.recommend.user_shards import AskedUsers, IdArray
 
 _NAMED = 20
 _SHOWN = 3
@@ -52,7 +53,8 @@ def resolve_request(
         histories, later = extend(histories, data_dir, files.later, keep_repeats=keep_repeats)
     ids = histories.users if files.users is None else files.users.to_arrow().cast(pa.string())
     beside = read_seen(data_dir, ids, histories.items, None if later is None else later.filtered)
-    asked = AskedUsers(ids.to_pylist(), histories.places(ids), histories, beside)
+    places = np.arange(len(ids)) if files.users is None else histories.places(ids)
+    asked = AskedUsers(IdArray(ids), places, histories, beside)
     problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
     if files.candidates is not None:
         problems += _candidate_problems(wanted, files.candidates, asked)
@@ -73,7 +75,7 @@ def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> 
 
 def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Problem]:
     nowhere = (asked.places < 0) & ~asked.only_seen()
-    unknown = [user for user, is_unknown in zip(asked.ids, nowhere, strict=True) if is_unknown]
+    unknown = [asked.ids[number] for number in np.flatnonzero(nowhere).tolist()]
     if not unknown or wanted.unknown_users == "fallback":
         return
     found = f"{len(unknown):,} of {len(asked.ids):,} users are in no log: {_some(unknown, _NAMED)}"

@@ -8,13 +8,14 @@ users.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.arrays import Codes, Mask, Rows, ranges
 from msr_adapter.prompts.stage_tables import copy_attributes
 from msr_adapter.workflows.recommend.histories import Histories, SeenBeside
 from msr_adapter.workflows.recommend.retrieval import Found
@@ -38,6 +39,32 @@ LISTS = pa.schema(
 """The candidates of a shard's users, in order; the model is asked about those of users with a history."""
 
 
+class IdArray(Sequence[str]):
+    """Ids in an Arrow array: as text objects, ten million would take some 700 MB."""
+
+    def __init__(self, ids: pa.Array) -> None:
+        self.array = ids
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            places = np.arange(*index.indices(len(self)))
+            return [str(one) for one in self.array.take(pa.array(places)).to_pylist()]
+        return str(self.array[index].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for begin in range(0, len(self), PAIRS):
+            yield from self.array.slice(begin, PAIRS).to_pylist()
+
+
 @dataclass(frozen=True)
 class AskedUsers:
     """Who gets a list, in the order of the lists; a user's number is the place in it."""
@@ -56,6 +83,33 @@ class AskedUsers:
     def only_seen(self) -> Mask:
         """Return who has no history but has seen something: known, to filters that dropped all of it (users,)."""
         return (self.places < 0) & (self.beside.counts() > 0)
+
+    def lengths(self) -> Rows:
+        """Return how long each history is (users,)."""
+        known = self.places >= 0
+        found = np.zeros(len(self.places), np.int64)
+        found[known] = np.diff(self.histories.offsets)[self.places[known]]
+        return found
+
+    def items(self) -> Mask:
+        """Return which items stand in a history of theirs: (items,)."""
+        flags = np.zeros(len(self.histories.items), dtype=bool)
+        known = self.places[self.places >= 0]
+        for begin in range(0, len(known), PAIRS):
+            some = known[begin : begin + PAIRS]
+            starts = self.histories.offsets[some]
+            flags[self.histories.codes[ranges(starts, self.histories.offsets[some + 1] - starts)]] = True
+        return flags
+
+    def only(self, groups: Sequence[int]) -> "AskedUsers":
+        """Return the users of some groups, in their order; each but the last one of all is whole."""
+        every = [np.arange(group * GROUP, min((group + 1) * GROUP, len(self.ids))) for group in groups]
+        numbers = np.concatenate([np.empty(0, np.int64), *every])
+        sizes = self.beside.counts()[numbers]
+        codes = self.beside.codes[ranges(self.beside.offsets[numbers], sizes)]
+        beside = SeenBeside(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), codes)
+        ids = self.ids.array if isinstance(self.ids, IdArray) else pa.array(self.ids, pa.string())
+        return AskedUsers(IdArray(ids.take(pa.array(numbers))), self.places[numbers], self.histories, beside)
 
     def groups(self) -> Iterator[range]:
         """Yield the numbers of the users of each group."""

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -171,7 +170,7 @@ class UserSummaries:
 
     def _count_steps(self) -> int:
         """Return how many requests all user summaries take, before any is found in the cache."""
-        lengths = np.array([len(self._asked.history(number)) for number in range(len(self._asked.ids))])
+        lengths = self._asked.lengths()
         if self._users.mode == "recurrent":
             return int((-(-lengths // self._users.block)).sum())
         return int((lengths > 0).sum()) if self._users.mode == "direct" else 0
@@ -182,9 +181,7 @@ class UserSummaries:
         Where none is ever described, those that have no row among the empty summaries: no list of the run has them.
         """
         items = self._asked.histories.items
-        needed = np.zeros(len(items), dtype=bool)
-        for number in range(len(self._asked.ids)):
-            needed[self._asked.history(number)] = True
+        needed = self._asked.items()
         data = self._context.dirs.data
         none = self._items.mode == "none"
         described = read_listed_ids(data) if none else read_described(data)

@@ -3,16 +3,14 @@
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.output_paths import Output, output_problems, protected_by, sweep_beside
+from msr_adapter.config.output_paths import Output, Protected, output_problems, protected_by, sweep_beside
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.generation import Backend
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
@@ -23,15 +21,16 @@ from msr_adapter.pipeline.runner import RECOMMENDING, run_checked, use_trained
 from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
-from msr_adapter.retrieval import Retrieve, RetrieverInputs
 from msr_adapter.stage_arguments import Client, Job
-from msr_adapter.workflows.recommend.content import goes_by_content, open_content, retriever_problems
+from msr_adapter.workflows.recommend.content import retriever_problems
+from msr_adapter.workflows.recommend.finding import Finding, RecommendWork, open_finding
+from msr_adapter.workflows.recommend.in_parts import recommend_in_parts
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
+from msr_adapter.workflows.recommend.part_folder import folder_of_parts_problems, is_folder_of_parts
 from msr_adapter.workflows.recommend.ranking import rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
-from msr_adapter.workflows.recommend.retrieval import RetrievalUser, known_log, make_retriever
-from msr_adapter.workflows.recommend.user_shards import AskedUsers, cut_shards, read_items, write_shard
+from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
 from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
 from msr_adapter.workflows.trained_run import bring_to_scoring
 
@@ -53,9 +52,8 @@ def recommend(
 
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
     read = {option: path for option, path in named.items() if path and path.is_file()}
-    output = Output(wanted.out, wanted.overwrite, SUFFIXES)
     asked = [
-        *output_problems(output, protected_by(loaded, read)),
+        *_output_problems(wanted, protected_by(loaded, read)),
         *request_problems(wanted, id_file_problems),
         *_retriever_problems(loaded, wanted),
     ]
@@ -81,6 +79,12 @@ def recommend(
         finally:
             folder.discard(RECOMMENDING)
     return counts | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def _output_problems(wanted: RecommendRequest, protected: Protected) -> list[Problem]:
+    if is_folder_of_parts(wanted.out):
+        return folder_of_parts_problems(wanted.out, protected, overwrite=wanted.overwrite)
+    return output_problems(Output(wanted.out, wanted.overwrite, SUFFIXES), protected)
 
 
 def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) -> RequestFiles:
@@ -121,20 +125,21 @@ class _Shard:
 def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequest) -> dict[str, Any]:
     """Retrieve, summarise, score and write the lists; return the counts of all of it."""
     items = read_items(context.dirs.data)
+    work = RecommendWork(context, wanted, request, items)
+    if is_folder_of_parts(wanted.out):
+        counts, found = recommend_in_parts(work)
+        if found:
+            _tell_request(context.reporter, wanted, request, found, again=work.again)
+        return found | counts
     summaries = UserSummaries(context, request, context.out)
-    calls, again = summaries.estimate(), _comes_again(context, wanted)
-    inputs = RetrieverInputs(known_log(request.asked.histories), None, context.pipeline.fusion, again)
-    by_content = goes_by_content(wanted.retrieval.kind, context.pipeline.fusion)
+    calls = summaries.estimate()
     written: dict[str, Any] = {}
-    if by_content:  # whom it looks for is told by their summaries
+    if work.by_content:  # whom it looks for is told by their summaries
         _tell_summaries(context.reporter, calls)
         written = summaries.write()
-    with open_content(context, summaries, items) if by_content else nullcontext() as content:
-        retrieve = make_retriever(
-            wanted.retrieval, request.asked.histories, request.candidates, replace(inputs, content=content)
-        )
-        shards, counts = _retrieve(context, wanted, request, _Retrieval(retrieve, items, summaries, by_content))
-    _tell_request(context.reporter, wanted, request, counts, again=again)
+    with open_finding(work, summaries) as finding:
+        shards, counts = _retrieve(work, finding)
+    _tell_request(context.reporter, wanted, request, counts, again=work.again)
     _tell_calls(context.reporter, wanted, calls, counts["scored"])
     written = written or summaries.write()
     with make_scorer(context) as scorer:
@@ -148,17 +153,6 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Retrieval:
-    """What finds candidates, among what, and for whom."""
-
-    retrieve: Retrieve
-    items: pa.Table
-    summaries: UserSummaries
-    by_content: bool
-    """Whether it goes by the user summaries."""
-
-
 def _retriever_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> list[Problem]:
     """Return what the retriever needs and lacks; what the request says wrongly is told elsewhere."""
     try:
@@ -168,50 +162,19 @@ def _retriever_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> lis
     return retriever_problems(loaded, kind)
 
 
-def _comes_again(context: Context, wanted: RecommendRequest) -> bool:
-    """Return whether what users had is recommended again."""
-    return context.pipeline.data.repeats == "keep" and wanted.include_seen is not False
-
-
-def _retrieve(
-    context: Context, wanted: RecommendRequest, request: ResolvedRequest, by: _Retrieval
-) -> tuple[list[_Shard], dict[str, int]]:
+def _retrieve(work: RecommendWork, finding: Finding) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
-    asked = request.asked
-    again = _comes_again(context, wanted)
+    context, asked = work.context, work.request.asked
     shards: list[_Shard] = []
-    counts = {"users": len(asked.ids), "users_without_history": 0, "users_without_candidates": 0, "short_lists": 0}
-    counts |= {"unknown_users": request.unknown_users, "users_only_seen": int(asked.only_seen().sum()), "scored": 0}
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
-            told = by.summaries.of_group(group) if by.by_content else {}
-            users = [
-                replace(_retrieval_user(asked, one, wanted.include_seen, again=again), summary=told.get(one, ""))
-                for one in numbers
-            ]
-            found = by.retrieve(users)
-            lengths = np.array([len(one.items) for one in found])
-            counts["users_without_history"] += sum(not len(user.history) for user in users)
-            counts["users_without_candidates"] += int((lengths == 0).sum())
-            counts["short_lists"] += int((lengths < wanted.top).sum())
-            if by.by_content:
-                for query in ("summary", "history"):
-                    name = f"found_by_{query}"
-                    counts[name] = counts.get(name, 0) + sum(one.query == query for one in found)
+            found = finding.find(asked, group, numbers)
             for part in cut_shards(numbers, found):
                 folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
-                scored = write_shard(context.dirs.data, folder, by.items, asked, numbers[part], found[part])
+                scored = write_shard(context.dirs.data, folder, work.items, asked, numbers[part], found[part])
                 shards.append(_Shard(group, folder, scored))
-                counts["scored"] += scored
             advance(len(numbers))
-    return shards, counts
-
-
-def _retrieval_user(asked: AskedUsers, number: int, include_seen: bool | None, *, again: bool) -> RetrievalUser:
-    """Return a user with what is not recommended: nothing, what a filter dropped, or all that was seen."""
-    history, beside = asked.history(number), asked.beside.of(number)
-    barred = beside[:0] if include_seen else beside if again else np.concatenate([history, beside])
-    return RetrievalUser(asked.ids[number], history, barred)
+    return shards, finding.counts | {"scored": sum(shard.scored for shard in shards)}
 
 
 def _count_cached(context: Context, summaries: UserSummaries, shards: list[_Shard], identity: str) -> int:
