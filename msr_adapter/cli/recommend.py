@@ -31,7 +31,9 @@ class UnknownUsers(StrEnum):
 def recommend(
     pipeline: PipelineArgument,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", show_default=False, help="Ends in .parquet, .csv or .jsonl.")
+        Path,
+        typer.Option("--out", metavar="FILE|FOLDER", show_default=False,
+                     help="Ends in .parquet, .csv or .jsonl; without a suffix, a folder of parts (millions of users)."),
     ],
     users: Annotated[
         str, typer.Option("--users", metavar="FILE|all", help="Ids in a column or one a line; `all` of the log.")
