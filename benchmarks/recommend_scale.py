@@ -1,12 +1,13 @@
 """Memory and time of `msr recommend --out FOLDER` for millions of users, by a back end that answers at once.
 
-Workload: a log of ``--users`` users with five interactions each over 100,000 items, 200 popular candidates a user, and
-a script in place of the model, so that what is measured is all that is not the model: reading the log, retrieving,
-rendering prompts, ranking, writing. The log is whole, the lists are those of the first parts (4,096 users each) that
-``--parts`` names, each number in a process of its own. Printed: resident memory after reading and at its highest, for
-each number of parts; users a second; and what all users would take at that pace. Memory must not grow with the parts.
+Workload: a log of ``--users`` users with five interactions each over 100,000 items, 200 popular candidates a user
+(``--candidates``), and a script in place of the model, so that what is measured is all that is not the model: reading
+the log, retrieving, rendering prompts, ranking, writing. The log is whole, the lists are those of the first parts
+(4,096 users each) that ``--parts`` names, each number in a process of its own. Printed: resident memory after reading
+and at its highest, for each number of parts; users a second; and what all users would take at that pace. Memory must
+not grow with the parts.
 
-    python benchmarks/recommend_scale.py [--users 10000000] [--parts 2 6] [--json]
+    python benchmarks/recommend_scale.py [--users 10000000] [--parts 1 3] [--candidates 200] [--json]
 """
 
 # ruff: noqa: E402 - threads are pinned before NumPy is imported
@@ -41,7 +42,7 @@ from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, resolve_request
 from msr_adapter.workflows.recommend.user_shards import read_items
 
-ITEMS, EACH, CANDIDATES, TOP = 100_000, 5, 200, 10
+ITEMS, EACH, TOP = 100_000, 5, 10
 _ROWS = 1_000_000
 PIPELINE = """\
 name: scale
@@ -97,15 +98,21 @@ def _log(users: int, names: pa.Array) -> Iterator[pa.Table]:
         ).cast(schema.INTERACTIONS)
 
 
-def one_size(root: Path, parts: int) -> dict[str, Any]:
+def one_size(root: Path, parts: int, candidates: int) -> dict[str, Any]:
     """Write the lists of the first ``parts`` of all users; return what it took."""
     loaded = load_pipeline(str(root / "scale.yaml"), (), root / "run")
     folder, out = RunFolder(loaded.run_dir), root / f"lists-{parts}"
-    wanted = RecommendRequest(None, f"popular:{CANDIDATES}", TOP, out)
+    wanted = RecommendRequest(None, f"popular:{candidates}", TOP, out)
     began, before = time.perf_counter(), resident()
     request = resolve_request(wanted, RequestFiles(None, None, None), folder.stage("data"))
     users = len(request.asked.ids)
-    found = {"users": users, "parts": parts, "empty_mb": before, "read_s": time.perf_counter() - began}
+    found = {
+        "users": users,
+        "parts": parts,
+        "candidates": candidates,
+        "empty_mb": before,
+        "read_s": time.perf_counter() - began,
+    }
     found["log_mb"] = resident()
     request = replace(request, asked=request.asked.only(range(parts)))
     work = root / f"work-{parts}"
@@ -125,20 +132,21 @@ def one_size(root: Path, parts: int) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     pace = len(request.asked.ids) / seconds
     return found | {
-        "seconds": seconds, "users_per_s": pace, "pairs_per_s": pace * CANDIDATES, "highest_mb": highest(),
+        "seconds": seconds, "users_per_s": pace, "pairs_per_s": pace * candidates, "highest_mb": highest(),
         "after_parts_mb": [mb for _, mb in at], "all_hours": users / pace / 3600,
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--parts", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--parts", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(one_size(Path(given.child[0]), int(given.child[1]))))
+        print(json.dumps(one_size(Path(given.child[0]), *map(int, given.child[1:]))))
         return
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -149,7 +157,7 @@ def main() -> None:
         schema.write_table(summaries, schema.ITEM_SUMMARIES, root / "run" / "items" / "items.parquet")
         sizes = []
         for parts in given.parts:
-            command = [sys.executable, __file__, "--child", str(root), str(parts)]
+            command = [sys.executable, __file__, "--child", str(root), str(parts), str(given.candidates)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             sizes.append(json.loads(done.stdout))
             if not given.json:
@@ -163,7 +171,7 @@ def told(size: dict[str, Any]) -> str:
     after = size["after_parts_mb"]
     return (
         f"{size['users']:,} users in the log, lists for {size['parts']} parts ({size['parts'] * 4096:,} users x "
-        f"{CANDIDATES}): {size['empty_mb']:.0f} MB before, {size['log_mb']:.0f} MB with the log (read in "
+        f"{size['candidates']}): {size['empty_mb']:.0f} MB before, {size['log_mb']:.0f} MB with the log (read in "
         f"{size['read_s']:.0f} s), {after[0]:.0f} MB after the first part, {after[-1]:.0f} MB after the last, "
         f"{size['highest_mb']:.0f} MB at the most; {size['users_per_s']:,.0f} users ({size['pairs_per_s']:,.0f} pairs) "
         f"a second, all of them in {size['all_hours']:.1f} hours"

@@ -95,8 +95,11 @@ class ChainShard:
 class Shard(Protocol):
     """What is computed together, wherever the backend is. Picklable: it may go to another process."""
 
-    def run(self, backend: Backend, report: Advance) -> list[Answer]:
+    def run(self, backend: Backend, report: Advance, keep: Keep = keep_nothing) -> list[Answer]:
         """Return the answers that the cache is to keep, if any; ``report`` takes the number of answers so far."""
+
+    def without(self, answers: Sequence[Answer]) -> "Shard":
+        """Return what is left to compute once there are ``answers``."""
 
 
 class _Keeper:

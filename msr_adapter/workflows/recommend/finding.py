@@ -38,7 +38,7 @@ class RecommendWork:
         return goes_by_content(self.wanted.retrieval.kind, self.context.pipeline.fusion)
 
 
-class Finding:
+class CandidateFinder:
     """Finds the candidates of users and counts."""
 
     def __init__(self, work: RecommendWork, retrieve: Retrieve, summaries: UserSummaries) -> None:
@@ -74,7 +74,7 @@ class Finding:
 
 
 @contextmanager
-def open_finding(work: RecommendWork, summaries: UserSummaries) -> Iterator[Finding]:
+def open_finder(work: RecommendWork, summaries: UserSummaries) -> Iterator[CandidateFinder]:
     """Yield what finds candidates; a model that it goes by is let go of with the block."""
     context, histories = work.context, work.request.asked.histories
     inputs = RetrieverInputs(known_log(histories), None, context.pipeline.fusion, work.again)
@@ -82,4 +82,4 @@ def open_finding(work: RecommendWork, summaries: UserSummaries) -> Iterator[Find
         retrieve = make_retriever(
             work.wanted.retrieval, histories, work.request.candidates, replace(inputs, content=content)
         )
-        yield Finding(work, retrieve, summaries)
+        yield CandidateFinder(work, retrieve, summaries)

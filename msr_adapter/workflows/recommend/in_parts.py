@@ -19,7 +19,7 @@ from msr_adapter.generation.request_shards import MonotonicProgress, ShardJob, s
 from msr_adapter.pipeline.planning import TRAIN
 from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Advance
-from msr_adapter.workflows.recommend.finding import Finding, RecommendWork, open_finding
+from msr_adapter.workflows.recommend.finding import CandidateFinder, RecommendWork, open_finder
 from msr_adapter.workflows.recommend.part_folder import PartFolder
 from msr_adapter.workflows.recommend.ranked_shard import RankedShard, ScoringRecipe, write_whole_shard
 from msr_adapter.workflows.recommend.user_shards import cut_shards
@@ -49,7 +49,7 @@ def recommend_in_parts(asked: RecommendWork) -> tuple[dict[str, Any], dict[str, 
         written = summaries.write()
         with (
             make_scorer(context) as scorer,
-            open_finding(asked, summaries) as finding,
+            open_finder(asked, summaries) as finding,
             context.reporter.track("ranking users", len(some.ids)) as advance,
         ):
             _Parts(asked, summaries, finding, folder, left).write(scorer, advance)
@@ -74,9 +74,14 @@ class _Parts:
     """The parts that are left, as shards for whoever is free."""
 
     def __init__(
-        self, asked: RecommendWork, summaries: UserSummaries, finding: Finding, folder: PartFolder, left: list[int]
+        self,
+        asked: RecommendWork,
+        summaries: UserSummaries,
+        finder: CandidateFinder,
+        folder: PartFolder,
+        left: list[int],
     ) -> None:
-        self._asked, self._summaries, self._finding, self._folder, self._left = asked, summaries, finding, folder, left
+        self._asked, self._summaries, self._finder, self._folder, self._left = asked, summaries, finder, folder, left
         self._users = asked.request.asked
         context = asked.context
         self._recipe = ScoringRecipe(
@@ -103,7 +108,7 @@ class _Parts:
         """Yield shards; they are drawn as workers become free, so that few of them are on the disk at a time."""
         data = self._asked.context.dirs.data
         for group, numbers in enumerate(self._users.groups()):
-            found = self._finding.find(self._users, group, numbers)
+            found = self._finder.find(self._users, group, numbers)
             cuts = list(cut_shards(numbers, found))
             files = [self._folder.shard(self._left[group], cut.start) for cut in cuts]
             self._shards[group], self._waiting[group] = files, len(cuts)

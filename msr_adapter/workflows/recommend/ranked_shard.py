@@ -4,6 +4,7 @@ So nothing of its candidates comes back to the process that hands shards out, an
 billion, it would be the larger part of all that is stored. The file of lists is what a killed command goes on from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from msr_adapter.arrays import Codes
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.files import write_json
 from msr_adapter.generation import Answer, Backend
+from msr_adapter.generation.request_shards import Keep, keep_nothing
 from msr_adapter.generation.uncached import UncachedAnswers
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
@@ -56,7 +58,7 @@ class RankedShard:
     out: Path
     """The file of lists."""
 
-    def run(self, backend: Backend, report: Advance) -> list[Answer]:
+    def run(self, backend: Backend, report: Advance, _: Keep = keep_nothing) -> list[Answer]:
         """Write RECOMMENDATIONS, and before them the counts; return no answer."""
         counts = self._score(backend, report) if self.scored else {}
         items = schema.read_table(self.folder / _LISTED, schema.ITEMS)
@@ -65,6 +67,10 @@ class RankedShard:
         write_json(counts_of(self.out), {name: int(counts.get(name, 0)) for name in COUNTED})
         schema.write_table(lists, schema.RECOMMENDATIONS, self.out)
         return []
+
+    def without(self, _: Sequence[Answer]) -> "RankedShard":
+        """Return the shard: of its answers none is kept."""
+        return self
 
     def _score(self, backend: Backend, report: Advance) -> dict[str, int]:
         # The stage is imported where it runs: workers come here from a pickle, and know nothing of it before.

@@ -23,7 +23,7 @@ from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.workflows.recommend.content import retriever_problems
-from msr_adapter.workflows.recommend.finding import Finding, RecommendWork, open_finding
+from msr_adapter.workflows.recommend.finding import CandidateFinder, RecommendWork, open_finder
 from msr_adapter.workflows.recommend.in_parts import recommend_in_parts
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.part_folder import folder_of_parts_problems, is_folder_of_parts
@@ -137,7 +137,7 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
     if work.by_content:  # whom it looks for is told by their summaries
         _tell_summaries(context.reporter, calls)
         written = summaries.write()
-    with open_finding(work, summaries) as finding:
+    with open_finder(work, summaries) as finding:
         shards, counts = _retrieve(work, finding)
     _tell_request(context.reporter, wanted, request, counts, again=work.again)
     _tell_calls(context.reporter, wanted, calls, counts["scored"])
@@ -162,7 +162,7 @@ def _retriever_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> lis
     return retriever_problems(loaded, kind)
 
 
-def _retrieve(work: RecommendWork, finding: Finding) -> tuple[list[_Shard], dict[str, int]]:
+def _retrieve(work: RecommendWork, finding: CandidateFinder) -> tuple[list[_Shard], dict[str, int]]:
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
     context, asked = work.context, work.request.asked
     shards: list[_Shard] = []
