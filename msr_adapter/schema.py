@@ -205,6 +205,16 @@ def listed_digest(path: Path) -> str:
     return content.hexdigest()
 
 
+RETRIEVER_RECALLS = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("retriever", pa.string(), nullable=False),
+        pa.field("found", pa.int64(), nullable=False),  # targets of the example that are among what is retrieved
+        pa.field("targets", pa.int64(), nullable=False),
+    ]
+)
+"""One row per retriever and test example, in that order."""
+
 EMBEDDINGS = pa.schema(
     [
         pa.field("id", _id, nullable=False),  # of the item or the user; in a stage's table of users, the example's

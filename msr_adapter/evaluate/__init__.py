@@ -8,6 +8,7 @@
 `beyond_accuracy`: calibration of the probabilities, and what of the catalogue is shown
 `full_ranking`: what baselines and retrieve-and-rerank are worth over the whole catalogue
 `catalogue_ranking`: places of targets in the whole catalogue, block by block; `retrieval`: its first items, reranked
+`table_retrieval`: what the retrievers of `msr recommend` find there, and their recall
 `results`: a finished run, read back; `comparison`: runs tested against each other; `ablation_table`: variants of one
 `tables`: the stage's files of rows; `text_tables`: tables for a terminal, Markdown and LaTeX
 `trec_ranx_export`: runs for trec_eval, pytrec_eval and ranx

@@ -224,7 +224,14 @@ def retrieved_candidates(
     held_out: HeldOut, choices: CatalogueChoices, blocks: Blocks, items: pa.Table, top: int
 ) -> pa.Table:
     """Return CANDIDATES: the ``top`` choices of each user of ``held_out``, best first; ``items`` is ITEMS."""
-    offsets, found = top_items(choices, blocks, items["popularity"].to_numpy(), top)
+    return as_candidates(held_out, choices, top_items(choices, blocks, items["popularity"].to_numpy(), top), items)
+
+
+def as_candidates(
+    held_out: HeldOut, choices: CatalogueChoices, lists: tuple[Rows, Integers], items: pa.Table
+) -> pa.Table:
+    """Return CANDIDATES of ``lists``, as `top_items` returns them; ``items`` is ITEMS."""
+    offsets, found = lists
     owner = np.repeat(np.arange(choices.users), np.diff(offsets))
     own = np.sort(choices.owners * choices.items + choices.targets)
     label = contains(own, owner * choices.items + found).astype(np.int8)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig, FullConfig, ProtocolConfig
-from msr_adapter.evaluate.baselines.catalogue import BASELINES, Baseline, row_of
+from msr_adapter.evaluate.baselines.catalogue import BASELINES, Baseline
 from msr_adapter.evaluate.baselines.fitting import FULL
 from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_scores
@@ -22,7 +22,8 @@ from msr_adapter.evaluate.catalogue_ranking import (
 )
 from msr_adapter.evaluate.comparison import ComparisonPlan, as_difference, trained_minus_others
 from msr_adapter.evaluate.metrics_file import EvaluationFinding, FullRanking, Interval, RetrievalEntry
-from msr_adapter.evaluate.retrieval import reranked, starts_of
+from msr_adapter.evaluate.retrieval import label_of, reranked, starts_of
+from msr_adapter.evaluate.table_retrieval import is_of_the_table, read_recalls
 from msr_adapter.evaluate.tables import full_per_user_table
 from msr_adapter.metrics import TargetRanks, label, largest_value, mean_interval, values_at
 from msr_adapter.schema import CANDIDATES, read_table
@@ -73,11 +74,16 @@ def rank_fully(
     if not protocol.cut or (config.full is None and (listed or not whole)):
         return None
     rows = [row for row in BASELINES if (row.name in judged and whole) or _retrieves(config, row)]
-    if not any(row.fitting or row.whole for row in rows):
+    if config.full is None and not any(row.fitting or row.whole for row in rows):
         return None
     choices = read_choices(held_out, inputs.data_dir, protocol.negatives.exclude)
     ranks = {row.name: found for row in rows if (found := _ranks(row, dirs, inputs, choices)) is not None}
     baselines = {name: _ranked(protocol, found) for name, found in ranks.items()}
+    found = read_table(dirs.retrieved / "candidates.parquet", CANDIDATES) if config.full and dirs.retrieved else None
+    if config.full is not None and found is not None and is_of_the_table(config.full):
+        # It has no scores of all items. As k is no larger than the list, its own order is all that metrics look at.
+        in_order = -np.arange(found.num_rows, dtype=np.float64)
+        baselines[config.full.retriever] = _ranked(protocol, reranked(choices, held_out.example_ids, found, in_order))
     tied = TargetRanks(choices.owners, np.zeros_like(choices.targets), choices.sizes[choices.owners], choices.sizes)
     entry: FullRanking = {
         "items": choices.items,
@@ -93,14 +99,14 @@ def rank_fully(
         "retrieval": None,
     }
     models: dict[str, Ranked] = {}
-    if config.full is not None and dirs.retrieved is not None:
-        found = read_table(dirs.retrieved / "candidates.parquet", CANDIDATES)
+    if config.full is not None and found is not None and dirs.retrieved is not None:
         for name, folder in dirs.reranked.items():
             scores = read_scores(replace(held_out, table=found), name, folder)["logit"].to_numpy()
             models[name] = _ranked(protocol, reranked(choices, held_out.example_ids, found, scores))
         plan = ComparisonPlan.of(protocol, [entry["primary"]], inputs.seed)
         compared = trained_minus_others(models | baselines, plan).differences
         retrieval = _retrieval(config.full, choices, found, models, protocol.confidence.level)
+        retrieval["recalls"] = _recalls(dirs.retrieved, protocol.confidence.level)
         retrieval["differences"] = {row.reference: as_difference(row) for row in compared}
         entry["retrieval"] = retrieval
     values = {name: one.values for name, one in (models | baselines).items()}
@@ -152,8 +158,18 @@ def _retrieval(
         "top": full.top,
         "prompts": found.num_rows,
         "recall": {"mean": float(hits.mean()), "low": low, "high": high},
+        "recalls": {},
         "models": {name: one.summary for name, one in models.items()},
         "differences": {},
+    }
+
+
+def _recalls(retrieved: Path, level: float) -> dict[str, Interval]:
+    found = read_recalls(retrieved)
+    ends = {name: mean_interval(recall, level) for name, recall in found.items()}
+    return {
+        name: {"mean": float(recall.mean()), "low": ends[name][0], "high": ends[name][1]}
+        for name, recall in found.items()
     }
 
 
@@ -162,7 +178,7 @@ def _findings(entry: FullRanking) -> list[EvaluationFinding]:
     retrieval, primary = entry["retrieval"], entry["primary"]
     if retrieval is None:
         return []
-    gap, name = retrieval["differences"][retrieval["retriever"]], row_of(retrieval["retriever"]).label
+    gap, name = retrieval["differences"][retrieval["retriever"]], label_of(retrieval["retriever"])
     ours, theirs = (
         retrieval["models"]["trained"][primary]["mean"],
         entry["models"][retrieval["retriever"]][primary]["mean"],

@@ -69,6 +69,8 @@ class RetrievalEntry(TypedDict):
     """Retrieved items of all users: what each model was asked about."""
     recall: Interval
     """Share of the targets that were retrieved."""
+    recalls: Mapping[str, Interval]
+    """Retriever of `msr recommend` -> the same, as it retrieves there from what training may know."""
     models: Mapping[str, Mapping[str, Interval]]
     """`trained`, and `base` where it is asked for -> metric -> value."""
     differences: dict[str, Difference]

@@ -136,6 +136,12 @@ def full_notes(metrics: MetricsFile) -> list[str]:
         f"({gap['low']:+.3f} to {gap['high']:+.3f}) beside {retrieval['retriever']} alone, paired; "
         f"p {p_text(gap['p'])}, adjusted {p_text(gap['p_adjusted'])}."
     )
+    if recalls := retrieval.get("recalls"):  # runs of earlier versions have none
+        told = ", ".join(f"{name} {value_cell(value)}" for name, value in recalls.items())
+        notes.append(
+            f"Recall among {retrieval['top']:,} items, each as `msr recommend` retrieves from what training may know "
+            f"(nothing tuned): {told}."
+        )
     return notes
 
 

@@ -12,9 +12,11 @@ from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, to_fit
+from msr_adapter.evaluate.table_retrieval import compared
 from msr_adapter.files import bundled_model
 from msr_adapter.filesystem import absent
 from msr_adapter.llamafactory.packaged_models import how_to_get
+from msr_adapter.pipeline.embedding_stage import check_retriever
 from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
@@ -81,6 +83,11 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *_check_selection(loaded),
         *check_versions(),
         *_check_slices(loaded),
+        *[
+            problem
+            for name in compared(pipeline.evaluate.full, pipeline.fusion)
+            for problem in check_retriever(loaded, name, (loaded.where("evaluate.full"), "evaluate.full"))
+        ],
         *check_libraries([row.name for row in to_fit(pipeline.evaluate)], loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
         *check_stages(loaded),

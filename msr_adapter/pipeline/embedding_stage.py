@@ -6,6 +6,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.doctor.libraries import BASELINES, EMBEDDING
@@ -17,9 +19,6 @@ from msr_adapter.retrieval import members, needs_content
 
 if TYPE_CHECKING:
     from msr_adapter.embedding import Embedder
-
-ITEMS, USERS = "items.parquet", "users.parquet"
-"""The stage's tables: EMBEDDINGS of the catalogue, and of the test examples by their ids."""
 
 
 @contextmanager
@@ -52,13 +51,17 @@ def open_embedder(c: Context) -> Iterator["Embedder"]:
 
 def run_embed(c: Context) -> dict[str, Any]:
     """Embed the catalogue and the summaries of the test users."""
-    from msr_adapter.candidate_rows import read_examples
     from msr_adapter.embedding import Catalogue, EmbeddedRows, embed_catalogue, user_text, write_embeddings
+    from msr_adapter.evaluate.table_retrieval import ITEMS, USERS
     from msr_adapter.summarize import read_summaries
 
     config, data = c.pipeline.embedding, c.dirs.data
-    table = schema.read_table(data / "items.parquet", schema.ITEMS)
-    test = set(read_examples(data, "test").tolist())
+    table = schema.read_listed(data / "items.parquet")
+    asked = schema.read_table(data / "examples.parquet", schema.EXAMPLES, ["example_id", "split", "history"])
+    asked = asked.filter(pc.equal(asked["split"], "test"))
+    if config.users == "history":  # a summary stands in where there is none
+        asked = asked.filter(pc.equal(pc.list_value_length(asked["history"]), 0))
+    test = set(asked["example_id"].to_pylist())
     summaries = schema.read_table(c.dirs.users / "users.parquet", schema.USER_SUMMARIES)
     rows = zip(summaries["example_id"].to_pylist(), summaries["summary"].to_pylist(), strict=True)
     told = {str(example): user_text(config, text) for example, text in rows if example in test}

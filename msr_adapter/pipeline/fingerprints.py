@@ -9,7 +9,9 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.errors import UserError
 from msr_adapter.evaluate.baselines.catalogue import row_of, to_fit
+from msr_adapter.evaluate.table_retrieval import compared, embeds, is_of_the_table
 from msr_adapter.files import path_stamp
+from msr_adapter.filesystem import home
 from msr_adapter.integrity import content_of
 from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
@@ -90,14 +92,32 @@ def baselines_config(p: PipelineConfig) -> object:
     settings = [fitting.settings(p.evaluate).model_dump(mode="json") for fitting in fittings]
     grids = [fitting.grid(p.evaluate).model_dump(mode="json") for fitting in fittings] if p.evaluate.tune else "none"
     full = p.evaluate.full
-    retrieval = [full.retriever, full.top] if full and row_of(full.retriever).fitting else "none"
+    retrieves = full and not is_of_the_table(full) and row_of(full.retriever).fitting
+    retrieval = [full.retriever, full.top] if full and retrieves else "none"
     # Whether repeats are kept is read from the audit, which says so much more that it does not count.
     return [[row.name for row in rows], settings, grids, retrieval, _excluded(p), p.data.repeats, p.seed]
 
 
 def retrieve_config(p: PipelineConfig) -> object:
     """Return what counts for what is retrieved; the settings of what is fitted do by what the baselines stage found."""
-    return [p.evaluate.full and [p.evaluate.full.retriever, p.evaluate.full.top], _excluded(p), p.data.repeats]
+    full, names = p.evaluate.full, compared(p.evaluate.full, p.fusion)
+    content = [p.embedding.users, p.embedding.search] if embeds(full, p.fusion) else "none"
+    fusion = p.fusion.model_dump(mode="json") if "fused" in names else "none"
+    return [full and [full.retriever, full.top], _excluded(p), p.data.repeats, names, content, fusion]
+
+
+def embed_config(p: PipelineConfig) -> object:
+    """Return what counts for the vectors of the catalogue and the test users."""
+    found = counted(p, "embedding", "search")
+    return [found, p.train.images, _model(p, "train.model"), p.train.cutoff_len] if p.embedding.own else found
+
+
+def embed_sources(p: PipelineConfig) -> object:
+    """Identify the model that embeds; of the run's own, what was trained here is the train stage's."""
+    if p.embedding.own:
+        return [model_stamp(p.train.model), start_sources(p)]
+    folder = home(p.embedding.model)
+    return path_stamp(folder) if folder.is_dir() else [p.embedding.model, p.embedding.revision]
 
 
 def _excluded(p: PipelineConfig) -> object:
@@ -107,7 +127,9 @@ def _excluded(p: PipelineConfig) -> object:
 
 def evaluate_config(p: PipelineConfig) -> object:
     """Return what counts for the evaluation."""
-    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed]
+    # How often each retriever finds the target is shown, and nothing else depends on it.
+    retrieval = [retrieve_config(p)] if p.evaluate.full else []
+    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed, *retrieval]
 
 
 def _trained(p: PipelineConfig) -> object:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig, StrictModel
+from msr_adapter.evaluate.table_retrieval import compared, embeds
 from msr_adapter.pipeline.stage_context import prompts_of
 
 _SUMMARISERS = ("summarize.items.model", "summarize.users.model")
@@ -30,7 +31,10 @@ def _under(parents: tuple[str, ...], *keys: str) -> tuple[str, ...]:
 CANNOT_MATTER: tuple[Ignored, ...] = (
     Ignored(("run_dir", "cache"), "where results are kept, not what they are"),
     Ignored(("execution",), "the same shards, answered elsewhere"),
-    Ignored(("embedding", "fusion"), "read by `msr recommend` and `msr embed`, by no stage"),
+    Ignored(("embedding",), "read by `msr recommend` and `msr embed`, by no stage",
+            lambda p: not embeds(p.evaluate.full, p.fusion)),
+    Ignored(("embedding.batch_size",), "how many texts are embedded at a time"),
+    Ignored(("fusion",), "read by `msr recommend` alone", lambda p: "fused" not in compared(p.evaluate.full, p.fusion)),
     Ignored(_under(_MODELS, "batch_size"), "how many prompts are computed at a time; each is computed by itself"),
     Ignored(
         _under(_MODELS, "server.key_variable", "server.concurrency", "server.timeout", "server.retries",

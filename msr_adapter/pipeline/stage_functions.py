@@ -136,9 +136,11 @@ def run_score_base(c: Context) -> dict[str, Any]:
 
 def run_retrieve(c: Context) -> dict[str, Any]:
     """Retrieve items of the whole catalogue for the test users."""
-    from msr_adapter.evaluate.retrieval import retrieve
+    from msr_adapter.evaluate.retrieval import RetrieveDirs, retrieve
+    from msr_adapter.evaluate.table_retrieval import RetrievalSettings
 
-    return {**retrieve(c.pipeline.evaluate, c.dirs.data, c.dir("baselines"), c.job)}
+    settings = RetrievalSettings(c.pipeline.embedding, c.pipeline.fusion, c.dir("embed"))
+    return {**retrieve(c.pipeline.evaluate, RetrieveDirs(c.dirs.data, c.dir("baselines")), settings, c.job)}
 
 
 def run_rerank(c: Context) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any
 
 from msr_adapter.config.schema import PipelineConfig
 from msr_adapter.evaluate.baselines.catalogue import row_of, to_fit
+from msr_adapter.evaluate.table_retrieval import embeds, is_of_the_table
 from msr_adapter.pipeline import fingerprints as counts
 from msr_adapter.pipeline import stage_functions as functions
+from msr_adapter.pipeline.embedding_stage import run_embed
 from msr_adapter.pipeline.stage_context import Context, is_truncating
 
 
@@ -67,9 +69,15 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
     return ("train",) if p.evaluate.scorer else ()
 
 
+def _embedded_by_another(p: PipelineConfig) -> tuple[str, ...]:
+    """Return the training, where another model than the run's embeds."""
+    return () if p.embedding.own else ("train",)
+
+
 def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:
     """Return the fitting, where what retrieves needs none."""
-    return ("baselines",) if p.evaluate.full and row_of(p.evaluate.full.retriever).fitting is None else ()
+    full = p.evaluate.full
+    return ("baselines",) if full and (is_of_the_table(full) or row_of(full.retriever).fitting is None) else ()
 
 
 STAGES: tuple[Stage, ...] = (
@@ -153,8 +161,16 @@ STAGES: tuple[Stage, ...] = (
         costly=True,
     ),
     Stage(
-        "retrieve", "Retrieval", ("retrieved items", "candidates.parquet"), 1,
-        inputs=("data", "baselines"),
+        "embed", "Embeddings", ("embeddings", "items.parquet"), 1,
+        inputs=("data", "items", "users", "train"),
+        outputs=("items.parquet", "users.parquet"),
+        config=counts.embed_config, sources=counts.embed_sources, run=run_embed,
+        needed=lambda p: embeds(p.evaluate.full, p.fusion),
+        spared=_embedded_by_another,
+    ),
+    Stage(
+        "retrieve", "Retrieval", ("retrieved items", "candidates.parquet"), 2,
+        inputs=("data", "baselines", "embed"),
         outputs=("candidates.parquet",),
         config=counts.retrieve_config, run=functions.run_retrieve,
         needed=lambda p: p.evaluate.full is not None,
@@ -183,8 +199,8 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate", "Evaluation", ("report", "report.html"), 8,
-        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines", "retrieve", "rerank",
-                "rerank-base"),
+        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines", "embed", "retrieve",
+                "rerank", "rerank-base"),
         outputs=("metrics.json", "per_user.parquet", "full_per_user.parquet", "candidate_scores.parquet",
                  "report.html"),
         shows_all_of=("data",),

@@ -43,11 +43,13 @@ def query_vectors(content: ContentVectors, users: Sequence[RetrievalUser]) -> tu
 
     One of the two, the summary and the history, stands in for the other where that is missing.
     """
-    nothing = np.zeros((len(users), content.items.shape[1]), np.float32)
-    summaries = found if (found := content.summaries(users)).size else nothing
-    histories = np.stack([history_mean(content.items, one) for one in users]) if users else nothing
-    has_summary: Mask = np.any(summaries, axis=1)
+    summaries = np.zeros((len(users), content.items.shape[1]), np.float32)
+    histories = np.stack([history_mean(content.items, one) for one in users]) if users else summaries
     has_history: Mask = np.any(histories, axis=1)
+    asked = [place for place in range(len(users)) if content.users == "summary" or not has_history[place]]
+    if (found := content.summaries([users[place] for place in asked])).size:
+        summaries[asked] = found
+    has_summary: Mask = np.any(summaries, axis=1)
     first = has_summary & (~has_history | (content.users == "summary"))
     vectors = np.where(first[:, None], summaries, histories)
     said: list[Query] = [

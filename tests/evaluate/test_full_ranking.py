@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from msr_adapter import heuristics, schema
 from msr_adapter.config.schema import (
+    EmbeddingConfig,
     EvaluateConfig,
     FullConfig,
+    FusionConfig,
     NegativesConfig,
     ProtocolConfig,
     RetrieverName,
     SplitConfig,
 )
+from msr_adapter.config.schema.evaluate import ComparedName
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate import catalogue_ranking, full_ranking
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, row_of
@@ -27,8 +30,10 @@ from msr_adapter.evaluate.baselines.training_log import BaselineInputs
 from msr_adapter.evaluate.candidates import read_held_out
 from msr_adapter.evaluate.catalogue_ranking import CatalogueChoices, rank_targets, read_choices, read_ranks, top_items
 from msr_adapter.evaluate.full_ranking import FullDirs, rank_fully
-from msr_adapter.evaluate.retrieval import reranked, retrieve
+from msr_adapter.evaluate.retrieval import RetrieveDirs, reranked, retrieve
+from msr_adapter.evaluate.table_retrieval import RetrievalSettings
 from msr_adapter.metrics import MISSED, TargetRanks, evaluate_groups
+from msr_adapter.retrieval import RETRIEVER_NAMES
 from msr_adapter.stage_arguments import Job
 from tests.evaluate.test_baselines_fitted import QUIET
 from tests.support.data_builders import Row, build_in, table_data
@@ -38,6 +43,7 @@ WORDS = ("red", "blue", "green", "car", "bus", "sky")
 HEURISTICS = ("popularity", "recency", "title-overlap")
 FITTED = ("item-knn", "mf")
 K = (1, 3, 10)
+NO_VECTORS = RetrievalSettings(EmbeddingConfig(), FusionConfig(), Path())
 
 
 def rows(users: int = 40, items: int = 30, seed: int = 4) -> list[Row]:
@@ -303,7 +309,8 @@ def test_what_is_retrieved_is_the_head_of_the_full_ranking(name: str, whole: Pat
     if row_of(name).fitting:
         fit_baselines(config, whole, Job(tmp_path / "fitted", QUIET, 0))
         assert (tmp_path / "fitted" / RETRIEVED).exists()
-    summary = retrieve(config, whole, tmp_path / "fitted", Job(tmp_path / "retrieved", QUIET, 0))
+    dirs = RetrieveDirs(whole, tmp_path / "fitted")
+    summary = retrieve(config, dirs, NO_VECTORS, Job(tmp_path / "retrieved", QUIET, 0))
     found = schema.read_table(tmp_path / "retrieved" / "candidates.parquet", schema.CANDIDATES).to_pylist()
     scores, lists = scores_of_lists(whole, name, tmp_path / "lists"), read_held_out(whole)
     items = schema.read_table(whole / "items.parquet", schema.ITEMS)
@@ -317,7 +324,10 @@ def test_what_is_retrieved_is_the_head_of_the_full_ranking(name: str, whole: Pat
     assert found == wanted
     hits = sum(row["label"] for row in found)
     assert 0 < hits < 40
+    recalls = summary.pop("recalls")  # type: ignore[misc]
     assert summary == {"retriever": name, "users": 40, "candidates": 400, "targets_found": hits}
+    assert list(recalls) == ["popular"]
+    assert recalls["popular"] == hits / 40 or name != "popularity"  # the same, by another way
 
 
 def full_of(data: Path, judged: tuple[str, ...], **settings: Any) -> Any:
@@ -362,7 +372,9 @@ def test_every_baseline_has_a_full_ranking_or_says_why() -> None:
 
 
 def test_what_may_retrieve_has_a_full_ranking() -> None:
-    assert set(get_args(RetrieverName)) <= {row.name for row in BASELINES if row.fitting or row.whole}
+    fitted = {row.name for row in BASELINES if row.fitting or row.whole}
+    assert set(get_args(RetrieverName)) <= fitted | set(RETRIEVER_NAMES)
+    assert get_args(ComparedName) == RETRIEVER_NAMES
 
 
 @pytest.mark.parametrize(("settings", "said"), [

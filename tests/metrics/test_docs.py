@@ -7,8 +7,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from msr_adapter.config.schema import EvaluateConfig, FullConfig, ProtocolConfig
-from msr_adapter.evaluate.retrieval import retrieve
+from msr_adapter.config.schema import EmbeddingConfig, EvaluateConfig, FullConfig, FusionConfig, ProtocolConfig
+from msr_adapter.evaluate.retrieval import RetrieveDirs, retrieve
+from msr_adapter.evaluate.table_retrieval import RetrievalSettings
 from msr_adapter.metrics import METRICS, RANKING, MetricName
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import CANDIDATES, read_table
@@ -65,7 +66,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     full = FullConfig(retriever="popularity", top=10)
     again = run.root / "rerank"
     again.mkdir()
-    retrieve(EvaluateConfig(protocol=every, full=full), run.data, run.root, Job(again, Reporter(quiet=True), 0))
+    config = EvaluateConfig(protocol=every, full=full)
+    settings = RetrievalSettings(EmbeddingConfig(), FusionConfig(), run.root)
+    retrieve(config, RetrieveDirs(run.data, run.root), settings, Job(again, Reporter(quiet=True), 0))
     retrieved = read_table(again / "candidates.parquet", CANDIDATES)
     write_scores(again, {name: retrieved[name] for name in ("example_id", "item_id")}, np.zeros(retrieved.num_rows))
     run.evaluate(every, full=full, retrieved=again, reranked={"trained": again})

@@ -76,7 +76,7 @@ def others(loc: Loc, annotation: Any, value: Any, files: Path) -> Iterator[Any]:
         yield from ({"a_key": 1}, {"a_key": "column"}, {"age": "text"})
     elif get_origin(annotation) is tuple:
         given = list(value or ("one", "two"))
-        yield from (given, given[1:], given[:1], given[::-1], ["Nope"], ["uniform"], [4], [0.7, 0.1, 0.2])
+        yield from (given, given[1:], given[:1], given[::-1], ["Nope"], ["uniform"], ["item-knn"], [4], [0.7, 0.1, 0.2])
     else:
         # A run counts by its weights: of two that are not there, neither has any.
         for option in reversed(options) if loc[-1] == "start" and value else options:

@@ -149,18 +149,27 @@ class SliceTablesConfig(StrictModel):
     """One row per user, with a column `user_id`."""
 
 
-RetrieverName = Literal["popularity", "item-knn", "mf", "sasrec"]
-"""The baselines that may retrieve: rows of `evaluate.baselines.catalogue` with a full ranking."""
+RetrieverName = Literal["popularity", "item-knn", "mf", "sasrec", "embedding", "fused"]
+"""Who may retrieve: rows of `evaluate.baselines.catalogue` with a full ranking, and of `retrieval.retrievers`."""
+ComparedName = Literal["popular", "item-knn", "embedding", "fused"]
+"""The retrievers of `msr recommend`: rows of `retrieval.retrievers`."""
 
 
 class FullConfig(StrictModel):
     """Retrieve and rerank: a baseline finds items in the whole catalogue, the trained model ranks them."""
 
     retriever: RetrieverName = "item-knn"
-    """Who retrieves, fitted to the training log and tuned as the baselines are; it need not be one of `baselines`."""
+    """Who retrieves. popularity to sasrec: fitted to the training log and tuned as the baselines are; it need not be
+    one of `baselines`. embedding, fused: as `msr recommend` retrieves, by the keys `embedding` and `fusion`, with the
+    test users' summaries or histories and what training may know."""
     top: Count = 200
     """Items retrieved for each test user among those that the user has not seen: so many prompts a user. A target that
     is not among them is a miss."""
+    compare: tuple[ComparedName, ...] = Field(
+        (), json_schema_extra=allowed("a list of popular, item-knn, embedding, fused")
+    )
+    """Retrievers of `msr recommend` whose recall among `top` items is told beside; popular, `retriever` and what it
+    fuses are in any case. They retrieve as they do there, not tuned, from what training may know."""
     base: bool = False
     """Whether the recommender before fine-tuning ranks them too, which doubles the prompts; `baselines` names `base`
     then."""
