@@ -73,7 +73,7 @@ class SourceAttributes:
         for owner, one in (("item", self.items), ("user", self.users)):
             values = one.values if one else {}
             kinds.append({name: each.kind for name, each in values.items()})
-            missing |= {f"{owner}.{name}" for name, each in values.items() if each.missing or owner == "user"}
+            missing |= {f"{owner}.{name}" for name, each in values.items() if each.missing}
         return KnownAttributes(kinds[0], kinds[1], frozenset(missing))
 
     @property
