@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 from hypothesis import settings
 
@@ -15,3 +16,7 @@ settings.load_profile("msr")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and the processes under test with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Copies of sources that are not read where they lie belong to the tests, not to whoever runs them.
+_COPIES = tempfile.TemporaryDirectory(prefix="msr-sources-")
+os.environ["MSR_SOURCES"] = _COPIES.name

@@ -4,6 +4,7 @@ build            the stage from the sources to its tables
 checks           what is wrong before anything is built, and what identifies the sources
 source_look      what the files hold, without building anything
 published_layouts  which kind of source a file or folder is
+published_tables   the layouts among them that are tables with a few keys
 log_facts        what a log says of how it should be used
 readers/         published layouts and your own tables become a corpus
 attributes       columns of items and users that templates may say

@@ -11,7 +11,8 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_choice import ChosenColumns, choose_columns
 from msr_adapter.data.readers.column_names import ALIASES, candidates, canonical
 from msr_adapter.data.readers.events import EventRules
-from msr_adapter.data.readers.interactions import LogColumns, as_text, read_log
+from msr_adapter.data.readers.id_columns import as_text
+from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.sources import configured_columns, missing_times_of, threshold_of
 from msr_adapter.data.readers.table_layout import LAYOUTS, Layout, Table, table_at
 from msr_adapter.data.readers.table_scan import (

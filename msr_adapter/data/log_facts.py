@@ -100,8 +100,8 @@ def _unread(
     log = next((one for one in recognised if "user" in one.columns), None)
     if not isinstance(path, Path) or log is None or not hasattr(data.source, "columns"):
         return None, None
-    keys = ("format", "delimiter", "quote", "escape")
-    said = FileFormatConfig(**{key: getattr(data.source, key, None) for key in keys})
+    said = FileFormatConfig(**{key: getattr(data.source, key) for key in FileFormatConfig.model_fields
+                               if hasattr(data.source, key)})  # fmt: skip
     ratings = candidates(log.unused, "rating")[:1]
     events = [name for name in log.unused if canonical(name) in _EVENT_NAMES][:1]
     if not ratings and not events:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from msr_adapter.data.published_tables import published_tables, settings_of
 from msr_adapter.data.readers.column_names import canonical
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import GENERIC, column_names
@@ -24,13 +26,17 @@ class LikelySource:
     """Key of `data.source` -> file or folder."""
     why: str
     """What it was told by."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What `data.source` says beside them: all of it, where a bundled pipeline reads such files."""
+    layout: str = ""
+    """The name of that pipeline."""
 
 
 def likely_source(path: Path) -> LikelySource:
     """Return what a file or folder is taken for. Raises `UserError`, with what lies there, where nothing fits."""
     if not path.exists():
         raise UserError(Problem("", "LOG", absent(path), "a log of interactions, or a folder that holds one"))
-    found = next((source for layout in _LAYOUTS for source in layout(path)), None)
+    found = next((source for layout in (*_LAYOUTS, _tables) for source in layout(path)), None)
     if found is not None:
         return found
     if not path.is_dir():
@@ -107,8 +113,25 @@ def _huggingface(path: Path) -> Iterator[LikelySource]:
         yield LikelySource("huggingface", {"interactions": path}, saved[0])
 
 
+def _mind(path: Path) -> Iterator[LikelySource]:
+    if (path / "behaviors.tsv").is_file() and (path / "news.tsv").is_file():
+        yield LikelySource("mind", {"folder": path}, "behaviors.tsv and news.tsv")
+
+
+def _netflix(path: Path) -> Iterator[LikelySource]:
+    if (logs := _some(path, "combined_data_*.txt")) and (path / "movie_titles.csv").is_file():
+        yield LikelySource("netflix", {"folder": path}, logs[0].name)
+
+
+def _tables(path: Path) -> Iterator[LikelySource]:
+    for layout, log, others in published_tables(path):
+        settings = settings_of(layout, log.absolute(), {key: one.absolute() for key, one in others.items()})
+        yield LikelySource("table", {"interactions": log}, log.name, settings, f"logs/{layout.name}")
+
+
 _LAYOUTS: tuple[Callable[[Path], Iterable[LikelySource]], ...] = (
     _movielens, _hm, _kuairec, _microlens, _official_amazon, _pixelrec, _atomic, _amazon, _huggingface,
+    _mind, _netflix,
 )  # fmt: skip
 """Published layouts, those first whose files have names that nothing else has."""
 

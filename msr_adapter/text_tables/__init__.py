@@ -11,6 +11,7 @@ json_blocks  blocks of JSON lines, in which strings are told from all else witho
 json_keys    the keys of all objects of a block, and those that one object has twice
 json_shape   the same keys in every line, compared with a block's at once
 json_array   one array of objects
+python_dicts dicts as Python prints them, as JSON lines
 json_scan    a pass over JSON lines: late keys, NaN, byte order marks, halves of characters
 json_lines   JSON lines and arrays as a lazy frame
 """

@@ -11,6 +11,7 @@ from msr_adapter.text_tables.opening import open_plain
 
 _NAMED = 4
 """Lines that are named where many have the same fault."""
+ENCODING_STEP = "Save the file as UTF-8, or set data.source.encoding of a table of your own"
 
 
 def together(problems: Iterable[Problem]) -> list[Problem]:
@@ -49,7 +50,7 @@ def _not_utf8(path: Path) -> Iterator[Problem]:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 found = f"byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8"
-                yield Problem(f"{path}:{number}", "", found, "text in UTF-8", "Save the file as UTF-8")
+                yield Problem(f"{path}:{number}", "", found, "text in UTF-8", ENCODING_STEP)
 
 
 def wrong_widths(

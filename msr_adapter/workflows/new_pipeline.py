@@ -67,7 +67,8 @@ def new_pipeline(given: GivenFiles, out: Output) -> NewPipeline:
     """Look at files and write the pipeline that reads them. Raises `UserError` with all that is wrong with them."""
     _require_data_settings(given.sets)
     source = likely_source(given.log)
-    titled = source.kind == _PARENT and given.items is None and _has_titles(source.keys["interactions"])
+    is_open = source.kind == _PARENT and given.items is None and not source.layout
+    titled = is_open and _has_titles(source.keys["interactions"])
     given = replace(given, items=given.log) if titled else given
     loaded = load_pipeline(_PARENT, _settings(source, given))
     data = loaded.pipeline.data
@@ -105,6 +106,7 @@ def _settings(source: LikelySource, given: GivenFiles) -> list[str]:
     """Return the settings that make the bundled pipeline read the files."""
     row = next(row for row in SOURCES if row.kind == source.kind)
     keys: dict[str, Any] = {"kind": source.kind, **{key: str(path.absolute()) for key, path in source.keys.items()}}
+    keys |= source.settings
     if given.items is not None:
         if row.items is None:
             raise UserError(Problem("", "ITEMS", f"{given.items}, but {given.log} is {source.kind}, which has its own",
@@ -112,7 +114,7 @@ def _settings(source: LikelySource, given: GivenFiles) -> list[str]:
         if not given.items.exists():
             raise UserError(Problem("", "ITEMS", absent(given.items), "a table of items"))
         keys[row.items] = str(given.items.absolute())
-    elif source.kind == _PARENT:
+    elif source.kind == _PARENT and "items" not in keys:
         keys["items"] = None  # the parent names one
     if source.kind == "huggingface":
         keys |= {key: {"path": keys[key]} for key in ("interactions", "items") if keys.get(key)}
@@ -178,12 +180,14 @@ class _Page:
         lines = []
         for key, value in dumped.items():
             path = Path(value) if isinstance(value, str) and Path(value).is_absolute() else None
-            line = f"    {key}: {_yaml(_relative(path, base) if path else value)}"
+            line = f"    {key}: {_yaml(_with_relative_paths(value, base))}"
             about = told.get(path.name, "").partition(": ")[2] if path else ""
             lines += [f"    # {about}"] if about else []
             lines.append(line)
         if self.given.items == self.given.log:
             self.decided.append(f"titles are read from {self.given.log} itself: of each item its first row")
+        if self.source.layout:
+            self.decided.append(f"{self.given.log} is read as {self.source.layout}, by {self.source.why}")
         if self.source.kind != _PARENT:
             self.decided.append(f"{self.given.log} is {self.source.kind}, by {self.source.why}")
         if self.facts is not None:
@@ -223,8 +227,8 @@ class _Page:
             lines.append(f"  # {found}")
             (self.decided if facts.images else self.unsure).append(found)
         if facts is not None and facts.urls and images.folder is None:
-            dumped["folder"] = "images"
-            lines.append("  # the column holds addresses: `msr fetch-images` downloads them into this folder")
+            lines.append("  # images: {folder: images}  # the column holds addresses; download them first: "
+                         "`msr fetch-images THIS --out images`")  # fmt: skip
             self.unsure.append(f"{plural(facts.urls, 'item')} name an address of an image: download them with "
                                "`msr fetch-images`, until then prompts have no images")  # fmt: skip
         return [*lines, f"  images: {_yaml(dumped)}"] if dumped else lines
@@ -268,6 +272,13 @@ class _Page:
 def _one_line(line: str) -> str:
     """Return a line without what would end it: comments repeat names and words of the data, which are not ours."""
     return "".join(letter if letter.isprintable() else " " for letter in line)
+
+
+def _with_relative_paths(value: Any, base: Path) -> Any:
+    """Return a value of the config in which absolute paths start from ``base``, where they lie below it."""
+    if isinstance(value, Mapping):
+        return {key: _with_relative_paths(one, base) if key == "path" else one for key, one in value.items()}
+    return _relative(Path(value), base) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -35,7 +35,7 @@ def test_every_bundled_pipeline_loads() -> None:
     names = [file.name for file in bundled_files("pipelines")]
     assert "microlens-50k" in names
     for name in names:
-        assert load_pipeline(name).pipeline.name == name
+        assert load_pipeline(name).pipeline.name == name.rpartition("/")[2]
 
 
 def test_every_bundled_protocol_loads_in_a_pipeline() -> None:

@@ -20,6 +20,7 @@ from msr_adapter.config.schema import (
     MINDSourceConfig,
     MMRecSourceConfig,
     MovieLensSourceConfig,
+    NetflixSourceConfig,
     OfficialAmazonSourceConfig,
     PixelRecSourceConfig,
     RecBoleSourceConfig,
@@ -240,6 +241,14 @@ def mind(folder: Path) -> SourceConfig:
     return MINDSourceConfig(kind="mind", folder=folder)
 
 
+def netflix(folder: Path) -> SourceConfig:
+    put(folder / "combined_data_1.txt", "1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n8:\n1488844,4,2005-12-26\n")
+    put(folder / "combined_data_2.txt", "4500:\n822109,1,2005-10-19\n")
+    titles = "1,2003,Dinosaur Planet\n8,2004,What the #$*! Do We Know!?\n4500,NULL,Amélie, the film\n9,1999,Other\n"
+    put(folder / "movie_titles.csv", titles, "latin-1")
+    return NetflixSourceConfig(kind="netflix", folder=folder, min_rating=3)
+
+
 def hm(folder: Path) -> SourceConfig:
     log = "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,000058a1,0663713001,0.0508,2\n"
     log += "2018-09-20,000058a1,0541518023,0.0305,2\n2018-09-24,00007d2d,0663713001,0.0152,1\n"
@@ -330,6 +339,7 @@ SOURCES: dict[str, Callable[[Path], SourceConfig]] = {
     "pixelrec": pixelrec,
     "hm": hm,
     "mind": mind,
+    "netflix": netflix,
     "kuairec": kuairec,
     "huggingface-saved": huggingface_saved,
     "huggingface-splits": huggingface_splits,

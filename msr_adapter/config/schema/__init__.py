@@ -8,6 +8,7 @@ data       what is kept of the log, images, the split
 attributes  columns of items and users for the templates
 events     what the events of a log mean
 sources    one class per format of a log
+tables     how a table is written, and what its columns are called
 negatives  what candidate lists hold beside the positive
 summarize  the item and the user summariser
 model      a model in one of its roles; servers
@@ -51,8 +52,6 @@ from msr_adapter.config.schema.negatives import MixtureConfig, NegativesConfig, 
 from msr_adapter.config.schema.pipeline import PipelineConfig
 from msr_adapter.config.schema.sources import (
     AmazonSourceConfig,
-    ColumnsConfig,
-    FileFormatConfig,
     HMSourceConfig,
     HubTableConfig,
     HuggingFaceSourceConfig,
@@ -61,6 +60,7 @@ from msr_adapter.config.schema.sources import (
     MINDSourceConfig,
     MMRecSourceConfig,
     MovieLensSourceConfig,
+    NetflixSourceConfig,
     OfficialAmazonSourceConfig,
     PixelRecSourceConfig,
     RecBoleSourceConfig,
@@ -69,6 +69,7 @@ from msr_adapter.config.schema.sources import (
     TableSourceConfig,
 )
 from msr_adapter.config.schema.summarize import ItemSummariesConfig, SummarizeConfig, UserSummariesConfig
+from msr_adapter.config.schema.tables import ColumnsConfig, FileFormatConfig, JoinConfig
 from msr_adapter.config.schema.train import (
     AnswersConfig,
     FreezeConfig,
@@ -112,6 +113,7 @@ __all__ = [
     "ItemKNNConfig",
     "ItemKNNGridConfig",
     "ItemSummariesConfig",
+    "JoinConfig",
     "KCoreConfig",
     "KuaiRecSourceConfig",
     "LaunchConfig",
@@ -125,6 +127,7 @@ __all__ = [
     "ModelConfig",
     "MovieLensSourceConfig",
     "NegativesConfig",
+    "NetflixSourceConfig",
     "Objective",
     "OfficialAmazonSourceConfig",
     "PipelineConfig",

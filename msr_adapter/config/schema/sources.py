@@ -7,77 +7,21 @@ from pydantic import AfterValidator, Field, model_validator
 
 from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weight, allowed
 from msr_adapter.config.schema.events import EventsConfig
+from msr_adapter.config.schema.tables import (
+    ONE_CHARACTER,
+    ColumnNames,
+    ColumnsConfig,
+    Encoding,
+    FileFormatConfig,
+    JoinConfig,
+    TableFormat,
+)
 
 RENAMED_KINDS = {"shop": "synthetic"}
 """Kinds under the names that they once had, so that an old pipeline is told the new one."""
 
-_ONE_CHARACTER = r"^[\x01-\x09\x0b\x0c\x0e-!#-\[\]-~]$"
-"""In ASCII; neither a line end nor a quotation mark nor a backslash."""
-
 MissingTimes = Literal["drop", "first", "error"]
 """What becomes of a row without a time: it is dropped, put before the user's others, or refused."""
-
-
-def _require_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    called = [name for name in names if name != "_"]
-    if len(called) < 2 or not all(name.strip() for name in called) or len(set(called)) < len(called):
-        shown = ", ".join(map(repr, names)) or "nothing"
-        raise ValueError(f"{shown}; expected two different names or more, none empty (_ for a column that is not read)")
-    return names
-
-
-ColumnNames = Annotated[
-    tuple[str, ...] | None, Field(json_schema_extra=allowed("a list of names, or null")), AfterValidator(_require_names)
-]
-"""The columns of a file without a header."""
-
-
-class ColumnsConfig(StrictModel):
-    """Names of the columns of a table; null = found by the well-known aliases."""
-
-    user: str | None = None
-    """Column of the user ids, which are text: leading zeros survive."""
-    item: str | None = None
-    """Column of the item ids, in the log and in the table of items."""
-    timestamp: str | None = None
-    """Seconds or milliseconds since 1970, or dates (ISO, `YYYYMMDD`, days of Excel); `""` = there is none, and the rows
-    are in the order in which things happened."""
-    split: str | None = None
-    """Column of the log that says train, validation or test."""
-    rating: str | None = None
-    """Column of the log that `min_rating` is held against."""
-    clicked: str | None = None
-    """Column of the log that says 1 of what was clicked and 0 of what was shown and not clicked; null = all rows are
-    interactions. What was not clicked is no history, no target and not seen; `negatives.kind: impressions` draws it."""
-    impression: str | None = None
-    """Column of the log that says which rows were shown together; null = those of one user at one time. Read with
-    `clicked`."""
-    title: str | None = None
-    """Column of the item titles."""
-    text: str | None = None
-    """Column of the item descriptions; lists are joined."""
-    category: str | None = None
-    """Column of the item categories; lists are joined by ` > `."""
-    image: str | None = None
-    """Column of the item images: a path, a URL, or the bytes."""
-
-
-class FileFormatConfig(StrictModel):
-    """How a file is written, where it leaves that open; null = told by what the file holds."""
-
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
-    """What the file holds, whatever its name ends with; `jsonl` may also be one JSON array of objects."""
-    delimiter: str | None = Field(None, pattern=_ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
-    """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`."""
-    quote: Literal["double", "none"] | None = None
-    """double = fields may stand in quotation marks; none = a mark is text like any other."""
-    escape: Literal["double", "backslash"] | None = None
-    """How a mark is written within a quoted field: doubled (RFC 4180), or behind a backslash."""
-    names: ColumnNames = None
-    """Names of the columns of a csv or tsv whose first line is a row already, in their order, `_` for those that are
-    not read: `[item_id, _, title]`; null = the first line says them."""
 
 
 class TableSourceConfig(StrictModel):
@@ -91,9 +35,10 @@ class TableSourceConfig(StrictModel):
     """One row per item: item, title; maybe text, category, image. Without it, titles are empty."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns, where they are none of the well-known ones."""
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
-    """What the files hold, whatever their names end with; null = told by their content."""
-    delimiter: str | None = Field(None, pattern=_ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
+    format: TableFormat | None = None
+    """What the files hold, whatever their names end with; null = told by their content. `python` = a dict of Python on
+    each line; `lists` = on each line a user and then all of the user's items, oldest first, between blanks."""
+    delimiter: str | None = Field(None, pattern=ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
     """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`."""
     quote: Literal["double", "none"] | None = None
     """double = fields may stand in quotation marks; none = a mark is text like any other; null = told by the files."""
@@ -102,12 +47,27 @@ class TableSourceConfig(StrictModel):
     names: ColumnNames = None
     """Names of the columns of the log, in their order, where its first line is a row already, `_` for those that are
     not read: `[user_id, item_id, _, timestamp]`; null = the first line says them."""
+    header: bool = True
+    """Whether the first line of the log names its columns. false without `names` = they are called 1, 2, 3 ..., and
+    `columns: {user: 1, item: 2, timestamp: 4}` says which is which."""
+    encoding: Encoding = None
+    """How files of text are encoded (`cp1252`, `latin-1`, `utf-16`); null = UTF-8, or UTF-16 by their first bytes."""
+    join: JoinConfig | None = None
+    """A table whose columns belong to the rows of the log, such as the orders of what was bought."""
+    items_join: JoinConfig | None = None
+    """A table whose columns belong to the rows of the items, such as the names of their categories."""
     items_format: FileFormatConfig | None = None
-    """The five keys above for the table of items alone. Without it, `quote` and `escape` hold for both files, `format`
-    and `delimiter` for the items only where their name ends as that of the interactions, `names` for the log alone."""
+    """The keys from `format` to `encoding` for the table of items alone. Without it, `quote`, `escape` and `encoding`
+    hold for both files, `format` and `delimiter` for the items only where their name ends as that of the interactions,
+    `names` and `header` for the log alone."""
     items_columns: ColumnsConfig | None = None
     """Names of the columns of the table of items, where they are called otherwise than `columns` says; null = `columns`
     holds for both."""
+    timestamp_format: str | None = Field(None, pattern=r"%", json_schema_extra=allowed("directives such as %d.%m.%Y"))
+    """How times are written where that is no usual form: `"%d.%m.%Y %H:%M"`, `"%m/%d/%Y %I:%M %p"` (of chrono, as in C
+    and Python; without a zone they are UTC)."""
+    decimal: Literal[".", ","] = "."
+    """What separates the fraction of a number that is written as text."""
     min_rating: Amount | None = None
     """Interactions with a lower rating are no history and no target; their items count as seen."""
     events: EventsConfig | None = None
@@ -276,6 +236,17 @@ class MINDSourceConfig(StrictModel):
     """Holds `behaviors.tsv` and `news.tsv`. What was shown and not clicked is `negatives.kind: impressions`."""
 
 
+class NetflixSourceConfig(StrictModel):
+    """The Netflix Prize as published: ratings below a line for each film."""
+
+    kind: Literal["netflix"]
+    """The Netflix Prize as published."""
+    folder: Path
+    """Holds `combined_data_1.txt` (to `_4`) and `movie_titles.csv`."""
+    min_rating: Amount | None = None
+    """Interactions with fewer stars are no history and no target; their items count as seen."""
+
+
 class HubTableConfig(StrictModel):
     """A Hugging Face data set."""
 
@@ -343,6 +314,7 @@ SourceConfig = Annotated[
     | HMSourceConfig
     | KuaiRecSourceConfig
     | MINDSourceConfig
+    | NetflixSourceConfig
     | HuggingFaceSourceConfig
     | SyntheticSourceConfig,
     Field(discriminator="kind"),

@@ -5,7 +5,7 @@ What a reader is:
     sources          SOURCES, the table of all kinds; read, check and identify a source of any kind
 The readers:
     table            your own csv, tsv, jsonl or Parquet
-    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec mind huggingface
+    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec mind netflix huggingface
     synthetic        the generated dataset
 What they share:
     log_and_items    a log and its table of items, columns found by name
@@ -24,7 +24,10 @@ What they share:
     parquet_footer   where the columns of a Parquet file lie
     parquet_parts    the files of a folder of Parquet, and which of them is broken
     table_scan       files as lazy frames
+    local_copies     copies of what cannot be read where it lies or as it is written
+    joined           tables of several files, joined by keys
     compressed       gzip, and decompression bombs
     value_checks     bad values with their lines
+    value_forms      how values are written where the pipeline says it
     parse_errors     where a file that cannot be parsed is broken
 """

@@ -22,7 +22,7 @@ ALIASES = {
                   "rating_date", "interaction_date", "created"),
     "split": ("split", "x_label", "subset"),
     "rating": ("rating", "overall", "stars", "score", "watch_ratio"),
-    "clicked": (), "impression": (),  # read where they are named, and only there
+    "clicked": (), "impression": (), "order": (),  # read where they are named, and only there
     "title": ("title", "name", "item_title", "item_name", "prod_name", "product_name", "product_title", "movie_title",
               "book_title", "video_title", "track_name", "song_name", "caption"),
     "text": ("text", "description", "item_description", "detail_desc", "abstract"),
@@ -106,6 +106,8 @@ def _misread(where: str, header: Sequence[str]) -> list[Problem]:
 
 def _is_a_row(where: str, header: Sequence[str]) -> list[Problem]:
     """Return what to do about a file that begins with a row: something in its header is a number or a date."""
+    if list(header) == [str(place) for place in range(1, len(header) + 1)]:  # that nobody named
+        return []
     values = [name for name in header if _VALUE.fullmatch(name.removesuffix("_duplicated_0").strip())]
     if not values or any(candidates(header, field) for field in ALIASES):
         return []

@@ -16,6 +16,15 @@ NO_ID = "interactions_dropped_no_id"
 _NAMED = 3
 
 
+def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
+    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`, up to 64 bits."""
+    column = pl.col(name)
+    text = column.cast(pl.String).str.strip_chars()
+    if dtype.is_float() and whole:
+        return pl.coalesce(column.cast(pl.Int64, strict=False).cast(pl.String), text)
+    return text
+
+
 def lacks_id(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return whether an id is not there; never null. Numbers are not written out as text only to learn that."""
     if not dtype.is_numeric():

@@ -14,7 +14,7 @@ from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.readers.clicks import ALLOWED as CLICKED
 from msr_adapter.data.readers.clicks import clicked, impression
 from msr_adapter.data.readers.events import EventRules
-from msr_adapter.data.readers.id_columns import lacks_any, lacks_id, leave_out, rounded, tell_rounded
+from msr_adapter.data.readers.id_columns import as_text, lacks_any, lacks_id, leave_out, rounded, tell_rounded
 from msr_adapter.data.readers.log_times import (
     NOTHING_COUNTED,
     CountedRows,
@@ -29,6 +29,7 @@ from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, time_numbers, time_statistics
 from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, first_rows_with
+from msr_adapter.data.readers.value_forms import AS_USUAL, ValueForms, number_of, order_without_time, within_a_day
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
 SPLIT_NAMES = {
@@ -50,7 +51,8 @@ class LogColumns:
     """Which columns of a table are its log, and how strictly they are read."""
 
     names: Mapping[str, str]
-    """Field (user, item, timestamp, split, rating, clicked, impression) -> column; only user and item must be there."""
+    """Field (user, item, timestamp, order, split, rating, clicked, impression) -> column; only user and item must be
+    there."""
     least: float | None = None
     """Rows whose `rating` is lower are dropped, though known as seen."""
     missing_times: MissingTimes = "error"
@@ -63,6 +65,7 @@ class LogColumns:
     """What the words of the column `event` mean; None = every row is an interaction."""
     split: Literal["asked for", "found"] = "found"
     """A split column that is merely found is ignored when it holds anything but names of splits."""
+    written: ValueForms = AS_USUAL
     unused: tuple[str, ...] | None = None
     """Columns of the table that are not read; None = those of the frame."""
     passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -89,6 +92,8 @@ class _Expressions:
     """Rows that were not clicked."""
     lacking: pl.Expr | None = None
     """Whether a row lacks a user or an item, where such rows are left out."""
+    order: pl.Expr | None = None
+    """Milliseconds that are added to the time; null = the column holds no number."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,9 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     times = None
     if "timestamp" in names:
         of_times = {name.removeprefix(_TIME): value for name, value in facts.items() if name.startswith(_TIME)}
-        times = told_format(table, source, names["timestamp"], of_times)
+        times = told_format(table, source, names["timestamp"], of_times, wanted.written.time)
+    elif "order" in names:
+        raise UserError(order_without_time(table.path, names["order"]))
     columns = replace(_expressions(names, schema, facts, times, wanted), lacking=lacking)
     log = _LookedAt(table, source, wanted, names, columns, NOTHING_COUNTED)
     log = _settled(replace(log, counted=count_rows(table, source, RowFlags(log.bad, columns.low), times)))
@@ -170,15 +177,6 @@ def _settled(log: _LookedAt) -> _LookedAt:
             if again.ranges is not None:
                 break
     return log
-
-
-def as_text(name: str, dtype: pl.DataType, whole: bool) -> pl.Expr:
-    """Return ids as stripped text; whole floats (a column that once had gaps) lose their `.0`, up to 64 bits."""
-    column = pl.col(name)
-    text = column.cast(pl.String).str.strip_chars()
-    if dtype.is_float() and whole:
-        return pl.coalesce(column.cast(pl.Int64, strict=False).cast(pl.String), text)
-    return text
 
 
 def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema: pl.Schema) -> dict[str, int]:
@@ -219,27 +217,31 @@ def _expressions(
     )
     rating, low = None, pl.lit(False)
     if wanted.least is not None:
-        rating = pl.col(names["rating"]).cast(pl.Float64, strict=False)
+        rating = number_of(names["rating"], schema, wanted.written)
         low = (rating < wanted.least).fill_null(False)
     was_clicked = clicked(names["clicked"]) if "clicked" in names else None
     if was_clicked is not None:  # what was not clicked is no interaction, whatever its rating
         low &= was_clicked.fill_null(True)
     split = _split(names["split"]) if "split" in names else None
+    order = number_of(names["order"], schema, wanted.written) if "order" in names else None
     no_user, no_item = (lacks_id(pl.col(names[field]), schema[names[field]]) for field in ("user", "item"))
     return _Expressions(
-        user, item, no_user, no_item, times, split, rating, low, was_clicked, facts.get("shown") or 0
+        user, item, no_user, no_item, times, split, rating, low, was_clicked, facts.get("shown") or 0, order=order
     )  # fmt: skip
 
 
 def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
     rules = [ValueRule(names["user"], columns.no_user, AN_ID), ValueRule(names["item"], columns.no_item, AN_ID)]
     if (times := columns.times) is not None:
-        rules.append(ValueRule(times.column, times.unreadable, ALLOWED))
+        allowed = times.format.said if times.format.form == "given" else ALLOWED
+        rules.append(ValueRule(times.column, times.unreadable, allowed))
         rules.append(ValueRule(times.column, times.in_another_unit, f"{times.format.said}, as the others"))
     if columns.split is not None:
         rules.append(ValueRule(names["split"], columns.split.is_null(), "train, validation or test"))
     if columns.rating is not None:
         rules.append(ValueRule(names["rating"], columns.rating.is_null() | columns.rating.is_nan(), "a number"))
+    if columns.order is not None:
+        rules.append(within_a_day(names["order"], columns.order))
     if columns.clicked is not None:
         rules.append(ValueRule(names["clicked"], columns.clicked.is_null(), CLICKED))
     if columns.lacking is not None:  # such rows are still in the file, in which bad ones are looked for
@@ -332,6 +334,8 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
         time, missing = times.moment_or_first, times.missing
     else:
         time, missing = times.moment, pl.lit(False)
+    if columns.order is not None:
+        time += columns.order.floor().cast(pl.Int64)
     more = [] if columns.split is None else [columns.split.alias("split")]
     if columns.clicked is not None and "impression" in log.names:
         more.append(impression(log.names["impression"]).alias("impression"))

@@ -9,8 +9,7 @@ from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import is_null_word
 from msr_adapter.data.readers.attribute_values import ATTRIBUTE, require_columns
-from msr_adapter.data.readers.id_columns import rounded, tell_rounded
-from msr_adapter.data.readers.interactions import as_text
+from msr_adapter.data.readers.id_columns import as_text, rounded, tell_rounded
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import (
     collect,

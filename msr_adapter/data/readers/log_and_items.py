@@ -19,11 +19,12 @@ from msr_adapter.data.readers.items import ItemColumns, read_items
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import column_names, file_problems
+from msr_adapter.data.readers.value_forms import AS_USUAL, ValueForms
 from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 LOG = ("user", "item")
 """Fields that a log must have."""
-LOG_MORE = ("timestamp", "split", "clicked", "impression")
+LOG_MORE = ("timestamp", "order", "split", "clicked", "impression")
 """Fields of a log that are used where they are there."""
 ITEM = ("item", "title")
 """Fields that a table of items must have."""
@@ -43,6 +44,8 @@ class RowRules:
     """Whether rows that lack a user or an item are left out, and not refused."""
     events: EventsConfig | None = None
     """What the events of the log mean; None = it has none."""
+    written: ValueForms = AS_USUAL
+    """How times and numbers are written."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def read_named_log(
         rules.drop_without_id,
         split=split,
         events=events,
+        written=rules.written,
         unused=tuple(name for name in chosen.unused if name != names.get("event")),
         passed_over=chosen.passed_over,
     )

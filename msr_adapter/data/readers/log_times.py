@@ -132,9 +132,16 @@ class RowFlags:
     low: pl.Expr
 
 
-def told_format(table: Table, source: pl.LazyFrame, column: str, facts: Mapping[str, int]) -> LogTimes:
-    """Return how a column tells time; numbers that look like dates are read once more, to see whether they are."""
+def told_format(
+    table: Table, source: pl.LazyFrame, column: str, facts: Mapping[str, int], pattern: str = ""
+) -> LogTimes:
+    """Return how a column tells time; numbers that look like dates are read once more, to see whether they are.
+
+    A ``pattern`` of the pipeline decides for what is no typed date.
+    """
     dtype = source.collect_schema()[column]
+    if pattern and dtype not in (pl.Date, pl.Datetime):
+        return LogTimes(column, dtype, TimeFormat("given", pattern=pattern))
     if (dates := calendar_numbers(facts)) is not None:
         times = LogTimes(column, dtype, dates)
         number = time_numbers(pl.col(column), dtype)

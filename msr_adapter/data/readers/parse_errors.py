@@ -36,7 +36,9 @@ class FilePlace:
 
 def places(table: Table) -> Iterator[FilePlace]:
     """Yield the place of every row, in the order in which the reader returns them."""
-    if table.frame is not None or table.layout.kind == "parquet":  # no lines: a row is its number
+    if table.rows_of is not None:
+        yield from places(table.rows_of)
+    elif table.frame is not None or table.layout.kind == "parquet":  # no lines: a row is its number
         yield from map(FilePlace, count(1))
     elif table.is_delimited:
         rows = _delimited(table, strict=False)
@@ -70,6 +72,8 @@ def explain(table: Table, reason: str) -> list[Problem]:
     A fault that repeats is one problem, with its first lines and their number.
     """
     where = str(table.path)
+    if table.rows_of is not None:
+        return explain(table.rows_of, reason)
     if table.frame is not None:
         return [Problem(where, "", "cannot be read", _first_line(reason))]
     if table.layout.kind == "parquet":

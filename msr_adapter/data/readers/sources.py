@@ -20,6 +20,7 @@ from msr_adapter.config.schema import (
     MINDSourceConfig,
     MMRecSourceConfig,
     MovieLensSourceConfig,
+    NetflixSourceConfig,
     OfficialAmazonSourceConfig,
     PixelRecSourceConfig,
     RecBoleSourceConfig,
@@ -35,16 +36,18 @@ from msr_adapter.data.readers.column_names import NAME_IT, NAME_THEM
 from msr_adapter.data.readers.hm import check_hm, read_hm
 from msr_adapter.data.readers.huggingface import check_huggingface, huggingface_files, read_huggingface
 from msr_adapter.data.readers.kuairec import check_kuairec, read_kuairec
+from msr_adapter.data.readers.local_copies import naming_origins, of_the_origin
 from msr_adapter.data.readers.microlens import check_microlens, read_microlens
 from msr_adapter.data.readers.mind import check_mind, mind_files, read_mind
 from msr_adapter.data.readers.mllm_msr_amazon import check_mllm_msr_amazon, mllm_msr_amazon_files, read_mllm_msr_amazon
 from msr_adapter.data.readers.movielens import check_movielens, movielens_files, read_movielens
+from msr_adapter.data.readers.netflix import check_netflix, netflix_files, read_netflix
 from msr_adapter.data.readers.parquet_parts import PANIC
 from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.reader import Corpus, ReadContext, Reader
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
-from msr_adapter.data.readers.table import check_table, read_table
+from msr_adapter.data.readers.table import check_table, read_table, table_files
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.text_tables.dialects import without_keys
 
@@ -96,7 +99,9 @@ class Threshold:
 
 
 SOURCES = (
-    Source("table", TableSourceConfig, read_table, check_table, items="items", threshold="min_rating"),
+    Source(
+        "table", TableSourceConfig, read_table, check_table, files=table_files, items="items", threshold="min_rating"
+    ),
     Source("microlens", MicroLensSourceConfig, read_microlens, check_microlens),
     Source("amazon-2023", AmazonSourceConfig, read_amazon, check_amazon, items="meta", threshold="min_rating"),
     Source(
@@ -117,6 +122,9 @@ SOURCES = (
     ),
     Source("mind", MINDSourceConfig, read_mind, check_mind, files=mind_files),
     Source(
+        "netflix", NetflixSourceConfig, read_netflix, check_netflix, files=netflix_files, threshold="min_rating"
+    ),
+    Source(
         "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,
         files=huggingface_files, items="items", threshold="min_rating",
     ),
@@ -131,7 +139,8 @@ def read(source: SourceConfig, seed: int, audit: Audit) -> Corpus:
     """Return the corpus of a source; `UserError` with every problem of its files."""
     row = _BY_KIND[source.kind]
     try:
-        return row.read(source, ReadContext(audit, seed))
+        with naming_origins():
+            return row.read(source, ReadContext(audit, seed))
     except UserError as error:
         raise UserError([_with_a_step_to_take(problem, row) for problem in error.problems]) from error
 
@@ -158,7 +167,7 @@ def naming_files(source: SourceConfig) -> Iterator[None]:
 def check_source(source: SourceConfig) -> list[Problem]:
     """Return what can be known to be wrong with a source without reading its rows."""
     row = _BY_KIND[source.kind]
-    return [_with_a_step_to_take(problem, row) for problem in row.check(source)]
+    return [_with_a_step_to_take(of_the_origin(problem), row) for problem in row.check(source)]
 
 
 def source_files(source: SourceConfig) -> SourceFiles:

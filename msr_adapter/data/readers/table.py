@@ -1,9 +1,13 @@
 """The generic table: a log of interactions and, beside it, a table of items."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
-from msr_adapter.config.schema import FileFormatConfig, TableSourceConfig
+import polars as pl
+
+from msr_adapter.config.schema import FileFormatConfig, JoinConfig, TableSourceConfig
 from msr_adapter.data.readers.column_choice import Configured
+from msr_adapter.data.readers.joined import join_problems, joined, with_header_of
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
     ITEM_MORE,
@@ -18,8 +22,12 @@ from msr_adapter.data.readers.parse_errors import delimited_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import GENERIC, explaining, file_problems
-from msr_adapter.errors import Problem, plural
+from msr_adapter.data.readers.value_forms import ValueForms
+from msr_adapter.errors import Problem, collecting, plural, raise_if_any
 from msr_adapter.text_tables.opening import plain_suffix
+
+_Header = tuple[tuple[str, ...], Configured, tuple[str, ...]]
+"""The fields that a table must have, what their columns are called, and fields that it may have."""
 
 
 def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
@@ -27,23 +35,63 @@ def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
     configured = source.columns.model_dump()
     log = table_at(source.interactions, _format_of_log(source))
     items = None if source.items is None else table_at(source.items, _format_of_items(source, source.items))
-    rules = RowRules(source.min_rating, source.missing_times, source.drop_without_id, source.events)
-    return read_tables(log, items, configured, context.audit, rules, ItemsSettings(columns=_columns_of_items(source)))
+    written = ValueForms(source.timestamp_format or "", source.decimal)
+    rules = RowRules(source.min_rating, source.missing_times, source.drop_without_id, source.events, written)
+    problems, audit = list[Problem](), context.audit
+    with collecting(problems):
+        log = joined(log, source.join, audit)
+    if items is not None:
+        with collecting(problems):
+            items = joined(items, source.items_join, audit)
+    raise_if_any(problems)
+    return read_tables(log, items, configured, audit, rules, ItemsSettings(columns=_columns_of_items(source)))
 
 
 def check_table(source: TableSourceConfig) -> list[Problem]:
     """Return what is wrong with the files and headers of a generic table."""
     configured, needs = source.columns.model_dump(), log_needs(source.min_rating)
-    said = _format_of_log(source)
-    problems = _check(source.interactions, "interactions", said) or header_problems(
-        table_at(source.interactions, said), needs, configured, LOG_MORE
-    )
+    problems = _check_time_format(source.timestamp_format)
+    log = (needs, configured, LOG_MORE)
+    tables: list[tuple[Path, str, FileFormatConfig, JoinConfig | None, _Header]]
+    tables = [(source.interactions, "interactions", _format_of_log(source), source.join, log)]
     if source.items is not None:
-        said = _format_of_items(source, source.items)
-        problems += _check(source.items, "items", said) or header_problems(
-            table_at(source.items, said), ITEM, _columns_of_items(source), ITEM_MORE
-        )
+        said, wanted = _format_of_items(source, source.items), (ITEM, _columns_of_items(source), ITEM_MORE)
+        tables.append((source.items, "items", said, source.items_join, wanted))
+    for path, setting, said, join, header in tables:
+        with collecting(problems):
+            key = "join" if setting == "interactions" else "items_join"
+            problems += _check(path, setting, said) or _header_problems(table_at(path, said), join, key, header)
     return problems
+
+
+def table_files(source: TableSourceConfig) -> dict[str, Path | None]:
+    """Return the files of a generic table by role, those that are joined too."""
+    joins = {"join": source.join, "items_join": source.items_join}
+    paths = {role: join.path for role, join in joins.items() if join is not None}
+    return {"interactions": source.interactions, "items": source.items, **paths}
+
+
+def _header_problems(table: Table, join: JoinConfig | None, key: str, wanted: _Header) -> list[Problem]:
+    problems: list[Problem] = []
+    with collecting(problems):
+        problems += join_problems(table, join, f"data.source.{key}")
+    return problems or header_problems(with_header_of(table, join), *wanted)
+
+
+def _check_time_format(pattern: str | None) -> list[Problem]:
+    if pattern is None:
+        return []
+    moment = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
+    try:
+        written = pl.Series([moment]).dt.strftime(pattern)
+        read = written.str.to_datetime(pattern, time_unit="ms", strict=False).dt.epoch("d").item()
+    except (pl.exceptions.PolarsError, ValueError):
+        read = None
+    if read != moment.timestamp() // 86_400:
+        found = f"{pattern!r} reads no date and time"
+        step = "Write it as %d.%m.%Y %H:%M:%S, with day, month and year"
+        return [Problem("", "data.source.timestamp_format", found, "directives of chrono", step)]
+    return []
 
 
 def _columns_of_items(source: TableSourceConfig) -> Configured:
@@ -84,7 +132,7 @@ def _format_of_log(source: TableSourceConfig) -> FileFormatConfig:
 def _format_of_items(source: TableSourceConfig, items: Path) -> FileFormatConfig:
     if source.items_format is not None:
         return source.items_format
-    said = _format_of_log(source).model_copy(update={"names": None})
+    said = _format_of_log(source).model_copy(update={"names": None, "header": True})
     if plain_suffix(items) == plain_suffix(source.interactions):
         return said
     return said.model_copy(update={"format": None, "delimiter": None})

@@ -1,5 +1,6 @@
 """How a file is cut into rows and columns: told by its content and suffix, or by the format it belongs to."""
 
+import codecs
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Literal
 import polars as pl
 
 from msr_adapter.config.schema import FileFormatConfig
-from msr_adapter.text_tables.dialects import Asked
+from msr_adapter.data.readers.local_copies import as_utf8, from_python
+from msr_adapter.text_tables.delimited import DelimitedFile
+from msr_adapter.text_tables.dialects import Asked, dialect_of
 from msr_adapter.text_tables.opening import BOM, open_plain, plain_suffix
+from msr_adapter.text_tables.python_dicts import looks_like_python
 
 _LOOKED_AT = 2**16
 """Bytes that tell what a file holds."""
@@ -20,7 +24,7 @@ _SEPARATORS = ("\t", ",", ";", "|")
 class Layout:
     """How rows and columns are written."""
 
-    kind: Literal["delimited", "jsonl", "parquet"]
+    kind: Literal["delimited", "jsonl", "parquet", "python", "lists"]
     separator: str = ","
     """Of a delimited file; may be several characters (`::`), which then stand for themselves everywhere."""
     quoted: bool | None = None
@@ -49,7 +53,11 @@ LAYOUTS = {
 """The suffixes of a generic table; any text may also be packed (`.csv.gz`)."""
 TOLD_BY_CONTENT = (".json", ".ndjson", ".txt", ".tab", ".dat", ".data", ".log")
 """Suffixes under which people keep tables of any of these kinds."""
-_FORMATS = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "parquet": ".parquet"}
+_FORMATS = {
+    "csv": LAYOUTS[".csv"], "tsv": LAYOUTS[".tsv"], "jsonl": LAYOUTS[".jsonl"], "parquet": LAYOUTS[".parquet"],
+    "python": Layout("python"), "lists": Layout("lists"),
+}  # fmt: skip
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Table:
     path: Path
     layout: Layout
     frame: pl.LazyFrame | None = None
+    rows_of: "Table | None" = None
+    """The table on disk whose rows, one for one, those of the frame are."""
 
     @property
     def is_delimited(self) -> bool:
@@ -72,14 +82,49 @@ def table_at(path: Path, said: FileFormatConfig | None = None) -> Table:
     What a file holds counts for more than its suffix; where the two disagree, the layout tells it.
     """
     said = said or FileFormatConfig()
+    encoding, guessed = _encoding(path, said)
+    if encoding:
+        path = as_utf8(path, encoding)
     layout = _layout(path, said)
+    if layout.kind == "python":
+        path, layout = from_python(path), Layout("jsonl", told=layout.told)
+    if layout.kind == "lists":
+        return Table(path, layout, _of_lists(path))
+    if guessed:
+        layout = replace(layout, told=" ".join(text for text in (layout.told, guessed) if text))
     if said.delimiter is not None and layout.kind == "delimited":
         layout = replace(layout, separator=said.delimiter)
     if said.names is not None and layout.kind == "delimited":
         # No two columns may have one name, those that nobody reads neither.
         names = tuple(f"_{place}" if name == "_" else name for place, name in enumerate(said.names, 1))
         layout = replace(layout, names=names)
-    return Table(path, replace(layout, quoted=_QUOTED[said.quote], escape=said.escape))
+    layout = replace(layout, quoted=_QUOTED[said.quote], escape=said.escape)
+    if not said.header and not layout.names and layout.kind == "delimited":
+        layout = replace(layout, names=_numbers(path, layout))
+    return Table(path, layout)
+
+
+def _encoding(path: Path, said: FileFormatConfig) -> tuple[str | None, str]:
+    """Return the encoding of a file that is not UTF-8, and what is to be said of it where nobody named it."""
+    if said.encoding is not None or path.is_dir():
+        return (None if said.encoding in (None, "utf-8") or not path.is_file() else said.encoding), ""
+    if _start(path)[:2] in _UTF16:
+        return "utf-16", f"{path.name} is read as UTF-16: its first two bytes say so."
+    return None, ""
+
+
+def _numbers(path: Path, layout: Layout) -> tuple[str, ...]:
+    """Return what the columns of a file without a header are called where nobody names them: their numbers."""
+    dialect = dialect_of(path, layout.separator, layout.asked)
+    _, first = next(DelimitedFile(path, layout.separator, dialect).records(), (1, []))
+    return tuple(str(place) for place in range(1, len(first) + 1))
+
+
+def _of_lists(path: Path) -> pl.LazyFrame:
+    """Return the rows of lines that hold a user and all of the user's items."""
+    words = pl.scan_lines(path, name="line", glob=False).select(pl.col("line").str.extract_all(r"[^\s\x{feff}]+"))
+    rows = words.select(user_id=pl.col("line").list.first(), item_id=pl.col("line").list.slice(1))
+    return rows.filter(pl.col("item_id").list.len() > 0).explode("item_id")
 
 
 _QUOTED = {None: None, "double": True, "none": False}
@@ -87,7 +132,7 @@ _QUOTED = {None: None, "double": True, "none": False}
 
 def _layout(path: Path, said: FileFormatConfig) -> Layout:
     if said.format is not None:
-        return LAYOUTS[_FORMATS[said.format]]
+        return _FORMATS[said.format]
     if path.is_dir():
         return LAYOUTS[".parquet"]
     suffix = plain_suffix(path)
@@ -108,6 +153,8 @@ def _by_content(start: bytes, by_suffix: Layout | None) -> Layout:
     text = start.removeprefix(BOM).lstrip()
     if re.match(rb'\{\s*["}]|\[\s*[\{\]]', text):
         return LAYOUTS[".jsonl"]
+    if looks_like_python(text):
+        return _FORMATS["python"]
     if by_suffix is not None and by_suffix.kind != "parquet":
         return by_suffix
     return by_suffix or Layout("delimited", separator_of(text) or "\t")
@@ -126,7 +173,7 @@ def _called(layout: Layout) -> str:
     names = {"\t": "tabs", ",": "commas"}
     if layout.kind == "delimited":
         return f"a table of fields between {names.get(layout.separator, repr(layout.separator))}"
-    return "JSON lines" if layout.kind == "jsonl" else "Parquet"
+    return {"jsonl": "JSON lines", "python": "dicts of Python"}.get(layout.kind, "Parquet")
 
 
 def _start(path: Path) -> bytes:

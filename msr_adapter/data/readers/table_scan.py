@@ -107,6 +107,8 @@ def tell_reading(table: Table, audit: Audit, rows: int | None = None) -> None:
 
     ``rows`` are those that were read: another number than the lines of the file is told.
     """
+    if table.rows_of is not None:
+        tell_reading(table.rows_of, audit, rows)
     if table.frame is not None:
         return
     name, said, lines, least = table.path.name, [table.layout.told], 0, 0

@@ -52,14 +52,17 @@ NO_TIME = (
 class TimeFormat:
     """How a column tells time."""
 
-    form: Literal["moment", "number", "iso", "compact", "excel", "none"]
-    """A typed date, a number since 1970, text, a date written as a number, a day of Excel, or nothing of all that."""
+    form: Literal["moment", "number", "iso", "compact", "excel", "given", "none"]
+    """A typed date, a number since 1970, text, a date written as a number, a day of Excel, text as the pipeline says,
+    or nothing of all that."""
     unit: float = 1.0
     """How many of a number make a millisecond: 1e-3 for seconds."""
     digits: int = 0
     """Of a date written as a number."""
     more_forms: bool = False
     """Whether text is also tried in the rarer forms."""
+    pattern: str = ""
+    """How the pipeline says that text is written."""
 
     @property
     def said(self) -> str:
@@ -67,13 +70,13 @@ class TimeFormat:
         return {
             "moment": "dates", "number": f"{_UNITS[self.unit]} since 1970", "iso": "dates as text",
             "compact": f"dates written as {_COMPACT.get(self.digits)}", "excel": "serial days of Excel",
-            "none": "no times",
+            "given": f"text as {self.pattern}", "none": "no times",
         }[self.form]  # fmt: skip
 
     @property
     def says_days(self) -> bool:
         """Whether midnights mean something: of plain numbers they do not."""
-        return self.form in ("iso", "moment", "compact", "excel")
+        return self.form in ("iso", "moment", "compact", "excel", "given")
 
 
 def time_numbers(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
@@ -147,6 +150,9 @@ def milliseconds(column: pl.Expr, dtype: pl.DataType, time: TimeFormat) -> pl.Ex
         return pl.lit(None, dtype=pl.Int64)
     if time.form == "moment":
         return column.cast(pl.Datetime("ms")).cast(pl.Int64)
+    if time.form == "given":
+        text = column.cast(pl.String).str.strip_chars()
+        return text.str.to_datetime(time.pattern, time_unit="ms", strict=False).dt.epoch("ms")
     if time.form == "number":
         return _scaled(column, dtype, time.unit)
     if time.form == "excel":

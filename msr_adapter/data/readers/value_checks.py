@@ -60,7 +60,7 @@ def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]
     rows = sorted({row for found in first.values() for row, _ in found})
     walk = enumerate(places(table))  # once for all rows, which are ascending
     at = {row: next(place for number, place in walk if number == row) for row in rows}
-    width = len(frame.collect_schema()) if table.is_delimited else None
+    width = len(frame.collect_schema()) if table.is_delimited and table.frame is None else None
     told: dict[int, list[Problem]] = {}
     short: set[int] = set()
     for i, found in first.items():
@@ -87,7 +87,7 @@ def first_rows_with(
     walk to the last of these rows.
     """
     frame = scan(table, wanted)
-    width = len(frame.collect_schema()) if table.is_delimited else None
+    width = len(frame.collect_schema()) if table.is_delimited and table.frame is None else None
     rows = frame.select(flag.alias("_flag"), pl.col(column).alias("_value")).with_row_index("_row")
     first = collect(table, rows.filter(pl.col("_flag")).head(LISTED))
     walk = enumerate(places(table))
