@@ -13,7 +13,7 @@ import polars as pl
 from msr_adapter.config.schema import FileFormatConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import candidates, find_columns
-from msr_adapter.data.readers.interactions import as_text
+from msr_adapter.data.readers.id_columns import as_text
 from msr_adapter.data.readers.parse_errors import json_texts, places
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import (

@@ -13,7 +13,7 @@ PYTHON = "tag:yaml.org,2002:python/name:"
 PROTOCOL = "a protocol's name, its path, or the protocol itself"
 KINDS = (
     "one of table, microlens, amazon-2023, mllm-msr-amazon, movielens, recbole, mmrec, pixelrec, hm, kuairec, mind, "
-    "netflix, huggingface, synthetic"
+    "netflix, sql, huggingface, synthetic"
 )
 SEED = "a whole number, at least 0, at most 4,294,967,295"
 SHARES = "expected a list of 3, each a number"

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from msr_adapter.config.schema import (
     PixelRecSourceConfig,
     RecBoleSourceConfig,
     SourceConfig,
+    SqlSourceConfig,
     TableSourceConfig,
 )
 
@@ -249,6 +252,21 @@ def netflix(folder: Path) -> SourceConfig:
     return NetflixSourceConfig(kind="netflix", folder=folder, min_rating=3)
 
 
+def sql(folder: Path) -> SourceConfig:
+    folder.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(folder / "shop.db") as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS events (user_id TEXT, item_id TEXT, ts INTEGER)")
+        connection.execute("CREATE TABLE IF NOT EXISTS goods (item_id TEXT, title TEXT)")
+        connection.execute("DELETE FROM events")
+        connection.execute("DELETE FROM goods")
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?)", zip(*LOG_ROWS.values(), strict=True))
+        connection.executemany("INSERT INTO goods VALUES (?, ?)", zip(*ITEM_ROWS.values(), strict=True))
+    connection.close()
+    os.environ["MSR_TESTS_SHOP"] = f"sqlite:///{folder / 'shop.db'}"
+    queries = {"interactions": "SELECT * FROM events", "items": "SELECT * FROM goods"}
+    return SqlSourceConfig.model_validate({"kind": "sql", "url_env": "MSR_TESTS_SHOP", **queries})
+
+
 def hm(folder: Path) -> SourceConfig:
     log = "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,000058a1,0663713001,0.0508,2\n"
     log += "2018-09-20,000058a1,0541518023,0.0305,2\n2018-09-24,00007d2d,0663713001,0.0152,1\n"
@@ -340,6 +358,7 @@ SOURCES: dict[str, Callable[[Path], SourceConfig]] = {
     "hm": hm,
     "mind": mind,
     "netflix": netflix,
+    "sql": sql,
     "kuairec": kuairec,
     "huggingface-saved": huggingface_saved,
     "huggingface-splits": huggingface_splits,

@@ -65,6 +65,7 @@ from msr_adapter.config.schema.sources import (
     PixelRecSourceConfig,
     RecBoleSourceConfig,
     SourceConfig,
+    SqlSourceConfig,
     SyntheticSourceConfig,
     TableSourceConfig,
 )
@@ -143,6 +144,7 @@ __all__ = [
     "SliceTablesConfig",
     "SourceConfig",
     "SplitConfig",
+    "SqlSourceConfig",
     "StrictModel",
     "SummarizeConfig",
     "SyntheticSourceConfig",

@@ -1,5 +1,6 @@
 """Where a log comes from: one model per format."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weig
 from msr_adapter.config.schema.events import EventsConfig
 from msr_adapter.config.schema.tables import (
     ONE_CHARACTER,
+    ColumnName,
     ColumnNames,
     ColumnsConfig,
     Encoding,
@@ -247,6 +249,44 @@ class NetflixSourceConfig(StrictModel):
     """Interactions with fewer stars are no history and no target; their items count as seen."""
 
 
+def _require_a_name(name: str) -> str:
+    # What stands here by mistake may hold a password: it is not repeated.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("no name of a variable; expected one such as SHOP_DB, whose value is the address: no address "
+                         "or password stands in a pipeline")  # fmt: skip
+    return name
+
+
+class SqlSourceConfig(StrictModel):
+    """A log in a database: PostgreSQL, SQLite or DuckDB. Needs the extra `sql`."""
+
+    kind: Literal["sql"]
+    """A log in a database."""
+    url_env: Annotated[str, AfterValidator(_require_a_name)]
+    """Name of the environment variable with the address: `postgresql://user:password@host/shop`, `sqlite:///shop.db`.
+    The address is read where it is needed, and written nowhere."""
+    interactions: str = Field(pattern=r"\S")
+    """A query with one row per interaction; it only reads."""
+    items: str | None = Field(None, pattern=r"\S")
+    """A query with one row per item. Without it, titles are empty."""
+    snapshot: str | None = Field(None, pattern=r"\S")
+    """A query whose rows differ where those of the others may: `SELECT count(*), max(updated_at) FROM orders`. null =
+    every command fetches all rows, and compares them."""
+    watermark: ColumnName | None = None
+    """Column of the log that only grows, such as its time or a number, where rows are added and never changed: only
+    what is new is fetched. That the rows known before are as many as they were is looked at first."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Names of the columns, where they are none of the well-known ones."""
+    min_rating: Amount | None = None
+    """Interactions with a lower rating are no history and no target; their items count as seen."""
+    missing_times: MissingTimes = "error"
+    """Rows whose time is empty or stands for none (0, -1, 1970-01-01, 9999-12-31, far from all others): `error`
+    refuses them, for any place in a history is a guess; `drop` leaves them out; `first` puts them before the others."""
+    drop_without_id: bool = False
+    """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
+    an empty id is refused, and such a word is an id like any other, which the audit tells."""
+
+
 class HubTableConfig(StrictModel):
     """A Hugging Face data set."""
 
@@ -315,6 +355,7 @@ SourceConfig = Annotated[
     | KuaiRecSourceConfig
     | MINDSourceConfig
     | NetflixSourceConfig
+    | SqlSourceConfig
     | HuggingFaceSourceConfig
     | SyntheticSourceConfig,
     Field(discriminator="kind"),

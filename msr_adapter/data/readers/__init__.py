@@ -5,7 +5,7 @@ What a reader is:
     sources          SOURCES, the table of all kinds; read, check and identify a source of any kind
 The readers:
     table            your own csv, tsv, jsonl or Parquet
-    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec mind netflix huggingface
+    microlens amazon mllm_msr_amazon movielens recbole (and MMRec) pixelrec hm kuairec mind netflix sql huggingface
     synthetic        the generated dataset
 What they share:
     log_and_items    a log and its table of items, columns found by name
@@ -25,6 +25,7 @@ What they share:
     parquet_parts    the files of a folder of Parquet, and which of them is broken
     table_scan       files as lazy frames
     local_copies     copies of what cannot be read where it lies or as it is written
+    database         queries of a database as files of Parquet
     joined           tables of several files, joined by keys
     compressed       gzip, and decompression bombs
     value_checks     bad values with their lines

@@ -25,6 +25,7 @@ from msr_adapter.config.schema import (
     PixelRecSourceConfig,
     RecBoleSourceConfig,
     SourceConfig,
+    SqlSourceConfig,
     StrictModel,
     SyntheticSourceConfig,
     TableSourceConfig,
@@ -46,6 +47,7 @@ from msr_adapter.data.readers.parquet_parts import PANIC
 from msr_adapter.data.readers.pixelrec import check_pixelrec, read_pixelrec
 from msr_adapter.data.readers.reader import Corpus, ReadContext, Reader
 from msr_adapter.data.readers.recbole import check_mmrec, check_recbole, read_mmrec, read_recbole
+from msr_adapter.data.readers.sql import check_sql, read_sql, sql_files
 from msr_adapter.data.readers.synthetic import check_synthetic, read_synthetic
 from msr_adapter.data.readers.table import check_table, read_table, table_files
 from msr_adapter.errors import Problem, UserError
@@ -123,6 +125,9 @@ SOURCES = (
     Source("mind", MINDSourceConfig, read_mind, check_mind, files=mind_files),
     Source(
         "netflix", NetflixSourceConfig, read_netflix, check_netflix, files=netflix_files, threshold="min_rating"
+    ),
+    Source(
+        "sql", SqlSourceConfig, read_sql, check_sql, files=sql_files, items="items", threshold="min_rating"
     ),
     Source(
         "huggingface", HuggingFaceSourceConfig, read_huggingface, check_huggingface,

@@ -172,7 +172,8 @@ def test_text_that_is_not_utf8_is_told_by_line(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(start + b"caf\xe9,3\n")
         assert problems_of(table(path)) == [
-            f"{path}:2: byte 0xe9 at column 4 is not UTF-8; text in UTF-8. Save the file as UTF-8"
+            f"{path}:2: byte 0xe9 at column 4 is not UTF-8; text in UTF-8. Save the file as UTF-8, "
+            "or set data.source.encoding of a table of your own"
         ]
 
 
@@ -306,7 +307,7 @@ def test_a_very_long_field_does_not_break_the_explanation(tmp_path: Path) -> Non
     [
         (b"user;item;time", "the header is one column, 'user;item;time': it is separated by ';'; ',' in a .csv"),
         (b"user\titem\ttime", "the header is one column, 'user\\titem\\ttime': it is separated by tabs; ',' in a"),
-        ("user,item,time".encode("utf-16"), "the header holds zero bytes; text in UTF-8. Save the file as UTF-8"),
+        ("user,item,time".encode("utf-16-le"), "the header holds zero bytes; text in UTF-8. Save the file as UTF-8"),
         (b"user,item,time,user", "user: two columns have this name. Rename or remove one of them"),
     ],
 )

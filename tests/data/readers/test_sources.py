@@ -42,7 +42,7 @@ def test_the_table_of_items_is_a_key_of_the_config(row: object) -> None:
 
 
 def test_which_kinds_let_columns_be_named() -> None:
-    assert {row.kind for row in SOURCES if row.names_columns} == {"table", "recbole", "mmrec", "huggingface"}
+    assert {row.kind for row in SOURCES if row.names_columns} == {"table", "recbole", "mmrec", "sql", "huggingface"}
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -1,0 +1,172 @@
+"""Tables in buckets and on the web: copied once for each version, in constant memory, and then read like any file.
+
+`s3://`, `gs://`, `az://` go through PyArrow's file systems, `https://` through httpx; credentials and endpoints are
+those that the environment gives. Several passes read a table, and a remote one may change between them. Of a folder
+each Parquet part is copied by itself: those that are known are not fetched again.
+"""
+
+import os
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import httpx
+
+from msr_adapter.data.readers.local_copies import called, folder_of, local_copy
+from msr_adapter.errors import Problem, UserError
+from msr_adapter.files import digest
+from msr_adapter.redaction import quoted
+
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http")
+_CHUNK = 2**23
+_TIMEOUT = 60.0
+_PARTS = (".parquet",)
+_STEP = "Check the address, and the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*)"
+
+
+@dataclass(frozen=True)
+class RemotePart:
+    """A file of a bucket or the web."""
+
+    key: str
+    """Where it lies, as its file system calls it."""
+    name: str
+    """From the folder that was asked for, or the file's own."""
+    size: int
+    version: str
+    """An ETag where there is one, else size and time."""
+
+
+def remote_address(path: Path) -> str | None:
+    """Return the address that a path of the config stands for, None for a file of this machine.
+
+    A path holds an address with one slash less: `s3:/bucket/log.parquet`.
+    """
+    scheme = path.parts[0].removesuffix(":") if path.parts and path.parts[0].endswith(":") else ""
+    return f"{scheme}://{'/'.join(path.parts[1:])}" if scheme in SCHEMES else None
+
+
+def remote_version(address: str) -> str:
+    """Return what identifies the data at an address; `UserError` where there is none, or it cannot be reached."""
+    return digest([[part.name, part.version] for part in _parts(address)])
+
+
+def fetched(address: str) -> Path:
+    """Return a copy of the file or folder at an address, made now or before."""
+    parts = _parts(address)
+    if len(parts) == 1 and parts[0].name == PurePosixPath(parts[0].key).name and not address.endswith("/"):
+        [part] = parts
+        return local_copy(address, part.version, part.name, lambda target: _copy(address, part, target))
+    folder = folder_of(f"{address} as of {remote_version(address)}")
+    for part in parts:
+        copy = local_copy(f"{address}/{part.name}", part.version, PurePosixPath(part.name).name,
+                          lambda target, part=part: _copy(address, part, target))  # fmt: skip
+        place = folder / part.name
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(copy)
+    called(folder, address)
+    return folder
+
+
+@lru_cache(maxsize=32)
+def _parts(address: str) -> tuple[RemotePart, ...]:
+    """List what lies at an address, once in the life of a process: its stages must see the same."""
+    with _explaining(address):
+        parts = tuple(_of_the_web(address) if address.startswith("http") else _of_a_bucket(address))
+    if not parts:
+        raise UserError(Problem(address, "", "nothing is there", "a file, or a folder of Parquet", _STEP))
+    return parts
+
+
+def _of_the_web(address: str) -> Iterator[RemotePart]:
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
+        answer = client.head(address)
+        answer.raise_for_status()
+        size = int(answer.headers.get("content-length", -1))
+        version = answer.headers.get("etag") or f"{size} {answer.headers.get('last-modified', '')}"
+        yield RemotePart(address, PurePosixPath(urllib.parse.urlsplit(address).path).name or "file", size, version)
+
+
+def _of_a_bucket(address: str) -> Iterator[RemotePart]:
+    from pyarrow.fs import FileSelector, FileType
+
+    system, key = _file_system(address)
+    found = system.get_file_info(key)
+    if found.type == FileType.File:
+        yield _part(system, found, PurePosixPath(key).name)
+    elif found.type == FileType.Directory:
+        below = system.get_file_info(FileSelector(key, recursive=True))
+        for one in sorted(below, key=lambda info: info.path):
+            if one.type == FileType.File and one.path.endswith(_PARTS):
+                yield _part(system, one, one.path.removeprefix(key).lstrip("/"))
+
+
+def _part(system: Any, info: Any, name: str) -> RemotePart:
+    with system.open_input_stream(info.path, buffer_size=0, compression=None) as stream:
+        known = {key.lower(): value for key, value in (stream.metadata() or {}).items()}
+    tag = known.get("version-id") or known.get("etag") or f"{info.size} {info.mtime_ns}".encode()
+    return RemotePart(info.path, name, info.size, tag.decode("utf-8", "replace"))
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    scheme, _, key = address.partition("://")
+    key = key.rstrip("/")
+    if scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        where = urllib.parse.urlsplit(endpoint) if endpoint else None
+        more = {"endpoint_override": where.netloc, "scheme": where.scheme} if where else {}
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if region is None and where is not None:
+            region = "us-east-1"
+        return fs.S3FileSystem(region=region, **more), key
+    if scheme in ("gs", "gcs"):
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        more = (
+            {"endpoint_override": emulator.partition("://")[2], "scheme": "http", "anonymous": True} if emulator else {}
+        )
+        return fs.GcsFileSystem(**more), key
+    return fs.AzureFileSystem(os.environ.get("AZURE_STORAGE_ACCOUNT", "")), key
+
+
+def _copy(address: str, part: RemotePart, target: Path) -> None:
+    with _explaining(address), target.open("wb") as out:
+        copied = (
+            _copy_from_the_web(part, out) if address.startswith("http") else _copy_from_a_bucket(address, part, out)
+        )
+    if part.size >= 0 and copied != part.size:
+        found = f"{copied:,} bytes came of {part.size:,}"
+        raise UserError(Problem(address, "", found, "a whole file", "Run the command again"))
+
+
+def _copy_from_the_web(part: RemotePart, out: BinaryIO) -> int:
+    with (
+        httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client,
+        client.stream("GET", part.key, headers={"accept-encoding": "identity"}) as answer,
+    ):
+        answer.raise_for_status()
+        return sum(out.write(data) for data in answer.iter_raw(_CHUNK))
+
+
+def _copy_from_a_bucket(address: str, part: RemotePart, out: BinaryIO) -> int:
+    system, _ = _file_system(address)
+    copied = 0
+    with system.open_input_stream(part.key, compression=None) as stream:
+        while data := stream.read(_CHUNK):
+            copied += out.write(data)
+    return copied
+
+
+@contextmanager
+def _explaining(address: str) -> Iterator[None]:
+    """Turn what a file system raises inside into a `UserError` without secrets."""
+    try:
+        yield
+    except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise UserError(Problem(address, "", f"cannot be read: {quoted(error)}", "", _STEP)) from None
