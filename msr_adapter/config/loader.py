@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from msr_adapter.config.bundled import YamlKind, find_yaml, not_found, path_fault, template_folders
 from msr_adapter.config.error_messages import explain, field_at, is_path
 from msr_adapter.config.schema import PipelineConfig
+from msr_adapter.config.schema.tables import REMOTE_SCHEMES
 from msr_adapter.config.yaml_scalars import shown
 from msr_adapter.config.yaml_tree import DEEPEST, LARGEST, SET, Loc, YamlNode, YamlSource, dotted, parse
 from msr_adapter.errors import Problem, UserError, did_you_mean
@@ -24,6 +25,8 @@ from msr_adapter.filesystem import home, near_path, real
 
 _PROTOCOL: Loc = ("evaluate", "protocol")
 _SOURCE: Loc = ("data", "source")
+_REMOTE = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)})://", re.IGNORECASE)
+"""Addresses, which are relative to nothing."""
 _LONGEST_CHAIN = 32
 
 
@@ -236,6 +239,8 @@ def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:
         named = loc[-1:] == ("path",) or loc == ("embedding", "model")
         looks_like_one = named and node.value.startswith(("./", "../", "/", "~"))
         if not (is_path(known) or looks_like_one):
+            continue
+        if _REMOTE.match(node.value) and loc[:2] == _SOURCE:
             continue
         if fault := path_fault(node.value):
             problems.append(Problem(node.where, dotted(loc), fault, "a path"))

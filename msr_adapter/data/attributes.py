@@ -19,7 +19,7 @@ from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.readers.attribute_values import ATTRIBUTE, AttributeValues, require_columns, typed
 from msr_adapter.data.readers.column_names import find_columns
-from msr_adapter.data.readers.interactions import as_text
+from msr_adapter.data.readers.id_columns import as_text
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import collect, column_names, file_problems, scan, schema_of, tell_reading

@@ -67,7 +67,8 @@ def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
     if draws_images(data.source) or not files or check_data(data):  # its problems are told by who asks for them
         return SourceLook()
     if any(isinstance(path, str) for path in files):
-        return SourceLook(passed_over="A data set of the hub is not loaded here; `msr build-data` says what it holds.")
+        return SourceLook(passed_over="What lies on a hub, in a bucket or in a database is not loaded here; "
+                          "`msr build-data` says what it holds.")  # fmt: skip
     if (size := sum(_size(path) for path in files if isinstance(path, Path))) > _MOST:
         return SourceLook(passed_over=f"About {size / 2**20:,.0f} MiB of data are not looked through here; "
                           "`msr build-data` begins with it and says what they hold.")  # fmt: skip

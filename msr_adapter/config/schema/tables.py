@@ -54,6 +54,9 @@ Encoding = Annotated[
 ]
 """How the characters of a file of text are written."""
 
+REMOTE_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http")
+"""What the address of a table begins with that lies in a bucket or on the web; it stands where a path may."""
+
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "python", "lists"]
 """What a file holds: rows of fields, JSON, Parquet, Python's dicts, or lines of a user and all of the user's items."""
 

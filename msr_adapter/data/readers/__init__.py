@@ -26,6 +26,7 @@ What they share:
     table_scan       files as lazy frames
     local_copies     copies of what cannot be read where it lies or as it is written
     database         queries of a database as files of Parquet
+    remote_files     files of buckets and the web, copied once
     joined           tables of several files, joined by keys
     compressed       gzip, and decompression bombs
     value_checks     bad values with their lines

@@ -7,21 +7,21 @@ each Parquet part is copied by itself: those that are known are not fetched agai
 
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import httpx
 
+from msr_adapter.config.schema.tables import REMOTE_SCHEMES
 from msr_adapter.data.readers.local_copies import called, folder_of, local_copy
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, collecting
 from msr_adapter.files import digest
-from msr_adapter.redaction import quoted
+from msr_adapter.redaction import quoted, redact
 
-SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http")
 _CHUNK = 2**23
 _TIMEOUT = 60.0
 _PARTS = (".parquet",)
@@ -47,12 +47,38 @@ def remote_address(path: Path) -> str | None:
     A path holds an address with one slash less: `s3:/bucket/log.parquet`.
     """
     scheme = path.parts[0].removesuffix(":") if path.parts and path.parts[0].endswith(":") else ""
-    return f"{scheme}://{'/'.join(path.parts[1:])}" if scheme in SCHEMES else None
+    return f"{scheme}://{'/'.join(path.parts[1:])}" if scheme in REMOTE_SCHEMES else None
 
 
 def remote_version(address: str) -> str:
     """Return what identifies the data at an address; `UserError` where there is none, or it cannot be reached."""
     return digest([[part.name, part.version] for part in _parts(address)])
+
+
+def identity_of(path: Path) -> Path | str | None:
+    """Return a file of this machine as it is, and the version of a remote one; None = it is not there."""
+    address = remote_address(path)
+    if address is None:
+        return path
+    if redact(address) != address:  # refused by who checks it, and written nowhere
+        return None
+    try:
+        return f"{address} {remote_version(address)}"
+    except UserError:  # told by who checks it
+        return None
+
+
+def remote_problems(paths: Iterable[Path], setting: str) -> list[Problem]:
+    """Return which addresses cannot be read; nothing is copied."""
+    problems: list[Problem] = []
+    for address in filter(None, map(remote_address, paths)):
+        if redact(address) != address:
+            step = "Give credentials in the environment"
+            problems.append(Problem("", setting, "an address with a secret in it", "one without", step))
+            continue
+        with collecting(problems):
+            remote_version(address)
+    return problems
 
 
 def fetched(address: str) -> Path:
@@ -63,8 +89,8 @@ def fetched(address: str) -> Path:
         return local_copy(address, part.version, part.name, lambda target: _copy(address, part, target))
     folder = folder_of(f"{address} as of {remote_version(address)}")
     for part in parts:
-        copy = local_copy(f"{address}/{part.name}", part.version, PurePosixPath(part.name).name,
-                          lambda target, part=part: _copy(address, part, target))  # fmt: skip
+        writes = partial(_copy, address, part)
+        copy = local_copy(f"{address}/{part.name}", part.version, PurePosixPath(part.name).name, writes)
         place = folder / part.name
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -121,17 +147,16 @@ def _file_system(address: str) -> tuple[Any, str]:
     if scheme == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         where = urllib.parse.urlsplit(endpoint) if endpoint else None
-        more = {"endpoint_override": where.netloc, "scheme": where.scheme} if where else {}
+        more: dict[str, Any] = {"endpoint_override": where.netloc, "scheme": where.scheme} if where else {}
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if region is None and where is not None:
             region = "us-east-1"
         return fs.S3FileSystem(region=region, **more), key
     if scheme in ("gs", "gcs"):
-        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-        more = (
-            {"endpoint_override": emulator.partition("://")[2], "scheme": "http", "anonymous": True} if emulator else {}
-        )
-        return fs.GcsFileSystem(**more), key
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")[2]
+        if emulator:
+            return fs.GcsFileSystem(endpoint_override=emulator, scheme="http", anonymous=True), key
+        return fs.GcsFileSystem(), key
     return fs.AzureFileSystem(os.environ.get("AZURE_STORAGE_ACCOUNT", "")), key
 
 

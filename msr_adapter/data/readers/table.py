@@ -20,6 +20,7 @@ from msr_adapter.data.readers.log_and_items import (
 )
 from msr_adapter.data.readers.parse_errors import delimited_file
 from msr_adapter.data.readers.reader import Corpus, ReadContext
+from msr_adapter.data.readers.remote_files import fetched, identity_of, remote_address, remote_problems
 from msr_adapter.data.readers.table_layout import Table, table_at
 from msr_adapter.data.readers.table_scan import GENERIC, explaining, file_problems
 from msr_adapter.data.readers.value_forms import ValueForms
@@ -32,7 +33,7 @@ _Header = tuple[tuple[str, ...], Configured, tuple[str, ...]]
 
 def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
     """Read a generic table; `UserError` with the problems of both files."""
-    configured = source.columns.model_dump()
+    source, configured = _on_this_machine(source), source.columns.model_dump()
     log = table_at(source.interactions, _format_of_log(source))
     items = None if source.items is None else table_at(source.items, _format_of_items(source, source.items))
     written = ValueForms(source.timestamp_format or "", source.decimal)
@@ -58,17 +59,39 @@ def check_table(source: TableSourceConfig) -> list[Problem]:
         said, wanted = _format_of_items(source, source.items), (ITEM, _columns_of_items(source), ITEM_MORE)
         tables.append((source.items, "items", said, source.items_join, wanted))
     for path, setting, said, join, header in tables:
+        if remote := [one for one in (path, *([join.path] if join else [])) if remote_address(one)]:
+            problems += remote_problems(remote, f"data.source.{setting}")  # its header is told when it is copied
+            continue
         with collecting(problems):
             key = "join" if setting == "interactions" else "items_join"
             problems += _check(path, setting, said) or _header_problems(table_at(path, said), join, key, header)
     return problems
 
 
-def table_files(source: TableSourceConfig) -> dict[str, Path | None]:
-    """Return the files of a generic table by role, those that are joined too."""
+def table_files(source: TableSourceConfig) -> dict[str, Path | str | None]:
+    """Return the files of a generic table by role, those that are joined too; of a remote one, what identifies it."""
     joins = {"join": source.join, "items_join": source.items_join}
     paths = {role: join.path for role, join in joins.items() if join is not None}
-    return {"interactions": source.interactions, "items": source.items, **paths}
+    given = {"interactions": source.interactions, "items": source.items, **paths}
+    return {role: path if path is None else identity_of(path) for role, path in given.items()}
+
+
+def _on_this_machine(source: TableSourceConfig) -> TableSourceConfig:
+    """Return a source whose remote files are copies; `UserError` with all that cannot be had."""
+    problems, changed = list[Problem](), dict[str, object]()
+    for key in ("interactions", "items", "join", "items_join"):
+        value = getattr(source, key)
+        path = value.path if isinstance(value, JoinConfig) else value
+        if path is not None and (address := remote_address(path)):
+            with collecting(problems):
+                copy = fetched(address)
+                changed[key] = value.model_copy(update={"path": copy}) if isinstance(value, JoinConfig) else copy
+    raise_if_any(problems)
+    if not changed:
+        return source
+    local = source.model_copy(update=changed)
+    raise_if_any(check_table(local))
+    return local
 
 
 def _header_problems(table: Table, join: JoinConfig | None, key: str, wanted: _Header) -> list[Problem]:
