@@ -53,7 +53,6 @@ from msr_adapter.config.schema.pipeline import PipelineConfig
 from msr_adapter.config.schema.sources import (
     AmazonSourceConfig,
     HMSourceConfig,
-    HubTableConfig,
     HuggingFaceSourceConfig,
     KuaiRecSourceConfig,
     MicroLensSourceConfig,
@@ -70,7 +69,7 @@ from msr_adapter.config.schema.sources import (
     TableSourceConfig,
 )
 from msr_adapter.config.schema.summarize import ItemSummariesConfig, SummarizeConfig, UserSummariesConfig
-from msr_adapter.config.schema.tables import ColumnsConfig, FileFormatConfig, JoinConfig
+from msr_adapter.config.schema.tables import ColumnsConfig, FileFormatConfig, HubTableConfig, JoinConfig
 from msr_adapter.config.schema.train import (
     AnswersConfig,
     FreezeConfig,

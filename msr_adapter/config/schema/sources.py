@@ -15,6 +15,7 @@ from msr_adapter.config.schema.tables import (
     ColumnsConfig,
     Encoding,
     FileFormatConfig,
+    HubTableConfig,
     JoinConfig,
     TableFormat,
 )
@@ -285,19 +286,6 @@ class SqlSourceConfig(StrictModel):
     drop_without_id: bool = False
     """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
     an empty id is refused, and such a word is an id like any other, which the audit tells."""
-
-
-class HubTableConfig(StrictModel):
-    """A Hugging Face data set."""
-
-    path: str = Field(json_schema_extra=allowed("a folder (`./...`), or a data set's name on the hub"))
-    """A folder saved by `save_to_disk`, a folder of Parquet files, or a data set's name on the hub."""
-    config: str | None = None
-    """Which configuration of a hub data set."""
-    split: str | None = None
-    """One split; null = all of them."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub data set; a run is only redone when this changes."""
 
 
 class HuggingFaceSourceConfig(StrictModel):

@@ -123,3 +123,16 @@ class JoinConfig(StrictModel):
     """The column of the key, in both tables."""
     key: ColumnName | None = None
     """What the joined table calls that column; null = as `by`."""
+
+
+class HubTableConfig(StrictModel):
+    """A Hugging Face data set."""
+
+    path: str = Field(json_schema_extra=allowed("a folder (`./...`), or a data set's name on the hub"))
+    """A folder saved by `save_to_disk`, a folder of Parquet files, or a data set's name on the hub."""
+    config: str | None = None
+    """Which configuration of a hub data set."""
+    split: str | None = None
+    """One split; null = all of them."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set; a run is only redone when this changes."""
