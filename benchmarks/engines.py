@@ -8,8 +8,9 @@
 
 Workload: users x candidates, a user summary of about 120 tokens each, an image each where the model sees any; and a
 text of 32 tokens for each user. Tokens per second are those of whole prompts (scores) or of answers (texts), starting
-excluded. A cold engine is timed: nothing of the workload was asked before, but for the trial's prompts. The last line
-names the engine that `backend: auto` chooses here, and the fastest one by scores of those that `auto` may choose.
+excluded; --json has the ratios of processor seconds too, which a busy machine changes least. A cold engine is timed:
+nothing of the workload was asked before, but for the trial's prompts. The last line names the engine that
+`backend: auto` chooses here, and the fastest one by scores of those that it may choose.
 
     python benchmarks/engines.py [--model FOLDER --template NAME] [--dtype float32] [--users 4] [--server URL] [--json]
 """
@@ -45,6 +46,8 @@ class Measured:
     """One way of answering, on one half of the workload."""
 
     seconds: float
+    processor: float
+    """Seconds of processors, of this process: what a machine busy with other work changes least."""
     tokens: int
     answers: list[Completion]
 
@@ -83,13 +86,13 @@ def requests(folder: Path, users: int, *, shown: bool) -> tuple[list[Request], l
 
 def measured(ask: Callable[[Sequence[Request]], Sequence[object]], asked: Sequence[Request]) -> Measured:
     """Return how long ``ask`` took for all of ``asked``, and its answers. Raises where one failed."""
-    start = time.perf_counter()
+    start, begun = time.perf_counter(), time.process_time()
     answers = [answer for answer in ask(asked) if isinstance(answer, Completion)]
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - begun
     if len(answers) != len(asked):
         raise SystemExit("a request failed")
     tokens = sum(one.tokens_in if asked[0].choices else one.tokens_out for one in answers)
-    return Measured(seconds, tokens, answers)
+    return Measured(seconds, processor, tokens, answers)
 
 
 def odds(answers: Sequence[Completion]) -> np.ndarray:
@@ -132,6 +135,10 @@ def compare(model: ModelConfig, users: int, server: Served | None) -> dict[str, 
         if name != "http":
             unlike = sum(one.text != two.text for one, two in zip(texts.answers, plain[1].answers, strict=True))
             table[name] |= {"texts": texts.pace, "texts_ratio": texts.pace / plain[1].pace, "unlike_texts": unlike}
+            table[name] |= {
+                "scores_processor": plain[0].processor / scores.processor,
+                "texts_processor": plain[1].processor / texts.processor,
+            }
     return table
 
 
