@@ -44,6 +44,7 @@ OPENED: dict[str, Any] = {
     "join": {"path": "orders.csv", "by": "order_id"},
     "items_join": {"path": "aisles.csv", "by": "aisle_id"},
     "full": {"retriever": "popularity", "top": 20},
+    "cold": {"share": 0.2},
 }
 """What stands for an optional part that no bundled pipeline has."""
 WORDS = {
