@@ -69,6 +69,7 @@ def _unserved(loaded: LoadedPipeline) -> list[Problem]:
     said = [
         *histories.among(["text", "category", *columns]),
         *(items.among(["category", *columns]) if items.item else ()),
+        *(asked.among(["text", "category", "summary", *columns]) if asked.item else ()),
     ]
     said += [name for used in (histories, asked) if used.user for name in used.among(users)]
     if not said:
