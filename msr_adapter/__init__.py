@@ -18,6 +18,7 @@ distributed      workers: processes of this machine, a Ray cluster
 embedding        items and users as vectors, by the run's own model or another
 backends         who answers prompts: a model loaded here, a server, a script
 retrieval        candidates of a user: popular items, neighbours, what is alike, several in one
+candidate_requests  what a model is asked about a candidate
 candidate_rows   the prompts of candidates, for training and scoring alike
 doctor           what this machine has and lacks
 stage_arguments  what stages are given: client, folders, job
@@ -28,6 +29,7 @@ generation       requests, their cache, chains of them
 synthetic        the generated dataset
 heuristics       popularity, title overlap, item similarity
 metrics          ranking metrics, intervals, paired tests
+model_scores     what score stages wrote, whatever was asked
 schema           the tables that stages exchange
 integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made

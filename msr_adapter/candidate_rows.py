@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from msr_adapter import schema
 from msr_adapter.arrays import Codes
 from msr_adapter.config.schema import AnswersConfig
 from msr_adapter.errors import StageError, plural
-from msr_adapter.generation.request import Image, Request
+from msr_adapter.generation.request import Image
 from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
+from msr_adapter.prompts.answers import answers_of
 from msr_adapter.prompts.stage_tables import ItemTable, UserTable, users_of_examples
 from msr_adapter.prompts.vectorized import PromptRecords, PromptTable
 
@@ -35,11 +37,8 @@ class CandidateRow:
     prompt: str
     image: Image | None
     """The file that the prompt's placeholder stands for; its path starts with the data stage's folder."""
-
-
-def ask(row: CandidateRow, answers: AnswersConfig, identity: str) -> Request:
-    """Return the request to the model ``identity`` that scores a row by the log-probabilities of ``answers``."""
-    return Request(identity, row.prompt, (row.image,) if row.image else (), answers.trained, also=answers.also)
+    answer: str = ""
+    """The text whose likelihood is asked for; empty where a word answers."""
 
 
 class CandidateRows(Sequence[CandidateRow]):
@@ -130,8 +129,17 @@ class CandidateRows(Sequence[CandidateRow]):
         """The place of each row's item among the items of these rows: (rows,), equal for equal items."""
         self._ids, self._titles, self._files, self._digests = catalogue.take(used)
         self._records = _records(located, used, catalogue, prompts)
+        if not prompts.shows_images:
+            self._files = self._files.clear(len(used))  # polars: that many nulls
         shown = self._files.is_not_null().to_numpy()
         self._table = PromptTable(prompts, summaries, self._titles, shown, quote, self._records)
+        self._of_user = prompts.answers_with_user
+        self.answer_texts = (
+            answers_of(prompts, summaries, self._titles, self._records, quote) if prompts.answer_template else None
+        )
+        """An answer for each item, or for each user; None where a word answers."""
+        if prompts.answer_template:
+            self.answer_texts = answers_of(prompts, summaries, self._titles, self._records, quote)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -151,11 +159,22 @@ class CandidateRows(Sequence[CandidateRow]):
         files = zip(self._files.gather(item), self._digests.gather(item), strict=True)
         images = (Image(self._data_dir / path, digest) if path is not None else None for path, digest in files)
         columns = (self.examples[rows].tolist(), self._ids.gather(item), self.labels[rows].tolist(), self.prompts(rows))
-        return [CandidateRow(*values) for values in zip(*columns, images, strict=True)]
+        answers: Iterable[str] = repeat("", len(rows)) if self.answer_texts is None else self.answers(rows)
+        return [CandidateRow(*values) for values in zip(*columns, images, answers, strict=True)]
 
     def prompts(self, rows: Codes) -> pl.Series:
         """Return the prompts of the given rows."""
         return self._table.take(self._user[rows], self.items[rows])
+
+    def answers(self, rows: Codes) -> pl.Series:
+        """Return the text that answers each of the given rows' prompts; only for a question that a text answers."""
+        assert self.answer_texts is not None, "a word answers this question"
+        return self.answer_texts.gather(self.answer_codes[rows])
+
+    @property
+    def answer_codes(self) -> Codes:
+        """The place of each row's answer among `answer_texts`: (rows,)."""
+        return self._user if self._of_user else self.items
 
     def titles(self, rows: Codes) -> pl.Series:
         """Return the title of each of the given rows."""

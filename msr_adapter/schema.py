@@ -141,6 +141,13 @@ SCORES = pa.schema(
 )
 """One row per test candidate, in the order of CANDIDATES."""
 
+_NUMBERS = ("ratio", "given", "alone")  # log p(text | user and candidate's prompt), of neither; their difference ranks
+RATIOS = pa.schema(
+    [*list(SCORES)[:2], *(pa.field(name, pa.float64(), nullable=False) for name in _NUMBERS),
+     pa.field("tokens", pa.int64(), nullable=False)]  # of the text
+)  # fmt: skip
+"""`scores.parquet` where a text answers the question: no probabilities of a choice; a row as SCORES has one."""
+
 BASELINE_SCORES = pa.schema(
     [
         pa.field("example_id", pa.int64(), nullable=False),
@@ -166,8 +173,8 @@ RECOMMENDATIONS = pa.schema(
         pa.field("rank", pa.int64(), nullable=False),  # 1, 2, ... within the user
         pa.field("item_id", _id, nullable=False),
         pa.field("title", pa.string(), nullable=False),  # neutralised text, may be empty
-        pa.field("score", pa.float64()),  # p(yes) / (p(yes) + p(no)); null where the model was not asked
-        pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above
+        pa.field("score", pa.float64()),  # p(yes), or the log-likelihood ratio of a text; null: the model was not asked
+        pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above and where a text answers
         pa.field("bounded", pa.bool_(), nullable=False),  # score and logit are bounds, as in SCORES
         pa.field("ranked_by", pa.string(), nullable=False),  # model | popularity: the fallback without a history
         pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file | history

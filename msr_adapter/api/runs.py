@@ -12,7 +12,7 @@ from msr_adapter.api.frames import Ids, Rows, as_ids, as_table, frame, read_stag
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline, load_resolved
 from msr_adapter.config.named_runs import run_folder
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.filesystem import guarded
+from msr_adapter.filesystem import DamagedFileError, guarded
 from msr_adapter.integrity import read_sealed
 from msr_adapter.run_folder_mark import remembered
 
@@ -108,9 +108,15 @@ class Run:
 
     @property
     def scores(self) -> pl.DataFrame:
-        """The trained model's scores of the test candidates: example_id, user_id, item_id, label, score, logit, ..."""
+        """The trained model's scores of the test candidates: example_id, user_id, item_id, label, score, logit, ...
+
+        Of a question that a text answers: ratio, given, alone and tokens in place of score and logit.
+        """
         with guarded():
-            scores = read_stage(self.folder, "score", "scores.parquet", schema.SCORES)
+            try:
+                scores = read_stage(self.folder, "score", "scores.parquet", schema.SCORES)
+            except DamagedFileError:  # or of a question that a text answers
+                scores = read_stage(self.folder, "score", "scores.parquet", schema.RATIOS)
         pairs = self.candidates.filter(pl.col("split") == "test")
         return pairs.drop("split").join(scores, on=["example_id", "item_id"], how="inner", maintain_order="left")
 

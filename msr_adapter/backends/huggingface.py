@@ -93,7 +93,9 @@ class HuggingFaceBackend(Backend):
             for rows in groups:
                 asked = [(work.requests[row], work.prompts[row]) for row in rows]
                 try:
-                    for place, answer in self._load().scores(asked):
+                    loaded = self._load()
+                    whole = bool(asked[0][0].whole)
+                    for place, answer in loaded.likelihoods(asked) if whole else loaded.scores(asked):
                         work.settle(rows[place], answer)
                 except torch.OutOfMemoryError as error:
                     never_fits(max(len(work.prompts[row]) for row in rows if row not in work.answers), error)
@@ -247,7 +249,7 @@ def _readable(request: Request) -> bool:
 
 
 def _scoring(work: _Workload) -> list[list[int]]:
-    """Group the rows to be scored by their choices: those may share a batch."""
+    """Group the rows to be scored by their choices: those may share a batch. Answers scored whole are one group."""
     groups: dict[tuple[tuple[str, ...], ...], list[int]] = {}
     for row, request in enumerate(work.requests):
         if request.choices and row not in work.answers:

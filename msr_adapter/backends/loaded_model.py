@@ -10,6 +10,7 @@ from msr_adapter.backends.decoding import Decoder, DecodingRow
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Piece, Prompt
 from msr_adapter.backends.prefix_cache.compatibility import base_network, why_unsharable
+from msr_adapter.backends.prefix_cache.forced_answers import answer_logprobs
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Completion, Image, Request
@@ -23,6 +24,8 @@ Work = tuple[Request, list[int]]
 """A request and the tokens of its prompt."""
 LabelTokens = tuple[tuple[int, ...], ...]
 """First tokens of each choice's label words."""
+_CPU_LOGITS, _GPU_LOGITS = 2**28, 2**31
+"""Bytes of the logits of a pass that reads them at every token of its answers."""
 
 
 class LoadedModel:
@@ -46,6 +49,7 @@ class LoadedModel:
         self._collator = self.encoder.collator(self.network)
         self._label_tokens: dict[tuple[tuple[str, ...], ...], LabelTokens] = {}
         self.batch_sizer = batch_sizer
+        self._likelihood_sizer = BatchSizer(batch_sizer.rows, _likelihood_tokens(self.network))
         self.prefix_cache = PrefixCache(
             self.network,
             self.encoder.pixels,
@@ -72,6 +76,51 @@ class LoadedModel:
         for place, logprobs in found:
             request, ids = work[place]
             yield place, Completion(request.key, "", logprobs, "choice", len(ids), 0)
+
+    def likelihoods(self, work: Sequence[Work]) -> Iterator[tuple[int, Completion]]:
+        """Yield each prompt's place in ``work`` and the log-probability of its one answer, all tokens of it together.
+
+        As `scores`: prefixes of prompts are computed once where the model allows that.
+        """
+        answers = [self.encoder.scored_ids(request.choices[0], end=request.whole == "turn") for request, _ in work]
+        prompts = [self._prompt(ids, request.images) for request, ids in work]
+        refusal = self.prefix_cache.refusal(prompts)
+        if refusal:
+            self.prefix_cache.stats.reasons.add(refusal)
+            found = self._forced_one_by_one(work, answers)
+        else:
+            found = self.prefix_cache.likelihoods(prompts, answers, self._likelihood_sizer)
+        for place, logprobs in found:
+            request, ids = work[place]
+            yield place, Completion(request.key, "", logprobs, "choice", len(ids), len(answers[place]))
+
+    def _forced_one_by_one(
+        self, work: Sequence[Work], answers: Sequence[list[int]]
+    ) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Yield each prompt's place and the log-probability of its answer from plain passes, longest first."""
+        forced = [(request, [*ids, *answer[:-1]]) for (request, ids), answer in zip(work, answers, strict=True)]
+        places = sorted(range(len(work)), key=lambda place: -len(forced[place][1]))
+        stats = self.prefix_cache.stats
+        stats.add_unshared(
+            [len(ids) for _, ids in forced], [image.digest for request, _ in work for image in request.images]
+        )
+        passes = self._likelihood_sizer.each(
+            places, lambda place: len(forced[place][1]),
+            lambda part: self.forced([forced[place] for place in part], [answers[place] for place in part]),
+        )  # fmt: skip
+        for part, logprobs in passes:
+            stats.add_pass(len(part), len(forced[part[0]][1]))
+            yield from zip(part, logprobs, strict=True)
+
+    def forced(self, work: Sequence[Work], answers: Sequence[Sequence[int]]) -> list[tuple[float]]:
+        """Return the log-probability of each answer whose tokens but the last end the prompt, from one plain pass."""
+        import torch
+
+        longest = max(map(len, answers))
+        keep = {"logits_to_keep": longest} if self._last_only else {}
+        with torch.inference_mode():
+            logits = self.network(**self._inputs(work), use_cache=False, **keep).logits
+        return answer_logprobs(logits, answers)
 
     def score(self, work: Sequence[Work]) -> list[Completion]:
         """Answer whole prompts with the same choices in one plain forward pass; `scores` equals it but for rounding."""
@@ -207,6 +256,14 @@ class LoadedModel:
         if words not in self._label_tokens:
             self._label_tokens[words] = self.encoder.side_tokens(words)
         return self._label_tokens[words]
+
+
+def _likelihood_tokens(network: Any) -> int:
+    """Return how many tokens a pass may have of which all logits are read."""
+    on_cpu = network.device.type == "cpu"
+    words: int = network.get_input_embeddings().weight.shape[0]
+    size: int = network.dtype.itemsize
+    return max(1, min(2_048, (_CPU_LOGITS if on_cpu else _GPU_LOGITS) // (words * size)))
 
 
 def _label_logprobs(labels: LabelTokens, logits: "torch.Tensor") -> list[tuple[float, ...]]:

@@ -36,7 +36,10 @@ class ScriptedBackend(Backend):
         self._rule = rule or _echo
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Completion]:
-        """Answer free text by the rule and choices by log-probabilities drawn from the request's key."""
+        """Answer free text by the rule and choices by log-probabilities drawn from the request's key.
+
+        A choice that is scored whole has one of between -1 and -2 a word.
+        """
         self.calls += 1
         asked, answers = list(requests), list[Completion]()
         while len(answers) < len(asked):
@@ -47,6 +50,11 @@ class ScriptedBackend(Backend):
 
     def _answer(self, request: Request) -> Completion:
         tokens_in = len(request.prompt.split())
+        if request.whole:
+            (text,) = request.choices
+            tokens = len(text.split()) or 1
+            share = int(digest([request.key])[:8], 16) / 0xFFFFFFFF
+            return Completion(request.key, "", (-tokens * (1 + share),), "choice", tokens_in, tokens)
         if request.choices:
             return Completion(request.key, "", _logprobs(request), "choice", tokens_in, 0)
         words = self._rule(request).split()

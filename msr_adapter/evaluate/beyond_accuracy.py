@@ -17,10 +17,14 @@ from msr_adapter.metrics import METRICS, Calibration, ExposureMetric, Probabilit
 def calibration(
     protocol: ProtocolConfig, held_out: HeldOut, tables: Mapping[str, pa.Table]
 ) -> dict[str, CalibrationEntry]:
-    """Return model -> the protocol's calibration metrics and the reliability table, for models with SCORES."""
+    """Return model -> the protocol's calibration metrics and the reliability table, for models with SCORES.
+
+    Log-likelihood ratios are no probabilities of a choice: there is nothing to calibrate.
+    """
     wanted = [row for row in METRICS if isinstance(row, ProbabilityMetric) and row.name in protocol.metrics]
     found: dict[str, CalibrationEntry] = {}
-    for model, table in tables.items() if wanted else ():
+    answered = {model: table for model, table in tables.items() if "score" in table.column_names}
+    for model, table in answered.items() if wanted else ():
         result = calibrate(table["score"].to_numpy(), held_out.labels)
         values = {row.name: row.value(result) for row in wanted}
         found[model] = cast("CalibrationEntry", {**values, "bins": _bins(result)})

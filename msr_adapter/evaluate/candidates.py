@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from msr_adapter.arrays import Integers, Labels
 from msr_adapter.errors import StageError, plural
-from msr_adapter.schema import CANDIDATES, EXAMPLES, SCORES, candidates_digest, read_listed, read_table
+from msr_adapter.model_scores import read_model_scores
+from msr_adapter.schema import CANDIDATES, EXAMPLES, candidates_digest, read_listed, read_table
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ def item_codes(ids: pa.Array, items: pa.Array) -> Integers:
 
 
 def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
-    """Read SCORES (n rows) of ``model``, one for each candidate and in the same order.
+    """Read SCORES, or RATIOS, (n rows) of ``model``, one for each candidate and in the same order.
 
     Raises StageError with counts of missing, unexpected, repeated, misplaced or NaN scores: none of them ever becomes
     a zero, and rows are matched by their ids, never by position alone.
     """
-    table = read_table(folder / "scores.parquet", SCORES)
+    table = read_model_scores(folder / "scores.parquet")
     same_length = table.num_rows == held_out.table.num_rows
     if not (same_length and all(table[key].equals(held_out.table[key]) for key in ("example_id", "item_id"))):
         raise StageError(
@@ -96,7 +97,8 @@ def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
             f"run again with `--force {folder.name}`",
         )
     # A null in a column of floats comes to NumPy as NaN, so it is counted too.
-    bad = {name: int(np.isnan(table[name].to_numpy()).sum()) for name in ("score", "logit", "answer_mass")}
+    numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    bad = {name: int(np.isnan(table[name].to_numpy()).sum()) for name in numbers}
     if any(bad.values()):
         counts = ", ".join(f"{count} {name}" for name, count in bad.items() if count)
         cause = "the model's outputs overflowed; half precision is the usual reason"

@@ -40,6 +40,7 @@ from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
 from msr_adapter.evaluate.text_tables import console_tables
 from msr_adapter.files import write_json
 from msr_adapter.metrics import label
+from msr_adapter.model_scores import ranking_scores
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import write_table
 from msr_adapter.stage_arguments import Job
@@ -159,8 +160,9 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
 def _all_scores(
     config: EvaluateConfig, dirs: EvaluateDirs, inputs: BaselineInputs, tables: Mapping[str, pa.Table]
 ) -> dict[str, Floats]:
-    """Return model -> what ranks the candidates (n,); the log-odds for models, because probabilities saturate."""
-    scores: dict[str, Floats] = {name: np.asarray(table["logit"].to_numpy()) for name, table in tables.items()}
+    """Return model -> what ranks the candidates (n,); of models the log-odds, because probabilities saturate, or the
+    log-likelihood ratios."""
+    scores: dict[str, Floats] = {name: ranking_scores(table) for name, table in tables.items()}
     if dirs.baselines is not None:
         for row in chosen(config, fitted=True):
             scores[row.name] = read_fitted(row.name, inputs.held_out, dirs.baselines)
@@ -186,7 +188,11 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
     chances = model_metrics.chance(protocol, held_out)
     compared = trained_minus_others(models, ComparisonPlan.of(protocol, [primary], seed)).differences
     gaps = {row.reference: as_difference(row) for row in compared}
-    mass = {name: float(table["answer_mass"].to_numpy().mean()) for name, table in tables.items()}
+    mass = {
+        name: float(table["answer_mass"].to_numpy().mean())
+        for name, table in tables.items()
+        if "answer_mass" in table.column_names
+    }
     candidates: CandidateCounts = {
         "rows": held_out.table.num_rows,
         "targets": int(held_out.labels.sum()),
@@ -198,7 +204,7 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
         name: {"metrics": judged.summary, "tied_users": model_metrics.tied_share(judged.result)}
         for name, judged in models.items()
     }
-    for name, share in mass.items():  # of models that answer in words
+    for name, share in mass.items():  # of models that answer Yes or No
         judged_models[name]["answer_mass"] = share
     settings = protocol.model_dump(mode="json") | {"primary": primary}
     return {

@@ -26,6 +26,7 @@ from msr_adapter.evaluate.retrieval import label_of, reranked, starts_of
 from msr_adapter.evaluate.table_retrieval import is_of_the_table, read_recalls
 from msr_adapter.evaluate.tables import full_per_user_table
 from msr_adapter.metrics import TargetRanks, label, largest_value, mean_interval, values_at
+from msr_adapter.model_scores import ranking_scores
 from msr_adapter.schema import CANDIDATES, read_table
 
 
@@ -101,7 +102,7 @@ def rank_fully(
     models: dict[str, Ranked] = {}
     if config.full is not None and found is not None and dirs.retrieved is not None:
         for name, folder in dirs.reranked.items():
-            scores = read_scores(replace(held_out, table=found), name, folder)["logit"].to_numpy()
+            scores = ranking_scores(read_scores(replace(held_out, table=found), name, folder))
             models[name] = _ranked(protocol, reranked(choices, held_out.example_ids, found, scores))
         plan = ComparisonPlan.of(protocol, [entry["primary"]], inputs.seed)
         compared = trained_minus_others(models | baselines, plan).differences

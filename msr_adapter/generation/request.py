@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from msr_adapter.errors import StageError
 from msr_adapter.files import digest
@@ -41,17 +41,24 @@ class Request:
     """Budget of the greedy answer when ``choices`` is empty."""
     also: tuple[tuple[str, ...], ...] = ()
     """Per choice, further words whose probability counts as its own; empty = none has any."""
+    whole: Literal["", "answer", "turn"] = ""
+    """What of each choice is scored. "": its first token, as above. answer: all tokens that training would read as this
+    answer, each after the ones before it. turn: those that end the turn as well."""
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of everything that can change the answer."""
         # Without further words the key is what it was before there were any: old caches go on answering.
         asked = [self.model, self.prompt, [i.digest for i in self.images], list(self.choices), self.max_new_tokens]
+        if self.whole:
+            asked.append({"whole": self.whole})
         return digest([*asked, [list(more) for more in self.also]] if any(self.also) else asked)
 
     @property
     def label_words(self) -> tuple[tuple[str, ...], ...]:
-        """All words that count as each choice, the choice itself first."""
+        """All words that count as each choice, the choice itself first; none where choices are scored whole."""
+        if self.whole:
+            return ()
         also = self.also or ((),) * len(self.choices)
         return tuple((choice, *more) for choice, more in zip(self.choices, also, strict=True))
 
@@ -63,11 +70,13 @@ class Completion:
     key: str
     text: str
     choice_logprobs: tuple[float, ...]
-    """Log-probability of each choice, by the first tokens of its label words, over the vocabulary; empty for text."""
+    """Log-probability of each choice, over the vocabulary: of the first tokens of its label words, or of all its tokens
+    together where it is scored whole; empty for text."""
     finish_reason: str
     """``stop``, ``length`` or ``choice``; ``bounded:PLACES`` when some choices are only bounded."""
     tokens_in: int
     tokens_out: int
+    """Tokens written, or scored where choices are scored whole."""
 
     @property
     def bounded(self) -> tuple[int, ...]:

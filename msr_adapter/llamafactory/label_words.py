@@ -12,7 +12,7 @@ def check_label_words(train: TrainConfig) -> list[Problem]:
     this machine, or is no ``tokenizer.json``, it alone does. Loads no weights and no torch.
     """
     path = model_file(train.model, "tokenizer.json")
-    if path is None or not train.model.backend_row.local:
+    if path is None or train.asks_text or not train.model.backend_row.local:
         return []
     from tokenizers import Tokenizer
 

@@ -92,6 +92,9 @@ def check_objective(train: TrainConfig) -> list[Problem]:
     if row.value_head and train.selection.patience is not None:
         found = "a reward model cannot be judged while it trains"
         problems.append(Problem("", "train.selection.patience", found, f"null with objective: {row.name}"))
+    if train.asks_text and row.name != "sft":
+        found = f"{row.name} compares the answers Yes and No, and question: {train.question} has none"
+        problems.append(Problem("", "train.objective", found, "sft", "Set train.objective: sft"))
     limits = limits_of(train.model)
     if reason := limits.get(row.name):
         others = _names(other.name for other in OBJECTIVES if other.name not in limits)

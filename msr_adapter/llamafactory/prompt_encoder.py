@@ -87,6 +87,17 @@ class Encoder:
         ids = self._pair("?", (), answer)[1]
         return [*ids, self.tokenizer.eos_token_id] if self.template.efficient_eos else ids
 
+    def scored_ids(self, answer: str, *, end: bool) -> list[int]:
+        """Return the tokens of ``answer`` whose likelihood counts: those that training reads but for the turn's end.
+
+        With ``end``, all of `answer_ids`. Where the template's text after an answer is one token with the answer's
+        last letters, the end cannot be told apart and counts too.
+        """
+        whole, after = self.answer_ids(answer), self.answer_ids("")
+        if end or not after or len(whole) <= len(after) or whole[-len(after) :] != after:
+            return whole
+        return whole[: -len(after)]
+
     def expansion(self, image: Path) -> str:
         """Return the text that stands for an image in a prompt: its tokens, by name. Processes the image."""
         return self._plugin_expand(IMAGE_PLACEHOLDER, [str(image)])

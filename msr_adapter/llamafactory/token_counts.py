@@ -2,6 +2,8 @@
 
 import json
 import math
+import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,62 @@ def token_counter(model: ModelConfig) -> tuple[Count, str]:
 
     tokenizer = Tokenizer.from_file(str(path))
     return (lambda text: len(tokenizer.encode(text, add_special_tokens=False)), "counted by the model's tokenizer")
+
+
+class AnswerCutter:
+    """Cuts a text of more than some tokens after its last whole word within them.
+
+    A single longer word is cut between two letters. Counted as by `token_counter`; whatever the count, the same text
+    has the same cut.
+    """
+
+    def __init__(self, model: ModelConfig, most: int) -> None:
+        """Allow ``most`` tokens of the tokenizer of ``model``, whose file is read where one is needed."""
+        self._model, self._most = model, most
+        self._count: Count | None = None
+        self.known: dict[str, str] = {}
+        """Text -> what is left of it."""
+
+    def __reduce__(self) -> "tuple[type[AnswerCutter], tuple[ModelConfig, int]]":
+        return AnswerCutter, (self._model, self._most)
+
+    @property
+    def truncated(self) -> int:
+        """How many different texts were cut so far."""
+        return sum(cut != text for text, cut in self.known.items())
+
+    def __call__(self, text: str) -> str:
+        """Return what is left of ``text``."""
+        if text not in self.known:
+            self.known[text] = self._cut(text)
+        return self.known[text]
+
+    def _cut(self, text: str) -> str:
+        if self._fits(text):
+            return text
+        blanks = [place for place in range(1, len(text)) if text[place].isspace()]
+        letters = _ends_of_letters(text)
+        # What fits is a beginning of the ends, but for a token here and there: bisection finds the last one.
+        for ends in (blanks, letters):
+            if found := bisect_left(ends, True, key=lambda end: not self._fits(text[:end])):
+                return text[: ends[found - 1]].rstrip()
+        return text[: letters[0]] if letters else text
+
+    def _fits(self, text: str) -> bool:
+        if len(text.encode()) <= self._most:  # no tokenizer has more tokens than bytes
+            return True
+        self._count = self._count or token_counter(self._model)[0]
+        return self._count(text) <= self._most
+
+
+def _ends_of_letters(text: str) -> list[int]:
+    """Return where ``text`` may be cut, its end left out: not before an accent, nor within people who are joined."""
+
+    def is_drawn_together(character: str, before: str) -> bool:
+        joined = character in "\u200c\u200d" or before == "\u200d" or "\U0001f3fb" <= character <= "\U0001f3ff"
+        return joined or unicodedata.category(character).startswith("M")
+
+    return [place for place in range(1, len(text)) if not is_drawn_together(text[place], text[place - 1])]
 
 
 def overhead(model: ModelConfig, count: Count) -> int:

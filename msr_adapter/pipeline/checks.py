@@ -19,6 +19,7 @@ from msr_adapter.llamafactory.packaged_models import how_to_get
 from msr_adapter.pipeline.embedding_stage import check_retriever
 from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
+from msr_adapter.pipeline.question_checks import check_question, question_notes
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.stage_context import known_attributes, prompts_of, stage_dirs
@@ -78,6 +79,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *check_training(loaded),
         *_check_servers(loaded),
         *check_engines(loaded),
+        *check_question(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
@@ -106,6 +108,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     return [
         *template_notes(loaded),
         *engine_notes(loaded),
+        *question_notes(loaded),
         *_asked_often(loaded, stages),
         *_reranks(loaded, stages),
         *_fits(loaded, stages),
@@ -179,7 +182,7 @@ def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
 
 
 def _orders(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
-    if stages["data"] != "up to date" or stages.get("lengths") != "up to date":
+    if stages["data"] != "up to date" or stages.get("lengths") != "up to date" or loaded.pipeline.train.asks_text:
         return []
     from msr_adapter.pipeline.prompt_order import compare_orders
 

@@ -43,7 +43,7 @@ def lengths_config(p: PipelineConfig) -> object:
     """Return what counts for the estimate of the row lengths."""
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [p.train.images, p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed]
+    return [p.train.images, p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed, *_text_question(p)]
 
 
 def items_config(p: PipelineConfig) -> object:
@@ -58,26 +58,30 @@ def users_config(p: PipelineConfig) -> object:
 
 def truncate_config(p: PipelineConfig) -> object:
     """Return what counts for truncated user summaries."""
-    return [p.train.images, p.train.cutoff_len, _trained(p), p.train.answers.trained]
+    return [p.train.images, p.train.cutoff_len, _trained(p), *(_text_question(p) or [p.train.answers.trained])]
 
 
 def dataset_config(p: PipelineConfig) -> object:
     """Return what counts for the training rows."""
-    return [p.train.images, p.train.rows, objective_of(p.train).shape, p.train.answers.trained, p.seed]
+    answers = [*_text_question(p), model_stamp(p.train.model)] if p.train.asks_text else p.train.answers.trained
+    return [p.train.images, p.train.rows, objective_of(p.train).shape, answers, p.seed]
 
 
 def train_config(p: PipelineConfig) -> object:
     """Return what counts for the training."""
     # Answers choose the best checkpoint; else they are nowhere but in the rows.
-    answers = () if p.train.keep == "best" else ("answers",)
-    found = counted(p, "train", *_ELSEWHERE, *answers)
+    best = p.train.keep == "best"
+    answers = () if best and not p.train.asks_text else ("answers",)
+    texts = () if best and p.train.asks_text else ("question", "text_answer")
+    found = counted(p, "train", *_ELSEWHERE, *answers, *texts)
     found["model"] = _whoever_answers(p, found["model"])
     return [found, p.seed]
 
 
 def base_config(p: PipelineConfig) -> list[object]:
     """Return what counts for the scores of the model before training."""
-    return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, p.train.answers.model_dump(mode="json")]
+    asked = _text_question(p) or [p.train.answers.model_dump(mode="json")]
+    return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, *asked]
 
 
 def score_config(p: PipelineConfig) -> object:
@@ -130,6 +134,11 @@ def evaluate_config(p: PipelineConfig) -> object:
     # How often each retriever finds the target is shown, and nothing else depends on it.
     retrieval = [retrieve_config(p)] if p.evaluate.full else []
     return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed, *retrieval]
+
+
+def _text_question(p: PipelineConfig) -> list[object]:
+    """Return what counts of a question that a text answers; nothing for the question yes-no."""
+    return [p.train.question, p.train.text_answer.model_dump(mode="json")] if p.train.asks_text else []
 
 
 def _trained(p: PipelineConfig) -> object:

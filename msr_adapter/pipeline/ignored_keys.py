@@ -56,6 +56,8 @@ CANNOT_MATTER: tuple[Ignored, ...] = (
             "nothing is asked about users", lambda p: p.summarize.users.mode == "none"),
     Ignored(("summarize.users.block",),
             "a history is read in one piece", lambda p: p.summarize.users.mode != "recurrent"),
+    Ignored(("train.text_answer",), "Yes or No is answered, and no text", lambda p: not p.train.asks_text),
+    Ignored(("train.answers", "train.prompt"), "a text answers the question", lambda p: p.train.asks_text),
     Ignored(("summarize.noun", "summarize.language"), "no template in use says it", told=True),
 )  # fmt: skip
 """The test of this table changes every key of every bundled pipeline: a key changes a fingerprint or stands here."""

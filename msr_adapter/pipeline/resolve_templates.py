@@ -62,7 +62,7 @@ _SHOWN = {"train.model": ("train.images", "false"), "summarize.items.model": ("s
 
 def shown_images(loaded: LoadedPipeline, role: str) -> bool:
     """Return whether the model called ``role`` is shown the images that items have; its mode may not ask it at all."""
-    return role in _SHOWN and (role != "train.model" or loaded.pipeline.train.images)
+    return role in _SHOWN and (role != "train.model" or loaded.pipeline.train.shows_images)
 
 
 def blind_problem(loaded: LoadedPipeline, role: str) -> Problem:

@@ -10,6 +10,7 @@ from typing import Any
 from msr_adapter.config.schema import ModelConfig, PipelineConfig
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.llamafactory.model_weights import BASE, Weights
+from msr_adapter.llamafactory.token_counts import AnswerCutter
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts, Wording
@@ -31,7 +32,9 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
     budgets = dict.fromkeys(("item_summary", "item_text", "item_image", "item_fusion"), summaries.items.max_new_tokens)
     budgets["user_summary"] = summaries.users.max_new_tokens
     wording = Wording(summaries.noun, summaries.language or "", budgets)
-    return Prompts(pipeline.templates, wording, question=question or pipeline.train.prompt)
+    train = pipeline.train
+    cut = AnswerCutter(train.model, train.text_answer.max_tokens) if train.asks_text else None
+    return Prompts(pipeline.templates, wording, question=question or train.template, cut=cut)
 
 
 def known_attributes(pipeline: PipelineConfig, data: Manifest | None = None) -> KnownAttributes:

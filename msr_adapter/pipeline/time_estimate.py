@@ -174,11 +174,17 @@ def _split(folder: RunFolder, name: str) -> int:
     return int(manifest.summary["splits"][name]["candidates"]) if manifest else 0
 
 
+def _examples(folder: RunFolder, name: str) -> int:
+    manifest = folder.manifest("data")
+    return int(manifest.summary["splits"][name]["examples"]) if manifest else 0
+
+
 def _rows(loaded: LoadedPipeline, folder: RunFolder, data: Path | None) -> int | None:
     train = loaded.pipeline.train
     if train.max_steps is not None:
         return train.max_steps * train.batch_size * train.gradient_accumulation
-    return None if data is None else math.ceil(train.epochs * _split(folder, "train"))
+    split = _examples(folder, "train") if train.asks_text else _split(folder, "train")
+    return None if data is None else math.ceil(train.epochs * split)
 
 
 def _seconds_each(work: Work, run_dir: Path, gpus: int) -> tuple[float | None, str]:

@@ -11,6 +11,7 @@ sandbox_budget         what one rendering may take, and what is left of it
 sandbox_compiler       the code of a template, with calls that count what it does
 stage_tables           what the stages' tables say of items and users
 vectorized             the `recommend` prompts of a whole table, equal to `render`
+answers                the texts that answer a question
 vectorized_history     the `history` texts of a whole table, equal to `render`
 template_dependencies  which part of a template depends on what
 text_columns           texts by column: patterns filled row by row

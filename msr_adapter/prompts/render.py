@@ -25,6 +25,7 @@ from msr_adapter.prompts.template_files import parse, read_source, sources
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
 
 _PLAIN = Wording()
+_ANSWER = "-answer"
 _NO_ATTRIBUTES = KnownAttributes()
 _NO_SUCH_FIELD = re.compile(r"'[\w.]+\.(HistoryItem|UserFields) object' has no attribute '(\w+)'")
 
@@ -41,12 +42,14 @@ class Prompts:
         wording: Wording = _PLAIN,
         texts: Mapping[str, str] | None = None,
         question: str = "recommend",
+        cut: Callable[[str], str] | None = None,
     ) -> None:
         """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name.
 
-        ``question`` is the template that `recommend` renders: `recommend` itself or `recommend-image-first`.
+        ``question`` is the template that `recommend` renders: `recommend` itself, `recommend-image-first`, or that of a
+        question which is answered with a text, `next-item` or `user-text`; ``cut`` shortens such a text.
         """
-        self.folder, self.wording, self.question = folder, wording, question
+        self.folder, self.wording, self.question, self.cut = folder, wording, question, cut
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
         self.environment = BoundedEnvironment(
@@ -62,11 +65,11 @@ class Prompts:
         self._compiled: dict[str, jinja2.Template] = {}
         self._fields: dict[tuple[str, ...], UsedFields] = {}
 
-    def __reduce__(self) -> "tuple[type[Prompts], tuple[Path | None, Wording, dict[str, str], str]]":
+    def __reduce__(self) -> "tuple[type[Prompts], tuple[Any, ...]]":
         texts: dict[str, str] = {}
         for name in TEMPLATE_NAMES:
             texts |= sources(self.environment, name)
-        return Prompts, (self.folder, self.wording, texts, self.question)
+        return Prompts, (self.folder, self.wording, texts, self.question, self.cut)
 
     def item_summary(self, title: str, image: bool, text: str = "", item: HistoryItem | None = None) -> str:
         """Return the prompt that asks for a description of one item: one placeholder if it has an ``image``, else none.
@@ -109,10 +112,40 @@ class Prompts:
     def recommend(
         self, user_summary: str, title: str, image: bool, item: HistoryItem | None = None, user: UserFields = NOBODY
     ) -> str:
-        """Return the prompt that asks whether the user will choose the candidate, for training rows and for scoring."""
+        """Return the prompt that asks about a user and a candidate, for training rows and for scoring.
+
+        A question that is answered with a text is told only one of them; `answer` has the other one.
+        """
         values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), "image": image}
         values |= {**self._about("recommend", item, title), "user": user.neutral()}
-        return self._render(self.question, values, images=int(image))
+        return self._render(self.question, _known(values, self.question), images=int(image and self.shows_images))
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether the question in use shows the candidate's image."""
+        return "image" in VARIABLES[self.question]
+
+    @property
+    def answer_template(self) -> str:
+        """The template of the text that answers the question in use; empty where a word does."""
+        return self.question + _ANSWER if self.question + _ANSWER in VARIABLES else ""
+
+    @property
+    def answers_with_user(self) -> bool:
+        """Whether that text is about the user, and not about the candidate."""
+        return bool(self.answer_template) and "user_summary" in VARIABLES[self.answer_template]
+
+    def answer(self, user_summary: str, title: str, item: HistoryItem | None = None, user: UserFields = NOBODY) -> str:
+        """Return the text that answers the question in use: what is said of the candidate, or of the user."""
+        values: dict[str, Any] = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title)}
+        values |= {**self._about("recommend", item, title), "user": user.neutral()}
+        text = self._render(self.answer_template, _known(values, self.answer_template))
+        return self.cut(text) if self.cut else text
+
+    @property
+    def without_evidence(self) -> str:
+        """The prompt of the question in use without the user, or the candidate, that it asks about."""
+        return self.recommend("", "", image=False)
 
     def digest(self, name: str) -> str:
         """Return the digest of a template, of all that it includes, extends or imports, and of the neutralising rules.
@@ -120,7 +153,7 @@ class Prompts:
         Noun and language count where one of these says them; lengths are settings of the stage. `recommend` stands for
         the question in use.
         """
-        found = sources(self.environment, self._file(name))
+        found = self.sources(name)
         trees = [self.environment.parse(source) for source in found.values()]
         used = {node.name for tree in trees for node in tree.find_all(nodes.Name)}
         said = {variable: value for variable, value in self._said.items() if variable in used}
@@ -128,11 +161,11 @@ class Prompts:
 
     def sources(self, name: str) -> dict[str, str]:
         """Return file name -> text of a template and of everything that it includes, extends or imports."""
-        return sources(self.environment, self._file(name))
+        return {file: text for one in self._files(name) for file, text in sources(self.environment, one).items()}
 
     def fields(self, *names: str) -> UsedFields:
         """Return which fields of items and users these templates may look at; `recommend` is the question in use."""
-        key = tuple(map(self._file, names))
+        key = tuple(file for name in names for file in self._files(name))
         if key not in self._fields:
             try:
                 files = {file: text for name in key for file, text in sources(self.environment, name).items()}
@@ -147,8 +180,9 @@ class Prompts:
         used = self.fields("recommend")
         return used.item and used.has("summary")
 
-    def _file(self, name: str) -> str:
-        return self.question if name == "recommend" else name
+    def _files(self, name: str) -> tuple[str, ...]:
+        """Return the templates that ``name`` stands for: `recommend` is the question in use, with its answer."""
+        return tuple(filter(None, (self.question, self.answer_template))) if name == "recommend" else (name,)
 
     def check(self, known: KnownAttributes = _NO_ATTRIBUTES) -> list[Problem]:
         """Return every problem of every template: missing, unparsable, unknown variables, wrong number of images.
@@ -166,7 +200,12 @@ class Prompts:
         other = HistoryItem("", attributes=gaps)
         items, users = [one, other], dict.fromkeys((UserFields(whole), UserFields(bare)))
         texts, flags, abouts = ("Some text", ""), (True, False), (one, other)
-        return {
+        answers: dict[str, list[Callable[[], str]]] = {}
+        if self.answer_template:
+            answers[self.answer_template] = [
+                partial(self.answer, *case) for case in product(texts, texts, abouts, users)
+            ]
+        return answers | {
             "item_summary": [partial(self.item_summary, *case) for case in product(texts, flags, texts, abouts)],
             "item_text": [partial(self.item_text, *case) for case in product(texts, texts, abouts)],
             "item_image": [partial(self.item_image, *case) for case in product(texts, abouts)],
@@ -235,6 +274,10 @@ class Prompts:
             found_at, _, step = str(error).partition("; ")
             return Problem(where, "", found_at, "", step[0].upper() + step[1:])
         return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
+
+
+def _known(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {variable: value for variable, value in values.items() if variable in VARIABLES[name]}
 
 
 def _neutral_items(items: Sequence[HistoryItem]) -> list[HistoryItem]:

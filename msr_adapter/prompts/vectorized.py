@@ -110,7 +110,7 @@ class PromptTable:
     def _check_images(self, rows: pl.Series, users: Codes, items: Codes) -> None:
         known = self._found
         found = _count_placeholders(rows) if known is None else known[0][users] + known[1][items]
-        wanted = self._values["image"].to_numpy()[items].astype(np.int64)
+        wanted = self._values["image"].to_numpy()[items].astype(np.int64) * self._prompts.shows_images
         if (wrong := np.flatnonzero(found != wanted)).size:
             raise self._prompts.image_error(self._prompts.question, int(found[wrong[0]]), int(wanted[wrong[0]]))
 

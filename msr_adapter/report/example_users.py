@@ -14,7 +14,7 @@ class CandidateView:
     """One ranked candidate."""
 
     item: ItemText
-    probability: float
+    score: float
     target: bool
     place: int
     """1 = best; tied candidates stand in the order of the table."""
@@ -84,9 +84,9 @@ def _candidates(user: int, shown: ShownUsers) -> list[CandidateView]:
     end = int(ranking.counts[: place + 1].sum())
     part = slice(end - int(ranking.counts[place]), end)
     rows, places = ranking.rows[part], ranking.places[part]
-    items, labels, probabilities = held_out.items.take(rows).to_pylist(), held_out.labels, shown.scored.probabilities
+    items, labels, scores = held_out.items.take(rows).to_pylist(), held_out.labels, shown.scored.scores
     return [
-        CandidateView(shown.texts.items[item], float(probabilities[row]), bool(labels[row] > 0), int(stands))
+        CandidateView(shown.texts.items[item], float(scores[row]), bool(labels[row] > 0), int(stands))
         for item, row, stands in zip(items, rows, places, strict=True)
     ]
 

@@ -83,7 +83,7 @@ def training_figures(log: TrainingCurves, summary: StageSummary) -> list[Figure]
         value = curves.checkpoint_curve(points, "value", chosen, name)
         drawn.append((f"{name} on validation users", "Bars: 95% intervals over the users.", value, SIZE))
         loss = curves.checkpoint_curve(points, "loss", chosen, "−log p(right answer)")
-        caption = "Of the first answer token; positives and negatives have equal weight."
+        caption = "As the answers are scored; of Yes and No, positives and negatives have equal weight."
         drawn.append(("Validation loss", caption, loss, SIZE))
     if log.rate:
         drawn.append(("Learning rate", "As logged by LLaMA-Factory.", curves.rate_curve(log.rate), SIZE))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError, meta
 
@@ -18,6 +17,7 @@ from msr_adapter.evaluate.sampling import sampling_line
 from msr_adapter.evaluate.text_tables import full_models, full_notes
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
+from msr_adapter.model_scores import shown_scores
 from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
 from msr_adapter.prompts.sandbox_budget import LimitError, Limits
 from msr_adapter.report import cost, figures, sections, tables, training, user_explorer
@@ -26,7 +26,7 @@ from msr_adapter.report.example_users import make_cases
 from msr_adapter.report.report_context import ReportContext, summary_of
 from msr_adapter.report.svg import looks
 from msr_adapter.report.thumbnails import make_thumbnails
-from msr_adapter.report.user_sample import Scored, sample_users
+from msr_adapter.report.user_sample import PROBABILITY, RATIO, Scored, sample_users
 from msr_adapter.report.verdict import verdict
 
 _LIMITS = Limits(work=200_000_000, value=60_000_000, seconds=30.0)
@@ -196,8 +196,9 @@ def _run(metrics: MetricsFile, counts: Mapping[str, int], context: ReportContext
 def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, object]:
     """Return the template's variables about single users: the explorer's data and images, and the cases."""
     results = {name: judged.result for name, judged in evaluation.models.items()}
-    probabilities = np.asarray(evaluation.trained["score"].to_numpy())
-    scored, limits = Scored(evaluation.held_out, results["trained"], probabilities), context.limits
+    measure = PROBABILITY if "score" in evaluation.trained.column_names else RATIO
+    scored = Scored(evaluation.held_out, results["trained"], shown_scores(evaluation.trained)[0], measure)
+    limits = context.limits
     shown = sample_users(scored, int(evaluation.metrics["seed"]), evaluation.data_dir, context)
     data, items = user_explorer.pack_users(shown, results)
     # Base64 makes four characters of three bytes.
@@ -205,6 +206,7 @@ def _users(evaluation: Evaluation, context: ReportContext) -> dict[str, object]:
     thumbnails = make_thumbnails(user_explorer.image_order(shown), evaluation.data_dir, budget)
     return {
         "cases": make_cases(shown),
+        "measure": measure,
         "image_of": {path: base64.b64encode(image).decode() for path, image in thumbnails.images.items()},
         "explorer": data,
         "explorer_images": user_explorer.pack_images(items, shown.texts, thumbnails),

@@ -189,7 +189,9 @@ def facts(metrics: MetricsFile) -> list[tuple[str, str]]:
         ("Protocol", f"{protocol['name']} (digest {metrics['protocol_digest'][:16]})"),
         ("Primary metric", label(metrics["primary"])),
         ("Candidates", f"{candidates['rows']:,} rows (digest {candidates['digest'][:16]})"),
-        ("Probability on Yes and No", ", ".join(f"{name} {value:.3f}" for name, value in mass.items())),
+        ("Probability on Yes and No", ", ".join(f"{name} {value:.3f}" for name, value in mass.items()))
+        if mass
+        else ("Scores of models", "log-likelihood ratios, no probabilities: calibration is not reported"),
         ("Users whose target is tied", f"{metrics['models']['trained']['tied_users']:.1%}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in metrics["versions"].items()) or "not recorded"),
     ]

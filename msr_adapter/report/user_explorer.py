@@ -8,7 +8,8 @@ base64: the data, gzip of a JSON object, and the images, one line per item.
      "items": {"id": [text], "title": [text], "summary": [text]}, "texts": [distinct user summaries],
      "history": {"count": [of each user], "item": [all users', oldest first]},
      "steps": {"count": [of each user], "read": [items read so far], "text": [place in texts]},
-     "candidates": {"count": [of each user], "item": [best first], "place": [1 = best], "score": [1,000 p(yes)]},
+     "candidates": {"count": [of each user], "item": [best first], "place": [1 = best], "score": [in thousandths]},
+     "measure": what a score is, "p(yes)" or "log-likelihood ratio",
      "targets": [places in candidates]}
 
 Lines of the images: base64 of a WebP, `=12` for the image of item 12, `-` for one left out for its size, or nothing.
@@ -60,8 +61,9 @@ def pack_users(shown: ShownUsers, models: Mapping[str, GroupMetrics]) -> tuple[s
             "item": [place[item] for item in candidates],
             "place": ranking.places.tolist(),
             # By way of the text, so that it is rounded as the page's own numbers are.
-            "score": [int(f"{value:.3f}".replace(".", "")) for value in shown.scored.probabilities[ranking.rows]],
+            "score": [int(f"{value:.3f}".replace(".", "")) for value in shown.scored.scores[ranking.rows]],
         },
+        "measure": shown.scored.measure,
         "targets": np.flatnonzero(held_out.labels[ranking.rows] > 0).tolist(),
     }
     # A browser refuses JSON with NaN in it. Without a time in gzip's header, equal runs give equal pages.

@@ -32,14 +32,20 @@ class Ranking:
     """1 = best (n,); tied candidates stand in the order of the table."""
 
 
+PROBABILITY, RATIO = "p(yes)", "log-likelihood ratio"
+"""What the scores of models are."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """The test candidates and what the trained model made of them."""
 
     held_out: HeldOut
     result: GroupMetrics
-    probabilities: Floats
-    """p(yes) of each candidate (n,)."""
+    scores: Floats
+    """What is shown of each candidate (n,)."""
+    measure: str = PROBABILITY
+    """What that is; any other is no share of anything, and gets no bar."""
 
 
 @dataclass(frozen=True)

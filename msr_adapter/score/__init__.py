@@ -1,6 +1,9 @@
-"""Candidates to p(yes): the test split's for the record, the validation split's to choose a checkpoint by.
+"""Candidates to p(yes), or to log-likelihood ratios: the test split's for the record, the validation split's to choose
+a checkpoint by.
 
 scoring             the score stage, block by block
+likelihood_ratios   scores of a question that a text answers
+answer_stream       a block's answers, asked in order through the cache
 scoring_order       the order in which neighbouring candidates share most
 pairs               any users and items in memory
 scoring_counts      what is counted, and what of it a reader should know

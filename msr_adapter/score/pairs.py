@@ -11,7 +11,7 @@ from msr_adapter.arrays import Codes
 from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.progress import Reporter
-from msr_adapter.score.scoring import BlockScorer
+from msr_adapter.score.scoring import scorer_of
 from msr_adapter.stage_arguments import Client
 
 
@@ -31,15 +31,15 @@ class PairsInMemory:
 
 
 def score_pairs(train: TrainConfig, pairs: PairsInMemory, client: Client, reporter: Reporter) -> pa.Table:
-    """Return SCORES, a row for each pair in its order; ``example_id`` is the user's place.
+    """Return a row for each pair in its order; ``example_id`` is the user's place.
 
-    Prompts, encoding and answers are those of the score stage; a pair that stands twice is asked about once, and pairs
-    of a user are asked about side by side. Raises `StageError` if a pair has no answer. Memory: that of the prompts of
-    one chunk, and a row of SCORES each.
+    They are SCORES, or RATIOS where a text answers the question. Prompts, encoding and answers are those of the score
+    stage; a pair that stands twice is asked about once, and pairs of a user are asked about side by side. Raises
+    `StageError` if a pair has no answer. Memory: that of the prompts of one chunk, and a row each.
     """
     places, back = np.unique(np.stack([pairs.users, pairs.items]), axis=1, return_inverse=True)
     rows = CandidateRows.of_pairs(
         places[0], places[1], pairs.summaries, pairs.catalogue, client.prompts, pairs.user_ids
     )
-    found = BlockScorer(train, client, lambda _: None, reporter).block(rows)
+    found = scorer_of(train, client, lambda _: None, reporter).block(rows)
     return found.take(pa.array(back.ravel()))

@@ -1,7 +1,7 @@
 """What the score stage counts, and what of it a reader should know."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,55 @@ class Counts:
             "rather_something_else": self.elsewhere, "tokens_in": self.tokens_in,
             "longest_prompt": self.longest_prompt, "prompts_over_cutoff": self.prompts_over_cutoff,
         }  # fmt: skip
+
+
+@dataclass
+class RatioCounts:
+    """Running totals over blocks of candidates whose scores are log-likelihood ratios."""
+
+    candidates: int = 0
+    examples: int = 0
+    tokens_in: int = 0
+    answer_tokens: int = 0
+    longest_prompt: int = 0
+    prompts_over_cutoff: int = 0
+    likelier: int = 0
+    """Candidates whose text the evidence makes likelier."""
+    same: int = 0
+    """Candidates for which it changes nothing: a user, or a candidate, of whom nothing is said."""
+
+    def add(self, examples: int, tokens: Integers, lengths: Integers, ratio: Floats, cutoff_len: int) -> None:
+        """Count a block: the tokens of each answer, those of each prompt with it, and each ratio."""
+        self.candidates += len(ratio)
+        self.examples += examples
+        self.tokens_in += int(lengths.sum())
+        self.answer_tokens += int(tokens.sum())
+        self.longest_prompt = max(self.longest_prompt, int(lengths.max()))
+        self.prompts_over_cutoff += int((lengths > cutoff_len).sum())
+        self.likelier += int((ratio > 0).sum())
+        self.same += int((ratio == 0).sum())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of the stage's summary."""
+        return {**asdict(self), "score": "log-likelihood ratio"}
+
+
+def tell_ratios(counts: Mapping[str, Any], cutoff_len: int, reporter: Reporter) -> None:
+    """Say what the scores are, and what a reader should know or doubt."""
+    share, tokens = (counts[name] / counts["candidates"] for name in ("likelier", "answer_tokens"))
+    reporter.note(
+        f"  scores are log-likelihood ratios, of {tokens:.1f} tokens on average; {share:.0%} are above 0: the prompt "
+        "makes these texts likelier"
+    )
+    if counts["same"]:
+        reporter.note(f"  {plural(counts['same'], 'candidate')} with ratio 0: nothing is said in the prompt; they tie")
+    if counts.get("rows"):
+        reporter.note(f"  {sharing_line(counts)}")
+    if counts["prompts_over_cutoff"]:
+        reporter.note(
+            f"  {counts['prompts_over_cutoff']} of {counts['candidates']} prompts with their answers have more than "
+            f"{cutoff_len} tokens, longer than any training row; they were scored whole"
+        )
 
 
 def spent_by(backend: Backend) -> dict[str, int]:

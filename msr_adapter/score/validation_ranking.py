@@ -5,15 +5,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Floats, Mask
+from msr_adapter.arrays import Mask
 from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_examples
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.metrics import Judgement, evaluate_groups, metric_intervals, paired_values
+from msr_adapter.model_scores import ranking_scores
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
-from msr_adapter.score.scoring import BlockScorer
+from msr_adapter.score.scoring import scorer_of
 from msr_adapter.stage_arguments import Client, StageDirs
 
 _LEVEL = 0.95
@@ -50,15 +51,15 @@ class Validation:
         rows, metric = self._rows, self._train.selection.metric
         with reporter.track("judging", len(rows)) as advance:
             client = Client(self._prompts, backend, cache)
-            table = BlockScorer(self._train, client, advance, reporter).block(rows)
-        logit, mass = table["logit"].to_numpy(), table["answer_mass"].to_numpy()
+            table = scorer_of(self._train, client, advance, reporter).block(rows)
+        scores = ranking_scores(table)
         starts = np.flatnonzero(np.diff(rows.examples, prepend=-1))
         name, _, k = metric.partition("@")
-        result = evaluate_groups(logit, rows.labels, np.append(starts, len(rows)), [name], [int(k or 1)])
+        result = evaluate_groups(scores, rows.labels, np.append(starts, len(rows)), [name], [int(k or 1)])
         values = paired_values(result)
         low, high = metric_intervals(result, values, _LEVEL)[metric]
         error = float(values[metric].std(ddof=1) / np.sqrt(len(starts))) if len(starts) > 1 else 0.0
-        loss = _loss(logit, mass, rows.labels > 0)
+        loss = (_text_loss if self._train.asks_text else _loss)(table, rows.labels > 0)
         return Judgement(result.means()[metric], low, high, loss, len(starts), len(rows), error)
 
 
@@ -78,11 +79,18 @@ def cannot_tell(metric: str, candidates: int, where: str = "") -> list[Problem]:
     return [Problem(where, "train.selection.metric", found, allowed, "Choose another metric")]
 
 
-def _loss(logit: Floats, mass: Floats, wanted: Mask) -> float:
-    """Return the mean of -log p(right answer), in nats; the right answer is Yes where ``wanted``.
+def _text_loss(table: pa.Table, wanted: Mask) -> float:
+    """Return the mean of -log p(answer) over all tokens of the answers of the ``wanted`` rows of RATIOS, in nats."""
+    given, tokens = table["given"].to_numpy()[wanted], table["tokens"].to_numpy()[wanted]
+    return float(-given.sum() / tokens.sum())
+
+
+def _loss(table: pa.Table, wanted: Mask) -> float:
+    """Return the mean of -log p(right answer), in nats, of SCORES; the right answer is Yes where ``wanted``.
 
     Positives and negatives weigh the same in total, however many negatives there are.
     """
+    logit, mass = table["logit"].to_numpy(), table["answer_mass"].to_numpy()
     right = np.where(wanted, logit, -logit)
     # -log(sigmoid(right) x mass), without overflow: the two answers need not have all of the probability.
     each = np.logaddexp(0, -right) - np.log(np.maximum(mass, np.finfo(np.float64).tiny))

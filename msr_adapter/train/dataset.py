@@ -11,7 +11,7 @@ import polars as pl
 from msr_adapter.arrays import Codes, Mask
 from msr_adapter.candidate_rows import ANSWERS, CandidateFolders, CandidateRows
 from msr_adapter.config.schema import TrainConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.llamafactory.dataset import (
     TRAIN,
     VALIDATION,
@@ -24,6 +24,7 @@ from msr_adapter.llamafactory.dataset import (
 )
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.row_lengths import MeasureRequest
+from msr_adapter.llamafactory.token_counts import AnswerCutter
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.stage_arguments import Job, StageDirs
@@ -49,8 +50,8 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` and return counts.
 
     A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
-    wrong one. Rows are shuffled by the job's seed. Image paths are relative to the data stage's folder. Raises
-    `UserError` without training rows.
+    wrong one. Of a question that a text answers, the positives alone are rows. Rows are shuffled by the job's seed.
+    Image paths are relative to the data stage's folder. Raises `UserError` without training rows.
     """
     shape = objective_of(train).shape
     counts: dict[str, Any] = {}
@@ -60,9 +61,10 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     for place, (name, split) in enumerate(_SPLITS):
         rows = CandidateRows.read(folders, prompts, split, images=train.images, quote=quote)
         sides = 2 if shape == "judged" else 1
-        kept = _written(rows, split, job.seed)
+        kept = rows.labels > 0 if train.asks_text else _written(rows, split, job.seed)
         counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}
-        counts |= {f"{split}_rows_left_out": sides * left} if (left := int((~kept).sum())) else {}
+        left = 0 if train.asks_text else int((~kept).sum())
+        counts |= {f"{split}_rows_left_out": sides * left} if left else {}
         if len(rows):
             shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
             order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
@@ -76,7 +78,17 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
         step = "Lower data.k_core or split.min_history, or give more interactions"
         raise UserError(Problem("", "split", "no training examples are left", "at least one", step))
     write_info(job.out, written, shape)
-    return counts
+    return counts | (_answers(train, prompts, counts["train_rows"], job) if train.asks_text else {})
+
+
+def _answers(train: TrainConfig, prompts: Prompts, rows: int, job: Job) -> dict[str, int]:
+    """Say and return how many answers were cut, of all that the candidates of these splits have."""
+    if not isinstance(prompts.cut, AnswerCutter):
+        return {}
+    known, truncated = len(prompts.cut.known), prompts.cut.truncated
+    cut = f"{truncated:,} of {plural(known, 'different answer')} cut to {train.text_answer.max_tokens} tokens"
+    job.reporter.note(f"  {plural(rows, 'row')} to train on; {cut}")
+    return {"answers": known, "answers_cut": truncated}
 
 
 def _order(rows: CandidateRows, split: str, sides: int, generator: np.random.Generator) -> Codes:
@@ -136,7 +148,8 @@ def _chunks(
         else:
             right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]
             rejected = texts.gather(wrong) if shape == "pairs" else None
-            yield TrainingRows(rows.prompts(chosen), texts.gather(right), rows.images(chosen), rejected)
+            answers = texts.gather(right) if rows.answer_texts is None else rows.answers(chosen)
+            yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), rejected)
         advance(len(chosen))
 
 

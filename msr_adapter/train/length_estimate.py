@@ -4,6 +4,7 @@
 
     {"cutoff_len", "tokens": how they were counted, "items_looked_at", "overhead",
      "text": {"median", "max"}, "image": {"median", "max"} or null where unknown, "user_summary": {"median", "max"},
+     "answer": {"median", "max"} where a text answers,
      "row": {"median", "max"}, "share_too_long": share of items whose longest row is over `cutoff_len`,
      "findings": [{"severity", "topic": "row-length", "text"}]}
 
@@ -52,22 +53,37 @@ def estimate_lengths(
         for item, title, image in rows
     )
     texts: Integers = np.array([count(prompt) for prompt in shown], np.int64)
-    if used.item and used.has("summary") and summarize.items.mode != "none":
+    if used.item and used.has("summary") and summarize.items.mode != "none" and not train.asks_text:
         texts += summarize.items.max_new_tokens
-    images = _image_tokens(items, dirs.data, train)
+    images = _image_tokens(items, dirs.data, train) if prompts.shows_images else np.zeros(len(texts), np.int64)
     summaries = _summary_tokens(summarize, dirs.data, items["item_id"].to_pylist()[drawn], prompts, count)
+    if prompts.answers_with_user:
+        summaries = np.zeros(1, np.int64)
+    answer = _answer_tokens(train, items["title"].to_pylist(), prompts, count)
     around = overhead(train.model, count)
-    alone = around + texts + (0 if images is None else images)
+    alone = around + texts + answer + (0 if images is None else images)
     found = {
         "cutoff_len": train.cutoff_len, "tokens": how, "items_looked_at": len(texts), "overhead": around,
         "text": _ends(texts), "image": None if images is None else _ends(images), "user_summary": _ends(summaries),
         "row": {"median": float(np.median(alone) + np.median(summaries)), "max": int(alone.max() + summaries.max())},
         "share_too_long": float((alone[drawn] + summaries.max() > train.cutoff_len).mean()),
     }  # fmt: skip
+    if train.asks_text:
+        found["answer"] = _ends(answer)
     found["findings"] = _findings(found, train.too_long, bool(np.median(alone) > train.cutoff_len))
     write_json(job.out / "lengths.json", found)
     _tell(found, job.reporter)
     return found
+
+
+def _answer_tokens(train: TrainConfig, titles: list[str], prompts: Prompts, count: Count) -> Integers:
+    """Return the tokens of each item's answer, (items,); of what is not known yet, the most there can be."""
+    most = train.text_answer.max_tokens
+    if not train.asks_text:
+        return np.zeros(len(titles), np.int64)
+    if prompts.answers_with_user or prompts.fields(prompts.answer_template).item:
+        return np.full(len(titles), most)
+    return np.array([min(most, count(prompts.answer("", title))) for title in titles], np.int64)
 
 
 def _items(data_dir: Path, seed: int) -> tuple[pa.Table, slice]:

@@ -55,7 +55,8 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     data_dir, dataset_dir = dirs.data, dirs.dataset
     encoder = Encoder(train.model)
     # Answers that cannot be told apart by one token cannot be scored: better said before training than after.
-    encoder.side_tokens([train.answers.yes, train.answers.no])
+    if not train.asks_text:
+        encoder.side_tokens([train.answers.yes, train.answers.no])
     names = [name for name in (TRAIN, VALIDATION) if (dataset_dir / name).is_dir()]
     images = {data_dir / image: None for name in names for image in read_images(dataset_dir / name)}
     if images and not encoder.sees_images:
@@ -85,11 +86,12 @@ def preflight(train: TrainConfig, dirs: StageDirs, reporter: Reporter, *, worker
     problems += [] if measurer.faults else _read_back_problems(dataset_dir, data_dir, names)
     if problems:
         raise UserError(problems)
-    balance.warn(train, reporter)
+    if not train.asks_text:
+        balance.warn(train, reporter)
     _tell_memory(train, needed, lengths, reporter)
     return {
         "rows": lengths.rows, "images": len(images), "longest_row": lengths.longest, "tokens": lengths.tokens,
-        "yes_share": balance.share, "memory_estimate": needed.memory if needed else None,
+        "yes_share": None if train.asks_text else balance.share, "memory_estimate": needed.memory if needed else None,
         "disk_estimate": needed.disk if needed else None,
     }  # fmt: skip
 

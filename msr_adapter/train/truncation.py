@@ -153,7 +153,9 @@ class _SplitTruncation:
         words = self.train.answers.trained
         for begin in range(0, len(self.rows), _CHUNK):
             chunk = self.rows.take(np.arange(begin, min(begin + _CHUNK, len(self.rows))))
-            yield from (MeasureRequest(row.prompt, words, (row.image.path,) if row.image else ()) for row in chunk)
+            for row in chunk:
+                answers = (row.answer,) if row.answer else words
+                yield MeasureRequest(row.prompt, answers, (row.image.path,) if row.image else ())
 
     def _firsts(self) -> Codes:
         """Return where each example's rows begin: they stand together."""
@@ -217,7 +219,8 @@ class _SplitTruncation:
         text = one.text.now()
         for place, row, title in zip(one.rows, self.rows.take(one.rows), self.rows.titles(one.rows), strict=True):
             prompt = self.shown.prompts.recommend(text, title, row.image is not None, *self.rows.record(int(place)))
-            yield MeasureRequest(prompt, self.train.answers.trained, (row.image.path,) if row.image else ())
+            answers = (row.answer,) if row.answer else self.train.answers.trained
+            yield MeasureRequest(prompt, answers, (row.image.path,) if row.image else ())
 
 
 def _problem(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -> Problem:

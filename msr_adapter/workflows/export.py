@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import protected_by, require_folder
 from msr_adapter.config.schema import ModelConfig
@@ -13,6 +12,7 @@ from msr_adapter.errors import Problem, StageError, UserError, plural
 from msr_adapter.files import atomic_folder
 from msr_adapter.filesystem import guarded
 from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.model_scores import ranking_scores, read_model_scores
 from msr_adapter.pipeline.planning import Retrain
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -81,7 +81,8 @@ def compare_scores(
     that was trained here, so nothing is compared with them.
     """
     from msr_adapter.backends import make_backend
-    from msr_adapter.candidate_rows import CandidateFolders, CandidateRows, ask
+    from msr_adapter.candidate_requests import ask
+    from msr_adapter.candidate_rows import CandidateFolders, CandidateRows
     from msr_adapter.generation import Completion, Failure
 
     if loaded.pipeline.evaluate.scorer is not None:
@@ -92,9 +93,11 @@ def compare_scores(
     shown = CandidateFolders(dirs.data, dirs.user_summaries, items=dirs.items)
     rows = CandidateRows.read(shown, prompts, "test", images=train.images)
     some = rows.take(np.arange(min(CHECKED, len(rows))))
-    before = schema.read_table(folder.stage("score") / "scores.parquet", schema.SCORES)["logit"].to_numpy()[: len(some)]
+    scores = read_model_scores(folder.stage("score") / "scores.parquet")
+    # A text is compared with the user or candidate in the prompt: what is taken off it is the same kind of answer.
+    before = (scores["given"].to_numpy() if train.asks_text else ranking_scores(scores))[: len(some)]
     backend = make_backend(exported)
-    asked = [ask(row, train.answers, backend.identity) for row in some]
+    asked = [ask(row, train, backend.identity) for row in some]
     found = backend.complete(asked)
     if failures := [answer for answer in found if isinstance(answer, Failure)]:
         raise StageError(
@@ -104,22 +107,23 @@ def compare_scores(
             "mend what the reason names and export again; the trained model is as it was",
         )
     answers = [answer for answer in found if isinstance(answer, Completion)]
-    after = np.array([answer.choice_logprobs[0] - answer.choice_logprobs[1] for answer in answers])
+    first = [answer.choice_logprobs[0] for answer in answers]
+    after = np.array(first) if train.asks_text else np.array(first) - [one.choice_logprobs[1] for one in answers]
     if len(after) != len(some) or not np.isfinite(after).all():
         raise StageError(
             "the exported model gives no finite score",
             f"its numbers overflow in {exported.dtype}",
             "export in bfloat16 or float32",
         )
-    difference = float(np.abs(after - before).max())
+    difference, what = float(np.abs(after - before).max()), "log-likelihoods" if train.asks_text else "log-odds"
     # Only between two full-precision models is a difference a fault: a cast to fewer bits moves every score.
     if exported.dtype == train.model.dtype == "float32" and train.model.quantization == "none" and difference > _EXACT:
         raise StageError(
-            f"the exported model scores differently: log-odds of {len(some)} candidates are up to {difference:.3g} off",
+            f"the exported model scores differently: {what} of {len(some)} candidates are up to {difference:.3g} off",
             "the run's scores are another model's, or saving changed the weights",
             "run `msr evaluate --force score` and export again",
         )
-    reporter.note(f"checked: log-odds of {len(some)} test candidates differ by {difference:.2g} at most")
+    reporter.note(f"checked: {what} of {len(some)} test candidates differ by {difference:.2g} at most")
     return len(some), difference
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import ModelConfig
+from msr_adapter.config.schema import ModelConfig, Question
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.text_tables import full_table, metric_table, to_markdown
 from msr_adapter.files import write_json, write_text
@@ -42,6 +42,8 @@ class CardFacts:
     data: Mapping[str, str]
     """What the data was, with digests."""
     training: Mapping[str, str]
+    question: Question = "yes-no"
+    """What it is asked."""
 
 
 def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, licence: str) -> None:
@@ -56,12 +58,19 @@ def describe(loaded: LoadedPipeline, folder: RunFolder, out: Path, dtype: str, l
         template=train.model.template,
         prompt=prompts.recommend("likes quiet landscapes and red covers", "The Blue Harbour", train.images),
         answers=train.answers.trained, data=_about_data(loaded, folder),
-        training=_about_training(loaded, folder, dtype),
+        training=_about_training(loaded, folder, dtype), question=train.question,
     )  # fmt: skip
     write_text(out / "README.md", model_card(facts, metrics))
     settings = train.model.model_dump(include={"template", "default_system", "image_max_pixels", "image_min_pixels"})
     write_json(
-        out / "msr.json", {**settings, "answers": list(train.answers.trained), "images": train.images, "dtype": dtype}
+        out / "msr.json",
+        {
+            **settings,
+            "question": train.question,
+            "answers": list(train.answers.trained),
+            "images": train.images,
+            "dtype": dtype,
+        },
     )
     for name, text in prompts.sources("recommend").items():
         write_text(out / "templates" / name, text)
@@ -111,13 +120,10 @@ def _about_training(loaded: LoadedPipeline, folder: RunFolder, dtype: str) -> di
 
 def model_card(facts: CardFacts, metrics: MetricsFile) -> str:
     """Return the card as Markdown with the front matter that model hubs read."""
-    yes, no = facts.answers
     parts = [
         _front_matter(facts),
         f"# {facts.name}",
-        f"Fine-tuned from {facts.base_model} ({facts.method}) to say whether a user will choose a candidate item, "
-        f"given a summary of the user's preferences and the candidate's {'image and ' if facts.images else ''}title. "
-        f"The score of a candidate is p({yes}) / (p({yes}) + p({no})) of the first token of the answer.",
+        f"Fine-tuned from {facts.base_model} ({facts.method}) {_purpose(facts)}",
         "## How it is asked",
         f"In the chat format that LLaMA-Factory calls `{facts.template}`, with one user turn. An example follows. The "
         "wording is in `templates/`, the settings are in `msr.json`, both beside this card. Another wording gives "
@@ -141,6 +147,21 @@ def model_card(facts: CardFacts, metrics: MetricsFile) -> str:
         f"Licence: not stated. The terms of {facts.base_model}, and of what it was trained on, apply.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _purpose(facts: CardFacts) -> str:
+    """Return what the model does and what a score is, the end of a sentence and another one."""
+    image, ratio = "image and " if facts.images else "", "log-likelihood ratio, no probability"
+    if facts.question == "next-item-text":
+        does = "to answer a summary of a user's preferences with the title of what the user chooses next"
+        return f"{does}. A score is a {ratio}: of a title given the user, against the same prompt without a user."
+    if facts.question == "user-text":
+        does = f"to answer an item's {image}title with the preferences of a user who chooses it"
+        return f"{does}. A score is a {ratio}: of the user's text given the candidate, against the prompt without one."
+    yes, no = facts.answers
+    does = "to say whether a user will choose a candidate item, given a summary of the user's preferences and"
+    score = f"The score of a candidate is p({yes}) / (p({yes}) + p({no})) of the first token of the answer."
+    return f"{does} the candidate's {image}title. {score}"
 
 
 def _front_matter(facts: CardFacts) -> str:

@@ -3,15 +3,17 @@
 import csv
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from msr_adapter import schema
 from msr_adapter.candidate_rows import ANSWERS
-from msr_adapter.config.schema import ModelConfig, TrainConfig
+from msr_adapter.config.schema import ModelConfig, TextAnswerConfig, TrainConfig
 from msr_adapter.llamafactory.dataset import TRAIN
 from msr_adapter.llamafactory.prompt_encoder import Encoder
+from msr_adapter.llamafactory.token_counts import AnswerCutter
 from msr_adapter.llamafactory.training_yaml import training_config
 from msr_adapter.prompts import HistoryItem, Prompts, neutralise
 from msr_adapter.stage_arguments import Job
@@ -75,7 +77,9 @@ def write_rows(folder: Path, config: TrainConfig, shown: list[str]) -> None:
         {"example_id": n, "split": "train", "user_id": f"u{n}", "history": [str(n - 1), str(n - 2)], "timestamp": n}
         for n in range(len(clean))
     ]
-    candidates = [{"example_id": n, "item_id": str(n), "label": int(n % 2 == 0)} for n in range(len(clean))]
+    candidates = [
+        {"example_id": n, "item_id": str(n), "label": int(config.asks_text or n % 2 == 0)} for n in range(len(clean))
+    ]
     texts = [Prompts().history([HistoryItem(clean[n - 1]), HistoryItem(clean[n - 2])]) for n in range(len(clean))]
     summaries = [{"example_id": n, "summary": text} for n, text in enumerate(texts)]
     for rows, table, path in (
@@ -85,24 +89,32 @@ def write_rows(folder: Path, config: TrainConfig, shown: list[str]) -> None:
         (summaries, schema.USER_SUMMARIES, made.users / "users.parquet"),
     ):
         schema.write_table(pa.Table.from_pylist(rows, table), table, path)
-    build_dataset(config, made, Prompts(), Job(made.dataset, QUIET))
+    cut = AnswerCutter(config.model, config.text_answer.max_tokens)
+    prompts = Prompts(question=config.template, cut=cut)
+    build_dataset(config, made, prompts, Job(made.dataset, QUIET))
 
 
-@needs_titles
-def test_tokens_of_real_titles_are_scored_as_they_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tokenised(tmp_path: Path, config: TrainConfig, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the rows of ``shown`` as LLaMA-Factory's own loader and processor make them."""
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    config = TrainConfig(model=model(), images=False, max_steps=1, batch_size=1, cutoff_len=2048)
-    shown, made = titles(), stages_in(tmp_path)
+    made = stages_in(tmp_path)
     write_rows(tmp_path, config, shown)
     arguments = training_config(config, made.data, made.dataset, tmp_path / "out", 0)
     model_args, data_args, training_args, _, _ = get_train_args(arguments)
     module = load_tokenizer(model_args)
     template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    trained = get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+    return get_dataset(template, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+
+
+@needs_titles
+def test_tokens_of_real_titles_are_scored_as_they_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(model=model(), images=False, max_steps=1, batch_size=1, cutoff_len=2048)
+    shown, made = titles(), stages_in(tmp_path)
+    trained = tokenised(tmp_path, config, shown, monkeypatch)
     coder, rows = Encoder(config.model), list(training_rows(made.dataset / TRAIN))
     assert coder.model.template == "smollm2"
     assert len(rows) == len(trained) == NUMBER == len(shown)
@@ -117,6 +129,30 @@ def test_tokens_of_real_titles_are_scored_as_they_are_trained(tmp_path: Path, mo
         assert row.prompt in coder.tokenizer.decode(prompt)
         assert prompt.count(coder.tokenizer.eos_token_id) == 2
     assert {title for title in map(neutralise, shown) if not any(title in row.prompt for row in rows)} == set()
+
+
+@needs_titles
+def test_real_titles_are_answers_as_they_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(
+        model=model(), images=False, max_steps=1, batch_size=1, question="next-item-text",
+        text_answer=TextAnswerConfig(max_tokens=32),
+    )  # fmt: skip
+    shown, made = titles(), stages_in(tmp_path)
+    trained = tokenised(tmp_path, config, shown, monkeypatch)
+    coder, rows = Encoder(config.model), list(training_rows(made.dataset / TRAIN))
+    assert len(rows) == len(trained) == NUMBER == len(shown)
+    cut = 0
+    clean = {neutralise(title) for title in shown}
+    for row, ids, labels in zip(rows, trained["input_ids"], trained["labels"], strict=True):
+        prompt, scored = coder.encode(row.prompt), coder.scored_ids(row.answer, end=False)
+        assert ids == [*prompt, *coder.scored_ids(row.answer, end=True)]
+        assert labels == [*[-100] * len(prompt), *ids[len(prompt) :]]
+        assert ids[len(prompt) :][: len(scored)] == scored
+        assert len(scored) <= 32
+        assert coder.tokenizer.decode(scored) == row.answer  # byte for byte
+        cut += row.answer not in clean
+        assert any(title.startswith(row.answer) for title in clean)
+    assert 0 < cut < NUMBER // 2
 
 
 def test_the_tokens_of_a_chat_are_those_of_the_models_own_template() -> None:

@@ -147,7 +147,7 @@ _TEMPLATES: dict[Any, dict[str, str]] = {}
 
 def template_digests(p: PipelineConfig) -> dict[str, str]:
     """Digest every template, once for all pipelines that say the same in them; lengths are settings of the stages."""
-    said = (p.templates, p.summarize.noun, p.summarize.language, p.train.prompt)
+    said = (p.templates, p.summarize.noun, p.summarize.language, p.train.template)
     if said not in _TEMPLATES:
         prompts = prompts_of(p)
         _TEMPLATES[said] = {name: prompts.digest(name) for name in (*TEMPLATE_NAMES, "report.html")}
@@ -192,6 +192,8 @@ def visit(name: str, files: Path, *sets: str) -> dict[str, bool | None]:
 MODES = (
     ("summarize.items.mode=none", "summarize.users.mode=direct", "train.keep=last"),
     ("summarize.items.mode=fusion", "summarize.users.mode=none", "train.too_long=truncate"),
+    ("train.question=next-item-text", "summarize.users.mode=none"),
+    ("train.question=user-text", "train.keep=last", "summarize.users.mode=direct"),
 )
 
 

@@ -18,7 +18,7 @@ from msr_adapter.generation import Answer, Backend, Completion, CompletionCache,
 from msr_adapter.generation.request_shards import ShardJob
 from msr_adapter.llamafactory.model_weights import trained_weights
 from msr_adapter.prompts import Prompts
-from msr_adapter.score import score
+from msr_adapter.score import answer_stream, score
 from msr_adapter.score import scoring as scoring_module
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 from tests.support.tiny_run import QUIET, model_ref, stages, train_config, trained, write_upstream
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     """Killed in its third shard: what two shards committed is not asked again, and the scores are the same."""
     (tmp_path / "recommend.j2").write_text(ITEM_FIRST)
     made, prompts = write_upstream(tmp_path, candidates=12), Prompts(tmp_path)
-    monkeypatch.setattr(scoring_module, "_CHUNK", 8)
+    monkeypatch.setattr(answer_stream, "_CHUNK", 8)
 
     def go(name: str, backend: Backend) -> dict[str, Any]:
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class Backwards(ScriptedBackend):
 
 def test_workers_take_the_next_chunk_before_the_last_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend(), shard=4)
-    monkeypatch.setattr(scoring_module, "_CHUNK", 8)
+    monkeypatch.setattr(answer_stream, "_CHUNK", 8)
     backend = Backwards()
     assert run(stages(), tmp_path / "b" / "score", backend, shard=4) == pytest.approx(counts)
     assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))
@@ -164,7 +164,7 @@ def test_chunks_and_blocks_do_not_change_the_scores(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = run(stages(), tmp_path / "a" / "score", ScriptedBackend(), shard=4)
-    monkeypatch.setattr(scoring_module, "_CHUNK", 3)
+    monkeypatch.setattr(answer_stream, "_CHUNK", 3)
     monkeypatch.setattr(scoring_module, "_BLOCK", block)
     assert run(stages(), tmp_path / "b" / "score", ScriptedBackend()) == pytest.approx(counts)
     assert read(tmp_path / "a" / "score").equals(read(tmp_path / "b" / "score"))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Batches, Inputs, Prompt
 from msr_adapter.backends.prefix_cache.compatibility import UnsharableError, stable_positions
+from msr_adapter.backends.prefix_cache.forced_answers import answer_logprobs
 from msr_adapter.backends.prefix_cache.image_features import FeatureStore, Pixels
-from msr_adapter.backends.prefix_cache.prompt_grouping import make_plan
-from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read
+from msr_adapter.backends.prefix_cache.prompt_grouping import Plan, make_plan
+from msr_adapter.backends.prefix_cache.runner import Found, PlanRunner, Read, Reading
 from msr_adapter.generation.scoring_stats import ScoringStats
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _GPU_PREFIXES, _GPU_FEATURES = 0.3, 0.1
 _LEAST_SAVED = 0.1
 """Share of their tokens that rows must save to share a prefix: rows that continue one need a mask, with which attention
 over long rows is slower (`benchmarks/score_gpu.py --shape tiny-llava-next`, 8% saved: 0.4x a plain pass)."""
+_ENDS = -(2**30)
+"""Number of the first end of a row, the others below: below those of images, which are few."""
 _TOP = 20
 """Likeliest next tokens that are compared."""
 _LARGEST_DIFFERENCE = {"float32": 1e-3, "half": 0.25}
@@ -80,12 +83,48 @@ class PrefixCache:
         """
         numbers: dict[tuple[str, ...], int] = {}
         plan = make_plan([self.batches.key(prompt, numbers) for prompt in prompts], least_saved=_LEAST_SAVED)
-        shown = [image.digest for prompt in prompts for image in prompt.images]
+        yield from self._run(plan, prompts, Reading.of_last(read))
+
+    def likelihoods(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], batch_sizer: BatchSizer
+    ) -> Iterator[Found]:
+        """Yield each prompt's number with the log-probability of all tokens of its answer together, in any order.
+
+        Answers are teacher-forced: the prompts' common prefixes are computed once, then each answer after its prompt's
+        last token. ``batch_sizer`` bounds a pass, whose logits are of all its answers' tokens. Raises as `score`.
+        """
+        numbers: dict[tuple[str, ...], int] = {}
+        ends: dict[tuple[int, ...], int] = {}
+        keys, rows = [], []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            # What follows a prompt counts as one token of its own, so that no answer's tokens are in a prefix: all of
+            # them are read. The prompt's last token is part of it, as the logits after it are read too.
+            key = list(self.batches.key(prompt, numbers))
+            end = ends.setdefault((key[-1], *answer), len(ends))
+            keys.append([*key[:-1], _ENDS - end])
+            rows.append(self.batches.prompt([*prompt.ids.tolist(), *answer[:-1]], prompt.images))
+        plan = make_plan(keys, least_saved=_LEAST_SAVED)
+
+        def take(places: Sequence[int], logits: "torch.Tensor") -> list[tuple[float, ...]]:
+            return [*answer_logprobs(logits, [answers[place] for place in places])]
+
+        more = sum(len(answer) - 1 for answer in answers)
+        self.stats.tokens_flat += more
+        again = sum(len(answers[row]) - 1 for row in plan.duplicates)
+        self.stats.tokens_planned += more - again
+        self.stats.tokens_least += more - again
+        yield from self._run(plan, rows, Reading(take, lambda row: len(answers[row])), batch_sizer)
+
+    def _run(
+        self, plan: Plan, prompts: Sequence[Prompt], reading: Reading, batch_sizer: BatchSizer | None = None
+    ) -> Iterator[Found]:
+        """Run a plan, answer for equal rows, and count."""
         answered: dict[int, tuple[float, ...]] = {}
-        for row, values in self._runner.run(plan, prompts, read):
+        for row, values in self._runner.run(plan, prompts, reading, batch_sizer):
             answered[row] = values
             yield row, values
         yield from ((row, answered[original]) for row, original in plan.duplicates.items())
+        shown = [image.digest for prompt in prompts for image in prompt.images]
         stats = self.stats
         stats.rows += len(prompts)
         stats.tokens_flat += plan.flat

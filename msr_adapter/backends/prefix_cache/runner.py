@@ -1,6 +1,7 @@
 """Scores prompts by a plan: prefixes first, then what follows them, in batches of similar length across groups."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,24 @@ if TYPE_CHECKING:
 
 Read = Callable[["torch.Tensor"], list[tuple[float, ...]]]
 """Takes the logits after each row's last token, (rows, vocabulary), and returns what is kept of them."""
+Take = Callable[[Sequence[int], "torch.Tensor"], list[tuple[float, ...]]]
+"""Takes the numbers of rows and the logits after each one's last tokens, (rows, tokens, vocabulary)."""
 Found = tuple[int, tuple[float, ...]]
 """The number of a row, and what `Read` took from its logits."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a pass: of how many of each row's last tokens, and what is kept of the logits after them."""
+
+    take: Take
+    tokens: Callable[[int], int] = lambda _: 1
+    """Last tokens of a row, by its number; what it does not share with others has at least as many."""
+
+    @classmethod
+    def of_last(cls, read: Read) -> "Reading":
+        """Return what reads the last token alone."""
+        return cls(lambda _, logits: read(logits[:, -1]))
 
 
 @dataclass(frozen=True)
@@ -46,22 +63,27 @@ class PlanRunner:
         self.last_layer = LastLayer(network)
         self._budget, self._stats = budget, stats
 
-    def run(self, plan: Plan, prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
-        """Yield the number of every row that is in a group with what ``read`` takes from its logits, in any order.
+    def run(
+        self, plan: Plan, prompts: Sequence[Prompt], reading: Reading, batch_sizer: BatchSizer | None = None
+    ) -> Iterator[Found]:
+        """Yield the number of every row that is in a group with what ``reading`` takes from its logits, in any order.
+
+        ``batch_sizer`` bounds the passes in place of the runner's own.
 
         When memory runs out, passes and waves become smaller and then do without sharing; a row that does not fit
         alone raises `torch.OutOfMemoryError`.
         """
+        asked = _Asked(prompts, reading, batch_sizer or self._batch_sizer)
         for wave in self._waves(plan.groups):
-            yield from self._within_memory(wave, prompts, read)
+            yield from self._within_memory(wave, asked)
 
-    def _within_memory(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
+    def _within_memory(self, groups: Sequence[Group], asked: "_Asked") -> Iterator[Found]:
         """Run ``groups`` as one wave, as two of half the size where memory runs out, and at last without sharing."""
         import torch
 
         done: set[int] = set()
         try:
-            for found in self._run_wave(groups, prompts, read):
+            for found in self._run_wave(groups, asked):
                 done.add(found[0])
                 yield found
             return
@@ -80,7 +102,7 @@ class PlanRunner:
         self._budget = max(1, self._budget // 2)
         for part in (left[: len(left) // 2], left[len(left) // 2 :]):
             if part:
-                yield from self._within_memory(part, prompts, read)
+                yield from self._within_memory(part, asked)
 
     def _waves(self, groups: Iterable[Group]) -> Iterator[list[Group]]:
         """Cut groups into waves whose prefixes, padded, fit the budget, at least one each; the longest come first."""
@@ -93,8 +115,9 @@ class PlanRunner:
         if wave:
             yield wave
 
-    def _run_wave(self, groups: Sequence[Group], prompts: Sequence[Prompt], read: Read) -> Iterator[Found]:
-        """Compute all prefixes of ``groups``, then yield every row with what ``read`` takes from its logits."""
+    def _run_wave(self, groups: Sequence[Group], asked: "_Asked") -> Iterator[Found]:
+        """Compute all prefixes of ``groups``, then yield every row with what is taken from its logits."""
+        prompts, reading = asked.prompts, asked.reading
         shared = sorted((group for group in groups if group.shared), key=lambda group: -group.shared)
         self._batches.warm(prompts[row] for group in groups for row in group.rows)
         prefixes = self._compute_prefixes([Piece(prompts[group.rows[0]], 0, group.shared) for group in shared])
@@ -109,9 +132,17 @@ class PlanRunner:
         for rests in (continued, alone):
             # Longest first: what does not fit the memory shows at once, and rows of a pass are of similar length.
             rests.sort(key=lambda rest: -len(rest))
-            for part, logits in self._batch_sizer.each(rests, len, lambda part: self._last_logits(part, prefixes)):
+            passes = asked.batch_sizer.each(rests, len, lambda part: self._answers(part, prefixes, reading))
+            for part, values in passes:
                 self._stats.add_pass(len(part), len(part[0]))
-                yield from zip((rest.row for rest in part), read(logits), strict=True)
+                yield from zip((rest.row for rest in part), values, strict=True)
+
+    def _answers(
+        self, rests: Sequence[_Rest], prefixes: "SharedPrefixes | None", reading: Reading
+    ) -> list[tuple[float, ...]]:
+        """Return what ``reading`` takes of one pass."""
+        rows = [rest.row for rest in rests]
+        return reading.take(rows, self._last_logits(rests, prefixes, max(map(reading.tokens, rows))))
 
     def trial_logits(self, prompt: Prompt) -> "torch.Tensor":
         """Return the logits after a prompt, (4, vocabulary), in all the ways in which it may be computed: in two pieces
@@ -122,7 +153,7 @@ class PlanRunner:
         prefixes = self._states([Piece(prompt, 0, cut) for cut in cuts])
         rests = [_Rest(0, number, Piece(prompt, cuts[number], size)) for number in (1, 1, 0)]
         whole = [_Rest(0, -1, Piece(prompt, 0, size))]
-        return torch.cat([self._last_logits(rests, prefixes), self._last_logits(whole, None)])
+        return torch.cat([self._last_logits(rests, prefixes), self._last_logits(whole, None)])[:, -1]
 
     def _compute_prefixes(self, pieces: Sequence[Piece]) -> "SharedPrefixes | None":
         """Return the state after each of ``pieces``, longest first; None if there are none."""
@@ -155,8 +186,10 @@ class PlanRunner:
             self._forward(inputs | {"past_key_values": cache, "use_cache": True})
         return SharedPrefixes.of(cache, inputs["attention_mask"])
 
-    def _last_logits(self, rests: Sequence[_Rest], prefixes: "SharedPrefixes | None") -> "torch.Tensor":
-        """Return the logits after the last token of each row, (rows, vocabulary)."""
+    def _last_logits(
+        self, rests: Sequence[_Rest], prefixes: "SharedPrefixes | None", tokens: int = 1
+    ) -> "torch.Tensor":
+        """Return the logits after the last ``tokens`` tokens of each row, (rows, tokens, vocabulary)."""
         import torch
 
         inputs = self._batches.inputs([rest.piece for rest in rests])
@@ -166,13 +199,23 @@ class PlanRunner:
             past = {"past_key_values": cache, "use_cache": True}
             # The mask is over all keys, those of the prefix too; ids and positions are of the new tokens alone.
             inputs["attention_mask"] = torch.cat([mask, inputs["attention_mask"]], dim=1)
-        with self.last_layer.only("last"):
-            return self._forward(inputs | past)
+        # The shortened last layer is for one token; of a teacher-forced answer nearly all tokens of a row are read.
+        with self.last_layer.only("last") if tokens == 1 else nullcontext():
+            return self._forward(inputs | past, tokens)
 
-    def _forward(self, inputs: Inputs) -> "torch.Tensor":
+    def _forward(self, inputs: Inputs, tokens: int = 1) -> "torch.Tensor":
         import torch
 
         with torch.inference_mode():
             # 1 is the least, also where no logits are wanted: transformers takes 0 for all positions.
-            logits: torch.Tensor = self._network(**inputs, logits_to_keep=1).logits[:, -1]
+            logits: torch.Tensor = self._network(**inputs, logits_to_keep=tokens).logits[:, -tokens:]
         return logits
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is run, and what is read of it."""
+
+    prompts: Sequence[Prompt]
+    reading: Reading
+    batch_sizer: BatchSizer

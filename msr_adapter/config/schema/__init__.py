@@ -77,7 +77,9 @@ from msr_adapter.config.schema.train import (
     Method,
     Objective,
     PreferenceConfig,
+    Question,
     SelectionConfig,
+    TextAnswerConfig,
     TrainConfig,
 )
 
@@ -134,6 +136,7 @@ __all__ = [
     "PixelRecSourceConfig",
     "PreferenceConfig",
     "ProtocolConfig",
+    "Question",
     "RecBoleSourceConfig",
     "RetrieverName",
     "SASRecConfig",
@@ -148,6 +151,7 @@ __all__ = [
     "SummarizeConfig",
     "SyntheticSourceConfig",
     "TableSourceConfig",
+    "TextAnswerConfig",
     "TrainConfig",
     "TrainNegativesConfig",
     "UserAttributesConfig",

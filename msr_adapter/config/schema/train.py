@@ -77,6 +77,7 @@ class FreezeConfig(StrictModel):
 
 
 Objective = Literal["sft", "dpo", "kto", "reward"]
+Question = Literal["yes-no", "next-item-text", "user-text"]
 Method = Literal["lora", "qlora", "dora", "rslora", "full"]
 
 
@@ -115,6 +116,18 @@ class AnswersConfig(StrictModel):
         return more if any(more) else ()
 
 
+class TextAnswerConfig(StrictModel):
+    """The answer of a question that is answered with a text, and how its likelihood becomes a score."""
+
+    max_tokens: int = Field(64, ge=1, le=MOST_TOKENS)
+    """Longest answer in tokens; a longer text is cut after a whole word, alike for training and scoring."""
+    length: Literal["sum", "mean"] = "sum"
+    """What counts of the answer's tokens. sum: their log-likelihood ratios together. mean: the ratio per token, so that
+    longer texts count for no more than shorter ones."""
+    end_of_turn: bool = False
+    """True: the tokens that end the answer count in the ratio too. They are trained in any case."""
+
+
 class TrainConfig(StrictModel):
     """Move 3: LLaMA-Factory fine-tunes the recommender."""
 
@@ -148,9 +161,17 @@ class TrainConfig(StrictModel):
     """Parts that training leaves alone."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    question: Question = "yes-no"
+    """What the recommender is asked, in training and scoring. yes-no, the paper's: will the user choose this candidate?
+    A score is p(yes) / (p(yes) + p(no)). next-item-text: what will the user choose next? A score is the log-likelihood
+    ratio of the candidate's title (`next-item-answer.j2`): with the user's text against the same prompt without a
+    user. user-text: who chooses this item? The ratio of the user's text with the candidate's image and title against
+    the prompt without one. docs/scoring.md compares them."""
+    text_answer: TextAnswerConfig = TextAnswerConfig()
+    """Read when `question` is `next-item-text` or `user-text`."""
     prompt: Literal["recommend", "recommend-image-first"] = "recommend"
-    """Template of the question, in training and scoring. recommend: the user's text comes first, and is computed once
-    for all candidates. recommend-image-first: the candidate does, and is computed once for all users asked about
+    """Template of the question yes-no, in training and scoring. recommend: the user's text comes first, and is computed
+    once for all candidates. recommend-image-first: the candidate does, and is computed once for all users asked about
     it; worth it for large images. `msr check` says which one saves more; docs/scoring.md says why."""
     answers: AnswersConfig = AnswersConfig()
     """The two answers. Another first spelling needs a template that asks for it."""
@@ -200,6 +221,21 @@ class TrainConfig(StrictModel):
     """On how many devices it trains."""
     overrides: dict[str, Any] = Field({})
     """Further LLaMA-Factory keys, written to the YAML as they are; keys that msr itself sets are refused."""
+
+    @property
+    def asks_text(self) -> bool:
+        """Return whether the answer is a text whose likelihood counts, and no word of two."""
+        return self.question != "yes-no"
+
+    @property
+    def shows_images(self) -> bool:
+        """Return whether the question shows the candidate's image."""
+        return self.images and self.question != "next-item-text"
+
+    @property
+    def template(self) -> str:
+        """Return the name of the template that asks the question."""
+        return {"yes-no": self.prompt, "next-item-text": "next-item", "user-text": "user-text"}[self.question]
 
     @model_validator(mode="after")
     def _there_is_something_to_choose(self) -> "TrainConfig":

@@ -17,6 +17,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.pairs_file import PairsFile, nested_columns, open_pairs, write_columns, write_roles
 from msr_adapter.errors import StageError, UserError, collecting, plural, raise_if_any
 from msr_adapter.files import working_folder
+from msr_adapter.model_scores import read_model_scores, shown_scores
 from msr_adapter.pipeline.checks import check
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder
@@ -222,13 +223,12 @@ class _Scoring:
         dirs = replace(context.dirs, data=folder, examples=folder, items=items_dir, user_summaries=shown)
         job = Job(folder, reporter, context.pipeline.seed)
         counts = score(context.pipeline.train, dirs, self._client, job, bounded_share(context.pipeline))
-        found = schema.read_table(folder / "scores.parquet", schema.SCORES)
+        found = read_model_scores(folder / "scores.parquet")
         asked = schema.read_table(folder / "candidates.parquet", schema.CANDIDATES)
         if not all(found[key].equals(asked[key]) for key in ("example_id", "item_id")):
             raise StageError("the scores are not those of the pairs", "two commands wrote into one run folder")
         shutil.rmtree(folder)
-        columns = [found[name].to_numpy() for name in ("score", "logit", "bounded")]
-        return counts, np.stack([column.astype(np.float64) for column in columns])
+        return counts, np.stack(shown_scores(found))
 
 
 def _added(coded: CodedRows, buckets: Buckets, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
@@ -239,7 +239,7 @@ def _added(coded: CodedRows, buckets: Buckets, names: tuple[str, ...]) -> Iterat
         if scored.any():
             found[:, scored] = buckets.scores(number[scored], code[scored])
         known = pl.Series(scored)
-        score, logit, bounded = (pl.Series(column) for column in found)
+        score, logit, bounded = (pl.Series(column).fill_nan(None) for column in found)
         added = pl.DataFrame({SCORE: score, LOGIT: logit, BOUNDED: bounded == 1.0, WHY: _reasons(reason)})
         told = [pl.when(known).then(pl.col(name)).alias(name) for name in (SCORE, LOGIT, BOUNDED)]
         yield added.with_columns(told).select(names)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.candidate_rows import CandidateRow, ask
+from msr_adapter.candidate_requests import ask
+from msr_adapter.candidate_rows import CandidateRow
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Completion, Failure, Request
@@ -43,7 +44,7 @@ class LiveScores:
         image = candidate.image if self._train.images else None
         prompt = self._client.prompts.recommend(text, candidate.title, image is not None)
         row = CandidateRow(0, "", 0, prompt, image)
-        return ask(row, self._train.answers, self._client.model().identity)
+        return ask(row, self._train, self._client.model().identity)
 
     def answers(self, users: Sequence[Sequence[Request]], still: Callable[[int], bool]) -> dict[str, Answer]:
         """Return answers by key to the requests of each user; ``still`` says whether anybody waits for a user's.

@@ -38,6 +38,7 @@ def serve(
     which it shares with other commands, and the images. Prints one line on standard output when it is ready.
     """
     problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded), *_unserved(loaded)]
+    problems += _question_problems(loaded)
     token = _token(problems)
     if problems:
         raise UserError(problems)
@@ -58,6 +59,16 @@ def serve(
     if run.engine.error is not None:
         raise StageError("the model's thread ended", str(run.engine.error), "see the log above")
     return {"pipeline": loaded.pipeline.name, "answered": gate.answered}
+
+
+def _question_problems(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem where scores are log-likelihood ratios: what is answered here are probabilities."""
+    question = loaded.pipeline.train.question
+    if not loaded.pipeline.train.asks_text:
+        return []
+    found = f"{question} is answered with a text; a server of msr tells p(yes)"
+    step = "Use `msr recommend` or `msr score`, which tell log-likelihood ratios"
+    return [Problem(loaded.where("train.question"), "train.question", found, "yes-no", step)]
 
 
 def _unserved(loaded: LoadedPipeline) -> list[Problem]:

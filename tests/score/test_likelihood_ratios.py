@@ -1,0 +1,244 @@
+"""Scores of questions that a text answers: token for token what is trained, equal to plain passes, by hand."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from msr_adapter import schema
+from msr_adapter.backends.huggingface import HuggingFaceBackend
+from msr_adapter.backends.scripted import ScriptedBackend
+from msr_adapter.candidate_rows import CandidateFolders, CandidateRows
+from msr_adapter.config.schema import TrainConfig
+from msr_adapter.generation import Backend, Completion, CompletionCache, Request
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
+from msr_adapter.llamafactory.prompt_encoder import Encoder
+from msr_adapter.llamafactory.token_counts import AnswerCutter
+from msr_adapter.llamafactory.training_yaml import training_config
+from msr_adapter.prompts import Prompts
+from msr_adapter.score import Validation, score
+from msr_adapter.stage_arguments import Client, Job, StageDirs
+from msr_adapter.train import build_dataset
+from tests.support.tiny_run import QUIET, model_ref, scratch, train_config, write_upstream
+
+QUESTIONS = ("next-item-text", "user-text")
+SHORT = {"max_tokens": 24}
+
+
+def asking(question: str, template: str = "qwen2_vl", **text: Any) -> TrainConfig:
+    return train_config(template, question=question, text_answer={**SHORT, **text})
+
+
+def upstream(*, summaries: bool = True) -> StageDirs:
+    """Data and users stages with hostile titles, and an item summary for most items."""
+    made = write_upstream(scratch())
+    ids = schema.read_table(made.data / "items.parquet", schema.ITEMS)["item_id"].to_pylist()
+    rows = [(item, f"Shows {item}, é 🎬" if summaries and number % 3 else "") for number, item in enumerate(ids)]
+    table = pa.table(dict(zip(("item_id", "summary"), zip(*rows, strict=True), strict=True)))
+    made.items.mkdir()
+    schema.write_table(table, schema.ITEM_SUMMARIES, made.items / "items.parquet")
+    made.dataset.mkdir()
+    return made
+
+
+def prompts_of(train: TrainConfig, folder: Path | None = None) -> Prompts:
+    cut = AnswerCutter(train.model, train.text_answer.max_tokens) if train.asks_text else None
+    return Prompts(folder, question=train.template, cut=cut)
+
+
+def rows_of(train: TrainConfig, made: StageDirs, prompts: Prompts, split: str) -> CandidateRows:
+    folders = CandidateFolders(made.data, made.user_summaries, items=made.items)
+    return CandidateRows.read(folders, prompts, split, images=train.images)
+
+
+def run(train: TrainConfig, made: StageDirs, out: Path, backend: Backend, reporter: Any = QUIET) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    with CompletionCache(out.parent / "completions.sqlite") as cache:
+        return score(train, made, Client(prompts_of(train), backend, cache), Job(out, reporter))
+
+
+class Counted(Backend):
+    """The log-probability of a text is minus its number of words, half of that where something is known."""
+
+    identity = label = "counted"
+
+    def __init__(self, nothing: str) -> None:
+        self.nothing, self.asked = nothing, list[Request]()
+
+    def complete(self, requests: Sequence[Request], *rest: Any) -> list[Completion]:
+        self.asked += requests
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Completion:
+        (text,) = request.choices
+        words = len(text.split())
+        known = 1.0 if request.prompt == self.nothing else 0.5
+        return Completion(request.key, "", (-known * words,), "choice", len(request.prompt), words)
+
+
+@pytest.mark.parametrize("length", ["sum", "mean"])
+def test_a_ratio_is_with_the_user_against_without(tmp_path: Path, length: str) -> None:
+    train, made = asking("next-item-text", length=length), upstream()
+    backend = Counted(prompts_of(train).without_evidence)
+    counts = run(train, made, tmp_path / "score", backend)
+    table = schema.read_table(tmp_path / "score" / "scores.parquet", schema.RATIOS).to_pylist()
+    titles = dict(pl.read_parquet(made.data / "items.parquet").select("item_id", "title").iter_rows())
+    words = {item: len(prompts_of(train).answer("", title).split()) for item, title in titles.items()}
+    for row in table:
+        number = words[row["item_id"]]
+        assert (row["given"], row["alone"], row["tokens"]) == (-0.5 * number, -number, number)
+        assert row["ratio"] == pytest.approx(0.5 * (1 if length == "mean" else number))
+    # Each different text is asked about without a user once, whoever its candidates are.
+    alone = [request for request in backend.asked if request.prompt == backend.nothing]
+    assert len(alone) == len({request.choices for request in alone}) == len({row["item_id"] for row in table})
+    assert counts["score"] == "log-likelihood ratio"
+    assert "answer_mass" not in counts
+    assert counts["answer_tokens"] == sum(row["tokens"] for row in table)
+
+
+def test_the_term_without_a_user_is_asked_once_for_all_scorings(tmp_path: Path) -> None:
+    train, made = asking("next-item-text"), upstream()
+    for length, left in (("sum", True), ("mean", False)):
+        backend = ScriptedBackend()
+        run(asking("next-item-text", length=length), made, tmp_path / length, backend)
+        assert bool(backend.answered) == left  # how lengths count is no part of what is asked
+    backend = ScriptedBackend()
+    changed = made.users / "users.parquet"
+    texts = pl.read_parquet(changed).with_columns(pl.col("summary") + " and more").to_arrow()
+    schema.write_table(texts, schema.USER_SUMMARIES, changed)
+    run(train, made, tmp_path / "others", backend)
+    nothing = prompts_of(train).without_evidence
+    items = pl.read_parquet(made.data / "items.parquet")["title"].to_list()
+    texts = {Request(backend.identity, nothing, (), (text,), whole="answer").key for text in items}
+    assert not texts & set(backend.answered)
+
+
+def test_nothing_known_of_a_user_ties_all_candidates(tmp_path: Path) -> None:
+    train, made = asking("next-item-text"), upstream()
+    texts = pl.read_parquet(made.users / "users.parquet").with_columns(pl.lit("").alias("summary")).to_arrow()
+    schema.write_table(texts, schema.USER_SUMMARIES, made.users / "users.parquet")
+    counts = run(train, made, tmp_path / "score", ScriptedBackend())
+    table = schema.read_table(tmp_path / "score" / "scores.parquet", schema.RATIOS)
+    assert set(table["ratio"].to_pylist()) == {0.0}
+    assert counts["same"] == counts["candidates"] == len(table)
+
+
+def plain(backend: HuggingFaceBackend, request: Request) -> tuple[float, int]:
+    """The reference: prompt and answer in one row, through the training's own collator; log p and tokens."""
+    loaded = backend._load()
+    ids = loaded.encoder.encode(request.prompt, [image.path for image in request.images])
+    answer = loaded.encoder.scored_ids(request.choices[0], end=request.whole == "turn")
+    return loaded.forced([(request, [*ids, *answer[:-1]])], [answer])[0][0], len(answer)
+
+
+@pytest.mark.parametrize("template", ["qwen2_vl", "llava"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_shared_prefixes_give_the_likelihoods_of_plain_passes(question: str, template: str, tmp_path: Path) -> None:
+    train, made = asking(question, template), upstream()
+    backend = HuggingFaceBackend(train.model)
+    counts = run(train, made, tmp_path / "score", backend)
+    assert not backend.stats.reasons
+    table = schema.read_table(tmp_path / "score" / "scores.parquet", schema.RATIOS)
+    rows = list(rows_of(train, made, prompts_of(train), "test"))
+    assert {bool(row.image) for row in rows} == ({True, False} if question == "user-text" else {False})
+    nothing = prompts_of(train).without_evidence
+    for row, found in zip(rows, table.to_pylist(), strict=True):
+        images = (row.image,) if row.image else ()
+        for prompt, shown, name in ((row.prompt, images, "given"), (nothing, (), "alone")):
+            expected, tokens = plain(backend, Request("m", prompt, shown, (row.answer,), whole="answer"))
+            assert found["tokens"] == tokens
+            assert found[name] == pytest.approx(expected, abs=1e-5 * tokens)
+    assert counts["tokens_planned"] < counts["tokens_flat"]
+    assert counts["order"] == ("items" if question == "user-text" else "users")
+
+
+def test_logits_are_computed_at_answers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = HuggingFaceBackend(asking("next-item-text").model)
+    titles = ("A", "A longer title of several words", "🎬")
+    asked = [Request("m", f"{user} What next?", (), (title,), whole="turn") for user in ("One.", "Two.")
+             for title in titles]  # fmt: skip
+    backend.complete(asked)
+    network = backend._load().network
+    seen = []
+    head = network.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+    backend.complete(asked)
+    handle.remove()
+    longest = max(len(backend._load().encoder.scored_ids(title, end=True)) for title in titles)
+    assert max(seen) == longest
+
+
+@pytest.mark.parametrize("template", ["qwen2_vl", "llava"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_scored_tokens_are_trained_tokens(
+    question: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    (folder / "next-item-answer.j2").write_text("{{ title }}{% if item.summary %}: {{ item.summary }}{% endif %}.")
+    train, made = asking(question, template), upstream()
+    prompts = prompts_of(train, folder)
+    counts = build_dataset(train, made, prompts, Job(made.dataset, QUIET))
+    assert counts["train_rows"] == counts["train_positives"] == 8
+    config = training_config(train, made.data, made.dataset, tmp_path / "out", 0)
+    model_args, data_args, training_args, _, _ = get_train_args(config)
+    module = load_tokenizer(model_args)
+    shared = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    trained = get_dataset(shared, model_args, data_args, training_args, stage="sft", **module)["train_dataset"]
+    encoder = Encoder(model_ref(template))
+    asked = asked_rows(train, made, prompts)
+    written = [
+        (row["messages"][0]["content"], row["messages"][1]["content"]) for row in read_rows(made.dataset / TRAIN)
+    ]
+    assert sorted(written) == sorted((row.prompt, row.answer) for row in asked)
+    by_text = {(row.prompt, row.answer): row for row in asked}
+    for (prompt, answer), ids, labels in zip(written, trained["input_ids"], trained["labels"], strict=True):
+        image = by_text[prompt, answer].image
+        before = encoder.encode(prompt, [image.path] if image else [])
+        scored, whole = encoder.scored_ids(answer, end=False), encoder.scored_ids(answer, end=True)
+        assert ids == before + whole
+        assert labels == [-100] * len(before) + whole
+        assert whole[: len(scored)] == scored
+        assert 0 < len(scored) < len(whole)  # the end of the turn is trained, and not scored unless asked for
+
+
+def asked_rows(train: TrainConfig, made: StageDirs, prompts: Prompts) -> list[Any]:
+    """The training positives, as scoring would ask about them."""
+    return [row for row in rows_of(train, made, prompts, "train") if row.label]
+
+
+@pytest.mark.parametrize("rows", ["parquet", "jsonl"])
+def test_rows_come_back_as_they_are_asked(rows: str) -> None:
+    train, made = train_config(question="next-item-text", text_answer=SHORT, rows=rows), upstream()
+    build_dataset(train, made, prompts_of(train), Job(made.dataset, QUIET))
+    found = [row["messages"][1]["content"] for row in read_rows(made.dataset / TRAIN)]
+    assert sorted(found) == sorted(row.answer for row in asked_rows(train, made, prompts_of(train)))
+    assert len(list(read_rows(made.dataset / VALIDATION))) == 3
+
+
+def test_checkpoints_are_judged_by_ratios(tmp_path: Path) -> None:
+    train, made = asking("next-item-text"), upstream()
+    judge = Validation(train, made, prompts_of(train), seed=1)
+    with CompletionCache(tmp_path / "completions.sqlite") as cache:
+        found = judge.judge(backend := Counted(prompts_of(train).without_evidence), cache, QUIET)
+    assert found.loss == pytest.approx(0.5)  # nats a token of the positives' texts
+    assert math.isfinite(found.value)
+    assert {request.whole for request in backend.asked} == {"answer"}
+
+
+def test_a_key_says_how_choices_are_scored() -> None:
+    one = Request("m", "What?", (), ("Yes",))
+    whole, turn = (Request("m", "What?", (), ("Yes",), whole=what) for what in ("answer", "turn"))
+    assert len({one.key, whole.key, turn.key}) == 3
+    # As before there were whole answers: what is cached goes on answering.
+    assert one.key == Request("m", "What?", choices=("Yes",)).key
+    assert whole.label_words == ()
