@@ -49,6 +49,10 @@ def recommend(
         Path | None,
         typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what came later."),
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", metavar="FILE", help="A table of items that came after the training, as the source's."),
+    ] = None,
     include_seen: Annotated[
         bool | None,
         typer.Option("--include-seen/--exclude-seen", show_default=False,
@@ -77,7 +81,7 @@ def recommend(
         # A file that is called `all` is a file.
         path = None if users == "all" and not Path(users).exists() else Path(users)
         wanted = RecommendRequest(
-            path, candidates, top, out, include_seen, unknown_users.value, interactions, overwrite
+            path, candidates, top, out, include_seen, unknown_users.value, interactions, items, overwrite
         )
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, wanted, Reporter(quiet=quiet), train=train)

@@ -23,6 +23,7 @@ examples         targets and the histories before them
 negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items
 audit/           counts, findings and statistics
+new_items        items that came after the data stage, for one command
 cold_items       items that are held out of training entirely
 unseen_items     items of the table that nobody interacted with yet
 catalogue        what the table of items says of each

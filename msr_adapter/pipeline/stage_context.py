@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ class Context:
     reporter: Reporter
     labels: Mapping[str, str] = field(default_factory=dict)
     """Stage -> what the report calls it."""
+    data: Path | None = None
+    """Another folder of data than the run's: one that has items which came later."""
 
     def dir(self, stage: str) -> Path:
         """Folder of an upstream stage."""
@@ -84,7 +86,8 @@ class Context:
     @cached_property
     def dirs(self) -> StageDirs:
         """Folders of the run's stages."""
-        return stage_dirs(self.pipeline, self.folder)
+        dirs = stage_dirs(self.pipeline, self.folder)
+        return dirs if self.data is None else replace(dirs, data=self.data, examples=self.data)
 
     @property
     def job(self) -> Job:

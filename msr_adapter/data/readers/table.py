@@ -45,7 +45,7 @@ def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
         with collecting(problems):
             items = joined(items, source.items_join, audit)
     raise_if_any(problems)
-    return read_tables(log, items, configured, audit, rules, ItemsSettings(columns=_columns_of_items(source)))
+    return read_tables(log, items, configured, audit, rules, ItemsSettings(columns=columns_of_items(source)))
 
 
 def check_table(source: TableSourceConfig) -> list[Problem]:
@@ -56,7 +56,7 @@ def check_table(source: TableSourceConfig) -> list[Problem]:
     tables: list[tuple[Path, str, FileFormatConfig, JoinConfig | None, _Header]]
     tables = [(source.interactions, "interactions", _format_of_log(source), source.join, log)]
     if source.items is not None:
-        said, wanted = _format_of_items(source, source.items), (ITEM, _columns_of_items(source), ITEM_MORE)
+        said, wanted = _format_of_items(source, source.items), (ITEM, columns_of_items(source), ITEM_MORE)
         tables.append((source.items, "items", said, source.items_join, wanted))
     for path, setting, said, join, header in tables:
         if remote := [one for one in (path, *([join.path] if join else [])) if remote_address(one)]:
@@ -117,7 +117,7 @@ def _check_time_format(pattern: str | None) -> list[Problem]:
     return []
 
 
-def _columns_of_items(source: TableSourceConfig) -> Configured:
+def columns_of_items(source: TableSourceConfig) -> Configured:
     """Return what the columns of the items are called: `columns`, and over it what `items_columns` says."""
     shared = source.columns.model_dump()
     if source.items_columns is None:

@@ -1,6 +1,7 @@
 """Ranked lists for users: candidates retrieved, then reranked by the trained recommender.
 
 - `workflow`: the command from end to end; `request`: what is asked for; `resolve_request`: that against the data
+- `new_items`: items that came after the training
 - `histories`: what every user has interacted with; `user_summaries`: the texts about them
 - `retrieval`: candidates per user; `content`: items and users as vectors, for that
 - `finding`: candidates of a request's users, group by group

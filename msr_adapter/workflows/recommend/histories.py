@@ -84,9 +84,10 @@ class SeenBeside:
         return np.diff(self.offsets)
 
 
-def read_histories(data_dir: Path) -> Histories:
-    """Read the kept log of a data stage as codes; it is streamed."""
+def read_histories(data_dir: Path, more: Sequence[str] = ()) -> Histories:
+    """Read the kept log of a data stage as codes; it is streamed. ``more``: items behind those of the catalogue."""
     items = _flat(schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["item_id"])["item_id"])
+    items = pa.concat_arrays([items, pa.array(more, pa.string())])
     users, ends, codes = [_flat(pa.chunked_array([], pa.string()))], [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
     rows = 0
     for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):

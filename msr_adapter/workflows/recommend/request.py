@@ -47,6 +47,8 @@ class RecommendRequest:
     unknown_users: Unknown = "error"
     interactions: Path | None = None
     """A log of what came after the data stage's."""
+    items: Path | None = None
+    """A table of items that came after the data stage's."""
     overwrite: bool = False
     """Whether ``out`` may exist."""
 
@@ -79,6 +81,8 @@ def request_problems(wanted: RecommendRequest, file_problems: Callable[..., list
         problems += file_problems(wanted.users, "--users")
     if wanted.interactions is not None:
         problems += file_problems(wanted.interactions, "--interactions", lines=False)
+    if wanted.items is not None:
+        problems += file_problems(wanted.items, "--items", lines=False)
     try:
         return problems + _retrieval_problems(wanted.retrieval, wanted.top, file_problems)
     except UserError as error:

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from msr_adapter.data.audit.ids import near_text
 from msr_adapter.data.id_forms import near_matches
+from msr_adapter.data.new_items import NewItems, beside
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.workflows.recommend.histories import NewInteractions, extend, read_histories, read_seen
+from msr_adapter.workflows.recommend.new_items import changed_problems
 from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.user_shards import AskedUsers, IdArray
 
@@ -28,6 +30,8 @@ class RequestFiles:
     candidates: pl.DataFrame | None
     later: pl.DataFrame | None
     """Interactions that came after those of the data stage."""
+    items: pl.DataFrame | None = None
+    """Items, maybe such that came after it, as a `Corpus` has them."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,25 @@ class ResolvedRequest:
     """Asked for without being in any log: they get the fallback."""
     ignored_pairs: int
     """Candidate pairs of users who were not asked for."""
+    items: NewItems | None = None
+    """What the table of items has beside the catalogue, whose rows it follows."""
 
 
 def resolve_request(
     wanted: RecommendRequest, files: RequestFiles, data_dir: Path, *, keep_repeats: bool = False
 ) -> ResolvedRequest:
     """Read all histories and look up every id of the request. `UserError` with all that nobody knows, at once."""
-    histories = read_histories(data_dir)
+    items = None if files.items is None else beside(files.items, data_dir)
+    histories = read_histories(data_dir, [] if items is None else items.new["item_id"].to_list())
     later = None
     if files.later is not None:
         histories, later = extend(histories, data_dir, files.later, keep_repeats=keep_repeats)
     ids = histories.users if files.users is None else files.users.to_arrow().cast(pa.string())
-    beside = read_seen(data_dir, ids, histories.items, None if later is None else later.filtered)
+    seen = read_seen(data_dir, ids, histories.items, None if later is None else later.filtered)
     places = np.arange(len(ids)) if files.users is None else histories.places(ids)
-    asked = AskedUsers(IdArray(ids), places, histories, beside)
-    problems = [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
+    asked = AskedUsers(IdArray(ids), places, histories, seen)
+    problems = [] if items is None or wanted.items is None else [*changed_problems(wanted.items, items)]
+    problems += [*_later_problems(wanted, later), *_user_problems(wanted, asked)]
     if files.candidates is not None:
         problems += _candidate_problems(wanted, files.candidates, asked)
     if problems:
@@ -64,7 +72,7 @@ def resolve_request(
     if files.candidates is not None and "user_id" in files.candidates.columns:
         ignored = int((~files.candidates["user_id"].is_in(list(asked.ids))).sum())
     unknown = int((asked.places < 0).sum()) - int(asked.only_seen().sum())
-    return ResolvedRequest(asked, files.candidates, later, unknown, ignored)
+    return ResolvedRequest(asked, files.candidates, later, unknown, ignored, items)
 
 
 def _later_problems(wanted: RecommendRequest, later: NewInteractions | None) -> Iterator[Problem]:

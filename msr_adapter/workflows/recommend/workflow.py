@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from msr_adapter.config.loader import LoadedPipeline
@@ -25,6 +26,7 @@ from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.workflows.recommend.content import retriever_problems
 from msr_adapter.workflows.recommend.finding import CandidateFinder, RecommendWork, open_finder
 from msr_adapter.workflows.recommend.in_parts import recommend_in_parts
+from msr_adapter.workflows.recommend.new_items import told, write_data
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.part_folder import folder_of_parts_problems, is_folder_of_parts
 from msr_adapter.workflows.recommend.ranking import rank_shard
@@ -51,6 +53,7 @@ def recommend(
     from msr_adapter.data.id_list_files import id_file_problems
 
     named = {"--users": wanted.users, "--interactions": wanted.interactions, "--candidates": Path(wanted.candidates)}
+    named["--items"] = wanted.items
     read = {option: path for option, path in named.items() if path and path.is_file()}
     asked = [
         *_output_problems(wanted, protected_by(loaded, read)),
@@ -75,6 +78,8 @@ def recommend(
         prompts = prompts_of(loaded.pipeline)
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
+            if request.items is not None and request.items.new.height:
+                context = replace(context, data=write_data(context, request.items.new))
             counts = _carry_out(context, wanted, request)
         finally:
             folder.discard(RECOMMENDING)
@@ -91,11 +96,12 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
     """Read the files of the request. `UserError` with the problems of all of them."""
     from msr_adapter.data.audit.report import Audit
     from msr_adapter.data.id_list_files import read_item_ids, read_later_interactions, read_user_ids
+    from msr_adapter.data.new_items import read_new_items
     from msr_adapter.errors import collecting, raise_if_any
 
     problems: list[Problem] = []
     lists = Audit()
-    users = candidates = later = None
+    users = candidates = later = items = None
     with collecting(problems):
         users = read_user_ids(wanted.users, "--users", lists) if wanted.users else None
     with collecting(problems):
@@ -106,10 +112,15 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
             later, audit = read_later_interactions(wanted.interactions, "--interactions", source)
             for finding in audit.findings:
                 reporter.note(finding["text"])
+    with collecting(problems):
+        if wanted.items:
+            items, audit = read_new_items(wanted.items, "--items", loaded.pipeline.data.source)
+            for finding in audit.findings:
+                reporter.note(finding["text"])
     raise_if_any(problems)
     for finding in lists.findings:
         reporter.note(finding["text"])
-    return RequestFiles(users, candidates, later)
+    return RequestFiles(users, candidates, later, items)
 
 
 @dataclass(frozen=True)
@@ -166,15 +177,21 @@ def _retrieve(work: RecommendWork, finding: CandidateFinder) -> tuple[list[_Shar
     """Retrieve everybody's candidates and write them as shards; return these and counts."""
     context, asked = work.context, work.request.asked
     shards: list[_Shard] = []
+    retrieved = np.zeros(len(asked.histories.items), dtype=bool)
     with context.reporter.track("retrieving candidates", len(asked.ids)) as advance:
         for group, numbers in enumerate(asked.groups()):
             found = finding.find(asked, group, numbers)
+            for one in found:
+                retrieved[one.items] = True
             for part in cut_shards(numbers, found):
                 folder = context.out / f"group-{group:05}" / f"shard-{part.start:05}"
                 scored = write_shard(context.dirs.data, folder, work.items, asked, numbers[part], found[part])
                 shards.append(_Shard(group, folder, scored))
             advance(len(numbers))
-    return shards, finding.counts | {"scored": sum(shard.scored for shard in shards)}
+    new = 0 if work.request.items is None else work.request.items.new.height
+    counts = {"scored": sum(shard.scored for shard in shards)}
+    counts["new_items_retrieved"] = int(retrieved[len(retrieved) - new :].sum())
+    return shards, finding.counts | counts
 
 
 def _count_cached(context: Context, summaries: UserSummaries, shards: list[_Shard], identity: str) -> int:
@@ -233,6 +250,8 @@ def _tell_request(
     reporter: Reporter, wanted: RecommendRequest, request: ResolvedRequest, counts: Mapping[str, int], *, again: bool
 ) -> None:
     """Say who gets a list in an unusual way, and what of the input is left out."""
+    if request.items is not None:
+        reporter.note(told(wanted.items, request.items, counts.get("new_items_retrieved")))
     if request.later is not None:
         later = request.later
         reporter.note(
