@@ -121,7 +121,7 @@ def judged(folder: Path, lists: pl.DataFrame, later: pl.DataFrame, dataset: Synt
     chose = later.select("user_id", "item_id").with_columns(hit=pl.lit(True))
     label = asked.join(chose, on=["user_id", "item_id"], how="left", maintain_order="left")["hit"].fill_null(False)
     sizes = asked.group_by("user_id", maintain_order=True).len()
-    offsets = np.concatenate([[0], np.cumsum(sizes["len"].to_numpy())])
+    offsets = np.concatenate([[0], np.cumsum(sizes["len"].to_numpy())]).astype(np.int64)
     scores = {
         "model": asked["logit"].to_numpy(),
         "title overlap": _title_overlap(folder, asked, sizes["user_id"], offsets),
