@@ -2,6 +2,7 @@
 
 page            render the page: variables, sandbox, content security policy
 report_context  what it is told about the run: configuration, folders, manifests, limits of its size
+verdict         whether the trained model is better than the strongest baseline, in a sentence
 sections        sentences and key numbers
 tables          metrics by model, calibration, beyond accuracy, slices
 figures         which plots there are, with titles and captions

@@ -44,6 +44,7 @@ from msr_adapter.config.schema.evaluate import (
     ProtocolConfig,
     RetrieverName,
     SliceTablesConfig,
+    SweepRecordConfig,
 )
 from msr_adapter.config.schema.events import EventsConfig
 from msr_adapter.config.schema.execution import ExecutionConfig, LaunchConfig
@@ -149,6 +150,7 @@ __all__ = [
     "SqlSourceConfig",
     "StrictModel",
     "SummarizeConfig",
+    "SweepRecordConfig",
     "SyntheticSourceConfig",
     "TableSourceConfig",
     "TextAnswerConfig",
