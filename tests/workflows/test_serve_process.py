@@ -172,7 +172,9 @@ def everybody(server: Served) -> dict[str, list[tuple[str, float, float]]]:
         bodies = [{"user_id": user, "candidates": "all", "k": 10} for user in TAKEN]
         return await asyncio.gather(*(server.client.ask("POST", "/v1/recommend", json=one) for one in bodies))
 
-    found = [one.json() for one in asyncio.run(crowd())]
+    responses = asyncio.run(crowd())
+    assert {one.status_code for one in responses} == {200}, responses[0].text
+    found = [one.json() for one in responses]
     return {one["user_id"]: [(row["item_id"], row["score"], row["logit"]) for row in one["items"]] for one in found}
 
 

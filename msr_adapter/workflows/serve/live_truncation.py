@@ -17,6 +17,8 @@ from msr_adapter.train import UserTexts, truncate_summaries
 from msr_adapter.workflows.serve.work import Candidate, UserWork
 
 _QUIET = Reporter(quiet=True)
+_EMPTY = {"bool": True, "int64": 0, "int8": 0, "string": "", "list<item: string>": []}
+"""Type -> the value of a column that nobody reads."""
 
 
 class LiveTruncation:
@@ -71,7 +73,7 @@ def _write(folder: Path, work: Sequence[UserWork], texts: Sequence[str]) -> None
         "title": [one.title for one in distinct],
         "image": [str(one.image.path) if one.image else None for one in distinct],
         "image_digest": [one.image.digest if one.image else None for one in distinct],
-        "popularity": [0] * len(distinct), "text": [""] * len(distinct), "listed": [True] * len(distinct),
+        "popularity": [0] * len(distinct), "text": [""] * len(distinct),
     })  # fmt: skip
     _table(folder / "examples.parquet", schema.EXAMPLES, {
         "example_id": list(numbers), "split": ["test"] * len(work), "user_id": [str(number) for number in numbers],
@@ -91,5 +93,7 @@ def _id(place: int) -> str:
 
 def _table(path: Path, columns: pa.Schema, values: Mapping[str, Sequence[object]]) -> None:
     rows = len(next(iter(values.values())))
-    arrays = [pa.array(values.get(field.name, [None] * rows), field.type) for field in columns]
+    # What no prompt shows, such as whether lists may have an item, says nothing here.
+    nothing = {field.name: None if field.nullable else _EMPTY[str(field.type)] for field in columns}
+    arrays = [pa.array(values.get(field.name, [nothing[field.name]] * rows), field.type) for field in columns]
     schema.write_table(pa.table(arrays, schema=columns), columns, path)
