@@ -17,8 +17,10 @@ from msr_adapter.config.schema import (
     HuggingFaceSourceConfig,
     MINDSourceConfig,
     MovieLensSourceConfig,
+    NetflixSourceConfig,
     OfficialAmazonSourceConfig,
     SourceConfig,
+    SqlSourceConfig,
     StrictModel,
     SyntheticSourceConfig,
     TableSourceConfig,
@@ -146,14 +148,16 @@ def test_a_gzip_bomb_is_an_error_for_every_command(
 FOLDERS = {
     MovieLensSourceConfig: ("ratings.csv", "movies.csv"),
     MINDSourceConfig: ("behaviors.tsv", "news.tsv"),
+    NetflixSourceConfig: ("combined_data_1.txt", "combined_data_2.txt", "movie_titles.csv"),
     OfficialAmazonSourceConfig: ("Toys_user_items_negs_train.csv", "Toys_user_items_negs_test.csv", "Toys_i_map.tsv"),
 }
 """Sources that are a folder -> the files in it that are read."""
 SOURCES = [
     model
     for model in get_args(get_args(SourceConfig)[0])
-    if model not in (SyntheticSourceConfig, HuggingFaceSourceConfig)
+    if model not in (SyntheticSourceConfig, HuggingFaceSourceConfig, SqlSourceConfig)
 ]
+"""Sources whose files are named by the config or by their format."""
 
 
 @pytest.mark.parametrize("model", SOURCES, ids=lambda model: model.__name__)
