@@ -99,9 +99,12 @@ def test_histories_targets_and_popularity_have_every_interaction(tmp_path: Path)
     histories = {row["user_id"]: row["history"] for row in run.rows("examples") if row["split"] == "test"}
     assert histories == {f"u{user}": list(word[:-1]) for user, word in enumerate(WORDS)}
     counts = Counter(item for word in WORDS for item in word[:-2])
-    assert {row["item_id"]: row["popularity"] for row in run.rows("items")} == {
+    assert {row["item_id"]: row["popularity"] for row in run.rows("items") if row["in_log"]} == {
         item: counts[item] for item in "abcdefg"
     }
+    assert {row["item_id"]: row["popularity"] for row in run.rows("items") if not row["in_log"]} == dict.fromkeys(
+        "hijkl", 0
+    )
 
 
 def test_filters_count_every_interaction() -> None:
