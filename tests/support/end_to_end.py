@@ -12,8 +12,9 @@ from typing import Any
 
 from msr_adapter.pipeline import STAGE_NAMES
 
-RAN = tuple(name for name in STAGE_NAMES if name not in ("baselines", "truncate", "retrieve", "rerank", "rerank-base"))
-"""The stages of the small pipeline, which asks for no fitted baseline and cuts no preference."""
+UNASKED = ("baselines", "truncate", "embed", "retrieve", "rerank", "rerank-base")
+RAN = tuple(name for name in STAGE_NAMES if name not in UNASKED)
+"""The stages of the small pipeline, which asks for no fitted baseline, cuts no preference and retrieves nothing."""
 SMALL = """\
 extends: demo
 name: small
