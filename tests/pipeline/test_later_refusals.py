@@ -198,7 +198,7 @@ def test_an_engine_that_is_not_installed_is_told_of_for_every_model_that_asks_it
     asked = load(tmp_path, "summarize.items.model.backend=vllm", "train.model.backend=vllm")
     monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "")
     problems = check(asked)
-    assert [one.field for one in problems] == ["train.model.backend", "summarize.items.model.backend"]
+    assert [one.field for one in problems] == ["summarize.items.model.backend", "train.model.backend"]
     assert "'msr-adapter[vllm]'" in problems[0].next_step
     monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "0.23.0")
     assert check(asked) == []
