@@ -258,9 +258,9 @@ def test_answers_that_begin_alike_are_asked_of_no_server_and_read_once_by_a_rewa
         ReferencePrompts(model).names(SIDES)
     coder, read = Encoder(model), dict[int, list[int]]()
 
-    def rewards(_: Any, prompts: dict[int, list[int]]) -> dict[int, list[float]]:
+    def rewards(_: Any, prompts: dict[int, list[int]]) -> list[tuple[int, list[float]]]:
         read.update(prompts)
-        return {number: [1.0, 0.0] for number in prompts}
+        return [(number, [1.0, 0.0]) for number in prompts]
 
     loaded = SimpleNamespace(encoder=coder, rewards=rewards)
     monkeypatch.setattr("msr_adapter.backends.reward_model._Loaded", lambda *_: loaded)
