@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import yaml as yamls
@@ -211,11 +210,10 @@ def test_the_export_is_asked_what_the_run_was_asked(tmp_path: Path, monkeypatch:
 
     backend = SimpleNamespace(identity="m", complete=complete)
     monkeypatch.setattr("msr_adapter.backends.make_backend", lambda *_: backend)
-    scores = pa.table({"logit": np.zeros(export.CHECKED)})
-    real = schema.read_table
-    monkeypatch.setattr(
-        schema, "read_table", lambda path, *more: scores if path.name == "scores.parquet" else real(path, *more)
-    )
+    row = {"example_id": 0, "item_id": "i", "score": 0.5, "logit": 0.0, "answer_mass": 1.0, "bounded": False}
+    (folder.root / "score").mkdir()
+    scores = pa.Table.from_pylist([row] * export.CHECKED, schema.SCORES)
+    schema.write_table(scores, schema.SCORES, folder.stage("score") / "scores.parquet")
     with pytest.raises(StageError, match="no finite score"):
         export.compare_scores(loaded, folder, loaded.pipeline.train.model, QUIET)
     backend.complete = lambda requests: [Failure(request.key, "the image is gone") for request in requests]
