@@ -44,7 +44,7 @@ Pair = tuple[str, str]
 
 def workload(users: int) -> tuple[list[Pair], list[Pair]]:
     """Return prompt and title of every pair, with its user and without."""
-    rng, prompts = np.random.default_rng(7), Prompts(question="next-item")
+    rng, prompts = np.random.default_rng(7), Prompts(question="next-item-text")
     titles = [" ".join(rng.choice(WORDS, rng.integers(4, 12))) for _ in range(TITLES)]
     texts = [" ".join(rng.choice(WORDS, 90)) for _ in range(users)]
     shown = [(text, titles[item]) for text in texts for item in rng.choice(TITLES, SIZE, replace=False)]

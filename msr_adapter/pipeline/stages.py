@@ -70,8 +70,8 @@ def _served(p: PipelineConfig) -> tuple[str, ...]:
 
 
 def _embedded_by_another(p: PipelineConfig) -> tuple[str, ...]:
-    """Return the training, where another model than the run's embeds."""
-    return () if p.embedding.own else ("train",)
+    """Return the training, where another model than the run's embeds, or nothing is embedded."""
+    return () if p.embedding.own and embeds(p.evaluate.full, p.fusion) else ("train",)
 
 
 def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:

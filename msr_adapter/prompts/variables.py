@@ -21,8 +21,8 @@ VARIABLES = {
     "history": ("items", "user", *_WORDS),
     "recommend": ("user_summary", "title", "image", "item", "user", *_WORDS),
     "recommend-image-first": ("user_summary", "title", "image", "item", "user", *_WORDS),
-    "next-item": ("user_summary", "user", *_WORDS),
-    "next-item-answer": ("title", "item", *_WORDS),
+    "next-item-text": ("user_summary", "user", *_WORDS),
+    "next-item-text-answer": ("title", "item", *_WORDS),
     "user-text": ("title", "image", "item", *_WORDS),
     "user-text-answer": ("user_summary", "user", *_WORDS),
 }

@@ -232,7 +232,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None
 
 
 def test_check_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(msr_adapter.pipeline, "check", lambda loaded: [])
+    monkeypatch.setattr(msr_adapter.pipeline, "check", lambda *_: [])
     stages = {"data": "new", "items": "up to date", "train": "config changed"}
     monkeypatch.setattr(msr_adapter.pipeline, "plan", lambda loaded: stages)
     done = msr("check", "p.yaml")
@@ -246,7 +246,7 @@ def test_check_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_check_reports_all_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = [Problem("a", "", "one"), Problem("b", "", "two")]
-    monkeypatch.setattr(msr_adapter.pipeline, "check", lambda loaded: problems)
+    monkeypatch.setattr(msr_adapter.pipeline, "check", lambda *_: problems)
     done = msr("check", "p.yaml")
     assert (done.exit_code, done.stderr) == (2, "2 problems:\na: one\nb: two\n")
 

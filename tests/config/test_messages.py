@@ -144,7 +144,7 @@ def test_one_bad_line(line: str, message: str) -> None:
         (
             "next-item", "next-itm",
             ["p.yaml:9 evaluate.protocol: `next-itm` is neither a file nor a bundled protocol; bundled: "
-             "full-ranking, impressions, next-item, paper, popularity-matched, released-code. "
+             "cold-items, full-ranking, impressions, next-item, paper, popularity-matched, released-code. "
              "Did you mean `next-item`?"],
         ),
         ("next-item", "3", [f"p.yaml:9 evaluate.protocol: the number 3; expected {PROTOCOL}"]),

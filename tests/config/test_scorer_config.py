@@ -20,7 +20,7 @@ SERVER = (
     "evaluate.scorer={path: ours, backend: server, server: {url: 'http://127.0.0.1:9/v1', key_variable: NO_SUCH_KEY}}"
 )
 
-RETRIEVING = ("retrieve", "rerank", "rerank-base")
+RETRIEVING = ("embed", "retrieve", "rerank", "rerank-base")
 """Stages that `evaluate.full` alone needs."""
 
 
@@ -61,7 +61,9 @@ def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -
     needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate")
     assert tuple(plan(load(tmp_path, *needed))) == tuple(name for name in STAGE_NAMES if name not in RETRIEVING)
     whole = "evaluate.full={retriever: popularity, top: 20, base: true}"
-    assert tuple(plan(load(tmp_path, *needed, whole))) == STAGE_NAMES
+    assert tuple(plan(load(tmp_path, *needed, whole))) == tuple(name for name in STAGE_NAMES if name != "embed")
+    by_content = "evaluate.full={retriever: embedding, top: 20, base: true}"
+    assert tuple(plan(load(tmp_path, *needed, by_content))) == STAGE_NAMES
 
 
 def test_recommending_asks_the_scorer(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ WORDS = {
 def files(tmp_path: Path) -> Path:
     """A folder that a key of any kind may name: templates, an adapter, a table."""
     (tmp_path / "recommend.j2").write_text("{% if image %}<image>{% endif %}{{ user_summary }} {{ title }} now?")
-    (tmp_path / "next-item.j2").write_text("{{ user_summary }} And now?")
+    (tmp_path / "next-item-text.j2").write_text("{{ user_summary }} And now?")
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").write_text("weights")
     return tmp_path

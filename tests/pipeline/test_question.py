@@ -82,7 +82,7 @@ def test_a_run_of_one_question_is_no_run_of_another(folder: Path) -> None:
 
 def test_answers_that_show_summaries_have_every_item_described(folder: Path) -> None:
     (folder / "mine").mkdir()
-    (folder / "mine" / "next-item-answer.j2").write_text("{{ title }}: {{ item.summary }}")
+    (folder / "mine" / "next-item-text-answer.j2").write_text("{{ title }}: {{ item.summary }}")
     made = run(folder, "texts", TEXT, "templates=mine", "data.limit.users=8")
     summaries = pl.read_parquet(made / "items" / "items.parquet")["summary"]
     assert (summaries != "").all()

@@ -184,7 +184,7 @@ def test_scored_tokens_are_trained_tokens(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "templates"
     folder.mkdir()
-    (folder / "next-item-answer.j2").write_text("{{ title }}{% if item.summary %}: {{ item.summary }}{% endif %}.")
+    (folder / "next-item-text-answer.j2").write_text("{{ title }}{% if item.summary %}: {{ item.summary }}{% endif %}.")
     train, made = asking(question, template), upstream()
     prompts = prompts_of(train, folder)
     counts = build_dataset(train, made, prompts, Job(made.dataset, QUIET))

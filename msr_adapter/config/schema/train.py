@@ -164,7 +164,7 @@ class TrainConfig(StrictModel):
     question: Question = "yes-no"
     """What the recommender is asked, in training and scoring. yes-no, the paper's: will the user choose this candidate?
     A score is p(yes) / (p(yes) + p(no)). next-item-text: what will the user choose next? A score is the log-likelihood
-    ratio of the candidate's title (`next-item-answer.j2`): with the user's text against the same prompt without a
+    ratio of the candidate's title (`next-item-text-answer.j2`): with the user's text against the same prompt without a
     user. user-text: who chooses this item? The ratio of the user's text with the candidate's image and title against
     the prompt without one. docs/scoring.md compares them."""
     text_answer: TextAnswerConfig = TextAnswerConfig()
@@ -235,7 +235,7 @@ class TrainConfig(StrictModel):
     @property
     def template(self) -> str:
         """Return the name of the template that asks the question."""
-        return {"yes-no": self.prompt, "next-item-text": "next-item", "user-text": "user-text"}[self.question]
+        return {"yes-no": self.prompt, "next-item-text": "next-item-text", "user-text": "user-text"}[self.question]
 
     @model_validator(mode="after")
     def _there_is_something_to_choose(self) -> "TrainConfig":
