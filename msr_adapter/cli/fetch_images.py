@@ -23,7 +23,7 @@ def fetch_images(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Is filled; data.images.folder unless given.")
     ] = None,
     every_item: Annotated[
-        bool, typer.Option("--all", help="Every item of the table of items, not only those that the filters keep.")
+        bool, typer.Option("--all", help="Every item of the table, not only what the filters keep and lists may have.")
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Requests at a time.")] = 16,
     per_host: Annotated[int, typer.Option("--per-host", min=1, help="Requests at a time to one host.")] = 4,
@@ -59,7 +59,9 @@ def fetch_images(
             allow_private=allow_private,
             overwrite=overwrite,
         )
-        wanted = wanted_images(config.data, config.seed, every_item=every_item, split=config.split)
+        wanted = wanted_images(
+            config.data, config.seed, every_item=every_item, split=config.split, protocol=config.evaluate.protocol
+        )
         if not wanted.urls:
             found = f"none of {plural(wanted.items, 'item')} names its image by URL"
             step = "Set data.source.columns.image"
@@ -95,7 +97,8 @@ def _report(
     folder: Path, wanted: "WantedImages", report: dict[str, Any], config: "PipelineConfig", as_json: bool
 ) -> None:
     """Print the report; `StageError` when nothing at all is there afterwards."""
-    counts = {"items": wanted.items, "items_without_url": wanted.without, "items_with_file_or_bytes": wanted.otherwise}
+    counts = {"items": wanted.items, "items_without_url": wanted.without, "items_with_file_or_bytes": wanted.otherwise,
+              "items_unlisted": wanted.unlisted}  # fmt: skip
     if report["wanted"] and report["failed"] == report["wanted"]:
         cause = f"{_reasons(report)}; every item is listed in {folder / 'fetch-failures.csv'}"
         raise StageError(
@@ -104,6 +107,9 @@ def _report(
     unnamed = f"{wanted.otherwise + wanted.without:,} of {wanted.items:,} items name no URL"
     lines = [f"{folder}: {plural(report['fetched'], 'image')} downloaded, {report['there_already']:,} there already, "
              f"{report['failed']:,} failed; {unnamed}"]  # fmt: skip
+    if wanted.unlisted:
+        lines.append(f"Not asked for: {plural(wanted.unlisted, 'image')} of items without an interaction, which no "
+                     "list has (evaluate.protocol.catalogue: seen). --all asks for them too")  # fmt: skip
     if report["failed"]:
         lines.append(f"Failed: {_reasons(report)}; listed in {folder / 'fetch-failures.csv'}. Run it again to retry")
     if folder != config.data.images.folder:

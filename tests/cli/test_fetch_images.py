@@ -52,16 +52,37 @@ def test_the_kept_items_with_a_url_are_fetched_and_used(tmp_path: Path, server: 
     covers = tmp_path / "covers"
     assert done.stdout == (
         f"{covers}: 9 images downloaded, 0 there already, 1 failed; 2 of 12 items name no URL\n"
+        "Not asked for: 2 images of items without an interaction, which no list has "
+        "(evaluate.protocol.catalogue: seen). --all asks for them too\n"
         f"Failed: http_404 1; listed in {covers / 'fetch-failures.csv'}. Run it again to retry\n"
     )
     assert sorted(file.stem for file in covers.glob("*.png")) == [f"i{n:03}" for n in range(3, ITEMS)]
     built = build_in(tmp_path / "build", load_pipeline(path).pipeline.data)
     assert built.counts["images_copied"] == 9
-    assert [row["item_id"] for row in built.rows("items") if row["image"] is None] == ["i000", "i001", "i002"]
+    without = [row["item_id"] for row in built.rows("items") if row["image"] is None]
+    assert without == ["i000", "i001", "i002", "i012", "i013"]
+    assert built.counts["unseen_images_missing"] == 2
+    [apart] = [finding for finding in built.audit["findings"] if "without an interaction" in finding["text"]]
+    assert apart["text"].endswith("no usable image. `msr fetch-images --all` downloads those that they name by URL.")
     assert (built.counts["images_missing_not_fetched"], built.counts["images_missing_absent"]) == (1, 2)
     again = json.loads(msr(path, "--allow-private", "--json").stdout)
     assert (again["there_already"], again["fetched"], again["failed"]) == (9, 0, 1)
     assert server.hits["/x/3"] == 1
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, {"i012", "i013"}), (1, None), (0, set())])
+def test_items_without_an_interaction_are_asked_for_where_lists_may_have_them(
+    tmp_path: Path, server: Server, limit: int | None, asked: set[str] | None
+) -> None:
+    config = load_pipeline(pipeline(tmp_path, server), [f"data.limit.unseen_items={json.dumps(limit)}"]).pipeline
+    seen = wanted_images(config.data, 0, every_item=False, protocol=config.evaluate.protocol)
+    protocol = config.evaluate.protocol.model_copy(update={"catalogue": "all"})
+    wanted = wanted_images(config.data, 0, every_item=False, protocol=protocol)
+    more = wanted.urls.keys() - seen.urls.keys()
+    assert (len(more), seen.unlisted, wanted.unlisted) == (2 if limit is None else limit, len(more), 0)
+    built = build_in(tmp_path / "build", config.data, config.split, protocol)
+    assert more == {row["item_id"] for row in built.rows("items")} & {"i012", "i013"}
+    assert asked is None or more == asked
 
 
 def test_all_items_of_the_table_into_another_folder(tmp_path: Path, server: Server) -> None:

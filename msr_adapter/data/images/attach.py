@@ -55,7 +55,9 @@ def attach_images(
         audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
     if lacking := sum(one.fault is not None for one in apart):
         audit.count("unseen_images_missing", lacking)
-        audit.find("info", f"{lacking:,} of {plural(len(apart), 'item')} without an interaction have no usable image.")
+        step = " `msr fetch-images --all` downloads those that they name by URL."
+        audit.find("info", f"{lacking:,} of {plural(len(apart), 'item')} without an interaction have no usable image."
+                   f"{step if any(one.fault == 'not_fetched' for one in apart) else ''}")  # fmt: skip
     # Where a missing image is an error, these do without.
     return _with_policy(results, store, audit) + (apart if config.missing == "error" else _policy_apart(apart, store))
 

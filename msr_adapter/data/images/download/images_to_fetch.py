@@ -1,10 +1,13 @@
-"""Which images are to be downloaded: those of the items that the data stage would keep."""
+"""Which images are to be downloaded: those of the kept items that lists may have.
+
+Of a table of millions, few items may have an interaction: where no list has the others, their images are not asked for.
+"""
 
 from dataclasses import dataclass
 
 import polars as pl
 
-from msr_adapter.config.schema import DataConfig, SplitConfig
+from msr_adapter.config.schema import DataConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
@@ -13,6 +16,7 @@ from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.data.temporal import moments_of
+from msr_adapter.data.unseen_items import kept_unseen
 from msr_adapter.errors import raise_if_any
 
 
@@ -25,6 +29,8 @@ class WantedImages:
     items: int
     otherwise: int
     """Items that name a file or hold an image's bytes."""
+    unlisted: int = 0
+    """Items beside these that name a URL, kept without an interaction and in no list."""
 
     @property
     def without(self) -> int:
@@ -32,14 +38,22 @@ class WantedImages:
         return self.items - len(self.urls) - self.otherwise
 
 
-def wanted_images(data: DataConfig, seed: int, *, every_item: bool, split: SplitConfig | None = None) -> WantedImages:
-    """Read the source and return the URLs of the kept catalogue, or of every item of the table of items.
+def wanted_images(
+    data: DataConfig,
+    seed: int,
+    *,
+    every_item: bool,
+    split: SplitConfig | None = None,
+    protocol: ProtocolConfig | None = None,
+) -> WantedImages:
+    """Read the source and return the URLs of the kept items that lists may have, or of every item of the table.
 
     `UserError` with every problem of the source.
     """
     raise_if_any(packed_problems(data) or check_source(data.source))
     corpus = read(data.source, seed, Audit())
     named = _image_names(corpus)
+    unlisted = 0
     if not every_item:
         # Of a split by time, filters count what was known when training ends.
         log = encode(
@@ -48,11 +62,28 @@ def wanted_images(data: DataConfig, seed: int, *, every_item: bool, split: Split
             keep_repeats=data.repeats == "keep",
             moments=None if split is None else moments_of(split),
         )
-        kept = clean(log, corpus, data, seed, Audit()).items
-        named = pl.DataFrame({"item_id": kept}).join(named, on="item_id", how="left")
-    values = [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
-    urls = {item: name for item, name in values if isinstance(name, str) and is_url(name)}
-    return WantedImages(urls, len(values), sum(bool(name) for _, name in values) - len(urls))
+        log = clean(log, corpus, data, seed, Audit())
+        kept, unseen = log.items, kept_unseen(log, data.limit, seed, Audit())
+        if protocol is not None and protocol.catalogue == "all":
+            kept, unseen = pl.concat([kept, unseen]), unseen.clear()
+        unlisted = len(_urls(_values(_of(unseen, named))))
+        named = _of(kept, named)
+    values = _values(named)
+    urls = _urls(values)
+    return WantedImages(urls, len(values), sum(bool(name) for _, name in values) - len(urls), unlisted)
+
+
+def _of(ids: pl.Series, named: pl.DataFrame) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": ids}).join(named, on="item_id", how="left")
+
+
+def _values(named: pl.DataFrame) -> list[tuple[str, str | bytes | None]]:
+    """Return item and image, in the order of the ids."""
+    return [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
+
+
+def _urls(values: list[tuple[str, str | bytes | None]]) -> dict[str, str]:
+    return {item: name for item, name in values if isinstance(name, str) and is_url(name)}
 
 
 def _image_names(corpus: Corpus) -> pl.DataFrame:
