@@ -66,16 +66,12 @@ def changed_inputs(root: Path) -> list[str]:
 
 
 def wanted_stages(pipeline: PipelineConfig, targets: Collection[str]) -> list[Stage]:
-    """Return the needed stages among ``targets`` and everything upstream of them, in order.
-
-    What only a stage that the pipeline does without would read is not wanted for its sake.
-    """
-    wanted, found = set(targets), list[Stage]()
+    """Return the needed stages among ``targets`` and everything upstream of them, in order."""
+    wanted = set(targets)
     for stage in reversed(STAGES):
-        if stage.name in wanted and stage.needed(pipeline):
+        if stage.name in wanted:
             wanted.update(set(stage.inputs) - set(stage.spared(pipeline)))
-            found.insert(0, stage)
-    return found
+    return [stage for stage in STAGES if stage.name in wanted and stage.needed(pipeline)]
 
 
 def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
