@@ -227,6 +227,7 @@ run(Path(sys.argv[2]), Slow(log=Path(sys.argv[3])), config(block=2))
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_in_a_row_change_nothing_and_repeat_nothing_committed(tmp_path: Path) -> None:
     histories = ["".join(letters) for letters in product("abcdefgh", repeat=4)]
     for name in ("undisturbed", "killed"):
