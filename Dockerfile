@@ -3,7 +3,7 @@
 #   docker build -t msr .                                                 on a processor, or on a GPU: torch brings CUDA's libraries
 #   docker build -t msr --build-arg TORCH_INDEX=URL .                     with torch from the index of PyTorch's CPU builds: far smaller
 #   docker build -t msr --build-arg BASE=nvidia/cuda:13.0.2-devel-ubuntu24.04 .    where something compiles for the GPU
-#   docker run --rm -v "$PWD:/work" msr run my.yaml                       add --gpus all on a GPU
+#   docker run --rm -v "$PWD:/experiments" msr run my.yaml                       add --gpus all on a GPU
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
@@ -22,7 +22,7 @@ RUN apt-get update \
 RUN python3 -m venv /opt/msr
 ENV PATH=/opt/msr/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    HF_HOME=/work/.cache/huggingface
+    HF_HOME=/experiments/.cache/huggingface
 
 WORKDIR /src
 # Torch first and alone: it is most of the image, and a change of the code does not fetch it again.
@@ -41,10 +41,10 @@ COPY msr_adapter msr_adapter
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 
-# Nobody's files are root's: run with --user "$(id -u):$(id -g)" to own what is written to /work.
-RUN useradd --create-home msr && mkdir /work && chown msr /work
+# Nobody's files are root's: run with --user "$(id -u):$(id -g)" to own what is written to /experiments.
+RUN useradd --create-home msr && mkdir /experiments && chown msr /experiments
 # hadolint ignore=DL3066
 USER msr
-WORKDIR /work
+WORKDIR /experiments
 ENTRYPOINT ["msr"]
 CMD ["--help"]
