@@ -35,6 +35,7 @@ integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made
 text_tables      delimited text and JSON lines: dialects, and what no reader may pass over
 filesystem      the edge to the file system: full disks, pipes, damaged files
+history_window   how much of a history is read
 errors, files, progress, arrays, system, redaction, seeded_random, version  what everything uses
 """
 

@@ -61,6 +61,8 @@ class BuildInputs:
     protocol: ProtocolConfig
     """Of the evaluation: the targets, and the candidates of the test lists."""
     train_negatives: NegativesConfig
+    history_step: int = 1
+    """By how many items the beginning of a cut history moves."""
 
 
 class DataFacts(TypedDict):
@@ -93,7 +95,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     audit.attributes = data.items.attributes
     corpus, log, beside = _log(inputs, seed, audit)
     attributes = read_attributes(data, corpus)
-    examples = _examples(log, split, protocol, seed, audit)
+    examples = _examples(log, inputs, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
@@ -183,9 +185,10 @@ def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
     return candidates
 
 
-def _examples(log: Log, split: SplitConfig, protocol: ProtocolConfig, seed: int, audit: Audit) -> Examples:
+def _examples(log: Log, inputs: BuildInputs, seed: int, audit: Audit) -> Examples:
     """Return the examples, checked for leaks; `UserError` where a split got none."""
-    examples = only_cold(log, make_examples(log, split, seed, protocol.target))
+    split, protocol = inputs.split, inputs.protocol
+    examples = only_cold(log, make_examples(log, split, seed, protocol.target, inputs.history_step))
     assert_no_leak(log, examples)
     if log.era is not None:
         unknown = degree(log.item[log.era == 0], len(log.items)) == 0

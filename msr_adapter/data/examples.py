@@ -19,6 +19,7 @@ from msr_adapter.data.choices import BesideTargets, Choices, TargetRows, choices
 from msr_adapter.data.interaction_log import Log, degree, first_of_pairs
 from msr_adapter.data.splits import row_splits, user_splits
 from msr_adapter.data.temporal import split_bounds
+from msr_adapter.history_window import HistoryWindow
 from msr_adapter.schema import SPLITS
 
 POPULAR_ITEMS = 6
@@ -150,12 +151,13 @@ class _Targets:
     """Place in the view of each user's target; before the user's first place where there is none."""
 
 
-def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last") -> Examples:
-    """Return the examples of ``log``; users with too short a log give none. O(rows + users x targets)."""
+def make_examples(log: Log, split: SplitConfig, seed: int, target: str = "last", history_step: int = 1) -> Examples:
+    """Return the examples of ``log``, cut by ``history_step``; too short logs give none. O(rows + users x targets)."""
+    window = HistoryWindow(split.max_history, history_step)
     views = _views(log, split, target)
     offsets = np.concatenate([[0], np.cumsum([len(view) for view in views])])
     parts = [
-        _cut(log, split, views[targets.view], int(offsets[targets.view]), targets)
+        _cut(log, split, window, views[targets.view], int(offsets[targets.view]), targets)
         for targets in _targets(log, split, seed, views)
     ]
     codes, user, row, first, start, end, choice, place = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -323,7 +325,7 @@ def _targets(log: Log, split: SplitConfig, seed: int, views: list[View]) -> Iter
 
 
 def _cut(
-    log: Log, split: SplitConfig, view: View, offset: int, targets: _Targets
+    log: Log, split: SplitConfig, window: HistoryWindow, view: View, offset: int, targets: _Targets
 ) -> tuple[Labels, Codes, Rows, Rows, Rows, Rows, Rows, Rows]:
     """Return (split, user, target row, first, start, end, begin of its choice, its place) of the targets that have
     enough history before them; a history ends before the choice.
@@ -341,6 +343,6 @@ def _cut(
     enough = end - first >= split.min_history
     users, row, first, end = users[enough], row[enough], first[enough], end[enough]
     choice, place = choice[enough] + offset, place[enough] + offset
-    start = np.maximum(first, end - split.max_history)
+    start = first + window.left_out(end - first)
     split_of = np.full(len(users), targets.split, dtype=np.int8)
     return split_of, users.astype(np.int32), row, first + offset, start + offset, end + offset, choice, place

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.loader import LoadedPipeline
-from msr_adapter.config.schema import ExecutionConfig, ModelConfig
+from msr_adapter.config.schema import ExecutionConfig, ModelConfig, SqlSourceConfig, TableSourceConfig
 from msr_adapter.doctor.libraries import LIBRARIES, RAY, is_there
 from msr_adapter.errors import Problem, UserError
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, to_fit
@@ -109,6 +109,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *template_notes(loaded),
         *engine_notes(loaded),
         *question_notes(loaded),
+        *_growing(loaded),
         *_asked_often(loaded, stages),
         *_reranks(loaded, stages),
         *_fits(loaded, stages),
@@ -116,6 +117,21 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *_note_memory(loaded, stages),
         *time_notes(loaded, stages, LABELS),
     ]
+
+
+def _growing(loaded: LoadedPipeline) -> list[str]:
+    """Return a note on the window of histories, where the log is one that is added to."""
+    pipeline, source = loaded.pipeline, loaded.pipeline.data.source
+    if pipeline.split.history_window == "blocks" or pipeline.summarize.users.mode != "recurrent":
+        return []
+    if isinstance(source, SqlSourceConfig) and source.watermark is not None:
+        grows = "data.source.watermark reads a log that grows"
+    elif isinstance(source, TableSourceConfig) and source.interactions.is_dir():
+        grows = "data.source.interactions is a folder of parts"
+    else:
+        return []
+    return [f"{grows}: with split.history_window: blocks, a user whose history is cut is not summarised anew for each "
+            "interaction more"]  # fmt: skip
 
 
 def _note_memory(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:

@@ -36,7 +36,10 @@ def data_config(p: PipelineConfig) -> object:
         mode="json", include={"target", "negatives", "catalogue", "cold", "candidates"}
     )
     negatives = p.train.negatives.model_dump(mode="json")
-    return [p.data.model_dump(mode="json"), p.split.model_dump(mode="json"), protocol, negatives, p.seed]
+    # Without the window's key where it says what has always been: what was built before there was one is up to date.
+    blocks = p.split.history_window == "blocks"
+    split = p.split.model_dump(mode="json", exclude=None if blocks else {"history_window"})
+    return [p.data.model_dump(mode="json"), split, protocol, negatives, p.seed, *([p.history_step] if blocks else [])]
 
 
 def lengths_config(p: PipelineConfig) -> object:

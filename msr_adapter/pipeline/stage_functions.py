@@ -36,7 +36,7 @@ def run_data(c: Context) -> dict[str, Any]:
     from msr_adapter.data import BuildInputs, build
 
     p = c.pipeline
-    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives)
+    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.history_step)
     return {**build(inputs, c.job, c.folder.root / "cache" / "images")}
 
 

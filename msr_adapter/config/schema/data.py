@@ -98,6 +98,11 @@ class SplitConfig(StrictModel):
     times say nothing of the order, as in a log of days). What stands after the target is never history."""
     max_history: Count = 10
     """Latest items before the target that are kept as history."""
+    history_window: Literal["items", "blocks"] = "items"
+    """Where a history begins that `max_history` cuts. items: at the `max_history`-th last item, so that it moves with
+    every interaction. blocks: at a multiple of `summarize.users.block`, counted from the user's first item, so that it
+    has up to a block less, and the summaries of earlier blocks stay valid until it moves by a whole block; `msr
+    recommend`, `score` and `serve` read the same window. For logs that grow."""
     min_history: Count = 1
     """A target with fewer items before it is no example."""
     train_targets: Count = 1

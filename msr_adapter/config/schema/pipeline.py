@@ -47,6 +47,20 @@ class PipelineConfig(StrictModel):
     execution: ExecutionConfig = ExecutionConfig()
     """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""
 
+    @property
+    def history_step(self) -> int:
+        """By how many items the beginning of a cut history moves."""
+        return self.summarize.users.block if self.split.history_window == "blocks" else 1
+
+    @model_validator(mode="after")
+    def _a_block_fits_the_history(self) -> "PipelineConfig":
+        longest, block = self.split.max_history, self.summarize.users.block
+        if self.history_step > longest:
+            raise ValueError(f"split.history_window: blocks moves by summarize.users.block ({block}) items, of which a "
+                             f"history has split.max_history ({longest}); expected a max_history of {block} or more, "
+                             "or history_window: items")  # fmt: skip
+        return self
+
     @model_validator(mode="after")
     def _negatives_fit_the_repeats(self) -> "PipelineConfig":
         """Settle what `exclude: null` stands for, so that whatever shows the protocol shows it."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, ranges
+from msr_adapter.history_window import HistoryWindow
 from msr_adapter.prompts.stage_tables import copy_attributes
 from msr_adapter.workflows.recommend.histories import Histories, SeenBeside
 from msr_adapter.workflows.recommend.retrieval import Found
@@ -116,13 +117,14 @@ class AskedUsers:
         return (range(begin, min(begin + GROUP, len(self.ids))) for begin in range(0, len(self.ids), GROUP))
 
 
-def write_histories(folder: Path, asked: AskedUsers, numbers: Sequence[int], longest: int | None) -> int:
-    """Write EXAMPLES with the history of each user who has one, its ``longest`` latest items; return their number.
+def write_histories(folder: Path, asked: AskedUsers, numbers: Sequence[int], window: HistoryWindow | None) -> int:
+    """Write EXAMPLES with the history of each user who has one, or what its ``window`` has; return their number.
 
     The number of a user is its example.
     """
     known = [number for number in numbers if len(asked.history(number))]
-    histories = [asked.history(number)[-(longest or 0) :] for number in known]  # [-0:] is all of it
+    whole = [asked.history(number) for number in known]
+    histories = whole if window is None else list(map(window.of, whole))
     _write_examples(folder, asked, known, histories, "train")
     return len(known)
 

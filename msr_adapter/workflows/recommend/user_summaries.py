@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.backends import make_backend
-from msr_adapter.config.schema import ItemSummariesConfig, UserSummariesConfig
+from msr_adapter.config.schema import ItemSummariesConfig, PipelineConfig, UserSummariesConfig
 from msr_adapter.generation.dry_run import DryRunBackend, DryRunCache
+from msr_adapter.history_window import HistoryWindow
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.pipeline.stage_context import Context, is_truncating
 from msr_adapter.pipeline.stage_functions import summarizer
@@ -155,13 +156,12 @@ class UserSummaries:
         """Write the user summaries of every group; return counts, summed over the groups."""
         totals: dict[str, Any] = {}
         config = self._users.model_copy(update=changes)
-        # Read in blocks, a history may have any length; else one prompt holds what training's prompts held.
-        longest = None if config.mode == "recurrent" else self._context.pipeline.split.max_history
+        window = window_of(self._context.pipeline)
         with client_of(config) as client:
             for group, numbers in enumerate(self._asked.groups()):
                 folder, out = self._histories_dir(group), self._users_dir(group)
                 out.mkdir(parents=True, exist_ok=True)
-                if not write_histories(folder, self._asked, numbers, longest):
+                if not write_histories(folder, self._asked, numbers, window):
                     continue
                 counts = summarize_users(config, replace(self._dirs, examples=folder), client, Job(out, reporter))
                 for name in _SUMMED:
@@ -170,7 +170,8 @@ class UserSummaries:
 
     def _count_steps(self) -> int:
         """Return how many requests all user summaries take, before any is found in the cache."""
-        lengths = self._asked.lengths()
+        lengths, window = self._asked.lengths(), window_of(self._context.pipeline)
+        lengths = lengths if window is None else lengths - window.left_out(lengths)
         if self._users.mode == "recurrent":
             return int((-(-lengths // self._users.block)).sum())
         return int((lengths > 0).sum()) if self._users.mode == "direct" else 0
@@ -187,6 +188,17 @@ class UserSummaries:
         described = read_listed_ids(data) if none else read_described(data)
         ids = pl.Series(items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
+
+
+def window_of(pipeline: PipelineConfig) -> HistoryWindow | None:
+    """Return what of a history is read; None = all of it.
+
+    Read in blocks, a history may have any length; else one prompt holds what training's prompts held. A window that
+    moves by blocks is training's in any case: its blocks are in the cache.
+    """
+    if pipeline.summarize.users.mode == "recurrent" and pipeline.split.history_window == "items":
+        return None
+    return HistoryWindow(pipeline.split.max_history, pipeline.history_step)
 
 
 def read_listed_ids(data_dir: Path) -> pl.Series:

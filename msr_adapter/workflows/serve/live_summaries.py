@@ -19,7 +19,7 @@ from msr_adapter.stage_arguments import Client, StageDirs
 from msr_adapter.summarize import item_chain, read_summaries, user_chain
 from msr_adapter.summarize.summary_answers import Asking
 from msr_adapter.summarize.summary_chains import ItemResult, UserStep
-from msr_adapter.workflows.recommend.user_summaries import read_described
+from msr_adapter.workflows.recommend.user_summaries import read_described, window_of
 from msr_adapter.workflows.serve.served_data import ServedItems
 from msr_adapter.workflows.serve.work import LiveStep, LiveSummary
 
@@ -37,8 +37,7 @@ class LiveSummaries:
     def __init__(self, pipeline: PipelineConfig, dirs: StageDirs, items: ServedItems) -> None:
         """Read what is said of items already. Memory: these texts."""
         self._items_config, self._users_config = pipeline.summarize.items, pipeline.summarize.users
-        # Read in blocks, a history may have any length; else one prompt holds what training's prompts held.
-        self._longest = None if self._users_config.mode == "recurrent" else pipeline.split.max_history
+        self._window = window_of(pipeline)
         self._items = items
         self._known = self._read_known(dirs)
         self._remembered: OrderedDict[bytes, LiveSummary] = OrderedDict()
@@ -50,7 +49,7 @@ class LiveSummaries:
 
         Memory of texts: `_REMEMBERED` histories.
         """
-        kept = [history[-(self._longest or 0) :] for history in histories]  # [-0:] is all of it
+        kept = histories if self._window is None else list(map(self._window.of, histories))
         keys = [history.tobytes() for history in kept]
         new = {key: history for key, history in zip(keys, kept, strict=True) if key not in self._remembered}
         written = dict(zip(new, self._write(list(new.values()), items, users), strict=True)) if new else {}
