@@ -43,7 +43,8 @@ GOAL = 3.0
 """Times the requests per second of pair by pair, at 8 clients."""
 ALONE = {"by request": ("--batch-requests", "1", "--batch-ms", "0"),
          "by pair": ("--batch-requests", "1", "--batch-pairs", "1", "--batch-ms", "0")}  # fmt: skip
-CLIENTS = (1, 8, 64)
+ROUNDS = {1: 12, 8: 64, 64: 192}
+"""Clients -> requests of a round: enough of them that the first and the last batch weigh little."""
 SETS = ("data.source.users=200", "data.source.items=120", "train.max_steps=4", "train.checkpoints=1", "train.keep=last")
 WORDS = [
     "bold",
@@ -230,12 +231,12 @@ def compare(servers: dict[str, Started], kinds: dict[str, Make], scale: int) -> 
     """Return what the servers did by kind of request and number of clients, measured in turns."""
     found: dict[str, Any] = {}
     for kind, make in kinds.items():
-        for clients in CLIENTS:
+        for clients in ROUNDS:
             rounds: dict[str, list[Load]] = {name: [] for name in servers}
             for turn in range(scale if clients > 8 else 2 * scale):
                 names = list(servers)
                 for name in names if turn % 2 else names[::-1]:
-                    requests = max(8, min(2 * clients, 64))
+                    requests = ROUNDS[clients]
                     rounds[name].append(asyncio.run(load(servers[name], make, clients, requests)))
             found[f"{kind}, {clients} clients"] = {name: joined(each) for name, each in rounds.items()}
             print(kind, clients, found[f"{kind}, {clients} clients"], file=sys.stderr, flush=True)

@@ -20,8 +20,8 @@ def serve(
                      help="What retrieves for requests that bring no items. Repeatable; the first is the default."),
     ] = None,
     batch_ms: Annotated[
-        float, typer.Option("--batch-ms", min=0, max=1000, help="How long an idle server waits for company.")
-    ] = 5.0,
+        float, typer.Option("--batch-ms", min=0, max=1000, help="How long to wait for each client that may ask again.")
+    ] = 10.0,
     batch_pairs: Annotated[
         int, typer.Option("--batch-pairs", min=1, help="Pairs that are scored in one call of the model.")
     ] = 512,

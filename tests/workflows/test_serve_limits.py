@@ -339,6 +339,50 @@ def test_an_idle_server_waits_for_company_once() -> None:
     assert time.monotonic() - started < 9  # it was full before the window ended
 
 
+def waiting(queue: RequestQueue, number: int) -> list[Ticket]:
+    """Let requests wait that came long ago."""
+    tickets = [Ticket([UserWork(TAKEN, [Candidate("x")])], entered=0.0) for _ in range(number)]  # type: ignore[arg-type]
+    for one in tickets:
+        queue.put(one)
+    return tickets
+
+
+def test_those_who_were_answered_are_waited_for_beside_those_who_came_meanwhile() -> None:
+    """Else 8 clients who ask again at once would be answered in two halves, in turns."""
+    queue = RequestQueue(99, Batching(window_ms=5_000, requests=8))
+    waiting(queue, 8)
+    assert len(queue.take() or ()) == 8
+    waiting(queue, 6)
+    threading.Timer(0.05, waiting, [queue, 1]).start()
+    threading.Timer(0.1, waiting, [queue, 1]).start()
+    assert len(queue.take() or ()) == 8
+
+
+def test_a_wait_in_vain_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = RequestQueue(99, Batching(window_ms=20, requests=8))
+    waited: list[int] = []
+    whole = RequestQueue._await_company
+
+    def watched(queue: RequestQueue, expected: int, busy_s: float) -> bool:
+        waited.append(expected)
+        return whole(queue, expected, busy_s)
+
+    monkeypatch.setattr(RequestQueue, "_await_company", watched)
+    for number in (8, 3, 3, 3):
+        waiting(queue, number)
+        assert len(queue.take() or ()) == number
+    assert waited == [8, 8 + 3]  # whoever comes first; the 8 beside the 3; then nobody for a while
+
+
+def test_one_client_alone_waits_for_nobody() -> None:
+    queue = RequestQueue(99, Batching(window_ms=60_000, requests=8))
+    waiting(queue, 8)
+    queue.take()
+    queue._answered = 1
+    threading.Timer(0.05, waiting, [queue, 1]).start()
+    assert len(queue.take() or ()) == 1
+
+
 def test_options_and_tokens_are_looked_at_first(tmp_path: Path) -> None:
     listed = tmp_path / "items.csv"
     listed.write_text("item_id\na\n")

@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from msr_adapter.workflows.serve.settings import Batching
 from msr_adapter.workflows.serve.work import ScoredUser, UserWork
 
+_PATIENCE, _PATIENCE_EACH = 0.25, 0.05
+"""Shares of the latest batch's time that the model may wait: for all who come back, and for the next one of them."""
+_RESIGNED = 4
+"""Batches that wait for nobody, after one that waited in vain."""
+
 
 class QueueFullError(Exception):
     """As many requests wait as may."""
@@ -57,6 +62,11 @@ class RequestQueue:
         self._waiting: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._answered = 0
+        """Requests of the latest batch: their clients may ask again at once."""
+        self._begun = time.monotonic()
+        """When the latest batch was taken."""
+        self._resigned = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -80,18 +90,45 @@ class RequestQueue:
     def take(self) -> list[Ticket] | None:
         """Wait for requests and return those that are answered together; None once the queue is closed and empty.
 
-        A request waits `Batching.window_ms` for company from when it came: so long as the model was busy, it has
-        waited already.
+        Clients that ask again as soon as they are answered would fall into two groups, one of which waits while the
+        other is answered. So those who were answered last are waited for, beside those who came meanwhile: as long as
+        somebody comes within `Batching.window_ms` of the one before, or a twentieth of the latest batch's time, and for
+        a quarter of it at the most. Where nobody comes back, the next batches do not wait. A first batch waits for
+        whoever comes.
         """
         with self._changed:
+            free = time.monotonic()
+            busy, expected = free - self._begun, self._answered + len(self._waiting)
             while not self._waiting and not self._closed:
                 self._changed.wait()
             if not self._waiting:
                 return None
-            end = self._waiting[0].entered + self._batching.window_ms / 1000
-            while self._waiting and not self._closed and not self._is_full() and (left := end - time.monotonic()) > 0:
-                self._changed.wait(left)
-            return self._first()
+            if not self._answered:
+                self._await_company(self._batching.requests, 0.0)
+            elif self._resigned:
+                self._resigned -= 1
+            elif not self._await_company(expected, busy):
+                self._resigned = _RESIGNED
+            taken = self._first()
+            self._answered, self._begun = len(taken), time.monotonic()
+            return taken
+
+    def _await_company(self, expected: int, busy_s: float) -> bool:
+        """Wait until ``expected`` requests are there or no more come; say whether that was worth it, or not needed.
+
+        ``busy_s``: how long the model was busy before.
+        """
+        window, known = self._batching.window_ms / 1000, len(self._waiting)
+        came = time.monotonic()
+        last = came + max(window, _PATIENCE * busy_s)
+        window = max(window, _PATIENCE_EACH * busy_s) if window else 0
+        while len(self._waiting) < expected and not self._closed and not self._is_full():
+            if (left := min(came + window, last) - time.monotonic()) <= 0:
+                break
+            before = len(self._waiting)
+            self._changed.wait(left)
+            came = time.monotonic() if len(self._waiting) > before else came
+        return not window or len(self._waiting) > min(known, expected - 1)
 
     def left(self) -> list[Ticket]:
         """Take all that waits, for whoever has to refuse it."""

@@ -33,8 +33,8 @@ class RequestLimits:
 class Batching:
     """How requests of different clients are answered together."""
 
-    window_ms: float = 5.0
-    """How long an idle server waits for company after a request has come."""
+    window_ms: float = 10.0
+    """How long the model waits for each further request, where more are expected."""
     pairs: int = 512
     """Pairs that are scored in one call of the model, about."""
     requests: int = 64
