@@ -195,7 +195,7 @@ async def overload(url: str, alone: str, make: Make) -> dict[str, int]:
 
 
 async def stop_under_load(process: "subprocess.Popen[str]", url: str, make: Make) -> dict[str, int]:
-    """Send SIGTERM while clients ask; whatever was sent on a connection has to be answered, or refused aloud."""
+    """Send SIGTERM while clients ask; whatever was read has to be answered, or refused aloud, by the server's count."""
     told, answered = Counter[str](), asyncio.Event()
 
     async def ask() -> None:
@@ -222,9 +222,12 @@ async def stop_under_load(process: "subprocess.Popen[str]", url: str, make: Make
 
     await asyncio.gather(end(), *(ask() for _ in range(8)))
     code = await asyncio.to_thread(process.wait, 60)
-    if any(name.startswith("lost") for name in told) or set(told) - {"200", "503"} or code:
-        raise SystemExit(f"SIGTERM under load: {dict(told)}, exit code {code}")
-    return {"answered": told["200"], "refused_503": told["503"], "lost": 0, "exit_code": code}
+    assert process.stdout is not None
+    counts = json.loads(process.stdout.read().splitlines()[-1])
+    lost = sum(count for name, count in told.items() if name.startswith("lost"))
+    if counts["taken"] != counts["answered"] or counts["refused"] != told["503"] or lost or code:
+        raise SystemExit(f"SIGTERM under load: clients got {dict(told)}, the server says {counts}, exit code {code}")
+    return {"answered": told["200"], "refused_503": told["503"], "lost": lost, "exit_code": code, **counts}
 
 
 def compare(servers: dict[str, Started], kinds: dict[str, Make], scale: int) -> dict[str, Any]:

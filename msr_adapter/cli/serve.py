@@ -1,5 +1,6 @@
 """`msr serve`: the trained model behind HTTP."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -61,5 +62,9 @@ def serve(
         loaded = load_pipeline(pipeline, sets or (), run_dir)
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, settings, Reporter(quiet=quiet), train=train, as_json=as_json)
-        if not quiet:
-            typer.echo(f"stopped; {plural(result['answered'], 'request')} answered", err=True)
+        if as_json:
+            typer.echo(json.dumps(result))
+        elif not quiet:
+            taken = plural(result["taken"], "request")
+            told = f"stopped; {taken} taken, {result['answered']:,} answered, {result['refused']:,} refused"
+            typer.echo(told, err=True)

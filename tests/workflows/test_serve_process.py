@@ -1,13 +1,17 @@
 """`msr serve` as a process: a real model, the documented examples, and a stop that loses nothing."""
 
 import asyncio
+import http.client
 import json
+import random
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +32,11 @@ from msr_adapter.workflows.serve import Batching
 from tests.support.paths import ROOT
 from tests.support.recommending import TAKEN, load, nothing, order, own_run, rows, trained, write_pipeline
 from tests.support.scripted_pipeline import pretend_to_train_stages, scripted
-from tests.support.serving import Served, listening, served
+from tests.support.serving import Served, listening, served, wait_until
 from tests.support.tiny_models import tiny_model
 
 SLOW_SCORES = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import msr_adapter.pipeline.planning as planning
@@ -53,7 +57,7 @@ def slow(backend, requests, *follow):
 ScriptedBackend.complete = slow
 folder = Path(sys.argv[2])
 told = serve(load(folder / "pipeline", folder), ServeSettings(port=0), Reporter(), as_json=True)
-print(told["answered"], flush=True)
+print(json.dumps(told), flush=True)
 """
 
 
@@ -107,7 +111,62 @@ def test_a_signal_under_load_loses_no_request_that_was_taken(tmp_path: Path, num
         rest = server.stdout.read()
         assert server.wait(30) == 0
     assert set(told) <= {200, 503}  # any other end of a request would have raised
-    assert int(rest) == told[200] > 0
+    counts = json.loads(rest)
+    assert counts["taken"] == counts["answered"] == told[200] > 0
+    assert counts["refused"] == told[503]
+
+
+def hammer(port: int, number: int, told: "Counter[str]") -> None:
+    """Ask again and again, on a connection of its own each time, until nobody listens any more."""
+    chosen = random.Random(number)
+    while True:
+        body = json.dumps({"history": chosen.sample("abcdefghij", 4)})
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            client.connect()
+        except ConnectionError:
+            return
+        try:
+            client.request("POST", "/v1/recommend", body, {"Content-Type": "application/json", "Connection": "close"})
+            told[str(client.getresponse().status)] += 1
+        except (ConnectionError, http.client.HTTPException):
+            told["lost"] += 1
+        finally:
+            client.close()
+
+
+@pytest.mark.parametrize("turn", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in range(1, 10))])
+def test_whatever_a_stopping_server_has_read_is_answered_and_what_it_has_not_read_is_not_carried_out(
+    tmp_path: Path, turn: int
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_pipeline(tmp_path / "data")
+    with trained(tmp_path / "data"):
+        folder = own_run(tmp_path / "data", tmp_path)
+    told = Counter[str]()
+    with process(folder) as (server, url):
+        port = int(url.rpartition(":")[2])
+        # What has been sent in part when the signal comes, is answered too.
+        half = socket.create_connection(("127.0.0.1", port), timeout=30)
+        half.sendall(b"GET /v1/users HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        crowd = [threading.Thread(target=hammer, args=(port, number, told)) for number in range(16)]
+        for one in crowd:
+            one.start()
+        wait_until(lambda: told["200"] > turn)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: told["503"] > 0)
+        half.sendall(b"\r\n")
+        assert half.recv(1_000).startswith(b"HTTP/1.1 503 ")
+        half.close()
+        for one in crowd:
+            one.join(60)
+        assert server.stdout is not None
+        counts = json.loads(server.stdout.read())
+        assert server.wait(60) == 0
+    assert set(told) <= {"200", "503", "lost"}
+    assert counts["taken"] == counts["answered"] == told["200"] > 0
+    assert counts["refused"] == told["503"] + 1  # and the one that had been sent in part
+    assert told["lost"] == 0 or sys.platform != "linux"
 
 
 def test_the_documented_examples_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

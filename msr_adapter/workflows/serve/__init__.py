@@ -1,6 +1,7 @@
 """The trained model behind HTTP: recommendations, scores and a page for people.
 
-- `workflow`: the command from end to end; `settings`: its options; `server`: uvicorn, and how it stops
+- `workflow`: the command from end to end; `settings`: its options; `server`: uvicorn, and how it stops; `backlog`:
+  clients that nobody has read yet
 - `app`: the endpoints; `messages`: what they take; `resolve`: that against the data; `answers`: what they return
 - `gate`: token, size and host of every request; `refusals`: errors in one shape; `serve_metrics`: for Prometheus
 - `served_data`: items and users in memory; `page`: the page for people

@@ -18,6 +18,7 @@ from msr_adapter.version import __version__
 from msr_adapter.workflows.serve import page
 from msr_adapter.workflows.serve.answers import item_facts, list_answer, rerank_answer, score_answer, user_answer
 from msr_adapter.workflows.serve.engine import ServingEngine
+from msr_adapter.workflows.serve.gate import CLIENT_GONE
 from msr_adapter.workflows.serve.messages import FIELDS, RecommendMessage, RerankMessage, ScoreMessage
 from msr_adapter.workflows.serve.refusals import RefusalError, busy, error_response, of_http, of_validation, response_of
 from msr_adapter.workflows.serve.request_queue import QueueClosedError, QueueFullError, Ticket
@@ -28,8 +29,6 @@ from msr_adapter.workflows.serve.settings import ServeSettings
 from msr_adapter.workflows.serve.work import ScoredUser, UserWork
 
 _LISTED = 50
-_CLIENT_GONE = 499
-"""What metrics show where nobody waited for the answer; nobody gets it."""
 _IMAGE_AGE_S = 3600
 
 Words = Annotated[str, Query(max_length=200)]
@@ -157,7 +156,7 @@ class Endpoints:
             if answer.done():
                 return answer.result()
             if gone.done():
-                raise RefusalError(_CLIENT_GONE, Problem("", "", "the client went away"), reason="client gone")
+                raise RefusalError(CLIENT_GONE, Problem("", "", "the client went away"), reason="client gone")
             step = "Ask for fewer candidates, or start the server with a longer --timeout"
             raise RefusalError(504, Problem("", "", f"no answer within {timeout_s:g} s", "", step), reason="timeout")
         except StageError as error:

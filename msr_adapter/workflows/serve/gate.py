@@ -5,7 +5,7 @@ import hmac
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +17,10 @@ from msr_adapter.workflows.serve.settings import ServeSettings
 _OPEN = ("/healthz", "/readyz")
 """What is answered without a token, and while the server is stopping."""
 _RETRY_STOPPING_S = 5
+_NOT_CARRIED_OUT = (429, 503)
+"""What says that a request may be sent again, as it is."""
+CLIENT_GONE = 499
+"""What metrics show where nobody waited for the answer; nobody gets it."""
 _OTHER = "(other)"
 """The path that metrics show where a client asked for one that is none."""
 _SECURITY = [
@@ -34,7 +38,11 @@ class Gate:
         self._token = None if token is None else f"Bearer {token}".encode()
         self.under_way = 0
         """Requests that are not answered yet."""
-        self.answered = 0
+        self.at_work = 0
+        """Those of them that are not refused here."""
+        self.taken = self.answered = self.refused = 0
+        """Requests that were read: those that were not put off by 429 or 503, those of them that got an answer, and
+        the others. More taken than answered: clients went away before their answer was there."""
         self.stopping = False
         """Whether new requests are refused."""
 
@@ -42,35 +50,45 @@ class Gate:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             return
-        started, status = time.monotonic(), 0
+        started, status, whole = time.monotonic(), 0, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", []), *_SECURITY, *self._closing()]}
             await send(message)
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        with self._counted():
+        with self._counted("under_way"):
             try:
                 self._check(scope)
-                replay = await self._read(scope, receive)
-                await self._app(scope, replay, watched)
+                with self._counted("at_work"):
+                    replay = await self._read(scope, receive)
+                    await self._app(scope, replay, watched)
             except RefusalError as refusal:
                 self._metrics.refused(refusal.reason)
                 await response_of(refusal)(scope, receive, watched)
             finally:
                 route = scope.get("route")
                 self._metrics.answered(getattr(route, "path", _OTHER), status, time.monotonic() - started)
-                self.answered += 200 <= status < 300
+                self._tally(status, whole)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self.under_way += 1
+    def _counted(self, name: Literal["under_way", "at_work"]) -> Iterator[None]:
+        setattr(self, name, getattr(self, name) + 1)
         try:
             yield
         finally:
-            self.under_way -= 1
+            setattr(self, name, getattr(self, name) - 1)
+
+    def _tally(self, status: int, whole: bool) -> None:
+        """Count a request that has ended; ``whole``: all of the answer was handed over."""
+        if whole and status in _NOT_CARRIED_OUT:
+            self.refused += 1
+            return
+        self.taken += 1
+        self.answered += whole and status != CLIENT_GONE
 
     def _closing(self) -> list[tuple[bytes, bytes]]:
         """Return the header that ends a connection, once the server is stopping."""

@@ -1,5 +1,6 @@
 """The process: a socket, uvicorn, and a stop that finishes what was taken."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -10,12 +11,17 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from msr_adapter.errors import Problem, UserError
+from msr_adapter.workflows.serve.backlog import is_unread, let_nobody_in
 from msr_adapter.workflows.serve.engine import ServingEngine
 from msr_adapter.workflows.serve.gate import Gate
 from msr_adapter.workflows.serve.settings import ServeSettings
 
 _QUIET_S = 0.3
-"""How long a stopping server goes on to refuse aloud after its last answer, before it closes its socket."""
+"""How long a stopping server goes on to refuse aloud after its last answer, before it lets nobody in any more."""
+_HANDSHAKE_S = 0.2
+"""How long connections that have begun may take to get in after that: several ways around the world."""
+_UNREAD_S = 2.0
+"""How long a stopping server goes on to read what clients have begun to send."""
 _KEEP_ALIVE_S = 30
 _BACKLOG = 2_048
 
@@ -38,12 +44,13 @@ def bind(settings: ServeSettings) -> socket.socket:
 class GracefulServer(uvicorn.Server):
     """uvicorn, which on a first signal refuses new requests until those it has are answered, and then ends.
 
-    A second signal ends it at once.
+    Its socket is closed when nobody is left on it whose request has not been answered, or refused aloud. A second
+    signal ends it at once.
     """
 
     def __init__(self, app: ASGIApp, gate: Gate, engine: ServingEngine, settings: ServeSettings) -> None:
         config = Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False, backlog=_BACKLOG,
+            app, http="h11", log_config=None, access_log=False, lifespan="off", server_header=False, backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=max(1, round(settings.limits.grace_s)),
         )  # fmt: skip
         super().__init__(config)
@@ -67,10 +74,26 @@ class GracefulServer(uvicorn.Server):
             self._told = True
             self.on_ready()
         now = time.monotonic()
-        if self._gate.under_way:
+        if self._gate.at_work:
             self._busy = now
         if self._engine.failed and not self._told:
             self.should_exit = True
         if self._gate.stopping and (now - self._busy > _QUIET_S or now - self._asked > self._grace_s):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody in, answer whoever is there, and close."""
+        if not self.force_exit:
+            await self._empty(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _empty(self, listening: list[socket.socket]) -> None:
+        """Return when no connection has anything that was not answered; at once after that, all can be closed."""
+        closed = [let_nobody_in(one) for one in listening]
+        end = time.monotonic() + _UNREAD_S
+        await asyncio.sleep(_HANDSHAKE_S)
+        # Where the kernel lets new clients in all the same, they would be waited for without end.
+        listening = listening if all(closed) else []
+        while not self.force_exit and is_unread(self.server_state.connections, listening) and time.monotonic() < end:
+            await asyncio.sleep(0.01)

@@ -58,7 +58,8 @@ def serve(
         raise run.engine.error
     if run.engine.error is not None:
         raise StageError("the model's thread ended", str(run.engine.error), "see the log above")
-    return {"pipeline": loaded.pipeline.name, "answered": gate.answered}
+    counts = {"taken": gate.taken, "answered": gate.answered, "refused": gate.refused}
+    return {"pipeline": loaded.pipeline.name, **counts}
 
 
 def _question_problems(loaded: LoadedPipeline) -> list[Problem]:
