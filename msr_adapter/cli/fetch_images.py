@@ -1,4 +1,4 @@
-"""`msr fetch-images`: download the images that a pipeline's items name by URL."""
+"""`msr fetch-images`: download the images that a pipeline's items name by URL, of the web or of a bucket."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +37,7 @@ def fetch_images(
     ] = False,
     sets: Sets = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Download the images that items name by URL; continue where it stopped, retry what failed.
+    """Download the images that items name by URL, of the web or a bucket; go on where it stopped, retry what failed.
 
     Example: [bold]msr fetch-images my.yaml --out images --workers 32[/bold]
     """

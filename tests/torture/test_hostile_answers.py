@@ -21,7 +21,8 @@ from msr_adapter.backends.logprobs import ServerScoring
 from msr_adapter.backends.openai import ServerBackend
 from msr_adapter.backends.reference_prompts import ReferencePrompts, compare_prompts
 from msr_adapter.config.schema import ImagesConfig, ModelConfig, ServerConfig
-from msr_adapter.data.images.download.request import DownloadPolicy, FetchError, download
+from msr_adapter.data.images.download.bucket_objects import BucketObjects
+from msr_adapter.data.images.download.request import DownloadPolicy, FetchError, Sources, download
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Completion, Failure, Request
 from tests.support.image_server import image_bytes
@@ -210,7 +211,8 @@ def fetch(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> str:
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
             async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-                await download(client, "http://example.org/x.png", policy, asyncio.Semaphore(1), threads)
+                sources = Sources(client, BucketObjects(threads, 1))
+                await download(sources, "http://example.org/x.png", policy, asyncio.Semaphore(1), threads)
 
     try:
         asyncio.run(once())

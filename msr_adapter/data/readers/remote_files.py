@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -121,7 +122,7 @@ def _of_the_web(address: str) -> Iterator[RemotePart]:
 def _of_a_bucket(address: str) -> Iterator[RemotePart]:
     from pyarrow.fs import FileSelector, FileType
 
-    system, key = _file_system(address)
+    system, key = file_system(address)
     found = system.get_file_info(key)
     if found.type == FileType.File:
         yield _part(system, found, PurePosixPath(key).name)
@@ -139,24 +140,36 @@ def _part(system: Any, info: Any, name: str) -> RemotePart:
     return RemotePart(info.path, name, info.size, tag.decode("utf-8", "replace"))
 
 
-def _file_system(address: str) -> tuple[Any, str]:
+def file_system(address: str, silence_s: float | None = None) -> tuple[Any, str]:
+    """Return the file system of an address of a bucket, and what the address is called in it.
+
+    Credentials and endpoints are the environment's. With ``silence_s``, the longest silence of a service, it repeats no
+    request by itself (Azure's library takes no such number).
+    """
     from pyarrow import fs
 
+    more: dict[str, Any] = {}
     scheme, _, key = address.partition("://")
     key = key.rstrip("/")
     if scheme == "s3":
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         where = urllib.parse.urlsplit(endpoint) if endpoint else None
-        more: dict[str, Any] = {"endpoint_override": where.netloc, "scheme": where.scheme} if where else {}
+        if where is not None:
+            more |= {"endpoint_override": where.netloc, "scheme": where.scheme}
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if region is None and where is not None:
             region = "us-east-1"
+        if silence_s is not None:
+            more |= {"request_timeout": silence_s, "connect_timeout": silence_s,
+                     "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=1)}  # fmt: skip
         return fs.S3FileSystem(region=region, **more), key
     if scheme in ("gs", "gcs"):
+        if silence_s is not None:
+            more["retry_time_limit"] = timedelta(seconds=silence_s)
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")[2]
         if emulator:
-            return fs.GcsFileSystem(endpoint_override=emulator, scheme="http", anonymous=True), key
-        return fs.GcsFileSystem(), key
+            return fs.GcsFileSystem(endpoint_override=emulator, scheme="http", anonymous=True, **more), key
+        return fs.GcsFileSystem(**more), key
     return fs.AzureFileSystem(os.environ.get("AZURE_STORAGE_ACCOUNT", "")), key
 
 
@@ -180,7 +193,7 @@ def _copy_from_the_web(part: RemotePart, out: BinaryIO) -> int:
 
 
 def _copy_from_a_bucket(address: str, part: RemotePart, out: BinaryIO) -> int:
-    system, _ = _file_system(address)
+    system, _ = file_system(address)
     copied = 0
     with system.open_input_stream(part.key, compression=None) as stream:
         while data := stream.read(_CHUNK):

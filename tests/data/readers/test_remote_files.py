@@ -2,18 +2,13 @@
 
 import functools
 import http.server
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -25,9 +20,8 @@ from msr_adapter.data.readers import remote_files
 from msr_adapter.data.readers.remote_files import remote_address
 from msr_adapter.data.readers.sources import check_source, read, source_files
 from msr_adapter.errors import UserError
-from tests.support.server_process import free_port, serving
+from tests.support.s3_server import CANARY, empty_bucket, put, s3_server
 
-CANARY = "canary-Of-S3-55102"
 LOG = "user_id,item_id,timestamp\n" + "".join(
     f"u{user},i{(user + place) % 9},{1_700_000_000 + place}\n" for user in range(8) for place in range(5)
 )
@@ -41,36 +35,13 @@ def _each_command_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = shutil.which("moto_server")
-    if server is None:
-        pytest.skip("needs an S3-compatible server: moto_server (pip install 'moto[server]') on the PATH")
-    port = free_port()
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with serving([server, "-H", "127.0.0.1", "-p", str(port)], dict(os.environ), log):
-        for _ in range(300):
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+    with s3_server(tmp_path_factory.mktemp("s3")) as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the address of an empty bucket, to which anybody may put."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "shop")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    httpx.post(f"{endpoint}/moto-api/reset")
-    httpx.put(f"{endpoint}/shop").raise_for_status()
-    return f"{endpoint}/shop"
-
-
-def put(bucket: str, key: str, data: bytes) -> None:
-    # The server looks at who signs, not at the signature.
-    signed = "AWS4-HMAC-SHA256 Credential=shop/20240101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-    headers = {"Authorization": signed}
-    httpx.put(f"{bucket}/{key}", content=data, headers=headers, timeout=60).raise_for_status()
+    return empty_bucket(endpoint, monkeypatch)
 
 
 def source(address: str, **keys: Any) -> TableSourceConfig:

@@ -1,6 +1,7 @@
 """`msr fetch-images`: item images that are named by URL become files of a folder.
 
 images_to_fetch  which URLs: those of the items that the data stage would keep
+bucket_objects   objects of s3://, gs://, az://, by the environment's credentials
 request          one URL -> the bytes of an image, with repetitions and limits
 addresses        which hosts a request may connect to
 folder           many URLs into one folder, resumed, with a report

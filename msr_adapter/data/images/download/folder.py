@@ -16,7 +16,8 @@ import httpx
 
 from msr_adapter.data.images.decode import quiet_pillow
 from msr_adapter.data.images.download.addresses import GuardedBackend, GuardedTransport, Resolve, resolve
-from msr_adapter.data.images.download.request import Download, DownloadPolicy, FetchError, download
+from msr_adapter.data.images.download.bucket_objects import BucketObjects
+from msr_adapter.data.images.download.request import Download, DownloadPolicy, FetchError, Sources, download
 from msr_adapter.data.images.locate import (
     INDEX,
     DownloadedImage,
@@ -94,13 +95,14 @@ async def _fetch_all(
     save = partial(_save, place, policy.overwrite)
     # Waiting for a free connection is no fault of a server, so it has no limit.
     timeout = httpx.Timeout(policy.read_s, connect=policy.connect_s, pool=None)
-    with ThreadPoolExecutor(cpu_count()) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads, ThreadPoolExecutor(policy.workers) as waiting:
+        buckets = BucketObjects(waiting, policy.read_s)
         # Without the environment: a proxy would connect in our place, where no address is checked.
         async with httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False) as client:
 
             async def one(url: str, items: list[str]) -> list[DownloadedImage]:
                 try:
-                    got = await download(client, url, policy, slots, threads)
+                    got = await download(Sources(client, buckets), url, policy, slots, threads)
                 except FetchError as error:
                     return [DownloadedImage(item, url, reason=error.reason) for item in items]
                 return await asyncio.get_running_loop().run_in_executor(threads, save, items, url, got)

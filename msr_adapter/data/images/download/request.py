@@ -1,4 +1,4 @@
-"""One URL -> the bytes of an image that decodes, or the reason why not."""
+"""One address, of the web or of a bucket -> the bytes of an image that decodes, or the reason why not."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ import httpx
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import ImageError, decode, extension
 from msr_adapter.data.images.download.addresses import RefusedAddressError
+from msr_adapter.data.images.download.bucket_objects import BucketObjects, ObjectError, is_of_a_bucket
 from msr_adapter.system import retry_after
 
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "msr fetch-images"}
@@ -69,13 +70,22 @@ class FetchError(Exception):
         self.reason, self.again, self.after = reason, again, after
 
 
-_KNOWN = (FetchError, RefusedAddressError, OSError, UnicodeError, httpcore.TimeoutException, httpcore.NetworkError,
-          httpcore.ProtocolError, httpx.InvalidURL)  # fmt: skip
+_KNOWN = (FetchError, ObjectError, RefusedAddressError, OSError, UnicodeError, httpcore.TimeoutException,
+          httpcore.NetworkError, httpcore.ProtocolError, httpx.InvalidURL)  # fmt: skip
 """What `_failure` gives a reason of its own."""
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Who answers."""
+
+    client: httpx.AsyncClient
+    """The web."""
+    buckets: BucketObjects
+
+
 async def download(
-    client: httpx.AsyncClient, url: str, policy: DownloadPolicy, slots: asyncio.Semaphore, decoders: Executor
+    sources: Sources, url: str, policy: DownloadPolicy, slots: asyncio.Semaphore, decoders: Executor
 ) -> Download:
     """Return the image at ``url``; `FetchError` with the reason of the last try.
 
@@ -84,7 +94,7 @@ async def download(
     for attempt in range(policy.retries + 1):
         try:
             async with slots, asyncio.timeout(policy.total_s):
-                data = await _get(client, url, policy)
+                data = await _get(sources, url, policy)
                 suffix = await asyncio.get_running_loop().run_in_executor(decoders, _check, data, policy)
             return Download(data, suffix)
         except Exception as error:
@@ -96,10 +106,12 @@ async def download(
     raise AssertionError("the last try returns or raises")
 
 
-async def _get(client: httpx.AsyncClient, url: str, policy: DownloadPolicy) -> bytes:
+async def _get(sources: Sources, url: str, policy: DownloadPolicy) -> bytes:
     """Return the bytes at ``url``. Whatever the answers do on the way is `FetchError` or one that `_failure` knows."""
     try:
-        return await _follow(client, url, policy)
+        if is_of_a_bucket(url):
+            return await sources.buckets.read(url, policy.max_bytes)
+        return await _follow(sources.client, url, policy)
     except (*_KNOWN, MemoryError):
         raise
     except Exception as error:  # an answer is data: nothing that is in it is a bug of ours
@@ -150,6 +162,8 @@ def _failure(error: Exception) -> FetchError:
     """Return what an exception means; what is no failure of the network or the server is raised again."""
     if isinstance(error, FetchError):
         return error
+    if isinstance(error, ObjectError):
+        return FetchError(error.reason, again=error.again)
     if isinstance(error, RefusedAddressError):
         return FetchError("private_address")
     if isinstance(error, socket.gaierror):
