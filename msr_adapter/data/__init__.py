@@ -10,6 +10,10 @@ readers/         published layouts and your own tables become a corpus
 attributes       columns of items and users that templates may say
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
+history_rows     histories that lack some of what stands before their targets
+rejected_pairs   what users said no to, and until when
+explicit_negatives  what that means for targets, histories and negatives
+sorted_ids       places of ids among sorted ones
 first_rows       which of the rows that repeat a pair stays
 filters          what is kept of a log
 seen_pairs       what users have seen although a filter dropped it

@@ -19,6 +19,7 @@ from msr_adapter.data.catalogue import catalogue_of, rows_beside
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.cold_items import hold_out, is_cold, only_cold
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
+from msr_adapter.data.explicit_negatives import rejected_in_training, with_rejections, without_rejected
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import attach_images
 from msr_adapter.data.images.store import ImageStore
@@ -97,6 +98,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     attributes = read_attributes(data, corpus)
     examples = _examples(log, inputs, seed, audit)
     training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
+    training &= ~rejected_in_training(log, split, examples.held_out)
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = degree(log.item[training], len(log.items))
     catalogue = catalogue_of(log.items, corpus, audit)
@@ -156,7 +158,7 @@ def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.
     unseen = kept_unseen(log, data.limit, seed, audit)
     if inputs.protocol.catalogue == "all":
         log, unseen = with_unseen(log, unseen), unseen.clear()
-    return corpus, hold_out(log, split, inputs.protocol.cold, seed, audit), unseen
+    return corpus, with_rejections(hold_out(log, split, inputs.protocol.cold, seed, audit), audit), unseen
 
 
 def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> None:
@@ -179,6 +181,10 @@ def _candidates(inputs: DrawInputs, audit: Audit) -> Candidates:
     if inputs.imported is not None:
         audit.find("info", "The test candidates are those of evaluate.protocol.candidates; nothing was drawn for them.")
     candidates = draw_candidates(inputs, shortages)
+    for setting, (number, lists) in shortages.explicit.items():
+        audit.count(f"{'train' if setting.startswith('train') else 'held_out'}_negatives_explicit", number)
+        audit.find("info", f"{plural(number, 'negative')} of {plural(lists, 'list')} by {setting} "
+                   f"{'is' if number == 1 else 'are'} what the users had rejected by then.", "events")  # fmt: skip
     for (kind, other), number in shortages.fallbacks.items():
         audit.count(f"negatives_{kind}_fell_back_to_{other}".replace("-", "_"), number)
         audit.find("info", f"Too few {kind} items: drew {plural(number, 'negative')} as {other} instead.")
@@ -189,6 +195,7 @@ def _examples(log: Log, inputs: BuildInputs, seed: int, audit: Audit) -> Example
     """Return the examples, checked for leaks; `UserError` where a split got none."""
     split, protocol = inputs.split, inputs.protocol
     examples = only_cold(log, make_examples(log, split, seed, protocol.target, inputs.history_step))
+    examples = without_rejected(log, examples, split, inputs.history_step, audit)
     assert_no_leak(log, examples)
     if log.era is not None:
         unknown = degree(log.item[log.era == 0], len(log.items)) == 0

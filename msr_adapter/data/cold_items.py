@@ -34,7 +34,7 @@ def hold_out(log: Log, split: SplitConfig, cold: ColdItemsConfig | None, seed: i
         return log
     chosen = _new(log, split) if cold.kind == "new" else _drawn(log, cold, seed)
     mine = chosen[log.item]
-    testable = np.flatnonzero(mine & _test_rows(log, split, seed))
+    testable = np.flatnonzero(mine & _test_rows(log, split, seed) & (True if log.target is None else log.target))
     # The last of each user's: rows of a user stand together, in the order of time.
     last = np.append(np.diff(log.user[testable]) != 0, True)[: len(testable)]
     targets = testable[last]
@@ -108,9 +108,11 @@ def _without(log: Log, kept: Mask, cold: Mask) -> Log:
     """Return the log of the rows ``kept``, with all of its users and items; what goes is seen."""
     split, era = (None if labels is None else labels[kept] for labels in (log.split, log.era))
     group = None if log.group is None else log.group[kept]
+    target = None if log.target is None else log.target[kept]
+    event = None if log.event is None else log.event[kept]
     shown = None if log.impressions is None else replace(log.impressions, block=log.impressions.block[kept])
     left = replace(log, user=log.user[kept], item=log.item[kept], time=log.time[kept], split=split, era=era,
-                   group=group, impressions=shown, cold=cold, seen=None)  # fmt: skip
+                   group=group, target=target, event=event, impressions=shown, cold=cold, seen=None)  # fmt: skip
     return replace(left, seen=_seen(log, left, ~kept))
 
 

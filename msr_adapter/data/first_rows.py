@@ -5,12 +5,12 @@ import numpy as np
 from msr_adapter.arrays import Codes, Rows
 
 
-def first_rows(keys: Rows, times: Codes | None = None, role: Codes | None = None) -> Rows:
-    """Return a row of every key (and of every time, if ``times`` are given): the first of the lowest role, else of all.
+def first_rows(keys: Rows, times: Codes | None = None, rank: Codes | None = None) -> Rows:
+    """Return a row of every key (and of every time, if ``times`` are given): the first of the lowest rank, else of all.
 
     What was bought counts as that, not as the look at it before, which would give the target away. O(n log n).
     """
-    order = np.lexsort([column for column in (role, times, keys) if column is not None])  # stable
+    order = np.lexsort([column for column in (rank, times, keys) if column is not None])  # stable
     fresh = np.diff(keys[order]) != 0
     if times is not None:
         fresh |= np.diff(times[order]) != 0

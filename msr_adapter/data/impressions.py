@@ -15,6 +15,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import Pool
 from msr_adapter.data.shown_items import Impressions, Shown
+from msr_adapter.data.sorted_ids import places_of_ids
 
 _KEYS = ["user", "group"]
 
@@ -28,7 +29,7 @@ def with_impressions(log: Log, known: pl.Series | None, *, add_items: bool, audi
     shown = log.shown
     if shown is None or log.group is None:
         return log
-    user = _places(log.users, shown.users)[shown.user]
+    user = places_of_ids(log.users, shown.users)[shown.user]
     mine = user >= 0
     unknown = np.zeros(len(shown.items), dtype=bool)
     if known is not None:
@@ -38,7 +39,7 @@ def with_impressions(log: Log, known: pl.Series | None, *, add_items: bool, audi
         wanted = np.zeros(len(shown.items), dtype=bool)
         wanted[shown.item[mine]] = True
         log = _with_items(log, shown, wanted & ~unknown, audit)
-    codes = _places(log.items, shown.items)
+    codes = places_of_ids(log.items, shown.items)
     item = codes[shown.item]
     kept = mine & (item >= 0) & (shown.group >= 0)
     rows = pl.DataFrame({"user": user[kept], "group": shown.group[kept], "item": item[kept].astype(np.int64)}).unique()
@@ -58,26 +59,17 @@ def _with_items(log: Log, shown: Shown, wanted: Mask, audit: Audit) -> Log:
     """Return the log with the ``wanted`` items that were shown in its catalogue, although it has no row of them."""
     items = pl.concat([log.items, shown.items.filter(pl.Series(wanted))]).unique().sort()
     audit.count("items_only_shown", len(items) - len(log.items))
-    code = _places(items, log.items).astype(np.int32)
+    code = places_of_ids(items, log.items).astype(np.int32)
     seen = None if log.seen is None else replace(log.seen, item=code[log.seen.item])
     first = log.first
     if first is not None:
         known, everything = first, np.full(len(items), np.iinfo(np.int64).max)
-        place = _places(items, shown.items)
+        place = places_of_ids(items, shown.items)
         there = place[shown.item] >= 0
         np.minimum.at(everything, place[shown.item[there]], shown.time[there])
         everything[code] = known
         first = everything
     return replace(log, items=items, item=code[log.item], seen=seen, first=first)
-
-
-def _places(ordered: pl.Series, ids: pl.Series) -> Rows:
-    """Return the place of each id in the sorted ``ordered``; -1 = none."""
-    if not len(ordered):
-        return np.full(len(ids), -1, dtype=np.int64)
-    place = np.minimum(np.asarray(ordered.search_sorted(ids).to_numpy(), dtype=np.int64), len(ordered) - 1)
-    found: Rows = np.where((ordered.gather(place) == ids).to_numpy(), place, -1)
-    return found
 
 
 def shown_with(log: Log, targets: Rows) -> Pool:

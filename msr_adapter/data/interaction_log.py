@@ -11,8 +11,9 @@ from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.first_rows import first_rows
 from msr_adapter.data.published_split import count_filtered, count_rows
-from msr_adapter.data.readers.events import ROLES
+from msr_adapter.data.readers.events import EventWords
 from msr_adapter.data.readers.reader import FILTERED, NOT_CLICKED, Corpus
+from msr_adapter.data.rejected_pairs import RejectedPairs, rejected_pairs
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.data.shown_items import Impressions, Shown
 from msr_adapter.data.temporal import Moments, eras, eras_of_filtered
@@ -20,7 +21,7 @@ from msr_adapter.schema import SPLITS
 
 _BATCH = 1 << 20
 """Rows read at a time."""
-_LABELS = {"split": SPLITS, "filtered": FILTERED, "role": ROLES}
+_LABELS = {"split": SPLITS, "filtered": FILTERED}
 _SHARD = 1 << 22
 """Rows sorted at a time: sets the memory, never the result."""
 
@@ -60,6 +61,11 @@ class Log:
     impressions: Impressions | None = None
     target: Mask | None = None
     """Which rows can be targets; None = all. The others are history alone (`data.source.events`)."""
+    event: Labels | None = None
+    """Word of each row, by its number in `events`; None = the source has no events."""
+    events: EventWords | None = None
+    rejected: RejectedPairs | None = None
+    """What users said no to; in ids of its own as long as filters drop rows. None = nothing."""
     unseen: pl.Series | None = None
     """Ids of the table of items, sorted, of which the source has no row of any kind; None = there is no such table."""
     table_only: Mask | None = None
@@ -75,6 +81,7 @@ class Log:
         user, item, time = self.user[rows], self.item[rows], self.time[rows]
         kept = replace(self, user=user, item=item, time=time, split=split, era=era, seen=None)
         kept = replace(kept, target=None if self.target is None else self.target[rows])
+        kept = replace(kept, event=None if self.event is None else self.event[rows])
         return replace(kept, group=None if self.group is None else self.group[rows]).with_used_ids()
 
     def with_used_ids(self) -> "Log":
@@ -156,12 +163,12 @@ class _Rows:
     """Place in `FILTERED`, -1 = the row is kept; None = the source drops no rows."""
     group: Codes | None = None
     """The impression; None = the source names none."""
-    role: Codes | None = None
-    """Place in `events.ROLES`; None = the source has no events."""
+    event: Codes | None = None
+    """Number of the word, -1 = it is merely seen; None = the source has no events."""
 
     def take(self, rows: Mask) -> "_Rows":
         """Return some of the rows."""
-        more = (None if column is None else column[rows] for column in (self.split, None, self.group, self.role))
+        more = (None if column is None else column[rows] for column in (self.split, None, self.group, self.event))
         return _Rows(self.user[rows], self.item[rows], self.time[rows], *more)
 
 
@@ -197,7 +204,7 @@ def encode(
     for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     count_rows(audit, "read", read.split)
-    filtered = shown = None
+    filtered, shown = list[tuple[Codes, Codes, Labels | None]](), None
     if read.filtered is not None:
         count_filtered(audit, read.filtered, read.split)
         not_clicked = read.filtered == NOT_CLICKED
@@ -211,28 +218,38 @@ def encode(
             dropped = dropped[~not_clicked]
         assert read.filtered is not None
         era = None if moments is None else eras_of_filtered(read.time, read.filtered, moments)
-        filtered = read.user[dropped], read.item[dropped], era
+        filtered = [(read.user[dropped], read.item[dropped], era)]
         read = read.take(~dropped)
-    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, keep_repeats)
+    rejected, said = None, corpus.events
+    if said is not None and read.event is not None and said.are("negative").any():
+        negative, time = said.are("negative")[read.event], read.time.astype(np.int64, copy=False)
+        audit.count("interactions_negative", int(negative.sum()))
+        rejected = rejected_pairs((users, items), read.user, read.item, time, negative, moments)
+        no = read.take(negative)
+        filtered.append((no.user, no.item, None if moments is None else eras(no.time, moments)))
+        read = read.take(~negative)
+    ranks = None if said is None else said.ranks
+    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, Collapse(keep_repeats, ranks))
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
     count_rows(audit, "dropped_duplicate", read.split, rows.split)
     time = rows.time.astype(np.int64, copy=False)
     split = None if rows.split is None else rows.split.astype(np.int8, copy=False)
     unseen = _unseen(corpus, items)
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats, unseen=unseen)
-    if rows.role is not None:
-        log = replace(log, target=rows.role == ROLES.index("target"))
+    if rows.event is not None and said is not None:
+        log = replace(log, target=said.are("target")[rows.event], event=rows.event.astype(np.int8, copy=False),
+                      events=said, rejected=rejected)  # fmt: skip
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
     if shown is not None:
         log = replace(log, group=_group_of(rows), shown=shown, first=shown.appeared(log.first))
-    if filtered is None:
+    if not filtered:
         return log
     del read, rows  # where many rows are dropped, the pairs take as much memory as these
     log = log.with_used_ids()
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
-    return replace(log, seen=seen_beside(log.pairs(), users, items, [filtered], may_be_rows=True))
+    return replace(log, seen=seen_beside(log.pairs(), users, items, filtered, may_be_rows=True))
 
 
 def _unseen(corpus: Corpus, items: pl.Series) -> pl.Series | None:
@@ -254,10 +271,13 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
     known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
     columns = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
     there = interactions.collect_schema().names()
-    labels = {name: words for name, words in _LABELS.items() if name in there}
+    labels: dict[str, tuple[str, ...]] = {name: words for name, words in _LABELS.items() if name in there}
     for name, words in labels.items():
         # Through an enumeration: Polars replaces texts by numbers in twice the memory of the whole log.
         columns.append(pl.col(name).cast(pl.Enum(words)).to_physical().cast(pl.Int8).fill_null(-1))
+    if "event" in there:
+        labels["event"] = ()
+        columns.append(pl.col("event").fill_null(-1))
     groups = pl.Series(dtype=pl.Categorical(pl.Categories.random())) if "impression" in there else None
     if groups is not None:
         columns.append(pl.col("impression").cast(groups.dtype).to_physical().cast(pl.Int64).fill_null(-1))
@@ -271,7 +291,7 @@ def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) ->
     users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
     named = dict(zip(labels, more, strict=False))
     group = None if groups is None else more[-1]
-    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group, named.get("role"))
+    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group, named.get("event"))
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -298,15 +318,23 @@ def _shards_of_rows(rows: int, shard_rows: int) -> Iterator[slice]:
     return (slice(begin, begin + shard_rows) for begin in range(0, rows, shard_rows))
 
 
-def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: bool) -> tuple[_Rows, bool]:
-    """Sort by user, time and row; keep the first row of every (user, item), and say whether rows still repeat one.
+@dataclass(frozen=True)
+class Collapse:
+    """Which rows of a log are one."""
 
-    With ``keep``, the first of every (user, item, time).
+    keep: bool = False
+    """Those of one user, item and time; else all of one user and item."""
+    ranks: Labels | None = None
+    """Strength of each word, 0 = the strongest: the first of the strongest rows stays. None = there are no words."""
+
+
+def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, same: Collapse) -> tuple[_Rows, bool]:
+    """Sort by user, time and row; keep one row of those that are one, and say whether rows still repeat a pair.
 
     Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
     users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
     """
-    columns = [one for one in (read.user, read.item, read.time, read.split, read.group, read.role) if one is not None]
+    columns = [one for one in (read.user, read.item, read.time, read.split, read.group, read.event) if one is not None]
     ordered = [np.empty_like(column) for column in columns]
     end = pairs = 0
     for first, last in pairwise(_shards_of_users(read.user, sizes[0], shard_rows)):
@@ -315,9 +343,10 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
         keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
         _, earliest = np.unique(keys, return_index=True)
         pairs += len(earliest)
-        times, role = read.time[rows] if keep else None, None if read.role is None else read.role[rows]
-        if keep or role is not None:
-            earliest = first_rows(keys, times, role)
+        times = read.time[rows] if same.keep else None
+        rank = None if read.event is None or same.ranks is None else same.ranks[read.event[rows]]
+        if same.keep or rank is not None:
+            earliest = first_rows(keys, times, rank)
         if read.split is not None:
             held_out = read.split[rows] > 0
             training = np.flatnonzero(~held_out)
@@ -329,8 +358,8 @@ def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, keep: b
             target[begin:end] = column[rows]
     user, item, time, *more = [column[:end] for column in ordered]
     left = iter(more)
-    split, group, role = (None if column is None else next(left) for column in (read.split, read.group, read.role))
-    return _Rows(user, item, time, split, None, group, role), pairs < end
+    split, group, event = (None if column is None else next(left) for column in (read.split, read.group, read.event))
+    return _Rows(user, item, time, split, None, group, event), pairs < end
 
 
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:

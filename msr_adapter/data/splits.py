@@ -107,7 +107,7 @@ def _appeared(log: Log, rows: Mask, era: int) -> Mask:
 def split_column_problems(interactions: pl.LazyFrame) -> list[Problem]:
     """Return a problem where `split.kind: column` lacks its column, or has events; a reader has checked its values."""
     there = interactions.collect_schema().names()
-    if "role" in there:  # a held-out row may be no target, and which row then is, the source does not say
+    if "event" in there:  # a held-out row may be no target, and which row then is, the source does not say
         found, step = "column, together with data.source.events", "Choose another split.kind, or leave the events out"
         return [Problem("", "split.kind", found, "user-holdout, leave-last-out or temporal", step)]
     if "split" in there:

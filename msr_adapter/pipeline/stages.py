@@ -82,7 +82,7 @@ def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 11,
+        "data", "Build data", ("audit", "audit.json"), 12,
         inputs=(),
         outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet",
                  "earlier.parquet", "candidates.parquet", "truth.parquet", "audit.json"),

@@ -18,16 +18,25 @@ class EventsConfig(StrictModel):
     """What can be a target: `[purchase]`. It is history as well, once it is past."""
     history: Words = ()
     """What else stands in histories, but is no target: `[view, cart]`."""
+    negative: Words = ()
+    """What says no: `[remove_from_cart, dislike]`. An item of which that is the user's last word before a target is no
+    history of it, but one of its negatives in training (`train.negatives.rejected`); one of which it is the last word
+    of all is no target, and is never recommended."""
     seen: Words = ()
-    """What is neither: `[remove_from_cart]`. Its items are known as seen, so that they are never negatives of that user
+    """What is none of these: `[share]`. Its items are known as seen, so that they are never negatives of that user
     and never recommended."""
     unknown: Literal["error", "seen"] = "error"
-    """Words that none of the three names: refused with their counts, or taken as `seen`."""
+    """Words that none of them names: refused with their counts, or taken as `seen`."""
 
     @model_validator(mode="after")
     def _words_are_of_one_kind(self) -> "EventsConfig":
-        if not self.positive or not all(word.strip() for word in (*self.positive, *self.history, *self.seen)):
+        kinds = {"seen": self.seen, "negative": self.negative}
+        named = [*self.positive, *self.history, *(word for words in kinds.values() for word in words)]
+        if not self.positive or not all(word.strip() for word in named):
             raise ValueError("positive needs a word, and none may be blank")
-        if both := sorted({*self.seen} & {*self.positive, *self.history}):
-            raise ValueError(f"{', '.join(both)}: seen means neither positive nor history")
+        kept = {*self.positive, *self.history}
+        for kind, words in kinds.items():
+            if both := sorted({*words} & kept):
+                raise ValueError(f"{', '.join(both)}: {kind} means neither positive nor history")
+            kept |= {*words}
         return self

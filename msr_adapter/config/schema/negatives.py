@@ -60,6 +60,10 @@ class NegativesConfig(StrictModel):
     """Read by `hard`: parquet, csv or tsv with columns `item_id` and `score`, and `user_id` for lists of one's own."""
     mixture: MixtureConfig = MixtureConfig()
     """Read by `mixture`: how much of each kind."""
+    rejected: Literal["first", "leave-out"] = "leave-out"
+    """What becomes of items that the user had said no to by then (`data.source.events.negative`). leave-out: they are
+    seen, and no negatives unless `exclude` is target. first: a list begins with them, the last word first, and `kind`
+    draws what is left of its `count`: such lists are no longer those of the protocol, and ask for something else."""
     fallback: tuple[DrawnKind, ...] = ()
     """Kinds tried in order where a kind cannot give its count (`impressions` alone: not one item); none = that is an
     error. Every use is in audit.json."""
@@ -77,6 +81,8 @@ class NegativesConfig(StrictModel):
             raise ValueError("kind: mixture, but no `mixture:` of kinds with weights, such as {uniform: 10, hard: 10}")
         if "hard" in (*self.kinds(), *self.fallback) and self.scores is None:
             raise ValueError("hard negatives are asked for without `scores:`, a file with item_id and score")
+        if self.kind == "all" and self.rejected == "first":
+            raise ValueError("rejected: first, but kind: all draws nothing, so that no list begins with anything")
         return self
 
     def settled(self, repeats: Literal["keep", "first"]) -> "NegativesConfig":
@@ -111,3 +117,5 @@ class TrainNegativesConfig(NegativesConfig):
     """As in `evaluate.protocol.negatives`, without `all`."""
     count: int = Field(1, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive."""
+    rejected: Literal["first", "leave-out"] = "first"
+    """As in `evaluate.protocol.negatives`; first, unless it is said otherwise."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Labels, Mask, Rows, ranges
+from msr_adapter.arrays import Codes, Labels, Mask, Rows, contains, ranges
 from msr_adapter.data.examples import Examples
+from msr_adapter.data.explicit_negatives import explicit_negatives
 from msr_adapter.data.impressions import free_of, places_of, shown_with
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import SeenItems, free_items, seen_items
@@ -267,6 +268,9 @@ def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages,
         pool = shown_with(inputs.log, lists.target) if pool_of is None else pool_of(lists.user, lists.positive)
         fill(slots, wanted, keys, pool, seen, inputs.rounds)
 
+    if spec.negatives.rejected == "first" and inputs.log.rejected is not None:
+        _put_explicit(lists, slots, spec, inputs.log)
+        shortages.count_explicit(spec.setting, slots)
     for code, kind in enumerate(kinds):
         fill_from(kind, kind_of == code)
     for other in spec.negatives.fallback:
@@ -278,6 +282,19 @@ def _drawn(lists: _Lists, spec: ListSpec, seen: SeenItems, shortages: Shortages,
         return _with_positives(lists, slots)
     example = np.repeat(np.arange(lists.first, lists.first + number), counts + 1)
     return with_targets(example, lists.positive, slots.chosen, counts, lists.keys)
+
+
+def _put_explicit(lists: _Lists, slots: Slots, spec: ListSpec, log: Log) -> None:
+    """Put what the users had rejected by the targets' times into the first slots of their lists, the last first."""
+    list_, item = explicit_negatives(log, lists.user, lists.times, spec.horizon)
+    keys = np.concatenate([np.arange(len(lists.user)) * len(log.items) + lists.positive,
+                           lists.more[0] * len(log.items) + lists.more[1]])  # fmt: skip
+    free = ~contains(np.sort(keys), list_ * len(log.items) + item)
+    list_, item = list_[free], item[free]
+    place = np.arange(len(list_)) - np.searchsorted(list_, list_)
+    sizes = np.bincount(slots.list_, minlength=len(lists.user))
+    there = place < sizes[list_]
+    slots.chosen[np.searchsorted(slots.list_, list_[there]) + place[there]] = item[there]
 
 
 def _with_positives(lists: _Lists, slots: Slots) -> Candidates:

@@ -122,6 +122,8 @@ class Shortages:
 
     fallbacks: dict[tuple[str, str], int] = field(default_factory=dict)
     """(kind, kind that stood in for it) -> negatives."""
+    explicit: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Setting -> negatives that are what their users had rejected, and lists that have any."""
     short: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """(setting, kind) -> (negatives asked for, lists that got fewer, fewest that one of them got)."""
 
@@ -130,6 +132,12 @@ class Shortages:
         for code, number in zip(*np.unique(instead_of, return_counts=True), strict=True):
             key = kinds[code], kind
             self.fallbacks[key] = self.fallbacks.get(key, 0) + int(number)
+
+    def count_explicit(self, setting: str, slots: Slots) -> None:
+        """Count the slots of a chunk that are filled, which are of what was rejected as yet."""
+        filled = slots.list_[slots.chosen >= 0]
+        number, lists = self.explicit.get(setting, (0, 0))
+        self.explicit[setting] = number + len(filled), lists + len(np.unique(filled))
 
     def count_short(self, setting: str, kinds: Mapping[str, int], kind_of: Rows, slots: Slots) -> None:
         """Count the lists of a chunk in which a kind left slots empty."""

@@ -1,20 +1,49 @@
-"""Events of a shop's log: which of them are targets, which are history alone, and which are merely seen."""
+"""Events of a shop's log: which are targets, which history alone, which say no, and which are merely seen."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
+from msr_adapter.arrays import Labels, Mask
 from msr_adapter.config.schema import EventsConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect
 from msr_adapter.errors import Problem, UserError, plural
 
-ROLES = ("target", "history")
-"""What a kept row of a log with events may be."""
+ROLES = ("target", "history", "negative")
+"""What a row of a log with events may be, if it is not merely seen: what can be a target counts before what cannot."""
 _NAMED = 12
 """Words that are named of those that nobody has said anything of."""
 _NOTHING = "(nothing)"
+
+
+@dataclass(frozen=True)
+class EventWords:
+    """The words of rows that are not merely seen: what the number of a word means."""
+
+    words: tuple[str, ...]
+    """By role, then as the config names them."""
+    roles: tuple[int, ...]
+    """Place in `ROLES` of each."""
+
+    @classmethod
+    def of(cls, said: EventsConfig) -> "EventWords":
+        """Return those of a config; a word that can be a target is nothing else."""
+        by_role = (said.positive, said.history, said.negative)
+        found = {word: role for role, words in reversed([*enumerate(by_role)]) for word in words}
+        ordered = sorted(found, key=lambda word: (found[word], by_role[found[word]].index(word)))
+        return cls(tuple(ordered), tuple(found[word] for word in ordered))
+
+    def are(self, role: str) -> Mask:
+        """Return which words (words,) have the role."""
+        return np.asarray(np.array(self.roles, dtype=np.int8) == ROLES.index(role))
+
+    @property
+    def ranks(self) -> Labels:
+        """The strength of each word (words,), 0 = the strongest: of repeated events, the strongest stays."""
+        return np.array(self.roles, dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -29,16 +58,17 @@ class EventRules:
         return pl.col(self.column).cast(pl.String).str.strip_chars()
 
     @property
-    def role(self) -> pl.Expr:
-        """Return one of `ROLES`; null = the row is left out, though its item is seen."""
-        positive, history = list(self.said.positive), list(self.said.history)
-        is_target, is_history = self._word.is_in(positive), self._word.is_in(history)
-        return pl.when(is_target).then(pl.lit("target")).when(is_history).then(pl.lit("history")).alias("role")
+    def event(self) -> pl.Expr:
+        """Return the number of the word in `EventWords`; null = the row is left out, though its item is seen."""
+        words = EventWords.of(self.said).words
+        numbers = list(range(len(words)))
+        found = self._word.replace_strict(list(words), numbers, default=None, return_dtype=pl.Int8)
+        return found.alias("event")
 
     @property
     def reason(self) -> pl.Expr:
         """Return why a row is left out (of `FILTERED`), null = it is kept."""
-        return pl.when(self.role.is_null()).then(pl.lit("other_event"))
+        return pl.when(self.event.is_null()).then(pl.lit("other_event"))
 
     def tell(self, table: Table, source: pl.LazyFrame, audit: Audit, *, may_be_empty: bool) -> None:
         """Count the words and say what becomes of each; `UserError` for words that must be known and are not.
@@ -48,7 +78,7 @@ class EventRules:
         words = collect(table, source.group_by(word=self._word.fill_null(_NOTHING)).agg(rows=pl.len()))
         counts: dict[str, int] = dict(words.sort("rows", "word", descending=[True, False]).iter_rows())
         said = self.said
-        unknown = [word for word in counts if word not in {*said.positive, *said.history, *said.seen}]
+        unknown = [word for word in counts if word not in {*EventWords.of(said).words, *said.seen}]
         if unknown and said.unknown == "error":
             raise UserError(self._unknown(table, {word: counts[word] for word in unknown}))
         if not may_be_empty and not any(word in said.positive for word in counts):
@@ -56,7 +86,8 @@ class EventRules:
             raise UserError(Problem(str(table.path), self.column, found, f"words there: {_listed(counts)}"))
         parts = []
         more = [word for word in said.history if word not in said.positive]
-        kinds = (("targets", said.positive), ("history", more), ("seen alone", [*said.seen, *unknown]))
+        kinds = (("targets", said.positive), ("history", more), ("negative", said.negative),
+                 ("seen alone", [*said.seen, *unknown]))  # fmt: skip
         for what, chosen in kinds:
             there = {word: counts[word] for word in counts if word in chosen}
             parts += [f"{what}: {_listed(there)}"] if there else []
@@ -68,7 +99,7 @@ class EventRules:
 
     def _unknown(self, table: Table, counts: dict[str, int]) -> Problem:
         found = f"{plural(len(counts), 'word')} of which nothing is said: {_listed(counts)}"
-        step = "Add them to positive, history or seen, or set data.source.events.unknown: seen"
+        step = "Add them to positive, history, negative or seen, or set data.source.events.unknown: seen"
         return Problem(str(table.path), self.column, found, "the words of data.source.events", step)
 
 

@@ -346,5 +346,5 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
         if columns.clicked is not None:
             reason = pl.when(~columns.clicked).then(pl.lit("not_clicked")).otherwise(reason)
         more += [reason.alias("filtered")] if events is None else [
-            pl.coalesce(reason, events.reason).alias("filtered"), events.role]  # fmt: skip
+            pl.coalesce(reason, events.reason).alias("filtered"), events.event]  # fmt: skip
     return rows.select(columns.user.alias("user_id"), columns.item.alias("item_id"), time.alias("timestamp"), *more)

@@ -13,7 +13,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.attribute_values import require_columns
 from msr_adapter.data.readers.clicks import not_read
 from msr_adapter.data.readers.column_choice import Configured, choose_columns
-from msr_adapter.data.readers.events import EventRules
+from msr_adapter.data.readers.events import EventRules, EventWords
 from msr_adapter.data.readers.interactions import LogColumns, read_log
 from msr_adapter.data.readers.items import ItemColumns, read_items
 from msr_adapter.data.readers.reader import Corpus
@@ -90,7 +90,8 @@ def read_tables(
     raise_if_any(problems)
     if catalogue is None:
         audit.find("info", NO_ITEMS.format(of_items.key))
-    return Corpus(interactions, catalogue)
+    said = None if rules is None or rules.events is None else EventWords.of(rules.events)
+    return Corpus(interactions, catalogue, events=said)
 
 
 def read_named_log(

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.readers.events import EventWords
 from msr_adapter.synthetic import SyntheticDataset
 
 FILTERED = ("low_rating", "no_time", "not_clicked", "other_event")
@@ -24,12 +25,14 @@ class Corpus:
     one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen; only what
     was shown and not clicked is not. Where the source has impressions, impression (String: which one, null = none);
     without that column, what one user was shown and clicked at one time is an impression. Where the source has events,
-    role (String: one of `events.ROLES`) says which rows can be targets."""
+    event (Int8) is the number of each row's word in ``events``, null where it is merely seen."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
     (String) and image (String: path or URL; Binary: the file's bytes). None = the source has no table of items."""
     synthetic: SyntheticDataset | None = None
     """The generated dataset behind the log: it draws the images and knows the true preferences."""
+    events: EventWords | None = None
+    """What the numbers of the column event mean; None = the source has no events."""
 
 
 @dataclass(frozen=True)
