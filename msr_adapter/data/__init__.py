@@ -10,6 +10,7 @@ readers/         published layouts and your own tables become a corpus
 attributes       columns of items and users that templates may say
 id_forms         ids that people would take for one another
 interaction_log  a corpus in integer codes
+log_rows         its rows, as they are read and sorted
 history_rows     histories that lack some of what stands before their targets
 rejected_pairs   what users said no to, and until when
 explicit_negatives  what that means for targets, histories and negatives
@@ -23,6 +24,7 @@ choices          the clicks of an impression as one choice
 published_split  what becomes of a split that the source publishes
 splits           who is trained on and who is tested on
 temporal         what a split by time knows at each of its moments
+popular_items    the most popular items of each user
 examples         targets and the histories before them
 negatives/       candidate lists: what the targets are ranked among
 images/          the images of the items

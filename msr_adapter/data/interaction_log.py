@@ -1,29 +1,26 @@
 """The log inside the stage: what a reader returned as frames of strings, as integer codes sorted by user and time."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.first_rows import first_rows
+from msr_adapter.data.log_rows import Collapse, LogRows, Parts, degree, read_codes, shards_of_rows, sort_distinct
 from msr_adapter.data.published_split import count_filtered, count_rows
 from msr_adapter.data.readers.events import EventWords
-from msr_adapter.data.readers.reader import FILTERED, NOT_CLICKED, Corpus
+from msr_adapter.data.readers.reader import NOT_CLICKED, Corpus
 from msr_adapter.data.rejected_pairs import RejectedPairs, rejected_pairs
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.data.shown_items import Impressions, Shown
 from msr_adapter.data.temporal import Moments, eras, eras_of_filtered
-from msr_adapter.schema import SPLITS
 
-_BATCH = 1 << 20
-"""Rows read at a time."""
-_LABELS = {"split": SPLITS, "filtered": FILTERED}
+__all__ = ["Log", "Parts", "degree", "encode", "first_of_pairs", "first_times"]
+
 _SHARD = 1 << 22
-"""Rows sorted at a time: sets the memory, never the result."""
+"""Rows that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -137,50 +134,52 @@ def first_of_pairs(user: Codes, item: Codes, n_items: int) -> Mask:
 def first_times(log: Log) -> Rows:
     """Return the time at which each item first appears (items,). O(rows), in parts."""
     first = np.full(len(log.items), np.iinfo(np.int64).max)
-    for part in _shards_of_rows(len(log.item), _SHARD):
+    for part in shards_of_rows(len(log.item), _SHARD):
         np.minimum.at(first, log.item[part], log.time[part])
     return first
 
 
-def degree(codes: Codes, size: int, shard_rows: int = _SHARD) -> Rows:
-    """Return how often each code below ``size`` occurs."""
-    counts = np.zeros(size, dtype=np.int64)
-    for part in _shards_of_rows(len(codes), shard_rows):
-        counts += np.bincount(codes[part], minlength=size)
-    return counts
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows in integer codes."""
-
-    user: Codes
-    item: Codes
-    time: Codes
-    split: Codes | None
-    """As in `Log`; None = the source's own split does not decide."""
-    filtered: Codes | None
-    """Place in `FILTERED`, -1 = the row is kept; None = the source drops no rows."""
-    group: Codes | None = None
-    """The impression; None = the source names none."""
-    event: Codes | None = None
-    """Number of the word, -1 = it is merely seen; None = the source has no events."""
-
-    def take(self, rows: Mask) -> "_Rows":
-        """Return some of the rows."""
-        more = (None if column is None else column[rows] for column in (self.split, None, self.group, self.event))
-        return _Rows(self.user[rows], self.item[rows], self.time[rows], *more)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Rows that are read, and sorted, at a time."""
-
-    batch: int = _BATCH
-    shard: int = _SHARD
-
-
 _PARTS = Parts()
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """What is no row of a log, but says something of its users."""
+
+    shown: Shown | None = None
+    rejected: RejectedPairs | None = None
+    seen: Sequence[tuple[Codes, Codes, Labels | None]] = ()
+    """(users, items, eras) of what they have seen all the same, as `seen_beside` takes them."""
+
+
+def _set_aside(
+    read: LogRows, ids: tuple[pl.Series, pl.Series], said: EventWords | None, audit: Audit, moments: Moments | None
+) -> tuple[LogRows, _Aside]:
+    """Take out the rows that a filter of the source drops and those of negative words; return the others, and these."""
+    seen, found = list[tuple[Codes, Codes, Labels | None]](), _Aside()
+    if read.filtered is not None:
+        count_filtered(audit, read.filtered, read.split)
+        not_clicked = read.filtered == NOT_CLICKED
+        dropped = read.filtered >= 0
+        if not_clicked.any():
+            rows = read.take(not_clicked)
+            time = rows.time.astype(np.int64, copy=False)
+            of_time = None if moments is None else eras(time, moments)
+            found = replace(found, shown=Shown(*ids, rows.user, rows.item, _group_of(rows), time, of_time))
+            read = replace(read.take(~not_clicked), filtered=read.filtered[~not_clicked])
+            dropped = dropped[~not_clicked]
+        assert read.filtered is not None
+        era = None if moments is None else eras_of_filtered(read.time, read.filtered, moments)
+        seen.append((read.user[dropped], read.item[dropped], era))
+        read = read.take(~dropped)
+    if said is not None and read.event is not None and said.are("negative").any():
+        negative, time = said.are("negative")[read.event], read.time.astype(np.int64, copy=False)
+        audit.count("interactions_negative", int(negative.sum()))
+        found = replace(found, rejected=rejected_pairs(ids, read.user, read.item, time, negative, moments))
+        era = None if moments is None else eras(time[negative], moments)
+        seen.append((read.user[negative], read.item[negative], era))
+        read = read.take(~negative)
+    return read, replace(found, seen=seen)
 
 
 def encode(
@@ -200,36 +199,14 @@ def encode(
     """
     shard_rows = parts.shard
     interactions = corpus.interactions if published_split else corpus.interactions.drop("split", strict=False)
-    users, items, read = _read_codes(interactions, parts.batch, shard_rows)
+    users, items, read = read_codes(interactions, parts.batch, shard_rows)
     for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     count_rows(audit, "read", read.split)
-    filtered, shown = list[tuple[Codes, Codes, Labels | None]](), None
-    if read.filtered is not None:
-        count_filtered(audit, read.filtered, read.split)
-        not_clicked = read.filtered == NOT_CLICKED
-        dropped = read.filtered >= 0
-        if not_clicked.any():
-            rows = read.take(not_clicked)
-            time = rows.time.astype(np.int64, copy=False)
-            of_time = None if moments is None else eras(time, moments)
-            shown = Shown(users, items, rows.user, rows.item, _group_of(rows), time, of_time)
-            read = replace(read.take(~not_clicked), filtered=read.filtered[~not_clicked])
-            dropped = dropped[~not_clicked]
-        assert read.filtered is not None
-        era = None if moments is None else eras_of_filtered(read.time, read.filtered, moments)
-        filtered = [(read.user[dropped], read.item[dropped], era)]
-        read = read.take(~dropped)
-    rejected, said = None, corpus.events
-    if said is not None and read.event is not None and said.are("negative").any():
-        negative, time = said.are("negative")[read.event], read.time.astype(np.int64, copy=False)
-        audit.count("interactions_negative", int(negative.sum()))
-        rejected = rejected_pairs((users, items), read.user, read.item, time, negative, moments)
-        no = read.take(negative)
-        filtered.append((no.user, no.item, None if moments is None else eras(no.time, moments)))
-        read = read.take(~negative)
+    ids, said = (users, items), corpus.events
+    read, aside = _set_aside(read, ids, said, audit, moments)
     ranks = None if said is None else said.ranks
-    rows, repeats = _sort_distinct(read, (len(users), len(items)), shard_rows, Collapse(keep_repeats, ranks))
+    rows, repeats = sort_distinct(read, (len(users), len(items)), shard_rows, Collapse(keep_repeats, ranks))
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
     count_rows(audit, "dropped_duplicate", read.split, rows.split)
     time = rows.time.astype(np.int64, copy=False)
@@ -238,18 +215,18 @@ def encode(
     log = Log(users, items, rows.user, rows.item, time, split, repeats=repeats, keeps=keep_repeats, unseen=unseen)
     if rows.event is not None and said is not None:
         log = replace(log, target=said.are("target")[rows.event], event=rows.event.astype(np.int8, copy=False),
-                      events=said, rejected=rejected)  # fmt: skip
+                      events=said, rejected=aside.rejected)  # fmt: skip
     if moments is not None:
         log = replace(log, era=eras(time, moments), first=first_times(log))
-    if shown is not None:
-        log = replace(log, group=_group_of(rows), shown=shown, first=shown.appeared(log.first))
-    if not filtered:
+    if aside.shown is not None:
+        log = replace(log, group=_group_of(rows), shown=aside.shown, first=aside.shown.appeared(log.first))
+    if not aside.seen:
         return log
     del read, rows  # where many rows are dropped, the pairs take as much memory as these
     log = log.with_used_ids()
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
-    return replace(log, seen=seen_beside(log.pairs(), users, items, filtered, may_be_rows=True))
+    return replace(log, seen=seen_beside(log.pairs(), users, items, aside.seen, may_be_rows=True))
 
 
 def _unseen(corpus: Corpus, items: pl.Series) -> pl.Series | None:
@@ -260,114 +237,9 @@ def _unseen(corpus: Corpus, items: pl.Series) -> pl.Series | None:
     return ids.filter(~ids.is_in(items.implode())).sort()
 
 
-def _group_of(rows: _Rows) -> Rows:
+def _group_of(rows: LogRows) -> Rows:
     """Return the impression of each row: where the source names none, its time, of the same user."""
     return (rows.time if rows.group is None else rows.group).astype(np.int64, copy=False)
-
-
-def _read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> tuple[pl.Series, pl.Series, _Rows]:
-    """Return the sorted distinct ids of both kinds and every row, as in the file."""
-    # A series of each kind holds its growing dictionary, which Polars lets go with the last that uses it.
-    known = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random())) for name in ("user_id", "item_id")}
-    columns = [pl.col(name).cast(ids.dtype).to_physical() for name, ids in known.items()]
-    there = interactions.collect_schema().names()
-    labels: dict[str, tuple[str, ...]] = {name: words for name, words in _LABELS.items() if name in there}
-    for name, words in labels.items():
-        # Through an enumeration: Polars replaces texts by numbers in twice the memory of the whole log.
-        columns.append(pl.col(name).cast(pl.Enum(words)).to_physical().cast(pl.Int8).fill_null(-1))
-    if "event" in there:
-        labels["event"] = ()
-        columns.append(pl.col("event").fill_null(-1))
-    groups = pl.Series(dtype=pl.Categorical(pl.Categories.random())) if "impression" in there else None
-    if groups is not None:
-        columns.append(pl.col("impression").cast(groups.dtype).to_physical().cast(pl.Int64).fill_null(-1))
-    kinds = ("i4", "i4", *("i1" for _ in labels), *(() if groups is None else ("i8",)), "i8")
-    batches: list[list[Codes]] = [[] for _ in kinds]
-    # Batches come in the order of the file: Polars keeps it here unless told otherwise.
-    for batch in interactions.select(*columns, "timestamp").collect_batches(chunk_size=batch_rows):
-        for column, values in zip(batches, batch, strict=True):
-            column.append(values.to_numpy())
-    user, item, *more, time = (_concatenate(parts, kind) for parts, kind in zip(batches, kinds, strict=True))
-    users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
-    named = dict(zip(labels, more, strict=False))
-    group = None if groups is None else more[-1]
-    return users, items, _Rows(user, item, time, named.get("split"), named.get("filtered"), group, named.get("event"))
-
-
-def _concatenate(parts: list[Codes], kind: str) -> Codes:
-    """Return the parts as one array and let go of them, so that a column is in memory twice at most once."""
-    whole: Codes = np.concatenate([np.empty(0, dtype=kind), *parts], dtype=kind, casting="unsafe")
-    parts.clear()
-    return whole
-
-
-def _rank(known: pl.Series, codes: Codes, shard_rows: int) -> pl.Series:
-    """Return the ids sorted, and renumber ``codes`` in place, from the order of appearance to that of the ids."""
-    assert isinstance(known.dtype, pl.Categorical)
-    ids = known.dtype.categories.to_series()
-    order = ids.arg_sort()
-    rank = np.empty(len(ids), dtype=np.int32)
-    rank[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
-    for part in _shards_of_rows(len(codes), shard_rows):
-        codes[part] = rank[codes[part]]
-    return ids.gather(order)
-
-
-def _shards_of_rows(rows: int, shard_rows: int) -> Iterator[slice]:
-    """Yield slices of at most a shard: NumPy widens the codes that it counts or indexes with to 64 bits."""
-    return (slice(begin, begin + shard_rows) for begin in range(0, rows, shard_rows))
-
-
-@dataclass(frozen=True)
-class Collapse:
-    """Which rows of a log are one."""
-
-    keep: bool = False
-    """Those of one user, item and time; else all of one user and item."""
-    ranks: Labels | None = None
-    """Strength of each word, 0 = the strongest: the first of the strongest rows stays. None = there are no words."""
-
-
-def _sort_distinct(read: _Rows, sizes: tuple[int, int], shard_rows: int, same: Collapse) -> tuple[_Rows, bool]:
-    """Sort by user, time and row; keep one row of those that are one, and say whether rows still repeat a pair.
-
-    Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
-    users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
-    """
-    columns = [one for one in (read.user, read.item, read.time, read.split, read.group, read.event) if one is not None]
-    ordered = [np.empty_like(column) for column in columns]
-    end = pairs = 0
-    for first, last in pairwise(_shards_of_users(read.user, sizes[0], shard_rows)):
-        rows = np.flatnonzero((read.user >= first) & (read.user < last))
-        rows = rows[np.lexsort((read.time[rows], read.user[rows]))]  # stable: equal times keep the order of the file
-        keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
-        _, earliest = np.unique(keys, return_index=True)
-        pairs += len(earliest)
-        times = read.time[rows] if same.keep else None
-        rank = None if read.event is None or same.ranks is None else same.ranks[read.event[rows]]
-        if same.keep or rank is not None:
-            earliest = first_rows(keys, times, rank)
-        if read.split is not None:
-            held_out = read.split[rows] > 0
-            training = np.flatnonzero(~held_out)
-            once = first_rows(keys[training], None if times is None else times[training])
-            earliest = np.concatenate([training[once], np.flatnonzero(held_out)])
-        rows = rows[np.sort(earliest)]
-        begin, end = end, end + len(rows)
-        for target, column in zip(ordered, columns, strict=True):
-            target[begin:end] = column[rows]
-    user, item, time, *more = [column[:end] for column in ordered]
-    left = iter(more)
-    split, group, event = (None if column is None else next(left) for column in (read.split, read.group, read.event))
-    return _Rows(user, item, time, split, None, group, event), pairs < end
-
-
-def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:
-    """Return user codes that cut the rows into shards of about equal size."""
-    until = np.cumsum(degree(user, n_users, shard_rows))
-    # A user with more rows than a shard takes several cuts at once, which `unique` makes one.
-    cuts = np.searchsorted(until, np.arange(shard_rows, len(user), shard_rows)) + 1
-    return [0, *np.unique(cuts[cuts < n_users]).tolist(), n_users]
 
 
 def _renumber(used: Mask) -> Codes:

@@ -19,8 +19,9 @@ from msr_adapter.config.schema import (
     TableSourceConfig,
 )
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.examples import Examples, assert_no_leak, make_examples, most_popular
+from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.interaction_log import Log, encode
+from msr_adapter.data.popular_items import most_popular
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.splits import known_to_training, user_splits
 from msr_adapter.errors import UserError
