@@ -1,9 +1,10 @@
-"""`msr cache`: what the completion caches hold, and how to make them smaller or read them."""
+"""`msr cache`: what the completion caches and the copies of sources hold, and how to make them smaller or read them."""
 
 import datetime
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ Cache = Annotated[
 ]
 _DAY_S = 86_400
 _SHOWN_DIGITS = 12
+_SHOWN = 30
 
 
 @app.command("ls")
@@ -96,6 +98,42 @@ def export(
         with _opened(path) as store:
             rows = write_entries(store.entries(), out)
         emit({"cache": str(path), "file": str(out), "rows": rows}, f"{out}: {plural(rows, 'completion')}", as_json)
+
+
+@app.command()
+def sources(
+    older_than: Annotated[
+        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what nobody has read since.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete it; without, it is only listed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List or delete the copies of sources: buckets, the web, databases, files in other encodings.
+
+    What is deleted is fetched again when it is needed. Wait for commands that are reading a source.
+
+    Example: [bold]msr cache sources --older-than 30 --yes[/bold]
+    """
+    with exit_codes(as_json):
+        from msr_adapter.data.readers.local_copies import copies_folder, source_copies
+        from msr_adapter.files import remove
+
+        before = time.time() - (older_than or 0) * _DAY_S
+        found = [one for one in source_copies() if older_than is None or one.used < before]
+        if yes:
+            for one in found:
+                remove(one.folder)
+        total = sum(one.bytes for one in found)
+        state = "deleted" if yes else "copied" if older_than is None else f"that nobody has read for {older_than} days"
+        lines = [f"{copies_folder()}: {plural(len(found), 'source')} {state}, {total:,} bytes"]
+        lines += [
+            f"  {one.bytes:>15,}  {_day(int(one.used))}  {one.origin or one.folder.name}" for one in found[:_SHOWN]
+        ]
+        if len(found) > _SHOWN:
+            lines.append(f"  and {len(found) - _SHOWN:,} more; --json lists all")
+        rows = [asdict(one) | {"folder": str(one.folder), "used": int(one.used)} for one in found]
+        report = {"folder": str(copies_folder()), "deleted": yes, "bytes": total, "sources": rows}
+        emit(report, "\n".join(lines), as_json)
 
 
 def cache_file(argument: str) -> Path:

@@ -1,7 +1,8 @@
 """Copies of what cannot be read where it lies or as it is written: other encodings, Python's dicts, buckets, databases.
 
 A copy is made once for each version of its origin and kept for the next command, in `$MSR_SOURCES`, by default
-`~/.cache/msr/sources`, which only the user may read. It can be removed at any time; copies of older versions are.
+`~/.cache/msr/sources`, which only the user may read. It can be removed at any time (`msr cache sources`); copies of
+older versions are.
 """
 
 import codecs
@@ -9,17 +10,20 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msr_adapter.errors import Problem, UserError
-from msr_adapter.files import atomic_path, digest, remove
+from msr_adapter.files import atomic_path, digest, remove, write_text
+from msr_adapter.filesystem import files_below
+from msr_adapter.redaction import redact
 from msr_adapter.text_tables.opening import open_plain
 from msr_adapter.text_tables.python_dicts import as_json
 
 _CHUNK = 2**22
 _KEPT = 24 * 3600.0
 """Seconds after which the copy of an older version is surely no longer read by another command."""
+_ORIGIN = "origin.txt"
 _origins: dict[str, str] = {}
 """Copy -> what it is a copy of, as messages call it."""
 
@@ -32,31 +36,72 @@ def copies_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msr" / "sources"
 
 
-def folder_of(origin: object) -> Path:
-    """Return the folder of the copies of ``origin``, made where it is absent."""
-    folder = copies_folder() / digest(origin)[:24]
+@dataclass(frozen=True)
+class SourceCopies:
+    """The copies of one origin."""
+
+    folder: Path
+    origin: str
+    """As messages call it; "" where it is not known."""
+    bytes: int
+    """On the disk; what several copies share is counted with the first."""
+    used: float
+    """When they were last asked for, in seconds since 1970."""
+
+
+def source_copies() -> list[SourceCopies]:
+    """Return all copies by origin, those first that were asked for last."""
+    counted, found = set[int](), list[SourceCopies]()
+    root = copies_folder()
+    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    for folder in sorted(folders, key=lambda folder: (-folder.stat().st_mtime, folder.name)):
+        stamps = {stamp.st_ino: stamp.st_size for entry, _ in files_below(folder) for stamp in [entry.stat()]}
+        new = {number: size for number, size in stamps.items() if number not in counted}
+        counted |= new.keys()
+        try:
+            origin = (folder / _ORIGIN).read_text(encoding="utf-8").strip()
+        except OSError:
+            origin = ""
+        found.append(SourceCopies(folder, origin, sum(new.values()), folder.stat().st_mtime))
+    return found
+
+
+def folder_of(origin: str, secret: str = "") -> Path:
+    """Return the folder of the copies of ``origin``, made where it is absent.
+
+    Messages and the folder itself say ``origin``; ``secret`` tells it from others of that name, and is written nowhere.
+    """
+    folder = copies_folder() / digest([origin, secret] if secret else origin)[:24]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (folder / _ORIGIN).is_file():
+        write_text(folder / _ORIGIN, redact(origin) + "\n")
+    os.utime(folder)
     return folder
 
 
-def local_copy(origin: str, version: object, name: str, write: Callable[[Path], None]) -> Path:
+def local_copy(origin: str, version: object, name: str, write: Callable[[Path], None], secret: str = "") -> Path:
     """Return a file called ``name`` that ``write`` made of this version of ``origin``, now or before.
 
-    ``origin`` is what messages call it. Other versions that nobody has read for a day are removed.
+    ``origin`` and ``secret`` are those of `folder_of`. Other versions that nobody has read for a day are removed.
     """
-    folder = folder_of(origin)
-    path = folder / digest(version)[:24] / name
+    path = version_folder(folder_of(origin, secret), version) / name
     if not path.is_file():
-        path.parent.mkdir(exist_ok=True, mode=0o700)
         with atomic_path(path) as temporary:
             write(temporary)
-    os.utime(path.parent)
-    for other in folder.iterdir():
-        with suppress(OSError):
-            if other != path.parent and time.time() - other.stat().st_mtime > _KEPT:
-                remove(other)
     called(path, origin)
     return path
+
+
+def version_folder(folder: Path, version: object) -> Path:
+    """Return the folder of one version within that of an origin; others that nobody has read for a day are removed."""
+    kept = folder / digest(version)[:24]
+    kept.mkdir(exist_ok=True, mode=0o700)
+    os.utime(kept)
+    for other in folder.iterdir():
+        with suppress(OSError):
+            if other != kept and other.is_dir() and time.time() - other.stat().st_mtime > _KEPT:
+                remove(other)
+    return kept
 
 
 def called(copy: Path, origin: str) -> None:

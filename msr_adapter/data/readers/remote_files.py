@@ -7,8 +7,8 @@ each Parquet part is copied by itself: those that are known are not fetched agai
 
 import os
 import urllib.parse
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -18,14 +18,17 @@ from typing import Any, BinaryIO
 import httpx
 
 from msr_adapter.config.schema.tables import REMOTE_SCHEMES
-from msr_adapter.data.readers.local_copies import called, folder_of, local_copy
-from msr_adapter.errors import Problem, UserError, collecting
-from msr_adapter.files import digest
+from msr_adapter.data.readers.local_copies import called, folder_of, local_copy, version_folder
+from msr_adapter.errors import Problem, UserError, collecting, plural
+from msr_adapter.files import digest, write_json
+from msr_adapter.filesystem import parse_json, read_bytes
 from msr_adapter.redaction import quoted, redact
 
 _CHUNK = 2**23
 _TIMEOUT = 60.0
 _PARTS = (".parquet",)
+_KNOWN = "parts.json"
+"""The parts of a folder as they were last, beside its copies."""
 _STEP = "Check the address, and the credentials in the environment (AWS_*, GOOGLE_*, AZURE_*)"
 
 
@@ -82,22 +85,44 @@ def remote_problems(paths: Iterable[Path], setting: str) -> list[Problem]:
     return problems
 
 
-def fetched(address: str) -> Path:
-    """Return a copy of the file or folder at an address, made now or before."""
+def fetched(address: str, tell: Callable[[str, bool], None] = lambda text, lost: None) -> Path:
+    """Return a copy of the file or folder at an address, made now or before.
+
+    ``tell`` is told of a folder which parts were fetched, and whether some are others than they were.
+    """
     parts = _parts(address)
     if len(parts) == 1 and parts[0].name == PurePosixPath(parts[0].key).name and not address.endswith("/"):
         [part] = parts
-        return local_copy(address, part.version, part.name, lambda target: _copy(address, part, target))
-    folder = folder_of(f"{address} as of {remote_version(address)}")
+        return local_copy(address, part.version, part.name, lambda target: _copy(address, part, [], target))
+    versions, known = {part.name: part.version for part in parts}, _known_parts(address)
+    folder = version_folder(folder_of(address), remote_version(address))
+    copied: list[RemotePart] = []
     for part in parts:
-        writes = partial(_copy, address, part)
+        writes = partial(_copy, address, part, copied)
         copy = local_copy(f"{address}/{part.name}", part.version, PurePosixPath(part.name).name, writes)
         place = folder / part.name
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             place.hardlink_to(copy)
     called(folder, address)
+    write_json(folder_of(address) / _KNOWN, versions)
+    size = sum(max(part.size, 0) for part in copied)
+    tell(f"{address}: of {plural(len(parts), 'part')}, {len(copied):,} ({size / 2**20:,.1f} MB) came new; the others "
+         "were copied before.", False)  # fmt: skip
+    changed = sum(versions.get(name, version) != version for name, version in known.items())
+    gone = len(known.keys() - versions.keys())
+    if changed or gone:
+        tell(f"{address}: since it was read last, {plural(changed, 'part')} changed and {plural(gone, 'part')} went; "
+             "rows are read as they are now.", True)  # fmt: skip
     return folder
+
+
+def _known_parts(address: str) -> dict[str, str]:
+    """Return name -> version of the parts that were there when the folder was read last."""
+    with suppress(OSError, ValueError):
+        found = parse_json(read_bytes(folder_of(address) / _KNOWN))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 @lru_cache(maxsize=32)
@@ -173,14 +198,14 @@ def file_system(address: str, silence_s: float | None = None) -> tuple[Any, str]
     return fs.AzureFileSystem(os.environ.get("AZURE_STORAGE_ACCOUNT", "")), key
 
 
-def _copy(address: str, part: RemotePart, target: Path) -> None:
+def _copy(address: str, part: RemotePart, copied: list[RemotePart], target: Path) -> None:
+    """Copy a part, and note that it was."""
     with _explaining(address), target.open("wb") as out:
-        copied = (
-            _copy_from_the_web(part, out) if address.startswith("http") else _copy_from_a_bucket(address, part, out)
-        )
-    if part.size >= 0 and copied != part.size:
-        found = f"{copied:,} bytes came of {part.size:,}"
+        size = _copy_from_the_web(part, out) if address.startswith("http") else _copy_from_a_bucket(address, part, out)
+    if part.size >= 0 and size != part.size:
+        found = f"{size:,} bytes came of {part.size:,}"
         raise UserError(Problem(address, "", found, "a whole file", "Run the command again"))
+    copied.append(part)
 
 
 def _copy_from_the_web(part: RemotePart, out: BinaryIO) -> int:
@@ -194,11 +219,11 @@ def _copy_from_the_web(part: RemotePart, out: BinaryIO) -> int:
 
 def _copy_from_a_bucket(address: str, part: RemotePart, out: BinaryIO) -> int:
     system, _ = file_system(address)
-    copied = 0
+    size = 0
     with system.open_input_stream(part.key, compression=None) as stream:
         while data := stream.read(_CHUNK):
-            copied += out.write(data)
-    return copied
+            size += out.write(data)
+    return size
 
 
 @contextmanager

@@ -8,7 +8,8 @@ the last known value on are fetched, after a count of those before it.
 import json
 import os
 from contextlib import suppress
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -110,24 +111,39 @@ def _fetched(source: SqlSourceConfig, address: str) -> _Fetched:
         for role, query in queries.items():
             if query is None:
                 continue
-            key = f"{address} {role} {query}"
+            key = f"{source.url_env} {role}: {plain(query)}"
             with database.explaining(f"data.source.{role}"):
                 if role == "interactions" and source.watermark is not None:
-                    _grow(_Grown(folder_of(f"{key} {source.watermark}"), query, source.watermark), cursor, result)
+                    _grow(
+                        _Grown(folder_of(f"{key} by {source.watermark}", address), query, source.watermark),
+                        cursor,
+                        result,
+                    )
                     continue
-                path = _whole(cursor, key, query, snapshot)
+                path = _whole(cursor, _Query(key, address, query), snapshot)
             result.frames[role] = pl.scan_parquet(path, glob=False)
             result.stamps[role] = f"snapshot {snapshot}" if snapshot is not None else f"rows {path.parent.name}"
     return result
 
 
-def _whole(cursor: Any, key: str, query: str, snapshot: str | None) -> Path:
+@dataclass(frozen=True)
+class _Query:
+    """A query, as messages call it, and a digest of where it is asked."""
+
+    name: str
+    address: str
+    text: str
+
+
+def _whole(cursor: Any, query: _Query, snapshot: str | None) -> Path:
+    name = "rows.parquet"
     if snapshot is not None:
-        return local_copy(key, snapshot, "rows.parquet", lambda target: _write(cursor, query, target))
-    with atomic_path(folder_of(key) / "fetched.parquet") as temporary:
-        _write(cursor, query, temporary)
+        write = partial(_write, cursor, query.text)
+        return local_copy(query.name, snapshot, name, write, query.address)
+    with atomic_path(folder_of(query.name, query.address) / "fetched.parquet") as temporary:
+        _write(cursor, query.text, temporary)
         content = file_digest(temporary)
-        return local_copy(key, content, "rows.parquet", lambda target: _move(temporary, target))
+        return local_copy(query.name, content, name, lambda target: _move(temporary, target), query.address)
 
 
 def _write(cursor: Any, query: str, target: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from msr_adapter.config.schema import FileFormatConfig, JoinConfig, TableSourceConfig
+from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_choice import Configured
 from msr_adapter.data.readers.joined import join_problems, joined, with_header_of
 from msr_adapter.data.readers.log_and_items import (
@@ -33,7 +34,7 @@ _Header = tuple[tuple[str, ...], Configured, tuple[str, ...]]
 
 def read_table(source: TableSourceConfig, context: ReadContext) -> Corpus:
     """Read a generic table; `UserError` with the problems of both files."""
-    source, configured = _on_this_machine(source), source.columns.model_dump()
+    source, configured = _on_this_machine(source, context.audit), source.columns.model_dump()
     log = table_at(source.interactions, _format_of_log(source))
     items = None if source.items is None else table_at(source.items, _format_of_items(source, source.items))
     written = ValueForms(source.timestamp_format or "", source.decimal)
@@ -76,15 +77,19 @@ def table_files(source: TableSourceConfig) -> dict[str, Path | str | None]:
     return {role: path if path is None else identity_of(path) for role, path in given.items()}
 
 
-def _on_this_machine(source: TableSourceConfig) -> TableSourceConfig:
+def _on_this_machine(source: TableSourceConfig, audit: Audit) -> TableSourceConfig:
     """Return a source whose remote files are copies; `UserError` with all that cannot be had."""
+
+    def tell(text: str, lost: bool) -> None:
+        audit.find("warning" if lost else "info", text)
+
     problems, changed = list[Problem](), dict[str, object]()
     for key in ("interactions", "items", "join", "items_join"):
         value = getattr(source, key)
         path = value.path if isinstance(value, JoinConfig) else value
         if path is not None and (address := remote_address(path)):
             with collecting(problems):
-                copy = fetched(address)
+                copy = fetched(address, tell)
                 changed[key] = value.model_copy(update={"path": copy}) if isinstance(value, JoinConfig) else copy
     raise_if_any(problems)
     if not changed:
