@@ -78,8 +78,9 @@ def write_data(data: Path, users: int) -> None:
     names = item_ids()
     columns = {
         "item_id": names, "title": [f"Title of the item {item}" for item in range(ITEMS)], "image": [None] * ITEMS,
-        "image_digest": [None] * ITEMS, "popularity": np.zeros(ITEMS, np.int64), "text": [""] * ITEMS,
-        "category": [None] * ITEMS, "in_log": [True] * ITEMS, "listed": [True] * ITEMS,
+        "image_digest": [None] * ITEMS, "more_images": [None] * ITEMS, "text": [""] * ITEMS,
+        "popularity": np.zeros(ITEMS, np.int64), "category": [None] * ITEMS,
+        "in_log": [True] * ITEMS, "listed": [True] * ITEMS,
     }  # fmt: skip
     schema.write_table(pa.table(columns).cast(schema.ITEMS), schema.ITEMS, data / "items.parquet")
     schema.write_chunks(_log(users, pa.array(names)), schema.INTERACTIONS, data / "interactions.parquet")

@@ -23,6 +23,7 @@ candidate_rows   the prompts of candidates, for training and scoring alike
 doctor           what this machine has and lacks
 stage_arguments  what stages are given: client, folders, job
 llamafactory     everything that knows LLaMA-Factory
+item_images      the images of items in tables
 config           pipelines and protocols as data
 prompts          templates, rendered
 generation       requests, their cache, chains of them

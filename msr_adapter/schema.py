@@ -5,6 +5,7 @@ Ids are strings everywhere (leading zeros survive); integer codes are a stage's 
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from msr_adapter.files import atomic_path
 from msr_adapter.filesystem import DamagedFileError, require_file
 
 _id = pa.string()
+_MORE_IMAGES = pa.list_(pa.struct([pa.field("path", pa.string()), pa.field("digest", pa.string())]))
 _ROWS = 1 << 16
 """Rows of a part of a file, which are read at a time."""
 _FILTERED = 1 << 13
@@ -28,6 +30,7 @@ ITEMS = pa.schema(
         pa.field("title", pa.string(), nullable=False),  # neutralised text, may be empty
         pa.field("image", pa.string()),  # path relative to the data stage's folder; null = no image
         pa.field("image_digest", pa.string()),  # of the stored image's bytes; null = no image
+        pa.field("more_images", _MORE_IMAGES),  # those after the first, in order; null = none; see `data.images.max`
         pa.field("popularity", pa.int64(), nullable=False),  # interactions of training users/positions only
         pa.field("text", pa.string(), nullable=False),  # neutralised description, empty = none
         pa.field("category", pa.string()),  # as the source names it; null = none
@@ -71,13 +74,9 @@ EXAMPLES = pa.schema(
 )
 """One row per (user, target event); its candidates are in CANDIDATES."""
 
-EARLIER = pa.schema(
-    [
-        pa.field("example_id", pa.int64(), nullable=False),
-        pa.field("items", pa.list_(_id), nullable=False),  # oldest first, all before the history in EXAMPLES
-    ]
-)
-"""What `split.max_history` cut off the histories of validation and test examples; none where it cut nothing."""
+EARLIER = pa.schema([EXAMPLES.field("example_id"), pa.field("items", pa.list_(_id), nullable=False)])
+"""What `split.max_history` cut off the histories of validation and test examples, oldest first; none where it cut
+nothing."""
 
 CANDIDATES = pa.schema(
     [
@@ -196,6 +195,10 @@ def read_listed(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def listed_digest(path: Path) -> str:
     """Return the SHA-256 of the `listed` rows of ITEMS, by their values: rows that are not listed change nothing."""
     table, content = read_listed(path), hashlib.sha256()
+    more = table.schema.get_field_index("more_images")
+    said = None if table[more].null_count == len(table) else pa.array(map(json.dumps, table[more].to_pylist()))
+    # Without any, the digest is what it was before there were such.
+    table = table.remove_column(more) if said is None else table.set_column(more, "more_images", said)
     content.update(str(len(table)).encode())
     for name in table.column_names:
         for chunk in table[name].chunks:

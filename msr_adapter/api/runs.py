@@ -144,10 +144,15 @@ class Run:
 
     @property
     def items(self) -> pl.DataFrame:
-        """The catalogue: item_id, title, image (path, null = none), popularity, text, category; summary once there."""
+        """The catalogue: item_id, title, image and more_images (paths, null = none), popularity, text, category.
+
+        Beside them the summary, once it is there.
+        """
         with guarded():
             items = read_stage(self.folder, "data", "items.parquet", schema.ITEMS).drop("image_digest")
-            items = items.with_columns((pl.lit(f"{self.folder / 'data'}/") + pl.col("image")).alias("image"))
+            root = pl.lit(f"{self.folder / 'data'}/")
+            further = pl.col("more_images").list.eval(root + pl.element().struct.field("path"))
+            items = items.with_columns((root + pl.col("image")).alias("image"), further)
             if not (path := self.folder / "items" / "items.parquet").exists():
                 return items
             summaries = frame(schema.read_table(path, schema.ITEM_SUMMARIES))

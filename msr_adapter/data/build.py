@@ -22,6 +22,7 @@ from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.explicit_negatives import rejected_in_training, with_rejections, without_rejected
 from msr_adapter.data.filters import clean
 from msr_adapter.data.images.attach import attach_images
+from msr_adapter.data.images.several import further_columns
 from msr_adapter.data.images.store import ImageStore
 from msr_adapter.data.interaction_log import Log, degree, encode
 from msr_adapter.data.negatives.candidate_files import read_imported
@@ -94,6 +95,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     raise_if_any((check_data(data) or packed_problems(data)) + check_protocol(protocol, inputs.train_negatives))
     audit = Audit()
     audit.attributes = data.items.attributes
+    audit.several_images = further_columns(data.images)
     corpus, log, beside = _log(inputs, seed, audit)
     attributes = read_attributes(data, corpus)
     examples = _examples(log, inputs, seed, audit)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.data.audit.report import Audit
-from msr_adapter.data.images.store import StoredImage
+from msr_adapter.data.images.store import ItemImages
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.tables import ItemCatalogue, ItemRows
 from msr_adapter.prompts import neutralise
@@ -23,7 +23,7 @@ def catalogue_of(ids: pl.Series, corpus: Corpus, audit: Audit) -> ItemCatalogue:
     return ItemCatalogue(items["item_id"].to_list(), titles, texts, _column(items, "category"))
 
 
-def rows_beside(ids: pl.Series, corpus: Corpus, images: list[StoredImage], audit: Audit) -> ItemRows:
+def rows_beside(ids: pl.Series, corpus: Corpus, images: list[ItemImages], audit: Audit) -> ItemRows:
     """Return the rows of items that no list has; count the texts that they lack."""
     apart = Audit()
     items = catalogue_of(ids, corpus, apart)

@@ -23,6 +23,7 @@ from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names
 from msr_adapter.data.tables import ItemRows
 from msr_adapter.errors import UserError, raise_if_any
+from msr_adapter.item_images import with_absolute_images
 from msr_adapter.progress import Reporter
 
 _SAID = ("title", "text", "category")
@@ -91,12 +92,6 @@ def new_rows(items: pl.DataFrame, store: ImageStore, reporter: Reporter) -> pa.T
     nothing = np.zeros(items.height, dtype=np.int64)
     rows = ItemRows(catalogue, images, nothing, nothing.astype(bool), listed=False).table()
     return with_absolute_images(rows, store.out)
-
-
-def with_absolute_images(items: pa.Table, folder: Path) -> pa.Table:
-    """Return ITEMS whose images, now relative to ``folder``, may be read from any other."""
-    paths = pc.binary_join_element_wise(str(folder.resolve()), items["image"], "/")  # null stays null
-    return items.set_column(items.schema.get_field_index("image"), schema.ITEMS.field("image"), paths)
 
 
 _NOBODY = pl.LazyFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})

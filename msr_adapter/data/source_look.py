@@ -12,6 +12,7 @@ from msr_adapter.data.audit.recognition import Recognition, recognition_lines
 from msr_adapter.data.audit.report import Audit, AuditFinding
 from msr_adapter.data.checks import check_data, packed_problems
 from msr_adapter.data.id_forms import near_matches
+from msr_adapter.data.images.several import further_columns
 from msr_adapter.data.published_split import unused_split
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import draws_images, read, source_files
@@ -77,6 +78,7 @@ def look_through(data: DataConfig, split: SplitConfig) -> SourceLook:
     audit, problems, attributes = Audit(), list[Problem](), SourceAttributes()
     with collecting(problems):
         audit.attributes = data.items.attributes
+        audit.several_images = further_columns(data.images)
         corpus = read(data.source, 0, audit)
         attributes = read_attributes(data, corpus)
         unused_split(corpus.interactions, split.kind, audit)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, user_blocks
 from msr_adapter.data.examples import Examples
-from msr_adapter.data.images.store import StoredImage
+from msr_adapter.data.images.store import ItemImages
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates
 from msr_adapter.schema import SPLITS
@@ -38,7 +38,7 @@ class ItemRows:
     """Rows of items.parquet, in columns of equal length."""
 
     items: ItemCatalogue
-    images: Sequence[StoredImage]
+    images: Sequence[ItemImages]
     popularity: Rows
     in_log: Mask
     listed: bool
@@ -52,6 +52,10 @@ class ItemRows:
             # With their type: of nothing but None, Arrow would make a column of type null.
             "image": pa.array([image.path for image in self.images], pa.string()),
             "image_digest": pa.array([image.digest for image in self.images], pa.string()),
+            "more_images": pa.array(
+                [[{"path": more.path, "digest": more.digest} for more in image.more] or None for image in self.images],
+                schema.ITEMS.field("more_images").type,
+            ),
             "popularity": self.popularity,
             "text": pa.array(self.items.texts, pa.string()),
             "category": pa.array(self.items.categories, pa.string()),

@@ -10,6 +10,7 @@ from msr_adapter import schema
 from msr_adapter.errors import LISTED, Problem, UserError, listed
 from msr_adapter.files import file_digest
 from msr_adapter.integrity import read_manifest
+from msr_adapter.item_images import IMAGE_COLUMNS, images_of
 from msr_adapter.system import cpu_count
 
 _seen: set[tuple[Path, str]] = set()
@@ -21,14 +22,16 @@ def require_unaltered_images(data: Path) -> None:
     manifest = read_manifest(data)
     if not manifest or (data.resolve(), manifest.get("seal", "")) in _seen:
         return
-    table = schema.read_table(data / "items.parquet", schema.ITEMS, ("image", "image_digest"))
-    stored = sorted({(row["image"], row["image_digest"]) for row in table.to_pylist() if row["image"]})
+    table = schema.read_table(data / "items.parquet", schema.ITEMS, IMAGE_COLUMNS)
+    images = {image for row in images_of(table, data) for image in row}
+    stored = sorted(images, key=lambda image: image.path)
     with ThreadPoolExecutor(cpu_count()) as pool:
-        same = list(pool.map(lambda one: _is_same(data / one[0], one[1]), stored))
+        same = list(pool.map(lambda image: _is_same(image.path, image.digest), stored))
     found = f"changed by hand since the stage data stored it ({manifest['finished']})"
     step = "Put it back, or store all images again with `--force data`"
-    problems = [Problem(str(data / name), "", found, "", step)
-                for (name, _), well in zip(stored, same, strict=True) if not well]  # fmt: skip
+    problems = [
+        Problem(str(image.path), "", found, "", step) for image, well in zip(stored, same, strict=True) if not well
+    ]
     if problems:
         raise UserError(listed(problems[:LISTED], len(problems), str(data)))
     _seen.add((data.resolve(), manifest.get("seal", "")))

@@ -49,8 +49,9 @@ def facts_of(popularity: list[int], target: list[int], **changes: Any) -> UserFa
     """Return facts of users whose target is ``target`` among items with the given ``popularity``."""
     count = len(popularity)
     columns = {"item_id": [f"{item:03}" for item in range(count)], "title": [""] * count, "image": [None] * count,
-               "image_digest": [None] * count, "popularity": popularity, "text": [""] * count,
-               "category": [None] * count, "in_log": [True] * count, "listed": [True] * count}  # fmt: skip
+               "image_digest": [None] * count, "more_images": [None] * count, "text": [""] * count,
+               "popularity": popularity, "category": [None] * count,
+               "in_log": [True] * count, "listed": [True] * count}  # fmt: skip
     columns |= changes.pop("items", {})
     users = len(target)
     made = UserFacts(

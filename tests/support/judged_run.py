@@ -163,7 +163,13 @@ def _write_items(run: Run, items: list[str], images: bool) -> None:
             Image.new("RGB", (56, 56), (i * 6, 255 - i * 6, 90 + i * 4)).save(run.data / path)
     if images:
         (run.data / "images/001.png").write_bytes(b"not an image")
-    columns = {"item_id": items, "title": titles, "image": paths, "image_digest": paths}
+    columns = {
+        "item_id": items,
+        "title": titles,
+        "image": paths,
+        "image_digest": paths,
+        "more_images": [None] * len(items),
+    }
     columns["popularity"] = list(range(len(items)))
     columns |= {"text": [""] * len(items), "category": [("toys", "books", None)[i % 3] for i in range(len(items))]}
     columns |= dict.fromkeys(("in_log", "listed"), [True] * len(items))

@@ -50,7 +50,7 @@ def _write_items(run: Run, ids: np.ndarray, words: np.ndarray, generator: np.ran
     titles = [" ".join(generator.choice(words, 8)) for _ in ids]
     columns = {"item_id": ids, "title": titles, "image": [f"images/{item}.jpg" for item in ids]}
     columns |= {"image_digest": columns["image"], "popularity": generator.integers(0, 500, len(ids))}
-    columns |= {"text": [""] * len(ids), "category": [None] * len(ids)}
+    columns |= {"text": [""] * len(ids), "category": [None] * len(ids), "more_images": [None] * len(ids)}
     columns |= dict.fromkeys(("in_log", "listed"), [True] * len(ids))
     schema.write_table(pa.table(columns, schema=schema.ITEMS), schema.ITEMS, run.data / "items.parquet")
     summaries = pa.table({"item_id": ids, "summary": [" ".join(generator.choice(words, 40)) for _ in ids]})

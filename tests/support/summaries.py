@@ -41,6 +41,7 @@ def write_shop(
         "title": list(titles.values()),
         "image": pa.array(pictures, pa.string()),
         "image_digest": pa.array([None if item in no_image else f"digest of {item}" for item in titles], pa.string()),
+        "more_images": pa.nulls(len(titles), ITEMS.field("more_images").type),
         "popularity": [1] * len(titles),
         "text": [(texts or {}).get(item, "") for item in titles],
         "category": pa.nulls(len(titles), pa.string()),

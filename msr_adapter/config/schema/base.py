@@ -15,6 +15,8 @@ MOST_TOKENS = 100_000_000
 """Tokens of a text or a row."""
 MOST_PIXELS = 178_000_000
 """Of one image: above that, Pillow takes it for a bomb."""
+MOST_IMAGES = 16
+"""Images of one item that may be used."""
 MOST_PROCESSES = 65_536
 """Workers, machines, or requests at a time."""
 MOST_SECONDS = 31_536_000.0

@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from msr_adapter.config.schema.attributes import ItemAttributesConfig, UserAttributesConfig
-from msr_adapter.config.schema.base import MOST, MOST_PIXELS, Count, StrictModel, allowed
+from msr_adapter.config.schema.base import MOST, MOST_IMAGES, MOST_PIXELS, Count, StrictModel, allowed
 from msr_adapter.config.schema.sources import SourceConfig
+from msr_adapter.config.schema.tables import ColumnName
 
 MOMENT = "a date (2024-06-30 or 2024-06-30T12:00:00Z), milliseconds since 1970, or null"
 _LATEST = 253_402_300_799_999
@@ -43,6 +44,11 @@ class ImagesConfig(StrictModel):
     folder: Path | None = None
     """Holds `{item}.jpg` or any other raster image, in sub-folders too; the items' `image` column, if it has paths, is
     relative to it; `msr fetch-images` fills it. Nothing outside it is read. A synthetic dataset draws its own."""
+    max: int = Field(1, ge=1, le=MOST_IMAGES)
+    """Images of an item that are used, in order: those of a list in the column `image`, then of `columns`; else the
+    files `{item}.jpg`, `{item}_*.jpg` and `{item}/*.jpg`. Equal ones count once."""
+    columns: tuple[ColumnName, ...] = ()
+    """Columns of the table of items that name further images, in order; read where `max` is above 1."""
     missing: Literal["text-only", "placeholder", "error"] = "text-only"
     """An item whose image is absent or unusable: prompt without image, a grey image, or stop. Always counted."""
     max_pixels: int = Field(589_824, ge=784, le=MOST_PIXELS)

@@ -1,6 +1,6 @@
 """The audit: every count and every finding of the data stage, written to `audit.json` and nothing dropped silently."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypedDict
@@ -37,6 +37,9 @@ class Audit:
     """What each file was taken for, in the order in which they were read."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Attribute -> column, of what is to be read of the table of items beside what every source has."""
+    several_images: Sequence[str] | None = None
+    """Where items may have several images: the columns of the table of items that name further ones. None: only the
+    first image of an item is read."""
 
     def count(self, name: str, number: int) -> None:
         """Add ``number`` to the count ``name``."""

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_forms import shown
-from msr_adapter.data.images.locate import image_finder
 from msr_adapter.data.images.near_files import as_pairs, near_files, wanted_names
-from msr_adapter.data.images.store import ImageStore, StoredImage, image_counts, store_all, store_placeholder
+from msr_adapter.data.images.several import find_images
+from msr_adapter.data.images.store import ImageStore, ItemImages, image_counts, store_all, store_placeholder
+from msr_adapter.data.readers.items import FURTHER_IMAGE
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.errors import Problem, UserError, listed, plural
 from msr_adapter.progress import Reporter
@@ -25,24 +26,24 @@ _ADVICE = {
 
 def attach_images(
     ids: Sequence[str], corpus: Corpus, store: ImageStore, audit: Audit, reporter: Reporter, unseen: Sequence[str] = ()
-) -> list[StoredImage]:
+) -> list[ItemImages]:
     """Store the image of every item of ``ids``, then of ``unseen``, and apply the policy for those that have none.
 
     The latter, which nobody interacted with and no list has, are counted apart, and miss an image without an error.
     `UserError` with the first missing images of ``ids`` and their number when the policy is `error`.
     """
     config = store.limits
-    named = corpus.items is not None and "image" in corpus.items.columns and bool(corpus.items["image"].count())
-    if corpus.synthetic is None and config.folder is None and not named:
+    if corpus.synthetic is None and config.folder is None and not _names_images(corpus):
         return _without_images(len(ids), store, audit) + _policy_apart(_absent(len(unseen)), store)
     everything = [*ids, *unseen]
-    results = store_all(everything, image_finder(everything, corpus, config), store, reporter)
+    results = store_all(everything, find_images(everything, corpus, config), store, reporter)
     results, apart = results[: len(ids)], results[len(ids) :]
     for name, number in image_counts(results).items():
         audit.count(name, number)
     for fault in sorted({one.fault for one in results if one.fault}):
         audit.name(f"{_MISSING}{fault}", (ids[i] for i, one in enumerate(results) if one.fault == fault))
-    missing = [index for index, one in enumerate(results) if one.fault]
+    strict = config.missing == "error"  # then every image that is named has to be there
+    missing = [index for index, one in enumerate(results) if one.fault or (strict and one.refused)]
     near = _near([ids[i] for i in missing if results[i].fault == "absent"], corpus, config)
     if missing and config.missing == "error":
         raise UserError(_missing_images([(ids[i], results[i]) for i in missing], config, near))
@@ -51,7 +52,8 @@ def attach_images(
         audit.find("warning", f"{many} have no usable image ({_reasons(audit)}) and are {_treated(config)}. "
                    f"{_advice(results)}")  # fmt: skip
     _tell_near(near, audit)
-    if several := sum(one.animated for one in results):
+    _tell_several(ids, results, config, audit)
+    if several := sum(image.animated for one in results for image in one.all):
         audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
     if lacking := sum(one.fault is not None for one in apart):
         audit.count("unseen_images_missing", lacking)
@@ -62,15 +64,38 @@ def attach_images(
     return _with_policy(results, store, audit) + (apart if config.missing == "error" else _policy_apart(apart, store))
 
 
-def _policy_apart(results: list[StoredImage], store: ImageStore) -> list[StoredImage]:
+def _names_images(corpus: Corpus) -> bool:
+    """Return whether some item names an image."""
+    columns = [] if corpus.items is None else [corpus.items[name] for name in corpus.items.columns
+                                               if name == "image" or name.startswith(FURTHER_IMAGE)]  # fmt: skip
+    return any(column.count() for column in columns)
+
+
+def _tell_several(ids: Sequence[str], results: Sequence[ItemImages], config: ImagesConfig, audit: Audit) -> None:
+    """Say which images of items that have others cannot be used, and which are not."""
+    damaged = [index for index, one in enumerate(results) if one.path and one.refused]
+    if damaged:
+        audit.name("images_refused", (ids[index] for index in damaged))
+        number = sum(len(results[index].refused) for index in damaged)
+        faults = sorted({fault for index in damaged for fault in results[index].refused})
+        audit.find("warning", f"{plural(number, 'image')} of items that have others cannot be used "
+                   f"({', '.join(faults)}; such as of {ids[damaged[0]]!r}): these items show the others. "
+                   f"{_advice([ItemImages(fault=fault) for fault in faults])}")  # fmt: skip
+    if repeated := sum(one.repeated for one in results):
+        audit.find("info", f"{plural(repeated, 'image')} left out: equal, byte for byte, to another one of the item.")
+    if beyond := sum(one.left_out for one in results):
+        audit.find("info", f"{plural(beyond, 'image')} left out: data.images.max is {config.max}.")
+
+
+def _policy_apart(results: list[ItemImages], store: ImageStore) -> list[ItemImages]:
     return _with_policy(results, store, Audit())
 
 
-def _absent(number: int) -> list[StoredImage]:
-    return [StoredImage(fault="absent")] * number
+def _absent(number: int) -> list[ItemImages]:
+    return [ItemImages(fault="absent")] * number
 
 
-def _without_images(number: int, store: ImageStore, audit: Audit) -> list[StoredImage]:
+def _without_images(number: int, store: ImageStore, audit: Audit) -> list[ItemImages]:
     config = store.limits
     if config.missing == "error":
         step = "Set data.images.folder, or data.images.missing to text-only or placeholder"
@@ -80,14 +105,14 @@ def _without_images(number: int, store: ImageStore, audit: Audit) -> list[Stored
     return _with_policy(_absent(number), store, audit)
 
 
-def _with_policy(results: list[StoredImage], store: ImageStore, audit: Audit) -> list[StoredImage]:
+def _with_policy(results: list[ItemImages], store: ImageStore, audit: Audit) -> list[ItemImages]:
     missing = sum(one.fault is not None for one in results)
     if store.limits.missing == "text-only" or not missing:
         audit.count("items_text_only", missing)
         return results
     audit.count("items_placeholder", missing)
     grey = store_placeholder(store)
-    return [grey if one.fault else one for one in results]
+    return [ItemImages(grey.path, grey.digest, grey.change) if one.fault else one for one in results]
 
 
 def _treated(config: ImagesConfig) -> str:
@@ -105,7 +130,7 @@ def _reasons(audit: Audit) -> str:
     return ", ".join(reasons)
 
 
-def _advice(results: Sequence[StoredImage]) -> str:
+def _advice(results: Sequence[ItemImages]) -> str:
     faults = sorted({one.fault for one in results if one.fault})
     steps = [f"{fault}: {_ADVICE[fault]}." for fault in faults if fault in _ADVICE]
     if any(fault not in _ADVICE for fault in faults):
@@ -133,11 +158,11 @@ def _tell_near(near: Mapping[str, tuple[str, str]], audit: Audit) -> None:
 
 
 def _missing_images(
-    missing: list[tuple[str, StoredImage]], config: ImagesConfig, near: Mapping[str, tuple[str, str]]
+    missing: list[tuple[str, ItemImages]], config: ImagesConfig, near: Mapping[str, tuple[str, str]]
 ) -> list[Problem]:
     where = str(config.folder or "")
     problems = [
-        Problem(where, item, f"image {(one.fault or '').replace('_', ' ')}",
+        Problem(where, item, f"image {(one.fault or one.refused[0]).replace('_', ' ')}",
                 "data.images.missing: error wants an image for every item",
                 f"{_step(one, near.get(item))}, or set data.images.missing to text-only or placeholder")
         for item, one in missing
@@ -145,8 +170,8 @@ def _missing_images(
     return listed(problems, len(problems), where)
 
 
-def _step(one: StoredImage, near: tuple[str, str] | None) -> str:
+def _step(one: ItemImages, near: tuple[str, str] | None) -> str:
     if near is not None:
         return f"Rename {shown(near[1])}, which is nearly called so"
-    advice = _ADVICE.get(one.fault or "", "").partition(": ")[2]
+    advice = _ADVICE.get(one.fault or one.refused[0], "").partition(": ")[2]
     return advice[:1].upper() + advice[1:] if advice else "Add the file"

@@ -25,6 +25,8 @@ INDEX = "fetched.jsonl"
 ImageLocation = Path | bytes | Image.Image
 FindImage = Callable[[str], ImageLocation]
 """Item id -> its image: a file, a file's bytes, or a drawn image. `ImageError` when there is none to use."""
+FindImages = Callable[[str], ImageLocation | list[ImageLocation | ImageError]]
+"""The same for items that may have several: in order, with the reason in the place of one that cannot be used."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -43,10 +45,20 @@ class DownloadedImage:
     digest: str | None = None
     reason: str | None = None
     """Why it failed; None = it did not."""
+    number: int = 1
+    """Of the item's images in their order."""
+
+    @property
+    def key(self) -> str:
+        """What identifies it in the index: the item, and the number of an image after the first."""
+        return image_key(self.item_id, self.number)
 
 
 def image_finder(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> FindImage:
-    """Return the finder for the items ``ids``: drawn ones, else what the items name, else a file named as the item."""
+    """Return the finder for the items ``ids``: drawn ones, else what the items name, else a file named as the item.
+
+    Of a list of images it finds the first; `several.find_images` finds them all.
+    """
     if corpus.synthetic is not None:
         return corpus.synthetic.draw
     by_name = images_in(config.folder, ids) if config.folder else _nowhere
@@ -77,6 +89,8 @@ def image_name(value: Any) -> str | bytes | None:
 
     `{bytes, path}` is how Hugging Face datasets keep images.
     """
+    if isinstance(value, pl.Series | list | tuple):
+        value = next(iter(value), None)
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
@@ -150,8 +164,18 @@ def safe_name(item_id: str) -> str:
     return item_id if _SAFE.fullmatch(item_id) else f"_{digest(item_id.encode())[:32]}"
 
 
+def image_key(item_id: str, number: int) -> str:
+    """Return what identifies an image of an item in the index of downloads: the item's id of the first one."""
+    return item_id if number == 1 else f"{item_id}\0{number}"
+
+
 def read_download_index(folder: Path) -> dict[str, DownloadedImage]:
-    """Return item id -> its latest line. A line that a killed process left unfinished counts as not written."""
+    """Return item id -> the latest line of its first image."""
+    return {one.item_id: one for one in read_downloads(folder).values() if one.number == 1}
+
+
+def read_downloads(folder: Path) -> dict[str, DownloadedImage]:
+    """Return key -> its latest line. A line that a killed process left unfinished counts as not written."""
     found: dict[str, DownloadedImage] = {}
     try:
         text = read_bytes(folder / INDEX).decode("utf-8", errors="replace")
@@ -162,7 +186,7 @@ def read_download_index(folder: Path) -> dict[str, DownloadedImage]:
             one = DownloadedImage(**parse_json(line))
         except (ValueError, TypeError):
             continue
-        found[one.item_id] = one
+        found[one.key] = one
     return found
 
 

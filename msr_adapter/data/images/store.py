@@ -29,7 +29,7 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.decode import EXTENSIONS, Fault, ImageError, decode, encode, flat, quiet_pillow, shrink
-from msr_adapter.data.images.locate import FindImage, read_image
+from msr_adapter.data.images.locate import FindImages, ImageLocation, read_image
 from msr_adapter.files import digest, file_digest
 from msr_adapter.filesystem import parse_json, read_bytes
 from msr_adapter.progress import Reporter
@@ -38,6 +38,8 @@ from msr_adapter.system import cpu_count
 _VERSION = 1
 """Rises when equal files give other images."""
 _BATCH = 1024
+_OF_ITEMS = {"folder", "missing", "max", "columns"}
+"""Settings that say which images are used, and nothing of what becomes of one."""
 
 Change = Literal["copied", "encoded", "shrunk"]
 """What was done to a file that was stored."""
@@ -67,14 +69,33 @@ class StoredImage:
     """Only the first frame was kept."""
 
 
+@dataclass(frozen=True)
+class ItemImages(StoredImage):
+    """What became of the images of one item: the first that can be used is what the fields above say."""
+
+    more: tuple[StoredImage, ...] = ()
+    """The others, in order; none of them failed, and no two are equal."""
+    refused: tuple[Fault, ...] = ()
+    """Why some of an item's several images cannot be used."""
+    repeated: int = 0
+    """Images that are equal to one before."""
+    left_out: int = 0
+    """Images beyond `data.images.max`, which were not looked at."""
+
+    @property
+    def all(self) -> tuple[StoredImage, ...]:
+        """Every image that is used, the first one first."""
+        return (self, *self.more) if self.path else ()
+
+
 StoreOne = Callable[[Path | bytes], StoredImage]
 """Stores an image, of a file or of a file's bytes, under the stage's folder."""
 
 
 def store_all(
-    ids: Sequence[str], find: FindImage, store: ImageStore, reporter: Reporter, workers: int | None = None
-) -> list[StoredImage]:
-    """Store the image of every item; the result is in the order of ``ids``.
+    ids: Sequence[str], find: FindImages, store: ImageStore, reporter: Reporter, workers: int | None = None
+) -> list[ItemImages]:
+    """Store the images of every item; the result is in the order of ``ids``.
 
     One thread per CPU unless ``workers`` is given: Pillow decodes, resizes and encodes outside the interpreter's lock
     (threads against processes: benchmarks/images.py). Each thread holds one image.
@@ -86,16 +107,24 @@ def store_all(
         ThreadPoolExecutor(workers or cpu_count()) as pool,
     ):
 
-        def one(item_id: str) -> StoredImage:
+        def put(place: ImageLocation | ImageError) -> StoredImage:
             try:
-                found = find(item_id)
-                if isinstance(found, Image.Image):
-                    return _write(encode(shrink(flat(found), store.limits), "PNG"), "PNG", "encoded", store.out)
-                return store_one(found)
+                if isinstance(place, ImageError):
+                    raise place
+                if isinstance(place, Image.Image):
+                    return _write(encode(shrink(flat(place), store.limits), "PNG"), "PNG", "encoded", store.out)
+                return store_one(place)
             except ImageError as error:
                 return StoredImage(fault=error.fault)
 
-        results: list[StoredImage] = []
+        def one(item_id: str) -> ItemImages:
+            try:
+                found = find(item_id)
+            except ImageError as error:
+                return ItemImages(fault=error.fault)
+            return _images_of(found if isinstance(found, list) else [found], put, store.limits.max)
+
+        results: list[ItemImages] = []
         # In batches, because `map` hands all that it is given to the pool at once.
         for start in range(0, len(ids), _BATCH):
             for stored in pool.map(one, ids[start : start + _BATCH]):
@@ -110,13 +139,48 @@ def store_placeholder(store: ImageStore) -> StoredImage:
     return _write(encode(Image.new("RGB", (side, side), (128, 128, 128)), "PNG"), "PNG", "encoded", store.out)
 
 
-def image_counts(results: Sequence[StoredImage]) -> dict[str, int]:
-    """Return how many images were stored, in which way, and how many are missing for which reason."""
-    counts = Counter(f"images_{one.change}" for one in results if one.path)
+def image_counts(results: Sequence[ItemImages]) -> dict[str, int]:
+    """Return how many images were stored, in which way, and how many are missing for which reason.
+
+    Of items with several also how many of these cannot be used, are equal to another one, or are too many.
+    """
+    stored = [image for one in results for image in one.all]
+    counts = Counter(f"images_{image.change}" for image in stored)
     counts.update(f"images_missing_{one.fault}" for one in results if one.fault)
-    counts.update("images_first_frame" for one in results if one.animated)
-    counts["image_files"] = len({one.path for one in results if one.path})
+    counts.update(f"images_refused_{fault}" for one in results if one.path for fault in one.refused)
+    counts.update("images_first_frame" for image in stored if image.animated)
+    several = {"items_with_several_images": sum(bool(one.more) for one in results),
+               "images_repeated": sum(one.repeated for one in results),
+               "images_beyond_max": sum(one.left_out for one in results)}  # fmt: skip
+    counts.update({name: number for name, number in several.items() if number})
+    counts["image_files"] = len({image.path for image in stored})
     return dict(sorted(counts.items()))
+
+
+def _images_of(
+    places: Sequence[ImageLocation | ImageError], put: Callable[[ImageLocation | ImageError], StoredImage], most: int
+) -> ItemImages:
+    """Store an item's images in order until ``most`` that differ are there."""
+    kept, refused, repeated = dict[str | None, StoredImage](), list[Fault](), 0
+    left_out = 0
+    for number, place in enumerate(places):
+        if len(kept) == most:
+            left_out = len(places) - number
+            break
+        stored = put(place)
+        if stored.fault:
+            refused.append(stored.fault)
+        elif stored.digest in kept:
+            repeated += 1
+        else:
+            kept[stored.digest] = stored
+    if not kept:
+        return ItemImages(fault=refused[0], refused=tuple(refused))
+    first, *more = kept.values()
+    return ItemImages(
+        first.path, first.digest, first.change, None, first.animated, more=tuple(more), refused=tuple(refused),
+        repeated=repeated, left_out=left_out,
+    )  # fmt: skip
 
 
 def _store_file(file: Path | bytes, store: ImageStore) -> StoredImage:
@@ -156,7 +220,11 @@ def _reusing(store: ImageStore) -> Iterator[StoreOne]:
     cache, out = store.cache, store.out
     cache.mkdir(parents=True, exist_ok=True)
     known, lock = _read_index(cache / "index.jsonl"), threading.Lock()
-    salt = [_VERSION, PIL.__version__, store.limits.model_dump(mode="json", exclude={"folder", "missing"})]
+    salt = [
+        _VERSION,
+        PIL.__version__,
+        store.limits.model_dump(mode="json", exclude=_OF_ITEMS),
+    ]
     with (cache / "index.jsonl").open("a", encoding="utf-8") as index:
         index.write("\n")  # a killed process may have left half a line
 

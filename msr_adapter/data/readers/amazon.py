@@ -72,5 +72,7 @@ def read_meta(path: Path, audit: Audit) -> pl.DataFrame:
                          ignore_nulls=True)  # fmt: skip
     category = pl.coalesce(words("categories", pl.String(), " > "), words("main_category", pl.String()))
     image = pl.coalesce(pl.col("images").str.json_path_match(place) for place in _IMAGES)
+    if audit.several_images is not None:
+        image = pl.col("images")  # all of it, as it is written
     more = {"text": pl.when(text != "").then(text), "category": category, "image": image}
     return read_items(table, ItemColumns(item, "title", more, _META_COLUMNS), audit)

@@ -23,6 +23,8 @@ from msr_adapter.data.readers.table_scan import (
 from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
 
+FURTHER_IMAGE = "image "
+"""What the columns of `data.images.columns` are called behind, in the tables of items that readers return."""
 _TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u00[0-9a-fA-F]{2})*"|null'
 _JSON_TEXTS = rf"^\[\s*(?:(?:{_TEXT})(?:\s*,\s*(?:{_TEXT}))*)?\s*\]$"
 """A JSON list of texts and nulls, which a title like `[Used] Game` is not."""
@@ -57,11 +59,15 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     more = audit.attributes
     if more:
         require_columns(table, column_names(table), more, "data.items.attributes")
-    wanted = list(dict.fromkeys((fields.item, *named, *fields.reads, *more.values())))
+    further = dict(enumerate(audit.several_images or ()))
+    if further:
+        columns_of_images = {f"image {number + 2}": column for number, column in further.items()}
+        require_columns(table, column_names(table), columns_of_images, "data.images.columns")
+    wanted = list(dict.fromkeys((fields.item, *named, *fields.reads, *more.values(), *further.values())))
     source = scan(table, wanted)
     schema = schema_of(table, source)
     nested = (pl.List, pl.Struct, pl.Binary)  # lists are joined, and images may be structs or bytes
-    texts = [name for name in named if not isinstance(schema[name], nested)]
+    texts = [name for name in (*named, *further.values()) if not isinstance(schema[name], nested)]
     raise_if_any(type_problems(table, schema, [fields.item, *dict.fromkeys(texts)]))
     facts = whole_lines(table)
     if schema[fields.item].is_float():
@@ -72,7 +78,10 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     if told.get("rounded"):
         tell_rounded(table, source, fields.item, "items of the table", audit)
     item = as_text(fields.item, schema[fields.item], bool(told.get("whole", True)))
-    made = {name: _made(column, name, schema) for name, column in columns.items()}
+    several = audit.several_images is not None
+    made = {name: _made(column, name, schema, several=several) for name, column in columns.items()}
+    made |= {f"{FURTHER_IMAGE}{place}": _image(column, schema[column], several=True)
+             for place, column in further.items()}  # fmt: skip
     made |= {f"{ATTRIBUTE}{name}": pl.col(column) for name, column in more.items()}
     frame = collect(table, source.select(item_id=item, **made))
     tell_reading(table, audit, frame.height)
@@ -87,7 +96,7 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
     if not frame.height:
         raise UserError(Problem(str(table.path), "", "no items", "at least one row below the header"))
     unused = fields.unused if fields.unused is not None else tuple(name for name in schema if name not in wanted)
-    unused = tuple(name for name in unused if name not in set(more.values()))
+    unused = tuple(name for name in unused if name not in {*more.values(), *further.values()})
     taken = {
         "item": fields.item,
         **{name: _columns_of(column) for name, column in columns.items() if column is not None},
@@ -126,20 +135,25 @@ def _columns_of(column: str | pl.Expr) -> str:
     return column if isinstance(column, str) else " + ".join(dict.fromkeys(column.meta.root_names()))
 
 
-def _made(column: str | pl.Expr | None, name: str, schema: pl.Schema) -> pl.Expr:
+def _made(column: str | pl.Expr | None, name: str, schema: pl.Schema, *, several: bool) -> pl.Expr:
     if column is None:
         return pl.lit(None, dtype=pl.String)
     if isinstance(column, pl.Expr):
         return column
     dtype = schema[column]
     if name == "image":
-        return _image(column, dtype)
+        return _image(column, dtype, several=several)
     return words(column, dtype, " > " if name == "category" else " ")
 
 
-def _image(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Return a path or URL as text, or the bytes: of a list the first, of an image struct its bytes."""
+def _image(name: str, dtype: pl.DataType, *, several: bool) -> pl.Expr:
+    """Return a path or URL as text, or the bytes: of a list the first, of an image struct its bytes.
+
+    With ``several``, lists stay whole, as lists or as the text that was written.
+    """
     column = pl.col(name)
+    if several and isinstance(dtype, pl.List | pl.Array):
+        return column
     if isinstance(dtype, pl.Struct):
         kinds = {part.name: part.dtype for part in dtype.fields}
         return column.struct.field("bytes" if kinds.get("bytes") == pl.Binary else "path")
@@ -148,5 +162,6 @@ def _image(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Binary:
         return column
     text = column.cast(pl.String).str.strip_chars()
-    text = pl.coalesce(pl.when(text.str.contains(_JSON_TEXTS)).then(text).str.json_path_match("$[0]"), text)
+    if not several:
+        text = pl.coalesce(pl.when(text.str.contains(_JSON_TEXTS)).then(text).str.json_path_match("$[0]"), text)
     return pl.when(~is_empty(text) & (text != "[]")).then(text)

@@ -12,11 +12,11 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, ranges
 from msr_adapter.history_window import HistoryWindow
+from msr_adapter.item_images import with_absolute_images
 from msr_adapter.prompts.stage_tables import copy_attributes
 from msr_adapter.workflows.recommend.histories import Histories, SeenBeside
 from msr_adapter.workflows.recommend.retrieval import Found
@@ -151,9 +151,7 @@ def cut_shards(numbers: Sequence[int], found: Sequence[Found]) -> Iterator[slice
 
 def read_items(data_dir: Path) -> pa.Table:
     """Return ITEMS with absolute paths of images, so that a part of them can lie in any folder."""
-    items = schema.read_table(data_dir / "items.parquet", schema.ITEMS)
-    images = pc.binary_join_element_wise(str(data_dir.resolve()), items["image"], "/")  # null stays null
-    return items.set_column(items.schema.get_field_index("image"), schema.ITEMS.field("image"), images)
+    return with_absolute_images(schema.read_table(data_dir / "items.parquet", schema.ITEMS), data_dir)
 
 
 def write_shard(

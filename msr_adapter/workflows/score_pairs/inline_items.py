@@ -15,6 +15,8 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.images.attach import attach_images
 from msr_adapter.data.images.store import ImageStore
 from msr_adapter.data.readers.reader import Corpus
+from msr_adapter.generation.request import Image
+from msr_adapter.item_images import as_columns
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts.neutralize import neutralise
 
@@ -46,13 +48,13 @@ def inline_rows(inline: pl.DataFrame, taken: pa.ChunkedArray, places: ImagePlace
     nobody = pl.LazyFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
     audit = Audit()
     store = ImageStore(places.out, places.config, places.cache)
-    stored = attach_images(ids, Corpus(nobody, columns), store, audit, reporter) if named else [None] * len(ids)
+    stored = attach_images(ids, Corpus(nobody, columns), store, audit, reporter) if named else []
     for finding in audit.findings:
         reporter.note(finding["text"])
-    files = [str(places.out.resolve() / one.path) if one is not None and one.path else None for one in stored]
-    digests = [one.digest if one is not None else None for one in stored]
+    root = places.out.resolve()
+    images = [[Image(root / str(image.path), str(image.digest)) for image in one.all] for one in stored]
     rows = {
-        "item_id": ids, "title": titles, "image": files, "image_digest": digests, "popularity": [0] * len(ids),
+        "item_id": ids, "title": titles, **as_columns(images or [[]] * len(ids)), "popularity": [0] * len(ids),
         "text": [""] * len(ids), "category": [None] * len(ids),
         "in_log": [False] * len(ids), "listed": [False] * len(ids),
     }  # fmt: skip

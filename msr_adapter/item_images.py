@@ -1,0 +1,54 @@
+"""The images of items in tables: one column for the first, one for those after it."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from msr_adapter import schema
+from msr_adapter.generation.request import Image
+
+IMAGE_COLUMNS = ("image", "image_digest", "more_images")
+"""What ITEMS says of images."""
+_MORE = "more_images"
+
+
+def images_of(items: pa.Table, folder: Path) -> list[tuple[Image, ...]]:
+    """Return the images of each row of ITEMS, in order; paths start with ``folder``. Reads `IMAGE_COLUMNS`."""
+    several = items[_MORE].to_pylist() if has_several(items) else [None] * len(items)
+    firsts = zip(items["image"].to_pylist(), items["image_digest"].to_pylist(), several, strict=True)
+    return [
+        ()
+        if path is None
+        else (Image(folder / path, digest), *(Image(folder / one["path"], one["digest"]) for one in more or ()))
+        for path, digest, more in firsts
+    ]
+
+
+def has_several(items: pa.Table) -> bool:
+    """Tell whether any row of ITEMS has more than one image."""
+    return bool(items[_MORE].null_count < len(items))
+
+
+def as_columns(images: Iterable[Sequence[Image]]) -> dict[str, pa.Array]:
+    """Return the columns of ITEMS that say these images, with their paths as they are."""
+    rows = list(images)
+    more = [[{"path": str(one.path), "digest": one.digest} for one in row[1:]] or None for row in rows]
+    return {
+        "image": pa.array([str(row[0].path) if row else None for row in rows], pa.string()),
+        "image_digest": pa.array([row[0].digest if row else None for row in rows], pa.string()),
+        _MORE: pa.array(more, schema.ITEMS.field(_MORE).type),
+    }
+
+
+def with_absolute_images(items: pa.Table, folder: Path) -> pa.Table:
+    """Return ITEMS whose images, now relative to ``folder``, may be read from any other."""
+    root = str(folder.resolve())
+    paths = pc.binary_join_element_wise(root, items["image"], "/")  # null stays null
+    items = items.set_column(items.schema.get_field_index("image"), schema.ITEMS.field("image"), paths)
+    if not has_several(items):
+        return items
+    rows = [row and [{**one, "path": f"{root}/{one['path']}"} for one in row] for row in items[_MORE].to_pylist()]
+    field = schema.ITEMS.field(_MORE)
+    return items.set_column(items.schema.get_field_index(_MORE), field, pa.array(rows, field.type))
