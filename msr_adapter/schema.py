@@ -175,7 +175,7 @@ RECOMMENDATIONS = pa.schema(
         pa.field("score", pa.float64()),  # p(yes), or the log-likelihood ratio of a text; null: the model was not asked
         pa.field("logit", pa.float64()),  # log p(yes) - log p(no), which ranks; null as above and where a text answers
         pa.field("bounded", pa.bool_(), nullable=False),  # score and logit are bounds, as in SCORES
-        pa.field("ranked_by", pa.string(), nullable=False),  # model | popularity: the fallback without a history
+        pa.field("ranked_by", pa.string(), nullable=False),  # model | hybrid | popularity: without a history
         pa.field("retrieved_by", pa.string(), nullable=False),  # popular | item-knn | all | file | history
         pa.field("retrieval_rank", pa.int64(), nullable=False),  # 1, 2, ... among the user's candidates; breaks ties
         pa.field("history_items", pa.int64(), nullable=False),  # interactions that the user had

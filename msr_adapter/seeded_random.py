@@ -47,6 +47,14 @@ def below(bits: Bits, bound: NDArray[np.integer] | int) -> Integers:
     return (((bits >> np.uint64(32)) * np.asarray(bound).astype(np.uint64)) >> np.uint64(32)).astype(np.int64)
 
 
+def draw(ids: Integers, wanted: int, seed: int, purpose: str = "validation users") -> Integers:
+    """Return at most ``wanted`` of ``ids``, ascending. Whoever wants more gets the same and others."""
+    if len(ids) <= wanted:
+        return ids
+    order = np.argsort(keyed(hash_ids(map(str, ids.tolist())), seed, purpose), kind="stable")
+    return np.sort(ids[order[:wanted]])
+
+
 def seeded_order(ids: Iterable[str], seed: int, purpose: str) -> Integers:
     """Return a seeded permutation of ``ids`` (given sorted and distinct)."""
     return np.argsort(keyed(hash_ids(ids), seed, purpose), kind="stable")

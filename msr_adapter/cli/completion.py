@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 STAGES = (
-    "data", "lengths", "items", "users", "truncate", "dataset", "train", "score", "score-base", "baselines", "embed",
-    "retrieve", "rerank", "rerank-base", "evaluate",
+    "data", "lengths", "items", "users", "truncate", "dataset", "train", "score", "score-base",
+    "score-validation", "baselines", "embed", "retrieve", "rerank", "rerank-base", "evaluate",
 )  # fmt: skip
 """The stages in their order, as `pipeline.stages` has them, which takes seconds to import."""
 _YAML = (".yaml", ".yml")

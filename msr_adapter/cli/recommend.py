@@ -1,5 +1,6 @@
 """`msr recommend`: ranked lists for users."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,13 @@ class UnknownUsers(StrEnum):
 
     ERROR = "error"
     FALLBACK = "fallback"
+
+
+class RankBy(StrEnum):
+    """What `msr recommend --rank-by` takes."""
+
+    MODEL = "model"
+    HYBRID = "hybrid"
 
 
 def recommend(
@@ -55,13 +63,15 @@ def recommend(
     ] = None,
     include_seen: Annotated[
         bool | None,
-        typer.Option("--include-seen/--exclude-seen", show_default=False,
-                     help="Whether what a user has seen already may come. Default: no; with data.repeats: keep, what "
-                     "the user had may."),
+        typer.Option("--include-seen/--exclude-seen", show_default=False, help="Whether what a user has seen may come. "
+                     "Default: no; with data.repeats: keep, what the user had may."),
     ] = None,
     unknown_users: Annotated[
         UnknownUsers, typer.Option("--unknown-users", help="For ids in no log: stop, or recommend popular items.")
     ] = UnknownUsers.ERROR,
+    rank_by: Annotated[
+        RankBy, typer.Option("--rank-by", help="The trained model, or the hybrid that `msr evaluate` froze.")
+    ] = RankBy.MODEL,
     train: Retraining = False, overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None,
     quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -81,10 +91,13 @@ def recommend(
         # A file that is called `all` is a file.
         path = None if users == "all" and not Path(users).exists() else Path(users)
         wanted = RecommendRequest(
-            path, candidates, top, out, include_seen, unknown_users.value, interactions, items, overwrite
+            path, candidates, top, out, include_seen, unknown_users.value, interactions, items, overwrite, rank_by.value
         )
         with interruptible(loaded.run_dir):
             result = carry_out(loaded, wanted, Reporter(quiet=quiet), train=train)
-        served = result["users"] - result["users_without_candidates"]
-        text = f"{out}: {plural(result['rows'], 'row')} for {plural(served, 'user')}"
-        emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), **result}, text, as_json)
+        emit({"pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), **result}, _text(out, result), as_json)
+
+
+def _text(out: Path, counts: Mapping[str, int]) -> str:
+    served = counts["users"] - counts["users_without_candidates"]
+    return f"{out}: {plural(counts['rows'], 'row')} for {plural(served, 'user')}"

@@ -11,6 +11,10 @@ from msr_adapter.arrays import Integers, Labels
 from msr_adapter.errors import StageError, plural
 from msr_adapter.model_scores import read_model_scores
 from msr_adapter.schema import CANDIDATES, EXAMPLES, candidates_digest, read_listed, read_table
+from msr_adapter.seeded_random import draw
+
+MOST_WEIGHED = 2_000
+"""Validation users whose lists fitted baselines score for a hybrid: the most that one may be fitted on."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,22 @@ def read_held_out(data_dir: Path, split: str = "test") -> HeldOut:
     return HeldOut(expected, flat(test["user_id"]), offsets, rows, digest)
 
 
+def read_some(data_dir: Path, wanted: int, seed: int) -> HeldOut | None:
+    """Return the lists of at most ``wanted`` validation users, drawn by ``seed``; None where the split has none.
+
+    Whoever wants more gets the same users and others.
+    """
+    split = read_table(data_dir / "examples.parquet", EXAMPLES, ["split"])["split"]
+    if not pc.any(pc.equal(split, "validation")).as_py():
+        return None
+    every = read_held_out(data_dir, "validation")
+    examples = draw(every.example_ids, wanted, seed)
+    places = np.searchsorted(every.example_ids, examples)
+    table = every.table.filter(pc.is_in(every.table["example_id"], value_set=pa.array(examples)))
+    offsets = np.concatenate([[0], np.cumsum(np.diff(every.offsets)[places])]).astype(np.int64)
+    return HeldOut(examples, every.user_ids.take(pa.array(places)), offsets, table, every.digest)
+
+
 def read_items(data_dir: Path) -> pa.Table:
     """Read what of ITEMS lists and full rankings may have: the catalogue of the protocol."""
     return read_listed(data_dir / "items.parquet")
@@ -92,7 +112,7 @@ def read_scores(held_out: HeldOut, model: str, folder: Path) -> pa.Table:
     same_length = table.num_rows == held_out.table.num_rows
     if not (same_length and all(table[key].equals(held_out.table[key]) for key in ("example_id", "item_id"))):
         raise StageError(
-            f"scores of {model!r} do not fit the test candidates: {_differences(held_out.table, table)}",
+            f"scores of {model!r} do not fit the candidates: {_differences(held_out.table, table)}",
             "they belong to other candidates, or a file was changed by hand",
             f"run again with `--force {folder.name}`",
         )

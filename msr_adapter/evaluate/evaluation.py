@@ -4,7 +4,7 @@ It writes `metrics.json` (`metrics_file.MetricsFile`), `per_user.parquet` (`tabl
 `candidate_scores.parquet` (`tables.candidate_scores_table`); the report is made of the `Evaluation` that it returns.
 
 The models, in the order of the tables: trained, base (each with a folder of scores), the fitted baselines, the others
-that were asked for, oracle (if the truth is known).
+that were asked for, oracle (if the truth is known), hybrid (if asked for).
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,8 @@ from msr_adapter.evaluate.beyond_accuracy import beyond_accuracy, calibration
 from msr_adapter.evaluate.candidates import HeldOut, read_held_out, read_scores
 from msr_adapter.evaluate.comparison import ComparisonPlan, as_difference, trained_minus_others
 from msr_adapter.evaluate.full_ranking import FullDirs, rank_fully, unranked
+from msr_adapter.evaluate.hybrid.fitting import HYBRID, FrozenHybrid, freeze_hybrid
+from msr_adapter.evaluate.hybrid.judging import HybridJob, hybrid_findings, judge_hybrid
 from msr_adapter.evaluate.metrics_file import (
     CandidateCounts,
     EvaluationFinding,
@@ -60,6 +62,8 @@ class EvaluateDirs:
     """What was retrieved from the whole catalogue; None where nothing was asked for."""
     reranked: Mapping[str, Path] = field(default_factory=dict)
     """Model -> its folder of SCORES of what was retrieved."""
+    validation: Path | None = None
+    """SCORES of validation users by the trained model, for a hybrid that weighs it."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,13 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     Raises StageError, with counts, on scores that do not fit the candidates one to one.
     """
     protocol, seed = config.protocol, job.seed
+    frozen = _freeze(config, dirs, job)  # before a score of the test is read
     held_out = read_held_out(dirs.data)
     tables = _read_tables(config.baselines, dirs.scores, held_out)
     inputs = BaselineInputs(held_out, dirs.data, config, seed)
     scores = _all_scores(config, dirs, inputs, tables)
+    if frozen:
+        scores[HYBRID] = frozen.scores(scores, held_out.offsets)
     models = {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
@@ -134,6 +141,9 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     metrics = _metrics(config, _Found(held_out, models, tables, sampling), run, seed)
     metrics["slices"] = slice_metrics(config, held_out, scores, facts)
     metrics["findings"] = [*metrics["findings"], *_about_the_fits(config, dirs), *table_findings(config.tables, facts)]
+    if frozen:
+        metrics["hybrid"] = judge_hybrid(HybridJob(protocol, held_out, seed), frozen, scores, models)
+        metrics["findings"] = [*metrics["findings"], *hybrid_findings(metrics["hybrid"], models, metrics["primary"])]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
     if full := rank_fully(config, FullDirs(dirs.baselines, dirs.retrieved, dirs.reranked), inputs, models):
         metrics["full"] = full.entry
@@ -147,6 +157,13 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     ranked = candidate_scores_table(held_out, scores)
     write_table(ranked, ranked.schema, job.out / "candidate_scores.parquet")
     return Evaluation(metrics, models, held_out, tables["trained"], dirs.data)
+
+
+def _freeze(config: EvaluateConfig, dirs: EvaluateDirs, job: Job) -> FrozenHybrid | None:
+    if config.hybrid is None:
+        return None
+    folders = {"trained": dirs.validation, "baselines": dirs.baselines}
+    return freeze_hybrid(config, dirs.data, {name: folder for name, folder in folders.items() if folder}, job)
 
 
 def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], held_out: HeldOut) -> dict[str, pa.Table]:
@@ -186,7 +203,9 @@ def _metrics(config: EvaluateConfig, found: _Found, run: RunFacts, seed: int) ->
     protocol, held_out, models, tables = config.protocol, found.held_out, found.models, found.tables
     primary, sizes = protocol.primary_metric, np.diff(held_out.offsets)
     chances = model_metrics.chance(protocol, held_out)
-    compared = trained_minus_others(models, ComparisonPlan.of(protocol, [primary], seed)).differences
+    # The hybrid has the trained model in it, and is tested by itself.
+    others = {name: judged for name, judged in models.items() if name != HYBRID}
+    compared = trained_minus_others(others, ComparisonPlan.of(protocol, [primary], seed)).differences
     gaps = {row.reference: as_difference(row) for row in compared}
     mass = {
         name: float(table["answer_mass"].to_numpy().mean())

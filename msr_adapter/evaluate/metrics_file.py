@@ -133,6 +133,47 @@ class SliceEntry(TypedDict):
     groups: Sequence[SliceGroup]
 
 
+class TriedPenalty(TypedDict):
+    """One of the penalties that cross-validation chose from."""
+
+    inverse_penalty: float
+    left_out_loss: float
+    """Mean loss on users who were left out, in nats a row."""
+
+
+class HybridWeights(TypedDict):
+    """One fit."""
+
+    weights: Mapping[str, float]
+    """Member -> weight of its scores, which have variance 1 within each list: so weights can be compared."""
+    intercept: float
+    """It changes no ranking."""
+    inverse_penalty: float
+    """C of the penalty that cross-validation chose."""
+    tried: Sequence[TriedPenalty]
+
+
+class HybridAblation(TypedDict):
+    """A hybrid without some members, fitted anew."""
+
+    fit: HybridWeights
+    metrics: Mapping[str, Interval]
+
+
+class HybridEntry(TypedDict):
+    """What `metrics.json` says of the hybrid beside its metrics."""
+
+    users: int
+    """Validation users that the weights were fitted on."""
+    rows: int
+    digest: str
+    """Of `hybrid.json`, written before a score of the test was read."""
+    fit: HybridWeights
+    ablations: Mapping[str, HybridAblation]
+    differences: Mapping[str, Difference]
+    """Other model or ablation -> the hybrid minus it, paired, in the primary metric; adjusted for their number."""
+
+
 class EvaluationFinding(TypedDict):
     """Something that a reader must know before quoting the numbers."""
 
@@ -168,6 +209,8 @@ class MetricsFile(TypedDict):
     slices: Sequence[SliceEntry]
     beyond: Mapping[str, Mapping[str, float]]
     """Model -> ``coverage@k``, ``gini@k``, ``popularity@k``, ``novelty@k``."""
+    hybrid: NotRequired[HybridEntry]
+    """Of the model `hybrid`; there where `evaluate.hybrid` asks for it."""
     oracle_lift_share: float | None
     """(trained - chance) / (oracle - chance) in the primary metric; None without an oracle above chance."""
     findings: Sequence[EvaluationFinding]

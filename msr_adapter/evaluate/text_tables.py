@@ -101,6 +101,37 @@ def full_table(metrics: MetricsFile, cell: Callable[[Interval], str] = value_cel
     return TextTable(title, ["metric", *models, "chance"], rows, full_notes(metrics))
 
 
+def hybrid_table(metrics: MetricsFile) -> TextTable | None:
+    """Return the hybrid minus every other model, and minus itself without its parts; None where there is none."""
+    entry = metrics.get("hybrid")
+    if entry is None:
+        return None
+    primary, models = metrics["primary"], metrics["models"]
+    reached = {name: model["metrics"][primary] for name, model in models.items()}
+    reached |= {name: ablation["metrics"][primary] for name, ablation in entry["ablations"].items()}
+    rows = [
+        [name, value_cell(reached[name]), f"{gap['mean']:+.3f}", f"{gap['low']:+.3f} to {gap['high']:+.3f}",
+         p_text(gap["p"]), p_text(gap["p_adjusted"])]
+        for name, gap in entry["differences"].items()
+    ]  # fmt: skip
+    fits = {"hybrid": entry["fit"]} | {name: ablation["fit"] for name, ablation in entry["ablations"].items()}
+    told = [f"{name}: {weights_text(fit['weights'])}." for name, fit in fits.items()]
+    users = plural(entry["users"], "validation user")
+    notes = [
+        f"Weights of scores that have variance 1 within each list, fitted on {users} and frozen "
+        f"({entry['digest'][:8]}) before a score of the test was read. " + " ".join(told),
+        f"p adjusted (max-T) for the {plural(len(rows), 'comparison')} of this table.",
+    ]
+    columns = ["model", label(primary), "hybrid minus it", "interval", "p", "p adjusted"]
+    return TextTable(f"The hybrid, {value_cell(reached['hybrid'])}, beside each", columns, rows, notes)
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    """Return a hybrid's weights in words: ``0.91 trained + 0.42 mf - 0.03 popularity``."""
+    parts = [f"{'-' if weight < 0 else '+'} {abs(weight):.2f} {name}" for name, weight in weights.items()]
+    return " ".join(parts).removeprefix("+ ")
+
+
 def full_metrics(metrics: MetricsFile) -> list[str]:
     """Return the metrics over the whole catalogue that are worth a row, the primary one first."""
     full = metrics.get("full")
@@ -146,9 +177,9 @@ def full_notes(metrics: MetricsFile) -> list[str]:
 
 
 def console_tables(metrics: MetricsFile) -> list[Table]:
-    """Return the tables of a finished run for a terminal: of the candidate lists, and of the whole catalogue."""
+    """Return the tables of a finished run for a terminal: of the candidate lists, the hybrid, the whole catalogue."""
     full = full_table(metrics, cell=lambda value: value_cell(value).translate(_UNBRACKETED))
-    return [console_table(metrics), *([to_rich(full)] if full else [])]
+    return [console_table(metrics), *(to_rich(table) for table in (hybrid_table(metrics), full) if table)]
 
 
 def console_table(metrics: MetricsFile) -> Table:

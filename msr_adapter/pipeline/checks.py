@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
+        *_check_hybrid(loaded),
         *check_versions(),
         *_check_slices(loaded),
         *[
@@ -233,14 +235,9 @@ def require(loaded: LoadedPipeline) -> None:
 
 def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
     """Return a problem if the best checkpoint is to be kept and nobody, or no metric, can tell which it is."""
-    split = loaded.pipeline.split
     if loaded.pipeline.train.keep != "best":
         return []
-    found = ""
-    if split.kind == "user-holdout" and split.fractions[1] == 0:
-        found = "split.fractions leaves no validation users"
-    if split.kind == "temporal" and split.validation_from is None:
-        found = "split.validation_from is not set, so that there is no validation"
+    found = _no_validation(loaded)
     from msr_adapter.score.validation_ranking import cannot_tell, nobody
 
     if found:
@@ -249,6 +246,28 @@ def _check_selection(loaded: LoadedPipeline) -> list[Problem]:
     if not negatives:  # the whole catalogue, whose size is not known yet
         return []
     return cannot_tell(loaded.pipeline.train.selection.metric, negatives + 1, loaded.where("train.selection.metric"))
+
+
+def _check_hybrid(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem if a hybrid surely has too few validation users: by the split, and by what it asks for."""
+    from msr_adapter.evaluate.hybrid.fitting import least_users, too_few
+
+    hybrid, where = loaded.pipeline.evaluate.hybrid, loaded.where("evaluate.hybrid")
+    if hybrid is None:
+        return []
+    if found := _no_validation(loaded):
+        return [replace(too_few(0, hybrid, where), found=f"its weights are fitted on validation users, but {found}")]
+    return [too_few(hybrid.users, hybrid, where)] if hybrid.users < least_users(hybrid) else []
+
+
+def _no_validation(loaded: LoadedPipeline) -> str:
+    """Return why there are surely no validation users; "" where there may be."""
+    split = loaded.pipeline.split
+    if split.kind == "user-holdout" and split.fractions[1] == 0:
+        return "split.fractions leaves no validation users"
+    if split.kind == "temporal" and split.validation_from is None:
+        return "split.validation_from is not set, so that there is no validation"
+    return ""
 
 
 def _check_slices(loaded: LoadedPipeline) -> list[Problem]:

@@ -92,6 +92,12 @@ def score_config(p: PipelineConfig) -> object:
     return base_config(p) if p.evaluate.scorer is None else [*base_config(p), _model(p, "evaluate.scorer")]
 
 
+def validation_config(p: PipelineConfig) -> object:
+    """Return what counts for the scores of validation users, which a hybrid weighs."""
+    hybrid = p.evaluate.hybrid
+    return [score_config(p), hybrid and hybrid.users, p.seed]
+
+
 def baselines_config(p: PipelineConfig) -> object:
     """Return what counts for the fitted baselines."""
     rows = to_fit(p.evaluate)

@@ -57,6 +57,8 @@ def check_finished(loaded: LoadedPipeline, folder: RunFolder, finished: Collecti
     if "data" in finished and (loaded.pipeline.data.items.attributes or loaded.pipeline.data.users):
         known = known_attributes(loaded.pipeline, folder.manifest("data"))
         found += prompts_of(loaded.pipeline).check(known)
+    if "data" in finished:
+        found += _nobody_to_weigh_on(loaded, folder)
     if not trains(loaded):
         return found
     if "data" in finished:
@@ -193,6 +195,17 @@ def _nobody_to_judge_by(loaded: LoadedPipeline, folder: RunFolder) -> list[Probl
     if validation.get("examples", 1):
         return []
     return [nobody("the validation split is empty", loaded.where("train.keep"))]
+
+
+def _nobody_to_weigh_on(loaded: LoadedPipeline, folder: RunFolder) -> list[Problem]:
+    """Return a problem for a hybrid whose weights the built data has too few validation users for."""
+    from msr_adapter.evaluate.hybrid.fitting import least_users, too_few
+
+    hybrid, manifest = loaded.pipeline.evaluate.hybrid, folder.manifest("data")
+    if hybrid is None or manifest is None:
+        return []
+    users = manifest.summary.get("splits", {}).get("validation", {}).get("examples", 0)
+    return [too_few(users, hybrid, loaded.where("evaluate.hybrid"))] if users < least_users(hybrid) else []
 
 
 def _blind(loaded: LoadedPipeline, folder: RunFolder) -> list[Problem]:

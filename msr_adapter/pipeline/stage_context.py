@@ -57,6 +57,12 @@ def is_truncating(pipeline: PipelineConfig) -> bool:
     return pipeline.train.too_long == "truncate"
 
 
+def weighs_trained(pipeline: PipelineConfig) -> bool:
+    """Return whether a hybrid weighs the trained model, which is asked about validation users for it."""
+    hybrid = pipeline.evaluate.hybrid
+    return hybrid is not None and "trained" in hybrid.of
+
+
 def stage_dirs(pipeline: PipelineConfig, folder: RunFolder) -> StageDirs:
     """Return the folders of a run's stages; `user_summaries` has the texts that all prompts show."""
     data, items, users, dataset, train = map(folder.stage, ("data", "items", "users", "dataset", "train"))

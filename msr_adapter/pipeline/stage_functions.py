@@ -17,7 +17,7 @@ from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.model_weights import BASE, starting_weights, trained_weights
 from msr_adapter.metrics import Judgement
 from msr_adapter.pipeline.peak_memory import release
-from msr_adapter.pipeline.stage_context import Context
+from msr_adapter.pipeline.stage_context import Context, weighs_trained
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
 from msr_adapter.report.report_context import Manifests, ReportContext
@@ -134,6 +134,15 @@ def run_score_base(c: Context) -> dict[str, Any]:
     return _score(c, c.backend(_scoring_model(c.pipeline), starting_weights(c.pipeline.train)))
 
 
+def run_score_validation(c: Context) -> dict[str, Any]:
+    """Score candidates of validation users with the trained model, for a hybrid that weighs it."""
+    from msr_adapter.score.weighing_users import write_weighing_candidates
+
+    assert c.pipeline.evaluate.hybrid is not None, "no hybrid is asked for"
+    users = write_weighing_candidates(c.dirs.data, c.out, c.pipeline.evaluate.hybrid.users, c.pipeline.seed)
+    return {"users": users} | _score(c, make_scorer(c), replace(c.dirs, candidates=c.out), "validation")
+
+
 def run_retrieve(c: Context) -> dict[str, Any]:
     """Retrieve items of the whole catalogue for the test users."""
     from msr_adapter.evaluate.retrieval import RetrieveDirs, retrieve
@@ -159,12 +168,14 @@ def _retrieved(c: Context) -> StageDirs:
     return replace(c.dirs, candidates=c.dir("retrieve"))
 
 
-def _score(c: Context, scorer: AbstractContextManager[Backend], dirs: StageDirs | None = None) -> dict[str, Any]:
+def _score(
+    c: Context, scorer: AbstractContextManager[Backend], dirs: StageDirs | None = None, split: str = "test"
+) -> dict[str, Any]:
     from msr_adapter.score import score
 
     with c.cache() as cache, scorer as backend:
         client = Client(c.prompts, backend, cache)
-        return score(c.pipeline.train, dirs or c.dirs, client, c.job, bounded_share(c.pipeline))
+        return score(c.pipeline.train, dirs or c.dirs, client, c.job, bounded_share(c.pipeline), split)
 
 
 def make_scorer(c: Context) -> AbstractContextManager[Backend]:
@@ -222,7 +233,9 @@ def run_evaluate(c: Context) -> dict[str, Any]:
     full, again = settings.full, {}
     if full is not None:
         again = {"trained": c.dir("rerank")} | ({"base": c.dir("rerank-base")} if full.base else {})
-    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"), c.dir("retrieve") if full else None, again)
+    retrieved = c.dir("retrieve") if full else None
+    validation = c.dir("score-validation") if weighs_trained(c.pipeline) else None
+    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"), retrieved, again, validation)
     return write_report(evaluate(settings, dirs, run, c.job), told, c.job)
 
 

@@ -14,7 +14,7 @@ from msr_adapter.evaluate.table_retrieval import embeds, is_of_the_table
 from msr_adapter.pipeline import fingerprints as counts
 from msr_adapter.pipeline import stage_functions as functions
 from msr_adapter.pipeline.embedding_stage import run_embed
-from msr_adapter.pipeline.stage_context import Context, is_truncating
+from msr_adapter.pipeline.stage_context import Context, is_truncating, weighs_trained
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,17 @@ STAGES: tuple[Stage, ...] = (
         costly=True,
     ),
     Stage(
-        "baselines", "Baselines", ("baseline scores", "manifest.json"), 3,
+        "score-validation", "Scores of validation users, trained", ("scores", "scores.parquet"), 1,
+        inputs=("data", "users", "truncate", "train"),
+        outputs=("scores.parquet",),
+        templates=_always("recommend"),
+        config=counts.validation_config, sources=counts.start_sources, run=functions.run_score_validation,
+        needed=weighs_trained,
+        spared=_served,
+        costly=True,
+    ),
+    Stage(
+        "baselines", "Baselines", ("baseline scores", "manifest.json"), 4,
         inputs=("data",),
         outputs=("*.parquet", "tuning.json"),
         config=counts.baselines_config, run=functions.run_baselines,
@@ -199,10 +209,10 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate", "Evaluation", ("report", "report.html"), 8,
-        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "baselines", "embed", "retrieve",
-                "rerank", "rerank-base"),
+        inputs=("data", "items", "users", "truncate", "train", "score", "score-base", "score-validation", "baselines",
+                "embed", "retrieve", "rerank", "rerank-base"),
         outputs=("metrics.json", "per_user.parquet", "full_per_user.parquet", "candidate_scores.parquet",
-                 "report.html"),
+                 "hybrid.json", "report.html"),
         shows_all_of=("data",),
         templates=_always("report.html"),
         config=counts.evaluate_config, sources=counts.evaluate_sources, run=functions.run_evaluate,

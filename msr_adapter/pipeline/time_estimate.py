@@ -39,7 +39,7 @@ _LARGE = 1e9
 _UNKNOWN_ROW, _PROMPT = 300, 150
 """Tokens of a row before lengths are estimated, and of a summariser's prompt."""
 _PER = 1_000
-_SAME_PROMPTS = {"rerank": ("score",), "rerank-base": ("score-base",)}
+_SAME_PROMPTS = {"rerank": ("score",), "rerank-base": ("score-base",), "score-validation": ("score",)}
 """Stages whose pace is that of another, which asks the same model the same question."""
 _SIZE = re.compile(r"(?<![a-zA-Z0-9.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])")
 """How the names of models tell their size: Qwen2-VL-2B-Instruct."""
@@ -120,7 +120,9 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
         yield Work("train", "train.model", train.model, row, trained=True, number=_rows(loaded, folder, data))
     scored = None if data is None else _split(folder, "test")
     found = None if data is None else retrieved_prompts(loaded.pipeline, data)
-    for stage, number in (("score-base", scored), ("score", scored), ("rerank-base", found), ("rerank", found)):
+    weighed = None if data is None else _weighed(loaded.pipeline, folder)
+    for stage, number in (("score-base", scored), ("score", scored), ("score-validation", weighed),
+                          ("rerank-base", found), ("rerank", found)):  # fmt: skip
         if stage in stages:
             role, model = _scorer(loaded.pipeline, stage)
             yield Work(stage, role, model, row, number=number)
@@ -167,6 +169,15 @@ def _steps(data: Path, block: int | None) -> int:
     """Return how many blocks all histories have, or how many are not empty where each is read at once."""
     lengths = pc.list_value_length(pq.read_table(data / "examples.parquet", columns=["history"])["history"]).to_numpy()
     return int((lengths > 0).sum() if block is None else (-(-lengths // block)).sum())
+
+
+def _weighed(pipeline: PipelineConfig, folder: RunFolder) -> int:
+    """Return of how many candidates a hybrid's validation users have, on average."""
+    manifest, hybrid = folder.manifest("data"), pipeline.evaluate.hybrid
+    told = manifest.summary["splits"].get("validation", {}) if manifest else {}
+    if hybrid is None or not told.get("examples"):
+        return 0
+    return int(told["candidates"] * min(1.0, hybrid.users / told["examples"]))
 
 
 def _split(folder: RunFolder, name: str) -> int:

@@ -14,7 +14,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.sampling import sampling_line
-from msr_adapter.evaluate.text_tables import full_models, full_notes
+from msr_adapter.evaluate.text_tables import full_models, full_notes, hybrid_table
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
 from msr_adapter.model_scores import shown_scores
@@ -31,6 +31,9 @@ from msr_adapter.report.verdict import verdict
 
 _LIMITS = Limits(work=200_000_000, value=60_000_000, seconds=30.0)
 """A page of 25 MB takes about a third of it."""
+
+_DESCRIBED = [(row.name, row.description) for row in BASELINES]
+_HYBRID = "a logistic regression over the scores of several models, fitted on validation users."
 
 
 def write_report(evaluation: Evaluation, path: Path, context: ReportContext) -> None:
@@ -152,7 +155,8 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
         "full_notes": full_notes(metrics),
         "looks": looks(metrics["models"]),
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
-        "described": [(row.name, row.description) for row in BASELINES if row.name in metrics["models"]],
+        "described": [(name, text) for name, text in (*_DESCRIBED, ("hybrid", _HYBRID)) if name in metrics["models"]],
+        "hybrid": hybrid_table(metrics),
         "smallest_difference": sections.smallest_line(metrics),
         "sampling": sampling_line(metrics["sampling"]),
         "plots": figures.result_figures(metrics, evaluation.models, evaluation.held_out),

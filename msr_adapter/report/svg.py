@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 
 from msr_adapter.evaluate.baselines.catalogue import BASELINES, Look
 
-_KNOWN = {"trained": Look("trained", "solid")} | {row.name: row.look for row in BASELINES}
+_KNOWN = {"trained": Look("trained", "solid"), "hybrid": Look("ink", (0, (12, 2)))} | {
+    row.name: row.look for row in BASELINES
+}
 _OTHERS = (
     Look("other1", (0, (6, 1))),
     Look("other2", (0, (4, 1, 1, 1, 1, 1))),

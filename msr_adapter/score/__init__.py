@@ -7,6 +7,7 @@ answer_stream       a block's answers, asked in order through the cache
 scoring_order       the order in which neighbouring candidates share most
 pairs               any users and items in memory
 scoring_counts      what is counted, and what of it a reader should know
+weighing_users      the validation users on whom a hybrid weighs the model
 validation_ranking  how well a checkpoint ranks the validation users' candidates
 """
 

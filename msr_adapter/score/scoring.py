@@ -34,8 +34,10 @@ _BLOCK = 65_536
 """Candidates that are put in order together, and whose scores are written together."""
 
 
-def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded_share: float = 0.0) -> dict[str, Any]:
-    """Write `scores.parquet` for all test candidates, in the order of CANDIDATES; return counts.
+def score(
+    train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded_share: float = 0.0, split: str = "test"
+) -> dict[str, Any]:
+    """Write `scores.parquet` for all candidates of a ``split``, in the order of CANDIDATES; return counts.
 
     It holds SCORES, or RATIOS where a text answers the question.
     They are asked about in the order in which neighbours share most. Answers come through the cache, shard by shard, so
@@ -43,16 +45,16 @@ def score(train: TrainConfig, dirs: StageDirs, client: Client, job: Job, bounded
     more than the ``bounded_share`` of candidates; `UserError` if there is nothing to score. Memory does not grow with
     the number of users.
     """
-    total = count_rows(dirs.data, "test", dirs.candidates)
+    total = count_rows(dirs.data, split, dirs.candidates)
     if not total:
-        step = "Give more users or a larger test share"
-        raise UserError(Problem("", "split", "there are no test candidates", "at least one example", step))
+        step = f"Give more users or a larger {split} share"
+        raise UserError(Problem("", "split", f"there are no {split} candidates", "at least one example", step))
     reporter, backend, cache = job.reporter, client.model(), client.cache
     before, spent = cache.stats, spent_by(backend)
     with reporter.track("scoring", total) as advance:
         scoring = scorer_of(train, client, advance, reporter)
         folders = CandidateFolders(dirs.data, dirs.user_summaries, dirs.candidates, dirs.items)
-        blocks = candidate_blocks(folders, client.prompts, "test", images=train.images, size=_BLOCK)
+        blocks = candidate_blocks(folders, client.prompts, split, images=train.images, size=_BLOCK)
         table = schema.RATIOS if train.asks_text else schema.SCORES
         schema.write_chunks(map(scoring.block, blocks), table, job.out / "scores.parquet")
     counts = scoring.settle(bounded_share)

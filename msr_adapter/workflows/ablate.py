@@ -73,8 +73,8 @@ def ablate(
     if full.pipeline.evaluate.scorer is not None:
         found, step = "one served model cannot stand in for every variant", "Add --set evaluate.scorer=null"
         raise UserError(Problem(full.where("evaluate.scorer"), "evaluate.scorer", found, "null", step))
-    # Variants are compared with the full run: they need no baselines of their own but popularity.
-    common, root = [*sets, "evaluate.baselines=[popularity]"], full.run_dir / "ablations"
+    # Variants are compared with the full run: they need no baselines of their own but popularity, and no hybrid.
+    common, root = [*sets, "evaluate.baselines=[popularity]", "evaluate.hybrid=null"], full.run_dir / "ablations"
     differing = [name for name in names if VARIANTS[name].sets]
     loaded = {name: load_pipeline(argument, [*common, *VARIANTS[name].sets], root / name) for name in differing}
     _require_different(full, loaded)

@@ -40,7 +40,7 @@ def test_pipelines_runs_and_stages_are_completed() -> None:
     assert complete_pipeline("nowhere/x") == []
     assert "demo-blind" in complete_run("demo")
     assert complete_run("oth") == []
-    assert complete_stage("sco") == ["score", "score-base"]
+    assert complete_stage("sco") == ["score", "score-base", "score-validation"]
 
 
 def test_the_stages_are_those_of_the_pipeline() -> None:

@@ -58,7 +58,8 @@ def test_what_is_served_is_not_trained_here_for_its_sake(tmp_path: Path) -> None
 
 def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -> None:
     write_pipeline(tmp_path)
-    needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate")
+    hybrid = "evaluate.hybrid={of: [trained, popularity]}"
+    needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate", hybrid)
     assert tuple(plan(load(tmp_path, *needed))) == tuple(name for name in STAGE_NAMES if name not in RETRIEVING)
     whole = "evaluate.full={retriever: popularity, top: 20, base: true}"
     assert tuple(plan(load(tmp_path, *needed, whole))) == tuple(name for name in STAGE_NAMES if name != "embed")

@@ -339,7 +339,7 @@ def test_scores_of_other_candidates_are_refused(data: Path, tmp_path: Path) -> N
     fit(data, tmp_path / "out", "item-knn")
     held_out = read_held_out(data)
     shorter = replace(held_out, table=held_out.table.slice(0, 10))
-    with pytest.raises(StageError, match="'item-knn' do not fit the test candidates"):
+    with pytest.raises(StageError, match="'item-knn' do not fit the candidates"):
         read_fitted("item-knn", shorter, tmp_path / "out")
     with pytest.raises(StageError, match="no scores of mf"):
         read_fitted("mf", held_out, tmp_path / "out")

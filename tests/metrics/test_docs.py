@@ -1,5 +1,6 @@
 """docs/metrics.md is true: it names every metric, and every key of a real metrics.json, and no other."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from msr_adapter.metrics import METRICS, RANKING, MetricName
 from msr_adapter.progress import Reporter
 from msr_adapter.schema import CANDIDATES, read_table
 from msr_adapter.stage_arguments import Job
+from tests.evaluate.test_hybrid import Stages
 from tests.support.judged_run import make_run, write_scores
 from tests.support.paths import ROOT
 
@@ -72,7 +74,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     retrieved = read_table(again / "candidates.parquet", CANDIDATES)
     write_scores(again, {name: retrieved[name] for name in ("example_id", "item_id")}, np.zeros(retrieved.num_rows))
     run.evaluate(every, full=full, retrieved=again, reranked={"trained": again})
-    return found | _paths(run.metrics())
+    found |= _paths(run.metrics())
+    weighed = tmp_path_factory.mktemp("hybrid")
+    Stages(weighed).evaluate(weighed / "evaluate")
+    return found | _paths(json.loads((weighed / "evaluate" / "metrics.json").read_text()))
 
 
 def test_every_key_of_metrics_json_is_documented(found: set[str]) -> None:

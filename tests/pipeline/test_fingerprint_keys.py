@@ -45,6 +45,7 @@ OPENED: dict[str, Any] = {
     "items_join": {"path": "aisles.csv", "by": "aisle_id"},
     "full": {"retriever": "popularity", "top": 20},
     "cold": {"share": 0.2},
+    "hybrid": {"of": ["trained", "popularity"]},
 }
 """What stands for an optional part that no bundled pipeline has."""
 WORDS = {

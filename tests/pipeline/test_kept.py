@@ -109,7 +109,7 @@ def test_summaries_and_scores_are_found_again_and_equal_ones_are_not_kept_twice(
     lines = Lines()
     run(load(folder), ("users",), reporter=lines)
     assert any(line.startswith("users       found again") for line in lines.text.splitlines())
-    scores = {"score", "score-base", "rerank", "rerank-base"}
+    scores = {"score", "score-base", "score-validation", "rerank", "rerank-base"}
     assert set(COSTLY) == {"items", "users", "train", "baselines", *scores}
 
 

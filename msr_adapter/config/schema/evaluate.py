@@ -175,6 +175,30 @@ class FullConfig(StrictModel):
     then."""
 
 
+HybridMember = Literal["trained", "popularity", "recency", "title-overlap", "item-knn", "mf", "sasrec"]
+"""What a hybrid may weigh: the trained model, and rows of `evaluate.baselines.catalogue` that know the candidates."""
+
+
+class HybridConfig(StrictModel):
+    """One ranking of what several models say: a logistic regression over their scores."""
+
+    of: tuple[HybridMember, ...]
+    """Its members, such as [trained, item-knn, popularity]. Baselines among them are fitted and judged as those of
+    `baselines` are. Each member's scores are standardised within a candidate list."""
+    users: int = Field(500, ge=1, le=2_000)
+    """Validation users that the weights are fitted on, at most: the trained model is asked about their candidates
+    too."""
+
+    @field_validator("of")
+    @classmethod
+    def _there_is_something_to_weigh(cls, of: tuple[str, ...]) -> tuple[str, ...]:
+        if len(of) < 2:
+            raise ValueError(f"{len(of)} member; there is nothing to weigh, at least two are needed")
+        if len(set(of)) < len(of):
+            raise ValueError("a member may stand only once")
+        return of
+
+
 class SweepRecordConfig(StrictModel):
     """How the settings of this pipeline were searched for: `msr sweep` writes it, the findings say it."""
 
@@ -198,6 +222,11 @@ class EvaluateConfig(StrictModel):
     """Metrics of retrieve-and-rerank over the whole catalogue, beside those of the candidate lists. null: nothing is
     retrieved. `msr check` says what it costs. Heuristics and fitted baselines rank the whole catalogue in any case,
     where it has fewer than a million items."""
+    hybrid: HybridConfig | None = Field(
+        None, json_schema_extra=allowed("null, or a mapping such as {of: [trained, item-knn]}")
+    )
+    """A model of its own that weighs the trained model and baselines: fitted on validation users, frozen before the
+    test, reported with its weights and without its parts (docs/hybrid.md). null: none."""
     scorer: ModelConfig | None = Field(None, json_schema_extra=allowed("null, or a model with backend: server"))
     """Who scores the candidates. null: the trained model, loaded here. With `backend: server`: a server that serves the
     trained model and gives `logprobs` (vLLM, SGLang); `path` is its name there, and nothing is trained here for it. The

@@ -177,9 +177,11 @@ BASELINES: tuple[Baseline, ...] = (
 def chosen(config: EvaluateConfig, *, fitted: bool) -> list[Baseline]:
     """Return the rows that ``config`` asks for and that have a function, in the table's order: fitted ones or others.
 
-    Those that need no request are among the others.
+    What a hybrid weighs is asked for too. Those that need no request are among the others.
     """
-    wanted = [row for row in BASELINES if row.name in config.baselines or not row.on_request]
+    weighed = config.hybrid.of if config.hybrid else ()
+    names = {*config.baselines, *weighed}
+    wanted = [row for row in BASELINES if row.name in names or not row.on_request]
     return [row for row in wanted if (row.fitting is not None if fitted else row.score is not None)]
 
 

@@ -1,17 +1,21 @@
 """The baselines stage: tune and fit to the training log, score the candidate lists, once.
 
-`<baseline>.parquet` holds BASELINE_SCORES, `<baseline>.full.parquet` FULL_RANKS, `retrieved.parquet` CANDIDATES that
-the retriever of `evaluate.full` found, `tuning.json` how each came to its settings (`Tuning`). Fitting is slow and
-depends on the data alone, so it is not done again when a protocol asks for other metrics or a model is trained anew.
+`<baseline>.parquet` holds BASELINE_SCORES, `<baseline>.validation.parquet` those of validation users' candidates,
+`<baseline>.full.parquet` FULL_RANKS, `retrieved.parquet` CANDIDATES that the retriever of `evaluate.full` found,
+`tuning.json` how each came to its settings (`Tuning`). Fitting is slow and depends on the data alone, so it is not done
+again when a protocol asks for other metrics, another hybrid is weighed, or a model is trained anew.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import EvaluateConfig
@@ -22,7 +26,9 @@ from msr_adapter.evaluate.baselines.training_log import (
     BaselineLog,
     CatalogueScorer,
     Fit,
+    Queries,
     candidate_scores,
+    read_queries,
 )
 from msr_adapter.evaluate.baselines.tuning import (
     METRIC,
@@ -36,7 +42,7 @@ from msr_adapter.evaluate.baselines.tuning import (
     tune,
 )
 from msr_adapter.evaluate.baselines.whole_catalogue import fitted_blocks
-from msr_adapter.evaluate.candidates import HeldOut, read_held_out
+from msr_adapter.evaluate.candidates import MOST_WEIGHED, HeldOut, read_held_out, read_some
 from msr_adapter.evaluate.catalogue_ranking import (
     is_ranked_whole,
     rank_targets,
@@ -51,6 +57,7 @@ from msr_adapter.schema import BASELINE_SCORES, CANDIDATES, read_table, write_ta
 from msr_adapter.stage_arguments import Job
 
 TUNING, FULL, RETRIEVED = "tuning.json", ".full.parquet", "retrieved.parquet"
+VALIDATION = ".validation.parquet"
 
 
 class Tuning(TypedDict):
@@ -78,6 +85,7 @@ def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummar
     keys = {key: inputs.held_out.table[key] for key in ("example_id", "item_id")}
     log, queries = inputs.log, inputs.queries  # read now: it is not part of the time that the first fit takes
     validation = read_validation(data_dir, log.items, job.seed) if config.tune else None
+    weighed = _read_weighed(data_dir, job.seed)
     choices = read_choices(inputs.held_out, data_dir, config.protocol.negatives.exclude)
     seconds, settings = {}, {}
     for row in to_fit(config):
@@ -85,6 +93,8 @@ def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummar
         scorer, settings[row.name] = _fitted(row, config, log, validation, job)
         scores = candidate_scores(scorer, queries, log.items)
         write_table(pa.table({**keys, "score": scores}), BASELINE_SCORES, job.out / f"{row.name}.parquet")
+        if weighed:
+            weighed.write(scorer, log.items, job.out / f"{row.name}{VALIDATION}")
         blocks, retrieves = (
             fitted_blocks(scorer, queries),
             config.full is not None and config.full.retriever == row.name,
@@ -98,6 +108,26 @@ def fit_baselines(config: EvaluateConfig, data_dir: Path, job: Job) -> FitSummar
     tuning = Tuning(metric=f"{METRIC}@{K}", users=validation.users if validation else 0, baselines=settings)
     write_json(job.out / TUNING, {**tuning})
     return {"seconds": seconds, "interactions": len(log.user), "users": log.users, "tuning": tuning}
+
+
+@dataclass(frozen=True)
+class _WeighedLists:
+    """The lists of validation users on which a hybrid may weigh the baselines."""
+
+    held_out: HeldOut
+    queries: Queries
+
+    def write(self, scorer: CatalogueScorer, items: int, path: Path) -> None:
+        """Write BASELINE_SCORES of their candidates: of a fit that knows no target of validation."""
+        keys = {key: self.held_out.table[key] for key in ("example_id", "item_id")}
+        scores = candidate_scores(scorer, self.queries, items)
+        write_table(pa.table({**keys, "score": scores}), BASELINE_SCORES, path)
+
+
+def _read_weighed(data_dir: Path, seed: int) -> _WeighedLists | None:
+    """Read the lists of all users whom a hybrid may be fitted on, so that a changed hybrid needs no other fits."""
+    held_out = read_some(data_dir, MOST_WEIGHED, seed)
+    return _WeighedLists(held_out, read_queries(held_out, data_dir)) if held_out is not None else None
 
 
 def _fitted(
@@ -119,6 +149,22 @@ def _fitted(
         scorer, choice = tune(fitting, config, Fit(log, job.seed, advance), validation)
     _say(row.name, choice, reporter)
     return scorer, choice
+
+
+def fit_again(
+    row: Baseline, config: EvaluateConfig, dirs: tuple[Path, Path], log: BaselineLog, seed: int
+) -> CatalogueScorer:
+    """Fit a baseline as the stage did, under the settings and the seed that it chose; equal bits come of it.
+
+    ``dirs``: the folders of the data stage and of this one. ``seed`` is the pipeline's, which drew the validation
+    users. Raises StageError where the stage fitted no such baseline.
+    """
+    fitting, choice = row.fitting, read_tuning(dirs[1])["baselines"].get(row.name)
+    if fitting is None or choice is None:
+        raise StageError(f"{row.name} was not fitted in this run", next_step="run `msr evaluate` first")
+    settings = type(fitting.settings(config)).model_validate_json(json.dumps(choice["settings"]))
+    validation = None if choice["untuned"] else read_validation(dirs[0], log.items, seed)
+    return fitting.fit(Fit(log, choice["seed"], judge=validation.judge if validation else None), settings)
 
 
 def _say(name: str, choice: Choice, reporter: Reporter) -> None:
@@ -157,14 +203,19 @@ def tuning_findings(rows: Sequence[Baseline], tuning: Tuning) -> list[Evaluation
     return found
 
 
-def read_fitted(name: str, held_out: HeldOut, folder: Path) -> Floats:
-    """Read what the stage wrote (n,). Raises StageError when it is absent or belongs to other candidates."""
-    path = folder / f"{name}.parquet"
+def read_fitted(name: str, held_out: HeldOut, folder: Path, of: str = ".parquet") -> Floats:
+    """Read what the stage wrote (n,). Raises StageError when it is absent or belongs to other candidates.
+
+    ``of``: `VALIDATION` for what it wrote of validation users, of whom ``held_out`` may have some.
+    """
+    path = folder / f"{name}{of}"
     if not path.exists():
         raise StageError(f"no scores of {name}", next_step="run again with `--force baselines`")
     table = read_table(path, BASELINE_SCORES)
+    if of == VALIDATION:
+        table = table.filter(pc.is_in(table["example_id"], value_set=pa.array(held_out.example_ids)))
     fits = table.num_rows == held_out.table.num_rows
     if not (fits and all(table[key].equals(held_out.table[key]) for key in ("example_id", "item_id"))):
         cause = "they belong to other candidates, or a file was changed by hand"
-        raise StageError(f"scores of {name!r} do not fit the test candidates", cause, "use `--force baselines`")
+        raise StageError(f"scores of {name!r} do not fit the candidates", cause, "use `--force baselines`")
     return np.asarray(table["score"].to_numpy())

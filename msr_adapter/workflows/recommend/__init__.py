@@ -7,6 +7,7 @@
 - `finding`: candidates of a request's users, group by group
 - `user_shards`: users in parts, as tables that the stages read
 - `in_parts`: a folder of lists, of any number of users; `part_folder`: on disk; `ranked_shard`: a worker's share
+- `hybrid_ranking`: lists by the hybrid that the evaluation froze
 - `ranking`: scores to lists; `output`: lists to a file
 """
 

@@ -1,5 +1,6 @@
 """Scores to ranked lists: by the model's logit, ties by the order of retrieval."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,19 @@ from msr_adapter.model_scores import ranking_scores, read_model_scores, shown_sc
 from msr_adapter.workflows.recommend.request import RecommendRequest
 from msr_adapter.workflows.recommend.user_shards import LISTS
 
+Weigh = Callable[[pa.Table, Floats], Floats]
+"""(rows of LISTS of users with a history, what the model says of them) -> a hybrid's log-odds."""
 
-def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: RecommendRequest) -> pa.Table:
+
+def rank_shard(
+    folder: Path, scores_dir: Path | None, items: pa.Table, wanted: RecommendRequest, weigh: Weigh | None = None
+) -> pa.Table:
     """Return RECOMMENDATIONS of a shard's users: the first ``wanted.top`` of each.
 
-    The order is the model's logit, or log-likelihood ratio, falling; of equal ones, what was retrieved sooner comes
-    first. Users without a
-    history keep the order of retrieval, which is by popularity, and have no score. ``scores_dir`` holds the SCORES of
-    the shard, None where nobody has a history. Raises `StageError` when they are not those of its candidates.
+    The order is the model's logit, or log-likelihood ratio, falling, or what ``weigh`` makes of it, whose log-odds are
+    shown then; of equal ones, what was retrieved sooner comes first. Users without a history keep the order of
+    retrieval, which is by popularity, and have no score. ``scores_dir`` holds the SCORES of the shard, None where
+    nobody has a history. Raises `StageError` when they are not those of its candidates.
     """
     lists = schema.read_table(folder / "lists.parquet", LISTS)
     number, retrieval = lists["number"].to_numpy(), lists["retrieval_rank"].to_numpy()
@@ -32,6 +38,9 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         ranks[scored] = ranking_scores(found)
         score[scored], logit[scored], bounds = shown_scores(found)
         bounded[scored] = bounds > 0
+        if weigh:
+            ranks[scored] = logit[scored] = odds = weigh(lists.filter(pa.array(scored)), ranks[scored])
+            score[scored] = (1 + np.tanh(odds / 2)) / 2
     order = ranked(np.where(scored, ranks, 0.0), retrieval, number)
     first = np.flatnonzero(np.diff(number[order], prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order))) + 1
@@ -45,7 +54,7 @@ def rank_shard(folder: Path, scores_dir: Path | None, items: pa.Table, wanted: R
         "score": pc.if_else(known, pa.array(score[kept]), None),
         "logit": pa.array(logit[kept], from_pandas=True),
         "bounded": bounded[kept],
-        "ranked_by": pc.if_else(known, "model", "popularity"),
+        "ranked_by": pc.if_else(known, "hybrid" if weigh else "model", "popularity"),
         "retrieved_by": pc.if_else(
             rows["own"], "history", pc.if_else(rows["filled"], "popular", wanted.retrieval.kind)
         ),

@@ -11,6 +11,7 @@ from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.retrieval import RETRIEVER_NAMES
 
 Unknown = Literal["error", "fallback"]
+RankBy = Literal["model", "hybrid"]
 
 ALL = "all"
 FILE = "file"
@@ -51,6 +52,8 @@ class RecommendRequest:
     """A table of items that came after the data stage's."""
     overwrite: bool = False
     """Whether ``out`` may exist."""
+    rank_by: RankBy = "model"
+    """Who ranks what was retrieved: the trained model, or the hybrid that weighs it with baselines."""
 
     @cached_property
     def retrieval(self) -> Retrieval:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import Output, Protected, output_problems, protected_by, sweep_beside
@@ -25,11 +24,12 @@ from msr_adapter.progress import Reporter
 from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.workflows.recommend.content import retriever_problems
 from msr_adapter.workflows.recommend.finding import CandidateFinder, RecommendWork, open_finder
+from msr_adapter.workflows.recommend.hybrid_ranking import HybridRanker, hybrid_problems
 from msr_adapter.workflows.recommend.in_parts import recommend_in_parts
 from msr_adapter.workflows.recommend.new_items import told, write_data
 from msr_adapter.workflows.recommend.output import SUFFIXES, writing
 from msr_adapter.workflows.recommend.part_folder import folder_of_parts_problems, is_folder_of_parts
-from msr_adapter.workflows.recommend.ranking import rank_shard
+from msr_adapter.workflows.recommend.ranking import Weigh, rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
 from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
@@ -59,6 +59,7 @@ def recommend(
         *_output_problems(wanted, protected_by(loaded, read)),
         *request_problems(wanted, id_file_problems),
         *_retriever_problems(loaded, wanted),
+        *_ranker_problems(loaded, wanted),
     ]
     if problems := [*asked, *check(loaded)]:
         raise UserError(problems)
@@ -142,6 +143,7 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
         if found:
             _tell_request(context.reporter, wanted, request, found, again=work.again)
         return found | counts
+    weigh = _weigher(work)  # first of all: without a hybrid, nothing is asked for
     summaries = UserSummaries(context, request, context.out)
     calls = summaries.estimate()
     written: dict[str, Any] = {}
@@ -157,7 +159,7 @@ def _carry_out(context: Context, wanted: RecommendRequest, request: ResolvedRequ
         cached = _count_cached(context, summaries, shards, scorer.identity)
         left = counts["scored"] - cached
         context.reporter.note(f"recommend: {left:,} of {counts['scored']:,} scores are not cached yet")
-        rows, scores = _rank_all(context, wanted, summaries, shards, scorer, items)
+        rows, scores = _rank_all(work, summaries, shards, scorer, weigh)
     return {
         "file": str(wanted.out), "candidates_from": str(wanted.retrieval), "top": wanted.top, "rows": rows, **counts,
         "item_summaries": written["items"], "user_summaries": written["users"], "scores": scores,
@@ -171,6 +173,20 @@ def _retriever_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> lis
     except UserError:
         return []
     return retriever_problems(loaded, kind)
+
+
+def _ranker_problems(loaded: LoadedPipeline, wanted: RecommendRequest) -> list[Problem]:
+    if wanted.rank_by == "model":
+        return []
+    return hybrid_problems(loaded, in_parts=is_folder_of_parts(wanted.out), new_items=wanted.items is not None)
+
+
+def _weigher(work: RecommendWork) -> Weigh | None:
+    """Return what makes the hybrid's scores of the model's, where the hybrid is asked for."""
+    if work.wanted.rank_by == "model":
+        return None
+    asked, ranker = work.request.asked, HybridRanker(work.context, work.request.asked.histories)
+    return lambda lists, model: ranker.log_odds(lists, asked.places[lists["number"].to_numpy()], model)
 
 
 def _retrieve(work: RecommendWork, finding: CandidateFinder) -> tuple[list[_Shard], dict[str, int]]:
@@ -206,14 +222,10 @@ def _count_cached(context: Context, summaries: UserSummaries, shards: list[_Shar
 
 
 def _rank_all(
-    context: Context,
-    wanted: RecommendRequest,
-    summaries: UserSummaries,
-    shards: list[_Shard],
-    scorer: Backend,
-    items: pa.Table,
+    work: RecommendWork, summaries: UserSummaries, shards: list[_Shard], scorer: Backend, weigh: Weigh | None
 ) -> tuple[int, dict[str, int]]:
     """Score every shard and write its lists; return the number of rows and counts of the scoring."""
+    context, wanted = work.context, work.wanted
     rows, totals = 0, dict.fromkeys(("computed", "cached", "tokens_in", "prompts_over_cutoff", "bounded"), 0)
     with (
         context.cache() as cache,
@@ -225,7 +237,7 @@ def _rank_all(
             if shard.scored:
                 found = _score(context, summaries, shard, client, reporter)
                 totals = {name: total + found.get(name, 0) for name, total in totals.items()}
-            lists = rank_shard(shard.folder, shard.folder if shard.scored else None, items, wanted)
+            lists = rank_shard(shard.folder, shard.folder if shard.scored else None, work.items, wanted, weigh)
             write(lists)
             rows += len(lists)
             shutil.rmtree(shard.folder)
