@@ -61,12 +61,24 @@ class Database:
     def cursor(self) -> Iterator[Any]:
         """Yield a cursor in a transaction that only reads and sees one state; `UserError` where none can be had."""
         with self.explaining("", "Check that the database runs and that its address is right"):
-            connection = import_module(f"{_DRIVERS[self.scheme]}.dbapi").connect(self._driver_address())
+            connection = self._connect()
         with closing(connection), closing(connection.cursor()) as cursor:
             if self.scheme.startswith("postgres"):
                 with self.explaining("", "Let the user of the address read"):
                     cursor.execute(_READ_ONLY)
             yield cursor
+
+    def _connect(self) -> Any:
+        driver, address = _DRIVERS[self.scheme], self._driver_address()
+        if self.scheme != "duckdb":
+            return import_module(f"{driver}.dbapi").connect(address)
+        # The driver's own `connect` knows no options, and would open the file to write.
+        manager = import_module("adbc_driver_manager")
+        library = import_module(driver).driver_path()
+        opened = manager.AdbcDatabase(
+            driver=library, entrypoint="duckdb_adbc_init", path=address, access_mode="READ_ONLY"
+        )
+        return import_module("adbc_driver_manager.dbapi").Connection(opened, manager.AdbcConnection(opened))
 
     def _driver_address(self) -> str:
         if self.scheme.startswith("postgres"):

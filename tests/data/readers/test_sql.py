@@ -180,6 +180,53 @@ def test_an_address_within_the_pipeline_is_refused_and_not_repeated(tmp_path: Pa
     assert "canary" not in done.output
 
 
+# DuckDB
+
+
+@pytest.fixture
+def duck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a database of 30 rows at times of their own."""
+    duckdb = pytest.importorskip("duckdb", reason="needs DuckDB: pip install duckdb")
+    path = tmp_path / "shop 100%.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE events AS SELECT 'u' || (n % 6) AS user_id, 'i' || (n * 7 % 9) AS item_id, "
+            "TIMESTAMPTZ '2024-01-01 00:00+01' + to_minutes(n) AS ts FROM range(30) AS t(n)"
+        )
+        connection.execute("CREATE TABLE goods AS SELECT 'i' || n AS sku, 'Lampe ü ' || n AS title FROM range(9) t(n)")
+    monkeypatch.setenv("SHOP_DB", f"duckdb:///{str(path).replace('%', '%25')}")
+    return path
+
+
+def test_duckdb_is_read_and_grows(duck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    fetched: list[int] = []
+    real = sql.write_rows
+    monkeypatch.setattr(sql, "write_rows", lambda *given: fetched.append(real(*given)) or fetched[-1])
+    found = source(interactions="SELECT * FROM events", watermark="ts")
+    assert check_source(found) == []
+    rows = rows_of(found)
+    assert (len(rows), rows[0]) == (30, ("u0", "i0", 1_704_063_600_000))
+    items = read(found, 0, Audit()).items
+    assert items is not None
+    assert items.sort("item_id").row(0) == ("i0", "Lampe ü 0")
+    with duckdb.connect(str(duck)) as connection:
+        connection.execute("INSERT INTO events VALUES ('u9', 'i1', TIMESTAMPTZ '2024-02-01 00:00:00.123456+00')")
+    again()
+    assert ("u9", "i1", 1_706_745_600_123) in rows_of(found)
+    assert fetched == [30, 9, 2, 9]
+
+
+def test_duckdb_is_only_read(duck: Path) -> None:
+    database = database_at("SHOP_DB")
+    with database.cursor() as cursor, pytest.raises(UserError, match="read-only"), database.explaining(""):
+        cursor.execute("INSERT INTO events SELECT * FROM events")
+    before = duck.read_bytes()
+    assert "no column for the item" in problem_of(source(interactions="SELECT user_id FROM events"))
+    assert "nothing_here" in problem_of(source(interactions="SELECT * FROM nothing_here"))
+    assert duck.read_bytes() == before
+
+
 # PostgreSQL
 
 
