@@ -52,6 +52,10 @@ class ItemTable:
             self._attributes.of(item),
         )
 
+    def unknown(self, title: str) -> HistoryItem:
+        """Return an item of no catalogue: its attributes are missing."""
+        return HistoryItem(title, attributes=self._attributes.none)
+
 
 def looks_further(used: UsedFields, data_dir: Path) -> bool:
     """Tell whether templates look at more of items and users than titles and summaries."""
@@ -73,6 +77,11 @@ class UserTable:
         """Whether no user has anything to say."""
         return self._attributes is None or not self._attributes.names
 
+    @property
+    def somebody(self) -> str:
+        """The id of a user who is in the table; empty where nobody is."""
+        return next(iter(self._attributes.ids), "") if self._attributes else ""
+
     def of(self, user_id: str) -> UserFields:
         """Return a user; one that is not in the table has no values."""
         if self._attributes is None or self.is_empty:
@@ -93,13 +102,19 @@ class _Columns:
             table = pq.read_table(path, columns=[f"{owner}_id", *self.names])
             self._places = {one: place for place, one in enumerate(table[0].to_pylist())}
             self._values = [[as_value(value) for value in table[name].to_pylist()] for name in self.names]
-        self._none: Attributes = tuple((name, None) for name in self.names)
+        self.none: Attributes = tuple((name, None) for name in self.names)
+        """Those of one that the table lacks."""
+
+    @property
+    def ids(self) -> Iterable[str]:
+        """Who or what is in the table."""
+        return self._places
 
     def of(self, owner: str) -> Attributes:
         """Return the attributes of an item or user; all missing for one that the table lacks."""
         place = self._places.get(owner)
         if place is None:
-            return self._none
+            return self.none
         return tuple((name, values[place]) for name, values in zip(self.names, self._values, strict=True))
 
 

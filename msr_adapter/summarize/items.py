@@ -67,13 +67,15 @@ def plan_items(
     known = items.filter(_are_among(items, _wanted_items(dirs, prompts))).to_pylist()
     shown = [item for item in known if item["image"] or item["title"] or item["text"]]
     asking = Asking(model, config.max_new_tokens)
-    table = ItemTable(dirs.data, _fields(config, prompts)) if _fields(config, prompts).item else None
+    used = described_fields(config, prompts)
+    table = ItemTable(dirs.data, used) if used.item else None
     told = [table.of(item["item_id"]) if table else None for item in shown]
     pairs = zip(shown, told, strict=True)
     return shown, [item_chain(config, prompts, asking, item, dirs.data, about) for item, about in pairs]
 
 
-def _fields(config: ItemSummariesConfig, prompts: Prompts) -> UsedFields:
+def described_fields(config: ItemSummariesConfig, prompts: Prompts) -> UsedFields:
+    """Return which fields of an item the templates may look at that describe it."""
     return prompts.fields(*(FUSION_TEMPLATES if config.mode == "fusion" else ("item_summary",)))
 
 

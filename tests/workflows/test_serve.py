@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 
-from msr_adapter.errors import UserError
-from msr_adapter.progress import Reporter
-from msr_adapter.workflows.serve import ServeSettings
-from msr_adapter.workflows.serve.workflow import serve
 from tests.support.recommending import (
     DAY,
     ITEMS,
@@ -207,17 +203,3 @@ def test_histories_are_read_as_each_mode_reads_them(finished: Path, tmp_path: Pa
             for user in ("u0", "u7"):
                 found = server.post("/v1/recommend", {"user_id": user, "candidates": "all", "k": 5})
                 assert of(found["items"]) == of([row for row in expected if row["user_id"] == user])
-
-
-@pytest.mark.parametrize(("template", "text"), [
-    ("recommend.j2", "{{ user_summary }} {{ title }} {{ item.category }}{% if image %}<image>{% endif %} Yes or No?"),
-    ("recommend.j2", "{{ user_summary }} {{ item.summary }}{% if image %}<image>{% endif %} Yes or No?"),
-    ("user_summary.j2", "{{ previous }} {% for item in items %}{{ item.title }} {{ item.text }}{% endfor %}"),
-])  # fmt: skip
-def test_templates_that_say_what_is_not_served_are_refused(folder: Path, template: str, text: str) -> None:
-    templates = folder / f"templates-{len(text)}"
-    templates.mkdir()
-    (templates / template).write_text(text)
-    loaded = load(folder / "pipeline", folder, f"templates={templates}")
-    with pytest.raises(UserError, match="which is not served yet"):
-        serve(loaded, ServeSettings(port=0), Reporter(quiet=True))

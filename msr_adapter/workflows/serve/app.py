@@ -84,7 +84,7 @@ class Endpoints:
             raise self._run.resolver.unknown_user(user_id, "user_id")
         found = None
         if summary:
-            [found] = await self._ask([UserWork(user.codes)], request)
+            [found] = await self._ask([UserWork(user.codes, user_id=user_id)], request)
         return JSONResponse(user_answer(user_id, user, found, self._run.items))
 
     async def find_users(self, query: Words = "", limit: First = _LISTED) -> JSONResponse:

@@ -17,8 +17,9 @@ from msr_adapter.prompts import HistoryItem
 from msr_adapter.stage_arguments import Client
 from msr_adapter.workflows.recommend.user_summaries import AnyConfig
 from msr_adapter.workflows.serve.live_scores import LiveScores, ShownUser, scored
-from msr_adapter.workflows.serve.live_summaries import LiveSummaries, request_of_user
+from msr_adapter.workflows.serve.live_summaries import LiveSummaries
 from msr_adapter.workflows.serve.live_truncation import LiveTruncation
+from msr_adapter.workflows.serve.prompt_fields import PromptFields
 from msr_adapter.workflows.serve.request_queue import RequestQueue, Ticket
 from msr_adapter.workflows.serve.served_data import ServedItems
 from msr_adapter.workflows.serve.settings import ServeSettings
@@ -139,7 +140,8 @@ class _Models:
         # A batch is one shard: whatever is scored together is put to the model in one call.
         cache = CompletionCache(context.cache_path, shard_requests=pairs, note=context.reporter.note)
         stack.enter_context(cache)
-        self._summaries = LiveSummaries(pipeline, context.dirs, items)
+        fields = PromptFields(context.prompts, context.dirs, pipeline.summarize.items)
+        self._summaries = LiveSummaries(pipeline, context.dirs, items, fields)
         scorer = stack.enter_context(make_scorer(context))
         configs: list[AnyConfig] = [pipeline.summarize.items, pipeline.summarize.users]
         # Both summarisers are mostly one model, which is loaded once.
@@ -152,12 +154,12 @@ class _Models:
             backends.append(opened.get(key) if config.mode != "none" else None)
         self._items, self._users = (Client(context.prompts, backend, cache) for backend in backends)
         self._scorer = Client(context.prompts, scorer, cache)
-        self._scores = LiveScores(pipeline.train, self._scorer, context.reporter, pairs)
+        self._scores = LiveScores(pipeline.train, self._scorer, fields, context.reporter, pairs)
         self._truncation = None
         if is_truncating(pipeline):
-            self._truncation = LiveTruncation(pipeline.train, context.dirs, context.prompts)
+            self._truncation = LiveTruncation(pipeline.train, context.dirs, context.prompts, items)
         self.label = scorer.label
-        self._warm(items)
+        self._warm(items, fields)
 
     def answer(self, tickets: Sequence[Ticket]) -> tuple[list[list[ScoredUser] | Exception], BatchFacts]:
         """Return what each request is answered, or why it is not, and what it took."""
@@ -171,7 +173,9 @@ class _Models:
         broken = {number: text for number, text in zip(owner, told, strict=True) if isinstance(text, StageError)}
         users = self._shown(work, [LiveSummary("") if isinstance(text, StageError) else text for text in told])
         asked = [
-            [self._scores.request(user.shown, one) for one in user.work.candidates] if user.work.has_user else []
+            [self._scores.request(user.shown, one, user.work.user_id) for one in user.work.candidates]
+            if user.work.has_user
+            else []
             for user in users
         ]
         before = self._scorer.cache.stats.computed
@@ -193,7 +197,7 @@ class _Models:
         return found, facts
 
     def _write(self, work: Sequence[UserWork]) -> Iterator[LiveSummary | StageError]:
-        return iter(self._summaries.write([one.history for one in work], self._items, self._users) if work else [])
+        return iter(self._summaries.write(work, self._items, self._users) if work else [])
 
     def _shown(self, work: Sequence[UserWork], summaries: Sequence[LiveSummary]) -> list[ShownUser]:
         texts = [one.text for one in summaries]
@@ -204,13 +208,15 @@ class _Models:
     def _history(self, one: UserWork) -> list[HistoryItem]:
         return self._summaries.told(one.history) if _is_read(one) else []
 
-    def _warm(self, items: ServedItems) -> None:
+    def _warm(self, items: ServedItems, fields: PromptFields) -> None:
         """Load the weights, and run each model once: the first client does not wait for that."""
         place = int(np.argmax(items.popularity)) if len(items) else 0
-        shown = Candidate(items.titles[place], items.image(place)) if len(items) else Candidate("A title")
-        requests: list[tuple[Client, Request]] = [(self._scorer, self._scores.request("A summary", shown))]
+        shown = Candidate(items.titles[place], items.image(place), place) if len(items) else Candidate("A title")
+        requests: list[tuple[Client, Request]] = [
+            (self._scorer, self._scores.request("A summary", shown, fields.somebody))
+        ]
         if self._users.backend is not None:
-            requests.append((self._users, request_of_user(self._users, self._context.pipeline)))
+            requests.append((self._users, self._summaries.example(place, self._users)))
         for client, request in requests:
             backend = client.model()
             if isinstance(backend, Remote):

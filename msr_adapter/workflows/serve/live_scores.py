@@ -15,6 +15,7 @@ from msr_adapter.progress import Reporter
 from msr_adapter.score import scores_of
 from msr_adapter.score.scoring_counts import compare_sample
 from msr_adapter.stage_arguments import Client
+from msr_adapter.workflows.serve.prompt_fields import PromptFields
 from msr_adapter.workflows.serve.work import Candidate, LiveSummary, ScoredUser, UserWork
 
 _COMPARED = 8
@@ -34,15 +35,19 @@ class ShownUser:
 class LiveScores:
     """Scores users of several requests in calls of one model. One thread uses it."""
 
-    def __init__(self, train: TrainConfig, client: Client, reporter: Reporter, pairs: int) -> None:
+    def __init__(
+        self, train: TrainConfig, client: Client, fields: PromptFields, reporter: Reporter, pairs: int
+    ) -> None:
         """``pairs`` are scored in one call."""
         self._train, self._client, self._reporter, self._pairs = train, client, reporter, pairs
+        self._fields = fields
         self._compared = False
 
-    def request(self, text: str, candidate: Candidate) -> Request:
+    def request(self, text: str, candidate: Candidate, user_id: str = "") -> Request:
         """Return the request that scores one candidate of a user of whom ``text`` is told."""
         image = candidate.image if self._train.images else None
-        prompt = self._client.prompts.recommend(text, candidate.title, image is not None)
+        item, user = self._fields.as_candidate(candidate.place, candidate.title), self._fields.asker(user_id)
+        prompt = self._client.prompts.recommend(text, candidate.title, image is not None, item, user)
         row = CandidateRow(0, "", 0, prompt, image)
         return ask(row, self._train, self._client.model().identity)
 

@@ -107,7 +107,8 @@ class Resolver:
             by = ["request"] * len(codes)
         self._check_size(len(codes), "candidates")
         left_out = {reason: count for reason, count in left_out.items() if count}
-        work = UserWork(history, self._candidates(codes) if len(history) else ())
+        candidates = self._candidates(codes) if len(history) else ()
+        work = UserWork(history, candidates, user_id=message.user_id or "")
         return ResolvedList(work, user, codes, by, wanted if isinstance(wanted, str) else "request",
                             left_out)  # fmt: skip
 
@@ -126,12 +127,12 @@ class Resolver:
             if key not in numbers:
                 numbers[key] = len(users)
                 history = NOBODY if pair.summary is not None else self.user(pair, f"pairs.{place}.")
-                users.append(UserWork(history.codes, (), pair.summary))
+                users.append(UserWork(history.codes, (), pair.summary, pair.user_id or ""))
                 lists.append([])
             number = numbers[key]
             places.append((number, len(lists[number])))
             lists[number].append(candidates.get(place) or Candidate(pair.title or ""))
-        work = [UserWork(one.history, tuple(mine), one.summary) for one, mine in zip(users, lists, strict=True)]
+        work = [replace(one, candidates=tuple(mine)) for one, mine in zip(users, lists, strict=True)]
         return work, places
 
     def rerank(self, message: RerankMessage) -> ResolvedRerank:
@@ -144,10 +145,10 @@ class Resolver:
             query = _query_in(query)
         if isinstance(query, str):
             summary: str | None = query
-            history = NOBODY.codes
+            history, user_id = NOBODY.codes, ""
         else:
             history = NOBODY.codes if query.summary is not None else self.user(query, "query.").codes
-            summary = query.summary
+            summary, user_id = query.summary, query.user_id or ""
         ids = [self._id_of(one, message.documents_are) for one in message.documents]
         named = [one for one in ids if one is not None]
         places = self._items.places(named) if named else np.empty(0, np.int64)
@@ -167,7 +168,7 @@ class Resolver:
         items = [-1 if one is None else next(rows) for one in ids]
         shown = [self._candidate(item) if item >= 0 else Candidate(_text_of(one))
                  for item, one in zip(items, message.documents, strict=True)]  # fmt: skip
-        return ResolvedRerank(UserWork(history, tuple(shown), summary), items, warnings)
+        return ResolvedRerank(UserWork(history, tuple(shown), summary, user_id), items, warnings)
 
     def user(self, message: UserMessage, where: str, *, fallback: bool = False) -> UserHistory:
         """Return what is known of a user with what the message adds; ``where`` begins the names of fields."""
@@ -218,7 +219,7 @@ class Resolver:
         return tuple(self._candidate(code) for code in codes.tolist())
 
     def _candidate(self, code: int) -> Candidate:
-        return Candidate(self._items.titles[code], self._items.image(code))
+        return Candidate(self._items.titles[code], self._items.image(code), code)
 
     def _id_of(self, document: str | DocumentMessage, documents_are: str) -> str | None:
         if isinstance(document, str):

@@ -13,6 +13,8 @@ class Candidate:
 
     title: str
     image: Image | None = None
+    place: int = -1
+    """Row of ITEMS; -1 = an item of no catalogue."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class UserWork:
     candidates: Sequence[Candidate] = ()
     summary: str | None = None
     """A user summary that stands in for what the history would say."""
+    user_id: str = ""
+    """Whose attributes templates say; empty = nobody's."""
 
     @property
     def has_user(self) -> bool:

@@ -14,7 +14,6 @@ from msr_adapter.pipeline.runner import use_trained
 from msr_adapter.pipeline.stage_context import Context, prompts_of
 from msr_adapter.progress import Reporter
 from msr_adapter.retrieval import RetrieverInputs
-from msr_adapter.summarize.items import FUSION_TEMPLATES
 from msr_adapter.workflows.recommend.content import content_by_history, goes_by_content, retriever_problems
 from msr_adapter.workflows.recommend.retrieval import known_log
 from msr_adapter.workflows.serve.app import ServedRun, make_app
@@ -37,7 +36,7 @@ def serve(
     run folder is free again while the server runs: it holds what it needs in memory, but for the completion cache,
     which it shares with other commands, and the images. Prints one line on standard output when it is ready.
     """
-    problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded), *_unserved(loaded)]
+    problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded)]
     problems += _question_problems(loaded)
     token = _token(problems)
     if problems:
@@ -70,25 +69,6 @@ def _question_problems(loaded: LoadedPipeline) -> list[Problem]:
     found = f"{question} is answered with a text; a server of msr tells p(yes)"
     step = "Use `msr recommend` or `msr score`, which tell log-likelihood ratios"
     return [Problem(loaded.where("train.question"), "train.question", found, "yes-no", step)]
-
-
-def _unserved(loaded: LoadedPipeline) -> list[Problem]:
-    """Return a problem for templates that look at what a served history does not bring: texts, categories, columns."""
-    data, prompts = loaded.pipeline.data, prompts_of(loaded.pipeline)
-    users, columns = data.users.attributes if data.users else {}, data.items.attributes
-    histories, items = prompts.fields("user_summary", "history"), prompts.fields("item_summary", *FUSION_TEMPLATES)
-    asked = prompts.fields("recommend")
-    said = [
-        *histories.among(["text", "category", *columns]),
-        *(items.among(["category", *columns]) if items.item else ()),
-        *(asked.among(["text", "category", "summary", *columns]) if asked.item else ()),
-    ]
-    said += [name for used in (histories, asked) if used.user for name in used.among(users)]
-    if not said:
-        return []
-    found = f"templates say {', '.join(dict.fromkeys(said))}, which is not served yet"
-    step = "Score tables with `msr score`, or recommend with `msr recommend`, which know them"
-    return [Problem(loaded.where("data.items.attributes"), "data.items.attributes", found, "titles, texts", step)]
 
 
 def prepare(loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter, *, train: bool = False) -> ServedRun:
