@@ -23,6 +23,7 @@ class RecommendOptions(TypedDict, total=False):
     include_seen: bool
     unknown_users: Any
     interactions: Rows | str | Path
+    items: Rows | str | Path
     train: bool
 
 
@@ -32,6 +33,7 @@ class ScoreOptions(TypedDict, total=False):
     columns: dict[str, str]
     unknown: Any
     histories: Any
+    items: Rows | str | Path
     train: bool
 
 
@@ -176,7 +178,8 @@ class Run:
         """Return ranked lists, a row per user and place: user_id, rank, item_id, title, score, logit, ...
 
         ``users`` are ids (or a file of them), all unless given; ``candidates`` is where items come from, as for
-        `msr recommend`, or a table of items or of users and items. ``interactions`` may be a table of what came later.
+        `msr recommend`, or a table of items or of users and items. ``interactions`` may be a table of what came later,
+        ``items`` one of items that came after the training.
         """
         from msr_adapter.workflows.recommend import RecommendRequest
         from msr_adapter.workflows.recommend.workflow import recommend
@@ -184,11 +187,12 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="msr-") as name, guarded():
             work = Path(name)
             who = None if users is None else as_ids(users, "user_id", work / "users.parquet")
-            later = options.get("interactions")
+            later, new = options.get("interactions"), options.get("items")
             wanted = RecommendRequest(
                 who, str(as_table(candidates, work / "candidates.parquet")), top, work / "lists.parquet",
                 options.get("include_seen"), options.get("unknown_users", "error"),
                 None if later is None else as_table(later, work / "later.parquet"),
+                None if new is None else as_table(new, work / "items.parquet"),
             )  # fmt: skip
             recommend(self._loaded, wanted, reporter(quiet=self._quiet), train=options.get("train", False))
             return frame(schema.read_table(wanted.out, schema.RECOMMENDATIONS))
@@ -196,16 +200,18 @@ class Run:
     def score(self, pairs: Rows | str | Path, **options: Unpack[ScoreOptions]) -> pl.DataFrame:
         """Return a table of users and items (or titles) with `score` and `logit` beside every row, in its order.
 
-        ``pairs`` is a frame, a mapping of columns or a file, as for `msr score`.
+        ``pairs`` is a frame, a mapping of columns or a file, as for `msr score`; ``items`` may be a table of items that
+        came after the training.
         """
         from msr_adapter.workflows.score_pairs import PairsRequest
         from msr_adapter.workflows.score_pairs.workflow import score_table
 
         with tempfile.TemporaryDirectory(prefix="msr-") as name, guarded():
-            table = as_table(pairs, Path(name) / "pairs.parquet")
+            table, new = as_table(pairs, Path(name) / "pairs.parquet"), options.get("items")
             wanted = PairsRequest(
                 table, Path(name) / "scored.parquet", options.get("columns", {}), options.get("unknown", "error"),
                 options.get("histories", "all"),
+                items=None if new is None else as_table(new, Path(name) / "items.parquet"),
             )  # fmt: skip
             score_table(self._loaded, wanted, reporter(quiet=self._quiet), train=options.get("train", False))
             return pl.read_parquet(wanted.out, glob=False)

@@ -61,6 +61,10 @@ def score(
         KnownHistories, typer.Option("--histories", help="What a user is to the model: all interactions, or those "
                                      "before the test target, as in the evaluation."),
     ] = KnownHistories.ALL,
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", metavar="FILE", help="A table of items that came after the training, as the source's."),
+    ] = None,
     train: Retraining = False, overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None,
     quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -77,7 +81,7 @@ def score(
 
         named = parse_columns(columns) if columns is not None else {}
         loaded = load_pipeline(pipeline, sets or (), run_dir)
-        wanted = PairsRequest(pairs, out, named, unknown.value, histories.value, overwrite)
+        wanted = PairsRequest(pairs, out, named, unknown.value, histories.value, overwrite, items)
         with interruptible(loaded.run_dir):
             result = score_table(loaded, wanted, Reporter(quiet=quiet), train=train)
         left = sum(result["not_scored"].values())

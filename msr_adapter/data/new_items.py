@@ -1,5 +1,7 @@
 """Items that came after the data stage: a table of them, given to one command, as rows beside the catalogue."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,14 +9,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from msr_adapter import schema
-from msr_adapter.config.schema import SourceConfig, TableSourceConfig
+from msr_adapter.config.schema import DataConfig, TableSourceConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.catalogue import catalogue_of
 from msr_adapter.data.id_list_files import id_file_problems
 from msr_adapter.data.images.attach import attach_images
 from msr_adapter.data.images.store import ImageStore
+from msr_adapter.data.readers.attribute_values import ATTRIBUTE, typed
 from msr_adapter.data.readers.log_and_items import read_named_items
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import configured_columns
@@ -22,11 +26,13 @@ from msr_adapter.data.readers.table import columns_of_items
 from msr_adapter.data.readers.table_layout import table_at
 from msr_adapter.data.readers.table_scan import column_names
 from msr_adapter.data.tables import ItemRows
-from msr_adapter.errors import UserError, raise_if_any
+from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 from msr_adapter.item_images import with_absolute_images
 from msr_adapter.progress import Reporter
+from msr_adapter.prompts.stage_tables import ATTRIBUTE_FILES
 
 _SAID = ("title", "text", "category")
+_ATTRIBUTES = ATTRIBUTE_FILES["item"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,27 @@ class NewItems:
     """Rows that say what the catalogue says."""
     changed: tuple[str, ...]
     """Ids of the catalogue of which the table says something else."""
+    attributes: pl.DataFrame | None = None
+    """item_id and the attributes of the ``new`` ones, typed as the run's; None where the run has no attributes."""
 
 
-def read_new_items(path: Path, option: str, source: SourceConfig) -> tuple[pl.DataFrame, Audit]:
+def read_new_items(path: Path, option: str, data: DataConfig) -> tuple[pl.DataFrame, Audit]:
     """Return the items of a file as a `Corpus` has them, and the audit of reading it.
 
-    Columns are named as those of the items of ``source``, or looked for by their aliases where the file lacks the name.
-    `UserError` with every bad row.
+    Columns are named as those of the items of ``data.source``, or looked for by their aliases where the file lacks the
+    name. Attributes whose columns it lacks are missing. `UserError` with every bad row.
     """
+    source = data.source
     raise_if_any(id_file_problems(path, option, lines=False))
     table, audit = table_at(path), Audit()
     configured = columns_of_items(source) if isinstance(source, TableSourceConfig) else configured_columns(source)
     header = column_names(table)
     known = {field: name for field, name in configured.items() if name in header}
+    audit.attributes = {name: column for name, column in data.items.attributes.items() if column in header}
+    if lacking := [column for column in data.items.attributes.values() if column not in header]:
+        audit.find(
+            "info", f"{path.name} has no column {', '.join(lacking)}: its items have no such attribute.", "items"
+        )
     try:
         return read_named_items(table, known, audit), audit
     except UserError as error:
@@ -61,8 +75,11 @@ def read_new_items(path: Path, option: str, source: SourceConfig) -> tuple[pl.Da
         ) from error
 
 
-def beside(items: pl.DataFrame, data_dir: Path) -> NewItems:
-    """Tell what of ``items`` the catalogue of a data stage lacks, and what it says otherwise. O(items)."""
+def beside(items: pl.DataFrame, data_dir: Path, path: Path) -> NewItems:
+    """Tell what of ``items``, read from ``path``, the catalogue of a data stage lacks, and what it says otherwise.
+
+    O(items). `UserError` for attributes of other types than the run's.
+    """
     catalogue = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["item_id", *_SAID])
     place = pc.index_in(items["item_id"].to_arrow().cast(pa.string()), value_set=catalogue["item_id"].combine_chunks())
     there = pl.Series(place.is_valid())
@@ -76,7 +93,46 @@ def beside(items: pl.DataFrame, data_dir: Path) -> NewItems:
         # A column that the file lacks says nothing.
         if any(name in mine.columns and value != row[name] for name, value in zip(_SAID, told, strict=True))
     ]
-    return NewItems(items.filter(~there).sort("item_id"), mine.height - len(changed), tuple(changed))
+    attributes = _attributes(items, data_dir, path)
+    if attributes is not None:
+        differing = _differing(attributes.filter(there), data_dir, items.columns)
+        changed += [item for item in differing if item not in changed]
+        attributes = attributes.filter(~there).sort("item_id")
+    return NewItems(items.filter(~there).sort("item_id"), mine.height - len(changed), tuple(changed), attributes)
+
+
+def write_with_attributes(found: NewItems, data_dir: Path, out: Path) -> None:
+    """Write the attributes of a run's items with those of new ones at the end into the folder ``out``, if any."""
+    if found.attributes is None:
+        return
+    known = pl.read_parquet(data_dir / _ATTRIBUTES, glob=False)
+    pq.write_table(pl.concat([known, found.attributes], how="vertical_relaxed").to_arrow(), out / _ATTRIBUTES)
+
+
+def _attributes(items: pl.DataFrame, data_dir: Path, path: Path) -> pl.DataFrame | None:
+    """Return item_id and the run's attributes of ``items``, typed as the run's; None where it has none."""
+    if not (data_dir / _ATTRIBUTES).is_file():
+        return None
+    known = pl.read_parquet_schema(data_dir / _ATTRIBUTES)
+    facts = json.loads((data_dir / "attributes.json").read_bytes())["attributes"]["item"]
+    columns, problems = {"item_id": items["item_id"]}, list[Problem]()
+    for name, dtype in list(known.items())[1:]:
+        with collecting(problems):
+            if (given := f"{ATTRIBUTE}{name}") in items.columns:
+                columns[name] = typed(name, items[given], facts[name]["type"], str(path)).values
+            else:
+                columns[name] = pl.Series([None] * items.height, dtype=dtype)
+    raise_if_any(problems)
+    return pl.DataFrame(columns)
+
+
+def _differing(attributes: pl.DataFrame, data_dir: Path, given: Sequence[str]) -> list[str]:
+    """Return the items of which ``attributes`` say something else than the run's; ``given``: columns of the file."""
+    names = [name for name in attributes.columns[1:] if f"{ATTRIBUTE}{name}" in given]
+    known = pl.scan_parquet(data_dir / _ATTRIBUTES, glob=False).select("item_id", *names)
+    before = attributes.lazy().join(known, on="item_id", how="left", suffix=" before", maintain_order="left")
+    same = [pl.col(name).eq_missing(pl.col(f"{name} before")) for name in names]
+    return before.filter(~pl.all_horizontal(pl.lit(True), *same)).collect()["item_id"].to_list()
 
 
 def new_rows(items: pl.DataFrame, store: ImageStore, reporter: Reporter) -> pa.Table:

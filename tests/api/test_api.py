@@ -98,6 +98,23 @@ def test_recommending_is_the_command(folder: Path, opened: msr.Run, tmp_path: Pa
     ]
 
 
+def test_items_that_came_after_the_training_are_recommended_and_scored(folder: Path, opened: msr.Run) -> None:
+    new = pl.DataFrame({"item_id": ["n1", "bb"], "title": ["First of all", "Between"]})
+    lists = opened.recommend(["u1"], candidates="all", top=12, items=new)
+    told = dict(lists.select("item_id", "logit").iter_rows())
+    assert {"n1", "bb"} <= set(told)
+    new.write_csv(folder / "new.csv")
+    pairs = {"user_id": ["u1", "u1", "u1"], "item_id": ["bb", "n1", "j"]}
+    for items in (new, folder / "new.csv"):
+        found = opened.score(pairs, items=items)
+        assert found["logit"].to_list() == [told[item] for item in ("bb", "n1", "j")]
+    assert opened.items.height == 10  # nothing of the run has changed
+    with pytest.raises(msr.UserError, match="n1"):
+        opened.score(pairs)
+    with pytest.raises(msr.UserError, match="in the catalogue with other words: a"):
+        opened.score(pairs, items={"item_id": ["a"], "title": ["Another"]})
+
+
 def test_scoring_is_the_command(folder: Path, opened: msr.Run, tmp_path: Path) -> None:
     pairs = pl.DataFrame({"n": [1.5, 2.5], "user_id": ["u1", "u0"], "item_id": ["a", "j"], "tags": [["x"], []]})
     pairs.write_parquet(tmp_path / "p.parquet")

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+import msr_adapter as msr
 from msr_adapter.config.loader import LoadedPipeline
 from tests.support.recommending import ITEMS, TAKEN, load, order, own_run, rows, trained, write, write_pipeline
 from tests.support.serving import Served, served
@@ -106,6 +108,25 @@ def test_summaries_are_cut_with_attributes_in_the_prompt(
         whole = {server.get(f"/v1/users/{user}")["summary"] for user in TAKEN}
     assert shown != whole or mode.endswith("recurrent")  # whose texts are short enough
     assert told == written(tmp_path, *sets)
+
+
+def test_items_that_came_after_the_training_have_attributes(finished: Path, tmp_path: Path) -> None:
+    """What is said of them is what would be said if they stood in the source's table."""
+    folder = own_run(finished, tmp_path)
+    new = write(tmp_path / "new.csv", ("item_id", "title", "description", "brand", "price"),
+                [("n1", "New", "about it", "brand 9", 7), ("a", "Title a", "about a", "brand 0", 0.5)])  # fmt: skip
+    order(folder, items=new, candidates="all", top=12)
+    mine = {row["item_id"]: row["logit"] for row in rows(folder) if row["user_id"] == "u1"}
+    write(tmp_path / "pairs.csv", ("user_id", "item_id"), [("u1", "n1"), ("u1", "j")])
+    run = msr.open(folder / "run", quiet=True)
+    assert run.score(tmp_path / "pairs.csv", items=new)["logit"].to_list() == [mine["n1"], mine["j"]]
+    plain = pl.read_csv(new).drop("brand")
+    [other, same] = run.score(tmp_path / "pairs.csv", items=plain)["logit"].to_list()
+    assert (other != mine["n1"], same) == (True, mine["j"])  # the prompt says its brand
+    with pytest.raises(msr.UserError, match=r"other words: a\b"):
+        run.score(tmp_path / "pairs.csv", items=pl.read_csv(new).with_columns(price=pl.lit(3.0)))
+    with pytest.raises(msr.UserError, match="price"):
+        run.score(tmp_path / "pairs.csv", items=pl.read_csv(new).with_columns(price=pl.lit("dear")))
 
 
 def by_model(server: Served) -> float:

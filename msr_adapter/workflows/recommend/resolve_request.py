@@ -53,7 +53,7 @@ def resolve_request(
     wanted: RecommendRequest, files: RequestFiles, data_dir: Path, *, keep_repeats: bool = False
 ) -> ResolvedRequest:
     """Read all histories and look up every id of the request. `UserError` with all that nobody knows, at once."""
-    items = None if files.items is None else beside(files.items, data_dir)
+    items = None if files.items is None else beside(files.items, data_dir, wanted.items or Path("--items"))
     histories = read_histories(data_dir, [] if items is None else items.new["item_id"].to_list())
     later = None
     if files.later is not None:

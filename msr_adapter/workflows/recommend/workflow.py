@@ -80,7 +80,7 @@ def recommend(
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
             if request.items is not None and request.items.new.height:
-                context = replace(context, data=write_data(context, request.items.new))
+                context = replace(context, data=write_data(context, request.items))
             counts = _carry_out(context, wanted, request)
         finally:
             folder.discard(RECOMMENDING)
@@ -115,7 +115,7 @@ def _read(loaded: LoadedPipeline, wanted: RecommendRequest, reporter: Reporter) 
                 reporter.note(finding["text"])
     with collecting(problems):
         if wanted.items:
-            items, audit = read_new_items(wanted.items, "--items", loaded.pipeline.data.source)
+            items, audit = read_new_items(wanted.items, "--items", loaded.pipeline.data)
             for finding in audit.findings:
                 reporter.note(finding["text"])
     raise_if_any(problems)

@@ -29,6 +29,8 @@ class PairsRequest:
     """What a user is to the model: all that is known, or what the evaluation knows of a test user."""
     overwrite: bool = False
     """Whether ``out`` may exist."""
+    items: Path | None = None
+    """A table of items that came after the data stage's."""
 
     def added(self, *, served: bool) -> tuple[str, ...]:
         """Return the columns that the table gets; bounds are a server's alone."""

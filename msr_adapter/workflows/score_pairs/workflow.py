@@ -14,6 +14,7 @@ from msr_adapter import schema
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.output_paths import Output, output_problems, protected_by, sweep_beside
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.new_items import beside
 from msr_adapter.data.pairs_file import PairsFile, nested_columns, open_pairs, write_columns, write_roles
 from msr_adapter.errors import StageError, UserError, collecting, plural, raise_if_any
 from msr_adapter.files import working_folder
@@ -27,6 +28,7 @@ from msr_adapter.pipeline.stage_functions import bounded_share, make_scorer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts.stage_tables import copy_attributes, users_of_examples
 from msr_adapter.stage_arguments import Client, Job
+from msr_adapter.workflows.recommend.new_items import changed_problems, told, write_data
 from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
 from msr_adapter.workflows.recommend.user_shards import GROUP, PAIRS, read_items, write_pairs
 from msr_adapter.workflows.recommend.user_summaries import UserSummaries
@@ -71,8 +73,11 @@ def score_table(
     started = time.monotonic()
     served = loaded.pipeline.evaluate.scorer is not None
     output = Output(wanted.out, wanted.overwrite, SUFFIXES)
-    problems = output_problems(output, protected_by(loaded, {_OPTION: wanted.pairs}))
-    pairs = None
+    read = {_OPTION: wanted.pairs} | ({"--items": wanted.items} if wanted.items is not None else {})
+    problems = output_problems(output, protected_by(loaded, read))
+    pairs = items = None
+    with collecting(problems):
+        items = _read_items(loaded, wanted, reporter)
     with collecting(problems):
         pairs = open_pairs(wanted.pairs, _OPTION, wanted.columns, wanted.added(served=served))
         problems += nested_problems(wanted, nested_columns(pairs))
@@ -83,17 +88,40 @@ def score_table(
     run_checked(loaded, ("data",), reporter=reporter)
     folder = RunFolder(loaded.run_dir)
     with working_folder(folder.root / "score-pairs") as work:
-        told = reporter.with_log(folder.root / "run.log")
-        context = Context(loaded.pipeline, loaded.resolved, folder, prompts_of(loaded.pipeline), work, told)
+        logged = reporter.with_log(folder.root / "run.log")
+        context = Context(loaded.pipeline, loaded.resolved, folder, prompts_of(loaded.pipeline), work, logged)
+        if items is not None:
+            context = _with_items(context, items, wanted)
         rows = _look_up(context, pairs, wanted)  # before anything is trained for them
         as_it_is = bring_to_scoring(loaded, reporter, train=train)
         if wanted.histories == "test" and is_truncating(loaded.pipeline):
             run_checked(loaded, ("truncate",), reporter=Reporter(quiet=True))
         with folder.locked():
             if as_it_is:
-                use_trained(loaded, folder, told)
+                use_trained(loaded, folder, logged)
             counts = _carry_out(context, pairs, wanted, rows)
     return counts | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def _read_items(loaded: LoadedPipeline, wanted: PairsRequest, reporter: Reporter) -> pl.DataFrame | None:
+    """Return the items that came after the training, as a corpus has them; None where there is no table of them."""
+    from msr_adapter.data.new_items import read_new_items
+
+    if wanted.items is None:
+        return None
+    items, audit = read_new_items(wanted.items, "--items", loaded.pipeline.data)
+    for finding in audit.findings:
+        reporter.note(finding["text"])
+    return items
+
+
+def _with_items(context: Context, items: pl.DataFrame, wanted: PairsRequest) -> Context:
+    """Return the context with what ``items`` has beside the catalogue; `UserError` where it says something else."""
+    assert wanted.items is not None
+    found = beside(items, context.dirs.data, wanted.items)
+    raise_if_any(changed_problems(wanted.items, found))
+    context.reporter.note(told(wanted.items, found))
+    return replace(context, data=write_data(context, found)) if found.new.height else context
 
 
 @dataclass(frozen=True)
