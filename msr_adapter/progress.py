@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from msr_adapter.filesystem import append_text, printable
@@ -17,13 +25,28 @@ from msr_adapter.redaction import redact
 
 Advance = Callable[[int], None]
 
-LINE_EVERY_S = 10.0
-"""Between two lines of progress, in the log and on a pipe."""
+LINE_EVERY_S = 30.0
+"""Between two lines of progress, in the log and on a pipe; what takes less has none on a pipe."""
 PIPE_WIDTH = 200
 """Columns of what is laid out on a pipe, where nothing is to be folded."""
 _FIRST = 32
 """Answers after which their pace says something of the rest."""
 _WORTH_SAYING_S = 60.0
+_IN_MINUTES_S, _IN_HOURS_S = 100.0, 6_000.0
+"""Seconds from which on a time is told in minutes, and in hours."""
+
+
+def now() -> float:
+    """Return the seconds of a clock that nobody sets back."""
+    return time.monotonic()
+
+
+def spoken(seconds: float) -> str:
+    """Return how long something takes, as exact as anybody can tell: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < _IN_MINUTES_S:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if seconds < _IN_HOURS_S else f"{minutes // 60} h {minutes % 60} min"
 
 
 @dataclass
@@ -32,7 +55,7 @@ class Meter:
 
     answers: int = 0
     tokens: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: now())
 
     def add(self, tokens: int) -> None:
         """Count one answer."""
@@ -41,12 +64,12 @@ class Meter:
 
     def pace(self) -> str:
         """Return tokens written per second, in words; empty before the first answer."""
-        seconds = max(time.monotonic() - self.began, 1e-9)
+        seconds = max(now() - self.began, 1e-9)
         return f"{self.tokens / seconds:,.0f} tokens/s" if self.answers else ""
 
     def left(self, answers: int) -> float:
         """Return the seconds that ``answers`` more will take at this pace."""
-        return (time.monotonic() - self.began) / max(self.answers, 1) * answers
+        return (now() - self.began) / max(self.answers, 1) * answers
 
 
 class Reporter:
@@ -74,14 +97,14 @@ class Reporter:
 
     @contextlib.contextmanager
     def track(self, label: str, total: int, meter: Meter | None = None) -> Iterator[Advance]:
-        """Yield ``advance(n)``; shows a bar with an ETA on a terminal, else a line every ten seconds, as in the log.
+        """Yield ``advance(n)``; shows a bar with an ETA on a terminal, else a line every half minute, as in the log.
 
         The lines come whether anything advances or not: a model that is loading is told from one that hangs. With a
         ``meter`` they have its pace, and after the first answers it is said how long the rest will take.
         """
         work = _Work(label, total, meter)
         with self._bar() as bar, _Heartbeat(lambda: self._tell_if_due(work)):
-            task = bar.add_task(label, total=total, pace="")
+            task = bar.add_task(label, total=total, work=work)
             said = meter is None
             if meter is not None:
                 meter.began = work.started
@@ -89,22 +112,22 @@ class Reporter:
             def advance(count: int = 1) -> None:
                 nonlocal said
                 work.done += count
-                bar.update(task, advance=count, pace=meter.pace() if meter else "")
+                bar.update(task, advance=count)
                 if meter is not None and not said and meter.answers >= _FIRST:
                     said = True
-                    if (left := meter.left(total - work.done)) >= _WORTH_SAYING_S:
-                        self.note(f"{label}: about {left / 60:.0f} min for what is left, by the first answers")
+                    if (left := work.left() or 0) >= _WORTH_SAYING_S:
+                        self.note(f"{label}: about {spoken(left)} for what is left, by the first answers")
                 self._tell_if_due(work)
 
             yield advance
-        self._tell(f"{label}: {work.done}/{total} in {time.monotonic() - work.started:.1f} s", plain=work.told)
+        self._tell(f"{label}: {work.done}/{total} in {now() - work.started:.1f} s", plain=work.told)
 
     @contextlib.contextmanager
     def waiting(self, label: str) -> Iterator[None]:
-        """Show that something without a foreseeable end goes on; off a terminal, the time so far every ten seconds."""
+        """Show that something without a foreseeable end goes on; off a terminal, the time so far every half minute."""
         work = _Work(label, 0, None)
         with self._bar() as bar, _Heartbeat(lambda: self._tell_if_due(work)):
-            bar.add_task(label, total=None, pace="")
+            bar.add_task(label, total=None, work=work)
             yield
 
     def _tell_if_due(self, work: "_Work") -> None:
@@ -131,7 +154,7 @@ class Reporter:
 
     def _bar(self) -> Progress:
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[pace]}"))  # fmt: skip
+                   _RestColumn())  # fmt: skip
         disabled = not self.console.is_terminal or self.console.quiet
         return Progress(*columns, console=self.console, transient=True, disable=disabled)
 
@@ -158,29 +181,48 @@ class _Work:
     done: int = 0
     told: bool = False
     """A line was told."""
-    started: float = field(default_factory=lambda: time.monotonic())
-    _last: float = field(default_factory=lambda: time.monotonic())
+    started: float = field(default_factory=lambda: now())
+    _last: float = field(default_factory=lambda: now())
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def due(self) -> bool:
         """Say whether it is time for a line; whoever asks first, the work or the heartbeat, is to tell it."""
         with self._lock:
-            if time.monotonic() - self._last < LINE_EVERY_S:
+            if now() - self._last < LINE_EVERY_S:
                 return False
-            self._last, self.told = time.monotonic(), True
+            self._last, self.told = now(), True
             return True
+
+    def left(self) -> float | None:
+        """Return the seconds that the rest will take, the one estimate that bar, lines and notes tell; None: no idea.
+
+        By the pace of what models have answered where a meter knows it, for answers from a cache take no time.
+        """
+        rest = self.total - self.done
+        if self.meter and self.meter.answers:
+            return self.meter.left(rest)
+        return (now() - self.started) / self.done * rest if self.done and self.total else None
+
+    def rest(self) -> str:
+        """Return the pace and how long the rest takes, as far as anything says so."""
+        left = self.left()
+        pace = self.meter.pace() if self.meter else ""
+        return ", ".join(filter(None, [pace, f"about {spoken(left)} left" if left is not None else ""]))
 
     def line(self) -> str:
         """Return how far the work is, its pace, and how long the rest takes, as far as anything says so."""
-        seconds = time.monotonic() - self.started
+        seconds = now() - self.started
         if not self.total:
-            return f"{self.label}: {seconds:.0f} s so far"
-        if not self.done:
-            return f"{self.label}: 0/{self.total}, {seconds:.0f} s so far"
-        left = seconds / self.done * (self.total - self.done)
-        paced = self.meter if self.meter and self.meter.answers else None
-        left = paced.left(self.total - self.done) if paced else left
-        return f"{self.label}: {self.done}/{self.total}{f', {paced.pace()}' if paced else ''}, about {left:.0f} s left"
+            return f"{self.label}: {spoken(seconds)} so far"
+        return f"{self.label}: {self.done}/{self.total}, {self.rest() or f'{spoken(seconds)} so far'}"
+
+
+class _RestColumn(ProgressColumn):
+    """What a line of progress tells of the rest, beside the bar."""
+
+    def render(self, task: Task) -> Text:
+        work: _Work = task.fields["work"]
+        return Text(work.rest())
 
 
 class _Heartbeat:

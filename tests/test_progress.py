@@ -3,13 +3,14 @@
 import io
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from msr_adapter import progress
-from msr_adapter.progress import Reporter
+from msr_adapter.progress import Meter, Reporter
 
 
 def on_pipe(log: Path | None = None) -> tuple[Reporter, io.StringIO]:
@@ -81,6 +82,62 @@ def test_a_terminal_gets_a_bar_and_no_lines() -> None:
         advance(3)
     assert "so far" not in written.getvalue()
     assert "3/3" in written.getvalue()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock that goes on when it is told to; no heartbeat beats meanwhile."""
+    time_now = [1_000.0]
+    monkeypatch.setattr(progress, "now", lambda: time_now[0])
+
+    def wait(seconds: float) -> None:
+        time_now[0] += seconds
+
+    return wait
+
+
+def test_a_pipe_gets_a_line_every_half_minute_and_none_of_each_shard(clock: Callable[[float], None]) -> None:
+    reporter, written = on_pipe()
+    with reporter.track("scoring", 1_000) as advance:
+        for _ in range(100):
+            clock(1)
+            advance(10)
+    assert written.getvalue().splitlines() == [
+        "scoring: 300/1000, about 70 s left",
+        "scoring: 600/1000, about 40 s left",
+        "scoring: 900/1000, about 10 s left",
+        "scoring: 1000/1000 in 100.0 s",
+    ]
+
+
+def test_what_takes_less_than_half_a_minute_has_no_line_on_a_pipe(clock: Callable[[float], None]) -> None:
+    reporter, written = on_pipe()
+    with reporter.track("scoring", 10) as advance:
+        clock(29)
+        advance(10)
+    assert written.getvalue() == ""
+
+
+def test_bar_line_and_note_tell_the_same_rest(clock: Callable[[float], None], tmp_path: Path) -> None:
+    reporter, written = on_terminal(120)
+    meter = Meter()
+    with reporter.with_log(tmp_path / "log").track("asking", 1_000, meter) as advance:
+        advance(600)  # from a cache, which says nothing of the rest
+        for _ in range(40):
+            meter.add(tokens=5)
+            clock(1)
+            advance(1)
+    told = (tmp_path / "log").read_text()
+    assert "asking: about 6 min for what is left, by the first answers" in told
+    assert "asking: 630/1000, 5 tokens/s, about 6 min left" in told
+    assert "5 tokens/s, about 6 min left" in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5_999, "100 min"), (12_000, "3 h 20 min")]
+)
+def test_times_are_told_as_exactly_as_anybody_knows_them(seconds: float, words: str) -> None:
+    assert progress.spoken(seconds) == words
 
 
 def test_what_fails_ends_its_heartbeat(often: None, tmp_path: Path) -> None:

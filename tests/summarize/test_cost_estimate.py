@@ -122,17 +122,16 @@ def test_the_pace_of_what_is_computed_tells_how_long_the_rest_takes(
     with reporter.track("summaries", 1_000, meter) as advance:
         advance(400)  # known before: they say nothing of the pace
         assert meter.pace() == ""
-        for _ in range(40):
+        for _ in range(80):
             now[0] += 0.5
             meter.add(10)
             advance(1)
     lines = [line.split(" ", 2)[2] for line in (tmp_path / "log").read_text().splitlines()]
-    # 32 answers took 16 s, so the 568 that are left take 284 s; after 20 answers, 580 would have taken 290 s.
+    # 32 answers took 16 s, so the 568 that are left take 284 s; after 60 answers, the 540 that are left take 270 s.
     assert lines == [
-        "summaries: 420/1000, 20 tokens/s, about 290 s left",
         "summaries: about 5 min for what is left, by the first answers",
-        "summaries: 440/1000, 20 tokens/s, about 280 s left",
-        "summaries: 440/1000 in 20.0 s",
+        "summaries: 460/1000, 20 tokens/s, about 4 min left",
+        "summaries: 480/1000 in 40.0 s",
     ]
 
 
