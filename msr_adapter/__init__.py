@@ -7,6 +7,7 @@ cli              the commands of `msr`, one file each
 api              the same from Python: pipelines and runs, whose tables are Polars frames
 workflows        commands that cross stages: recommend, export, ablate, previews
 pipeline         the stages in order, fingerprints, the run folder
+tracking         what a run tells an experiment tracker
 report           the page that a run ends with
 demo             the demo's tiny model and how it is made
 data             logs to splits, examples, candidate lists, images; the audit

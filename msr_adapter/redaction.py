@@ -6,7 +6,8 @@ Secrets are taken out before anything is cut, so that none leaves its head behin
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 HIDDEN = "***"
 QUOTED = 300
@@ -40,6 +41,15 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for pattern, put in _RULES:
         text = pattern.sub(put, text)
     return text
+
+
+def redact_values(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """Return a JSON-able ``value`` with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value, secrets)
+    if isinstance(value, Mapping):
+        return {key: redact_values(each, secrets) for key, each in value.items()}
+    return [redact_values(each, secrets) for each in value] if isinstance(value, list | tuple) else value
 
 
 def without(text: str, secret: str) -> str:

@@ -27,6 +27,7 @@ demo_model    the demo's tiny model, made again
 get_model     a small pretrained model from a package
 cache         what the completion caches hold
 prune         what costly stages made under other settings
+track         what an experiment tracker lacks of a run
 run_list      msr runs: state, age, size and primary metric of each run
 
 common        options, exit codes, how results and tables are printed

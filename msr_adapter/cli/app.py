@@ -33,6 +33,7 @@ from msr_adapter.cli.serve import serve
 from msr_adapter.cli.streams import forgiving_streams
 from msr_adapter.cli.summarize import summarize
 from msr_adapter.cli.sweep import sweep
+from msr_adapter.cli.track import track
 from msr_adapter.cli.train import train
 from msr_adapter.version import __version__
 
@@ -95,6 +96,7 @@ app.command("fetch-images", rich_help_panel=TOOLS)(fetch_images)
 app.command("check", rich_help_panel=BEGIN)(check)
 app.command("doctor", rich_help_panel=BEGIN)(doctor)
 app.command("prune", rich_help_panel=TOOLS)(prune)
+app.command("track", rich_help_panel=TOOLS)(track)
 app.command("ls", rich_help_panel=BEGIN)(list_bundled)
 app.command("cp", rich_help_panel=BEGIN)(copy_bundled)
 app.command("schema", rich_help_panel=BEGIN)(schema)

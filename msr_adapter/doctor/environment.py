@@ -12,7 +12,9 @@ _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 KNOWN = {
     "HF_TOKEN": "opens gated models",
     "HUGGING_FACE_HUB_TOKEN": "opens gated models",
-    "WANDB_API_KEY": "report_to: wandb sends the training's curves there",
+    "WANDB_API_KEY": "opens Weights & Biases, for tracking: {kind: wandb}",
+    "MLFLOW_TRACKING_URI": "where tracking: {kind: mlflow} sends runs, unless tracking.server says so",
+    "MLFLOW_TRACKING_TOKEN": "opens an MLflow server",
     "HF_HOME": "where models and data sets are kept",
     "HF_HUB_CACHE": "where models are kept",
     "HF_ENDPOINT": "models come from this address",

@@ -61,9 +61,9 @@ LIBRARIES = (
     Library("gguf", "gguf", "no `msr get-model`, which reads a pretrained model from a package", REAL_MODEL),
     Library("sentence-transformers", "sentence_transformers", "no embedding.model but `own`", EMBEDDING),
     Library("faiss-cpu", "faiss", "no embedding.search: faiss, and none among more than a million items", EMBEDDING),
-    Library("tensorboard", "tensorboard", "no report_to: tensorboard", "pip install tensorboard"),
-    Library("wandb", "wandb", "no report_to: wandb", "pip install wandb"),
-    Library("mlflow", "mlflow", "no report_to: mlflow", "pip install mlflow"),
+    Library("tensorboard", "tensorboard", "no tracking: {kind: tensorboard}", "pip install 'msr-adapter[tensorboard]'"),
+    Library("wandb", "wandb", "no tracking: {kind: wandb}", "pip install 'msr-adapter[wandb]'"),
+    Library("mlflow-skinny", "mlflow", "no tracking: {kind: mlflow}", "pip install 'msr-adapter[mlflow]'"),
 )  # fmt: skip
 
 

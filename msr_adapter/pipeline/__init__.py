@@ -12,6 +12,7 @@
   refuse after hours; `time_estimate`: how long they will take
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
 - `embedding_stage`: who embeds items and users, and what retrievers lack
+- `run_tracking`: what an experiment tracker is told of a run
 - `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored
 """
 

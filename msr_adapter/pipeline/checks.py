@@ -23,6 +23,7 @@ from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.question_checks import check_question, question_notes
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
+from msr_adapter.pipeline.run_tracking import check_tracking
 from msr_adapter.pipeline.stage_context import known_attributes, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import LABELS, STAGES
 from msr_adapter.pipeline.time_estimate import retrieved_prompts, time_notes
@@ -94,6 +95,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         ],
         *check_libraries([row.name for row in to_fit(pipeline.evaluate)], loaded.where("evaluate.baselines")),
         *check_engine(pipeline.execution, loaded.where("execution.engine")),
+        *check_tracking(loaded),
         *check_stages(loaded),
         *_check_run_dir(loaded),
     ]

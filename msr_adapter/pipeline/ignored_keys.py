@@ -31,6 +31,7 @@ def _under(parents: tuple[str, ...], *keys: str) -> tuple[str, ...]:
 CANNOT_MATTER: tuple[Ignored, ...] = (
     Ignored(("run_dir", "cache"), "where results are kept, not what they are"),
     Ignored(("execution",), "the same shards, answered elsewhere"),
+    Ignored(("tracking",), "where results are sent, not what they are"),
     Ignored(("embedding",), "read by `msr recommend` and `msr embed`, by no stage",
             lambda p: not embeds(p.evaluate.full, p.fusion)),
     Ignored(("embedding.batch_size",), "how many texts are embedded at a time"),

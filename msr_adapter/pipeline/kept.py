@@ -12,7 +12,7 @@ from msr_adapter.pipeline.run_folder import PRUNED, Manifest, RunFolder, is_as_l
 from msr_adapter.pipeline.stages import COSTLY, STAGES, Stage
 from msr_adapter.run_folder_mark import is_run
 
-_BESIDE = ("name", "run_dir", "cache", "execution")
+_BESIDE = ("name", "run_dir", "cache", "execution", "tracking")
 _UNREAD = {
     "items": ("train", "evaluate"), "users": ("train", "evaluate"), "train": ("evaluate",),
     "baselines": ("train", "summarize"),

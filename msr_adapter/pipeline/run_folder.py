@@ -6,6 +6,7 @@ run_dir/
   run.log                 what was said, with times
   cache/completions.sqlite
   cache/images/           images shrunk by this or an earlier build of the data stage
+  tracking/               what was, or is to be, sent to an experiment tracker: see `tracking.outbox`
   <stage>/manifest.json   written last: a manifest means done
   kept/<stage>/<fingerprint>/  what a costly stage made under other settings, until they return or `msr prune`
   .<stage>.partial/       a stage being written, or what a killed process left

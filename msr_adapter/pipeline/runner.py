@@ -32,6 +32,7 @@ from msr_adapter.pipeline.planning import (
 )
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
+from msr_adapter.pipeline.run_tracking import tracked
 from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import COSTLY, LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.pipeline.stored_images import require_unaltered_images
@@ -126,7 +127,11 @@ def run_checked(
         _tell_older(folder, reporter)
         trains = any(stage.name == TRAIN for stage in wanted)
         job = _Run(loaded, folder, prompts, others, reporter, retrain, trains)
-        outcomes = [_bring_up_to_date(stage, job, stage.name in forced) for stage in wanted]
+        outcomes = []
+        with tracked(loaded, [stage.name for stage in wanted], reporter) as tell:
+            for stage in wanted:
+                outcomes.append(_bring_up_to_date(stage, job, stage.name in forced))
+                tell(stage.name, outcomes[-1].state == "done")
     return RunResult(folder.root, tuple(outcomes))
 
 

@@ -20,6 +20,7 @@ from msr_adapter.pipeline.peak_memory import release
 from msr_adapter.pipeline.stage_context import Context, weighs_trained
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
+from msr_adapter.redaction import redact_values
 from msr_adapter.report.report_context import Manifests, ReportContext
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.version import __version__
@@ -216,9 +217,9 @@ def run_evaluate(c: Context) -> dict[str, Any]:
     manifests = {manifest.stage: asdict(manifest) for manifest in c.folder.manifests() if manifest.stage in c.labels}
     told = ReportContext(
         name=run.pipeline,
-        config=c.resolved,
+        config=redact_values(c.resolved),  # a report is given to others
         versions=run.versions,
-        manifests=cast("Manifests", manifests),
+        manifests=cast("Manifests", redact_values(manifests)),
         labels=c.labels,
         training_log=c.dirs.train / "model" / "trainer_log.jsonl",
         items_dir=c.dirs.items,

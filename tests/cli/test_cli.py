@@ -39,6 +39,7 @@ COMMANDS = (
     "check",
     "doctor",
     "prune",
+    "track",
     "ls",
     "cp",
     "schema",
@@ -166,7 +167,7 @@ def test_wrong_input_is_exit_code_2_with_every_problem(calls: list[dict[str, Any
         "2 problems:",
         "--set seed: the text 'x'; expected a whole number, at least 0, at most 4,294,967,295",
         "--set nmae: unknown key; known here: name, seed, run_dir, cache, templates, data, split, summarize, train, "
-        "evaluate, embedding, fusion, execution. Did you mean `name`?",
+        "evaluate, embedding, fusion, execution, tracking. Did you mean `name`?",
     ]
     assert done.stdout == ""
     assert not calls

@@ -64,8 +64,10 @@ def section(model: type[StrictModel], places: list[str]) -> str:
 def model_alternatives(model: type[StrictModel]) -> tuple[type[StrictModel], ...]:
     from msr_adapter.config.schema import DataConfig
 
-    source = models_of(DataConfig.model_fields["source"].annotation)
-    return source if model in source else ()
+    for field in (DataConfig.model_fields["source"], PipelineConfig.model_fields["tracking"]):
+        if model in (alternatives := models_of(field.annotation)):
+            return alternatives
+    return ()
 
 
 def row(key: str, field: FieldInfo) -> str:

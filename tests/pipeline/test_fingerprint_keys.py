@@ -23,8 +23,8 @@ from msr_adapter.prompts import TEMPLATE_NAMES
 # Those of published logs are `table` but for their source, whose keys are all tried below.
 BUNDLED = [file.name for file in bundled_files("pipelines") if not file.name.startswith("logs/")]
 UNCHANGED = {
-    "data.source.kind", "data.items.types", "evaluate.protocol.ties", "evaluate.protocol.negatives.exclude",
-    "train.negatives.exclude",
+    "data.source.kind", "tracking.kind", "data.items.types", "evaluate.protocol.ties",
+    "evaluate.protocol.negatives.exclude", "train.negatives.exclude",
     "train.selection.patience", "evaluate.scorer.adapter", "evaluate.scorer.quantization",
 }  # fmt: skip
 """Keys with a single value; one that is about others; one that has others under `keep: best` alone, and two that no
@@ -46,6 +46,7 @@ OPENED: dict[str, Any] = {
     "full": {"retriever": "popularity", "top": 20},
     "cold": {"share": 0.2},
     "hybrid": {"of": ["trained", "popularity"]},
+    "tracking": {"kind": "mlflow", "server": "http://127.0.0.1:1"},
 }
 """What stands for an optional part that no bundled pipeline has."""
 WORDS = {

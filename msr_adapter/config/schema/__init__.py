@@ -18,6 +18,7 @@ evaluate   the protocol, baselines, slices
 baselines  settings of the fitted baselines, what tuning tries
 embedding  items and users as vectors; several retrievers in one
 execution  devices of the training, workers of summaries and scores
+tracking   where settings, curves, metrics and the report are sent
 base       what all classes share
 """
 
@@ -72,6 +73,13 @@ from msr_adapter.config.schema.sources import (
 )
 from msr_adapter.config.schema.summarize import ItemSummariesConfig, SummarizeConfig, UserSummariesConfig
 from msr_adapter.config.schema.tables import ColumnsConfig, FileFormatConfig, HubTableConfig, JoinConfig
+from msr_adapter.config.schema.tracking import (
+    MlflowConfig,
+    TensorboardConfig,
+    TrackerConfig,
+    TrackingConfig,
+    WandbConfig,
+)
 from msr_adapter.config.schema.train import (
     AnswersConfig,
     FreezeConfig,
@@ -129,6 +137,7 @@ __all__ = [
     "Method",
     "MicroLensSourceConfig",
     "MixtureConfig",
+    "MlflowConfig",
     "ModelConfig",
     "MovieLensSourceConfig",
     "NegativesConfig",
@@ -155,9 +164,13 @@ __all__ = [
     "SweepRecordConfig",
     "SyntheticSourceConfig",
     "TableSourceConfig",
+    "TensorboardConfig",
     "TextAnswerConfig",
+    "TrackerConfig",
+    "TrackingConfig",
     "TrainConfig",
     "TrainNegativesConfig",
     "UserAttributesConfig",
     "UserSummariesConfig",
+    "WandbConfig",
 ]

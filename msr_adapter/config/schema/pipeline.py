@@ -10,6 +10,7 @@ from msr_adapter.config.schema.embedding import EmbeddingConfig, FusionConfig
 from msr_adapter.config.schema.evaluate import EvaluateConfig
 from msr_adapter.config.schema.execution import ExecutionConfig
 from msr_adapter.config.schema.summarize import SummarizeConfig
+from msr_adapter.config.schema.tracking import TrackingConfig
 from msr_adapter.config.schema.train import TrainConfig
 
 
@@ -46,6 +47,8 @@ class PipelineConfig(StrictModel):
     """What the retriever `fused` is made of."""
     execution: ExecutionConfig = ExecutionConfig()
     """Where summaries and scores are computed: in this process, in several, on a Ray cluster."""
+    tracking: TrackingConfig | None = Field(None, discriminator="kind")
+    """An experiment tracker that settings, curves, metrics and the report are sent to (docs/tracking.md)."""
 
     @property
     def history_step(self) -> int:
