@@ -11,6 +11,7 @@ import pytest
 import typer.core
 import typer.main
 
+import msr_adapter
 from msr_adapter.cli import app
 from tests.support.paths import ROOT
 
@@ -65,6 +66,16 @@ def test_the_first_page_is_the_readme_and_the_commands_are_all_there(site: Path)
     root = typer.main.get_command(app)
     assert isinstance(root, typer.core.TyperGroup)
     assert [name for name in root.commands if f">msr {name}<" not in commands] == []
+
+
+def test_the_reference_of_python_has_every_public_name_and_member(site: Path) -> None:
+    page = (site / "reference.html").read_text(encoding="utf-8")
+    headings = set(re.findall(r'id="msr_adapter\.api\.([\w.]+)"', page))
+    assert set(msr_adapter.__all__) - {"__version__"} <= headings
+    members = {f"{owner.__name__}.{name}" for owner in (msr_adapter.Pipeline, msr_adapter.Run)
+               for name in vars(owner) if not name.startswith("_")}  # fmt: skip
+    assert len(members) > 15
+    assert members <= headings
 
 
 def written_commands() -> list[tuple[str, list[str]]]:
