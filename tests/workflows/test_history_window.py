@@ -11,9 +11,11 @@ import pytest
 
 from msr_adapter import schema
 from msr_adapter.errors import UserError
+from msr_adapter.history_window import HistoryWindow
 from msr_adapter.pipeline import run
 from msr_adapter.pipeline.fingerprints import data_config
 from msr_adapter.progress import Reporter
+from msr_adapter.workflows.recommend.user_summaries import window_of
 from tests.support.recommending import (
     DAY,
     START,
@@ -125,6 +127,19 @@ def test_a_day_more_asks_about_the_last_block_alone(kind: str, each_day: list[in
             run(load(tmp_path, tmp_path), ("users",), reporter=Reporter(quiet=True))
         found.append(len(chains(asked)))
     assert found[1:] == each_day
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "expected"),
+    [("recurrent", "items", None), ("direct", "items", (3, 1)), ("none", "items", (3, 1)),
+     ("recurrent", "blocks", (3, 2)), ("direct", "blocks", (3, 2)), ("none", "blocks", (3, 2))],
+)  # fmt: skip
+def test_what_of_a_history_commands_read(
+    finished: Path, tmp_path: Path, mode: str, kind: str, expected: tuple[int, int] | None
+) -> None:
+    """A history that is read in blocks is read whole, as ever; where one prompt holds it, it is as training's was."""
+    loaded = load(finished, tmp_path, f"summarize.users.mode={mode}", f"split.history_window={kind}")
+    assert window_of(loaded.pipeline) == (None if expected is None else HistoryWindow(*expected))
 
 
 def test_a_window_shorter_than_a_block_is_refused(finished: Path, tmp_path: Path) -> None:

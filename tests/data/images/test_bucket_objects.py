@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_a_service_that_does_not_answer_is_a_reason_and_no_more(
     report = fetch(tmp_path, {"1": "s3://shop/1.png"})
     assert report["reasons"] == {"no_answer": 1}
     assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_silent_service_is_waited_for_no_longer_than_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "shop")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and says nothing
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        report = fetch(tmp_path, {"1": "s3://shop/1.png"}, read_s=0.5, retries=0)
+    assert report["reasons"] == {"no_answer": 1}
 
 
 def test_images_of_a_bucket_are_built_and_its_secret_is_written_nowhere(
