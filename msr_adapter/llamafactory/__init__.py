@@ -22,6 +22,7 @@ Rows
 What is trained
     objectives, finetuning_methods, parallelism: one table each of what is learned, of which weights, by which processes
     kernels: flash-attention and Liger, where they work and where they are refused
+    device_defaults: precision, gradient checkpointing and logits, by what the device is good at
     training_yaml: the YAML that LLaMA-Factory reads
 The trainer
     launcher: LLaMA-Factory as a subprocess, followed and believed only when the model is there
@@ -29,6 +30,7 @@ The trainer
     rendezvous: how the other machines find a training
     ray_launch: the same on a Ray cluster
     trainer_entrypoint, trainer_callbacks, literal_paths: run by path in the trainer's processes
+    answer_logits: logits at the trained answers alone, there too
     checkpoints: which are whole, from which training goes on
     training_measurements: how long a training took, and how much memory
     failures: why a training failed

@@ -27,7 +27,7 @@ _GRACE_S = 10.0
 _NOTES = 10
 UNSET = ("USE_V1", "USE_RAY", "USE_MCA", "IMAGE_PLACEHOLDER", "VIDEO_PLACEHOLDER", "AUDIO_PLACEHOLDER",
          "ALLOW_EXTRA_ARGS", "LLAMABOARD_ENABLED", "LLAMABOARD_WORKDIR", "LLAMAFACTORY_VERBOSITY", "FORCE_TORCHRUN",
-         "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID")  # fmt: skip
+         "RANK", "LOCAL_RANK", "WORLD_SIZE", "MSR_TORCHRUN_PID", "MSR_ANSWER_LOGITS")  # fmt: skip
 """Variables that would change what LLaMA-Factory trains, or what it prints and how it is started."""
 
 

@@ -113,7 +113,7 @@ def estimate(
 
     ``steps`` tells how many checkpoints `checkpoint_steps` makes; without, the disk is that of the last ones.
     """
-    loaded, full, trained = _WIDTHS[train.model.dtype], not method_of(train).adapters, _trained(train, shape)
+    loaded, full, trained = _WIDTHS[train.compute_dtype], not method_of(train).adapters, _trained(train, shape)
     objective, strategy = objective_of(train), strategy_of(train.launch)
     weights_in, states_in = world if strategy.shares_weights else 1, world if strategy.shares_optimizer else 1
     # Quantised weights are loaded in few bits, but for embeddings and head.

@@ -33,6 +33,9 @@ def _prepare() -> None:
     here = pathlib.Path(__file__)
     runpy.run_path(str(here.with_name("literal_paths.py")))["install"]()
     runpy.run_path(str(here.with_name("trainer_callbacks.py")))["install"](pathlib.Path(sys.argv[-1]).parent)
+    answer_logits = runpy.run_path(str(here.with_name("answer_logits.py")))
+    if answer_logits["VARIABLE"] in os.environ:
+        answer_logits["install"]()
 
 
 if __name__ == "__main__":

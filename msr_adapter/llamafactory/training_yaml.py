@@ -26,8 +26,9 @@ _FOREVER_S = 180_000_000
 
 REFUSED = {
     **dict.fromkeys(
-        ("model_name_or_path", "model_revision", "template", "default_system", "image_max_pixels", "image_min_pixels",
-         "bf16", "fp16"), "set it under train.model"),
+        ("model_name_or_path", "model_revision", "template", "default_system", "image_max_pixels",
+         "image_min_pixels"), "set it under train.model"),
+    **dict.fromkeys(("bf16", "fp16"), "set train.precision, or train.model.dtype"),
     **dict.fromkeys(
         ("finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_dora", "use_rslora"),
         "set it under train.method and train.lora"),
@@ -190,7 +191,7 @@ def write_yaml(path: Path, config: Mapping[str, object], comment: str) -> None:
 
 def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, object]:
     """Return the arguments that say which model is trained, from which weights, in which precision."""
-    model = resolve_template(train.model)
+    model, precision = resolve_template(train.model), train.compute_dtype
     adapters = [str(folder.resolve()) for folder in own_adapters(model) + start.adapters]
     config = {
         "model_name_or_path": str(start.full.resolve()) if start.full else resolve_model(model.path),
@@ -199,7 +200,7 @@ def _model(train: TrainConfig, start: Weights, *, cuda: bool) -> dict[str, objec
         "adapter_name_or_path": ",".join(adapters) or None, "create_new_adapter": True if adapters else None,
         "default_system": model.default_system, "image_max_pixels": model.image_max_pixels,
         "image_min_pixels": model.image_min_pixels,
-        "bf16": model.dtype == "bfloat16", "fp16": model.dtype == "float16", "use_cpu": None if cuda else True,
+        "bf16": precision == "bfloat16", "fp16": precision == "float16", "use_cpu": None if cuda else True,
     }  # fmt: skip
     return {key: value for key, value in config.items() if value is not None}
 

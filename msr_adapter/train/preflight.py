@@ -13,6 +13,7 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, count_rows, read_images, read_rows
 from msr_adapter.llamafactory.dataset_check import compare
+from msr_adapter.llamafactory.device_defaults import with_device_defaults
 from msr_adapter.llamafactory.memory_estimate import Estimate, estimate, model_shape
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.row_lengths import UNREADABLE, MeasureRequest, measuring
@@ -139,7 +140,8 @@ def _estimate(train: TrainConfig, lengths: _Lengths, rows: int) -> Estimate | No
 
     processes = train.launch.processes
     world = train.launch.nodes * (max(1, torch.cuda.device_count()) if processes == "auto" else processes)
-    return estimate(train, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
+    settled = with_device_defaults(train, lengths.longest, cuda=torch.cuda.is_available())
+    return estimate(settled, shape, lengths.longest, lengths.tokens, world, expected_steps(train, rows, world))
 
 
 def _disk_problems(dataset_dir: Path, needed: Estimate | None) -> list[Problem]:

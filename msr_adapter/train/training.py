@@ -13,6 +13,7 @@ from msr_adapter.files import write_json
 from msr_adapter.filesystem import holds_pattern
 from msr_adapter.integrity import digests_of
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
+from msr_adapter.llamafactory.device_defaults import describe, trainer_environment, with_device_defaults
 from msr_adapter.llamafactory.finetuning_methods import method_of
 from msr_adapter.llamafactory.fitting_weights import require_fitting_adapters
 from msr_adapter.llamafactory.launcher import Trained, TrainerRun, TrainerWatch, launch, trained_of
@@ -72,7 +73,9 @@ def train(
     require_fitting_adapters(train.model, origin.full, (*own_adapters(train.model), *origin.adapters))
     place = training_place(train)
     checked = preflight(train, dirs, reporter)
-    config = training_config(train, dirs.data, dirs.dataset, out / MODEL, job.seed, place)
+    settled = with_device_defaults(train, checked["longest_row"], cuda=place.gpus > 0)
+    reporter.note(f"  trains in {describe(settled, cuda=place.gpus > 0)}")
+    config = training_config(settled, dirs.data, dirs.dataset, out / MODEL, job.seed, place)
     work = working_dir(unfinished or out / ".unfinished", config, place.world, content_stamps(train, dirs, origin))
     chooser = Chooser(train.selection, judge, reporter) if judge else None
     work.require_unaltered()
@@ -124,7 +127,11 @@ def train_to_end(
         if patient.exhausted():  # it was killed after its last step
             return trained_of(read_state(checkpoints(work.model)[start]))
     before = read_state(checkpoints(work.model)[start]).get("num_input_tokens_seen", 0) if start else 0
-    watch = _Watch(work, patient, chooser is not None, place.gpus > 0, set(whole(work.model)))
+    gpu = place.gpus > 0
+    variables = trainer_environment(train, cuda=gpu) | (
+        {"RECORD_VRAM": "1"} if gpu else {}
+    )  # the log tells what it held
+    watch = _Watch(work, patient, chooser is not None, variables, set(whole(work.model)))
     run = TrainerRun(work.yaml, work.model, method_of(train).saved, is_small(train.model), place, start)
     with announced(run_dir / RENDEZVOUS, work.yaml, place):
         trained = launch(run, reporter, watch.prepared())
@@ -143,7 +150,8 @@ class _Watch:
     """Judges each checkpoint while the trainer waits."""
     keep_weights: bool
     """The trainer keeps all checkpoints; old ones lose what only a continued training needs."""
-    gpu: bool
+    variables: Mapping[str, str]
+    """Of the trainer's environment."""
     seen: set[int] = field(default_factory=set)
     stopped: int | None = None
     questions: StopQuestions | None = None
@@ -152,11 +160,10 @@ class _Watch:
 
     def prepared(self) -> TrainerWatch:
         """Return what `launch` takes; without a chooser, the trainer must find nothing to ask."""
-        environment = {"RECORD_VRAM": "1"} if self.gpu else {}  # the log then says what the GPU held
         folder = self.work.yaml.with_name(FOLDER)
         shutil.rmtree(folder, ignore_errors=True)  # the trainer asks wherever it finds the folder
         self.questions = StopQuestions(folder) if self.chooser else None
-        return TrainerWatch(environment, self._look, lambda: self.stopped)
+        return TrainerWatch(self.variables, self._look, lambda: self.stopped)
 
     def _look(self, trainer: int) -> None:
         """Look at memory and checkpoints; answer the trainer if it waits. ``trainer`` is its process id."""
@@ -198,8 +205,9 @@ def write_training_yaml(train: TrainConfig, dirs: StageDirs, job: Job) -> Path:
     """
     require_versions()
     place = first_place(train)
-    preflight(train, dirs, job.reporter)
-    _write(job.out / YAML, training_config(train, dirs.data, dirs.dataset, job.out / MODEL, job.seed, place))
+    checked = preflight(train, dirs, job.reporter)
+    settled = with_device_defaults(train, checked["longest_row"], cuda=place.gpus > 0)
+    _write(job.out / YAML, training_config(settled, dirs.data, dirs.dataset, job.out / MODEL, job.seed, place))
     return job.out / YAML
 
 

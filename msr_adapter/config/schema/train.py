@@ -190,6 +190,9 @@ class TrainConfig(StrictModel):
     """Rows per device and step."""
     gradient_accumulation: int = Field(8, ge=1, le=1_000_000)
     """Steps per update of the weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What training multiplies in; trained weights are float32 in any case. auto: `model.dtype`, but bfloat16 on a
+    processor that multiplies it natively, for models of 200 MB or more (docs/training.md has what it is worth)."""
     learning_rate: float = Field(1e-4, gt=0, le=1_000)
     """Peak learning rate of AdamW."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
@@ -231,6 +234,11 @@ class TrainConfig(StrictModel):
     def shows_images(self) -> bool:
         """Return whether the question shows the candidate's image."""
         return self.images and self.question != "next-item-text"
+
+    @property
+    def compute_dtype(self) -> str:
+        """Return what training multiplies in, `auto` being the model's dtype."""
+        return self.model.dtype if self.precision == "auto" else self.precision
 
     @property
     def template(self) -> str:
