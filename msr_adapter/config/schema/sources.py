@@ -272,7 +272,7 @@ class SqlSourceConfig(StrictModel):
     """A query with one row per item. Without it, titles are empty."""
     snapshot: str | None = Field(None, pattern=r"\S")
     """A query whose rows differ where those of the others may: `SELECT count(*), max(updated_at) FROM orders`. null =
-    every command fetches all rows, and compares them."""
+    every command fetches all rows, and compares them. `{watermark}` in it is the last value that was fetched before."""
     watermark: ColumnName | None = None
     """Column of the log that only grows, such as its time or a number, where rows are added and never changed: only
     what is new is fetched. That the rows known before are as many as they were is looked at first."""

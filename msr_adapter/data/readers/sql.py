@@ -7,6 +7,7 @@ the last known value on are fetched, after a count of those before it.
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from msr_adapter.config.schema import SqlSourceConfig
-from msr_adapter.data.readers.database import database_at, literal, plain, schema_of_query, write_rows
+from msr_adapter.data.readers.database import Database, database_at, literal, plain, schema_of_query, write_rows
 from msr_adapter.data.readers.local_copies import folder_of, local_copy
 from msr_adapter.data.readers.log_and_items import (
     ITEM,
@@ -33,6 +34,8 @@ from msr_adapter.errors import Problem, UserError, collecting
 from msr_adapter.files import atomic_path, digest, file_digest, write_json
 
 _ROWS = Layout("parquet")
+_PLACE = "{watermark}"
+"""In the query `snapshot`: the last value that was fetched."""
 
 
 class _Fetched:
@@ -75,9 +78,12 @@ def check_sql(source: SqlSourceConfig) -> list[Problem]:
                         there = f"columns of the query: {', '.join(empty.columns)}"
                         problems.append(Problem("", "data.source.watermark", f"no column {source.watermark!r}", there))
             if source.snapshot is not None and not problems:
-                with collecting(problems), database.explaining("data.source.snapshot"):
-                    cursor.execute(source.snapshot)
-                    cursor.fetchall()
+                if _PLACE in source.snapshot and source.watermark is None:
+                    found = f"{_PLACE} stands for the last value of a watermark, and there is none"
+                    problems.append(Problem("", "data.source.snapshot", found, "", "Set data.source.watermark"))
+                    return problems
+                with collecting(problems):
+                    _answer(cursor, source.snapshot.replace(_PLACE, "NULL"), database)
     return problems
 
 
@@ -103,11 +109,11 @@ def _fetched(source: SqlSourceConfig, address: str) -> _Fetched:
     database, result = database_at(source.url_env), _Fetched()
     queries = {"interactions": source.interactions, "items": source.items}
     with database.cursor() as cursor:
-        snapshot = None
-        if source.snapshot is not None:
-            with database.explaining("data.source.snapshot"):
-                cursor.execute(source.snapshot)
-                snapshot = digest([[str(value) for value in row] for row in cursor.fetchall()])
+        snapshot, past = None, None
+        if source.snapshot is not None and _PLACE in source.snapshot:
+            past = partial(_past, cursor, source.snapshot, database)
+        elif source.snapshot is not None:
+            snapshot = _answer(cursor, source.snapshot, database)
         for role, query in queries.items():
             if query is None:
                 continue
@@ -115,7 +121,7 @@ def _fetched(source: SqlSourceConfig, address: str) -> _Fetched:
             with database.explaining(f"data.source.{role}"):
                 if role == "interactions" and source.watermark is not None:
                     _grow(
-                        _Grown(folder_of(f"{key} by {source.watermark}", address), query, source.watermark),
+                        _Grown(folder_of(f"{key} by {source.watermark}", address), query, source.watermark, past),
                         cursor,
                         result,
                     )
@@ -124,6 +130,18 @@ def _fetched(source: SqlSourceConfig, address: str) -> _Fetched:
             result.frames[role] = pl.scan_parquet(path, glob=False)
             result.stamps[role] = f"snapshot {snapshot}" if snapshot is not None else f"rows {path.parent.name}"
     return result
+
+
+def _answer(cursor: Any, query: str, database: Database) -> str:
+    """Return a digest of what a query answers."""
+    with database.explaining("data.source.snapshot"):
+        cursor.execute(query)
+        return digest([[str(value) for value in row] for row in cursor.fetchall()])
+
+
+def _past(cursor: Any, query: str, database: Database, high: str) -> str:
+    """Return a digest of what a query says of the rows below a value of the watermark, given as SQL."""
+    return _answer(cursor, query.replace(_PLACE, high), database)
 
 
 @dataclass(frozen=True)
@@ -158,11 +176,12 @@ def _move(source: Path, target: Path) -> None:
 class _Grown:
     """A log that grows: the parts fetched so far, and up to which value of the watermark they reach."""
 
-    def __init__(self, folder: Path, query: str, column: str) -> None:
-        self.folder, self.query, self.column = folder, plain(query), column
+    def __init__(self, folder: Path, query: str, column: str, past: Callable[[str], str] | None = None) -> None:
+        """``past`` identifies the rows below a value of the watermark (as SQL); None = their number does."""
+        self.folder, self.query, self.column, self.past = folder, plain(query), column, past
         self.name = '"' + column.replace('"', '""') + '"'
         self.parts: list[dict[str, Any]] = []
-        """file, high (as SQL), below and at (rows with a lower watermark, and with this one)."""
+        """file, high (as SQL), below and at (rows with a lower watermark, and with this one), maybe past."""
         with suppress(OSError, ValueError):
             self.parts = json.loads((folder / "parts.json").read_text(encoding="utf-8"))
         if any(not (folder / part["file"]).is_file() for part in self.parts):
@@ -190,12 +209,15 @@ def _grow(grown: _Grown, cursor: Any, result: _Fetched) -> None:
     last = grown.parts[-1]
     result.frames["interactions"] = grown.frame
     total = sum(part["below"] for part in grown.parts) + last["at"]
-    result.stamps["interactions"] = f"{total} rows to {last['high']}"
+    result.stamps["interactions"] = f"{total} rows to {last['high']}" + (f" of {last['past']}" if grown.past else "")
     result.told.append(f"{last['below'] + last['at']:,} of {total:,} rows were in the latest part that was fetched; "
                        f"{grown.column} reaches to {last['high']}.")  # fmt: skip
 
 
 def _has_the_same_past(grown: _Grown, cursor: Any) -> bool:
+    last = grown.parts[-1]
+    if grown.past is not None and grown.past(last["high"]) != last.get("past"):
+        return False
     return _count(grown, cursor, "<") == sum(int(part["below"]) for part in grown.parts)
 
 
@@ -229,5 +251,7 @@ def _fetch_part(grown: _Grown, cursor: Any) -> None:
         except TypeError as error:
             raise UserError(Problem("", "data.source.watermark", str(error), "times, numbers or texts")) from None
     part = {"file": name, "high": high, "below": rows - at, "at": at}
+    if grown.past is not None:
+        part["past"] = grown.past(high)
     grown.parts = [*grown.parts, part]
     write_json(grown.folder / "parts.json", grown.parts)

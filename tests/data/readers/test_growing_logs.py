@@ -22,7 +22,7 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data import BuildInputs, build
 from msr_adapter.data.readers import remote_files, sql
-from msr_adapter.data.readers.sources import source_files
+from msr_adapter.data.readers.sources import check_source, source_files
 from msr_adapter.progress import Reporter
 from msr_adapter.stage_arguments import Job
 from tests.support.s3_server import empty_bucket, put, s3_server
@@ -36,6 +36,9 @@ def rows_of_day(day: int) -> list[tuple[str, str, int]]:
     return [
         (f"u{user:02}", f"i{(7 * user + 5 * day) % 23:02}", 1_700_000_000 + DAY * day + user) for user in range(USERS)
     ]
+
+
+ALL = [row for day in range(DAYS) for row in rows_of_day(day)]
 
 
 def again() -> None:
@@ -127,6 +130,41 @@ def test_of_a_database_whose_past_is_another_all_is_fetched_again(
     assert "all are fetched again" in (after / "audit.json").read_text()
     copies("nothing")
     assert_same_tables(after, built(DATABASE, tmp_path / "anew"))
+
+
+def test_a_query_about_the_known_rows_notices_one_that_was_changed_in_its_place(
+    shop: sqlite3.Connection, tmp_path: Path, copies: Callable[[str], None]
+) -> None:
+    with shop:
+        shop.executemany("INSERT INTO events VALUES (?, ?, ?)", rows_of_day(0))
+    watched = DATABASE.model_copy(
+        update={"snapshot": "SELECT group_concat(item_id) FROM events WHERE ts < {watermark}"}
+    )
+    assert check_source(watched) == []
+
+    def stamps() -> list[str]:
+        again()
+        return [str(dict(source_files(one))) for one in (DATABASE, watched)]
+
+    before = stamps()
+    assert stamps() == before
+    with shop:
+        shop.executemany(
+            "INSERT INTO events VALUES (?, ?, ?)", [row for day in range(1, DAYS) for row in rows_of_day(day)]
+        )
+    grown = stamps()
+    assert all(one != other for one, other in zip(before, grown, strict=True))
+    with shop:
+        shop.execute("UPDATE events SET item_id = 'i22' WHERE ts < 1700000003")
+    after = stamps()
+    assert after[0] == grown[0]
+    assert after[1] != grown[1]
+    changed = built(watched, tmp_path / "changed")
+    copies("nothing")
+    assert stamps()[1] == after[1]
+    assert_same_tables(changed, built(watched, tmp_path / "anew"))
+    [problem] = check_source(watched.model_copy(update={"watermark": None}))
+    assert problem.next_step == "Set data.source.watermark"
 
 
 # Parts of Parquet
