@@ -120,9 +120,7 @@ def test_of_a_database_whose_past_is_another_all_is_fetched_again(
     shop: sqlite3.Connection, tmp_path: Path, change: str, copies: Callable[[str], None]
 ) -> None:
     with shop:
-        shop.executemany(
-            "INSERT INTO events VALUES (?, ?, ?)", [row for day in range(DAYS) for row in rows_of_day(day)]
-        )
+        shop.executemany("INSERT INTO events VALUES (?, ?, ?)", ALL)
     built(DATABASE, tmp_path / "before")
     with shop:
         shop.execute(change)
@@ -149,9 +147,7 @@ def test_a_query_about_the_known_rows_notices_one_that_was_changed_in_its_place(
     before = stamps()
     assert stamps() == before
     with shop:
-        shop.executemany(
-            "INSERT INTO events VALUES (?, ?, ?)", [row for day in range(1, DAYS) for row in rows_of_day(day)]
-        )
+        shop.executemany("INSERT INTO events VALUES (?, ?, ?)", ALL[USERS:])
     grown = stamps()
     assert all(one != other for one, other in zip(before, grown, strict=True))
     with shop:
@@ -185,7 +181,7 @@ def test_local_parts_are_read_as_one_file_would_be(tmp_path: Path) -> None:
     found = TableSourceConfig(kind="table", interactions=folder)
     grown = built(found, tmp_path / "grown")
     whole = tmp_path / "log.parquet"
-    whole.write_bytes(part(0, [row for day in range(DAYS) for row in rows_of_day(day)]))
+    whole.write_bytes(part(0, ALL))
     assert_same_tables(grown, built(TableSourceConfig(kind="table", interactions=whole), tmp_path / "anew"))
 
 
