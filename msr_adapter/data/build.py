@@ -18,6 +18,7 @@ from msr_adapter.data.audit.report import Audit, Statistics
 from msr_adapter.data.catalogue import catalogue_of, rows_beside
 from msr_adapter.data.checks import check_data, check_protocol, packed_problems
 from msr_adapter.data.cold_items import hold_out, is_cold, only_cold
+from msr_adapter.data.event_tables import EventFacts, popularity_of, write_events
 from msr_adapter.data.examples import Examples, assert_no_leak, make_examples
 from msr_adapter.data.explicit_negatives import rejected_in_training, with_rejections, without_rejected
 from msr_adapter.data.filters import clean
@@ -82,6 +83,8 @@ class DataFacts(TypedDict):
     """What each file was taken for: see `audit.recognition`."""
     attributes: NotRequired[Facts]
     """What the columns are that templates may say."""
+    events: NotRequired[EventFacts]
+    """Digests of the events."""
 
 
 def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> DataFacts:
@@ -102,7 +105,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
     training &= ~rejected_in_training(log, split, examples.held_out)
     # Counted on what training may know: a popularity that counts the targets would give them away.
-    popularity = degree(log.item[training], len(log.items))
+    popularity = popularity_of(log, training)
     catalogue = catalogue_of(log.items, corpus, audit)
     targets = degree(log.item[examples.target[examples.split == 0]], len(log.items))
     known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String), targets)
@@ -119,7 +122,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     rows = ItemRows(catalogue, images, popularity, in_log, listed=True)
     write_items(rows, rows_beside(beside, corpus, more, audit), out)
     described = write_attributes(attributes, log.items, beside, log.users, out)
-    _write_log(log, training, examples, out)
+    events = _write_log(log, training, examples, out)
     write_candidates(log, candidates, out)
     if corpus.synthetic is not None:
         write_truth(log, examples, candidates, corpus.synthetic, out)
@@ -136,6 +139,8 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     )
     if described:
         facts["attributes"] = described
+    if events:
+        facts["events"] = events
     found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],
         "statistics": statistics,
@@ -163,12 +168,13 @@ def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.
     return corpus, with_rejections(hold_out(log, split, inputs.protocol.cold, seed, audit), audit), unseen
 
 
-def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> None:
+def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> EventFacts | None:
     write_interactions(log, training, out)
     write_seen(log, out)
     write_offered(log, out)
     write_examples(log, examples, out)
     write_earlier(log, examples, out)
+    return write_events(log, examples, out)
 
 
 def _imported(protocol: ProtocolConfig, log: Log, examples: Examples, specs: ListSpecs, seed: int) -> Candidates | None:

@@ -36,17 +36,21 @@ class Choices:
 
 @dataclass(frozen=True)
 class TargetRows:
-    """The rows of a view that can be targets, where not all can: each is a choice by itself."""
+    """The rows of a view that can be targets, where not all can: each is a choice by itself, or with its impression."""
 
     start: Rows
-    """Each place itself (places,), as of `Choices`."""
+    """First place of each place's choice (places,), as of `Choices`."""
     places: Rows
-    """Those that can be targets, ascending."""
+    """Those that can be targets, ascending: of a choice the last."""
 
     @classmethod
-    def of(cls, target: Mask) -> "TargetRows":
-        """Return those of a view with these rows."""
-        return cls(np.arange(len(target)), np.flatnonzero(target))
+    def of(cls, target: Mask, choices: Choices | None = None) -> "TargetRows":
+        """Return those of a view with these rows; without ``choices``, each row is one."""
+        places = np.flatnonzero(target)
+        if choices is None:
+            return cls(np.arange(len(target)), places)
+        number = choices.number[places]
+        return cls(choices.start, places[np.append(number[1:] != number[:-1], True)[: len(places)]])
 
     def back(self, end: Rows, steps: int) -> Rows:
         """Return the place of the ``steps``-th last target before the places ``end``; -1 = there is none.

@@ -173,6 +173,7 @@ def _beside(log: Log, examples: Examples, choice: Rows, place: Rows) -> BesideTa
     rows = examples.row(ranges(choice, place - choice))
     mine = log.group[examples.target][owner]
     same = (log.group[rows] == mine) & (mine >= 0) & (log.item[rows] != log.item[examples.target][owner])
+    same &= True if log.target is None else log.target[rows]
     counts = np.bincount(owner[same], minlength=len(place))
     return BesideTargets(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[same])
 
@@ -251,9 +252,8 @@ def _view(log: Log, allowed: Mask | None) -> View:
 
 
 def _choices(user: Codes, group: Rows | None, target: Mask | None) -> Choices | TargetRows | None:
-    if target is not None:
-        return TargetRows.of(target)
-    return None if group is None else choices_of(user, group)
+    choices = None if group is None else choices_of(user, group)
+    return choices if target is None else TargetRows.of(target, choices)
 
 
 def _one_of_each(log: Log, allowed: Mask, code: int) -> Mask:

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from msr_adapter.arrays import Codes, Mask, Rows
+from msr_adapter.arrays import Codes, Labels, Mask, Rows
 from msr_adapter.config.schema import SplitConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.history_rows import histories_of
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.rejected_pairs import FOREVER
+from msr_adapter.data.seen_pairs import SeenPairs, seen_beside
 from msr_adapter.data.temporal import Horizon, split_bounds
 from msr_adapter.errors import plural
 
@@ -40,6 +41,20 @@ def rejected_now(log: Log) -> Mask:
     if log.rejected is None:
         return np.zeros(len(log.user), dtype=bool)
     return log.rejected.at_end_of_eras(log.user, log.item, None)
+
+
+def seen_and_rejected(log: Log) -> SeenPairs | None:
+    """Return what users have seen beside the log, and what they reject when it ends, also where that is a row."""
+    seen, rejected = log.seen, log.rejected
+    if rejected is None:
+        return seen
+    users = log.users if seen is None else seen.users
+    of_log = np.arange(len(log.users), dtype=np.int32) if seen is None else seen.of_log
+    now = rejected.end == FOREVER
+    parts: list[tuple[Codes, Codes, Labels | None]] = [(of_log[rejected.user[now]], rejected.item[now], None)]
+    if seen is not None:
+        parts.append((seen.user, seen.item, seen.era))
+    return seen_beside(log.pairs(), users, log.items, parts, may_be_rows=False)
 
 
 def rejected_in_training(log: Log, split: SplitConfig, held_out: Rows) -> Mask:

@@ -100,7 +100,7 @@ def read_later_interactions(path: Path, option: str, source: SourceConfig) -> tu
     elif said is not None:
         audit.find("warning", f"{path.name} has no column {said.column} of events: all of its rows count as history.")
     wanted = LogColumns(names, least, missing_times_of(source), may_be_empty=True, events=events)
-    return collect(table, read_log(table, wanted, audit).drop("event", strict=False)), audit
+    return collect(table, read_log(table, wanted, audit)), audit
 
 
 def _read(file: IdFile, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

@@ -205,8 +205,8 @@ def encode(
     count_rows(audit, "read", read.split)
     ids, said = (users, items), corpus.events
     read, aside = _set_aside(read, ids, said, audit, moments)
-    ranks = None if said is None else said.ranks
-    rows, repeats = sort_distinct(read, (len(users), len(items)), shard_rows, Collapse(keep_repeats, ranks))
+    same = Collapse(keep_repeats) if said is None else Collapse(keep_repeats, said.same_ms, said.ranks)
+    rows, repeats = sort_distinct(read, (len(users), len(items)), shard_rows, same)
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
     count_rows(audit, "dropped_duplicate", read.split, rows.split)
     time = rows.time.astype(np.int64, copy=False)

@@ -116,6 +116,8 @@ class Collapse:
 
     keep: bool = False
     """Those of one user, item and time; else all of one user and item."""
+    same_ms: int = 1
+    """Milliseconds of a time."""
     ranks: Labels | None = None
     """Strength of each word, 0 = the strongest: the first of the strongest rows stays. None = there are no words."""
 
@@ -135,7 +137,7 @@ def sort_distinct(read: LogRows, sizes: tuple[int, int], shard_rows: int, same: 
         keys = read.user[rows].astype(np.int64) * sizes[1] + read.item[rows]
         _, earliest = np.unique(keys, return_index=True)
         pairs += len(earliest)
-        times = read.time[rows] if same.keep else None
+        times = read.time[rows] // same.same_ms if same.keep else None
         rank = None if read.event is None or same.ranks is None else same.ranks[read.event[rows]]
         if same.keep or rank is not None:
             earliest = first_rows(keys, times, rank)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, user_blocks
 from msr_adapter.data.examples import Examples
+from msr_adapter.data.explicit_negatives import seen_and_rejected
 from msr_adapter.data.images.store import ItemImages
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.candidates import Candidates
@@ -98,10 +99,11 @@ def write_offered(log: Log, out: Path) -> None:
 
 
 def write_seen(log: Log, out: Path) -> None:
-    """Write seen.parquet: what users have seen beside the log, sorted by user and item."""
+    """Write seen.parquet: what users have seen beside the log, and what they reject, sorted by user and item."""
     chunks: Iterable[pa.Table] = [schema.SEEN.empty_table()]
-    if log.seen is not None:
-        seen, items = log.seen, _ids(log.items)
+    seen = seen_and_rejected(log)
+    if seen is not None:
+        items = _ids(log.items)
         # Of the users, who may be many more than those with a pair, only the ids that are written are looked up.
         chunks = (
             pa.table([_ids(seen.users.gather(seen.user[rows])), items.take(pa.array(seen.item[rows]))],

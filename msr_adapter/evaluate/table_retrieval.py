@@ -67,7 +67,8 @@ class TableRetrieval:
         """Read what they need; the vectors are those of the embed stage."""
         self._inputs, self._choices, self._settings = inputs, choices, settings
         log = inputs.log
-        self._log = KnownLog(np.searchsorted(log.user, np.arange(log.users + 1)), log.item, log.items)
+        bounds = np.searchsorted(log.user, np.arange(log.users + 1))
+        self._log = KnownLog(bounds, log.item, log.items, log.popularity())
         self._again = repeats_are_kept(inputs.data_dir)
         self._content: ContentVectors | None = None
 

@@ -89,7 +89,15 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
             for name in stage.shows_all_of
         },
         **_said(stage, pipeline, folder, prompts),
+        **_weighed(stage, folder),
     }
+
+
+def _weighed(stage: Stage, folder: RunFolder) -> dict[str, str]:
+    """Return what events count, for the stage that learns from it; nothing where all count the same."""
+    data = folder.manifest(STAGES[0].name) if stage.name == "baselines" else None
+    weights = data.summary.get("events", {}).get("weights") if data else None
+    return {"weights of events": weights} if weights else {}
 
 
 def _said(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:
@@ -104,6 +112,8 @@ def _said(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Pr
     data, used = folder.manifest(STAGES[0].name), prompts.fields(*templates)
     for owner, known in (data.summary.get("attributes", {}) if data else {}).items():
         said += [[owner, name, known[name]["digest"]] for name in used.among(known)]
+    if (events := data.summary.get("events") if data else None) and used.has("event"):
+        said.append(["event", events["said"]])
     items = folder.manifest(ITEMS)
     if prompts.says_candidates_summaries and "recommend" in templates and ITEMS not in stage.inputs:
         said.append([ITEMS, items.output if items else "absent"])

@@ -20,6 +20,7 @@ from msr_adapter.pipeline.peak_memory import release
 from msr_adapter.pipeline.stage_context import Context, weighs_trained
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
+from msr_adapter.prompts.stage_tables import with_events
 from msr_adapter.redaction import redact_values
 from msr_adapter.report.report_context import Manifests, ReportContext
 from msr_adapter.stage_arguments import Client, Job, StageDirs
@@ -80,7 +81,7 @@ def run_truncate(c: Context) -> dict[str, Any]:
 
     def histories(examples: pa.Table) -> Sequence[Sequence[HistoryItem]]:
         used = c.prompts.fields("history")
-        return read_histories(examples, c.dirs.data, read_summaries(c.dirs.items), used)
+        return read_histories(with_events(examples, c.dirs.data, used), c.dirs.data, read_summaries(c.dirs.items), used)
 
     return truncate_summaries(c.pipeline.train, c.dirs, UserTexts(c.prompts, histories), c.job)
 

@@ -196,7 +196,7 @@ class Prompts:
     def _cases(self, known: KnownAttributes) -> dict[str, list[Callable[[], str]]]:
         """Return template -> renderings of all kinds that occur."""
         (full, whole), (gaps, bare) = (known.samples(gaps=gaps) for gaps in (False, True))
-        one = HistoryItem("A title", "A summary", "Some text", "Some category", full)
+        one = HistoryItem("A title", "A summary", "Some text", "Some category", full, "bought")
         other = HistoryItem("", attributes=gaps)
         items, users = [one, other], dict.fromkeys((UserFields(whole), UserFields(bare)))
         texts, flags, abouts = ("Some text", ""), (True, False), (one, other)
@@ -268,8 +268,9 @@ class Prompts:
         known = ", ".join(VARIABLES[name])
         if absent := _NO_SUCH_FIELD.fullmatch(str(error)):
             item = absent[1] == "HistoryItem"
-            fields = "title, summary, text, category and data.items.attributes" if item else "data.users.attributes"
-            return Problem(where, "", f"no attribute {absent[2]!r}", f"{'items' if item else 'users'} have {fields}")
+            fields = "title, summary, text, category, event and data.items.attributes"
+            allowed = f"items have {fields}" if item else "users have data.users.attributes"
+            return Problem(where, "", f"no attribute {absent[2]!r}", allowed)
         if isinstance(error, jinja2.UndefinedError) and " is missing here; " in str(error):
             found_at, _, step = str(error).partition("; ")
             return Problem(where, "", found_at, "", step[0].upper() + step[1:])

@@ -57,6 +57,25 @@ class ItemTable:
         return HistoryItem(title, attributes=self._attributes.none)
 
 
+def words_of_events(data_dir: Path) -> list[str] | None:
+    """Return what templates call each event, by its number; None where the source has no events."""
+    path = data_dir / "event_words.parquet"
+    return schema.read_table(path, schema.EVENT_WORDS)["said"].to_pylist() if path.is_file() else None
+
+
+def with_events(examples: pa.Table, folder: Path, used: UsedFields) -> pa.Table:
+    """Return rows of the EXAMPLES in ``folder`` with the column `events`, numbers of what was done with each item.
+
+    Without that column where no template says it, or the source has no events.
+    """
+    path = folder / "history_events.parquet"
+    if not used.has("event") or not path.is_file():
+        return examples
+    table = schema.read_table(path, schema.HISTORY_EVENTS, ["example_id", "history"])
+    place = pc.index_in(examples["example_id"], value_set=table["example_id"].combine_chunks())
+    return examples.append_column("events", table["history"].take(place))
+
+
 def looks_further(used: UsedFields, data_dir: Path) -> bool:
     """Tell whether templates look at more of items and users than titles and summaries."""
     if used.user or used.has("text") or used.has("category"):

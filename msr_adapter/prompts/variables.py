@@ -47,6 +47,8 @@ class HistoryItem:
     """What the source says of it."""
     category: str = ""
     attributes: Attributes = ()
+    event: str = ""
+    """What the user did with it, in a history of a log with events."""
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute: Jinja asks so for what is no field."""
@@ -56,7 +58,8 @@ class HistoryItem:
         """Return the item with texts that cannot change a prompt."""
         text, category = neutralise(self.text, DESCRIPTION_LIMIT), neutralise(self.category)
         attributes = neutral_attributes(self.attributes) if self.attributes else ()
-        return HistoryItem(neutralise(self.title), neutralise(self.summary, TEXT_LIMIT), text, category, attributes)
+        title, summary = neutralise(self.title), neutralise(self.summary, TEXT_LIMIT)
+        return HistoryItem(title, summary, text, category, attributes, neutralise(self.event) if self.event else "")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ Fallback: a template that is anything but text around one such loop, or historie
 one by one, equal ones once. The invariant, held by tests: the texts equal those of `Prompts.history`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import jinja2
@@ -25,7 +26,7 @@ from msr_adapter.prompts.text_columns import Pattern, by_value, fill, split_at_m
 from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
 
 _NAME = "history"
-_FIELDS = ("title", "summary")
+_FIELDS = ("title", "summary", "event")
 _PLACES = {"index", "index0", "first", "last"}
 """What a loop may ask of itself: all of it follows from an item's place and from whether it is the last one."""
 _REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Filter, nodes.Call)
@@ -35,29 +36,48 @@ _BEGIN, _END = "\x02", "\x03"
 """Marks around each item's text. Neutralised data has no control characters, so no data can be taken for a mark."""
 
 
+@dataclass(frozen=True)
+class ListedEvents:
+    """What was done with the items of histories."""
+
+    words: Sequence[str]
+    codes: Codes
+    """Place in ``words`` of each item of the first history, of the second, ..."""
+
+
 def tell_histories(
-    prompts: Prompts, titles: pl.Series, summaries: pl.Series, items: Codes, lengths: Codes
-) -> pl.Series:
+    prompts: Prompts, titles: pl.Series, summaries: pl.Series, items: Codes, lengths: Codes,
+    events: ListedEvents | None = None,
+) -> pl.Series:  # fmt: skip
     """Return `Prompts.history` of every history, "" for an empty one.
 
     ``items`` are places in ``titles`` and ``summaries``: those of the first history, oldest first, of the second, ...
     Raises `UserError` if the template fails.
     """
+    events = events or ListedEvents([""], np.zeros(len(items), np.int8))
     told = {"title": by_value(titles.to_list(), lambda text: neutralise(text, TITLE_LIMIT)),
-            "summary": by_value(summaries.to_list(), lambda text: neutralise(text, TEXT_LIMIT))}  # fmt: skip
+            "summary": by_value(summaries.to_list(), lambda text: neutralise(text, TEXT_LIMIT)),
+            "event": by_value(list(events.words), neutralise)}  # fmt: skip
+    places = {"title": items, "summary": items, "event": events.codes}
     longest = int(lengths.max(initial=0))
     loop = _find_loop(prompts, longest) if longest <= _LONGEST else None
-    texts = _one_by_one(prompts, told, items, lengths) if loop is None else _at_once(loop, told, items, lengths)
+    texts = _one_by_one(prompts, told, places, lengths) if loop is None else _at_once(loop, told, places, lengths)
     if found := int(texts.str.count_matches(IMAGE_PLACEHOLDER, literal=True).max() or 0):  # type: ignore[arg-type]
         raise prompts.image_error(_NAME, found, 0)
     return texts
 
 
-def _one_by_one(prompts: Prompts, told: dict[str, pl.Series], items: Codes, lengths: Codes) -> pl.Series:
+def _one_by_one(prompts: Prompts, told: dict[str, pl.Series], places: dict[str, Codes], lengths: Codes) -> pl.Series:
     known = [HistoryItem(*pair) for pair in zip(told["title"], told["summary"], strict=True)]
-    ends = np.cumsum(lengths).tolist()
-    histories = [tuple(items[end - length : end].tolist()) for end, length in zip(ends, lengths.tolist(), strict=True)]
-    return by_value(histories, lambda history: prompts.history([known[i] for i in history]) if history else "")
+    words, ends = told["event"].to_list(), np.cumsum(lengths).tolist()
+    pairs = list(zip(places["title"].tolist(), places["event"].tolist(), strict=True))
+    histories = [tuple(pairs[end - length : end]) for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+    def tell(history: tuple[tuple[int, int], ...]) -> str:
+        items = [replace(known[item], event=words[event]) if words[event] else known[item] for item, event in history]
+        return prompts.history(items) if items else ""
+
+    return by_value(histories, tell)
 
 
 @dataclass(frozen=True)
@@ -70,13 +90,14 @@ class _Loop:
     """By `_case`."""
 
 
-def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Codes) -> pl.Series:
+def _at_once(loop: _Loop, told: dict[str, pl.Series], places: dict[str, Codes], lengths: Codes) -> pl.Series:
+    items = places["title"]
     first = np.repeat(np.cumsum(lengths) - lengths, lengths)
     place = np.arange(len(items)) - first
     last = place + 1 == np.repeat(lengths, lengths)
-    columns = {name: column.gather(items) for name, column in told.items()}
+    columns = {name: column.gather(places[name]) for name, column in told.items()}
     given = [(columns[name] != "").to_numpy() for name in _FIELDS]
-    pieces = fill(loop.patterns, np.asarray(_case(place, last, given[0], given[1])), columns)
+    pieces = fill(loop.patterns, np.asarray(_case(place, last, given)), columns)
     history = np.repeat(np.arange(len(lengths)), lengths)
     frame = pl.DataFrame({"history": history, "piece": pieces})
     texts = frame.group_by("history", maintain_order=True).agg(pl.col("piece").str.join(""))
@@ -85,9 +106,9 @@ def _at_once(loop: _Loop, told: dict[str, pl.Series], items: Codes, lengths: Cod
     return all_.join(whole, on="history", how="left", maintain_order="left")["text"].fill_null("")
 
 
-def _case(place: Codes | int, last: Mask | bool, title: Mask | bool, summary: Mask | bool) -> Codes | int:
-    """Number the kinds of items: by place, by whether it is the last one, by what is known of it."""
-    return place * 8 + last * 4 + title * 2 + summary
+def _case(place: Codes | int, last: Mask | bool, given: Sequence[Mask | bool]) -> Codes | int:
+    """Number the kinds of items: by place, by whether it is the last one, by which of `_FIELDS` are known of it."""
+    return place * 16 + last * 8 + given[0] * 4 + given[1] * 2 + given[2]
 
 
 def _find_loop(prompts: Prompts, longest: int) -> _Loop | None:
@@ -126,9 +147,9 @@ def _render_cases(template: jinja2.Template, mark: str, longest: int) -> _Loop:
     """Render histories of every length, with items of every kind."""
     patterns: dict[int, Pattern] = {}
     head = tail = ""
-    for title, summary in product((False, True), repeat=2):
-        marked = [f"{mark}{name}{mark}" * given for name, given in zip(_FIELDS, (title, summary), strict=True)]
-        item = HistoryItem(marked[0], marked[1])
+    for given in product((False, True), repeat=len(_FIELDS)):
+        title, summary, event = (f"{mark}{name}{mark}" * there for name, there in zip(_FIELDS, given, strict=True))
+        item = HistoryItem(title, summary, event=event)
         for length in range(1, longest + 1):
             head, *pieces = template.render(items=[item] * length).split(_BEGIN)
             texts = [piece.split(_END)[0] for piece in pieces]
@@ -136,7 +157,7 @@ def _render_cases(template: jinja2.Template, mark: str, longest: int) -> _Loop:
             # An item that is not the last has the same text at any length: the longest history shows them all.
             for place in range(0 if length == longest else length - 1, length):
                 last = place == length - 1
-                patterns[int(_case(place, last, title, summary))] = split_at_marks(texts[place], mark)
+                patterns[int(_case(place, last, given))] = split_at_marks(texts[place], mark)
     return _Loop(head, tail, patterns)
 
 

@@ -56,11 +56,13 @@ class KnownLog:
     codes: Codes
     items: int
     """Size of the catalogue."""
+    popularity: Rows | None = None
+    """What the interactions of each item weigh (items,); None = 1 each."""
 
     @cached_property
     def by_popularity(self) -> Codes:
         """The catalogue, most popular first; equally popular items in the order of their ids."""
-        counts = np.bincount(self.codes, minlength=self.items)
+        counts = np.bincount(self.codes, minlength=self.items) if self.popularity is None else self.popularity
         return np.argsort(-counts, kind="stable").astype(np.int32)
 
     @cached_property

@@ -20,7 +20,7 @@ def make_item_knn(inputs: RetrieverInputs, count: int) -> Retrieve:
     owner = np.repeat(np.arange(users), np.diff(log.offsets))
     # A pair counts once in the sets of users that are compared; without repeats, all are kept in their order.
     once = np.sort(np.unique(owner * log.items + log.codes, return_index=True)[1])
-    similarity = item_similarity(owner[once], log.codes[once], users, log.items)
+    similarity = item_similarity(owner[once], log.codes[once], (users, log.items))
 
     def retrieve(users: Sequence[RetrievalUser]) -> list[Found]:
         near = _incidence([one.history for one in users], log.items) @ similarity

@@ -1,7 +1,8 @@
 """Move 2: a user's history becomes a user summary, block by block like a recurrent network over text."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from msr_adapter.arrays import Mask
 from msr_adapter.config.schema import UserSummariesConfig
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
 from msr_adapter.prompts.attributes import UsedFields
-from msr_adapter.prompts.stage_tables import ItemTable, UserTable, looks_further
-from msr_adapter.prompts.vectorized_history import tell_histories
+from msr_adapter.prompts.stage_tables import ItemTable, UserTable, looks_further, with_events, words_of_events
+from msr_adapter.prompts.vectorized_history import ListedEvents, tell_histories
 from msr_adapter.schema import (
     EXAMPLES,
     ITEM_SUMMARIES,
@@ -45,6 +47,7 @@ def summarize_users(config: UserSummariesConfig, dirs: StageDirs, client: Client
     """
     prompts, out = client.prompts, job.out
     examples = read_table(dirs.examples / "examples.parquet", EXAMPLES).sort_by("example_id")
+    examples = with_events(examples, dirs.examples, prompts.fields("user_summary", "history"))
     counts: dict[str, Any] = {"mode": config.mode, "examples": len(examples)}
     if config.mode == "none":
         path = out / "users.parquet"
@@ -88,13 +91,22 @@ def _list_histories(examples: pa.Table, dirs: StageDirs, prompts: Prompts) -> It
         has_row, example = place.is_valid().to_numpy(zero_copy_only=False), pc.list_parent_indices(histories).to_numpy()
         lengths = np.bincount(example[has_row], minlength=len(part))
         if described is None:
-            texts = tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths)
+            events = _listed_events(part, has_row, dirs.data)
+            texts = tell_histories(prompts, titles, summaries, place.drop_null().to_numpy(), lengths, events)
         else:
             told = read_histories(part, dirs.data, described, fields)
             users = map(UserTable(dirs.data, fields).of, part["user_id"].to_pylist())
             texts = pl.Series([prompts.history(*one) if one[0] else "" for one in zip(told, users, strict=True)],
                               dtype=pl.String)  # fmt: skip
         yield pa.table({"example_id": part["example_id"], "summary": texts.to_arrow().cast(pa.string())})
+
+
+def _listed_events(examples: pa.Table, has_row: Mask, data_dir: Path) -> ListedEvents | None:
+    """Return what was done with those items of the histories that have a row; None where no template says it."""
+    words = words_of_events(data_dir) if "events" in examples.column_names else None
+    if words is None:
+        return None
+    return ListedEvents(words, examples["events"].combine_chunks().flatten().to_numpy()[has_row])
 
 
 @dataclass(frozen=True)
@@ -138,11 +150,25 @@ def read_histories(
 ) -> list[list[HistoryItem]]:
     """Return each example's history, oldest first, as titles with their summaries; items without one are left out.
 
-    ``used`` says what else of an item the templates look at.
+    ``used`` says what else of an item the templates look at; what was done with it is told where ``examples`` have the
+    column of `with_events`.
     """
     items = ItemTable(data_dir, used)
     known = {item: items.of(item, summary) for item, summary in described.items()}
-    return [[known[item] for item in history if item in known] for history in examples["history"].to_pylist()]
+    words = words_of_events(data_dir) if "events" in examples.column_names else None
+    histories = examples["history"].to_pylist()
+    if words is None:
+        return [[known[item] for item in history if item in known] for history in histories]
+
+    @cache
+    def told(item: str, event: int) -> HistoryItem:
+        return replace(known[item], event=words[event])
+
+    events = examples["events"].to_pylist()
+    return [
+        [told(item, event) for item, event in zip(history, done, strict=True) if item in known]
+        for history, done in zip(histories, events, strict=True)
+    ]
 
 
 def read_summaries(items_dir: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ A row is the recommender's prompt: its text with the title, the image, the user 
 yet, so each counts with the most that `max_new_tokens` allows. `preflight` measures the rows themselves, later.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from msr_adapter.llamafactory.token_counts import Count, image_tokens, overhead,
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import NOBODY, Prompts, UserFields
 from msr_adapter.prompts.attributes import UsedFields
-from msr_adapter.prompts.stage_tables import ItemTable, UserTable
+from msr_adapter.prompts.stage_tables import ItemTable, UserTable, words_of_events
 from msr_adapter.schema import read_listed
 from msr_adapter.stage_arguments import Job, StageDirs
 
@@ -145,7 +146,8 @@ def _summary_tokens(
     drawn = [rng.choice(len(ids), size) for size in (*lengths[:: max(1, len(lengths) // _EXAMPLES)], lengths.max())]
     used = prompts.fields("history")
     items, user = ItemTable(data_dir, used), _widest_user(data_dir, used)
-    known = [items.of(one) for one in ids]
+    longest = max(words_of_events(data_dir) or [""], key=count) if used.has("event") else ""
+    known = [replace(items.of(one), event=longest) for one in ids]
     return np.array([count(prompts.history([known[item] for item in history], user)) + summary * len(history)
                      for history in drawn])  # fmt: skip
 

@@ -198,8 +198,9 @@ def test_later_interactions_are_read_by_the_same_words(tmp_path: Path) -> None:
         [("u", "x", AT + 50, "view"), ("u", "y", AT + 51, "remove")],
     )  # fmt: skip
     frame, _ = read_later_interactions(later, "--interactions", of)
-    assert frame.columns == ["user_id", "item_id", "timestamp", "filtered"]
+    assert frame.columns == ["user_id", "item_id", "timestamp", "filtered", "event"]
     assert frame["filtered"].to_list() == [None, "other_event"]
+    assert frame["event"].to_list() == [1, None]
     bare = write_csv(tmp_path / "bare.csv", ["user_id", "item_id", "timestamp"], [("u", "x", AT + 50)])
     _, audit = read_later_interactions(bare, "--interactions", of)
     assert any("has no column event_type of events" in one["text"] for one in audit.findings)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msr_adapter.errors import UserError
 from msr_adapter.prompts import HistoryItem, Prompts, Wording
 from msr_adapter.prompts import vectorized_history as module
-from msr_adapter.prompts.vectorized_history import tell_histories
+from msr_adapter.prompts.vectorized_history import ListedEvents, tell_histories
 
 BODIES = (
     "{{ noun }}", "{{ language if loop.first }}",
@@ -19,7 +19,8 @@ BODIES = (
     "{% if not loop.last %}; {% endif %}", "{{ loop.index }}. ", "{{ loop.first }}", "{{ loop.index0 * 2 }}", "\n- ",
     "{{ item.title|upper }}", "{{ loop.length }}", "{{ item }}", "{{ loop.previtem.title }}", "{{ items|length }}",
     "{% if item.title == 'a' %}!{% endif %}", "{% set t = item.title %}{{ t }}",
-    "{{ item.title ~ '/' ~ item.summary }}",
+    "{{ item.title ~ '/' ~ item.summary }}", "{{ item.event or 'chosen' }} ", "{% if item.event %}!{% endif %}",
+    "{{ item.event }}",
     "{{ loop.cycle('odd', 'even') }}", "{% if item.title and not item.summary %}?{% endif %}", "<ima",
     "ge>", "{{ item['title'] }}", "{{ item.title.x }}", "{{ ', ' if loop.first else '' }}", "{{ item.titel }}",
 )  # fmt: skip
@@ -42,7 +43,7 @@ OVER = (
 texts = st.one_of(
     st.sampled_from(["", "a", "<image>", "ge>", "\x00title\x00", "\x02\x03", "é\n日本 {{ 1 }}"]), st.text(max_size=9)
 )
-items = st.lists(st.builds(HistoryItem, texts, texts), min_size=1, max_size=5)
+items = st.lists(st.builds(HistoryItem, texts, texts, event=texts), min_size=1, max_size=5)
 
 
 def prompts_of(folder: Path, template: str) -> Prompts:
@@ -54,7 +55,9 @@ def prompts_of(folder: Path, template: str) -> Prompts:
 def at_once(prompts: Prompts, known: list[HistoryItem], histories: list[list[int]]) -> list[str]:
     columns = (pl.Series([getattr(item, name) for item in known], dtype=pl.String) for name in ("title", "summary"))
     flat = np.array([item for history in histories for item in history], dtype=np.int64)
-    return tell_histories(prompts, *columns, flat, np.array([len(h) for h in histories], dtype=np.int64)).to_list()
+    lengths = np.array([len(h) for h in histories], dtype=np.int64)
+    events = ListedEvents([item.event for item in known], flat)
+    return tell_histories(prompts, *columns, flat, lengths, events).to_list()
 
 
 @settings(deadline=None, max_examples=40)
@@ -96,6 +99,7 @@ def test_the_bundled_template(known: list[HistoryItem], data: st.DataObject) -> 
             "{% for i in items %}{{ loop.index }} {% if i.summary %}{{ i.title or i.summary }}{% endif %}{% endfor %}",
             True,
         ),
+        ("{% for item in items %}{{ item.event or 'chose' }} {{ item.title }}{% endfor %}", True),
         ("{% for item in items %}{{ item.title|upper }}{% endfor %}", False),
         ("{% for item in items %}{{ loop.length }}{% endfor %}", False),
         ("{% for item in items %}{{ items[0].title }}{% endfor %}", False),

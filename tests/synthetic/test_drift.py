@@ -53,7 +53,7 @@ class Shop:
         kept = np.ones(len(self.user), dtype=bool)
         kept[self.bounds[1:] - 1] = False
         likeness = item_similarity(
-            self.user[kept], self.item[kept], len(self.bounds) - 1, len(self.names), damping=3.0
+            self.user[kept], self.item[kept], (len(self.bounds) - 1, len(self.names)), damping=3.0
         ).toarray()
         draws, rows = np.random.default_rng(1), []
         for row, items in zip(self.lists, np.split(self.item, self.bounds[1:-1]), strict=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from msr_adapter.config.schema.base import StrictModel, allowed
+from msr_adapter.config.schema.base import StrictModel, Weight, allowed
 
 Words = Annotated[tuple[str, ...], Field(json_schema_extra=allowed("a list of words as the column has them"))]
 
@@ -25,12 +25,28 @@ class EventsConfig(StrictModel):
     seen: Words = ()
     """What is none of these: `[share]`. Its items are known as seen, so that they are never negatives of that user
     and never recommended."""
+    shown: Words = ()
+    """What says that an item was shown, and no more: `[impression]`. Such a row is no interaction and not seen; what
+    else was shown with a target is drawn by `negatives.kind: impressions`, and `columns.impression` says what was shown
+    together."""
+    weight: dict[str, Weight] = Field({}, json_schema_extra=allowed("a mapping of words to numbers, 1 unless said"))
+    """What one event counts, with up to three decimals: `{view: 0.2, cart: 0.5}`; words that are not named count 1. In
+    the popularity of items (counted in the largest unit in which all weights are whole), in item-kNN and in the
+    confidence of matrix factorisation; and of repeated events the heaviest stays. Nothing else knows weights."""
+    words: dict[str, str] = Field(
+        {}, json_schema_extra=allowed("a mapping of words of the column to words of a prompt")
+    )
+    """What templates call an event, as `{{ item.event }}` of a history: `{view: viewed, purchase: bought}`; words that
+    are not named are said as the column has them."""
+    same: Literal["moment", "day"] = "moment"
+    """Which events of a user with an item are one where `data.repeats` is keep: those of one time, or those of one day
+    (UTC), of which the strongest stays: one that can be a target, then the heaviest, then the first."""
     unknown: Literal["error", "seen"] = "error"
     """Words that none of them names: refused with their counts, or taken as `seen`."""
 
     @model_validator(mode="after")
     def _words_are_of_one_kind(self) -> "EventsConfig":
-        kinds = {"seen": self.seen, "negative": self.negative}
+        kinds = {"seen": self.seen, "negative": self.negative, "shown": self.shown}
         named = [*self.positive, *self.history, *(word for words in kinds.values() for word in words)]
         if not self.positive or not all(word.strip() for word in named):
             raise ValueError("positive needs a word, and none may be blank")
@@ -39,4 +55,12 @@ class EventsConfig(StrictModel):
             if both := sorted({*words} & kept):
                 raise ValueError(f"{', '.join(both)}: {kind} means neither positive nor history")
             kept |= {*words}
+        for key, given in (("weight", self.weight), ("words", self.words)):
+            if unknown := sorted({*given} - {*self.positive, *self.history}):
+                raise ValueError(f"{key} of {', '.join(unknown)}, which neither positive nor history names")
+        weights = [self.weight.get(word, 1.0) for word in (*self.positive, *self.history)]
+        if not any(weights) or any(abs(1000 * one - round(1000 * one)) > 1e-6 for one in weights):
+            raise ValueError("weight: one must be above 0, and none may have more than three decimals")
+        if any(not text.strip() for text in self.words.values()):
+            raise ValueError("words: what templates say may not be blank")
         return self

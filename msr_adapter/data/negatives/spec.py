@@ -106,7 +106,8 @@ def _list_spec(
         found = "same-category, but the source has no item categories"
         raise UserError(Problem("", setting, found, "a source with a category column", step))
     if IMPRESSIONS in kinds and log.impressions is None:
-        step = "Name the column in data.source.columns.clicked (0 = shown and not clicked), or draw another kind"
+        step = ("Name the column in data.source.columns.clicked (0 = shown and not clicked) or the words in "
+                "data.source.events.shown, or draw another kind")  # fmt: skip
         found = "impressions, but the source says of no row that an item was shown and not clicked"
         raise UserError(Problem("", setting, found, "kind: mind, or a table with such rows", step))
     hard = None

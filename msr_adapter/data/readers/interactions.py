@@ -337,9 +337,9 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
     if columns.order is not None:
         time += columns.order.floor().cast(pl.Int64)
     more = [] if columns.split is None else [columns.split.alias("split")]
-    if columns.clicked is not None and "impression" in log.names:
-        more.append(impression(log.names["impression"]).alias("impression"))
     events = log.wanted.events
+    if (columns.clicked is not None or (events and events.said.shown)) and "impression" in log.names:
+        more.append(impression(log.names["impression"]).alias("impression"))
     if events or columns.shown or log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
         untimed = missing if log.wanted.missing_times == "drop" else pl.lit(False)
         reason: pl.Expr = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))

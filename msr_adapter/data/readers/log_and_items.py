@@ -108,6 +108,9 @@ def read_named_log(
     if rules.events is not None:
         require_columns(table, column_names(table), {"event": rules.events.column}, "data.source.events.column")
         names, events = {**names, "event": rules.events.column}, EventRules(rules.events.column, rules.events)
+        if rules.events.shown and "impression" not in names:
+            text = f"{table.path.name} has no column that says what was shown together: that of one user and time is."
+            audit.find("warning", f"{text} Name one in data.source.columns.impression.", "events")
     wanted = LogColumns(
         names,
         rules.least,

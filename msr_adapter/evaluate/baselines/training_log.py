@@ -16,7 +16,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
 from msr_adapter.files import read_json_object
 from msr_adapter.progress import Advance
-from msr_adapter.schema import EARLIER, EXAMPLES, INTERACTIONS, read_table
+from msr_adapter.schema import EARLIER, EVENT_WORDS, EVENTS, EXAMPLES, HISTORY_EVENTS, INTERACTIONS, read_table
 
 _BLOCK = 2**23
 """Scores of the whole catalogue that are held at a time."""
@@ -35,6 +35,8 @@ class BaselineLog:
     users: int
     items: int
     """Size of the catalogue; items that training never saw have no row here."""
+    weight: Floats | None = None
+    """What each row counts (n,); None = 1."""
 
     def pairs(self) -> tuple[Integers, Integers]:
         """Return user and item of every distinct pair, by user; all rows, unless `data.repeats` is keep."""
@@ -42,15 +44,33 @@ class BaselineLog:
         first = np.sort(np.unique(keys, return_index=True)[1])
         return self.user[first], self.item[first]
 
+    def pair_weights(self) -> Floats | None:
+        """Return what each of `pairs` counts: the heaviest of its rows; None = 1."""
+        if self.weight is None:
+            return None
+        keys = self.user * self.items + self.item
+        _, first, pair = np.unique(keys, return_index=True, return_inverse=True)
+        heaviest = np.zeros(len(first))
+        np.maximum.at(heaviest, pair, self.weight)
+        return np.asarray(heaviest[np.argsort(first, kind="stable")])
+
+    def popularity(self) -> Integers | None:
+        """Return what the rows of each item count (items,), in thousandths; None = 1 each."""
+        if self.weight is None:
+            return None
+        thousandths = np.round(1000 * self.weight)
+        return np.bincount(self.item, thousandths, minlength=self.items).astype(np.int64)
+
     def trained(self) -> Integers:
         """Return the items that have a row, as rows of ITEMS: all that a fit may know of the catalogue."""
         return np.flatnonzero(np.bincount(self.item, minlength=self.items))
 
     def matrix(self) -> Any:
-        """Return the log as a sparse (users, items): how often each user interacted with each item."""
+        """Return the log as a sparse (users, items): how often each user interacted with each item, weighed."""
         from scipy.sparse import csr_matrix
 
-        return csr_matrix((np.ones(len(self.user), np.float32), (self.user, self.item)), shape=(self.users, self.items))
+        counts = np.ones(len(self.user), np.float32) if self.weight is None else self.weight.astype(np.float32)
+        return csr_matrix((counts, (self.user, self.item)), shape=(self.users, self.items))
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,8 @@ class Queries:
     """(n,), in the order of CANDIDATES."""
     offsets: Integers
     """(users + 1,)"""
+    history_weight: Floats | None = None
+    """What each interaction of the histories counts; None = 1."""
 
     @property
     def users(self) -> int:
@@ -72,12 +94,17 @@ class Queries:
         return len(self.offsets) - 1
 
     def histories(self, items: int, first: int, last: int) -> Any:
-        """Return the histories of users first..last-1 as a sparse (last - first, items): how often each has each."""
+        """Return the histories of users first..last-1 as a sparse (last - first, items): how often each has each.
+
+        Where interactions are weighed, what they count.
+        """
         from scipy.sparse import csr_matrix
 
         bounds = self.history_offsets[first : last + 1]
         found = self.history[bounds[0] : bounds[-1]]
-        matrix = csr_matrix((np.ones(len(found)), found, bounds - bounds[0]), shape=(last - first, items))
+        weights = self.history_weight
+        counts = np.ones(len(found)) if weights is None else weights[bounds[0] : bounds[-1]]
+        matrix = csr_matrix((counts, found, bounds - bounds[0]), shape=(last - first, items))
         owner = np.repeat(np.arange(last - first), np.diff(bounds))
         if len(np.unique(owner * items + found)) < len(found):  # else the order of the history is kept, bit for bit
             matrix.sum_duplicates()
@@ -140,7 +167,40 @@ def read_training_log(data_dir: Path) -> BaselineLog:
         time=known["timestamp"].to_numpy(),
         users=len(users.dictionary),
         items=len(items),
+        weight=_weights_of_log(data_dir, known_rows=table["training"]),
     )
+
+
+def _weights(data_dir: Path) -> Floats | None:
+    """Return what each event counts, by its number; None where all count 1."""
+    path = data_dir / "event_words.parquet"
+    if not path.exists():
+        return None
+    weights: Floats = read_table(path, EVENT_WORDS)["weight"].to_numpy()
+    return weights if (weights != 1).any() else None
+
+
+def _weights_of_log(data_dir: Path, known_rows: pa.ChunkedArray) -> Floats | None:
+    weights = _weights(data_dir)
+    if weights is None:
+        return None
+    events = read_table(data_dir / "events.parquet", EVENTS)["event"].filter(known_rows)
+    return np.asarray(weights[events.to_numpy()])
+
+
+def _weights_of_histories(data_dir: Path, wanted: pa.Array) -> Floats | None:
+    """Return what the interactions of whole histories count, as `read_queries` orders them."""
+    weights = _weights(data_dir)
+    if weights is None:
+        return None
+    table = read_table(data_dir / "history_events.parquet", HISTORY_EVENTS)
+    table = table.filter(pc.is_in(table["example_id"], value_set=wanted))
+    (early, some), (late, more) = _lists(table["earlier"]), _lists(table["history"])
+    found, ends = np.empty(len(early) + len(late)), np.cumsum(some + more)
+    begin = ends - some - more
+    found[ranges(begin, some)] = weights[early.to_numpy()]
+    found[ranges(begin + some, more)] = weights[late.to_numpy()]
+    return found
 
 
 def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
@@ -162,7 +222,8 @@ def read_queries(held_out: HeldOut, data_dir: Path) -> Queries:
     history = np.empty(offsets[-1], np.int64)
     history[ranges(offsets[:-1], early_lengths)] = item_codes(early, items)
     history[ranges(offsets[:-1] + early_lengths, late_lengths)] = item_codes(late, items)
-    return Queries(history, offsets, item_codes(held_out.items, items), held_out.offsets)
+    weights = _weights_of_histories(data_dir, wanted)
+    return Queries(history, offsets, item_codes(held_out.items, items), held_out.offsets, weights)
 
 
 def repeats_are_kept(data_dir: Path) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Codes, Rows
+from msr_adapter.arrays import Codes, Labels, Mask, Rows
 from msr_adapter.heuristics import has_timestamps
 
 
@@ -32,6 +32,16 @@ class Histories:
     offsets: Rows
     """(users + 1,)"""
     codes: Codes
+    events: Labels | None = None
+    """What was done with each, by its number; None = the source has no events."""
+    units: Rows | None = None
+    """What each event counts in the popularity of an item; None = 1."""
+
+    def events_of(self, place: int) -> Labels | None:
+        """Return what was done with each item of `of`; None = the source has no events."""
+        none = slice(0, 0)
+        rows = slice(self.offsets[place], self.offsets[place + 1]) if place >= 0 else none
+        return None if self.events is None else self.events[rows]
 
     def of(self, place: int) -> Codes:
         """Return the history of a user, by place in ``users``; -1 is a user without one."""
@@ -43,8 +53,9 @@ class Histories:
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def popularity(self) -> Rows:
-        """Return how many interactions each item has (items,)."""
-        return np.bincount(self.codes, minlength=len(self.items)).astype(np.int64)
+        """Return how many interactions each item has, or the units that they weigh (items,)."""
+        weights = None if self.events is None or self.units is None else self.units[self.events]
+        return np.bincount(self.codes, weights, minlength=len(self.items)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,44 @@ def read_histories(data_dir: Path, more: Sequence[str] = ()) -> Histories:
         ends.append(run_ends)
         codes.append(pc.index_in(_flat(chunk["item_id"]), value_set=items).to_numpy().astype(np.int32))
         rows += len(chunk)
-    return Histories(pa.concat_arrays(users), items, np.concatenate(ends), np.concatenate(codes))
+    known = Histories(pa.concat_arrays(users), items, np.concatenate(ends), np.concatenate(codes))
+    return known if (events := read_events(data_dir)) is None else _of_events(known, events)
+
+
+@dataclass(frozen=True)
+class LogEvents:
+    """The events of the rows of a log, and what they mean."""
+
+    event: Labels
+    rejected: Mask
+    """Whether the row is of an item that its user has come to reject: no history from now on."""
+    units: Rows
+    """What each event counts, by its number."""
+    negative: Mask
+    """Which say no."""
+
+
+def read_events(data_dir: Path) -> LogEvents | None:
+    """Read the events of a data stage; None where its source has none."""
+    path = data_dir / "event_words.parquet"
+    if not path.is_file():
+        return None
+    words = schema.read_table(path, schema.EVENT_WORDS)
+    rows = schema.read_table(data_dir / "events.parquet", schema.EVENTS)
+    units, negative = words["units"].to_numpy(), words["negative"].to_numpy()
+    return LogEvents(rows["event"].to_numpy(), rows["rejected"].to_numpy(), units, negative)
+
+
+def _of_events(known: Histories, events: LogEvents) -> Histories:
+    """Return histories with their events, without what their users have come to reject."""
+    stays = ~events.rejected
+    offsets = np.concatenate([[0], np.cumsum(stays)])[known.offsets]
+    # Of whom nothing is left, nothing is known but what they have seen.
+    there = np.diff(offsets) > 0
+    ends = np.concatenate([[0], offsets[1:][there]]).astype(np.int64)
+    units = events.units if (events.units[~events.negative] != 1).any() else None
+    users = known.users.filter(pa.array(there))
+    return Histories(users, known.items, ends, known.codes[stays], events.event[stays], units)
 
 
 def extend(
@@ -119,10 +167,19 @@ def extend(
         mine = mine.filter(pl.col("filtered").ne_missing("not_clicked"))
     dropped = pl.col("filtered").is_not_null() if "filtered" in mine.columns else pl.lit(False)
     filtered, mine = mine.filter(dropped), mine.filter(~dropped)
+    events = read_events(data_dir)
+    if "event" not in mine.columns:
+        mine = mine.with_columns(event=pl.lit(0, pl.Int8))  # without words, all rows count as what can be a target
     active = mine["user_id"].unique(maintain_order=True)
     old, timed = _times(known, data_dir, active)
     timed = timed and has_timestamps(mine["timestamp"].to_numpy())
-    new = mine.select("user_id", "code", "timestamp", is_new=pl.lit(True))
+    no = pl.col("event").is_in([] if events is None else np.flatnonzero(events.negative).tolist())
+    negative, mine = mine.filter(no), mine.filter(~no)
+    new = mine.select("user_id", "code", "timestamp", "event", is_new=pl.lit(True))
+    if negative.height:
+        filtered = pl.concat([filtered.select("user_id", "code"), negative.select("user_id", "code")])
+        if not keep_repeats:
+            old, new = (_not_rejected(one, negative, new, timed=timed) for one in (old, new))
     latest = old.group_by("user_id").agg(latest=pl.col("timestamp").max())
     before = 0
     if timed:
@@ -131,14 +188,32 @@ def extend(
     distinct = joined_in_order(old, new, timed=timed, keep_repeats=keep_repeats)
     added = int(distinct["is_new"].sum())
     grown = distinct.filter(pl.col("is_new"))["user_id"].unique(maintain_order=True)
-    histories = distinct.group_by("user_id", maintain_order=True).agg("code")
-    merged: dict[str, Codes] = {user: np.asarray(codes, np.int32) for user, codes in histories.iter_rows()}
+    histories = distinct.group_by("user_id", maintain_order=True).agg("code", "event")
+    merged: dict[str, tuple[Codes, Codes]] = {
+        user: (np.asarray(codes, np.int32), np.asarray(events, np.int8))
+        for user, codes, events in histories.iter_rows()
+    }
+    bare = active.filter(~active.is_in(histories["user_id"].implode()))  # all that they had is rejected now
+    had = known.places(bare.to_arrow().cast(pa.string())) >= 0
+    merged |= {user: (np.empty(0, np.int32), np.empty(0, np.int8)) for user in bare.filter(pl.Series(had)).to_list()}
     whole = _spliced(known, merged)
     unknown = foreign["item_id"].unique(maintain_order=True).to_list()
     return whole, NewInteractions(
         later.height, added, len(grown), len(whole.users) - len(known.users), mine.height - added, unknown,
         foreign.height, before, filtered.select("user_id", "code"),
     )  # fmt: skip
+
+
+def _not_rejected(rows: pl.DataFrame, negative: pl.DataFrame, new: pl.DataFrame, *, timed: bool) -> pl.DataFrame:
+    """Return the ``rows`` without those that a later negative word takes back which no ``new`` row follows."""
+    pair = ["user_id", "code"]
+    last = negative.group_by(pair).agg(said=pl.col("timestamp").max())
+    again = new.group_by(pair).agg(again=pl.col("timestamp").max())
+    gone = last.join(again, on=pair, how="left").filter(pl.col("again").is_null() | (pl.col("again") <= pl.col("said")))
+    found = rows.join(gone, on=pair, how="left", maintain_order="left")
+    # Without times, what came later than the log's rows is later, and of one file its order is the time.
+    after = pl.col("timestamp") > pl.col("said") if timed else pl.lit(False)
+    return found.filter(pl.col("said").is_null() | after).select(rows.columns)
 
 
 def joined_in_order(old: pl.DataFrame, new: pl.DataFrame, *, timed: bool, keep_repeats: bool) -> pl.DataFrame:
@@ -196,20 +271,27 @@ def sorted_places(ordered: pl.Series, ids: pl.Series) -> Rows:
 def _times(known: Histories, data_dir: Path, users: pl.Series) -> tuple[pl.DataFrame, bool]:
     """Return the known rows of ``users`` with their times, in order, and whether the log has timestamps."""
     wanted = users.to_arrow().cast(pa.string())
-    parts = [pl.DataFrame(schema={"user_id": pl.String, "code": pl.Int32, "timestamp": pl.Int64, "is_new": pl.Boolean})]
-    timed = False
+    types = {"user_id": pl.String, "code": pl.Int32, "timestamp": pl.Int64, "event": pl.Int8, "is_new": pl.Boolean}
+    parts, timed, rows, events = [pl.DataFrame(schema=types)], False, 0, read_events(data_dir)
     for chunk in schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS):
         timed = timed or has_timestamps(chunk["timestamp"].to_numpy())
-        mine = chunk.filter(pc.is_in(chunk["user_id"], value_set=wanted))
+        of_chunk = slice(rows, rows + len(chunk))
+        rows += len(chunk)
+        event = np.zeros(len(chunk), np.int8) if events is None else events.event[of_chunk]
+        stays = pc.is_in(chunk["user_id"], value_set=wanted)
+        if events is not None:
+            stays = pc.and_(stays, pa.array(~events.rejected[of_chunk]))
+        mine = chunk.append_column("event", pa.array(event)).filter(stays)
         code = pc.index_in(mine["item_id"], value_set=known.items)
-        table = pa.table({"user_id": mine["user_id"], "code": code, "timestamp": mine["timestamp"]})
+        table = pa.table({"user_id": mine["user_id"], "code": code, "timestamp": mine["timestamp"],
+                          "event": mine["event"]})  # fmt: skip
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         parts.append(frame.with_columns(is_new=pl.lit(False)))
     return pl.concat(parts, how="vertical_relaxed"), timed
 
 
-def _spliced(known: Histories, merged: dict[str, Codes]) -> Histories:
+def _spliced(known: Histories, merged: dict[str, tuple[Codes, Codes]]) -> Histories:
     """Put the histories ``merged`` in the place of the known ones; those of new users come last."""
     # Whole stretches of unchanged users are copied at once: a few changed users must not cost a walk over millions.
     ids = list(merged)
@@ -217,17 +299,23 @@ def _spliced(known: Histories, merged: dict[str, Codes]) -> Histories:
     old = sorted((place, user) for place, user in zip(places.tolist(), ids, strict=True) if place >= 0)
     fresh = [user for place, user in zip(places.tolist(), ids, strict=True) if place < 0]
     lengths = np.diff(known.offsets)
+    before = np.empty(0, np.int8) if known.events is None else known.events
     pieces: list[Codes] = []
+    events: list[Codes] = []
     begin = 0
     for place, user in old:
-        pieces += [known.codes[known.offsets[begin] : known.offsets[place]], merged[user]]
-        lengths[place] = len(merged[user])
+        between = slice(known.offsets[begin], known.offsets[place])
+        pieces += [known.codes[between], merged[user][0]]
+        events += [before[between], merged[user][1]]
+        lengths[place] = len(merged[user][0])
         begin = place + 1
-    pieces += [known.codes[known.offsets[begin] :], *(merged[user] for user in fresh)]
-    sizes = np.concatenate([lengths, np.array([len(merged[user]) for user in fresh], np.int64)])
+    pieces += [known.codes[known.offsets[begin] :], *(merged[user][0] for user in fresh)]
+    events += [before[known.offsets[begin] :], *(merged[user][1] for user in fresh)]
+    sizes = np.concatenate([lengths, np.array([len(merged[user][0]) for user in fresh], np.int64)])
     users = pa.concat_arrays([known.users, pa.array(fresh, pa.string())])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Histories(users, known.items, offsets, np.concatenate(pieces))
+    done = None if known.events is None else np.concatenate(events).astype(np.int8)
+    return Histories(users, known.items, offsets, np.concatenate(pieces), done, known.units)
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -22,7 +22,8 @@ _EMPTY = np.empty(0, np.int32)
 
 def known_log(histories: Histories) -> KnownLog:
     """Return what retrievers count in: all interactions, nothing held out."""
-    return KnownLog(histories.offsets, histories.codes, len(histories.items))
+    popularity = None if histories.units is None else histories.popularity()
+    return KnownLog(histories.offsets, histories.codes, len(histories.items), popularity)
 
 
 def make_retriever(

@@ -126,7 +126,23 @@ def write_histories(folder: Path, asked: AskedUsers, numbers: Sequence[int], win
     whole = [asked.history(number) for number in known]
     histories = whole if window is None else list(map(window.of, whole))
     _write_examples(folder, asked, known, histories, "train")
+    if asked.histories.events is not None:
+        _write_events(folder, asked, known, [len(history) for history in histories])
     return len(known)
+
+
+def _write_events(folder: Path, asked: AskedUsers, numbers: Sequence[int], lengths: Sequence[int]) -> None:
+    """Write HISTORY_EVENTS of histories that are the latest so many items of each user."""
+    found = [asked.histories.events_of(int(asked.places[number])) for number in numbers]
+    latest = [
+        events[len(events) - length :] for events, length in zip(found, lengths, strict=True) if events is not None
+    ]
+    offsets = pa.array(np.cumsum([0, *map(len, latest)]), pa.int32())
+    values = pa.array(np.concatenate([np.empty(0, np.int8), *latest]), pa.int8())
+    nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(latest) + 1, np.int32)), values[:0])
+    columns = [pa.array(numbers, pa.int64()), pa.ListArray.from_arrays(offsets, values), nothing]
+    table = pa.table(columns, schema=schema.HISTORY_EVENTS)
+    schema.write_table(table, schema.HISTORY_EVENTS, folder / "history_events.parquet")
 
 
 def write_items_to_describe(folder: Path, items: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from msr_adapter.pipeline.stage_context import Context, is_truncating
 from msr_adapter.pipeline.stage_functions import summarizer
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
+from msr_adapter.prompts.stage_tables import with_events
 from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
 from msr_adapter.train import UserTexts, truncate_summaries
@@ -114,7 +115,8 @@ class UserSummaries:
             known = schema.read_table(self._histories_dir(group) / "examples.parquet", schema.EXAMPLES)
             place = pc.index_in(examples["example_id"], value_set=known["example_id"].combine_chunks())
             used = self._context.prompts.fields("history")
-            return read_histories(known.take(place), self._dirs.data, read_summaries(self._dirs.items), used)
+            rows = with_events(known.take(place), self._histories_dir(group), used)
+            return read_histories(rows, self._dirs.data, read_summaries(self._dirs.items), used)
 
         return read
 

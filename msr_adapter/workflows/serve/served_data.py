@@ -17,6 +17,7 @@ from msr_adapter.workflows.recommend.histories import (
     Histories,
     SeenBeside,
     joined_in_order,
+    read_events,
     read_histories,
     read_seen,
     sorted_places,
@@ -147,6 +148,8 @@ def _read_times(data_dir: Path) -> Rows | None:
     """Return the time of each interaction in the order of the log; None where they are positions."""
     chunks = schema.read_chunks(data_dir / "interactions.parquet", schema.INTERACTIONS)
     times = np.concatenate([np.empty(0, np.int64), *(chunk["timestamp"].to_numpy() for chunk in chunks)])
+    if events := read_events(data_dir):
+        times = times[~events.rejected]
     return times if has_timestamps(times) else None
 
 

@@ -37,7 +37,7 @@ def serve(
     which it shares with other commands, and the images. Prints one line on standard output when it is ready.
     """
     problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded)]
-    problems += _question_problems(loaded)
+    problems += [*_question_problems(loaded), *_event_problems(loaded)]
     token = _token(problems)
     if problems:
         raise UserError(problems)
@@ -69,6 +69,17 @@ def _question_problems(loaded: LoadedPipeline) -> list[Problem]:
     found = f"{question} is answered with a text; a server of msr tells p(yes)"
     step = "Use `msr recommend` or `msr score`, which tell log-likelihood ratios"
     return [Problem(loaded.where("train.question"), "train.question", found, "yes-no", step)]
+
+
+def _event_problems(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem for templates that say what a user did: what is posted to a server is interactions alone."""
+    pipeline = loaded.pipeline
+    used = prompts_of(pipeline).fields("user_summary", "history")
+    if getattr(pipeline.data.source, "events", None) is None or not used.has("event"):
+        return []
+    step = "Leave it out of the templates, or use `msr recommend` or `msr score`, which know it"
+    found = "templates of histories say `event`, which is not served yet"
+    return [Problem(loaded.where("data.source.events"), "data.source.events", found, "", step)]
 
 
 def prepare(loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter, *, train: bool = False) -> ServedRun:
