@@ -33,6 +33,7 @@ heuristics       popularity, title overlap, item similarity
 metrics          ranking metrics, intervals, paired tests
 model_scores     what score stages wrote, whatever was asked
 schema           the tables that stages exchange
+event_schemas    those of a log with events
 integrity        whether files are still what a stage wrote
 run_folder_mark  which folders msr made
 text_tables      delimited text and JSON lines: dialects, and what no reader may pass over

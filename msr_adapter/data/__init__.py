@@ -14,6 +14,7 @@ log_rows         its rows, as they are read and sorted
 history_rows     histories that lack some of what stands before their targets
 rejected_pairs   what users said no to, and until when
 explicit_negatives  what that means for targets, histories and negatives
+event_roles      what common words of events stand for
 event_tables     the words of events, of the log and of histories, as tables
 sorted_ids       places of ids among sorted ones
 first_rows       which of the rows that repeat a pair stays

@@ -102,8 +102,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     corpus, log, beside = _log(inputs, seed, audit)
     attributes = read_attributes(data, corpus)
     examples = _examples(log, inputs, seed, audit)
-    training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
-    training &= ~rejected_in_training(log, split, examples.held_out)
+    training = _training(log, split, examples, seed)
     # Counted on what training may know: a popularity that counts the targets would give them away.
     popularity = popularity_of(log, training)
     catalogue = catalogue_of(log.items, corpus, audit)
@@ -137,10 +136,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
         candidates_digest=digest_of_test_lists(log, examples, candidates),
         sources=[found.as_json() for found in audit.recognised],
     )
-    if described:
-        facts["attributes"] = described
-    if events:
-        facts["events"] = events
+    _add(facts, described, events)
     found: Statistics = {
         "splits": facts["splits"], "history": facts["history"], "candidates_digest": facts["candidates_digest"],
         "statistics": statistics,
@@ -148,6 +144,19 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     write_json(out / "audit.json", audit.as_json(**found))
     print_audit(audit, found, job.reporter, attributes.lines)
     return facts
+
+
+def _add(facts: DataFacts, attributes: Facts | None, events: EventFacts | None) -> None:
+    if attributes:
+        facts["attributes"] = attributes
+    if events:
+        facts["events"] = events
+
+
+def _training(log: Log, split: SplitConfig, examples: Examples, seed: int) -> Mask:
+    """Return the rows that training may know of and that count."""
+    training = known_to_training(log, split, examples.held_out, seed) & ~is_cold(log)
+    return training & ~rejected_in_training(log, split, examples.held_out)
 
 
 def _log(inputs: BuildInputs, seed: int, audit: Audit) -> tuple[Corpus, Log, pl.Series]:

@@ -11,6 +11,7 @@ from msr_adapter.arrays import Mask, Rows
 from msr_adapter.data.examples import Examples
 from msr_adapter.data.explicit_negatives import rejected_now
 from msr_adapter.data.interaction_log import Log, degree
+from msr_adapter.event_schemas import EVENT_WORDS, EVENTS, HISTORY_EVENTS
 from msr_adapter.files import digest
 from msr_adapter.integrity import content_of
 
@@ -45,11 +46,11 @@ def write_events(log: Log, examples: Examples, out: Path) -> EventFacts | None:
         "event": np.arange(len(said.words), dtype=np.int8), "word": list(said.words), "said": list(said.said),
         "weight": np.array(said.weights, dtype=np.float64), "units": said.units, "negative": said.are("negative"),
     }  # fmt: skip
-    schema.write_table(pa.table(words).cast(schema.EVENT_WORDS), schema.EVENT_WORDS, out / "event_words.parquet")
+    schema.write_table(pa.table(words).cast(EVENT_WORDS), EVENT_WORDS, out / "event_words.parquet")
     # Where repeats are kept, a history is all that happened.
     gone = np.zeros(len(event), dtype=bool) if log.keeps else rejected_now(log)
     rows = pa.table({"event": event, "rejected": gone})
-    schema.write_table(rows, schema.EVENTS, out / "events.parquet")
+    schema.write_table(rows, EVENTS, out / "events.parquet")
 
     def lists(found: tuple[Rows, Rows]) -> pa.ListArray:
         return pa.ListArray.from_arrays(pa.array(found[0], pa.int32()), pa.array(event[found[1]], pa.int8()))
@@ -60,7 +61,7 @@ def write_events(log: Log, examples: Examples, out: Path) -> EventFacts | None:
                   "earlier": lists(examples.earlier(part))})
         for part in parts
     )  # fmt: skip
-    schema.write_chunks(chunks, schema.HISTORY_EVENTS, out / "history_events.parquet")
+    schema.write_chunks(chunks, HISTORY_EVENTS, out / "history_events.parquet")
     of_histories = content_of(out / "history_events.parquet")
     facts = EventFacts(said=digest([list(said.said), of_histories]))
     if said.weighs:

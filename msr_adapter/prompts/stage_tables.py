@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from msr_adapter import schema
+from msr_adapter.event_schemas import EVENT_WORDS, HISTORY_EVENTS
 from msr_adapter.prompts.attributes import NOBODY, Attributes, UsedFields, UserFields, as_value
 from msr_adapter.prompts.variables import HistoryItem
 
@@ -60,7 +61,7 @@ class ItemTable:
 def words_of_events(data_dir: Path) -> list[str] | None:
     """Return what templates call each event, by its number; None where the source has no events."""
     path = data_dir / "event_words.parquet"
-    return schema.read_table(path, schema.EVENT_WORDS)["said"].to_pylist() if path.is_file() else None
+    return schema.read_table(path, EVENT_WORDS)["said"].to_pylist() if path.is_file() else None
 
 
 def with_events(examples: pa.Table, folder: Path, used: UsedFields) -> pa.Table:
@@ -71,7 +72,7 @@ def with_events(examples: pa.Table, folder: Path, used: UsedFields) -> pa.Table:
     path = folder / "history_events.parquet"
     if not used.has("event") or not path.is_file():
         return examples
-    table = schema.read_table(path, schema.HISTORY_EVENTS, ["example_id", "history"])
+    table = schema.read_table(path, HISTORY_EVENTS, ["example_id", "history"])
     place = pc.index_in(examples["example_id"], value_set=table["example_id"].combine_chunks())
     return examples.append_column("events", table["history"].take(place))
 

@@ -16,6 +16,7 @@ from typing import Any
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.config.output_paths import Output, require_outputs
 from msr_adapter.data.checks import check_data
+from msr_adapter.data.event_roles import suggested_roles
 from msr_adapter.data.log_facts import LogFacts, log_facts
 from msr_adapter.data.published_layouts import LikelySource, likely_source
 from msr_adapter.data.readers.column_names import candidates
@@ -213,8 +214,12 @@ class _Page:
         name, counts = facts.events
         words = ", ".join(f"{word} {count:,}" for word, count in list(counts.items())[:6])
         self.unsure.append(f"`{name}` says what happened ({words}), and every row is taken alike: if some are no "
-                           "sign of liking, say so by data.source.events (docs/candidates.md)")  # fmt: skip
-        return [f"    # `{name}` is not read: {words}"]
+                           "sign of liking, say so by data.source.events (docs/events.md)")  # fmt: skip
+        lines = [f"    # `{name}` is not read: {words}"]
+        if roles := suggested_roles(list(counts)):
+            keys = {"column": name, **roles}
+            lines.append(f"    # events: {_yaml(keys)}  # perhaps; docs/events.md says what each means")
+        return lines
 
     def _images(self, base: Path) -> list[str]:
         images, facts = self.loaded.pipeline.data.images, self.facts

@@ -20,6 +20,7 @@ from msr_adapter.config.schema import (
 )
 from msr_adapter.data import BuildInputs, build
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.event_roles import suggested_roles
 from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.events import EventWords
 from msr_adapter.data.readers.sources import read
@@ -178,6 +179,26 @@ def test_units_are_whole_and_in_proportion(weights: list[int]) -> None:
     units = words.units
     assert np.gcd.reduce(units) == 1
     assert np.array_equal(np.outer(units, weights), np.outer(weights, units))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["view", "cart", "purchase", "remove_from_cart"],
+         {"positive": ["purchase"], "history": ["view", "cart"], "negative": ["remove_from_cart"]}),
+        (["pv", "buy", "Add To Cart", "ping"],
+         {"positive": ["buy"], "history": ["pv", "Add To Cart"], "seen": ["ping"]}),
+        (["impression", "click"], {"positive": ["click"], "shown": ["impression"]}),
+        (["foo", "view"], None),
+    ],
+)  # fmt: skip
+def test_what_common_words_are_taken_for_in_a_suggestion(
+    words: list[str], expected: dict[str, list[str]] | None
+) -> None:
+    found = suggested_roles(words)
+    assert found == expected
+    if found:
+        EventsConfig(column="event", **{key: tuple(value) for key, value in found.items()})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

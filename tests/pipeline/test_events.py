@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
+from msr_adapter.event_schemas import EVENT_WORDS
 from msr_adapter.pipeline import run
 from msr_adapter.progress import Reporter
-from msr_adapter.schema import EVENT_WORDS, read_table
+from msr_adapter.schema import read_table
 from msr_adapter.workflows.recommend.histories import Histories, extend, read_histories
 from tests.support.data_builders import write_csv
 from tests.support.scripted_pipeline import pretend_to_train_stages

@@ -152,13 +152,20 @@ def _online_retail(folder: Path) -> None:
 
 def _rees46(folder: Path) -> None:
     rows = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
-    rows += _pairs(lambda u, i: f"2019-10-01 00:00:0{i} UTC,view,4480{i},2103,,acer,35.79,5413{u},72d76fde")
+    rows += _pairs(
+        lambda u, i: (
+            f"2019-10-01 00:00:0{i} UTC,{('view', 'purchase')[i % 2]},4480{i},2103,,acer,35.79,5413{u},72d76fde"
+        )
+    )
     put(folder / "2019-Oct.csv", rows)
 
 
 def _retailrocket(folder: Path) -> None:
     rows = "timestamp,visitorid,event,itemid,transactionid\n"
-    put(folder / "events.csv", rows + _pairs(lambda u, i: f"{(TIME + i) * 1000},2575{u},view,3559{i},"))
+    put(
+        folder / "events.csv",
+        rows + _pairs(lambda u, i: f"{(TIME + i) * 1000},2575{u},{('view', 'transaction')[i % 2]},3559{i},"),
+    )
 
 
 def _sasrec(folder: Path) -> None:
@@ -196,7 +203,7 @@ def _steam_200k(folder: Path) -> None:
 
 
 def _taobao(folder: Path) -> None:
-    put(folder / "UserBehavior.csv", _pairs(lambda u, i: f"{u + 1},2268{i},2520377,pv,{TIME + i}"))
+    put(folder / "UserBehavior.csv", _pairs(lambda u, i: f"{u + 1},2268{i},2520377,{('pv', 'buy')[i % 2]},{TIME + i}"))
 
 
 def _yelp(folder: Path) -> None:

@@ -120,9 +120,13 @@ def test_ratings_and_events_are_left_to_people(tmp_path: Path) -> None:
     assert "no table of items" in unsure
     written = (tmp_path / "my.yaml").read_text()
     assert "# min_rating: 4 " in written
-    switched_on = written.replace("# min_rating: 4 ", "min_rating: 4 ")
+    suggested = "events: {column: event_type, positive: [purchase], history: [view]}"
+    assert f"# {suggested}" in written
+    switched_on = written.replace("# min_rating: 4 ", "min_rating: 4 ").replace(f"# {suggested}", suggested)
     (tmp_path / "liked.yaml").write_text(switched_on)
-    assert load_pipeline("liked.yaml").pipeline.data.source.min_rating == 4  # type: ignore[union-attr]
+    source = load_pipeline("liked.yaml").pipeline.data.source
+    assert source.min_rating == 4  # type: ignore[union-attr]
+    assert source.events.positive == ("purchase",)  # type: ignore[union-attr]
 
 
 def test_titles_in_the_log_are_found(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from msr_adapter.arrays import Floats, Integers, ranges
 from msr_adapter.config.schema import EvaluateConfig
 from msr_adapter.errors import StageError
 from msr_adapter.evaluate.candidates import HeldOut, flat, item_codes, read_items
+from msr_adapter.event_schemas import EVENT_WORDS, EVENTS, HISTORY_EVENTS
 from msr_adapter.files import read_json_object
 from msr_adapter.progress import Advance
-from msr_adapter.schema import EARLIER, EVENT_WORDS, EVENTS, EXAMPLES, HISTORY_EVENTS, INTERACTIONS, read_table
+from msr_adapter.schema import EARLIER, EXAMPLES, INTERACTIONS, read_table
 
 _BLOCK = 2**23
 """Scores of the whole catalogue that are held at a time."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Labels, Mask, Rows
+from msr_adapter.event_schemas import EVENT_WORDS, EVENTS
 from msr_adapter.heuristics import has_timestamps
 
 
@@ -132,8 +133,8 @@ def read_events(data_dir: Path) -> LogEvents | None:
     path = data_dir / "event_words.parquet"
     if not path.is_file():
         return None
-    words = schema.read_table(path, schema.EVENT_WORDS)
-    rows = schema.read_table(data_dir / "events.parquet", schema.EVENTS)
+    words = schema.read_table(path, EVENT_WORDS)
+    rows = schema.read_table(data_dir / "events.parquet", EVENTS)
     units, negative = words["units"].to_numpy(), words["negative"].to_numpy()
     return LogEvents(rows["event"].to_numpy(), rows["rejected"].to_numpy(), units, negative)
 

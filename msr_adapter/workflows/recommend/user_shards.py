@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, ranges
+from msr_adapter.event_schemas import HISTORY_EVENTS
 from msr_adapter.history_window import HistoryWindow
 from msr_adapter.item_images import with_absolute_images
 from msr_adapter.prompts.stage_tables import copy_attributes
@@ -141,8 +142,8 @@ def _write_events(folder: Path, asked: AskedUsers, numbers: Sequence[int], lengt
     values = pa.array(np.concatenate([np.empty(0, np.int8), *latest]), pa.int8())
     nothing = pa.ListArray.from_arrays(pa.array(np.zeros(len(latest) + 1, np.int32)), values[:0])
     columns = [pa.array(numbers, pa.int64()), pa.ListArray.from_arrays(offsets, values), nothing]
-    table = pa.table(columns, schema=schema.HISTORY_EVENTS)
-    schema.write_table(table, schema.HISTORY_EVENTS, folder / "history_events.parquet")
+    table = pa.table(columns, schema=HISTORY_EVENTS)
+    schema.write_table(table, HISTORY_EVENTS, folder / "history_events.parquet")
 
 
 def write_items_to_describe(folder: Path, items: Sequence[str]) -> None:
