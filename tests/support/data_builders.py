@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
-from msr_adapter import schema
+from msr_adapter import event_schemas, schema
 from msr_adapter.config.schema import (
     DataConfig,
     NegativesConfig,
@@ -39,7 +39,8 @@ class Built:
     result: DataFacts
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        return schema.read_table(self.out / f"{name}.parquet", getattr(schema, name.upper())).to_pylist()
+        known = getattr(schema, name.upper(), None) or getattr(event_schemas, name.upper())
+        return schema.read_table(self.out / f"{name}.parquet", known).to_pylist()
 
     @property
     def audit(self) -> dict[str, Any]:
