@@ -20,12 +20,19 @@ _STEP = 0.5
 
 @dataclass(frozen=True)
 class Shopping:
-    """What makes the order of a log matter; the defaults are users whose tastes stay, and who always see everything."""
+    """What makes the order of a log matter, and what items have beside a title and an image.
+
+    The defaults are users whose tastes stay, and who always see everything.
+    """
 
     drift: float = 0.0
     """Probability that a facet's favourites change between two choices."""
     offered: float = 1.0
     """Share of the items that a user is shown at a choice: each item is or is not, independently, but never none."""
+    attributes: bool = False
+    """Whether items have a price and a brand, and users a taste in both."""
+    second_image: bool = False
+    """Whether items have a second image, of another motif and colour, which users like as they do the first one's."""
 
     @property
     def is_plain(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,24 @@ from msr_adapter.arrays import Codes, Floats, Integers
 from msr_adapter.synthetic.choices import PLAIN, ChoiceLog, Shopping, choice_log_odds, choose_in_turn
 from msr_adapter.synthetic.drifting_preferences import DriftingPreferences, let_drift
 from msr_adapter.synthetic.images import draw_image
-from msr_adapter.synthetic.user_preferences import UserPreferences, choose, sample_preferences
-from msr_adapter.synthetic.vocabulary import ItemFacets, sample_item_facets
+from msr_adapter.synthetic.user_preferences import (
+    UserPreferences,
+    choose,
+    sample_preferences,
+    with_attribute_tastes,
+)
+from msr_adapter.synthetic.vocabulary import (
+    BRANDS,
+    ItemFacets,
+    sample_item_facets,
+    with_attributes,
+    with_second_image,
+)
 
 _OPENING_MS = 1_704_067_200_000  # 2024-01-01 UTC
 _DAY_MS = 86_400_000
+_ATTRIBUTES, _SECOND_IMAGES = 1, 2
+"""Streams of their own: what a shop has beside the plain one leaves all else of it as it was drawn."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class SyntheticDataset:
     """Items, users and their log. Ids are padded with zeros, so that they sort in the order of the codes."""
 
     items: pa.Table
-    """item_id, title."""
+    """item_id, title; where items have attributes, also price (in whole cents) and brand."""
     interactions: pa.Table
     """user_id, item_id, timestamp (int64 milliseconds), sorted by user and time; no pair twice."""
     facets: ItemFacets
@@ -100,6 +114,14 @@ class SyntheticDataset:
         # A stream for each item: an image does not depend on which others are drawn, nor in which order.
         return draw_image(*shown, np.random.default_rng([self.seed, code]))
 
+    def draw_all(self, item_id: str) -> tuple[Image.Image, ...]:
+        """Draw all images of the item, one or two, the first as `draw` does. KeyError on an unknown id."""
+        code, facets = self._item_codes[item_id], self.facets
+        if facets.second_motif is None or facets.second_colour is None:
+            return (self.draw(item_id),)
+        shown = int(facets.second_motif[code]), int(facets.second_colour[code]), int(facets.pattern[code])
+        return self.draw(item_id), draw_image(*shown, np.random.default_rng([self.seed, code, _SECOND_IMAGES]))
+
     def describe(self, item_id: str) -> str:
         """Return what the item's image truly shows. KeyError on an unknown id."""
         return self.facets.describe(self._item_codes[item_id])
@@ -119,6 +141,11 @@ def generate(
     rng = np.random.default_rng(seed)
     facets = sample_item_facets(items, rng)
     preferences = sample_preferences(users, items, rng)
+    if shopping.attributes:
+        apart = np.random.default_rng([seed, 0, _ATTRIBUTES])
+        facets, preferences = with_attributes(facets, apart), with_attribute_tastes(preferences, apart)
+    if shopping.second_image:
+        facets = with_second_image(facets, np.random.default_rng([seed, 0, _SECOND_IMAGES]))
     lengths = rng.integers(interactions_per_user - spread, interactions_per_user + spread + 1, size=users)
     drifting = None
     if shopping.is_plain:
@@ -127,18 +154,30 @@ def generate(
         drifting = let_drift(preferences, int(lengths.max()), shopping.drift, rng)
         choices = choose_in_turn(drifting, facets, lengths, noise, shopping.offered, rng)
     item_ids = _ids("i", items)
-    table = pa.table({"item_id": item_ids, "title": list(facets.titles)})
+    table = pa.table({"item_id": item_ids, "title": list(facets.titles), **_attributes(facets)})
     return SyntheticDataset(table, _log(choices, item_ids, rng), facets, preferences, noise, seed, shopping, drifting)
 
 
 def write_dataset(dataset: SyntheticDataset, folder: Path) -> None:
-    """Write ``interactions.csv``, ``items.csv`` and ``images/{item_id}.png``, the way people bring their own data."""
+    """Write ``interactions.csv``, ``items.csv`` and ``images/{item_id}.png``, the way people bring their own data.
+
+    A second image is ``images/{item_id}_2.png``.
+    """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     pa_csv.write_csv(dataset.interactions, folder / "interactions.csv")
     pa_csv.write_csv(dataset.items, folder / "items.csv")
     for item in dataset.items["item_id"].to_pylist():
-        dataset.draw(item).save(images / f"{item}.png")
+        first, *more = dataset.draw_all(item)
+        first.save(images / f"{item}.png")
+        for number, image in enumerate(more, 2):
+            image.save(images / f"{item}_{number}.png")
+
+
+def _attributes(facets: ItemFacets) -> dict[str, Any]:
+    if facets.brand is None or facets.price is None:
+        return {}
+    return {"price": facets.price, "brand": [BRANDS[code] for code in facets.brand.tolist()]}
 
 
 def _log(choices: list[Codes], item_ids: list[str], rng: np.random.Generator) -> pa.Table:

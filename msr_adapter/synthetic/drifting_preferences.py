@@ -1,6 +1,6 @@
 """Preferences that drift along a user's log: between two choices, favourites give way to others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,10 @@ _FACETS = (("motif", MOTIFS, MOTIF_WEIGHTS), ("colour", COLOURS, COLOUR_WEIGHTS)
 
 @dataclass(frozen=True)
 class DriftingPreferences:
-    """The two favourites of each user in each facet, the first liked better, at each choice of a log."""
+    """The two favourites of each user in each facet, the first liked better, at each choice of a log.
+
+    Brands and prices stay what they are.
+    """
 
     start: UserPreferences
     """What users like at their first choice."""
@@ -31,7 +34,7 @@ class DriftingPreferences:
         motif, colour, genre = (
             weights_of(self.favourites[name][choices, users], len(words), weights) for name, words, weights in _FACETS
         )
-        return UserPreferences(motif, colour, genre, self.start.appeal)
+        return replace(self.start.of(users), motif=motif, colour=colour, genre=genre)
 
 
 def let_drift(start: UserPreferences, choices: int, drift: float, rng: np.random.Generator) -> DriftingPreferences:

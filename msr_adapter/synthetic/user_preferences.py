@@ -1,16 +1,18 @@
 """Users' true preferences and their noisy choices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from msr_adapter.arrays import Codes, Floats
-from msr_adapter.synthetic.vocabulary import COLOURS, GENRES, MOTIFS, ItemFacets
+from msr_adapter.synthetic.vocabulary import BRANDS, COLOURS, GENRES, MOTIFS, PRICE_BANDS, ItemFacets
 
 MOTIF_WEIGHTS = (6.5, 5.5)
 COLOUR_WEIGHTS = (2.0, 1.5)
 GENRE_WEIGHTS = (5.5, 4.5)
-"""Of the favourites in each facet, the first and the second; the other words have none."""
+BRAND_WEIGHTS = (5.5, 4.5)
+PRICE_WEIGHTS = (4.0,)
+"""Of the favourites in each facet, the first (and the second); the other words have none."""
 _APPEAL = 0.8
 """Standard deviation of an item's appeal to all users: it makes popularity a weak but real predictor."""
 
@@ -25,11 +27,27 @@ class UserPreferences:
     colour: Floats
     genre: Floats
     appeal: Floats
+    brand: Floats | None = None
+    """None = items have no brand; so the price."""
+    price: Floats | None = None
 
     def affinity(self, users: Codes, facets: ItemFacets, items: Codes) -> Floats:
         """Return the true affinity of users to items; the two code arrays broadcast against each other."""
         seen = self.motif[users, facets.motif[items]] + self.colour[users, facets.colour[items]]
-        return np.asarray(seen + self.genre[users, facets.genre[items]] + self.appeal[items], dtype=np.float64)
+        liked = seen + self.genre[users, facets.genre[items]] + self.appeal[items]
+        if self.brand is not None and self.price is not None and facets.brand is not None:
+            assert facets.price_band is not None
+            liked = liked + self.brand[users, facets.brand[items]] + self.price[users, facets.price_band[items]]
+        if facets.second_motif is not None and facets.second_colour is not None:
+            # What is liked is liked in either image.
+            second = self.motif[users, facets.second_motif[items]] + self.colour[users, facets.second_colour[items]]
+            liked = liked + second
+        return np.asarray(liked, dtype=np.float64)
+
+    def of(self, users: Codes) -> "UserPreferences":
+        """Return the preferences of ``users`` (n,), a row for each."""
+        brand, price = (None if table is None else table[users] for table in (self.brand, self.price))
+        return UserPreferences(self.motif[users], self.colour[users], self.genre[users], self.appeal, brand, price)
 
 
 def sample_preferences(users: int, items: int, rng: np.random.Generator) -> UserPreferences:
@@ -40,6 +58,13 @@ def sample_preferences(users: int, items: int, rng: np.random.Generator) -> User
         genre=_favourites(users, len(GENRES), GENRE_WEIGHTS, rng),
         appeal=rng.normal(scale=_APPEAL, size=items),
     )
+
+
+def with_attribute_tastes(preferences: UserPreferences, rng: np.random.Generator) -> UserPreferences:
+    """Give each user two favourite brands and a band of prices that they keep to."""
+    users = len(preferences.motif)
+    brand = _favourites(users, len(BRANDS), BRAND_WEIGHTS, rng)
+    return replace(preferences, brand=brand, price=_favourites(users, len(PRICE_BANDS), PRICE_WEIGHTS, rng))
 
 
 def _favourites(users: int, words: int, weights: tuple[float, ...], rng: np.random.Generator) -> Floats:

@@ -127,7 +127,7 @@ def test_one_bad_line(line: str, message: str) -> None:
             "{kind: synthetic}", "{kind: synthetic, itms: 3, users: 0}",
             ["p.yaml:2 data.source.users: the number 0; expected a whole number, at least 1, at most 100,000,000",
              "p.yaml:2 data.source.itms: unknown key; known here: kind, users, items, interactions_per_user, noise, "
-             "drift, offered. Did you mean `items`?"],
+             "drift, offered, attributes, second_image. Did you mean `items`?"],
         ),
         (
             "{kind: synthetic}", "{kind: table, interactions: 7}",

@@ -8,6 +8,7 @@ data       what is kept of the log, images, the split
 attributes  columns of items and users for the templates
 events     what the events of a log mean
 sources    one class per format of a log
+synthetic  the generated dataset
 tables     how a table is written, and what its columns are called
 negatives  what candidate lists hold beside the positive
 summarize  the item and the user summariser
@@ -68,10 +69,10 @@ from msr_adapter.config.schema.sources import (
     RecBoleSourceConfig,
     SourceConfig,
     SqlSourceConfig,
-    SyntheticSourceConfig,
     TableSourceConfig,
 )
 from msr_adapter.config.schema.summarize import ItemSummariesConfig, SummarizeConfig, UserSummariesConfig
+from msr_adapter.config.schema.synthetic import SyntheticSourceConfig
 from msr_adapter.config.schema.tables import ColumnsConfig, FileFormatConfig, HubTableConfig, JoinConfig
 from msr_adapter.config.schema.tracking import (
     MlflowConfig,

@@ -59,6 +59,15 @@ class ImagesConfig(StrictModel):
     """A larger image file is not opened, nor downloaded to its end."""
     max_file_pixels: int = Field(64_000_000, ge=784, le=MOST_PIXELS)
     """An image whose header claims more pixels is not decoded."""
+    frames: int | None = Field(None, ge=1, le=64)
+    """Frames of a video or of an animated image, evenly spaced, as images of the item; `max` is to be as many at least.
+    null: an animated image's first frame, and no videos."""
+
+    @model_validator(mode="after")
+    def _keep_the_frames(self) -> "ImagesConfig":
+        if self.frames is not None and self.frames > self.max:
+            raise ValueError(f"frames: {self.frames} needs max: {self.frames} or more (here {self.max})")
+        return self
 
 
 class DataConfig(StrictModel):

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from msr_adapter.config.schema.base import MOST_DRAWN, Amount, StrictModel, Weight, allowed
+from msr_adapter.config.schema.base import Amount, StrictModel, Weight, allowed
 from msr_adapter.config.schema.events import EventsConfig
+from msr_adapter.config.schema.synthetic import SyntheticSourceConfig
 from msr_adapter.config.schema.tables import (
     ONE_CHARACTER,
     ColumnName,
@@ -307,27 +308,6 @@ class HuggingFaceSourceConfig(StrictModel):
     drop_without_id: bool = False
     """Leaves out and counts rows whose user or item is empty or a word for nothing (`nan`, `NULL`, `NA`). Without it,
     an empty id is refused, and such a word is an id like any other, which the audit tells."""
-
-
-class SyntheticSourceConfig(StrictModel):
-    """A generated dataset with drawn images, for demos and tests: the true preferences are known."""
-
-    kind: Literal["synthetic"]
-    """A synthetic dataset, generated from the seed."""
-    users: int = Field(500, ge=1, le=MOST_DRAWN)
-    """Users drawn."""
-    items: int = Field(300, ge=30, le=MOST_DRAWN)
-    """Items drawn, each with a title and an image."""
-    interactions_per_user: int = Field(12, ge=2, le=MOST_DRAWN)
-    """Mean length of a user's log."""
-    noise: Weight = 1.0
-    """Temperature of the choices: 0 = users always choose what they like best; larger = noisier choices."""
-    drift: float = Field(0.0, ge=0, le=1)
-    """How tastes change along a log: probability that the favourite motifs (colours, genres) change between two
-    choices. A new word becomes the first, the first becomes the second. 0 = tastes stay: order says little."""
-    offered: float = Field(1.0, ge=0.01, le=1)
-    """Share of the items that a user is shown at each choice, drawn anew. 1 = all of them: users take the best first,
-    so that a log lists its items about best first, which a ranking can exploit."""
 
 
 SourceConfig = Annotated[

@@ -19,6 +19,10 @@ _ADVICE = {
     "no_folder": "they name a file: set data.images.folder to the folder that the paths start from",
     "outside": "they name or link to a file outside data.images.folder, which is never read: move the files into it",
     "broken": "the file does not decode to its end: replace it",
+    "video": "it is a video: set data.images.frames, and data.images.max to as many at least, to use frames of it",
+    "no_frames": "the file has no picture, or sound alone: replace it",
+    "too_long": "too much of the file has to be decoded for its frames: write it with key frames, or make it shorter",
+    "heic": "HEIC is read with the extra: pip install 'msr-adapter[heic]', or convert the files",
     "too_large": "the file is above data.images.max_file_mb or max_file_pixels: shrink it, or raise the limit",
 }
 """What to do about a fault, where adding the file is not the answer."""
@@ -53,8 +57,11 @@ def attach_images(
                    f"{_advice(results)}")  # fmt: skip
     _tell_near(near, audit)
     _tell_several(ids, results, config, audit)
+    if frames := sum(image.frame for one in results for image in one.all):
+        audit.find("info", f"{plural(frames, 'image')} are frames of videos or animations.")
     if several := sum(image.animated for one in results for image in one.all):
-        audit.find("info", f"The first frame is used of {plural(several, 'image')} with several.")
+        audit.find("info", f"The first frame is used of {plural(several, 'image')} with several. data.images.frames "
+                   "takes more of an animation.")  # fmt: skip
     if lacking := sum(one.fault is not None for one in apart):
         audit.count("unseen_images_missing", lacking)
         step = " `msr fetch-images --all` downloads those that they name by URL."

@@ -1,5 +1,6 @@
 """Bytes -> an upright RGB image within the pixel budget: all that is known of image formats and their traps."""
 
+import importlib.util
 import io
 import math
 import warnings
@@ -14,10 +15,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from msr_adapter.config.schema import ImagesConfig
 
 Fault = Literal[
-    "absent", "outside", "not_fetched", "no_folder", "unreadable", "empty", "not_an_image", "broken", "too_large"
+    "absent",
+    "outside",
+    "not_fetched",
+    "no_folder",
+    "unreadable",
+    "empty",
+    "not_an_image",
+    "broken",
+    "too_large",
+    "video",
+    "no_frames",
+    "too_long",
+    "heic",
 ]
 """Why an item has no image: none named or found; named outside the folder; a URL not fetched; a path but no folder; the
-file cannot be opened; it has no bytes; it is no raster image; it does not decode; it is above a limit."""
+file cannot be opened; it has no bytes; it is no raster image; it does not decode; it is above a limit; it is a video,
+and no frames are asked for; one without any; one whose frames take too much to reach; it is a HEIC, and what decodes
+that is not installed."""
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored as they are, and what their files are called."""
@@ -25,6 +40,9 @@ EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _NOT_DECODED_HERE = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR"}
 """Pillow hands EPS to Ghostscript, and knows the others by name only."""
 _ORIENTATION = 0x0112
+HEIF_SUFFIXES = (".heic", ".heif")
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class ImageError(Exception):
@@ -47,11 +65,20 @@ class Decoded:
     animated: bool
     plain: bool
     """The file's own bytes may be stored: a known format, RGB with 8 bits, upright, one frame, nothing transparent."""
+    frame: bool = False
+    """One of several frames, which were asked for."""
 
 
 def formats() -> list[str]:
-    """Return the formats that are decoded: all of Pillow's but those that run a program or hold no image."""
+    """Return the formats that are decoded: all of Pillow's but those that run a program or hold no image.
+
+    HEIF is among them where the extra `heic` is installed.
+    """
     Image.init()  # Pillow loads its usual formats by itself, and the others only when asked to
+    if "HEIF" not in Image.OPEN and heif_is_installed():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     return [*EXTENSIONS, *sorted(set(Image.OPEN) - _NOT_DECODED_HERE - set(EXTENSIONS))]
 
 
@@ -59,7 +86,9 @@ def suffixes() -> tuple[str, ...]:
     """Return the suffixes of the formats, in order of preference when an item has several files."""
     usual = (".jpg", ".jpeg", ".png", ".webp")
     known = set(formats())
-    return (*usual, *sorted(s for s, kind in Image.registered_extensions().items() if kind in known and s not in usual))
+    others = {s for s, kind in Image.registered_extensions().items() if kind in known and s not in usual}
+    # Those of HEIF and of videos are found also where they cannot be used, so that it can be said what they take.
+    return (*usual, *sorted((others | {*HEIF_SUFFIXES}) - {*VIDEO_SUFFIXES}), *VIDEO_SUFFIXES)
 
 
 def extension(kind: str) -> str:
@@ -69,22 +98,35 @@ def extension(kind: str) -> str:
     return min((suffix for suffix, name in Image.registered_extensions().items() if name == kind), default=".img")
 
 
+def heif_is_installed() -> bool:
+    """Say whether what decodes HEIC is there: the extra `heic`."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 def decode(data: bytes, limits: ImagesConfig) -> Decoded:
     """Return the image in a file's bytes; its size is known from the header before a pixel is decoded.
 
     `ImageError` for everything that is no usable image. Call it inside `quiet_pillow`.
     """
+    with opened(data, limits) as image:
+        return _decoded(image, data, limits)
+
+
+@contextmanager
+def opened(data: bytes, limits: ImagesConfig) -> Iterator[Image.Image]:
+    """Open an image file that claims no more than the limits; whatever is raised within is an `ImageError`."""
     if not data:
         raise ImageError("empty")
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
             if math.prod(image.size) > limits.max_file_pixels:
                 raise ImageError("too_large")
-            return _decoded(image, data, limits)
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("not_an_image") from error
+        heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not heif_is_installed()
+        raise ImageError("heic" if heic else "not_an_image") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_large") from error
     except Exception as error:  # a damaged file makes Pillow's parsers raise anything: SyntaxError, IndexError, ...

@@ -40,8 +40,11 @@ _NUMBERS = re.compile(r"(\d+)")
 
 def find_images(ids: Sequence[str], corpus: Corpus, config: ImagesConfig) -> FindImages:
     """Return the finder of the images of the items ``ids``: of one each, or of several where `max` is above 1."""
-    if config.max == 1 or corpus.synthetic is not None:
+    if config.max == 1:
         return image_finder(ids, corpus, config)
+    if corpus.synthetic is not None:
+        draw_all = corpus.synthetic.draw_all
+        return lambda item: [*draw_all(item)]
     by_name = _files_called_as(config.folder, ids) if config.folder else {}
     root = Path(os.path.realpath(config.folder)) if config.folder else None
     named = _named(corpus, ids)

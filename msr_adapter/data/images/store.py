@@ -3,11 +3,11 @@
 What earlier builds made of the same files is reused instead of decoded again. It lies in a folder of the run's cache,
 which may be deleted at any time::
 
-    index.jsonl     one line per image: its key, and what became of it; written as it happens
+    index.jsonl     one line per file: its key, and what became of its image or frames; written as it happens
     images/..       the stored files, hard links where the file system has them
 
 A key is the file's path, size and time, as in the stage's fingerprint, or the digest of bytes in a table; with the
-limits and the version of Pillow.
+limits and the versions of what decodes.
 """
 
 import contextlib
@@ -28,7 +28,8 @@ import PIL
 from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.images.decode import EXTENSIONS, Fault, ImageError, decode, encode, flat, quiet_pillow, shrink
+from msr_adapter.data.images.decode import EXTENSIONS, Decoded, Fault, ImageError, encode, flat, quiet_pillow, shrink
+from msr_adapter.data.images.frames import decode_all, decoder_versions
 from msr_adapter.data.images.locate import FindImages, ImageLocation, read_image
 from msr_adapter.files import digest, file_digest
 from msr_adapter.filesystem import parse_json, read_bytes
@@ -67,6 +68,8 @@ class StoredImage:
     fault: Fault | None = None
     animated: bool = False
     """Only the first frame was kept."""
+    frame: bool = False
+    """It is a frame of a video or of an animation."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ class ItemImages(StoredImage):
         return (self, *self.more) if self.path else ()
 
 
-StoreOne = Callable[[Path | bytes], StoredImage]
-"""Stores an image, of a file or of a file's bytes, under the stage's folder."""
+_Place = ImageLocation | ImageError
+StoreOne = Callable[[Path | bytes], list[StoredImage]]
+"""Stores the image of a file or of a file's bytes under the stage's folder; several where it is a video's frames."""
 
 
 def store_all(
@@ -107,15 +111,16 @@ def store_all(
         ThreadPoolExecutor(workers or cpu_count()) as pool,
     ):
 
-        def put(place: ImageLocation | ImageError) -> StoredImage:
+        def put(place: _Place) -> list[StoredImage]:
             try:
                 if isinstance(place, ImageError):
                     raise place
                 if isinstance(place, Image.Image):
-                    return _write(encode(shrink(flat(place), store.limits), "PNG"), "PNG", "encoded", store.out)
+                    drawn = encode(shrink(flat(place), store.limits), "PNG")
+                    return [_write(drawn, "PNG", "encoded", store.out)]
                 return store_one(place)
             except ImageError as error:
-                return StoredImage(fault=error.fault)
+                return [StoredImage(fault=error.fault)]
 
         def one(item_id: str) -> ItemImages:
             try:
@@ -149,6 +154,7 @@ def image_counts(results: Sequence[ItemImages]) -> dict[str, int]:
     counts.update(f"images_missing_{one.fault}" for one in results if one.fault)
     counts.update(f"images_refused_{fault}" for one in results if one.path for fault in one.refused)
     counts.update("images_first_frame" for image in stored if image.animated)
+    counts.update("images_frames" for image in stored if image.frame)
     several = {"items_with_several_images": sum(bool(one.more) for one in results),
                "images_repeated": sum(one.repeated for one in results),
                "images_beyond_max": sum(one.left_out for one in results)}  # fmt: skip
@@ -157,44 +163,47 @@ def image_counts(results: Sequence[ItemImages]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _images_of(
-    places: Sequence[ImageLocation | ImageError], put: Callable[[ImageLocation | ImageError], StoredImage], most: int
-) -> ItemImages:
-    """Store an item's images in order until ``most`` that differ are there."""
+def _images_of(places: Sequence[_Place], put: Callable[[_Place], list[StoredImage]], most: int) -> ItemImages:
+    """Store an item's images in order until ``most`` that differ are there; a video's frames are images each."""
     kept, refused, repeated = dict[str | None, StoredImage](), list[Fault](), 0
     left_out = 0
     for number, place in enumerate(places):
         if len(kept) == most:
-            left_out = len(places) - number
+            left_out += len(places) - number
             break
-        stored = put(place)
-        if stored.fault:
-            refused.append(stored.fault)
-        elif stored.digest in kept:
-            repeated += 1
-        else:
-            kept[stored.digest] = stored
+        for stored in put(place):
+            if stored.fault:
+                refused.append(stored.fault)
+            elif stored.digest in kept:
+                repeated += 1
+            elif len(kept) == most:
+                left_out += 1
+            else:
+                kept[stored.digest] = stored
     if not kept:
         return ItemImages(fault=refused[0], refused=tuple(refused))
     first, *more = kept.values()
     return ItemImages(
-        first.path, first.digest, first.change, None, first.animated, more=tuple(more), refused=tuple(refused),
-        repeated=repeated, left_out=left_out,
+        first.path, first.digest, first.change, None, first.animated, first.frame,
+        more=tuple(more), refused=tuple(refused), repeated=repeated, left_out=left_out,
     )  # fmt: skip
 
 
-def _store_file(file: Path | bytes, store: ImageStore) -> StoredImage:
+def _store_file(file: Path | bytes, store: ImageStore) -> list[StoredImage]:
     limit = store.limits.max_file_mb * 2**20
     data = file if isinstance(file, bytes) else read_image(file, limit)
     if len(data) > limit:
         raise ImageError("too_large")
-    found = decode(data, store.limits)
+    return [_store_decoded(found, data, store) for found in decode_all(data, store.limits)]
+
+
+def _store_decoded(found: Decoded, data: bytes, store: ImageStore) -> StoredImage:
     same_size = found.image.size == found.size
     if found.plain and same_size:
         return _write(data, found.kind, "copied", store.out)
     kind = "JPEG" if found.kind == "JPEG" else "PNG"
     stored = _write(encode(found.image, kind), kind, "encoded" if same_size else "shrunk", store.out)
-    return replace(stored, animated=found.animated)
+    return replace(stored, animated=found.animated, frame=found.frame)
 
 
 def _write(data: bytes, kind: str, change: Change, out: Path) -> StoredImage:
@@ -220,31 +229,29 @@ def _reusing(store: ImageStore) -> Iterator[StoreOne]:
     cache, out = store.cache, store.out
     cache.mkdir(parents=True, exist_ok=True)
     known, lock = _read_index(cache / "index.jsonl"), threading.Lock()
-    salt = [
-        _VERSION,
-        PIL.__version__,
-        store.limits.model_dump(mode="json", exclude=_OF_ITEMS),
-    ]
+    salt = [_VERSION, PIL.__version__, store.limits.model_dump(mode="json", exclude=_OF_ITEMS), *decoder_versions()]
     with (cache / "index.jsonl").open("a", encoding="utf-8") as index:
         index.write("\n")  # a killed process may have left half a line
 
-        def reuse_or_store(file: Path | bytes) -> StoredImage:
+        def reuse_or_store(file: Path | bytes) -> list[StoredImage]:
             key = _key(file, salt)
-            if key in known and _reuse(known[key], cache, out):
+            if key in known and all(_reuse(one, cache, out) for one in known[key]):
                 return known[key]
             stored = store_one(file)
-            if key and stored.path:
-                _link(out / stored.path, cache / stored.path)
+            if key:
+                for one in stored:
+                    _link(out / str(one.path), cache / str(one.path))
+                first, *more = map(asdict, stored)
                 with lock:
-                    index.write(json.dumps({"key": key, **asdict(stored)}) + "\n")
+                    index.write(json.dumps({"key": key, **first, **({"frames": more} if more else {})}) + "\n")
                     index.flush()
             return stored
 
         yield reuse_or_store
 
 
-def _read_index(path: Path) -> dict[str, StoredImage]:
-    known: dict[str, StoredImage] = {}
+def _read_index(path: Path) -> dict[str, list[StoredImage]]:
+    known: dict[str, list[StoredImage]] = {}
     try:
         lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -253,7 +260,8 @@ def _read_index(path: Path) -> dict[str, StoredImage]:
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
             values = parse_json(line)
             key = values.pop("key")
-            known[key] = StoredImage(**values)
+            more = values.pop("frames", [])
+            known[key] = [StoredImage(**one) for one in (values, *more)]
     return known
 
 

@@ -31,7 +31,7 @@ def attached(
     [
         ("caf\u00e9", "cafe\u0301.jpg"), ("cafe\u0301", "caf\u00e9.jpg"), ("7", "007.jpg"), ("007", "7.png"),
         ("ABC", "abc.jpg"), ("abc", "sub/ABC.JPG"), ("7.0", "7.jpg"), ("7", "7.0.jpg"), ("x", "x .jpg"),
-        ("x", " x.jpg"), ("x", "x\u200b.jpg"), ("x y", "x\u00a0y.jpg"), ("x", "x.heic"), ("x", "x.jpg.bak"),
+        ("x", " x.jpg"), ("x", "x\u200b.jpg"), ("x y", "x\u00a0y.jpg"), ("x", "x.pdf"), ("x", "x.jpg.bak"),
         ("x", "x.jpg.jpg"), ("x", "X.Webp"),
         ("x", "deep/er/X.gif"),
     ],

@@ -21,13 +21,13 @@ IDS = ["1", "2", "3"]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return the list of all bytes that are decoded from now on."""
     seen: list[bytes] = []
-    decode = store_module.decode
+    decode_all = store_module.decode_all
 
     def watched(data: bytes, limits: ImagesConfig) -> object:
         seen.append(data)
-        return decode(data, limits)
+        return decode_all(data, limits)
 
-    monkeypatch.setattr(store_module, "decode", watched)
+    monkeypatch.setattr(store_module, "decode_all", watched)
     return seen
 
 

@@ -17,7 +17,8 @@ from msr_adapter.data.readers.sources import (
     read,
     source_files,
 )
-from msr_adapter.synthetic import generate
+from msr_adapter.errors import UserError
+from msr_adapter.synthetic import Shopping, generate
 from tests.support.paths import ROOT
 from tests.support.reader_fixtures import SOURCES as WRITTEN
 
@@ -64,3 +65,18 @@ def test_the_synthetic_dataset_is_a_source_like_the_others() -> None:
     assert corpus.items.to_dicts() == dataset.items.to_pylist()
     assert corpus.synthetic is not None
     assert np.array_equal(np.asarray(corpus.synthetic.draw("i07")), np.asarray(dataset.draw("i07")))
+
+
+def test_templates_may_say_the_price_and_brand_of_synthetic_items() -> None:
+    source = SyntheticSourceConfig(kind="synthetic", users=9, items=40, interactions_per_user=5, attributes=True)
+    audit = Audit()
+    audit.attributes = {"price": "price", "publisher": "brand"}
+    corpus, dataset = read(source, 3, audit), generate(9, 40, 5, 1.0, 3, Shopping(attributes=True))
+    assert corpus.items is not None
+    assert corpus.items["attribute publisher"].to_list() == dataset.items["brand"].to_pylist()
+    assert corpus.items["attribute price"].to_list() == dataset.items["price"].to_pylist()
+    audit.attributes = {"price": "price", "size": "size"}
+    with pytest.raises(UserError, match=r"data.items.attributes: size: synthetic items have price and brand"):
+        read(source, 3, audit)
+    with pytest.raises(UserError, match=r"Set data.source.attributes: true"):
+        read(source.model_copy(update={"attributes": False}), 3, audit)

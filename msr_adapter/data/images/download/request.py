@@ -10,9 +10,10 @@ import httpcore
 import httpx
 
 from msr_adapter.config.schema import ImagesConfig
-from msr_adapter.data.images.decode import ImageError, decode, extension
+from msr_adapter.data.images.decode import ImageError
 from msr_adapter.data.images.download.addresses import RefusedAddressError
 from msr_adapter.data.images.download.bucket_objects import BucketObjects, ObjectError, is_of_a_bucket
+from msr_adapter.data.images.frames import suffix_of
 from msr_adapter.system import retry_after
 
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "msr fetch-images"}
@@ -153,7 +154,7 @@ async def _body(response: httpx.Response, policy: DownloadPolicy) -> bytes:
 def _check(data: bytes, policy: DownloadPolicy) -> str:
     """Return the suffix of an image that decodes; a broken one may have been cut on its way."""
     try:
-        return extension(decode(data, policy.limits).kind)
+        return suffix_of(data, policy.limits)
     except ImageError as error:
         raise FetchError(error.fault, again=error.fault == "broken") from error
 
