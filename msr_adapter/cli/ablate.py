@@ -59,6 +59,4 @@ def ablate(
 
 
 def _text(table: "AblationTable", markdown: bool) -> str:
-    from msr_adapter.evaluate.ablation_table import CAUTION
-
-    return f"{render(table.tables(), markdown)}\n\n{CAUTION}"
+    return f"{render(table.tables(), markdown)}\n\n{table.caution}"

@@ -52,14 +52,13 @@ def compare(
     with exit_codes(as_json):
         from msr_adapter.evaluate.comparison import ComparisonPlan, chosen_metrics
         from msr_adapter.evaluate.comparison import compare as test
-        from msr_adapter.evaluate.model_metrics import judge
         from msr_adapter.evaluate.text_tables import difference_table, metric_table, shown_metrics
 
         chosen = _read(run)
         base = next(iter(chosen.values()))[0]
         names = chosen_metrics(metric or (), list(base.metrics["chance"]), shown_metrics(base.metrics))
         protocol, held_out, seed = base.protocol, base.held_out, base.metrics["seed"]
-        models = {label: judge(protocol, held_out, run.scores(model)) for label, (run, model) in chosen.items()}
+        models = {label: run.judge(model, protocol, held_out) for label, (run, model) in chosen.items()}
         plan = ComparisonPlan.of(protocol, names, seed)
         reference = next(iter(models))
         if to is Reference.BEST:

@@ -61,10 +61,11 @@ def results(
 
 
 def _show(metrics: "MetricsFile", form: ResultsFormat, out: Path | None, as_json: bool) -> None:
-    from msr_adapter.evaluate.text_tables import full_table, hybrid_table, metric_table
+    from msr_adapter.evaluate.text_tables import full_table, hybrid_table, metric_table, trainings_table
     from msr_adapter.files import write_text
 
-    tables = [metric_table(metrics), *(table for table in (hybrid_table(metrics), full_table(metrics)) if table)]
+    others = (trainings_table(metrics), hybrid_table(metrics), full_table(metrics))
+    tables = [metric_table(metrics), *(table for table in others if table)]
     text = render(tables, form is ResultsFormat.MARKDOWN, form is ResultsFormat.LATEX)
     if out is None:
         emit(metrics, text, as_json)

@@ -43,7 +43,7 @@ def runs(
         emit({"folder": str(folder), "runs": [asdict(one) for one in found]}, text, as_json)
 
 
-_COLUMNS = ("run", "state", "changed", "size", "metric", "trained", "users")
+_COLUMNS = ("run", "state", "changed", "size", "metric", "trained", "users", "trainings")
 
 
 def _row(run: "ListedRun") -> list[str]:
@@ -52,7 +52,8 @@ def _row(run: "ListedRun") -> list[str]:
         value = f"{run.mean:.3f}"
         value += f" [{run.low:.3f}, {run.high:.3f}]" if run.low is not None and run.high is not None else ""
     users = f"{run.users:,}" if run.users is not None else ""
-    return [run.name, run.state, _ago(time.time() - run.changed), _size(run.bytes), run.metric or "", value, users]
+    return [run.name, run.state, _ago(time.time() - run.changed), _size(run.bytes), run.metric or "", value, users,
+            str(run.trainings)]  # fmt: skip
 
 
 def _ago(seconds: float) -> str:

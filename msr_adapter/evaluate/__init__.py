@@ -12,6 +12,7 @@
 `results`: a finished run, read back; `comparison`: runs tested against each other; `ablation_table`: variants of one
 `tables`: the stage's files of rows; `text_tables`: tables for a terminal, Markdown and LaTeX
 `trec_ranx_export`: runs for trec_eval, pytrec_eval and ranx
+`trainings`: several trainings of one model
 `hybrid/`: one ranking of what several models say
 `baselines/`: scorers that every trained model must be seen beside
 """

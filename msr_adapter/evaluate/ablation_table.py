@@ -7,15 +7,16 @@ from typing import Any
 
 from msr_adapter.errors import plural
 from msr_adapter.evaluate.comparison import Comparison, ComparisonPlan, compare, require_comparable
-from msr_adapter.evaluate.model_metrics import Judged, judge
+from msr_adapter.evaluate.model_metrics import Judged
 from msr_adapter.evaluate.results import FinishedRun, read_finished
 from msr_adapter.evaluate.text_tables import TextTable, difference_table, shown_metrics, value_cell
 from msr_adapter.metrics import label
 
 _PAPER = ("auc", "hr@5", "mrr@5")
 """The metrics of the paper's table, shown after the protocol's primary one."""
-CAUTION = (
-    "Each variant was trained once, with the same seed: intervals and p-values are over test users, not over trainings."
+_CAUTION = (
+    "Each variant was trained once, with the same seed: intervals and p-values are over test users, not over trainings "
+    "(train.repeats)."
 )
 
 
@@ -50,7 +51,18 @@ class AblationTable:
         }  # fmt: skip
         chance = {metric: self.base.metrics["chance"][metric] for metric in self.metrics}
         differences = [asdict(difference) for difference in self.comparison.differences] if self.comparison else []
-        return {**shared, "variants": variants, "chance": chance, "differences": differences, "caution": CAUTION}
+        return {**shared, "variants": variants, "chance": chance, "differences": differences, "caution": self.caution}
+
+    @property
+    def caution(self) -> str:
+        """What the intervals and tests cover."""
+        counts = {name: len(next(iter(one.trainings.values()), ())) or 1 for name, one in self.models.items()}
+        if max(counts.values()) == 1:
+            return _CAUTION
+        once = [name for name, count in counts.items() if count == 1]
+        most = plural(max(counts.values()), "time")
+        said = f"Variants were trained {most}: intervals and tests cover users and trainings"
+        return f"{said}, but of {', '.join(once)}, trained once or not at all, users alone." if once else f"{said}."
 
     def tables(self) -> list[TextTable]:
         """Return the paper's table, one row per variant, and the paired differences."""
@@ -78,7 +90,7 @@ def ablation_table(rows: Mapping[str, AblationRow]) -> AblationTable:
     protocol, held_out = base.protocol, base.held_out
     others = [metric for metric in _PAPER if metric in shown] or shown[:3]
     metrics = list(dict.fromkeys([protocol.primary_metric, *others]))
-    models = {name: judge(protocol, held_out, runs[name].scores(row.model)) for name, row in rows.items()}
+    models = {name: runs[name].judge(row.model, protocol, held_out) for name, row in rows.items()}
     plan = ComparisonPlan.of(protocol, metrics, base.metrics["seed"])
     tested = compare(models, next(iter(rows)), plan) if len(rows) > 1 else None
     return AblationTable(rows, models, metrics, tested, base)

@@ -1,7 +1,7 @@
 """Paired comparisons: models that were judged on the same users, tested against each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
 
@@ -13,8 +13,12 @@ from msr_adapter.errors import Problem, UserError, did_you_mean, plural
 from msr_adapter.evaluate.metrics_file import Difference, Interval
 from msr_adapter.evaluate.results import FinishedRun
 from msr_adapter.metrics import (
+    ComparisonFamily,
+    CrossedMean,
     SignFlips,
+    crossed_difference,
     difference_interval,
+    holm,
     label,
     sign_flips,
     smallest_difference,
@@ -32,6 +36,10 @@ class HasUsersValues(Protocol):
     @property
     def summary(self) -> Mapping[str, Interval]:
         """Metric -> mean and interval."""
+
+    @property
+    def trainings(self) -> Mapping[str, Floats]:
+        """Metric -> values (trainings, users) of a model that was trained several times; else nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,12 @@ class PairedDifference:
     """Adjusted for all comparisons among which somebody may pick: see `Comparison`."""
     smallest: float | None
     """Smallest true difference that the adjusted test finds 80% of the time with this many users; None with one user
-    and where no user differs."""
+    and where no user differs, and where trainings count too."""
+    trainings: tuple[int, int] = (1, 1)
+    """Trainings of the model and of the reference: with more than one, interval and p-values cover these too."""
+    needed: int | None = None
+    """Trainings of each that a 5% test needs to find this very difference 80% of the time: see
+    `CrossedMean.trainings_needed`."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +136,54 @@ def _tested(
     then = [row for row, (_, _, metric) in enumerate(rows) if metric != plan.primary]
     numbers = [(columns[one, metric], columns[other, metric]) for one, other, metric in rows]
     flips = sign_flips(values, numbers, (first, then), plan.samples, plan.seed)
+    crossed = {number: _crossed(models, row) for number, row in enumerate(rows) if _is_crossed(models, row)}
+    flips = _with_trainings(flips, crossed, (first, then)) if crossed else flips
     adjusted, critical = _gated(flips, first, then, len(pairs))
     made = [
         _difference(models, rows[row], plan.level, (float(flips.p[row]), adjusted[row], critical[row]))
         for row in range(len(rows))
         if row % len(pairs) < shown
     ]
+    made = [_over_trainings(one, models, plan.level) for one in made] if crossed else made
     return Comparison(made, plan.primary, len(first), len(then))
+
+
+def _is_crossed(models: Mapping[str, HasUsersValues], row: tuple[str, str, str]) -> bool:
+    return bool(models[row[0]].trainings or models[row[1]].trainings)
+
+
+def _crossed(models: Mapping[str, HasUsersValues], row: tuple[str, str, str]) -> CrossedMean:
+    """Return the difference over users and trainings; a model that was not repeated is one training."""
+    metric = row[2]
+    first, second = (one.trainings.get(metric, one.values[metric][None]) for one in (models[row[0]], models[row[1]]))
+    return crossed_difference(first, second)
+
+
+def _with_trainings(
+    flips: SignFlips, crossed: Mapping[int, CrossedMean], families: Sequence[Sequence[int]]
+) -> SignFlips:
+    """Return p-values that cover trainings where there are several; each family is adjusted by Holm's procedure then.
+
+    Signs of users say nothing of other trainings, so the maximum of flipped differences cannot adjust for these.
+    """
+    p = flips.p.copy()
+    for row, found in crossed.items():
+        p[row] = max(found.p, p[row])  # what users alone do not show, more trainings do not
+    adjusted = [ComparisonFamily(holm(p[np.asarray(rows, np.int64)]), family.critical)
+                for rows, family in zip(families, flips.families, strict=True)]  # fmt: skip
+    return SignFlips(p, tuple(adjusted))
+
+
+def _over_trainings(row: PairedDifference, models: Mapping[str, HasUsersValues], level: float) -> PairedDifference:
+    """Return a difference with the interval over users and trainings, where there are several."""
+    key = (row.model, row.reference, row.metric)
+    if not _is_crossed(models, key):
+        return row
+    found = _crossed(models, key)
+    low, high = found.widened((row.low, row.high), level)
+    counts = [len(models[name].trainings.get(row.metric, ())) or 1 for name in key[:2]]
+    needed = found.trainings_needed()
+    return replace(row, low=low, high=high, smallest=None, trainings=(counts[0], counts[1]), needed=needed)
 
 
 def _gated(
@@ -165,12 +219,13 @@ def as_difference(row: PairedDifference) -> Difference:
 def comparison_line(comparison: Comparison) -> str:
     """Say what the adjusted p-values are adjusted for."""
     first, then = (plural(count, "comparison") for count in (comparison.first, comparison.then))
+    method = "Holm" if any(max(row.trainings) > 1 for row in comparison.differences) else "max-T"
     if comparison.primary is None or not comparison.then:
         where = f" in {label(comparison.primary)}" if comparison.primary else ""
-        return f"p adjusted (max-T) for {first if comparison.first else then}{where}."
+        return f"p adjusted ({method}) for {first if comparison.first else then}{where}."
     return (
-        f"p adjusted (max-T) for {first} in {label(comparison.primary)}, which is tested first, and for {then} in the "
-        "other metrics, which count only where it differs."
+        f"p adjusted ({method}) for {first} in {label(comparison.primary)}, which is tested first, and for {then} in "
+        "the other metrics, which count only where it differs."
     )
 
 

@@ -7,7 +7,7 @@ The models, in the order of the tables: trained, base (each with a folder of sco
 that were asked for, oracle (if the truth is known), hybrid (if asked for).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from msr_adapter.evaluate.slice_tables import table_findings
 from msr_adapter.evaluate.slices import say_slices, slice_metrics
 from msr_adapter.evaluate.tables import candidate_scores_table, per_user_table
 from msr_adapter.evaluate.text_tables import console_tables
+from msr_adapter.evaluate.trainings import trainings_entry, trainings_finding
 from msr_adapter.files import write_json
 from msr_adapter.metrics import label
 from msr_adapter.model_scores import ranking_scores
@@ -64,6 +65,8 @@ class EvaluateDirs:
     """Model -> its folder of SCORES of what was retrieved."""
     validation: Path | None = None
     """SCORES of validation users by the trained model, for a hybrid that weighs it."""
+    trainings: Sequence[tuple[int, Path]] = ()
+    """Seed and folder of SCORES of every training, the first one's first; empty where there is one alone."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,11 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     scores = _all_scores(config, dirs, inputs, tables)
     if frozen:
         scores[HYBRID] = frozen.scores(scores, held_out.offsets)
-    models = {}
+    repeats, models = _read_trainings(dirs, held_out) or [scores["trained"]], {}
     with job.reporter.track("judging", len(scores)) as advance:
         for name, values in scores.items():
-            models[name] = model_metrics.judge(protocol, held_out, values)
+            trainings = repeats if name == "trained" else [values]
+            models[name] = model_metrics.judge_trainings(protocol, held_out, trainings)
             advance(1)
     facts = read_facts(held_out, dirs.data)
     sampling = describe_sampling(protocol, held_out, facts.items.num_rows)
@@ -144,6 +148,10 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     if frozen:
         metrics["hybrid"] = judge_hybrid(HybridJob(protocol, held_out, seed), frozen, scores, models)
         metrics["findings"] = [*metrics["findings"], *hybrid_findings(metrics["hybrid"], models, metrics["primary"])]
+    if dirs.trainings:
+        seeds, primary = [seed for seed, _ in dirs.trainings], metrics["primary"]
+        metrics["trainings"] = trainings_entry(models, seeds, primary)
+        metrics["findings"] = [*metrics["findings"], trainings_finding(metrics["trainings"], primary)]
     metrics["beyond"] = beyond_accuracy(protocol, held_out, scores, dirs.data)
     if full := rank_fully(config, FullDirs(dirs.baselines, dirs.retrieved, dirs.reranked), inputs, models):
         metrics["full"] = full.entry
@@ -154,7 +162,7 @@ def evaluate(config: EvaluateConfig, dirs: EvaluateDirs, run: RunFacts, job: Job
     write_json(job.out / "metrics.json", {**metrics})
     per_user = per_user_table(held_out, models)
     write_table(per_user, per_user.schema, job.out / "per_user.parquet")
-    ranked = candidate_scores_table(held_out, scores)
+    ranked = candidate_scores_table(held_out, scores, repeats[1:])
     write_table(ranked, ranked.schema, job.out / "candidate_scores.parquet")
     return Evaluation(metrics, models, held_out, tables["trained"], dirs.data)
 
@@ -172,6 +180,12 @@ def _read_tables(baselines: tuple[str, ...], score_dirs: Mapping[str, Path], hel
         raise StageError(f"no scores of {', '.join(absent)}", next_step="run the score stages first")
     ours_first = sorted(score_dirs, key=lambda name: name != "trained")  # the others keep their order
     return {name: read_scores(held_out, name, score_dirs[name]) for name in ours_first}
+
+
+def _read_trainings(dirs: EvaluateDirs, held_out: HeldOut) -> list[Floats]:
+    """Return what ranks the candidates (n,) by each of several trainings; nothing where there is one."""
+    named = [(f"training {number}", folder) for number, (_, folder) in enumerate(dirs.trainings, start=1)]
+    return [ranking_scores(read_scores(held_out, name, folder)) for name, folder in named]
 
 
 def _all_scores(

@@ -1,7 +1,7 @@
 """What models are worth over the whole catalogue: the baselines' full rankings, and retrieve-and-rerank beside them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,8 @@ class Ranked:
     values: Mapping[str, Floats]
     """Metric -> values (users,)."""
     summary: Mapping[str, Interval]
+    trainings: Mapping[str, Floats] = field(default_factory=dict)
+    """Nothing: of several trainings, the first alone ranks what was retrieved."""
 
 
 @dataclass(frozen=True)

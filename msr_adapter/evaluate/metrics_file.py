@@ -174,6 +174,28 @@ class HybridEntry(TypedDict):
     """Other model or ablation -> the hybrid minus it, paired, in the primary metric; adjusted for their number."""
 
 
+class TrainingSpreadEntry(TypedDict):
+    """How a metric spreads over trainings."""
+
+    deviation: float
+    """Standard deviation of the trainings' true means, as far as it is not the users' chance; 0 where none shows."""
+    observed: float
+    """Standard deviation of the trainings' means as they are."""
+
+
+class TrainingsEntry(TypedDict):
+    """The trainings that `trained` is the mean of."""
+
+    seeds: Sequence[int]
+    """Of each training, in order."""
+    means: Mapping[str, Sequence[float]]
+    """Metric -> its value by each training."""
+    spread: Mapping[str, TrainingSpreadEntry]
+    needed: Mapping[str, int | None]
+    """Other model -> trainings with which a 5% test finds the difference to it, as it is in the primary metric, 80% of
+    the time: an estimate; None where more trainings alone would not do."""
+
+
 class EvaluationFinding(TypedDict):
     """Something that a reader must know before quoting the numbers."""
 
@@ -209,6 +231,8 @@ class MetricsFile(TypedDict):
     slices: Sequence[SliceEntry]
     beyond: Mapping[str, Mapping[str, float]]
     """Model -> ``coverage@k``, ``gini@k``, ``popularity@k``, ``novelty@k``."""
+    trainings: NotRequired[TrainingsEntry]
+    """There where the model was trained more than once."""
     hybrid: NotRequired[HybridEntry]
     """Of the model `hybrid`; there where `evaluate.hybrid` asks for it."""
     oracle_lift_share: float | None

@@ -1,7 +1,7 @@
 """From scores to numbers: every model under one protocol, on the same candidates and users."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from msr_adapter.evaluate.metrics_file import EvaluationFinding, Interval
 from msr_adapter.files import digest
 from msr_adapter.metrics import (
     GroupMetrics,
+    crossed_mean,
     evaluate_groups,
     label,
+    largest_value,
     metric_intervals,
     paired_values,
 )
@@ -30,6 +32,9 @@ class Judged:
     values: dict[str, Floats]
     """Metric -> values (users,) whose mean it is (`metrics.paired_values`)."""
     summary: dict[str, Interval]
+    trainings: dict[str, Floats] = field(default_factory=dict)
+    """Of a model that was trained several times: metric -> values (trainings, users); ``values`` are their means then,
+    ``summary`` covers users and trainings, and ``result`` is the first training's."""
 
 
 def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats) -> Judged:
@@ -42,6 +47,24 @@ def judge(protocol: ProtocolConfig, held_out: HeldOut, scores: Floats) -> Judged
         ) from error
     values = paired_values(result)
     return Judged(result, values, summarise(result, values, protocol.confidence.level))
+
+
+def judge_trainings(protocol: ProtocolConfig, held_out: HeldOut, scores: Sequence[Floats]) -> Judged:
+    """Evaluate a model by the ``scores`` (n,) of each of its trainings; one training is `judge`'s, bit for bit."""
+    first, *others = [judge(protocol, held_out, one) for one in scores]
+    if not others:
+        return first
+    trainings = {name: np.stack([one.values[name] for one in (first, *others)]) for name in first.values}
+    values = {name: found.mean(axis=0) for name, found in trainings.items()}
+    level, summary = protocol.confidence.level, {}
+    over_users = metric_intervals(first.result, values, level)
+    for name, found in trainings.items():
+        # The mean of the metric itself: of a pooled AUC, the users' parts have it but for rounding.
+        mean = float(np.mean([one.summary[name]["mean"] for one in (first, *others)]))
+        low, high = crossed_mean(found).widened(over_users[name], level)
+        most = largest_value(name, int(first.result.groups.counts.max()))
+        summary[name] = Interval(mean=mean, low=max(low, 0.0), high=min(high, most))
+    return Judged(first.result, values, summary, trainings)
 
 
 def summarise(result: GroupMetrics, values: Mapping[str, Floats], level: float) -> dict[str, Interval]:

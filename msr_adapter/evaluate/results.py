@@ -15,6 +15,7 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.metrics_file import MetricsFile
+from msr_adapter.evaluate.model_metrics import Judged, judge_trainings
 from msr_adapter.filesystem import parse_json, read_bytes, require_file
 from msr_adapter.integrity import read_manifest, require_unaltered
 from msr_adapter.run_folder_mark import MANIFEST, refuse_older
@@ -120,6 +121,12 @@ class FinishedRun:
             )
         return np.asarray(self.table[f"score:{model}"].to_numpy(), np.float64)
 
+    def judge(self, model: str, protocol: ProtocolConfig, held_out: HeldOut) -> Judged:
+        """Judge ``model`` on the candidates; a model that was trained several times over all of its trainings."""
+        repeats = len(self.metrics.get("trainings", {}).get("seeds", [0])) if model == "trained" else 1
+        more = [np.asarray(self.table[f"training:{number}"].to_numpy(), np.float64) for number in range(2, repeats + 1)]
+        return judge_trainings(protocol, held_out, [self.scores(model), *more])
+
     @property
     def protocol(self) -> ProtocolConfig:
         """The protocol. Raises UserError when this version of msr does not know its settings."""
@@ -183,7 +190,9 @@ def _read_scores(path: Path, metrics: MetricsFile) -> pa.Table:
         raise _older(path, "it is missing") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise _problem(path, f"cannot be read ({error})") from error
+    repeats = len(metrics.get("trainings", {}).get("seeds", [0]))
     wanted = [*CANDIDATES.names, *(f"score:{model}" for model in metrics["models"])]
+    wanted += [f"training:{number}" for number in range(2, repeats + 1)]
     if missing := [name for name in wanted if name not in table.column_names]:
         raise _problem(path, f"no column {', '.join(missing)}")
     if candidates_digest(lambda name: table[name].chunks) != metrics["candidates"]["digest"]:

@@ -1,6 +1,6 @@
 """The stage's two files of rows: per user and model, and per candidate with every model's score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -63,11 +63,16 @@ def full_per_user_table(held_out: HeldOut, sizes: Integers, models: Mapping[str,
     return pa.concat_tables(parts)
 
 
-def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, Floats]) -> pa.Table:
+def candidate_scores_table(held_out: HeldOut, scores: Mapping[str, Floats], repeats: Sequence[Floats] = ()) -> pa.Table:
     """Return the candidates with what every model ranks them by: example_id, item_id, label, one column per model.
 
-    Metrics, comparisons and exports can be made again from it alone.
+    ``repeats`` are the trained model's by its second training and so on, in the columns ``training:2``, ... Metrics,
+    comparisons and exports can be made again from it alone.
     """
     columns = {name: held_out.table[name] for name in CANDIDATES.names}
     fields = [*CANDIDATES, *(pa.field(f"score:{name}", pa.float64(), nullable=False) for name in scores)]
-    return pa.table(columns | {f"score:{name}": values for name, values in scores.items()}, schema=pa.schema(fields))
+    columns |= {f"score:{name}": values for name, values in scores.items()}
+    for number, values in enumerate(repeats, start=2):
+        columns[f"training:{number}"] = values
+        fields.append(pa.field(f"training:{number}", pa.float64(), nullable=False))
+    return pa.table(columns, schema=pa.schema(fields))

@@ -82,7 +82,8 @@ def metric_table(
     for name in names or shown_metrics(metrics):
         cells = [cell(values[name]) for values in shown.values()]
         rows.append([label(name), *cells, f"{metrics['chance'][name]:.3f}"])
-    title = f"{plural(metrics['users'], 'test user')}, {level:.0%} intervals over users"
+    over = "users and, of trained, trainings" if "trainings" in metrics and models is None else "users"
+    title = f"{plural(metrics['users'], 'test user')}, {level:.0%} intervals over {over}"
     notes = [sampling_line(metrics["sampling"]), *([POOLED] if any(row[0] == label("auc") for row in rows) else [])]
     return TextTable(title, ["metric", *shown, "chance"], rows, notes)
 
@@ -124,6 +125,28 @@ def hybrid_table(metrics: MetricsFile) -> TextTable | None:
     ]
     columns = ["model", label(primary), "hybrid minus it", "interval", "p", "p adjusted"]
     return TextTable(f"The hybrid, {value_cell(reached['hybrid'])}, beside each", columns, rows, notes)
+
+
+def trainings_table(metrics: MetricsFile) -> TextTable | None:
+    """Return each training's metrics and their spread; None where the model was trained once."""
+    entry = metrics.get("trainings")
+    if entry is None:
+        return None
+    names = [name for name in shown_metrics(metrics) if name in entry["means"]]
+    rows = [
+        [f"{number}, seed {seed}", *(f"{entry['means'][name][number - 1]:.3f}" for name in names)]
+        for number, seed in enumerate(entry["seeds"], start=1)
+    ]
+    spread = entry["spread"]
+    rows.append(["standard deviation", *(f"{spread[name]['observed']:.3f}" for name in names)])
+    rows.append(["of it, of trainings", *(f"{spread[name]['deviation']:.3f}" for name in names)])
+    needed = ", ".join(f"{name} {count or 'more users'}" for name, count in entry["needed"].items())
+    notes = [
+        "Of it, of trainings: without the chance of these users; 0 where no more than that shows.",
+        f"Trainings with which a 5% test finds the difference in {label(metrics['primary'])} to each, were it as large "
+        f"as seen here, 80% of the time: {needed or 'nothing to compare with'}.",
+    ]
+    return TextTable("The trainings", ["training", *map(label, names)], rows, notes)
 
 
 def weights_text(weights: Mapping[str, float]) -> str:
@@ -177,9 +200,10 @@ def full_notes(metrics: MetricsFile) -> list[str]:
 
 
 def console_tables(metrics: MetricsFile) -> list[Table]:
-    """Return the tables of a finished run for a terminal: of the candidate lists, the hybrid, the whole catalogue."""
+    """Return the tables of a finished run for a terminal: lists, trainings, hybrid, the whole catalogue."""
     full = full_table(metrics, cell=lambda value: value_cell(value).translate(_UNBRACKETED))
-    return [console_table(metrics), *(to_rich(table) for table in (hybrid_table(metrics), full) if table)]
+    others = (trainings_table(metrics), hybrid_table(metrics), full)
+    return [console_table(metrics), *(to_rich(table) for table in others if table)]
 
 
 def console_table(metrics: MetricsFile) -> Table:
@@ -198,8 +222,32 @@ def difference_table(comparison: Comparison, reference: str) -> TextTable:
         for row in comparison.differences
     ]  # fmt: skip
     columns = ["metric", "model", f"minus {reference}", "interval", "p", "p adjusted", "smallest"]
-    notes = [comparison_line(comparison), _ALONE]
+    notes = [comparison_line(comparison), _ALONE, *_trainings_notes(comparison, reference)]
     return TextTable("Paired differences over the same users", columns, cells, notes)
+
+
+def _trainings_notes(comparison: Comparison, reference: str) -> list[str]:
+    """Say which differences cover trainings too, and how many a difference in the leading metric needs."""
+    repeated = [row for row in comparison.differences if max(row.trainings) > 1]
+    if not repeated:
+        return []
+    leading = comparison.primary or repeated[0].metric
+    notes = []
+    for row in repeated:
+        if row.metric != leading:
+            continue
+        ours, theirs = (plural(count, "training") for count in row.trainings)
+        said = f"{row.model} ({ours}) minus {reference} ({theirs}): interval and p cover users and trainings"
+        if row.needed is None:
+            need = "more trainings alone would not show a difference of this size: it needs more users"
+        else:
+            need = f"a difference of this size is shown 80% of the time by about {plural(row.needed, 'training')} each"
+        notes.append(f"{said}. {need[0].upper()}{need[1:]} (5% test in {label(leading)}).")
+    once = sorted({name for row in repeated for name, count in zip((row.model, reference), row.trainings, strict=True)
+                   if count == 1})  # fmt: skip
+    if once:
+        notes.append(f"Of {', '.join(once)} there is one training, or none to repeat: its own spread is not covered.")
+    return notes
 
 
 def p_text(p: float) -> str:

@@ -10,6 +10,7 @@ slice ``offsets[u]:offsets[u + 1]``, so lists may differ in length.
 `pooled_auc`: the AUC over all users' candidates, and its parts by user
 `calibration`: of the probabilities; `exposure`: of what the first k places show
 `intervals`: intervals over users; `paired`: tests of differences
+`crossed`: intervals and tests that cover users and trainings
 """
 
 from msr_adapter.metrics.calibration import Calibration, calibrate
@@ -27,6 +28,7 @@ from msr_adapter.metrics.catalogue import (
     largest_value,
     metric_row,
 )
+from msr_adapter.metrics.crossed import CrossedMean, crossed_difference, crossed_mean, holm, training_spread
 from msr_adapter.metrics.exposure import Exposure, expose
 from msr_adapter.metrics.intervals import difference_interval, mean_interval, metric_intervals, pooled_interval
 from msr_adapter.metrics.paired import (
@@ -50,6 +52,7 @@ __all__ = [
     "RANKING",
     "Calibration",
     "ComparisonFamily",
+    "CrossedMean",
     "Exposure",
     "ExposureMetric",
     "GroupMetrics",
@@ -60,9 +63,12 @@ __all__ = [
     "SignFlips",
     "TargetRanks",
     "calibrate",
+    "crossed_difference",
+    "crossed_mean",
     "difference_interval",
     "evaluate_groups",
     "expose",
+    "holm",
     "label",
     "largest_value",
     "mean_interval",
@@ -75,5 +81,6 @@ __all__ = [
     "sign_flips",
     "smallest_difference",
     "standard_error",
+    "training_spread",
     "values_at",
 ]

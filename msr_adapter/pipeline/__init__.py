@@ -3,6 +3,7 @@
 - `stages`: the table of all stages, `STAGES`; `stage_functions`: what runs them
 - `fingerprints`: what of a pipeline counts for each stage; `ignored_keys`: what cannot change a result, and why
 - `planning`: which stages are wanted, and which of them are up to date; `runner`: brings them up to date
+- `repeated_trainings`: the further trainings of a pipeline, their folders and seeds
 - `kept`: what costly stages made under other settings
 - `run_list`: the runs of a folder, each in a line
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed

@@ -21,6 +21,7 @@ from msr_adapter.pipeline.embedding_stage import check_retriever
 from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.question_checks import check_question, question_notes
+from msr_adapter.pipeline.repeated_trainings import check_repeats
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.run_tracking import check_tracking
@@ -86,6 +87,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
         *_check_hybrid(loaded),
+        *check_repeats(loaded),
         *check_versions(),
         *_check_slices(loaded),
         *[
@@ -116,6 +118,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *_growing(loaded),
         *_asked_often(loaded, stages),
         *_reranks(loaded, stages),
+        *_repeats(loaded),
         *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
@@ -185,6 +188,14 @@ def _reranks(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         return [f"{told}: {full.top * models:,} prompts a user; `msr build-data` counts the users"]
     number = retrieved_prompts(loaded.pipeline, RunFolder(loaded.run_dir).stage("data")) * models
     return [f"{told}: {number:,} prompts at most ({models} scored)"]
+
+
+def _repeats(loaded: LoadedPipeline) -> list[str]:
+    repeats = loaded.pipeline.train.repeats
+    if repeats == 1:
+        return []
+    told = f"train.repeats: {repeats}: the model is trained, and asked about the test users, {repeats} times"
+    return [f"{told}; times and sizes told here are of the first one"]
 
 
 def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from msr_adapter.integrity import content_of
 from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.pipeline.ignored_keys import counted
+from msr_adapter.pipeline.repeated_trainings import training_seed
 from msr_adapter.schema import listed_digest
 
 _ELSEWHERE = {
@@ -76,9 +77,11 @@ def train_config(p: PipelineConfig) -> object:
     best = p.train.keep == "best"
     answers = () if best and not p.train.asks_text else ("answers",)
     texts = () if best and p.train.asks_text else ("question", "text_answer")
-    found = counted(p, "train", *_ELSEWHERE, *answers, *texts)
+    found = counted(p, "train", "seed", "repeats", *_ELSEWHERE, *answers, *texts)
     found["model"] = _whoever_answers(p, found["model"])
-    return [found, p.seed]
+    seed = training_seed(p)
+    # The pipeline's draws the validation users that checkpoints are judged on.
+    return [found, seed] if not best or seed == p.seed else [found, seed, p.seed]
 
 
 def base_config(p: PipelineConfig) -> list[object]:
@@ -142,7 +145,8 @@ def evaluate_config(p: PipelineConfig) -> object:
     """Return what counts for the evaluation."""
     # How often each retriever finds the target is shown, and nothing else depends on it.
     retrieval = [retrieve_config(p)] if p.evaluate.full else []
-    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed, *retrieval]
+    repeats = [{"repeats": p.train.repeats}] if p.train.repeats > 1 else []
+    return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed, *retrieval, *repeats]
 
 
 def _text_question(p: PipelineConfig) -> list[object]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msr_adapter.files import remove
 from msr_adapter.integrity import alterations, read_sealed
+from msr_adapter.pipeline.repeated_trainings import TRAININGS
 from msr_adapter.pipeline.run_folder import PRUNED, Manifest, RunFolder, is_as_left, manifest_in
 from msr_adapter.pipeline.stages import COSTLY, STAGES, Stage
 from msr_adapter.run_folder_mark import is_run
@@ -126,8 +127,9 @@ def prunable(root: Path, *, unfinished: bool) -> list[KeptStage]:
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Return a run folder and those of the variants below it."""
-    return [root, *(path for path in _folders(root / "ablations") if is_run(path))]
+    """Return a run folder and those of the variants and the further trainings below it."""
+    found = [root, *(path for path in _folders(root / "ablations") if is_run(path))]
+    return [one for run in found for one in (run, *(path for path in _folders(run / TRAININGS) if is_run(path)))]
 
 
 def differs(kept: KeptStage) -> str:

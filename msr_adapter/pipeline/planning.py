@@ -11,6 +11,7 @@ from msr_adapter.errors import Problem, UserError
 from msr_adapter.files import digest
 from msr_adapter.integrity import alterations, read_sealed
 from msr_adapter.pipeline.kept import changes, find_kept, is_there, kept_stages, made_on, shortly
+from msr_adapter.pipeline.repeated_trainings import training_folder
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import RunFolder, is_as_left
 from msr_adapter.pipeline.stage_context import prompts_of
@@ -22,6 +23,7 @@ EDITED: Final = "its files were changed by hand"
 FOUND_AGAIN: Final = "found again"
 """How the state of a stage begins that was made before, under the settings of now, and is kept."""
 TRAIN: Final = "train"
+SCORE: Final = "score"
 ITEMS: Final = "items"
 
 Retrain = Literal["make", "refuse"]
@@ -88,6 +90,7 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
             f"{name} stage, all of it": manifest.whole if (manifest := upstream.get(name)) else "absent"
             for name in stage.shows_all_of
         },
+        **(_repeats(pipeline, folder) if stage.over_trainings else {}),
         **_said(stage, pipeline, folder, prompts),
         **_weighed(stage, folder),
     }
@@ -98,6 +101,13 @@ def _weighed(stage: Stage, folder: RunFolder) -> dict[str, str]:
     data = folder.manifest(STAGES[0].name) if stage.name == "baselines" else None
     weights = data.summary.get("events", {}).get("weights") if data else None
     return {"weights of events": weights} if weights else {}
+
+
+def _repeats(pipeline: PipelineConfig, folder: RunFolder) -> dict[str, str]:
+    """Return what came of the further trainings."""
+    numbers = range(2, pipeline.train.repeats + 1)
+    made = {number: RunFolder(training_folder(folder.root, number)).manifest(SCORE) for number in numbers}
+    return {f"scores of training {number}": one.output if one else "absent" for number, one in made.items()}
 
 
 def _said(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Prompts) -> dict[str, str]:

@@ -10,6 +10,7 @@ run_dir/
   <stage>/manifest.json   written last: a manifest means done
   kept/<stage>/<fingerprint>/  what a costly stage made under other settings, until they return or `msr prune`
   .<stage>.partial/       a stage being written, or what a killed process left
+  trainings/<n>/          a run folder for each further training of `train.repeats`
   .train.unfinished/      trainings under way, by content: where the next attempt goes on
 """
 
@@ -151,7 +152,14 @@ class RunFolder:
                 remove(path)
         trainings = [folder for name in stages if (folder := self.unfinished(name)).is_dir()]
         below = [folder for training in trainings for folder in training.rglob("*/") if not folder.is_symlink()]
-        for folder in (self.root, self.root / "ablations", self.root / "train-dry-run", *trainings, *below):
+        for folder in (
+            self.root,
+            self.root / "ablations",
+            self.root / "trainings",
+            self.root / "train-dry-run",
+            *trainings,
+            *below,
+        ):
             sweep(folder, lambda target: True)
 
     def unfinished(self, name: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msr_adapter.files import read_json_object
 from msr_adapter.filesystem import files_below
+from msr_adapter.pipeline.repeated_trainings import TRAININGS
 from msr_adapter.pipeline.stages import STAGE_NAMES
 from msr_adapter.run_folder_mark import MANIFEST, is_run
 from msr_adapter.system import try_lock
@@ -32,6 +33,8 @@ class ListedRun:
     low: float | None
     high: float | None
     users: int | None
+    trainings: int = 1
+    """Trainings that have scored the test, or are done as far as the model (`train.repeats`)."""
 
 
 def runs_in(folder: Path) -> list[ListedRun]:
@@ -55,8 +58,13 @@ def _listed(root: Path) -> ListedRun:
         state = f"stages done: {', '.join(done)}" if done else "no stage done"
     return ListedRun(
         root.name, str(root), state, max(changed, default=root.stat().st_mtime), _size(root), metric,
-        value.get("mean"), value.get("low"), value.get("high"), metrics.get("users"),
+        value.get("mean"), value.get("low"), value.get("high"), metrics.get("users"), 1 + _further(root),
     )  # fmt: skip
+
+
+def _further(root: Path) -> int:
+    """Return how many further trainings of a run have a model."""
+    return sum((one / "train" / MANIFEST).is_file() for one in (root / TRAININGS).glob("*"))
 
 
 def is_busy(root: Path) -> bool:

@@ -1,7 +1,7 @@
 """Bring stages up to date, in order."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from msr_adapter.pipeline.peak_memory import watch_gpu, watch_memory
 from msr_adapter.pipeline.planning import (
     EDITED,
     FOUND_AGAIN,
+    SCORE,
     TRAIN,
     UP_TO_DATE,
     Retrain,
@@ -30,10 +31,11 @@ from msr_adapter.pipeline.planning import (
     stale_training,
     wanted_stages,
 )
+from msr_adapter.pipeline.repeated_trainings import repeated, training_seed
 from msr_adapter.pipeline.resolve_templates import resolve_models
 from msr_adapter.pipeline.run_folder import Manifest, RunFolder, output_digest
 from msr_adapter.pipeline.run_tracking import tracked
-from msr_adapter.pipeline.stage_context import Context, prompts_of, stage_dirs
+from msr_adapter.pipeline.stage_context import Context, cache_path, prompts_of, stage_dirs
 from msr_adapter.pipeline.stages import COSTLY, LABELS, STAGE_NAMES, STAGES, Stage
 from msr_adapter.pipeline.stored_images import require_unaltered_images
 from msr_adapter.pipeline.time_estimate import reranking_cost
@@ -130,9 +132,26 @@ def run_checked(
         outcomes = []
         with tracked(loaded, [stage.name for stage in wanted], reporter) as tell:
             for stage in wanted:
+                if stage.over_trainings:
+                    _repeat(job, SCORE, forced)
                 outcomes.append(_bring_up_to_date(stage, job, stage.name in forced))
                 tell(stage.name, outcomes[-1].state == "done")
+            if trains and TRAIN in set(targets) and not any(stage.over_trainings for stage in wanted):
+                _repeat(job, TRAIN, forced)
     return RunResult(folder.root, tuple(outcomes))
+
+
+def _repeat(job: "_Run", target: str, forced: Collection[str]) -> None:
+    """Bring the further trainings up to date as far as ``target``, each in its folder, all else shared with the first.
+
+    A killed one goes on where it was, and finished ones are left alone.
+    """
+    loaded, repeats = job.loaded, job.loaded.pipeline.train.repeats
+    for number in range(2, repeats + 1):
+        one = repeated(loaded, number, cache_path(loaded.pipeline, job.folder).absolute())
+        job.reporter.note(f"training {number} of {repeats}, seed {one.pipeline.train.seed}: {one.run_dir}")
+        again = {name for name in (TRAIN, SCORE) if name in forced and (name == TRAIN or target == SCORE)}
+        run_checked(one, (target,), force=again, reporter=job.reporter, donors=(job.folder.root,), retrain=job.retrain)
 
 
 def use_trained(loaded: LoadedPipeline, folder: RunFolder, reporter: Reporter) -> None:
@@ -189,7 +208,7 @@ def write_training_yaml(loaded: LoadedPipeline, reporter: Reporter) -> Path:
     with folder.locked():
         out = folder.root / "train-dry-run"
         out.mkdir(exist_ok=True)
-        job = Job(out, Reporter(quiet=True), loaded.pipeline.seed)
+        job = Job(out, Reporter(quiet=True), training_seed(loaded.pipeline))
         return write(loaded.pipeline.train, stage_dirs(loaded.pipeline, folder), job)
 
 

@@ -17,6 +17,7 @@ from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.model_weights import BASE, starting_weights, trained_weights
 from msr_adapter.metrics import Judgement
 from msr_adapter.pipeline.peak_memory import release
+from msr_adapter.pipeline.repeated_trainings import training_folder, training_seed, training_seeds
 from msr_adapter.pipeline.stage_context import Context, weighs_trained
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem
@@ -98,7 +99,8 @@ def run_train(c: Context) -> dict[str, Any]:
     from msr_adapter.train import train
 
     judge = checkpoint_judge(c) if c.pipeline.train.keep == "best" else None
-    return train(c.pipeline.train, c.dirs, c.job, c.folder.unfinished("train"), judge)
+    job = replace(c.job, seed=training_seed(c.pipeline))
+    return {"seed": job.seed} | train(c.pipeline.train, c.dirs, job, c.folder.unfinished("train"), judge)
 
 
 def checkpoint_judge(c: Context) -> Callable[[Path | None, Reporter], Judgement]:
@@ -237,7 +239,10 @@ def run_evaluate(c: Context) -> dict[str, Any]:
         again = {"trained": c.dir("rerank")} | ({"base": c.dir("rerank-base")} if full.base else {})
     retrieved = c.dir("retrieve") if full else None
     validation = c.dir("score-validation") if weighs_trained(c.pipeline) else None
-    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"), retrieved, again, validation)
+    seeds = training_seeds(c.pipeline)
+    repeats = [(seed, training_folder(c.folder.root, number) / "score") for number, seed in enumerate(seeds, start=1)]
+    dirs = EvaluateDirs(c.dirs.data, folders, c.dir("baselines"), retrieved, again, validation,
+                        repeats if len(repeats) > 1 else ())  # fmt: skip
     return write_report(evaluate(settings, dirs, run, c.job), told, c.job)
 
 

@@ -50,6 +50,8 @@ class Stage:
     """Inputs that this pipeline can do without: they count where they are, and are not made for this stage."""
     prompts_retrieved: bool = False
     """Whether it asks about what was retrieved: what that takes is only known, and said, once it is."""
+    over_trainings: bool = False
+    """Whether it reads the scores of every training (`train.repeats`), which are made before it."""
     costly: bool = False
     """Whether what it made is kept when something else takes its place, and found again when its settings return."""
 
@@ -217,6 +219,7 @@ STAGES: tuple[Stage, ...] = (
         templates=_always("report.html"),
         config=counts.evaluate_config, sources=counts.evaluate_sources, run=functions.run_evaluate,
         spared=_served,
+        over_trainings=True,
     ),
 )  # fmt: skip
 

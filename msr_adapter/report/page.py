@@ -14,7 +14,7 @@ from msr_adapter.evaluate.baselines.catalogue import BASELINES
 from msr_adapter.evaluate.evaluation import Evaluation
 from msr_adapter.evaluate.metrics_file import MetricsFile
 from msr_adapter.evaluate.sampling import sampling_line
-from msr_adapter.evaluate.text_tables import full_models, full_notes, hybrid_table
+from msr_adapter.evaluate.text_tables import full_models, full_notes, hybrid_table, trainings_table
 from msr_adapter.files import bundled, write_text
 from msr_adapter.filesystem import read_object
 from msr_adapter.model_scores import shown_scores
@@ -156,7 +156,7 @@ def _results(evaluation: Evaluation) -> dict[str, object]:
         "looks": looks(metrics["models"]),
         "level": f"{metrics['protocol']['confidence']['level']:.0%}",
         "described": [(name, text) for name, text in (*_DESCRIBED, ("hybrid", _HYBRID)) if name in metrics["models"]],
-        "hybrid": hybrid_table(metrics),
+        "also": [table for table in (trainings_table(metrics), hybrid_table(metrics)) if table],
         "smallest_difference": sections.smallest_line(metrics),
         "sampling": sampling_line(metrics["sampling"]),
         "plots": figures.result_figures(metrics, evaluation.models, evaluation.held_out),

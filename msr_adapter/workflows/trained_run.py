@@ -3,6 +3,7 @@
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.pipeline.kept import is_there
 from msr_adapter.pipeline.planning import TRAIN
+from msr_adapter.pipeline.repeated_trainings import first_training
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run_checked
 from msr_adapter.progress import Reporter
@@ -16,5 +17,5 @@ def bring_to_scoring(loaded: LoadedPipeline, reporter: Reporter, *, train: bool)
     """
     served = loaded.pipeline.evaluate.scorer is not None
     as_it_is = not served and not train and is_there(RunFolder(loaded.run_dir), TRAIN)
-    run_checked(loaded, ("users" if served or as_it_is else TRAIN,), reporter=reporter)
+    run_checked(first_training(loaded), ("users" if served or as_it_is else TRAIN,), reporter=reporter)
     return as_it_is

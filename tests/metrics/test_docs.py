@@ -77,7 +77,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     found |= _paths(run.metrics())
     weighed = tmp_path_factory.mktemp("hybrid")
     Stages(weighed).evaluate(weighed / "evaluate")
-    return found | _paths(json.loads((weighed / "evaluate" / "metrics.json").read_text()))
+    found |= _paths(json.loads((weighed / "evaluate" / "metrics.json").read_text()))
+    run.evaluate(every, trainings=((0, run.trained), (1, run.base), (2, run.trained)))
+    return found | _paths(run.metrics())
 
 
 def test_every_key_of_metrics_json_is_documented(found: set[str]) -> None:

@@ -88,7 +88,7 @@ class Run:
     def evaluate(self, protocol: ProtocolConfig = PROTOCOL, **changes: Any) -> dict[str, Any]:
         """Run the stage into ``root/evaluate``; returns its key numbers.
 
-        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `retrieved`, `reranked`, `seed`,
+        ``changes``: keys of `EvaluateConfig`, `score_dirs`, `fitted_dir`, `retrieved`, `reranked`, `trainings`, `seed`,
         `out`, `reporter`, `context`, `limits` of the page.
         """
         (self.root / "evaluate").mkdir(exist_ok=True)
@@ -100,7 +100,8 @@ class Run:
         context = replace(changes.pop("context", self.context()), limits=changes.pop("limits", PageLimits()))
         folders = changes.pop("score_dirs", {"base": self.base, "trained": self.trained})
         again = changes.pop("retrieved", None), changes.pop("reranked", {})
-        dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None), *again)
+        trainings = changes.pop("trainings", ())
+        dirs = EvaluateDirs(self.data, folders, changes.pop("fitted_dir", None), *again, trainings=trainings)
         config = EvaluateConfig(protocol=protocol, **{"baselines": ("random", "popularity", "base"), **changes})
         return write_report(evaluate(config, dirs, RunFacts(context.name, context.versions), job), context, job)
 

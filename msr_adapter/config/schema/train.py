@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import MOST_TOKENS, MOST_WEIGHT, Count, StrictModel, Weight, allowed
+from msr_adapter.config.schema.base import MOST_TOKENS, MOST_WEIGHT, Count, Seed, StrictModel, Weight, allowed
 from msr_adapter.config.schema.execution import LaunchConfig
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import TrainNegativesConfig
@@ -182,6 +182,13 @@ class TrainConfig(StrictModel):
         json_schema_extra=allowed("a count, or a mapping as `evaluate.protocol.negatives`"),
     )
     """Negatives of the training lists: 1 uniform one unless told otherwise."""
+    seed: Seed | None = None
+    """Of the training alone: first weights of adapters, dropout, the order of the rows. null: the pipeline's. The data,
+    the rows and all draws stay the pipeline's."""
+    repeats: int = Field(1, ge=1, le=1_000)
+    """How often the model is trained on the same rows, each time from a seed of its own: one training says nothing of
+    how another would have ended. All are kept and score the test; means are over all, and intervals cover users and
+    trainings (docs/training.md). What recommends and is exported is the first."""
     epochs: float = Field(1.0, gt=0, le=1_000_000)
     """Passes over the training rows."""
     max_steps: Count | None = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
 from msr_adapter.errors import Problem, StageError, UserError, plural, raise_if_any
 from msr_adapter.files import digest, read_json_object
+from msr_adapter.pipeline.repeated_trainings import first_training
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.runner import run
 from msr_adapter.progress import Reporter
@@ -142,7 +143,7 @@ def _train(loaded: LoadedPipeline, trial: "Trial", study: "Study", donors: Seque
 
     share_cache(donors[0], loaded.run_dir)
     try:
-        run(loaded, ["train"], reporter=reporter, donors=donors)
+        run(first_training(loaded), ["train"], reporter=reporter, donors=donors)
     except StageError as error:
         reporter.note(f"  this trial has no value: {error}")
         trial.set_user_attr("failure", str(error))
