@@ -189,7 +189,9 @@ def _write_log(log: Log, training: Mask, examples: Examples, out: Path) -> Event
 def _imported(protocol: ProtocolConfig, log: Log, examples: Examples, specs: ListSpecs, seed: int) -> Candidates | None:
     if protocol.candidates is None:
         return None
-    exclude = "seen" if specs[2].excludes_seen else "target"
+    # Lists that begin with what users had rejected have what they had seen.
+    explicit = specs[2].negatives.rejected == "first" and log.rejected is not None
+    exclude = "seen" if specs[2].excludes_seen and not explicit else "target"
     return read_imported(protocol.candidates, log, examples, seed, exclude)
 
 

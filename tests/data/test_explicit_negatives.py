@@ -28,6 +28,7 @@ from msr_adapter.data.explicit_negatives import (
     without_rejected,
 )
 from msr_adapter.data.interaction_log import Log, Parts, encode
+from msr_adapter.data.negatives.candidate_files import export_candidates
 from msr_adapter.data.readers.sources import read
 from msr_adapter.data.temporal import EVERYTHING, moments_of
 from msr_adapter.progress import Reporter
@@ -192,6 +193,21 @@ def test_training_lists_begin_with_what_was_rejected_and_test_lists_only_where_a
     assert made.counts["train_negatives_explicit"] == explicit["train"]
     assert made.counts.get("held_out_negatives_explicit", 0) == explicit["test"]
     assert explicit["test"] > 5 or test_rule == "leave-out"
+
+
+def test_lists_with_explicit_negatives_leave_and_come_back(tmp_path: Path) -> None:
+    rows, train = random_rows(40, 5), TrainNegativesConfig(count=3)
+    (tmp_path / "one").mkdir()
+    made = built(tmp_path / "one", rows, train, NegativesConfig(count=4, rejected="first"))
+    export_candidates(made.out, "test", None, tmp_path / "lists.parquet")
+    again = ProtocolConfig(
+        name="p", negatives=NegativesConfig(count=4, rejected="first"), candidates=tmp_path / "lists.parquet"
+    )
+    out = tmp_path / "again"
+    out.mkdir()
+    split, data = SplitConfig(fractions=(0.5, 0.0, 0.5), train_targets=2), DataConfig(source=source(tmp_path, rows))
+    facts = build(BuildInputs(data, split, again, train), Job(out, Reporter(quiet=True), 0))
+    assert facts["candidates_digest"] == made.result["candidates_digest"]
 
 
 def test_left_out_they_are_merely_seen(tmp_path: Path) -> None:
