@@ -88,7 +88,7 @@ def refuse_older(root: Path, stages: Iterable[str]) -> None:
     """Raise `UserError` if what is to be read of the run was left by an older version."""
     if older := older_stages(root, stages):
         found = f"a run of an older version of msr, whose {' and '.join(older)} this version cannot read"
-        step = "Run its pipeline again with `msr run`: what is out of date is made anew, all else is kept"
+        step = "Run its pipeline again with `msr run`: what is out of date is made again, everything else is kept"
         raise UserError(Problem(str(root), "", found, "", step))
 
 

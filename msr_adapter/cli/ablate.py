@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def ablate(
     pipeline: PipelineArgument,
     only: Annotated[
-        str, typer.Option("--only", metavar="A,B", help="These variants alone, beside the full one.")
+        str, typer.Option("--only", metavar="A,B", help="Only these variants, beside the full one.")
     ] = "",
     train: Retraining = False, sets: Sets = None, run_dir: RunDir = None, markdown: MarkdownFlag = False,
     quiet: Quiet = False, as_json: Json = False,

@@ -18,7 +18,7 @@ from msr_adapter.filesystem import real
 if TYPE_CHECKING:
     from msr_adapter.generation.completion_store import CompletionStore, Share
 
-_HELP = """Look into, shrink and export completion caches.
+_HELP = """Inspect, shrink and export completion caches.
 
 Example: [bold]msr cache ls demo[/bold]
 """
@@ -51,7 +51,7 @@ def list_models(cache: Cache, as_json: Json = False) -> None:
 def prune(
     cache: Cache,
     older_than: Annotated[
-        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was stored before that.")
+        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was stored before then.")
     ] = None,
     model: Annotated[
         str | None,
@@ -105,7 +105,7 @@ def sources(
     older_than: Annotated[
         int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what nobody has read since.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete it; without, it is only listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete what is listed, not only list it.")] = False,
     as_json: Json = False,
 ) -> None:
     """List or delete the copies of sources: buckets, the web, databases, files in other encodings.

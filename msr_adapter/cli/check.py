@@ -12,7 +12,7 @@ from msr_adapter.errors import UserError
 def check(
     pipeline: PipelineArgument,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Measure every row and read every image too, as before a training.")
+        bool, typer.Option("--deep", help="Also measure every row and read every image, as before a training.")
     ] = False,
     sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip

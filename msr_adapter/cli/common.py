@@ -54,7 +54,7 @@ Sets = Annotated[
 RunDir = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", metavar="FOLDER", parser=_named_folder, help="Where the run is kept; runs/<name> unless given."
+        "--run-dir", metavar="FOLDER", parser=_named_folder, help="Where the run is kept; default: runs/<name>."
     ),
 ]
 Force = Annotated[
@@ -67,10 +67,10 @@ Force = Annotated[
     ),
 ]
 Retraining = Annotated[
-    bool, typer.Option("--train", help="Make a trained model that is out of date anew; the older one is kept.")
+    bool, typer.Option("--train", help="Retrain a model that is out of date; the older one is kept.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists; never an input or a run.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: only the result and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress: show only the result and errors.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output; all else on standard error.")]
 MarkdownFlag = Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")]
 LatexFlag = Annotated[bool, typer.Option("--latex", help="Tables in LaTeX (package booktabs).")]
@@ -113,7 +113,7 @@ def require_text(arguments: Sequence[str]) -> None:
     for what, texts in named.items():
         for text in texts:
             if (shown := printable(text)) != text:
-                typer.secho(f"{what} is not UTF-8: {shown}. Rename what it names", err=True, fg=typer.colors.RED)
+                typer.secho(f"{what} is not UTF-8: {shown}. Rename it", err=True, fg=typer.colors.RED)
                 raise SystemExit(2)
 
 

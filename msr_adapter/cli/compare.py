@@ -35,7 +35,7 @@ def compare(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="Compare in this metric, e.g. hr@5. Repeatable; all of them unless given."),
+        typer.Option("--metric", help="Compare in this metric, e.g. hr@5. Repeatable; default: all of them."),
     ] = None,
     to: Annotated[
         Reference, typer.Option("--to", help="Differences to the first run, or to the best one.")

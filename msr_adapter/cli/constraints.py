@@ -20,7 +20,7 @@ def constraints(
     what: Annotated[VersionSet, typer.Argument(help="`vllm` is the set with vLLM beside the pinned torch.")] = (
         VersionSet.DEFAULT
     ),
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write them into a file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write them to a file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Print the exact versions with which this release was tested, for `pip install --constraint`.

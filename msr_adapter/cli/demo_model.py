@@ -12,7 +12,7 @@ from msr_adapter.filesystem import real
 def demo_model(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.", show_default=False)],
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps; those of the bundled model unless given.")
+        int | None, typer.Option("--steps", min=1, help="Training steps; default: those of the bundled model.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same model.")] = 0,
     quiet: Quiet = False,

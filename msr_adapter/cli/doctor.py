@@ -21,7 +21,7 @@ _PIPE_WIDTH = 160
 
 def doctor(
     run_dir: Annotated[
-        Path, typer.Option("--run-dir", metavar="FOLDER", help="Where runs are meant to be kept.")
+        Path, typer.Option("--run-dir", metavar="FOLDER", help="Where runs will be kept.")
     ] = Path("runs"),
     as_json: Json = False,
 ) -> None:  # fmt: skip

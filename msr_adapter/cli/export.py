@@ -36,12 +36,12 @@ def export(
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Precision of the written weights.")] = Dtype.BFLOAT16,
     licence: Annotated[
         str | None,
-        typer.Option("--licence", metavar="ID", help="Licence on the card; unless given, what the base model states."),
+        typer.Option("--licence", metavar="ID", help="Licence on the card; default: what the base model states."),
     ] = None,
     push: Annotated[
-        str | None, typer.Option("--push", metavar="ORG/NAME", help="Upload it to the Hugging Face hub as well.")
+        str | None, typer.Option("--push", metavar="ORG/NAME", help="Also upload it to the Hugging Face Hub.")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make what --push uploads public.")] = False,
     train: Retraining = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -20,15 +20,15 @@ _SHOWN = 5
 def fetch_images(
     pipeline: PipelineArgument,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Is filled; data.images.folder unless given.")
+        Path | None, typer.Option("--out", metavar="FOLDER", help="The folder to fill; default: data.images.folder.")
     ] = None,
     every_item: Annotated[
-        bool, typer.Option("--all", help="Every item of the table, not only what the filters keep and lists may have.")
+        bool, typer.Option("--all", help="Every item in the table, not only those that lists may contain.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Requests at a time.")] = 16,
-    per_host: Annotated[int, typer.Option("--per-host", min=1, help="Requests at a time to one host.")] = 4,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries of a request that failed.")] = 3,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that one try may take.")] = 120.0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Simultaneous requests.")] = 16,
+    per_host: Annotated[int, typer.Option("--per-host", min=1, help="Simultaneous requests to one host.")] = 4,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Retries of a failed request.")] = 3,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds allowed for each attempt.")] = 120.0,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Connect to private and loopback addresses too.")
     ] = False,

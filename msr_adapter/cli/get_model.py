@@ -13,7 +13,7 @@ def get_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2 is the one there is.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help="A folder that is new or empty; models/NAME unless given."),
+        typer.Argument(metavar="OUT", help="A folder that is new or empty; default: models/NAME."),
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -20,7 +20,7 @@ def init(
         Path | None, typer.Option("--images", metavar="FOLDER", help="Holds {item}.jpg, or what the items name.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The pipeline that is written.")
+        Path, typer.Option("--out", metavar="FILE", help="The pipeline to write.")
     ] = Path("my.yaml"),
     sets: Sets = None, overwrite: Overwrite = False, as_json: Json = False,
 ) -> None:  # fmt: skip

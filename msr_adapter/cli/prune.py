@@ -22,12 +22,12 @@ def prune(
     run: RunArgument,
     stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage's. Repeatable.")] = None,
     older_than: Annotated[
-        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was made before that.")
+        int | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Only what was made before then.")
     ] = None,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="The checkpoints of stopped trainings too, which could go on.")
+        bool, typer.Option("--unfinished", help="Include the checkpoints of stopped trainings, which could be resumed.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete it; without, it is only listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete what is listed, not only list it.")] = False,
     as_json: Json = False,
 ) -> None:
     """List or delete what costly stages (trained models, summaries, scores) made under other settings and a run keeps.
@@ -88,7 +88,7 @@ def _as_dict(root: Path, one: "KeptStage") -> dict[str, Any]:
 
 def _text(root: Path, rows: Sequence[dict[str, Any]], total: int, deleted: bool) -> str:
     if not rows:
-        return f"{root}: nothing of that kind is kept"
+        return f"{root}: nothing like that is kept"
     lines = [
         f"  {row['stage']:<10} {row['made']}, {plural(row['days'], 'day')} old, {_size(row['bytes']):>9}, "
         f"{row['folder']}: {row['differs']}"

@@ -55,19 +55,19 @@ def recommend(
     top: Annotated[int, typer.Option("--top", min=1, help="Items per user.")] = 10,
     interactions: Annotated[
         Path | None,
-        typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what came later."),
+        typer.Option("--interactions", metavar="FILE", help="A log (user, item, timestamp) of what happened later."),
     ] = None,
     items: Annotated[
         Path | None,
-        typer.Option("--items", metavar="FILE", help="A table of items that came after the training, as the source's."),
+        typer.Option("--items", metavar="FILE", help="A table of items added after the training, like the source's."),
     ] = None,
     include_seen: Annotated[
         bool | None,
-        typer.Option("--include-seen/--exclude-seen", show_default=False, help="Whether what a user has seen may come. "
-                     "Default: no; with data.repeats: keep, what the user had may."),
+        typer.Option("--include-seen/--exclude-seen", show_default=False, help="Whether items that a user has already "
+                     "seen may be recommended. Default: no; with data.repeats: keep, yes."),
     ] = None,
     unknown_users: Annotated[
-        UnknownUsers, typer.Option("--unknown-users", help="For ids in no log: stop, or recommend popular items.")
+        UnknownUsers, typer.Option("--unknown-users", help="For users not in the log: stop, or popular items.")
     ] = UnknownUsers.ERROR,
     rank_by: Annotated[
         RankBy, typer.Option("--rank-by", help="The trained model, or the hybrid that `msr evaluate` froze.")

@@ -23,9 +23,7 @@ def schema(
     what: Annotated[Described, typer.Argument(help="Which of the two is printed; --out writes both.")] = (
         Described.PIPELINE
     ),
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Write both schemas as files into a folder.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Write both schemas to a folder.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Print the JSON schema of pipelines or protocols, with which editors complete and check a YAML.

@@ -50,20 +50,20 @@ def score(
     columns: Annotated[
         str | None,
         typer.Option("--columns", metavar="user=A,item=B", show_default=False,
-                     help="Columns with other names than the usual ones: user, item, title, image. A title named here "
-                     "stands for items of no catalogue."),
+                     help="Columns with other names than the usual ones: user, item, title, image. A title given here "
+                     "stands for items outside the catalogue."),
     ] = None,
     unknown: Annotated[
-        UnknownRows, typer.Option("--unknown", help="For users and items that nobody knows: stop, or leave their rows "
-                                  "without a score and say why in a column not_scored."),
+        UnknownRows, typer.Option("--unknown", help="For unknown users and items: stop, or leave their rows without "
+                                  "a score and say why in the column not_scored."),
     ] = UnknownRows.ERROR,
     histories: Annotated[
-        KnownHistories, typer.Option("--histories", help="What a user is to the model: all interactions, or those "
+        KnownHistories, typer.Option("--histories", help="What the model is told of a user: all interactions, or those "
                                      "before the test target, as in the evaluation."),
     ] = KnownHistories.ALL,
     items: Annotated[
         Path | None,
-        typer.Option("--items", metavar="FILE", help="A table of items that came after the training, as the source's."),
+        typer.Option("--items", metavar="FILE", help="A table of items added after the training, like the source's."),
     ] = None,
     train: Retraining = False, overwrite: Overwrite = False, sets: Sets = None, run_dir: RunDir = None,
     quiet: Quiet = False, as_json: Json = False,

@@ -14,31 +14,31 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", help="Where to listen; beyond this machine, set MSR_SERVE_TOKEN first.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0: any free port.")] = 8000,
     candidates: Annotated[
         list[str] | None,
         typer.Option("--candidates", metavar="popular:N|item-knn:N|all", show_default="popular:200",
                      help="What retrieves for requests that bring no items. Repeatable; the first is the default."),
     ] = None,
     batch_ms: Annotated[
-        float, typer.Option("--batch-ms", min=0, max=1000, help="How long to wait for each client that may ask again.")
+        float, typer.Option("--batch-ms", min=0, max=1000, help="How long to wait for a client that may ask again.")
     ] = 10.0,
     batch_pairs: Annotated[
-        int, typer.Option("--batch-pairs", min=1, help="Pairs that are scored in one call of the model.")
+        int, typer.Option("--batch-pairs", min=1, help="Pairs scored in one call to the model.")
     ] = 512,
     batch_requests: Annotated[
-        int, typer.Option("--batch-requests", min=1, help="Requests that are answered together; 1: one by one.")
+        int, typer.Option("--batch-requests", min=1, help="Requests answered together; 1: one at a time.")
     ] = 64,
     queue: Annotated[
-        int, typer.Option("--queue", min=1, help="Requests that wait; further ones are refused (429).")
+        int, typer.Option("--queue", min=1, help="Requests that may wait; any more are refused (429).")
     ] = 256,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds until a request ends (504).")] = 30.0,
-    grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish after a signal to stop.")] = 30.0,
-    max_candidates: Annotated[int, typer.Option("--max-candidates", min=1, help="Pairs of one request.")] = 1_000,
-    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Bytes of one request (413).")] = 4 * 1024 * 1024,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to a time-out (504).")] = 30.0,
+    grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to finish in after a signal to stop.")] = 30.0,
+    max_candidates: Annotated[int, typer.Option("--max-candidates", min=1, help="Pairs in one request.")] = 1_000,
+    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Bytes in one request (413).")] = 4 * 1024 * 1024,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option("--allowed-host", metavar="NAME", help="A further name of a server on this machine. Repeatable."),
+        typer.Option("--allowed-host", metavar="NAME", help="Another host name for this server. Repeatable."),
     ] = None,
     train: Retraining = False, sets: Sets = None, run_dir: RunDir = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip

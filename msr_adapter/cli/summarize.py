@@ -27,10 +27,10 @@ def summarize(
     pipeline: PipelineArgument,
     only: Annotated[Summaries | None, typer.Option("--only", help="Stop after this summariser.")] = None,
     preview: Annotated[
-        int | None, typer.Option("--preview", min=1, metavar="N", help="Print the prompts of N items and of N users.")
+        int | None, typer.Option("--preview", min=1, metavar="N", help="Print the prompts for N items and N users.")
     ] = None,
-    ask: Annotated[bool, typer.Option("--run", help="With --preview: the answers too; they are kept.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls and tokens are left to ask.")] = False,
+    ask: Annotated[bool, typer.Option("--run", help="With --preview: also the answers, which are kept.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls and tokens remain.")] = False,
     sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write item summaries (image and title to text) and user summaries (history to text).

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def sweep(
     pipeline: PipelineArgument,
     space: Annotated[
-        Path, typer.Option("--space", metavar="FILE", help="A YAML of keys and the values that they may have.")
+        Path, typer.Option("--space", metavar="FILE", help="A YAML file of keys and the values they may take.")
     ],
     trials: Annotated[
-        int, typer.Option("--trials", min=1, max=100_000, help="Trials at the end, those of earlier calls included.")
+        int, typer.Option("--trials", min=1, max=100_000, help="Total number of trials, earlier calls included.")
     ] = 20,
     final: Annotated[
-        bool, typer.Option("--final", help="Evaluate the best trial on the test users when the search has ended.")
+        bool, typer.Option("--final", help="Evaluate the best trial on the test users once the search has ended.")
     ] = False,
     sets: Sets = None, run_dir: RunDir = None, markdown: MarkdownFlag = False, quiet: Quiet = False,
     as_json: Json = False,

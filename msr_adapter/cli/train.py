@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def train(
     pipeline: PipelineArgument,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Stop after writing the YAML; show the commands that train it.")
+        bool, typer.Option("--dry-run", help="Stop after writing the YAML; show the commands that would train with it.")
     ] = False,
     sets: Sets = None, run_dir: RunDir = None, force: Force = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -31,7 +31,7 @@ def unit(vectors: Vectors) -> Vectors:
     """Return rows of length 1 (n, dimension); rows of zeros stay. `StageError` for what is no number."""
     if not np.isfinite(vectors).all():
         raise StageError(
-            "an embedding is no number", "the model's numbers overflow", "choose bfloat16 or float32 for it"
+            "an embedding is not a number", "the model's numbers overflow", "choose bfloat16 or float32 for it"
         )
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)

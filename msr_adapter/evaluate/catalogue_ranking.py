@@ -182,8 +182,8 @@ class _Ranking:
 
 def _require_finite(scores: Floats, name: str) -> None:
     if broken := scores.size - int(np.count_nonzero(np.isfinite(scores))):
-        are = "is" if broken == 1 else "are"
-        found = f"{plural(broken, 'score')} of {name} over the whole catalogue {are} no number"
+        are_not = "is not a number" if broken == 1 else "are not numbers"
+        found = f"{plural(broken, 'score')} of {name} over the whole catalogue {are_not}"
         raise StageError(found, "the fit diverged", "change its settings, or leave it out of evaluate.baselines")
 
 

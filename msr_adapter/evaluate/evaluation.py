@@ -273,8 +273,8 @@ def _about_the_protocol(config: EvaluateConfig, models: Mapping[str, model_metri
     if config.protocol.target == "most-popular-last":
         text = (
             "The target is the latest of the user's 6 most popular items, as in the published code, not the last item "
-            "that the user interacted with: popularity alone nearly finds it. Set these numbers beside that code's, "
-            "never beside others."
+            "that the user interacted with: popularity alone nearly finds it. Compare these numbers with that "
+            "code's, never with others."
         )
         found.append({"severity": "warning", "text": text})
     if (sweep := config.sweep) is not None:

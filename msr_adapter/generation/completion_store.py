@@ -232,7 +232,7 @@ class CompletionStore:
             if code in _PASSING:
                 cause, step = "another process holds the file", "wait for it to end and run again"
             elif code in _PLACE:
-                cause, step = "no space left or no right to write", "make room or choose another --run-dir"
+                cause, step = "no space left or no right to write", "free some space or choose another --run-dir"
             else:
                 cause, step = "the file is damaged or not a cache", "move it away; its completions are computed again"
             raise StageError(what, cause, step) from error

@@ -100,7 +100,7 @@ def why_impossible(logprobs: Sequence[float], *, bounds: bool = False) -> str:
     ``bounds``: some are upper bounds, which may be more than 1 together.
     """
     if any(math.isnan(one) or one == math.inf for one in logprobs):
-        return "a log-probability is no number"
+        return "a log-probability is not a number"
     if (largest := max(logprobs, default=0.0)) > ROUNDING:
         return f"a log-probability is {largest:.4g}, above 0"
     mass = sum(math.exp(one) for one in logprobs)

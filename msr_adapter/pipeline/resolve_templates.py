@@ -81,7 +81,7 @@ def template_notes(loaded: LoadedPipeline) -> list[str]:
         if not model.backend_row.local or family_of(model) is not None:
             continue
         if facts(model) is not None:
-            said.append(f"{role}: {model.path} is of no family that msr is tested with (docs/models.md)")
+            said.append(f"{role}: {model.path} belongs to no family that msr is tested with (docs/models.md)")
         elif model.template == AUTO:
             said.append(f"{role}: the template of {model.path} is read from its files once they are on this machine")
     return said

@@ -238,17 +238,17 @@ def join(
     trained = state == UP_TO_DATE or state.startswith(FOUND_AGAIN)
     trained = trained or (retrain == "refuse" and is_there(RunFolder(loaded.run_dir), TRAIN))
     if training_place(loaded.pipeline.train).rank > 0 and not forced and trained:
-        reporter.note("train       there already; the first machine does all else")
+        reporter.note("train       already there; the first machine does the rest")
         return True
     return join_training(loaded.pipeline.train, loaded.run_dir, reporter)
 
 
 def _tell_older(folder: RunFolder, reporter: Reporter) -> None:
-    """Say that the run is an older version's, and that what this one makes otherwise is made anew."""
+    """Say that the run is an older version's, and that what this one makes differently is made again."""
     if older := older_stages(folder.root, STAGE_NAMES):
         reporter.note(
             f"{folder.root} is a run of an older version of msr ({', '.join(older)}): what this version makes "
-            "otherwise is made anew, all else is kept"
+            "differently is made again; everything else is kept"
         )
 
 

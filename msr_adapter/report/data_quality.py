@@ -68,7 +68,7 @@ def _tests(statistics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if filters := statistics.get("filter_leakage"):
         yield "Items that filters keep or drop by what is held out", f"{filters['share_of_items']:.1%}"
     if offer := statistics.get("not_on_offer"):
-        yield "Negatives that appear after the test target", f"{offer['negatives']:.1%}"
+        yield "Negatives that first appear after the test target", f"{offer['negatives']:.1%}"
     if cold := statistics.get("cold"):
         yield "Never seen in training", f"{cold['targets']:.1%} of test targets, {cold['negatives']:.1%} of negatives"
     if (labels := statistics.get("labels")) and labels["train"]["positives"]:

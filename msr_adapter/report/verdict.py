@@ -30,7 +30,7 @@ def verdict(metrics: MetricsFile) -> Verdict:
     rivals = {name: entry["metrics"][primary]["mean"] for name, entry in metrics["models"].items()
               if name in metrics["differences"] and name != "oracle"}  # fmt: skip
     if not rivals:
-        text = "The trained model stands alone: no baseline was asked for."
+        text = "The trained model has nothing to be compared with: no baseline was asked for."
         detail = f"{label(primary)} {ours['mean']:.3f} ({level} interval {ours['low']:.3f} to {ours['high']:.3f})"
         return Verdict("alone", text, f"{detail} over {users}; guessing gets {metrics['chance'][primary]:.3f}.")
     rival = max(rivals, key=lambda name: rivals[name])
@@ -47,9 +47,11 @@ def verdict(metrics: MetricsFile) -> Verdict:
     if sure and gap["high"] < 0:
         return Verdict("worse", f"The trained model is worse than {strongest}.", numbers)
     if metrics["users"] < FEW_USERS:
-        text = f"{plural(metrics['users'], 'user').capitalize()} cannot tell the trained model from {strongest}."
-        return Verdict("unclear", text, f"{numbers} Test more users before you decide anything by it.")
-    return Verdict("unclear", f"The trained model cannot be told from {strongest}.", numbers)
+        users = plural(metrics["users"], "user")
+        are = "is" if metrics["users"] == 1 else "are"
+        text = f"{users} {are} too few to tell the trained model apart from {strongest}."
+        return Verdict("unclear", text, f"{numbers} Test more users before you base a decision on it.")
+    return Verdict("unclear", f"The trained model cannot be told apart from {strongest}.", numbers)
 
 
 def _named(model: str) -> str:

@@ -148,8 +148,8 @@ class SummaryAnswers:
         what = f"{label}: {len(self.failures)} of {plural(self.requests, 'request')} failed ({named})"
         if on_failure == "error":
             raise StageError(
-                what, next_step="run the same command again, which asks only these again, or set on_failure to skip or "
-                "title",
+                what, next_step="run the same command again, which asks only for these again, or set on_failure to "
+                "skip or title",
             )  # fmt: skip
         write_json(out / "failures.json", self.failures)
         reporter.note(f"{what}; {_TREATED[on_failure]}. All of them are in {out.name}/failures.json")
@@ -169,7 +169,7 @@ class SummaryAnswers:
         if self.cut:
             reporter.note(
                 f"{label}: {self.cut} of {self.requests} answers were cut at {self.max_new_tokens} tokens, "
-                f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if they matter"
+                f"{self.trimmed} of them back to their last whole sentence; raise max_new_tokens if that matters"
             )
 
     def last_answer(self, request: Request, text: str, known: str = "") -> LastAnswer:

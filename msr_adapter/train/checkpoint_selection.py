@@ -84,7 +84,7 @@ class Chooser:
         equal = [step for step in trained if self.points[step].value == top.value]
         if chosen == highest:
             text = f"highest {metric} of {plural(len(trained), 'checkpoint')}"
-            text += f"; the earliest of {len(equal)} equals" if len(equal) > 1 else ""
+            text += f"; the earliest of {len(equal)} with that value" if len(equal) > 1 else ""
         else:
             text = (f"earliest of {plural(len(trained), 'checkpoint')} within one standard error ({top.error:.4f}) of "
                     f"the highest {metric}, {top.value:.4f} at checkpoint {highest}")  # fmt: skip
@@ -117,10 +117,12 @@ def _findings(points: Points, metric: str) -> list[dict[str, str]]:
     chosen = best(points)
     trained = [points[step].value for step in points if step]
     if len(trained) > 1 and len(set(trained)) == 1:
-        text = f"{metric} is {trained[0]:.3f} for every checkpoint: it tells none apart, and the first was kept."
+        text = (
+            f"{metric} is {trained[0]:.3f} for every checkpoint: it does not tell them apart, and the first was kept."
+        )
         return [{"severity": "warning", "text": text}]
     if 0 not in points or points[chosen].value > points[0].value:
         return []
-    text = (f"Training did not help: on the validation users, no checkpoint reaches more {metric} than the untrained "
-            f"model ({points[chosen].value:.3f} against {points[0].value:.3f}).")  # fmt: skip
+    text = (f"Training did not help: on the validation users, no checkpoint reaches a higher {metric} than the "
+            f"untrained model ({points[chosen].value:.3f} against {points[0].value:.3f}).")  # fmt: skip
     return [{"severity": "warning", "text": text}]

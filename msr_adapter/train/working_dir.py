@@ -67,7 +67,7 @@ class WorkingDir:
 
     def require_unaltered(self) -> None:
         """Raise `UserError` with every file of a checkpoint that is not as the trainer left it."""
-        step = f"Put it back, or remove {self.folder} to train from the start"
+        step = f"Restore it, or remove {self.folder} to train from the start"
         raise_if_any(
             Problem(str(self.folder / name), "", "changed by hand since the trainer wrote it", "", step)
             for name, digest_then in self._digests().items()

@@ -104,7 +104,7 @@ def compare_scores(
             f"the exported model did not answer {plural(len(failures), 'candidate')} of {len(some)}, "
             f"first: {failures[0].reason}",
             "an image of the run is gone or damaged, or a prompt does not fit this machine",
-            "mend what the reason names and export again; the trained model is as it was",
+            "fix what the reason names and export again; the trained model is unchanged",
         )
     answers = [answer for answer in found if isinstance(answer, Completion)]
     first = [answer.choice_logprobs[0] for answer in answers]
@@ -140,7 +140,7 @@ def push(folder: Path, repository: str, *, private: bool) -> str:
         # The library's message may repeat what was sent, the token included: it is not shown.
         raise StageError(
             f"{repository} was not uploaded ({type(error).__name__})",
-            "no network, no token with write access, or a name that is taken",
+            "no network, no token with write access, or a name that is already taken",
             f"the export is in {folder}; set HF_TOKEN, or run `hf auth login`, and push again",
         ) from None
     return str(address)

@@ -33,7 +33,7 @@ def get_model(name: str, out: Path | None, reporter: Reporter) -> dict[str, Any]
     model = _named(name)
     out = out or Path(model.folder)
     if card := verified(out, model):
-        reporter.note(f"{out} has it already, unaltered")
+        reporter.note(f"{out} already has it, unchanged")
         return card
     require_folder(out, {}, "OUT")
     source = _source(model)
@@ -100,7 +100,7 @@ def _write(model: PackagedModel, source: Path, out: Path, reporter: Reporter) ->
         raise StageError(
             f"The weights of {model.name} are not those that were tested: {network.num_parameters():,} parameters, "
             f"digest {found}{f', {len(unread)} tensors not read' if unread else ''}",
-            f"{libraries} reads the file otherwise",
+            f"{libraries} reads the file differently",
             f"install the versions of constraints.txt: {model.install} -c constraints.txt",
         )
     network.config.name_or_path = model.origin
@@ -167,6 +167,6 @@ _README = """\
 # {name}
 
 `{origin}` ({parameters:,} parameters, {licence}), written by `msr get-model {name}` from the file `{file}` of the
-package `{package}` (SHA-256 `{digest}`). The weights went through 4 bits: they are near the published ones, not
+package `{package}` (SHA-256 `{digest}`). The weights went through 4 bits: they are close to the published ones, not
 equal to them. `{card}` has the digest of every file.
 """.replace("{card}", CARD)

@@ -163,7 +163,7 @@ class _Page:
             *self._split(),
             *self._negatives(),
             "",
-            "# `tiny` is a toy with which you see that your files are read as meant. For numbers, a real model:",
+            "# `tiny` is a toy that shows whether your files are read as you meant. For real numbers, a real model:",
             "# summarize:",
             "#   items: {model: &model {path: Qwen/Qwen2.5-VL-3B-Instruct, dtype: bfloat16, batch_size: 8}}",
             "#   users: {model: *model}",
@@ -186,7 +186,7 @@ class _Page:
             lines += [f"    # {about}"] if about else []
             lines.append(line)
         if self.given.items == self.given.log:
-            self.decided.append(f"titles are read from {self.given.log} itself: of each item its first row")
+            self.decided.append(f"titles are read from {self.given.log} itself: each item's first row")
         if self.source.layout:
             self.decided.append(f"{self.given.log} is read as {self.source.layout}, by {self.source.why}")
         if self.source.kind != _PARENT:
@@ -234,7 +234,7 @@ class _Page:
         if facts is not None and facts.urls and images.folder is None:
             lines.append("  # images: {folder: images}  # the column holds addresses; download them first: "
                          "`msr fetch-images THIS --out images`")  # fmt: skip
-            self.unsure.append(f"{plural(facts.urls, 'item')} name an address of an image: download them with "
+            self.unsure.append(f"{plural(facts.urls, 'item')} name the address of an image: download them with "
                                "`msr fetch-images`, until then prompts have no images")  # fmt: skip
         return [*lines, f"  images: {_yaml(dumped)}"] if dumped else lines
 
@@ -242,7 +242,7 @@ class _Page:
         facts = self.facts
         if facts is None:
             return [
-                "  # A large log, not looked through: a core and a first experiment, to be set by you",
+                "  # A large log, not looked through: a core and a first experiment, for you to set",
                 "  k_core: {users: 3, items: 3}",
                 f"  limit: {{users: {_FIRST_USERS}}}",
             ]

@@ -145,7 +145,7 @@ def test_errors_are_those_of_the_commands(folder: Path, opened: msr.Run, tmp_pat
         msr.open(tmp_path / "nothing")
     with pytest.raises(msr.UserError, match="no run that says what it was made with"):
         msr.open(tmp_path)
-    with pytest.raises(msr.UserError, match="1 of 1 users are in no log: nobody"):
+    with pytest.raises(msr.UserError, match="1 of 1 users are not in the log: nobody"):
         opened.recommend(["nobody"], candidates="popular:6", top=3)
     with pytest.raises(msr.UserError, match="Did you mean `train`"):
         msr.load(folder / "scripted.yaml", run_dir=tmp_path / "run").run("trian")

@@ -65,7 +65,7 @@ def test_yes_deletes_what_would_be_listed_and_nothing_in_use(root: Path) -> None
     assert len(listed(root, "--unfinished")) == 2
     msr(str(root), "--unfinished", "--yes")
     assert not (root / ".train.unfinished" / "key").exists()
-    assert "nothing of that kind is kept" in msr(str(root)).stdout
+    assert "nothing like that is kept" in msr(str(root)).stdout
 
 
 def test_a_stage_that_is_never_kept_and_a_run_at_work_are_refused(root: Path) -> None:

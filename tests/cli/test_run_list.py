@@ -73,7 +73,7 @@ def test_a_folder_without_runs_or_that_is_not_there() -> None:
 
 def test_a_name_of_a_run_stands_for_it() -> None:
     assert run_folder("half") == Path("runs/half").resolve()
-    assert msr("prune", "half").stdout.endswith("nothing of that kind is kept\n")
+    assert msr("prune", "half").stdout.endswith("nothing like that is kept\n")
     with pytest.raises(UserError, match="half"):
         run_folder("hlaf")
     with pytest.raises(UserError):

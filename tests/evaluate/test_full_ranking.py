@@ -226,7 +226,7 @@ def test_scores_that_are_no_numbers_are_counted(sampled: Path) -> None:
         scores[0, :2] = np.nan, np.inf
         yield np.arange(choices.users), scores
 
-    with pytest.raises(StageError, match="2 scores of sasrec over the whole catalogue are no number"):
+    with pytest.raises(StageError, match="2 scores of sasrec over the whole catalogue are not numbers"):
         rank_targets(choices, blocks, "sasrec")
 
 

@@ -235,6 +235,6 @@ def test_check_says_what_is_not_known_yet(tmp_path: Path) -> None:
     ]
     model_folder(tmp_path / "model", model_type="ours")
     other = pipeline(tmp_path, "./model, template: phi4")
-    assert "of no family that msr is tested with" in notes(other, plan(other))[0]
+    assert "belongs to no family that msr is tested with" in notes(other, plan(other))[0]
     shown = CliRunner().invoke(app, ["check", str(tmp_path / "p.yaml"), "--set", "train.images=false"])
-    assert "of no family that msr is tested with" in shown.stdout + shown.stderr
+    assert "belongs to no family that msr is tested with" in shown.stdout + shown.stderr

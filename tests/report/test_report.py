@@ -251,7 +251,7 @@ def test_the_report_knows_the_keys_of_a_real_audit() -> None:
     ]  # fmt: skip
     assert [name for name, _ in data_facts(audit, {})] == [
         "Kept", "Interactions per user", "Interactions per item", "History of a test user", "Time from first to last",
-        "Training log later than a test target", "Negatives that appear after the test target",
+        "Training log later than a test target", "Negatives that first appear after the test target",
         "Never seen in training", "Negatives per positive in training", "Titles", "Items with an image",
     ]  # fmt: skip
 

@@ -34,10 +34,10 @@ POPULARITY = (0.3, 0.1, 0.3, 0.001)
         ((0.4, 0.05, 0.15, 0.002), "better", "The trained model is better than " + STRONGEST),
         ((0.6, -0.15, -0.05, 0.002), "worse", "The trained model is worse than " + STRONGEST),
         ((0.49, -0.02, 0.04, 0.6), "unclear",
-         "The trained model cannot be told from " + STRONGEST),
+         "The trained model cannot be told apart from " + STRONGEST),
         # The interval excludes zero, but not after the adjustment for two comparisons.
         ((0.45, 0.001, 0.1, 0.07), "unclear",
-         "The trained model cannot be told from " + STRONGEST),
+         "The trained model cannot be told apart from " + STRONGEST),
     ],
 )  # fmt: skip
 def test_it_speaks_of_the_strongest_baseline_and_claims_what_both_tests_show(
@@ -57,7 +57,7 @@ def test_the_oracle_is_no_rival_and_one_baseline_is_not_called_the_strongest() -
 
 def test_few_users_are_named_and_nothing_is_claimed() -> None:
     found = verdict(metrics({"popularity": (0.45, -0.1, 0.2, 0.8)}, users=12))
-    assert found.text == "12 users cannot tell the trained model from popularity alone."
+    assert found.text == "12 users are too few to tell the trained model apart from popularity alone."
     assert "Test more users" in found.detail
 
 

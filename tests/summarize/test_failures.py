@@ -59,7 +59,7 @@ def users(folder: Path, backend: Recording, policy: str) -> tuple[list[str], dic
 def test_an_item_that_fails_stops_the_stage_when_all_others_are_done(tmp_path: Path) -> None:
     write_shop(tmp_path, TITLES, ["abcdefgh"])
     backend = Refusing("Titlec")
-    with pytest.raises(StageError, match=r"1 of 8 requests failed \(c: no luck\)(.|\n)*asks only these again"):
+    with pytest.raises(StageError, match=r"1 of 8 requests failed \(c: no luck\)(.|\n)*asks only for these again"):
         items(tmp_path, backend, "error")
     assert not (tmp_path / "items" / "items.parquet").exists()
     again = Refusing("")

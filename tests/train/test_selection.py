@@ -101,7 +101,7 @@ def test_patience_counts_checkpoints_that_are_no_better(tmp_path: Path) -> None:
     again.look_at(found)
     assert again.exhausted()
     assert again.outcome(6, 12)["reason"] == (
-        "highest auc of 6 checkpoints; the earliest of 2 equals; "
+        "highest auc of 6 checkpoints; the earliest of 2 with that value; "
         "training stopped at step 6 of 12, after 2 without a better one"
     )  # fmt: skip
     short = chooser(Judge(s1=0.5, s2=0.4, s3=0.9), patience=1)
@@ -318,7 +318,7 @@ def test_a_metric_that_is_the_same_for_all_is_a_warning(tmp_path: Path) -> None:
     choice.look_at({0: None, **checkpoints_at(tmp_path, 2, 4)})
     (finding,) = choice.outcome(4, 4)["findings"]
     assert finding["severity"] == "warning"
-    assert finding["text"].startswith("auc is 1.000 for every checkpoint: it tells none apart")
+    assert finding["text"].startswith("auc is 1.000 for every checkpoint: it does not tell them apart")
 
 
 def test_the_error_is_the_bootstrapped_one(tmp_path: Path) -> None:

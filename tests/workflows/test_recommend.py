@@ -275,7 +275,8 @@ def test_wrong_files_are_told_at_once_before_anything_runs(folder: Path) -> None
     text = str(caught.value)
     assert len(caught.value.problems) == 4
     for part in ("recs.xlsx: unknown kind of file", "absent.csv --users: no such file", "nolog.csv --interactions",
-                 "'popular' is no file; a file, popular:N, item-knn:N, embedding:N, fused:N or all. Write popular:200",
+                 "'popular' is not a file; a file, popular:N, item-knn:N, embedding:N, fused:N or all. "
+                 "Write popular:200",
                  ):  # fmt: skip
         assert part in text
     assert not (folder / "none").exists()
@@ -287,7 +288,7 @@ def test_unknown_ids_are_told_at_once_before_a_model_is_asked(folder: Path, aske
     with pytest.raises(UserError) as caught:
         order(folder, users=folder / "who.txt", candidates=str(folder / "pairs.csv"))
     assert [problem.found for problem in caught.value.problems] == [
-        "2 of 3 users are in no log: nobody, noone",
+        "2 of 3 users are not in the log: nobody, noone",
         "1 of 3 items are not in the catalogue: zzz",
         "1 of 3 users have no candidates: noone",
     ]

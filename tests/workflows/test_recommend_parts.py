@@ -127,7 +127,7 @@ def test_what_is_there_is_not_lost_unasked(folder: Path) -> None:
     order(folder, **{**asked, "overwrite": True})
     assert len(parts(folder)) == 4
     (folder / "lists" / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match=r"files of somebody else \(mine.txt\)"):
+    with pytest.raises(UserError, match=r"files that msr did not write \(mine.txt\)"):
         order(folder, **{**asked, "overwrite": True})
     assert (folder / "lists" / "mine.txt").read_text() == "precious"
     with pytest.raises(UserError, match="in the run folder"):

@@ -128,7 +128,7 @@ def test_users_who_were_not_drawn_are_known_too(folder: Path) -> None:
 
 def test_strangers_are_still_an_error(folder: Path) -> None:
     (folder / "who.txt").write_text("short\nstranger\n")
-    with pytest.raises(UserError, match="1 of 2 users are in no log: stranger"):
+    with pytest.raises(UserError, match="1 of 2 users are not in the log: stranger"):
         order(folder, users=folder / "who.txt")
 
 

@@ -100,7 +100,7 @@ def test_a_longer_history_asks_about_its_new_block_alone(
 
 def test_a_user_without_a_history_gets_the_popular_items_unscored(server: Served) -> None:
     refused = server.post("/v1/recommend", {"user_id": "nobody"}, 404)["error"]
-    assert refused["message"].startswith("user_id: user 'nobody' is in no log")
+    assert refused["message"].startswith("user_id: user 'nobody' is not in the log")
     found = server.post("/v1/recommend", {"user_id": "nobody", "unknown_users": "fallback", "k": 2})
     assert [(row["score"], row["ranked_by"]) for row in found["items"]] == [(None, "popularity")] * 2
     assert found["summary"] is None

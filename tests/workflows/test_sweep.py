@@ -97,7 +97,7 @@ def test_a_space_is_read_with_its_kinds() -> None:
         ("train.epochs: {low: 1}", "no low or no high"),
         ("train.epochs: {low: 1, high: 2, lgo: true}", "unknown key `lgo`"),
         ("train.epochs: {low: 0, high: 2, log: true}", "logarithmic range from zero"),
-        ("train.epochs: {low: a, high: 2}", "an end that is no number"),
+        ("train.epochs: {low: a, high: 2}", "an end that is not a number"),
         ("split.max_history: [5, 10]", "cannot be searched"),
         ("evaluate.protocol: [next-item, paper]", "cannot be searched"),
         ("seed: [1, 2]", "cannot be searched"),

@@ -267,7 +267,7 @@ def _refuse(log: _LookedAt) -> None:
         if rows:
             (line, value), others = rows[0], [str(line) for line, _ in rows[1:_NAMED]]
             more = f" (lines {', '.join(others)}{', ...' if len(rows) > _NAMED else ''} too)" if others else ""
-            found = (f"{value} is no time{more}: {log.counted.missing:,} of {plural(log.counted.rows, 'row')} "
+            found = (f"{value} is not a time{more}: {log.counted.missing:,} of {plural(log.counted.rows, 'row')} "
                      f"without one, {kinds_of_missing(times, log.counted)}")  # fmt: skip
             problems.append(Problem(f"{where}:{line}", times.column, found, "a time in each row", MISSING_STEP))
     raise_if_any(problems)

@@ -58,7 +58,7 @@ def column_places(path: Path) -> list[tuple[int, int]]:
 def _keep(footer: "_Footer", found: dict[int, int], field: int) -> Callable[[int], None]:
     def keep(kind: int) -> None:
         if kind not in _INTEGERS:
-            raise ValueError("a place is no number")
+            raise ValueError("a place is not a number")
         found[field] = footer.integer()
 
     return keep

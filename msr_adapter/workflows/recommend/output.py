@@ -47,8 +47,8 @@ def explaining_output(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StageError(
             f"{path} cannot be written ({error.strerror or error})",
-            "the disk is full, or its folder is not this user's to write to",
-            "make room or choose another --out; the scores are kept, so that only the lists are made again",
+            "the disk is full, or this user may not write to its folder",
+            "free some space or choose another --out; the scores are kept, so only the lists are made again",
         ) from error
 
 

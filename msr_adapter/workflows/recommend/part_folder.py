@@ -42,7 +42,7 @@ def folder_of_parts_problems(out: Path, protected: Protected, *, overwrite: bool
         return [Problem("", "--out", f"{out} is a file without a suffix", "a folder, or a .parquet, .csv or .jsonl")]
     foreign = [path.name for path in out.iterdir() if not _is_ours(path)] if out.is_dir() else []
     if foreign:
-        found = f"{out} has files of somebody else ({', '.join(sorted(foreign)[:3])})"
+        found = f"{out} has files that msr did not write ({', '.join(sorted(foreign)[:3])})"
         return [Problem("", "--out", found, "a folder that is new, empty or of ranked lists", "Choose another")]
     if (out / MANIFEST).exists() and not overwrite:
         step = "Choose another name, or add --overwrite"

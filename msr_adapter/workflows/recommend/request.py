@@ -74,7 +74,7 @@ def parse_retrieval(text: str) -> Retrieval:
         step = f"Write {head}:200"
     else:
         step = did_you_mean(head, (*RETRIEVER_NAMES, ALL)) or "Correct the name of the file"
-    raise UserError(Problem("", "--candidates", f"the text {text!r} is no file", f"a file, {OFFERED}", step))
+    raise UserError(Problem("", "--candidates", f"the text {text!r} is not a file", f"a file, {OFFERED}", step))
 
 
 def request_problems(wanted: RecommendRequest, file_problems: Callable[..., list[Problem]]) -> list[Problem]:

@@ -86,7 +86,7 @@ def _user_problems(wanted: RecommendRequest, asked: AskedUsers) -> Iterator[Prob
     unknown = [asked.ids[number] for number in np.flatnonzero(nowhere).tolist()]
     if not unknown or wanted.unknown_users == "fallback":
         return
-    found = f"{len(unknown):,} of {len(asked.ids):,} users are in no log: {_some(unknown, _NAMED)}"
+    found = f"{len(unknown):,} of {len(asked.ids):,} users are not in the log: {_some(unknown, _NAMED)}"
     near = near_matches(pl.Series(unknown), pl.Series(asked.histories.users.to_pylist(), dtype=pl.String))
     step = near_text(near, "the log").strip() or (
         "Correct the ids, bring their history with --interactions, or give them the fallback: --unknown-users fallback"

@@ -295,7 +295,7 @@ def _tell_request(
     if counts["short_lists"]:
         why = f"{wanted.retrieval.path or 'the catalogue'} has no more"
         if not (wanted.include_seen or again):
-            why += "; what they have already is not recommended (--include-seen)"
+            why += "; what they already have is not recommended (--include-seen)"
         reporter.note(
             f"{plural(counts['short_lists'], 'user has', 'users have')} fewer than {wanted.top} candidates, "
             f"{counts['users_without_candidates']:,} of them none: {why}"
@@ -319,4 +319,6 @@ def _tell_calls(reporter: Reporter, wanted: RecommendRequest, calls: tuple[Calls
         f"{users.requests:,} steps of user summaries ({users.cached:,} cached), {scored:,} scores"
     )
     if wanted.retrieval.kind == "all" and scored >= _COSTLY:
-        reporter.note("  the whole catalogue is ranked for every user; --candidates item-knn:200 asks far less")
+        reporter.note(
+            "  the whole catalogue is ranked for every user; --candidates item-knn:200 takes far fewer model calls"
+        )

@@ -156,7 +156,7 @@ class Endpoints:
             if answer.done():
                 return answer.result()
             if gone.done():
-                raise RefusalError(CLIENT_GONE, Problem("", "", "the client went away"), reason="client gone")
+                raise RefusalError(CLIENT_GONE, Problem("", "", "the client disconnected"), reason="client gone")
             step = "Ask for fewer candidates, or start the server with a longer --timeout"
             raise RefusalError(504, Problem("", "", f"no answer within {timeout_s:g} s", "", step), reason="timeout")
         except StageError as error:
@@ -208,7 +208,7 @@ def make_app(run: ServedRun) -> FastAPI:
     @app.exception_handler(Exception)
     async def crash(_: Request, error: Exception) -> JSONResponse:
         run.metrics.refused("bug")
-        problem = Problem("", "", f"the server has a fault ({type(error).__name__}); its log has the traceback")
+        problem = Problem("", "", f"the server failed ({type(error).__name__}); its log has the traceback")
         return error_response(500, [problem])
 
     return app

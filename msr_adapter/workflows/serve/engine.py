@@ -192,7 +192,7 @@ class _Models:
                 if number in broken:
                     raise broken[number]
                 found.append([] if ticket.gone else [scored(users[place], asked[place], answers) for place in mine])
-            except (StageError, KeyError) as error:  # a key is missing where the client went away meanwhile
+            except (StageError, KeyError) as error:  # a key is missing where the client disconnected meanwhile
                 found.append(error)
         return found, facts
 

@@ -113,7 +113,7 @@ class Gate:
                 raise RefusalError(401, problem, {"WWW-Authenticate": "Bearer"}, "token")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
-            raise RefusalError(400, Problem("", "Content-Length", "no number", "a number of bytes"))
+            raise RefusalError(400, Problem("", "Content-Length", "not a number", "a number of bytes"))
         if int(length) > self._limits.body_bytes:
             raise self._too_large()
         if scope["method"] == "POST":

@@ -37,7 +37,7 @@ class InteractionMessage(MessageModel):
             return None
         allowed = "give milliseconds since 1970, or a text such as 2024-05-01T12:00:00Z"
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError(f"{value!r} is no time; {allowed}")
+            raise ValueError(f"{value!r} is not a time; {allowed}")
         if isinstance(value, int):
             if not _EARLIEST_MS <= value < 100 * _EARLIEST_MS:
                 raise ValueError(f"{value} is not in milliseconds since 1970 (seconds?); {allowed}")
@@ -45,7 +45,7 @@ class InteractionMessage(MessageModel):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f"the text {value[:40]!r} is no time; {allowed}") from None
+            raise ValueError(f"the text {value[:40]!r} is not a time; {allowed}") from None
         if moment.tzinfo is None:
             raise ValueError(f"the time {value[:40]!r} has no time zone; add Z for UTC, or an offset such as +02:00")
         return round(moment.timestamp() * 1000)

@@ -24,7 +24,7 @@ _ALLOWED = {
 }  # fmt: skip
 _REASONS = {
     404: "no such address", 405: "the address does not take this method", 408: "the request did not come whole in time",
-    413: "the request is too large", 415: "the body is no JSON", 421: "called by a name that is not the server's",
+    413: "the request is too large", 415: "the body is not JSON", 421: "called by a name that is not the server's",
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def of_validation(error: RequestValidationError, fields: Mapping[str, Iterable[s
     errors = list(error.errors())
     broken = next((one for one in errors if one["type"] == "json_invalid"), None)
     if broken is not None:
-        found = f"the body is no JSON ({broken.get('ctx', {}).get('error', 'it ends early')})"
+        found = f"the body is not JSON ({broken.get('ctx', {}).get('error', 'it ends early')})"
         return RefusalError(400, Problem("", "", found, "one JSON object in UTF-8"), reason="400")
     return RefusalError(422, _problems(errors, fields))
 

@@ -156,7 +156,7 @@ class Resolver:
         if message.documents_are == "auto" and texts:
             known = (self._items.places(texts) >= 0).sum()
             if known not in (0, len(texts)):
-                found = f"{known} of the {len(texts)} documents that are texts are item ids, the others are not"
+                found = f"{known} of the {len(texts)} documents given as text are item ids, the others are not"
                 step = "Say documents_are: ids, or documents_are: texts"
                 raise RefusalError(422, Problem("", "documents", found, "", step))
             if not known:
@@ -194,7 +194,7 @@ class Resolver:
         step = "Give a history, or unknown_users: fallback for the most popular items"
         if len(self._users.ids) <= _COMPARED and len(near := near_matches(pl.Series([user_id]), self._users.ids)):
             step = f"Did you mean {near.pairs['near'][0]!r}?"
-        return RefusalError(404, Problem("", field, f"user {user_id[:60]!r} is in no log", "", step))
+        return RefusalError(404, Problem("", field, f"user {user_id[:60]!r} is not in the log", "", step))
 
     def _codes(self, ids: Sequence[str], field: str) -> Codes:
         places = self._items.places(ids)

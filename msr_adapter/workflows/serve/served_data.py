@@ -113,7 +113,7 @@ class ServedUsers:
         self._times = _read_times(data_dir)
 
     def find(self, user_id: str) -> UserHistory | None:
-        """Return what is known of a user; None = the user is in no log."""
+        """Return what is known of a user; None = the user is not in the log."""
         [number] = sorted_places(self.ids, pl.Series([user_id], dtype=pl.String))
         if number < 0:
             return None

@@ -179,7 +179,7 @@ def _range(key: str, node: YamlNode, problems: list[Problem]) -> NumberRange | N
     elif "low" not in given or "high" not in given:
         fault = "no low or no high"
     elif not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        fault = "an end that is no number"
+        fault = "an end that is not a number"
     elif not isinstance(given.get("log", False), bool):
         fault = "log is neither true nor false"
     elif not given["low"] < given["high"]:

@@ -306,7 +306,7 @@ def test_a_check_says_what_a_build_says(tmp_path: Path) -> None:
 def test_a_check_finds_the_rows_that_a_build_refuses(tmp_path: Path) -> None:
     times = [0, *TIMES[1:]]
     look = look_through(DataConfig(source=source_of(log_of(tmp_path, {"ts": times}))), SplitConfig())
-    assert str(look.problems[0]).startswith(f"{tmp_path / 'log.csv'}:2 ts: '0' is no time")
+    assert str(look.problems[0]).startswith(f"{tmp_path / 'log.csv'}:2 ts: '0' is not a time")
 
 
 def test_a_check_looks_through_no_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

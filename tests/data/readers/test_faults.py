@@ -172,7 +172,7 @@ def test_rows_without_a_time_are_dropped_by_kuairec_alone(tmp_path: Path) -> Non
         "big_matrix.csv: none of 1 row is left: 0 are rated too low, 1 untimed. Set data.source.missing_times: first"
     ]
     assert faults(TableSourceConfig(kind="table", interactions=path), tmp_path) == [
-        "big_matrix.csv:2 timestamp: empty is no time: 1 of 1 row without one, 1 is empty or a word for nothing; a "
+        "big_matrix.csv:2 timestamp: empty is not a time: 1 of 1 row without one, 1 is empty or a word for nothing; a "
         "time in each row. Correct them, or set data.source.missing_times to drop (such rows are left out) or first "
         "(put first)"
     ]

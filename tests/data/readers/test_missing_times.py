@@ -305,7 +305,7 @@ def test_missing_times_of_parquet_with_an_odd_zone_are_told_by_row(tmp_path: Pat
     pq.write_table(pa.table(columns), tmp_path / "log.parquet")
     source = TableSourceConfig(kind="table", interactions=tmp_path / "log.parquet")
     [problem] = refused(source)
-    assert problem.startswith(f"{tmp_path / 'log.parquet'}:8 time: empty is no time (lines 10 too): 2 of 40 rows")
+    assert problem.startswith(f"{tmp_path / 'log.parquet'}:8 time: empty is not a time (lines 10 too): 2 of 40 rows")
     assert "1 says 1677-09-21, 1 is empty" in problem
 
 
@@ -376,7 +376,7 @@ def test_a_row_that_is_cut_off_is_no_row_without_a_time(tmp_path: Path) -> None:
     path = put(tmp_path / "log.csv", "user,item,time\n" + "".join(f"a,i{s},{s}\n" for s in SECONDS) + "b,i1\nb,i2,\n")
     assert refused(TableSourceConfig(kind="table", interactions=path)) == [
         f"{path}:42: 2 columns; 3 expected. Complete or remove the row",
-        f"{path}:43 time: empty is no time: 2 of 42 rows without one, 2 are empty or a word for nothing; a time in "
+        f"{path}:43 time: empty is not a time: 2 of 42 rows without one, 2 are empty or a word for nothing; a time in "
         "each row. Correct them, or set data.source.missing_times to drop (such rows are left out) or first (put "
         "first)",
     ]

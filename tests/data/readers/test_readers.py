@@ -124,7 +124,7 @@ def test_parquet_dates_and_bad_rows(tmp_path: Path) -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
     pl.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "time": [moment, None]}).write_parquet(path)
     assert problems_of(table(path))[0].startswith(
-        f"{path}:2 time: empty is no time: 1 of 2 rows without one, 1 is empty"
+        f"{path}:2 time: empty is not a time: 1 of 2 rows without one, 1 is empty"
     )
 
 

@@ -28,7 +28,7 @@ class DownloadPolicy:
     limits: ImagesConfig
     """Bytes and pixels of an image."""
     workers: int = 16
-    """Requests at a time."""
+    """Simultaneous requests."""
     per_host: int = 4
     """Requests at a time to one host, those that wait to be repeated included."""
     retries: int = 3
