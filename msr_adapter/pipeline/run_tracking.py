@@ -22,8 +22,10 @@ from msr_adapter.tracking.trackers import Tracker, tracker_of
 
 TELLING = ("train", "evaluate")
 """Stages after which there is something to tell."""
-_INTERRUPTED_S = 5.0
-"""How long somebody who has pressed Ctrl-C waits for a tracker."""
+_HURRIED_S = 5.0
+"""How long a tracker is waited for by somebody who has pressed Ctrl-C, and after it let this process down once."""
+_slow: set[str] = set()
+"""Trackers that did: the trials of a sweep, one after the other, do not wait a minute each."""
 _LOG = "trainer_log.jsonl"
 
 
@@ -82,6 +84,7 @@ class RunTracking:
         self._outbox = known or Outbox(config, key, config["run"] or name_of(loaded.run_dir), group, now())
         self._outbox.settings = settings
         self._courier = Courier(self._folder, tracker.kind)
+        self._where = f"{tracker.kind} {config.get('server')}"
         self._trouble = False
         self._began = time.time()
         self._lock = threading.Lock()
@@ -116,9 +119,14 @@ class RunTracking:
             self._rounds.stop()
         with self._changing(send=False):
             self._set(status)
-        wait = self._config["wait"]
-        told = self._courier.finish(wait if status != "KILLED" else min(wait, _INTERRUPTED_S))
+        hurried = status == "KILLED" or self._where in _slow
+        wait = min(self._config["wait"], _HURRIED_S) if hurried else self._config["wait"]
+        try:
+            told = self._courier.finish(wait)
+        except OSError as error:
+            told = DeliveryReport(error=f"{self._folder.root}: {error.strerror}")
         if told.error:
+            _slow.add(self._where)
             later = f"Nothing is lost: `msr track {self._root}` sends it later"
             self._reporter.note(f"tracking    not everything was sent to {self._label} ({told.error}). {later}")
         elif told.sent:
@@ -153,6 +161,8 @@ class RunTracking:
 
     def _step(self) -> int:
         """Return the step of the checkpoint that was kept; 0 where a server scores, and nothing was trained."""
+        if self._resolved["evaluate"]["scorer"]:
+            return 0
         summary: dict[str, Any] = read_manifest(self._root / "train").get("summary", {})
         return int((summary.get("selection") or {}).get("chosen") or summary.get("steps") or 0)
 

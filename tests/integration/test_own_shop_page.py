@@ -56,11 +56,26 @@ def test_the_commands_of_the_page_run_one_after_the_other(tmp_path: Path) -> Non
     assert len(commands) >= 5
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for command in commands:
+
+    def do(command: str) -> None:
         done = subprocess.run(
             command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+    for command in commands:
+        do(command)
+    # The model that knows the world, of which another toy stands in here, and what compares it.
+    [real] = re.findall(r"^```yaml\n# real.yaml\n(.*?)^```", page, re.M | re.S)
+    toy = real.replace("Qwen/Qwen2.5-VL-3B-Instruct", "tiny").replace("max_steps: null, epochs: 3", "max_steps: 4")
+    assert "max_steps: 4" in toy
+    (tmp_path / "real.yaml").write_text(toy)
+    do("msr run real.yaml")
+    compared = [line for block in re.findall(r"^```\n(.*?)^```", page, re.M | re.S) for line in block.splitlines()
+                if line.startswith("msr ")]  # fmt: skip
+    assert len(compared) >= 2
+    for command in compared:
+        do(command)
     assert (tmp_path / "runs" / "my" / "evaluate" / "report.html").is_file()
     assert (tmp_path / "runs" / "my" / "data" / "audit.json").is_file()
     with (tmp_path / "recs.csv").open() as file:

@@ -14,6 +14,8 @@ from msr_adapter.pipeline import check, plan, run
 from msr_adapter.pipeline.run_tracking import name_of
 from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.progress import Reporter
+from msr_adapter.tracking.courier import Courier
+from msr_adapter.tracking.delivery import DeliveryReport
 from msr_adapter.tracking.outbox import outboxes
 from msr_adapter.tracking.trackers import TRACKERS
 from tests.support.tracking import LOSSES, RecordingTracker, load_tracked, train_by, train_with_a_log
@@ -25,6 +27,11 @@ MLFLOW = "{kind: mlflow, server: 'http://127.0.0.1:9'}"
 def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingTracker:
     train_by(monkeypatch)
     return RecordingTracker(tmp_path / "client", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msr_adapter.pipeline.run_tracking._slow", set())
 
 
 def run_all(folder: Path, *sets: str, tracking: str = MLFLOW, force: tuple[str, ...] = ()) -> str:
@@ -95,6 +102,22 @@ def test_a_tracker_that_is_down_is_told_once_and_what_it_lacks_is_sent_later(
     run_all(tmp_path)
     assert {name for name, _, _ in tracker.points()} >= {"train/loss", "test/trained/ndcg_at_10"}
     assert len(tracker.told("began")) == 1
+
+
+def test_a_tracker_that_let_a_command_down_is_waited_for_less_by_its_next_runs(
+    tmp_path: Path, tracker: RecordingTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def finish(courier: Courier, seconds: float) -> DeliveryReport:
+        waited.append(seconds)
+        return DeliveryReport(error="it took longer")
+
+    monkeypatch.setattr(Courier, "finish", finish)
+    monkeypatch.setattr(Courier, "start", lambda courier: None)
+    run_all(tmp_path)
+    run_all(tmp_path)
+    assert waited == [60, 5]
 
 
 def test_a_run_that_fails_is_failed_and_then_goes_on(
