@@ -133,7 +133,7 @@ def test_short_lists_and_users_who_have_everything_are_counted(folder: Path) -> 
     assert [user for user, items in left.items() if not items] == ["u0", "u1"]
     assert (counts["users_without_candidates"], counts["short_lists"]) == (2, sum(len(x) < 3 for x in left.values()))
     assert "2 of them none" in lines.text
-    assert "what they have already is not recommended" in lines.text
+    assert "what they already have is not recommended" in lines.text
     assert all(set(items_of(folder, user)) <= items for user, items in left.items())
 
 
