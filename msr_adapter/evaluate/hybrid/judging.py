@@ -56,7 +56,7 @@ def hybrid_findings(entry: HybridEntry, judged: Mapping[str, Judged], primary: s
     best = max(rivals, key=lambda name: rivals[name])
     gap, ours = entry["differences"][best], judged[HYBRID].summary[primary]["mean"]
     sure = gap["p_adjusted"] < 0.05 and gap["low"] > 0
-    verdict = "is above" if sure else "cannot be told from" if gap["high"] > 0 else "is below"
+    verdict = "is above" if sure else "cannot be told apart from" if gap["high"] > 0 else "is below"
     text = (
         f"The hybrid {verdict} {best}, the best of its members, in {label(primary)}: {ours:.3f} against "
         f"{rivals[best]:.3f}, {gap['mean']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}). It is "
