@@ -71,8 +71,8 @@ def test_the_commands_of_the_page_run_one_after_the_other(tmp_path: Path) -> Non
     assert "max_steps: 4" in toy
     (tmp_path / "real.yaml").write_text(toy)
     do("msr run real.yaml")
-    compared = [line for block in re.findall(r"^```\n(.*?)^```", page, re.M | re.S) for line in block.splitlines()
-                if line.startswith("msr ")]  # fmt: skip
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.M | re.S)
+    compared = [line for kind, block in blocks if not kind for line in block.splitlines() if line.startswith("msr ")]
     assert len(compared) >= 2
     for command in compared:
         do(command)
