@@ -43,12 +43,13 @@ def as_columns(images: Iterable[Sequence[Image]]) -> dict[str, pa.Array]:
 
 
 def with_absolute_images(items: pa.Table, folder: Path) -> pa.Table:
-    """Return ITEMS whose images, now relative to ``folder``, may be read from any other."""
+    """Return ITEMS whose images, now relative to ``folder``, may be read from any other; absolute paths stay."""
     root = str(folder.resolve())
     paths = pc.binary_join_element_wise(root, items["image"], "/")  # null stays null
+    paths = pc.if_else(pc.starts_with(items["image"], "/"), items["image"], paths)
     items = items.set_column(items.schema.get_field_index("image"), schema.ITEMS.field("image"), paths)
     if not has_several(items):
         return items
-    rows = [row and [{**one, "path": f"{root}/{one['path']}"} for one in row] for row in items[_MORE].to_pylist()]
+    rows = [row and [{**one, "path": str(Path(root, one["path"]))} for one in row] for row in items[_MORE].to_pylist()]
     field = schema.ITEMS.field(_MORE)
     return items.set_column(items.schema.get_field_index(_MORE), field, pa.array(rows, field.type))

@@ -96,7 +96,7 @@ class SentenceBackend(Backend):
 
         model = str(self._folder) if self._folder.is_dir() else self._config.model
         try:
-            return SentenceTransformer(model, revision=self._config.revision, trust_remote_code=False)
+            network = SentenceTransformer(model, revision=self._config.revision, trust_remote_code=False)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             said = str(error).strip().splitlines()
             raise StageError(
@@ -105,3 +105,14 @@ class SentenceBackend(Backend):
                 "it is no model of that library, its files are damaged, or the hub cannot be reached",
                 "name another in embedding.model, or save it with sentence-transformers",
             ) from error
+        _bound(network)
+        return network
+
+
+def _bound(network: Any) -> None:
+    """Have longer texts cut where the tokenizer does not say how much the network reads: else one ends the command."""
+    config = getattr(network.transformers_model, "config", None)
+    text = config.get_text_config() if config is not None else None
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions and (network.max_seq_length is None or network.max_seq_length > positions):
+        network.max_seq_length = positions
