@@ -1,7 +1,9 @@
 """What `msr serve` refuses, and that it loses nothing: overload, time-outs, clients that go away, tokens, nonsense."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -230,7 +232,7 @@ BAD = [
     ("/v1/recommend", "{", 400), ("/v1/recommend", "", 422), ("/v1/recommend", "[]", 422),
     ("/v1/recommend", "[" * 20_000, 400), ("/v1/recommend", '{"k": ' + "9" * 5_000 + "}", 400),
     ("/v1/recommend", '{"user_id": 5}', 422), ("/v1/recommend", '{"user_id": "\\ud800"}', 422),
-    ("/v1/recommend", '{"user_id": "u1", "k": NaN}', 422), ("/v1/recommend", '{"user_id": "u1", "k": 2.5}', 422),
+    ("/v1/recommend", '{"user_id": "u1", "k": 2.5}', 422),
     ("/v1/recommend", '{"user_id": "u1", "k": true}', 422), ("/v1/recommend", '{"user_id": "u1", "k": 0}', 422),
     ("/v1/recommend", '{"user_id": "u1", "top": 3}', 422), ("/v1/recommend", "{}", 422),
     ("/v1/recommend", '{"user_id": "nobody"}', 404), ("/v1/recommend", '{"history": ["zz"]}', 422),
@@ -246,6 +248,29 @@ BAD = [
     ("/v1/rerank", '{"query": "", "documents": ["a"]}', 422), ("/v1/rerank", '{"query": "x"}', 422),
     ("/v1/rerank", '{"query": "{\\"user_id\\": 3}", "documents": ["a"]}', 422),
     ("/v1/rerank", '{"query": {"history": []}, "documents": ["a"]}', 422),
+    ("/v1/recommend", '{"user_id": "u1", "user_id": "u2"}', 400), ("/v1/recommend", '{"k": 1, "k": 1}', 400),
+    ("/v1/score", '{"pairs": [{"item_id": "a", "user_id": "u1", "item_id": "b"}]}', 400),
+    ("/v1/recommend", '{"user_id": "u1", "k": NaN}', 400), ("/v1/recommend", '{"user_id": "u1", "k": -Infinity}', 400),
+    ("/v1/recommend", '{"user_id": "u1", "k": 1e400}', 422), ("/v1/recommend", '{"user_id": "u1", "k": 1e3}', 422),
+    ("/v1/recommend", '{"user_id": "u1", "k": ' + "9" * 400 + "}", 422),
+    ("/v1/recommend", '{"history": [{"item_id": "a", "timestamp": ' + "9" * 400 + "}]}", 422),
+    ("/v1/recommend", '{"history": [{"item_id": "a", "timestamp": -1}]}', 422),
+    ("/v1/recommend", '{"history": [{"item_id": "a", "timestamp": "99999-01-01T00:00:00Z"}]}', 422),
+    ("/v1/recommend", '{"history": [{"item_id": "a", "timestamp": true}]}', 422),
+    ("/v1/recommend", '{"\\ud800": 1, "user_id": "u1"}', 422), ("/v1/recommend", '{"history": ["\\udfff"]}', 422),
+    ("/v1/recommend", '{"user_id": "u1\\u0000"}', 404), ("/v1/recommend", '{"user_id": ""}', 422),
+    ("/v1/recommend", '{"history": ' + "[" * 500 + "]" * 500 + "}", 422),
+    ("/v1/recommend", '{"a":' * 500 + "1" + "}" * 500, 422), ("/v1/recommend", "[" * 100_000 + "]" * 100_000, 400),
+    ("/v1/recommend", '{"user_id": "u1"} {}', 400), ("/v1/recommend", '{"user_id": "u1",}', 400),
+    ("/v1/recommend", "{'user_id': 'u1'}", 400), ("/v1/recommend", '{"user_id": "u1" // mine\n}', 400),
+    ("/v1/recommend", "null", 422), ("/v1/recommend", '"u1"', 422), ("/v1/recommend", '{"history": {"0": "a"}}', 422),
+    ("/v1/recommend", '{"user_id": "' + "u" * 2_000 + '"}', 422), ("/v1/recommend", '{"unknown_users": "x"}', 422),
+    ("/v1/score", '{"pairs": [{"summary": "\\ud83d", "item_id": "a"}]}', 422), ("/v1/score", '{"pairs": {}}', 422),
+    ("/v1/score", '{"pairs": [{"summary": "x", "item_id": "a", "title": "b"}]}', 422),
+    ("/v1/score", '{"pairs": [0]}', 422),
+    ("/v1/rerank", '{"query": "{\\"user_id\\": \\"u1\\", \\"user_id\\": \\"u2\\"}", "documents": ["a"]}', 422),
+    ("/v1/rerank", '{"query": ' + json.dumps('{"history": ' + "[" * 90_000) + ', "documents": ["a", "no id"]}', 422),
+    ("/v1/rerank", '{"query": "x", "documents": [NaN]}', 400), ("/v1/rerank", '{"query": 1, "documents": "a"}', 422),
     ("/v1/rerank", '{"query": "x", "documents": [{"id": 1}]}', 422),
 ]  # fmt: skip
 
@@ -273,6 +298,47 @@ def test_a_body_has_to_say_that_it_is_json(server: Served) -> None:
     assert_refused(
         server.client.post("/v1/recommend", content=b"\xff\xfe", headers={"Content-Type": "application/json"}), 400
     )
+
+
+def raw(head: str, body: bytes = b"", path: str = "/v1/recommend") -> bytes:
+    """Return a request as it goes over the wire; ``head`` are the lines after the first two."""
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{head}\r\n\r\n".encode() + body
+
+
+KIND = "Content-Type: application/json\r\n"
+ASKED = b'{"user_id": "u1"}'
+WIRED = {
+    "chunks without end": (raw(f"{KIND}Transfer-Encoding: chunked", b"5\r\nhello\r\n"), b"408"),
+    "less than announced": (raw(f"{KIND}Content-Length: 99", ASKED), b"408"),
+    "a chunk of no size": (raw(f"{KIND}Transfer-Encoding: chunked", b"zz\r\n{}\r\n0\r\n\r\n"), b"400"),
+    "a length that is none": (raw(f"{KIND}Content-Length: -1", ASKED), b"400"),
+    "two lengths": (raw(f"{KIND}Content-Length: 17\r\nContent-Length: 2", ASKED), b"400"),
+    "a length beyond all bounds": (raw(f"{KIND}Content-Length: {'9' * 30}", ASKED), b"4"),
+    "packed": (raw(f"{KIND}Content-Encoding: gzip\r\nContent-Length: 17", ASKED), b"415"),
+    "a form": (raw("Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 17", ASKED), b"415"),
+    "no kind": (raw("Content-Length: 17", ASKED), b"415"),
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"400"),
+    "a header without end": (raw(f"{KIND}X-Long: {'x' * 200_000}"), b"4"),
+    "bytes that are no text": (raw(f"{KIND}Content-Length: 17", ASKED, "/v1/users/%ff%fe"), b"405"),
+}  # fmt: skip
+
+
+def test_what_is_wrong_on_the_wire_is_told_and_nobody_is_kept_waiting(finished: Path, tmp_path: Path) -> None:
+    with served(serve_folder(own_run(finished, tmp_path)), limits=RequestLimits(timeout_s=0.5)) as server:
+        with listening(server) as url:
+            for name, (sent, status) in WIRED.items():
+                with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as connection:
+                    connection.sendall(sent)
+                    told = b""
+                    with contextlib.suppress(ConnectionResetError):  # what it did not read is thrown away
+                        while part := connection.recv(65_536):
+                            told += part
+                assert told.startswith(b"HTTP/1.1 " + status), (name, told[:200])
+                assert b"Traceback" not in told
+            whole = {"Content-Type": "application/json"}
+            assert httpx.post(f"{url}/v1/recommend", content=ASKED, headers=whole, timeout=30).status_code == 200
+        wait_until(lambda: server.gate.under_way == 0)
+        assert len(server.run.engine.queue) == 0
 
 
 def assert_refused(response: httpx.Response, *statuses: int) -> None:

@@ -26,6 +26,7 @@ from msr_adapter.workflows.serve.resolve import Resolver
 from msr_adapter.workflows.serve.serve_metrics import ServeMetrics
 from msr_adapter.workflows.serve.served_data import ServedItems, ServedUsers
 from msr_adapter.workflows.serve.settings import ServeSettings
+from msr_adapter.workflows.serve.strict_json import StrictRoute
 from msr_adapter.workflows.serve.work import ScoredUser, UserWork
 
 _LISTED = 50
@@ -177,6 +178,7 @@ async def _disconnected(request: Request) -> None:
 def make_app(run: ServedRun) -> FastAPI:
     """Return the application; `/openapi.json` describes it, and no page of it asks another host for anything."""
     app = FastAPI(title=f"msr: {run.name}", version=__version__, docs_url=None, redoc_url=None)
+    app.router.route_class = StrictRoute
     points = Endpoints(run)
     posts: dict[str, Callable[..., Any]] = {
         "/v1/recommend": points.recommend, "/v1/score": points.score, "/v1/rerank": points.rerank,

@@ -121,6 +121,12 @@ class Gate:
             if kind != b"application/json" and not kind.endswith(b"+json"):
                 found = f"{kind.decode('latin-1')[:60]!r}" if kind else "none"
                 raise RefusalError(415, Problem("", "Content-Type", found, "application/json"))
+            packed = headers.get(b"content-encoding", b"identity").strip().lower()
+            if packed not in (b"identity", b""):
+                problem = Problem(
+                    "", "Content-Encoding", repr(packed.decode("latin-1")[:60]), "a body that is not packed"
+                )
+                raise RefusalError(415, problem)
 
     async def _read(self, scope: Scope, receive: Receive) -> Receive:
         """Return what hands on the whole body; it is bounded in bytes and in time."""
@@ -133,7 +139,7 @@ class Gate:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        break
+                        raise RefusalError(CLIENT_GONE, Problem("", "", "the client went away"), reason="client gone")
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self._limits.body_bytes:

@@ -25,6 +25,7 @@ from msr_adapter.workflows.serve.messages import (
 from msr_adapter.workflows.serve.refusals import RefusalError
 from msr_adapter.workflows.serve.served_data import NOBODY, ServedItems, ServedUsers, UserHistory
 from msr_adapter.workflows.serve.settings import ServeSettings
+from msr_adapter.workflows.serve.strict_json import read_json
 from msr_adapter.workflows.serve.work import Candidate, UserWork
 
 _NAMED = 5
@@ -233,6 +234,10 @@ def _query_in(text: str) -> str | QueryMessage:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
+    try:
+        read_json(text.encode())
+    except json.JSONDecodeError as error:
+        raise RefusalError(422, Problem("", "query", f"the JSON in the text: {error.msg}")) from None
     try:
         return QueryMessage.model_validate(found)
     except ValidationError as error:
