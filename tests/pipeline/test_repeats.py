@@ -22,7 +22,7 @@ from msr_adapter.pipeline.checks import check
 from msr_adapter.pipeline.fingerprints import train_config
 from msr_adapter.pipeline.kept import runs_below
 from msr_adapter.pipeline.planning import plan
-from msr_adapter.pipeline.repeated_trainings import repeat_seed, training_seed, training_seeds
+from msr_adapter.pipeline.repeated_trainings import repeat_seed, repeated, training_seed, training_seeds
 from msr_adapter.pipeline.stage_context import Context
 from msr_adapter.pipeline.stages import STAGES
 from tests.support.scripted_pipeline import scripted
@@ -147,6 +147,15 @@ def test_the_seeds_of_neighbouring_pipelines_have_nothing_in_common() -> None:
     seeds = {repeat_seed(first, number) for first in range(20) for number in range(2, 12)}
     assert len(seeds) == 200
     assert all(20 < seed < 2**32 for seed in seeds)
+
+
+def test_a_tracker_is_told_of_the_run_alone(finished: Path) -> None:
+    """The further trainings' metrics are in the run's means; as runs of their own they would be called 2, 3, ..."""
+    loaded = load_pipeline(str(finished / "scripted.yaml"), ("train.repeats=3", "tracking={kind: tensorboard}"))
+    one = repeated(loaded, 2, finished / "cache.sqlite")
+    assert loaded.pipeline.tracking is not None
+    assert (one.pipeline.tracking, one.resolved["tracking"]) == (None, None)
+    assert (one.pipeline.train.repeats, one.pipeline.cache) == (1, finished / "cache.sqlite")
 
 
 def test_more_repeats_train_the_new_ones_alone_and_fewer_none(folder: Path) -> None:
