@@ -20,7 +20,7 @@ SHARES = "expected a list of 3, each a number"
 LORA = "known here: rank, alpha, dropout, target"
 TOP = (
     "known here: name, seed, run_dir, cache, templates, data, split, summarize, train, evaluate, embedding, fusion, "
-    "execution"
+    "execution, tracking"
 )
 
 
@@ -74,8 +74,8 @@ def problems(text: str, *sets: str) -> list[str]:
         ("templates: [a]", "p.yaml:10 templates: a list of 1; expected a folder, a bundled folder's name, or null"),
         (
             "templates: dmo",
-            "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo, small. "
-            "Did you mean `demo`?",
+            "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo, "
+            "demo-attributes, small. Did you mean `demo`?",
         ),
         ("extends: x.yaml", "p.yaml:10 extends: `x.yaml` is neither a file nor a bundled pipeline; bundled: {names}"),
         ("extends: {a: 1}", "p.yaml:10 extends: not a name; expected a name, a path, or a list of them"),
@@ -179,7 +179,11 @@ def test_a_bad_part(old: str, new: str, messages: list[str]) -> None:
         ("=3", "--set: `=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("a..b=3", "--set: `a..b=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("extends=demo", f"--set extends: unknown key; {TOP}"),
-        ("templates=x", "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo, small"),
+        (
+            "templates=x",
+            "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo, demo-attributes, "
+            "small",
+        ),
     ],
 )
 def test_a_bad_setting(setting: str, message: str) -> None:
