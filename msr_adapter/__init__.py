@@ -24,6 +24,7 @@ candidate_rows   the prompts of candidates, for training and scoring alike
 doctor           what this machine has and lacks
 stage_arguments  what stages are given: client, folders, job
 llamafactory     everything that knows LLaMA-Factory
+prompt_catalogue  what prompts show of all items: ids, titles, images
 item_images      the images of items in tables
 config           pipelines and protocols as data
 prompts          templates, rendered

@@ -7,10 +7,9 @@ from msr_adapter.generation.request import Image, Request
 
 def ask(row: CandidateRow, train: TrainConfig, identity: str) -> Request:
     """Return the request to the model ``identity`` that scores a row: by the answers' words, or by its text."""
-    images = (row.image,) if row.image else ()
     if train.asks_text:
-        return ask_text(row.prompt, images, row.answer, train, identity)
-    return Request(identity, row.prompt, images, train.answers.trained, also=train.answers.also)
+        return ask_text(row.prompt, row.images, row.answer, train, identity)
+    return Request(identity, row.prompt, row.images, train.answers.trained, also=train.answers.also)
 
 
 def ask_text(prompt: str, images: tuple[Image, ...], answer: str, train: TrainConfig, identity: str) -> Request:

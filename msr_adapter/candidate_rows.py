@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter import schema
-from msr_adapter.arrays import Codes
+from msr_adapter.arrays import Codes, Mask
 from msr_adapter.config.schema import AnswersConfig
 from msr_adapter.errors import StageError, plural
 from msr_adapter.generation.request import Image
+from msr_adapter.prompt_catalogue import PromptCatalogue, PromptUsers, RecentHistory, user_summaries_of
 from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
 from msr_adapter.prompts.answers import answers_of
-from msr_adapter.prompts.stage_tables import ItemTable, UserTable, users_of_examples
-from msr_adapter.prompts.vectorized import PromptRecords, PromptTable
+from msr_adapter.prompts.stage_tables import users_of_examples
+from msr_adapter.prompts.vectorized import PromptRecords, PromptTable, RecentItems
 
 ANSWERS = AnswersConfig().trained
 """What the recommender is trained to answer, and what is scored, unless `train.answers` says otherwise."""
@@ -35,10 +36,15 @@ class CandidateRow:
     item_id: str
     label: int
     prompt: str
-    image: Image | None
-    """The file that the prompt's placeholder stands for; its path starts with the data stage's folder."""
+    images: tuple[Image, ...]
+    """The files that the prompt's placeholders stand for, in order; paths start with the data stage's folder."""
     answer: str = ""
     """The text whose likelihood is asked for; empty where a word answers."""
+
+    @property
+    def image(self) -> Image | None:
+        """The first image, if there is any."""
+        return self.images[0] if self.images else None
 
 
 class CandidateRows(Sequence[CandidateRow]):
@@ -79,7 +85,7 @@ class CandidateRows(Sequence[CandidateRow]):
         chunks = schema.read_chunks(folders.data / "candidates.parquet", schema.CANDIDATES)
         kept = read_examples(folders.data, split)
         located = _Located(*_read_candidates(chunks, kept, catalogue.ids), kept)
-        self._fill(located, catalogue, _user_summaries(folders.users, kept), prompts, quote)
+        self._fill(located, catalogue, user_summaries_of(folders.users, kept), prompts, quote)
 
     @classmethod
     def of(
@@ -89,21 +95,22 @@ class CandidateRows(Sequence[CandidateRow]):
         kept = np.unique(candidates["example_id"].to_numpy())
         rows = cls.__new__(cls)
         located = _Located(*_read_candidates([candidates], kept, catalogue.ids), kept)
-        rows._fill(located, catalogue, _user_summaries(users_dir, kept), prompts, None)
+        rows._fill(located, catalogue, user_summaries_of(users_dir, kept), prompts, None)
         return rows
 
     @classmethod
     def of_pairs(
         cls, users: Codes, items: Codes, summaries: pl.Series, catalogue: "PromptCatalogue", prompts: Prompts,
-        user_ids: Sequence[str] | None = None,
+        known: "PromptUsers | None" = None,
     ) -> "CandidateRows":  # fmt: skip
         """Return a row for each user and item (pairs,), in this order: places in ``summaries`` and ``catalogue``.
 
-        ``user_ids`` say whose the summaries are, for templates that say attributes of users: unknown users have none.
+        ``known`` says whose the summaries are, for templates that say more of users.
         """
         rows = cls.__new__(cls)
-        known = [""] * len(summaries) if user_ids is None else user_ids
-        located = _Located(users, items, np.zeros(len(users), np.int8), np.arange(len(summaries)), known)
+        known = known or PromptUsers([""] * len(summaries))
+        labels = np.zeros(len(users), np.int8)
+        located = _Located(users, items, labels, np.arange(len(summaries)), known.ids, known.histories)
         rows._fill(located, catalogue, summaries, prompts, None)
         return rows
 
@@ -122,24 +129,22 @@ class CandidateRows(Sequence[CandidateRow]):
             candidates = f"{plural(unknown, 'candidate is', 'candidates are')} not among the items" if unknown else ""
             what = f"The stages do not fit together: {', '.join(filter(None, (examples, candidates)))}"
             raise StageError(what, "files of different runs were mixed", "run again with --force data")
-        self._data_dir = catalogue.data_dir
         # Only items that some row shows are rendered: a block has few of a large catalogue.
         used = np.unique(item)
         self.items: Codes = np.searchsorted(used, item)
         """The place of each row's item among the items of these rows: (rows,), equal for equal items."""
-        self._ids, self._titles, self._files, self._digests = catalogue.take(used)
-        self._records = _records(located, used, catalogue, prompts)
-        if not prompts.shows_images:
-            self._files = self._files.clear(len(used))  # polars: that many nulls
-        shown = self._files.is_not_null().to_numpy()
-        self._table = PromptTable(prompts, summaries, self._titles, shown, quote, self._records)
+        self._ids, self._titles = catalogue.take(used)
+        self._images = catalogue.images.take(used)
+        self._recent = _recent(located, catalogue, prompts)
+        self._recent_first = self._recent is not None and prompts.recent_first
+        self._records = _records(located, used, catalogue, prompts, self._recent)
+        numbers = self._images.numbers if prompts.shows_images else np.zeros(len(used), np.int64)
+        self._table = PromptTable(prompts, summaries, self._titles, numbers, quote, self._records)
         self._of_user = prompts.answers_with_user
         self.answer_texts = (
             answers_of(prompts, summaries, self._titles, self._records, quote) if prompts.answer_template else None
         )
         """An answer for each item, or for each user; None where a word answers."""
-        if prompts.answer_template:
-            self.answer_texts = answers_of(prompts, summaries, self._titles, self._records, quote)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -156,8 +161,7 @@ class CandidateRows(Sequence[CandidateRow]):
     def take(self, rows: Codes) -> list[CandidateRow]:
         """Return the given rows, with their prompts."""
         item = self.items[rows]
-        files = zip(self._files.gather(item), self._digests.gather(item), strict=True)
-        images = (Image(self._data_dir / path, digest) if path is not None else None for path, digest in files)
+        images = map(self._shown, self._user[rows].tolist(), item.tolist(), self._numbers(rows).tolist())
         columns = (self.examples[rows].tolist(), self._ids.gather(item), self.labels[rows].tolist(), self.prompts(rows))
         answers: Iterable[str] = repeat("", len(rows)) if self.answer_texts is None else self.answers(rows)
         return [CandidateRow(*values) for values in zip(*columns, images, answers, strict=True)]
@@ -180,52 +184,45 @@ class CandidateRows(Sequence[CandidateRow]):
         """Return the title of each of the given rows."""
         return self._titles.gather(self.items[rows])
 
-    def record(self, row: int) -> tuple[HistoryItem, UserFields]:
-        """Return what the template calls `item` and `user` in a row's prompt."""
-        return self._records.item(int(self.items[row])), self._records.user(int(self._user[row]))
+    def prompt_with(self, row: int, summary: str) -> str:
+        """Return a row's prompt as it would be with another user summary."""
+        item, user = int(self.items[row]), int(self._user[row])
+        recent = () if self._recent is None else self._recent.items(user)
+        number = int(self._images.numbers[item])
+        about = self._records.item(item), self._records.user(user)
+        return self._table.prompts.recommend(summary, self._titles[item], number, *about, recent=recent)
 
     def images(self, rows: Codes) -> pl.Series:
-        """Return the image of each of the given rows, relative to the data stage's folder; null = none."""
-        return self._files.gather(self.items[rows])
+        """Return the images of each of the given rows, in the order of its prompt: lists of files relative to the data
+        stage's folder, which may be empty."""
+        files = self._images.files.gather(self.items[rows])
+        shown = self._numbers(rows)
+        if (shown < self._images.numbers[self.items[rows]]).any():
+            files = (
+                pl.DataFrame({"files": files, "shown": shown}).select(pl.col("files").list.head("shown")).to_series()
+            )
+        if self._recent is None:
+            return files
+        users, each = np.unique(self._user[rows], return_inverse=True)
+        told = pl.Series([self._recent.files(user) for user in users.tolist()], dtype=pl.List(pl.String)).gather(each)
+        return told.list.concat(files) if self._recent_first else files.list.concat(told)
 
+    def shows_image(self, rows: Codes) -> Mask:
+        """Return which of the given rows show an image."""
+        recent = 0 if self._recent is None else self._recent.numbers[self._user[rows]]
+        found: Mask = self._numbers(rows) + recent > 0
+        return found
 
-class PromptCatalogue:
-    """Ids, titles and images of all items, as prompts show them."""
+    def _numbers(self, rows: Codes) -> Codes:
+        """Return how many images of its candidate each of the given rows shows."""
+        return self._table.shown(self._user[rows], self.items[rows])
 
-    def __init__(self, data_dir: Path, *, images: bool, items_dir: Path | None = None) -> None:
-        """Read ITEMS; without ``images``, none has one. ``items_dir`` has the item summaries that templates may say."""
-        self.data_dir = data_dir
-        """Folder that the paths of images are relative to."""
-        self._items_dir = items_dir
-        self._items: ItemTable | None = None
-        self._users: UserTable | None = None
-        items = schema.read_table(
-            data_dir / "items.parquet", schema.ITEMS, ["item_id", "title", "image", "image_digest"]
-        )
-        self.ids: pa.ChunkedArray = items["item_id"]
-        self._columns = [_series(items[name]) for name in items.column_names]
-        if not images:
-            self._columns[2] = self._columns[2].clear(len(items))  # polars: that many nulls
-
-    def items(self, prompts: Prompts) -> ItemTable:
-        """Return what the question's template calls `item`, by row of ITEMS; read once."""
-        if self._items is None:
-            used, summaries = prompts.fields("recommend"), None
-            if self._items_dir is not None and used.has("summary"):
-                table = schema.read_table(self._items_dir / "items.parquet", schema.ITEM_SUMMARIES)
-                summaries = dict(zip(table["item_id"].to_pylist(), table["summary"].to_pylist(), strict=True))
-            self._items = ItemTable(self.data_dir, used, summaries)
-        return self._items
-
-    def users(self, prompts: Prompts) -> UserTable:
-        """Return what the question's template calls `user`, by id; read once."""
-        if self._users is None:
-            self._users = UserTable(self.data_dir, prompts.fields("recommend"))
-        return self._users
-
-    def take(self, places: Codes) -> list[pl.Series]:
-        """Return ids, titles, image files (null = none) and digests of the items at ``places``."""
-        return [column.gather(places) for column in self._columns]
+    def _shown(self, user: int, item: int, number: int) -> tuple[Image, ...]:
+        mine = self._images.of(item)[:number] if number else ()
+        if self._recent is None:
+            return mine
+        told = self._recent.images(user)
+        return told + mine if self._recent_first else mine + told
 
 
 class _Located(NamedTuple):
@@ -240,9 +237,23 @@ class _Located(NamedTuple):
     """Ids of the examples, ascending."""
     user_ids: Sequence[str] | None = None
     """Of whom the examples are; None = EXAMPLES says it."""
+    recent: Sequence[Codes] | None = None
+    """The history of each example as rows of ITEMS, oldest first; None = EXAMPLES says it."""
 
 
-def _records(located: _Located, items: Codes, catalogue: PromptCatalogue, prompts: Prompts) -> PromptRecords:
+def _recent(located: _Located, catalogue: PromptCatalogue, prompts: Prompts) -> RecentHistory | None:
+    """Return the latest items of each user's history; None where prompts show none."""
+    if not prompts.shows_recent:
+        return None
+    if located.recent is not None:
+        return RecentHistory(catalogue, prompts, [places[-prompts.recent :] for places in located.recent])
+    assert located.user_ids is None, "histories are not known"
+    return RecentHistory(catalogue, prompts, catalogue.latest(located.examples, prompts.recent))
+
+
+def _records(
+    located: _Located, items: Codes, catalogue: PromptCatalogue, prompts: Prompts, recent: RecentHistory | None
+) -> PromptRecords:
     """Return what templates call `item` and `user`, by place in ``items`` (rows of ITEMS) and among the examples."""
     ids = list(located.user_ids or ())
 
@@ -257,7 +268,7 @@ def _records(located: _Located, items: Codes, catalogue: PromptCatalogue, prompt
             ids.extend(users_of_examples(catalogue.data_dir, located.examples))
         return table.of(ids[place])
 
-    return PromptRecords(item, user)
+    return PromptRecords(item, user, None if recent is None else RecentItems(recent.items, recent.numbers))
 
 
 def read_examples(data_dir: Path, split: str) -> Codes:
@@ -333,17 +344,3 @@ def _read_candidates(chunks: Iterable[pa.Table], kept: Codes, ids: pa.ChunkedArr
         parts.append((place[mine].astype(np.int32), item.to_numpy(), chunk["label"].to_numpy()[mine]))
     user, item, label = (np.concatenate(column) for column in zip(*parts, strict=True))
     return user, item, label
-
-
-def _user_summaries(users_dir: Path, kept: Codes) -> pl.Series:
-    """Return the user summary of each example of ``kept``; null = none."""
-    bounds = (int(kept.min()), int(kept.max())) if len(kept) else (0, -1)
-    table = schema.read_between(users_dir / "users.parquet", schema.USER_SUMMARIES, "example_id", *bounds)
-    place = pc.index_in(pa.array(kept), value_set=table["example_id"].combine_chunks())
-    return _series(table["summary"]).gather(pl.Series(place))
-
-
-def _series(column: pa.ChunkedArray) -> pl.Series:
-    series = pl.from_arrow(column)
-    assert isinstance(series, pl.Series)
-    return series

@@ -1,7 +1,8 @@
 """The images of items in tables: one column for the first, one for those after it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +17,15 @@ _MORE = "more_images"
 
 def images_of(items: pa.Table, folder: Path) -> list[tuple[Image, ...]]:
     """Return the images of each row of ITEMS, in order; paths start with ``folder``. Reads `IMAGE_COLUMNS`."""
-    several = items[_MORE].to_pylist() if has_several(items) else [None] * len(items)
-    firsts = zip(items["image"].to_pylist(), items["image_digest"].to_pylist(), several, strict=True)
-    return [
-        ()
-        if path is None
-        else (Image(folder / path, digest), *(Image(folder / one["path"], one["digest"]) for one in more or ()))
-        for path, digest, more in firsts
-    ]
+    return [images_of_row(row, folder) for row in items.select(list(IMAGE_COLUMNS)).to_pylist()]
+
+
+def images_of_row(row: Mapping[str, Any], folder: Path) -> tuple[Image, ...]:
+    """Return the images of one row of ITEMS."""
+    if row["image"] is None:
+        return ()
+    more = (Image(folder / one["path"], one["digest"]) for one in row.get(_MORE) or ())
+    return (Image(folder / row["image"], row["image_digest"]), *more)
 
 
 def has_several(items: pa.Table) -> bool:

@@ -87,8 +87,8 @@ def _body(request: Mapping[str, Any]) -> "RenderableType":
 
     # As `Text`, because Rich reads brackets in a plain string as markup.
     body = Text(request["prompt"])
-    if request["image"]:
-        body.append(f"\n<image> is {request['image']}", style="dim")
+    for path in request["images"]:
+        body.append(f"\n<image> is {path}", style="dim")
     if "answer" in request:
         body.append(f"\n\n{request['answer'] or '(empty)'}", style="bold")
     if "failed" in request:
@@ -100,7 +100,8 @@ def _tokens(request: Mapping[str, Any]) -> str:
     of_image = request["image_tokens"]
     parts = [f"{request['text_tokens']:,} text tokens"]
     if request["image"]:
-        parts.append("image not counted" if of_image is None else f"{of_image:,} of the image")
+        what = "image" if len(request["images"]) == 1 else "images"
+        parts.append(f"{what} not counted" if of_image is None else f"{of_image:,} of the {what}")
     if request["tokens_to_come"]:
         parts.append(f"at most {request['tokens_to_come']:,} for what ‹…› stands for")
     if "answer" in request:

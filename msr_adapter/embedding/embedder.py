@@ -48,13 +48,13 @@ class Embedder:
         """Identifies the model and how it embeds."""
         return self.backend.identity
 
-    def embed(self, what: str, texts: Sequence[str], images: Sequence[Image | None] | None = None) -> Vectors:
-        """Return a vector of length 1 for each text and image (n, dimension); zeros where there is neither.
+    def embed(self, what: str, texts: Sequence[str], images: Sequence[Sequence[Image]] | None = None) -> Vectors:
+        """Return a vector of length 1 for each text with its images (n, dimension); zeros where there is neither.
 
         ``what`` they are is said with the progress. A killed command loses a few hundred vectors at most. Memory: the
         vectors, 4 bytes x n x dimension. Raises `StageError` if an image cannot be read.
         """
-        shown = images or [None] * len(texts)
+        shown = images or [()] * len(texts)
         there = [place for place, text in enumerate(texts) if text or shown[place]]
         found: list[Vectors] = []
         before = self.cache.stats.computed
@@ -82,13 +82,13 @@ class Embedder:
         self.counts.asked = self.counts.empty = self.counts.computed = self.counts.cut = 0
         return told
 
-    def _request(self, text: str, image: Image | None) -> Request:
-        parts = [IMAGE_PLACEHOLDER] * (image is not None) + [text] * bool(text)
-        return Request(self.digest, "\n".join(parts), (image,) if image else ())
+    def _request(self, text: str, images: Sequence[Image]) -> Request:
+        parts = [IMAGE_PLACEHOLDER * len(images)] * bool(images) + [text] * bool(text)
+        return Request(self.digest, "\n".join(parts), tuple(images))
 
 
-def split_prompt(request: Request) -> tuple[str, Image | None]:
-    """Return the text and the image of a request that an `Embedder` made."""
-    image = request.images[0] if request.images else None
-    text = request.prompt.removeprefix(IMAGE_PLACEHOLDER).removeprefix("\n") if image else request.prompt
-    return text, image
+def split_prompt(request: Request) -> tuple[str, tuple[Image, ...]]:
+    """Return the text and the images of a request that an `Embedder` made."""
+    images = request.images
+    text = request.prompt.removeprefix(IMAGE_PLACEHOLDER * len(images)).removeprefix("\n") if images else request.prompt
+    return text, images

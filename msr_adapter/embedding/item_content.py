@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from msr_adapter.config.schema import EmbeddingConfig
 from msr_adapter.generation import Image
+from msr_adapter.item_images import images_of
 from msr_adapter.prompts import neutralise
 from msr_adapter.prompts.neutralize import TEXT_LIMIT
 
@@ -18,7 +19,7 @@ class ItemContents:
 
     texts: Sequence[str]
     """Title and summary, a line each; empty where the item has neither."""
-    images: Sequence[Image | None]
+    images: Sequence[tuple[Image, ...]]
     parts: Sequence[str]
     """What each consists of: "title+image+summary"; empty = nothing to embed."""
 
@@ -38,16 +39,16 @@ def read_item_contents(
     Images lie relative to ``folder``; ``summaries`` are by item id. Parts that an item lacks are left out.
     """
     ids, titles = items["item_id"].to_pylist(), items["title"].to_pylist()
-    paths, digests = items["image"].to_pylist(), items["image_digest"].to_pylist()
+    every = images_of(items, folder)
     texts: list[str] = []
-    shown: list[Image | None] = []
+    shown: list[tuple[Image, ...]] = []
     parts: list[str] = []
     for number, item in enumerate(ids):
         said = {"title": titles[number], "summary": neutralise(summaries.get(item, ""), TEXT_LIMIT)}
         told = {part: said[part].strip() for part in ("title", "summary") if part in config.parts}
-        seen = images and "image" in config.parts and paths[number] is not None
+        seen = images and "image" in config.parts and bool(every[number])
         texts.append("\n".join(text for text in told.values() if text))
-        shown.append(Image(folder / paths[number], digests[number]) if seen else None)
+        shown.append(every[number] if seen else ())
         there = {"title": bool(told.get("title")), "image": seen, "summary": bool(told.get("summary"))}
         parts.append("+".join(part for part, is_there in there.items() if is_there))
     with_prompt = [f"{config.item_prompt}{text}" if text else "" for text in texts]

@@ -45,30 +45,35 @@ class SentenceBackend(Backend):
         return bool(self._network.supports("image"))
 
     def complete(self, requests: Sequence[Request], follow: Follow = ends_there) -> list[Answer]:
-        """Answer with vectors, in the order asked; an image that cannot be read fails."""
+        """Answer with vectors, in the order asked: of a text's vector and the mean of its images', the sum, scaled.
+
+        An image that cannot be read fails.
+        """
         parts = [split_prompt(request) for request in requests]
-        opened: dict[int, Any] = {}
+        opened: list[tuple[int, Any]] = []
         failed: dict[int, Failure] = {}
-        for place, (_, image) in enumerate(parts):
-            if image is not None:
+        for place, (_, images) in enumerate(parts):
+            for image in images:
                 try:
                     with PillowImage.open(image.path) as file:
-                        opened[place] = file.convert("RGB")
+                        opened.append((place, file.convert("RGB")))
                 except OSError as error:
                     why = f"image {image.path.name} cannot be read ({type(error).__name__})"
                     failed[place] = Failure(requests[place].key, why)
         told = [place for place, (text, _) in enumerate(parts) if text and place not in failed]
         sums: dict[int, Vectors] = {}
-        for places, inputs in ((told, [parts[place][0] for place in told]), (list(opened), list(opened.values()))):
+        seen = [place for place, _ in opened]
+        for places, inputs in ((told, [parts[place][0] for place in told]), (seen, [image for _, image in opened])):
             for place, vector in zip(places, self._encode(inputs), strict=True):
-                sums[place] = sums[place] + vector if place in sums else vector
+                share = vector if places is told or len(parts[place][1]) == 1 else vector / len(parts[place][1])
+                sums[place] = sums[place] + share if place in sums else share
         sizes = {place: self._tokens(parts[place][0]) for place in told}
         answers: list[Answer] = []
         for place, request in enumerate(requests):
             size, cut = sizes.get(place, (0, False))
             vector = sums.get(place)
             answers.append(
-                failed[place] if vector is None
+                failed[place] if place in failed or vector is None
                 else Completion(request.key, to_text(unit(vector[None])[0]), (), "length" if cut else "stop", size, 0)
             )  # fmt: skip
         return answers

@@ -84,7 +84,7 @@ class TrainingRows:
     prompts: pl.Series
     answers: pl.Series
     images: pl.Series
-    """Path or null."""
+    """Lists of paths, which may be empty; or a path or null of each row."""
     rejected: pl.Series | None = None
     """Of pairs: the answers that ``answers`` are preferred to."""
     right: pl.Series | None = None
@@ -179,7 +179,7 @@ def _write_jsonl(path: Path, chunks: Iterable[TrainingRows]) -> int:
     with path.open("wb") as file:
         for chunk in chunks:
             # Put together by column: a loop over rows would take far longer than the writing.
-            image = pl.concat_str(pl.lit('"'), chunk.images, pl.lit('"')).fill_null("")
+            image = _quoted(chunk.images)
             more = [column for column in (chunk.rejected, chunk.right) if column is not None]
             lines = pl.select(pl.format(_LINES[chunk.shape], chunk.prompts, chunk.answers, *more, image)).to_series()
             # Buffers of an Arrow string array: validity, offsets, and all characters one line after the other.
@@ -198,11 +198,29 @@ def _table(chunk: TrainingRows) -> pa.Table:
         more = [_turns("assistant", chunk.answers), _turns("assistant", chunk.rejected)]
     elif chunk.right is not None:
         more = [chunk.right.to_arrow()]
-    # Lists of no or one image: their ends are the running count of images.
-    shown = chunk.images.drop_nulls().to_arrow().cast(pa.string())
-    ends = np.cumsum(np.concatenate([[0], chunk.images.is_not_null().to_numpy()]))
+    # The ends of lists are the running count of images.
+    lists = _as_lists(chunk.images)
+    shown = lists.explode().drop_nulls().to_arrow().cast(pa.string())
+    ends = np.cumsum(np.concatenate([[0], lists.list.len().to_numpy()]))
     images = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), shown, type=_IMAGES.type)
     return pa.table([_conversations(turns), *more, images], schema=SCHEMAS[chunk.shape])
+
+
+def _as_lists(images: pl.Series) -> pl.Series:
+    """Return the images of each row as a list."""
+    if images.dtype == pl.List(pl.String):
+        return images
+    return pl.Series([[] if path is None else [path] for path in images], dtype=pl.List(pl.String))
+
+
+def _quoted(images: pl.Series) -> pl.Series:
+    """Return what stands between the brackets of a list in JSON; paths are escaped already."""
+    if images.dtype == pl.List(pl.String):
+        joined = images.list.join('", "')
+        return pl.select(
+            pl.when(images.list.len() > 0).then(pl.format('"{}"', joined)).otherwise(pl.lit(""))
+        ).to_series()
+    return pl.select(pl.concat_str(pl.lit('"'), images, pl.lit('"')).fill_null("")).to_series()
 
 
 def _conversations(turns: list[tuple[str, pl.Series]]) -> pa.ListArray:

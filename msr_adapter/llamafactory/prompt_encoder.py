@@ -48,6 +48,8 @@ class Encoder:
         self.processor = self._loaded.processor
         self._kept_images: ProcessedImages | None = None
         self._expansions: dict[str, str] = {}
+        self._images_apart: bool | None = None
+        """Whether several images of a prompt have the tokens that each has alone; None = not known yet."""
         self._label_words: dict[tuple[tuple[str, ...], ...], tuple[list[int], tuple[tuple[int, ...], ...]]] = {}
 
     @property
@@ -230,16 +232,28 @@ class Encoder:
         return source, target
 
     def _expand(self, prompt: str, paths: list[str]) -> str:
-        """Replace placeholders by image tokens; a lone image's tokens are remembered, as items repeat."""
+        """Replace placeholders by image tokens, which are remembered of each image, as items repeat."""
         # With other placeholders in the text, what stands for the image may depend on them: then nothing is remembered.
-        alone = len(paths) == 1 and prompt.count(IMAGE_PLACEHOLDER) == 1
-        if not alone or "{{" in prompt or "<video>" in prompt or "<audio>" in prompt:
+        first, *rest = prompt.split(IMAGE_PLACEHOLDER)
+        if not paths or len(rest) != len(paths) or "{{" in prompt or "<video>" in prompt or "<audio>" in prompt:
             return self._plugin_expand(prompt, paths)
-        if paths[0] not in self._expansions:
+        if len(paths) > 1 and self._images_apart is False:
+            return self._plugin_expand(prompt, paths)
+        text = first + "".join(self._expansion(path) + after for path, after in zip(paths, rest, strict=True))
+        if len(paths) > 1 and self._images_apart is None:
+            # A family may number the images of a prompt, or look at them together: found out by the first such prompt.
+            whole = self._plugin_expand(prompt, paths)
+            self._images_apart = text == whole
+            return whole
+        return text
+
+    def _expansion(self, path: str) -> str:
+        """Return the tokens of an image by itself, by name."""
+        if path not in self._expansions:
             if len(self._expansions) >= _KNOWN_EXPANSIONS:
                 self._expansions.clear()
-            self._expansions[paths[0]] = self._plugin_expand(IMAGE_PLACEHOLDER, paths)
-        return prompt.replace(IMAGE_PLACEHOLDER, self._expansions[paths[0]])
+            self._expansions[path] = self._plugin_expand(IMAGE_PLACEHOLDER, [path])
+        return self._expansions[path]
 
     def _plugin_expand(self, text: str, paths: list[str]) -> str:
         messages = [{"role": "user", "content": text}]

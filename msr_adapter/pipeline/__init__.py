@@ -9,8 +9,8 @@
 - `run_folder`: the folder on disk, its lock and manifests; `stage_context`: what a stage function is handed
 - `checks`: everything that can be known before a model is loaded; `weight_checks`: adapters and starting points;
   `engine_checks`: which engine answers for each model;
-  `question_checks`: what a question that a text answers cannot be asked with; `later_refusals`: what stages would
-  refuse after hours; `time_estimate`: how long they will take
+  `question_checks`: what a question that a text answers cannot be asked with; `image_checks`: templates and several
+  images; `later_refusals`: what stages would refuse after hours; `time_estimate`: how long they will take
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
 - `embedding_stage`: who embeds items and users, and what retrievers lack
 - `run_tracking`: what an experiment tracker is told of a run

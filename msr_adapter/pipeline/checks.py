@@ -19,6 +19,7 @@ from msr_adapter.filesystem import absent
 from msr_adapter.llamafactory.packaged_models import how_to_get
 from msr_adapter.pipeline.embedding_stage import check_retriever
 from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
+from msr_adapter.pipeline.image_checks import check_images, image_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
 from msr_adapter.pipeline.question_checks import check_question, question_notes
 from msr_adapter.pipeline.repeated_trainings import check_repeats
@@ -56,8 +57,7 @@ def check_engine(execution: ExecutionConfig, where: str) -> list[Problem]:
     return [Problem(where, "execution.engine", "Ray is not installed", next_step=step)]
 
 
-_LEAST_FREE = 2**30
-"""Bytes."""
+_LEAST_FREE = 2**30  # bytes
 
 
 def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> list[Problem]:
@@ -83,6 +83,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *_check_servers(loaded),
         *check_engines(loaded),
         *check_question(loaded),
+        *check_images(loaded),
         *check_overrides(pipeline.train.overrides, loaded.where("train.overrides")),
         *check_launch(pipeline.train.launch, loaded.where("train.launch")),
         *_check_selection(loaded),
@@ -113,6 +114,7 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
     """Return what is no problem but worth knowing before a run; ``stages`` is `plan`'s answer."""
     return [
         *template_notes(loaded),
+        *image_notes(loaded),
         *engine_notes(loaded),
         *question_notes(loaded),
         *_growing(loaded),

@@ -20,6 +20,7 @@ from msr_adapter.pipeline.repeated_trainings import training_seed
 from msr_adapter.schema import listed_digest
 
 _ELSEWHERE = {
+    "history_images": "the rows have them",
     "negatives": "the data stage draws them",
     "prompt": "the template counts",
     "start": "its weights count, not where they lie",
@@ -47,7 +48,12 @@ def lengths_config(p: PipelineConfig) -> object:
     """Return what counts for the estimate of the row lengths."""
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [p.train.images, p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed, *_text_question(p)]
+    return [_images(p), p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed, *_text_question(p)]
+
+
+def _images(p: PipelineConfig) -> object:
+    """Return which images prompts show; without those of the history, what was said before there could be any."""
+    return [p.train.images, p.train.history_images] if p.train.history_images else p.train.images
 
 
 def items_config(p: PipelineConfig) -> object:
@@ -62,13 +68,13 @@ def users_config(p: PipelineConfig) -> object:
 
 def truncate_config(p: PipelineConfig) -> object:
     """Return what counts for truncated user summaries."""
-    return [p.train.images, p.train.cutoff_len, _trained(p), *(_text_question(p) or [p.train.answers.trained])]
+    return [_images(p), p.train.cutoff_len, _trained(p), *(_text_question(p) or [p.train.answers.trained])]
 
 
 def dataset_config(p: PipelineConfig) -> object:
     """Return what counts for the training rows."""
     answers = [*_text_question(p), model_stamp(p.train.model)] if p.train.asks_text else p.train.answers.trained
-    return [p.train.images, p.train.rows, objective_of(p.train).shape, answers, p.seed]
+    return [_images(p), p.train.rows, objective_of(p.train).shape, answers, p.seed]
 
 
 def train_config(p: PipelineConfig) -> object:
@@ -87,7 +93,7 @@ def train_config(p: PipelineConfig) -> object:
 def base_config(p: PipelineConfig) -> list[object]:
     """Return what counts for the scores of the model before training."""
     asked = _text_question(p) or [p.train.answers.model_dump(mode="json")]
-    return [p.train.images, _model(p, "train.model"), p.train.cutoff_len, *asked]
+    return [_images(p), _model(p, "train.model"), p.train.cutoff_len, *asked]
 
 
 def score_config(p: PipelineConfig) -> object:

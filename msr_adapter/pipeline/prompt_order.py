@@ -80,9 +80,11 @@ def _shape(data_dir: Path, lengths: Mapping[str, Any], count: Count) -> PromptSh
         rows += len(mine)
         items.update(pc.unique(mine).to_pylist())
     titles = schema.read_table(data_dir / "items.parquet", schema.ITEMS, ["title"])["title"].slice(0, _TITLES)
+    of_history = lengths["recent"]["median"] if "recent" in lengths else 0.0
     title_tokens = [count(title) for title in titles.to_pylist()]
     return PromptShape(
-        rows, len(kept), len(items), lengths["user_summary"]["median"], float(np.median(title_tokens or [0])),
+        rows, len(kept), len(items), lengths["user_summary"]["median"] + of_history,
+        float(np.median(title_tokens or [0])),
         lengths["image"]["median"],
     )  # fmt: skip
 

@@ -34,7 +34,8 @@ def prompts_of(pipeline: PipelineConfig, question: str | None = None) -> Prompts
     wording = Wording(summaries.noun, summaries.language or "", budgets)
     train = pipeline.train
     cut = AnswerCutter(train.model, train.text_answer.max_tokens) if train.asks_text else None
-    return Prompts(pipeline.templates, wording, question=question or train.template, cut=cut)
+    recent = train.history_images if train.images else 0
+    return Prompts(pipeline.templates, wording, question=question or train.template, cut=cut, recent=recent)
 
 
 def known_attributes(pipeline: PipelineConfig, data: Manifest | None = None) -> KnownAttributes:

@@ -129,6 +129,8 @@ class UsedFields:
     """Whether it says `item`, the one that it is about."""
     user: bool
     """Whether it says `user`."""
+    recent: bool = False
+    """Whether it says `recent`, the latest items of the history, with their images."""
 
     def among(self, known: Iterable[str]) -> tuple[str, ...]:
         """Return those of the ``known`` fields that it may look at, in their order."""
@@ -160,7 +162,8 @@ def fields_used(trees: Iterable[nodes.Template]) -> UsedFields:
             if node.name in _BY_NAME
             for given in [*node.args, *(pair.value for pair in node.kwargs)]
         )
-    return UsedFields(None if computed else frozenset(names), "item" in variables, "user" in variables)
+    return UsedFields(None if computed else frozenset(names), "item" in variables, "user" in variables,
+                      "recent" in variables)  # fmt: skip
 
 
 @dataclass(frozen=True)

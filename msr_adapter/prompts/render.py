@@ -6,7 +6,7 @@ vectorized renderers must equal these, prompt by prompt.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.files import bundled, digest
 from msr_adapter.prompts.attributes import NOBODY, KnownAttributes, UsedFields, UserFields, fields_used
 from msr_adapter.prompts.check import check
@@ -22,7 +22,15 @@ from msr_adapter.prompts.neutralize import DESCRIPTION_LIMIT, RULES_VERSION, TEX
 from msr_adapter.prompts.sandbox import BoundedEnvironment, last_template_line
 from msr_adapter.prompts.sandbox_budget import LimitError
 from msr_adapter.prompts.template_files import parse, read_source, sources
-from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, TEMPLATE_NAMES, VARIABLES, HistoryItem, Wording
+from msr_adapter.prompts.variables import (
+    IMAGE_PLACEHOLDER,
+    TEMPLATE_NAMES,
+    VARIABLES,
+    HistoryItem,
+    Wording,
+    is_shown,
+    placeholders,
+)
 
 _PLAIN = Wording()
 _ANSWER = "-answer"
@@ -43,13 +51,15 @@ class Prompts:
         texts: Mapping[str, str] | None = None,
         question: str = "recommend",
         cut: Callable[[str], str] | None = None,
+        recent: int = 0,
     ) -> None:
         """Read templates from ``folder``, then the bundled ones; or take them from ``texts``, by file name.
 
         ``question`` is the template that `recommend` renders: `recommend` itself, `recommend-image-first`, or that of a
-        question which is answered with a text, `next-item` or `user-text`; ``cut`` shortens such a text.
+        question which is answered with a text, `next-item` or `user-text`; ``cut`` shortens such a text. Of the
+        latest ``recent`` items of a history it is told with their images.
         """
-        self.folder, self.wording, self.question, self.cut = folder, wording, question, cut
+        self.folder, self.wording, self.question, self.cut, self.recent = folder, wording, question, cut, recent
         folders = [bundled("templates")] if folder is None else [folder, bundled("templates")]
         # Nothing is escaped: a prompt is no HTML. auto_reload would cost one stat per prompt.
         self.environment = BoundedEnvironment(
@@ -69,26 +79,26 @@ class Prompts:
         texts: dict[str, str] = {}
         for name in TEMPLATE_NAMES:
             texts |= sources(self.environment, name)
-        return Prompts, (self.folder, self.wording, texts, self.question, self.cut)
+        return Prompts, (self.folder, self.wording, texts, self.question, self.cut, self.recent)
 
-    def item_summary(self, title: str, image: bool, text: str = "", item: HistoryItem | None = None) -> str:
-        """Return the prompt that asks for a description of one item: one placeholder if it has an ``image``, else none.
+    def item_summary(self, title: str, image: int, text: str = "", item: HistoryItem | None = None) -> str:
+        """Return the prompt that asks for a description of one item with ``image`` images, which are the first of it.
 
-        ``text`` is what the source says of the item, truncated to `DESCRIPTION_LIMIT` characters; ``item`` is what
-        the template calls so, with all that is known beside.
+        It has a placeholder for each that the template shows. ``text`` is what the source says of the item, truncated
+        to `DESCRIPTION_LIMIT` characters; ``item`` is what the template calls so, with all that is known beside.
         """
-        values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), "image": image}
-        return self._ask("item_summary", values | self._about("item_summary", item, title, text), images=int(image))
+        values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT), **_images(image)}
+        return self._ask("item_summary", values | self._about("item_summary", item, title, text), images=image)
 
     def item_text(self, title: str, text: str, item: HistoryItem | None = None) -> str:
         """Return the first prompt of mode `fusion`, which asks for a summary of what the source says of one item."""
         values = {"title": neutralise(title), "text": neutralise(text, DESCRIPTION_LIMIT)}
         return self._ask("item_text", values | self._about("item_text", item, title, text))
 
-    def item_image(self, title: str, item: HistoryItem | None = None) -> str:
-        """Return the second prompt of mode `fusion`, which asks what an item's image shows; it has one placeholder."""
-        values = {"title": neutralise(title), **self._about("item_image", item, title)}
-        return self._ask("item_image", values, images=1)
+    def item_image(self, title: str, item: HistoryItem | None = None, image: int = 1) -> str:
+        """Return the second prompt of mode `fusion`, which asks what the ``image`` images of an item show."""
+        values = {"title": neutralise(title), "images": placeholders(image), **self._about("item_image", item, title)}
+        return self._ask("item_image", values, images=image)
 
     def item_fusion(self, title: str, text_summary: str, image_summary: str, item: HistoryItem | None = None) -> str:
         """Return the third prompt of mode `fusion`, which asks for one summary of the answers to the first two."""
@@ -110,20 +120,37 @@ class Prompts:
         return self._render("history", {"items": _neutral_items(items), "user": user.neutral()})
 
     def recommend(
-        self, user_summary: str, title: str, image: bool, item: HistoryItem | None = None, user: UserFields = NOBODY
-    ) -> str:
-        """Return the prompt that asks about a user and a candidate, for training rows and for scoring.
+        self, user_summary: str, title: str, image: int, item: HistoryItem | None = None, user: UserFields = NOBODY,
+        recent: Sequence[HistoryItem] = (),
+    ) -> str:  # fmt: skip
+        """Return the prompt that asks about a user and a candidate with ``image`` images, for training and scoring.
 
-        A question that is answered with a text is told only one of them; `answer` has the other one.
+        A question that is answered with a text is told only one of them; `answer` has the other one. ``recent`` are
+        the latest items of the user's history, with their images.
         """
-        values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), "image": image}
-        values |= {**self._about("recommend", item, title), "user": user.neutral()}
-        return self._render(self.question, _known(values, self.question), images=int(image and self.shows_images))
+        values = {"user_summary": neutralise(user_summary, TEXT_LIMIT), "title": neutralise(title), **_images(image)}
+        values |= {**self._about("recommend", item, title), "user": user.neutral(), "recent": _neutral_items(recent)}
+        told = sum(len(one.images) for one in recent) if self.shows_recent else 0
+        return self._render(self.question, _known(values, self.question), image if self.shows_images else 0, told)
 
     @property
     def shows_images(self) -> bool:
         """Whether the question in use shows the candidate's image."""
         return "image" in VARIABLES[self.question]
+
+    @property
+    def shows_recent(self) -> bool:
+        """Whether the question in use shows the latest items of the history with their images."""
+        return self.recent > 0 and "recent" in VARIABLES[self.question] and self.fields("recommend").recent
+
+    @cached_property
+    def recent_first(self) -> bool:
+        """Whether the images of the history come before those of the candidate, as the template has it."""
+        one = HistoryItem("A title", images=placeholders(1))
+        history, both = (self.recommend("A user", "A title", image, recent=[one]) for image in (0, 1))
+        # Up to the history's image, a candidate's image behind it changes nothing.
+        place = history.index(IMAGE_PLACEHOLDER)
+        return both.startswith(history[:place] + IMAGE_PLACEHOLDER)
 
     @property
     def answer_template(self) -> str:
@@ -224,15 +251,18 @@ class Prompts:
         """Render a template whose answer has a length, and tell it that length."""
         return self._render(name, values | self.wording.length(name), images)
 
-    def _render(self, name: str, values: dict[str, Any], images: int = 0) -> str:
-        """Render ``name``; any failure is the template's, hence the user's: `UserError` with its line."""
+    def _render(self, name: str, values: dict[str, Any], images: int = 0, recent: int = 0) -> str:
+        """Render ``name``; any failure is the template's, hence the user's: `UserError` with its line.
+
+        It has a placeholder for each of the history's ``recent`` images, and for the item's ``images`` or the first.
+        """
         try:
             template = self._compiled.get(name) or self._compile(name)
             text = template.render(values)
         except Exception as error:
             raise UserError(self.problem(name, error)) from error
-        if (found := text.count(IMAGE_PLACEHOLDER)) != images:
-            raise self.image_error(name, found, images)
+        if not is_shown((found := text.count(IMAGE_PLACEHOLDER)) - recent, images):
+            raise self.image_error(name, found, images + recent)
         return text
 
     def tree(self, name: str) -> nodes.Template:
@@ -277,6 +307,10 @@ class Prompts:
         return Problem(where, "", f"{type(error).__name__}: {error}", f"variables: {known}; items have title, summary")
 
 
+def _images(number: int) -> dict[str, Any]:
+    return {"image": number > 0, "images": placeholders(number)}
+
+
 def _known(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {variable: value for variable, value in values.items() if variable in VARIABLES[name]}
 
@@ -285,15 +319,22 @@ def _neutral_items(items: Sequence[HistoryItem]) -> list[HistoryItem]:
     return [item.neutral() for item in items]
 
 
+def _image_step(name: str, images: int) -> str:
+    known = VARIABLES.get(name, ())
+    if images > 1:
+        return "Write {% for image in images %}<image>{% endfor %}; of `recent`, {{ image }} for each of item.images."
+    return "Write it once, inside {% if image %}." if "image" in known else "Remove it."
+
+
 def _image_problem(template: jinja2.Template, found: int, images: int) -> Problem:
     path = template.filename or str(template.name)
     source = Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
     lines = [number for number, line in enumerate(source.splitlines(), 1) if IMAGE_PLACEHOLDER in line]
-    case = "an image" if images else "no image"
+    case = "no image" if not images else "an image" if images == 1 else f"{images} images"
     return Problem(
         f"{path}:{lines[0]}" if lines else path,
         IMAGE_PLACEHOLDER,
-        f"{found} placeholders in the prompt of an item with {case}",
+        f"{plural(found, 'placeholder')} in the prompt of an item with {case}",
         f"{images} expected",
-        "Write it once, inside {% if image %}." if "image" in VARIABLES.get(Path(path).stem, ()) else "Remove it.",
+        _image_step(Path(path).stem, images),
     )

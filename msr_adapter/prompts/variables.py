@@ -1,7 +1,7 @@
 """What a template may use: the names of the templates and of their variables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msr_adapter.prompts.attributes import Attributes, attribute_of, neutral_attributes
@@ -13,17 +13,17 @@ _WORDS = ("noun", "language")
 _LENGTH = ("max_tokens", "max_words")
 
 VARIABLES = {
-    "item_summary": ("title", "text", "image", "item", *_LENGTH, *_WORDS),
+    "item_summary": ("title", "text", "image", "images", "item", *_LENGTH, *_WORDS),
     "item_text": ("title", "text", "item", *_LENGTH, *_WORDS),
-    "item_image": ("title", "item", *_LENGTH, *_WORDS),
+    "item_image": ("title", "images", "item", *_LENGTH, *_WORDS),
     "item_fusion": ("title", "text_summary", "image_summary", "item", *_LENGTH, *_WORDS),
     "user_summary": ("previous", "items", "user", *_LENGTH, *_WORDS),
     "history": ("items", "user", *_WORDS),
-    "recommend": ("user_summary", "title", "image", "item", "user", *_WORDS),
-    "recommend-image-first": ("user_summary", "title", "image", "item", "user", *_WORDS),
+    "recommend": ("user_summary", "title", "image", "images", "recent", "item", "user", *_WORDS),
+    "recommend-image-first": ("user_summary", "title", "image", "images", "recent", "item", "user", *_WORDS),
     "next-item-text": ("user_summary", "user", *_WORDS),
     "next-item-text-answer": ("title", "item", *_WORDS),
-    "user-text": ("title", "image", "item", *_WORDS),
+    "user-text": ("title", "image", "images", "item", *_WORDS),
     "user-text-answer": ("user_summary", "user", *_WORDS),
 }
 """Every template that msr renders, and the variables it may use."""
@@ -49,17 +49,34 @@ class HistoryItem:
     attributes: Attributes = ()
     event: str = ""
     """What the user did with it, in a history of a log with events."""
+    images: tuple[str, ...] = ()
+    """A placeholder for each of its images, where the prompt shows them: those of `recent`."""
 
     def __getitem__(self, name: str) -> Any:
         """Return an attribute: Jinja asks so for what is no field."""
         return attribute_of(self.attributes, name, "item")
+
+    def showing(self, images: tuple[str, ...]) -> "HistoryItem":
+        """Return the item with placeholders of its images."""
+        return replace(self, images=images)
 
     def neutral(self) -> "HistoryItem":
         """Return the item with texts that cannot change a prompt."""
         text, category = neutralise(self.text, DESCRIPTION_LIMIT), neutralise(self.category)
         attributes = neutral_attributes(self.attributes) if self.attributes else ()
         title, summary = neutralise(self.title), neutralise(self.summary, TEXT_LIMIT)
-        return HistoryItem(title, summary, text, category, attributes, neutralise(self.event) if self.event else "")
+        event = neutralise(self.event) if self.event else ""
+        return HistoryItem(title, summary, text, category, attributes, event, self.images)
+
+
+def placeholders(number: int) -> tuple[str, ...]:
+    """Return what templates call `images`: a placeholder for each."""
+    return (IMAGE_PLACEHOLDER,) * number
+
+
+def is_shown(found: int, images: int) -> bool:
+    """Tell whether a prompt with ``found`` placeholders may be that of an item with ``images``: all, or the first."""
+    return found == images or 0 < found < images
 
 
 @dataclass(frozen=True)

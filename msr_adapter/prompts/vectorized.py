@@ -10,7 +10,7 @@ part. The invariant, which tests hold for bundled and odd templates alike: every
 `Prompts.recommend`, white space included. It holds because Jinja itself renders every part.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -26,18 +26,22 @@ from msr_adapter.prompts.neutralize import TEXT_LIMIT, TITLE_LIMIT, neutralise
 from msr_adapter.prompts.render import Prompts
 from msr_adapter.prompts.template_dependencies import Part, cut, pieces
 from msr_adapter.prompts.text_columns import Pattern, Quote, by_value, fill, joined, split_at_marks
-from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER, HistoryItem, placeholders
 
 Columns = dict[str, pl.Series]
-Patterns = dict[tuple[bool, ...], Pattern]
-"""Which variables are not empty -> the pattern of the text."""
+Patterns = dict[tuple[int, ...], Pattern]
+"""Which variables are not empty (1), and how many images there are -> the pattern of the text."""
 
-_USER, _ITEM = frozenset({"user_summary", "user"}), frozenset({"title", "image", "item"})
-_RECORDS = frozenset({"user", "item"})
+_USER, _ITEM = frozenset({"user_summary", "user", "recent"}), frozenset({"title", "image", "images", "item"})
+_RECORDS = frozenset({"user", "item", "recent"})
+_IMAGES = ("image", "images")
+"""Whether an item has images, and a placeholder for each: both follow from their number."""
 _TEXTS = frozenset({"user_summary", "title"}) | _RECORDS
 """What a part must not do more with than print it; a record is always more, so that Jinja renders the part."""
 _ELSEWHERE = (nodes.Include, nodes.Extends, nodes.Import, nodes.FromImport)
 """What brings the text of other files."""
+_BITS = 5
+"""Of a case, for each variable: it has no more images."""
 # A text that ends like the beginning of a placeholder may become one together with the text after it.
 _HALF_PLACEHOLDER = rf"(?:{'|'.join(IMAGE_PLACEHOLDER[:end] for end in range(1, len(IMAGE_PLACEHOLDER)))})$"
 
@@ -50,26 +54,30 @@ class PromptTable:
         prompts: Prompts,
         user_summaries: pl.Series,
         titles: pl.Series,
-        images: Mask,
+        images: Mask | Codes,
         quote: Quote | None = None,
         records: "PromptRecords | None" = None,
     ) -> None:
         """Render whatever depends on a user or an item alone; with ``quote``, prompts come escaped.
 
-        ``records`` are what templates call `item` and `user`, one of each title and of each user summary. Raises
-        `UserError` if the template fails.
+        ``images`` are the numbers of the items' images. ``records`` are what templates call `item` and `user`, one of
+        each title and of each user summary. Raises `UserError` if the template fails.
         """
-        self._prompts = prompts
+        self.prompts = prompts
         self._values = {
             "user_summary": _neutral(user_summaries, TEXT_LIMIT), "title": _neutral(titles, TITLE_LIMIT),
-            "image": pl.Series(images),
+            **dict.fromkeys(_IMAGES, pl.Series(images.astype(np.int64))),
         }  # fmt: skip
         records = records or PromptRecords(lambda place: HistoryItem(titles[place]), lambda _: NOBODY)
+        self._recent = None if records.recent is None else records.recent.images
         # A record is known by its place; equal ones are no rarer than equal titles.
-        self._values |= {"user": _places(user_summaries), "item": _places(titles)}
+        self._values |= {"user": _places(user_summaries), "recent": _places(user_summaries), "item": _places(titles)}
+        # Where no history is shown, `recent` is as constant as the noun, and what says it depends on nobody.
+        user, texts = (names if records.recent else names - {"recent"} for names in (_USER, _TEXTS))
+        numbers = sorted({0, 1, *np.unique(images).astype(int).tolist()})
         self._parts = [
-            _Renderer(prompts, part, quote, records)
-            for part in cut(prompts.tree(prompts.question), (_USER, _ITEM), _TEXTS)
+            _Renderer(prompts, part, quote, records, numbers)
+            for part in cut(prompts.tree(prompts.question), (user, _ITEM), texts)
         ]
         self._texts = [None if part.is_pair else part.render(self._columns(part)) for part in self._parts]
         self._found = self._placeholders()
@@ -94,6 +102,16 @@ class PromptTable:
             return columns
         return {name: column.gather(users if name in _USER else items) for name, column in columns.items()}
 
+    def shown(self, users: Codes, items: Codes) -> Codes:
+        """Return how many images of its item each pair's prompt shows, (rows,): all, or the first."""
+        if self._found is not None:
+            return self._found[1][items]
+        return _count_placeholders(self.take(users, items)) - self._of_history(users)
+
+    def _of_history(self, users: Codes) -> Codes:
+        """Return how many images of its user's history each row's prompt shows."""
+        return np.zeros(len(users), np.int64) if self._recent is None else self._recent[users]
+
     def _placeholders(self) -> tuple[Codes, Codes] | None:
         """Return the number of placeholders in each user's and each item's text; None where rows must be counted.
 
@@ -110,9 +128,15 @@ class PromptTable:
     def _check_images(self, rows: pl.Series, users: Codes, items: Codes) -> None:
         known = self._found
         found = _count_placeholders(rows) if known is None else known[0][users] + known[1][items]
-        wanted = self._values["image"].to_numpy()[items].astype(np.int64) * self._prompts.shows_images
-        if (wrong := np.flatnonzero(found != wanted)).size:
-            raise self._prompts.image_error(self._prompts.question, int(found[wrong[0]]), int(wanted[wrong[0]]))
+        wanted = self._values["images"].to_numpy()[items] * self.prompts.shows_images
+        recent = self._of_history(users)
+        shown = found - recent
+        wrong = (shown != wanted) & ((shown < 1) | (shown > wanted))
+        if known is not None and self._recent is not None:
+            wrong |= known[0][users] != recent
+        if (places := np.flatnonzero(wrong)).size:
+            one = int(places[0])
+            raise self.prompts.image_error(self.prompts.question, int(found[one]), int(wanted[one] + recent[one]))
 
 
 class _Renderer:
@@ -122,8 +146,11 @@ class _Renderer:
     combination of empty and given texts shows where the texts go, and Polars fills the rest.
     """
 
-    def __init__(self, prompts: Prompts, part: Part, quote: Quote | None, records: "PromptRecords") -> None:
-        self._prompts, self._quote, self._records = prompts, quote, records
+    def __init__(
+        self, prompts: Prompts, part: Part, quote: Quote | None, records: "PromptRecords", numbers: Sequence[int]
+    ) -> None:
+        """``numbers`` are all numbers of images that an item has."""
+        self._prompts, self._quote, self._records, self._numbers = prompts, quote, records, numbers
         self.is_user = bool(part.names) and part.names <= _USER
         self.is_pair = not (part.names <= _USER or part.names <= _ITEM)
         tree = prompts.tree(prompts.question)
@@ -149,14 +176,18 @@ class _Renderer:
             made["item"] = self._records.item(made["item"]).neutral()
         if "user" in made:
             made["user"] = self._records.user(made["user"]).neutral()
-        return made
+        if "recent" in made and self._records.recent:
+            made["recent"] = [item.neutral() for item in self._records.recent.items(made["recent"])]
+        number = next((made[name] for name in _IMAGES if name in made), 0)
+        return made | {name: value for name, value in _as_said(number).items() if name in made}
 
     def _fill(self, columns: Columns, patterns: Patterns) -> pl.Series:
-        given = [columns[name] if name == "image" else columns[name] != "" for name in self.names]
+        given = [columns[name] if name in _IMAGES else columns[name] != "" for name in self.names]
         case = np.zeros(len(given[0]), dtype=np.int64)
-        for place, flag in enumerate(given):
-            case += flag.to_numpy().astype(np.int64) << place
-        numbered = {sum(flag << place for place, flag in enumerate(flags)): p for flags, p in patterns.items()}
+        for place, value in enumerate(given):
+            case += value.to_numpy().astype(np.int64) << (_BITS * place)
+        numbered = {sum(int(value) << (_BITS * place) for place, value in enumerate(values)): pattern
+                    for values, pattern in patterns.items()}  # fmt: skip
         return fill(numbered, case, columns, self._quote)
 
     def _find_patterns(self) -> Patterns | None:
@@ -164,23 +195,25 @@ class _Renderer:
 
         They disagree where a template does more with a text than print it, such as comparing it.
         """
-        cases = product((False, True), repeat=len(self.names))
+        values = [self._numbers if name in _IMAGES else (0, 1) for name in self.names]
+        both = [place for place, name in enumerate(self.names) if name in _IMAGES]
+        cases = [case for case in product(*values) if len({case[place] for place in both}) <= 1]
         try:
             found = {case: [self._pattern(case, mark) for mark in "\x00\x01"] for case in cases}
         except UserError:
             return None
         return {case: one for case, (one, _) in found.items()} if all(a == b for a, b in found.values()) else None
 
-    def _pattern(self, case: tuple[bool, ...], mark: str) -> Pattern:
+    def _pattern(self, case: tuple[int, ...], mark: str) -> Pattern:
         given = {
-            name: flag if name not in _TEXTS else f"{mark}{name}{mark}" if flag else ""
-            for name, flag in zip(self.names, case, strict=True)
+            name: _as_said(value)[name] if name in _IMAGES else f"{mark}{name}{mark}" if value else ""
+            for name, value in zip(self.names, case, strict=True)
         }
         return split_at_marks(self._jinja(**given), mark)
 
     def _jinja(self, **values: Any) -> str:
         try:
-            return self._template.render(values)
+            return self._template.render({"recent": (), **values})
         except Exception as error:
             raise UserError(self._prompts.problem(self._prompts.question, error)) from error
 
@@ -191,6 +224,18 @@ class PromptRecords:
 
     item: Callable[[int], HistoryItem]
     user: Callable[[int], UserFields]
+    recent: "RecentItems | None" = None
+    """The latest items of each user's history, where prompts show their images."""
+
+
+@dataclass(frozen=True)
+class RecentItems:
+    """The latest items of the histories of some users."""
+
+    items: Callable[[int], Sequence[HistoryItem]]
+    """Place of the user -> the items, oldest first, with a placeholder for each image."""
+    images: Codes
+    """How many images those of each user have, (users,)."""
 
 
 def _records_said(prompts: Prompts, part: nodes.Template) -> set[str]:
@@ -199,6 +244,11 @@ def _records_said(prompts: Prompts, part: nodes.Template) -> set[str]:
         return {node.name for node in part.find_all(nodes.Name)} & _RECORDS
     fields = prompts.fields(prompts.question)
     return {name for name, is_said in (("item", fields.item), ("user", fields.user)) if is_said}
+
+
+def _as_said(number: int) -> dict[str, Any]:
+    """Return what templates are told of a number of images."""
+    return {"image": number > 0, "images": placeholders(number)}
 
 
 def _places(of: pl.Series) -> pl.Series:

@@ -15,6 +15,8 @@ _SAMPLE = 48
 """Images that are shrunk on trial, to estimate how large all of them would be."""
 _WORKERS = 4
 _BATCH = 64
+_BESIDE = "\n"
+"""Between the paths of images that one thumbnail shows: no stored image is called so."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Thumbnails:
     side: int
     left_out: frozenset[str]
     """Paths beyond the budget; what cannot be read is in neither."""
+
+
+def together(paths: Sequence[str]) -> str:
+    """Return what stands for several images that are shown side by side, as one."""
+    return _BESIDE.join(paths)
 
 
 def make_thumbnails(paths: Sequence[str], data_dir: Path, budget: int) -> Thumbnails:
@@ -64,14 +71,32 @@ def _shrink_all(paths: Iterable[str], data_dir: Path, side: int) -> Iterator[byt
 
 
 def _shrink(data_dir: Path, side: int, path: str) -> bytes | None:
-    """Return a small WebP; None for a file that cannot be read as an image."""
+    """Return a small WebP; None where no file can be read as an image."""
+    several = [small for one in path.split(_BESIDE) if (small := _small(data_dir / one, side)) is not None]
+    if not several:
+        return None
     target = io.BytesIO()
+    _side_by_side(several).save(target, "WEBP", quality=75, method=3)
+    return target.getvalue()
+
+
+def _small(path: Path, side: int) -> Image.Image | None:
     try:
-        with Image.open(data_dir / path) as image:
+        with Image.open(path) as image:
             image.draft("RGB", (side, side))  # a JPEG decodes at a fraction of its size at once
-            small = image.convert("RGB")
+            small: Image.Image = image.convert("RGB")
             small.thumbnail((side, side))
-            small.save(target, "WEBP", quality=75, method=3)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    return target.getvalue()
+    return small
+
+
+def _side_by_side(several: Sequence[Image.Image]) -> Image.Image:
+    if len(several) == 1:
+        return several[0]
+    width, height = sum(one.width for one in several), max(one.height for one in several)
+    sheet, left = Image.new("RGB", (width, height), "white"), 0
+    for one in several:
+        sheet.paste(one, (left, 0))
+        left += one.width
+    return sheet

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from msr_adapter.evaluate.candidates import flat
 from msr_adapter.report.report_context import ReportContext
+from msr_adapter.report.thumbnails import together
 from msr_adapter.schema import EXAMPLES, ITEM_SUMMARIES, ITEMS, USER_STEPS, USER_SUMMARIES, read_table
 
 _USER_SUMMARY, _TITLE, _ITEM_SUMMARY = 1500, 140, 400
@@ -82,7 +83,9 @@ def _steps(
 
 def _items(wanted: Sequence[str], data_dir: Path, items_dir: Path | None) -> dict[str, ItemText]:
     path = data_dir / "items.parquet"
-    titles, images = (_lookup(path, ITEMS, "item_id", wanted, column) for column in ("title", "image"))
+    titles, images, more = (
+        _lookup(path, ITEMS, "item_id", wanted, column) for column in ("title", "image", "more_images")
+    )
     summaries: dict[Any, Any] = {}
     if items_dir is not None:
         summaries = _lookup(items_dir / "items.parquet", ITEM_SUMMARIES, "item_id", wanted, "summary")
@@ -90,7 +93,7 @@ def _items(wanted: Sequence[str], data_dir: Path, items_dir: Path | None) -> dic
         item: ItemText(
             clip(titles.get(item) or "(no title)", _TITLE),
             clip(summaries.get(item, ""), _ITEM_SUMMARY),
-            images.get(item),
+            images.get(item) and together([images[item], *(one["path"] for one in more[item] or ())]),
         )
         for item in wanted
     }

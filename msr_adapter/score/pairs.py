@@ -1,6 +1,5 @@
 """Any users and items, in memory: what a command or a server scores beside the candidates of a run."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +7,10 @@ import polars as pl
 import pyarrow as pa
 
 from msr_adapter.arrays import Codes
-from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue
+from msr_adapter.candidate_rows import CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.progress import Reporter
+from msr_adapter.prompt_catalogue import PromptCatalogue, PromptUsers
 from msr_adapter.score.scoring import scorer_of
 from msr_adapter.stage_arguments import Client
 
@@ -26,8 +26,8 @@ class PairsInMemory:
     summaries: pl.Series
     """(users,) what prompts say of each user; none is null."""
     catalogue: PromptCatalogue
-    user_ids: Sequence[str] | None = None
-    """(users,) whose summaries they are, for templates that say attributes of users; None = nobody's."""
+    known: PromptUsers | None = None
+    """(users,) whose summaries they are, for templates that say more of users; None = nobody's."""
 
 
 def score_pairs(train: TrainConfig, pairs: PairsInMemory, client: Client, reporter: Reporter) -> pa.Table:
@@ -38,8 +38,6 @@ def score_pairs(train: TrainConfig, pairs: PairsInMemory, client: Client, report
     `StageError` if a pair has no answer. Memory: that of the prompts of one chunk, and a row each.
     """
     places, back = np.unique(np.stack([pairs.users, pairs.items]), axis=1, return_inverse=True)
-    rows = CandidateRows.of_pairs(
-        places[0], places[1], pairs.summaries, pairs.catalogue, client.prompts, pairs.user_ids
-    )
+    rows = CandidateRows.of_pairs(places[0], places[1], pairs.summaries, pairs.catalogue, client.prompts, pairs.known)
     found = scorer_of(train, client, lambda _: None, reporter).block(rows)
     return found.take(pa.array(back.ravel()))

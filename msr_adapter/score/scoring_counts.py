@@ -156,7 +156,7 @@ _CAUSE = "another model is served than the trained one, or server.top_logprobs i
 def sample_rows(rows: CandidateRows) -> list[CandidateRow]:
     """Return a few rows, from the first to the last, with and without an image."""
     looked_at = _spread(np.arange(len(rows)), _LOOKED_AT)
-    with_image = rows.images(looked_at).is_not_null().to_numpy()
+    with_image = rows.shows_image(looked_at)
     return rows.take(np.concatenate([_spread(looked_at[which], _SAMPLE) for which in (with_image, ~with_image)]))
 
 

@@ -58,9 +58,12 @@ def _alike(rows: CandidateRows, codes: Codes) -> float:
 
 def _common(one: CandidateRow, other: CandidateRow) -> int:
     """Return how many characters both prompts begin with; an image counts as `_IMAGE` if it is the same."""
-    texts = [
-        row.prompt.replace(IMAGE_PLACEHOLDER, f"<{row.image.digest}>" if row.image else "") for row in (one, other)
-    ]
+    texts = [_with_digests(row) for row in (one, other)]
     end = next((at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
-    shows = one.image is not None and f"<{one.image.digest}>" in texts[0][:end]
-    return end + (_IMAGE if shows else 0)
+    return end + _IMAGE * sum(f"<{image.digest}>" in texts[0][:end] for image in set(one.images))
+
+
+def _with_digests(row: CandidateRow) -> str:
+    """Return a row's prompt, its images by their digests."""
+    first, *rest = row.prompt.split(IMAGE_PLACEHOLDER)
+    return first + "".join(f"<{image.digest}>{text}" for image, text in zip(row.images, rest, strict=True))

@@ -6,13 +6,14 @@ import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Mask
-from msr_adapter.candidate_rows import CandidateRows, PromptCatalogue, read_examples
+from msr_adapter.candidate_rows import CandidateRows, read_examples
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import Problem, UserError, plural, raise_if_any
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.metrics import Judgement, evaluate_groups, metric_intervals, paired_values
 from msr_adapter.model_scores import ranking_scores
 from msr_adapter.progress import Reporter
+from msr_adapter.prompt_catalogue import PromptCatalogue
 from msr_adapter.prompts import Prompts
 from msr_adapter.score.scoring import scorer_of
 from msr_adapter.stage_arguments import Client, StageDirs

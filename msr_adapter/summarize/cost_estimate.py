@@ -29,7 +29,7 @@ class ExpectedRequest(NamedTuple):
     """Answers to come are named in it between ‹ and ›."""
     to_come: int
     """Tokens that these answers can have, at most."""
-    image: Image | None = None
+    images: tuple[Image, ...] = ()
 
 
 class PlannedChain(Protocol):
@@ -97,16 +97,19 @@ class Counter:
         """Return the tokens of a prompt and of the chat template around it, without its image."""
         return self._count(prompt.replace(IMAGE_PLACEHOLDER, "")) + self._around
 
-    def image(self, image: Image | None) -> int | None:
-        """Return the tokens of an image, 0 without one; None if its kind of model is unknown or it cannot be read."""
-        if image is None:
-            return 0
+    def image(self, image: Image) -> int | None:
+        """Return the tokens of an image; None if its kind of model is unknown or it cannot be read."""
         try:
             with PIL.Image.open(image.path) as opened:  # reads the header alone
                 known = image_tokens(self._model, *opened.size)
         except (OSError, SyntaxError, ValueError):  # the request will fail and be told
             return None
         return None if known is None else known + _MARKS
+
+    def images(self, images: Sequence[Image]) -> int | None:
+        """Return the tokens of all ``images``; None as above for any."""
+        found = [self.image(image) for image in images]
+        return None if None in found else sum(number or 0 for number in found)
 
 
 def estimate_cost(starts: Sequence[PlannedChain], known: Lookup, model: ModelConfig, budget: int) -> CostEstimate:
@@ -160,7 +163,7 @@ def _sizes(starts: Sequence[PlannedChain], counter: Counter, share: float) -> tu
         for decision, request in zip(starts[place].decisions(), starts[place].expected(), strict=True):
             if decision not in seen:
                 seen.add(decision)
-                image = counter.image(request.image)
+                image = counter.images(request.images)
                 blind = blind or image is None
                 fixed = counter.text(request.prompt) + (image or 0)
                 size, most = size + fixed + share * request.to_come, most + fixed + request.to_come

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from msr_adapter.config.schema import ItemSummariesConfig
-from msr_adapter.generation import Image, Request
+from msr_adapter.generation import Request
+from msr_adapter.item_images import images_of_row
 from msr_adapter.progress import Reporter
 from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.attributes import UsedFields
@@ -87,9 +88,8 @@ def item_chain(
 
     ``told`` is what templates call `item`; None = they know no more of it than the row.
     """
-    image = Image(data_dir / item["image"], item["image_digest"]) if item["image"] else None
     kind = FusionChain if config.mode == "fusion" else ItemChain
-    return kind(prompts, asking, item["title"], item["text"], image, told)
+    return kind(prompts, asking, item["title"], item["text"], images_of_row(item, data_dir), told)
 
 
 def _describe(

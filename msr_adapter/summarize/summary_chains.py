@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from msr_adapter.generation import Answer, Chain, Image, Request
 from msr_adapter.prompts import NOBODY, HistoryItem, Prompts, UserFields
+from msr_adapter.prompts.variables import IMAGE_PLACEHOLDER
 from msr_adapter.summarize.cost_estimate import ExpectedRequest
 from msr_adapter.summarize.summary_answers import Asking, read
 
@@ -103,15 +104,15 @@ class ItemChain:
     asking: Asking
     title: str
     text: str
-    image: Image | None
+    images: tuple[Image, ...]
     item: HistoryItem | None = None
     """What the template calls `item`; None = it does not."""
 
     @property
     def request(self) -> Request:
         """The item's one request."""
-        prompt = self.prompts.item_summary(self.title, image=self.image is not None, text=self.text, item=self.item)
-        return self.asking.request(prompt, (self.image,) if self.image else ())
+        prompt = self.prompts.item_summary(self.title, image=len(self.images), text=self.text, item=self.item)
+        return self.asking.request(prompt, self.images[: prompt.count(IMAGE_PLACEHOLDER)])
 
     def __call__(self) -> Chain[ItemResult]:
         """Yield the request."""
@@ -121,11 +122,12 @@ class ItemChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides the request."""
-        yield self.title, self.text, self.image and self.image.digest, self.item
+        yield self.title, self.text, _digests(self.images), self.item
 
     def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the request."""
-        yield ExpectedRequest(self.request.prompt, 0, self.image)
+        request = self.request
+        yield ExpectedRequest(request.prompt, 0, request.images)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class FusionChain:
     asking: Asking
     title: str
     text: str
-    image: Image | None
+    images: tuple[Image, ...]
     item: HistoryItem | None = None
     """What the templates call `item`; None = they do not."""
 
@@ -165,7 +167,7 @@ class FusionChain:
 
     def decisions(self) -> Iterator[object]:
         """Yield what decides each request; the joining one comes last."""
-        words, image = (self.title, self.text, self.item), self.image and self.image.digest
+        words, image = (self.title, self.text, self.item), _digests(self.images)
         if self.title or self.text:
             yield "words", words
         if image:
@@ -176,7 +178,7 @@ class FusionChain:
     def expected(self) -> Iterator[ExpectedRequest]:
         """Yield the requests, the answers to come named in their places."""
         parts = list(self._parts())
-        yield from (ExpectedRequest(part.prompt, 0, part.images[0] if part.images else None) for part in parts)
+        yield from (ExpectedRequest(part.prompt, 0, part.images) for part in parts)
         if len(parts) == 2:
             prompt = self.prompts.item_fusion(self.title, "‹the first answer›", "‹the second answer›", self.item)
             yield ExpectedRequest(prompt, 2 * self.asking.max_new_tokens)
@@ -184,10 +186,15 @@ class FusionChain:
     @property
     def family(self) -> object:
         """Return what decides the first request."""
-        return (self.title, self.text, self.item) if self.title or self.text else self.image and self.image.digest
+        return (self.title, self.text, self.item) if self.title or self.text else _digests(self.images)
 
     def _parts(self) -> Iterator[Request]:
         if self.title or self.text:
             yield self.asking.request(self.prompts.item_text(self.title, self.text, self.item))
-        if self.image:
-            yield self.asking.request(self.prompts.item_image(self.title, self.item), (self.image,))
+        if self.images:
+            prompt = self.prompts.item_image(self.title, self.item, len(self.images))
+            yield self.asking.request(prompt, self.images[: prompt.count(IMAGE_PLACEHOLDER)])
+
+
+def _digests(images: Sequence[Image]) -> tuple[str, ...]:
+    return tuple(image.digest for image in images)

@@ -66,7 +66,7 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
         left = 0 if train.asks_text else int((~kept).sum())
         counts |= {f"{split}_rows_left_out": sides * left} if left else {}
         if len(rows):
-            shown = rows.images(np.arange(len(rows))).is_not_null().to_numpy()
+            shown = rows.shows_image(np.arange(len(rows)))
             order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
             order = order[kept[order // sides]]
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])

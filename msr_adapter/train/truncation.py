@@ -117,7 +117,7 @@ class _SplitTruncation:
     def run(self, reporter: Reporter) -> tuple[int, dict[int, _TooLong]]:
         """Return the longest row in tokens as it was, and the truncated examples by id."""
         number = len(self.rows)
-        images = self.rows.images(np.arange(number)).n_unique()
+        images = self.rows.images(np.arange(number)).explode().n_unique()
         with (
             measuring(self.encoder, number, images) as measurer,
             reporter.track("measuring prompts", number) as advance,
@@ -155,7 +155,7 @@ class _SplitTruncation:
             chunk = self.rows.take(np.arange(begin, min(begin + _CHUNK, len(self.rows))))
             for row in chunk:
                 answers = (row.answer,) if row.answer else words
-                yield MeasureRequest(row.prompt, answers, (row.image.path,) if row.image else ())
+                yield MeasureRequest(row.prompt, answers, tuple(image.path for image in row.images))
 
     def _firsts(self) -> Codes:
         """Return where each example's rows begin: they stand together."""
@@ -217,10 +217,10 @@ class _SplitTruncation:
 
     def _requests_now(self, one: _TooLong) -> Iterator[MeasureRequest]:
         text = one.text.now()
-        for place, row, title in zip(one.rows, self.rows.take(one.rows), self.rows.titles(one.rows), strict=True):
-            prompt = self.shown.prompts.recommend(text, title, row.image is not None, *self.rows.record(int(place)))
+        for place, row in zip(one.rows, self.rows.take(one.rows), strict=True):
+            prompt = self.rows.prompt_with(int(place), text)
             answers = (row.answer,) if row.answer else self.train.answers.trained
-            yield MeasureRequest(prompt, answers, (row.image.path,) if row.image else ())
+            yield MeasureRequest(prompt, answers, tuple(image.path for image in row.images))
 
 
 def _problem(failed: dict[int, int], data_dir: Path, limit: int, longest: int) -> Problem:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from msr_adapter.config.loader import LoadedPipeline
 from msr_adapter.config.schema import ExecutionConfig, ModelConfig
 from msr_adapter.distributed import open_backend
-from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Request
+from msr_adapter.generation import Answer, Backend, Completion, CompletionCache, Image, Request
 from msr_adapter.generation.request_chains import Chains
 from msr_adapter.pipeline.peak_memory import release
 from msr_adapter.pipeline.planning import plan
@@ -41,6 +41,9 @@ class PreviewedRequest(TypedDict, total=False):
     tokens_to_come: int
     """At most, of the answers that the prompt is still waiting for."""
     image: str | None
+    """The first of ``images``."""
+    images: list[str]
+    """Files, in the order of the prompt's placeholders."""
     counted: str
     """How tokens were counted."""
     answer: str
@@ -231,21 +234,25 @@ class _Summarizers:
 
 def _planned(chain: PlannedChain, counter: Counter) -> list[PreviewedRequest]:
     return [
-        {"prompt": one.prompt, "text_tokens": counter.text(one.prompt), "image_tokens": counter.image(one.image),
-         "tokens_to_come": one.to_come, "image": str(one.image.path) if one.image else None, "counted": counter.how}
+        {"prompt": one.prompt, "text_tokens": counter.text(one.prompt), "image_tokens": counter.images(one.images),
+         "tokens_to_come": one.to_come, "image": next(iter(_paths(one.images)), None), "images": _paths(one.images),
+         "counted": counter.how}
         for one in chain.expected()
     ]  # fmt: skip
+
+
+def _paths(images: Sequence[Image]) -> list[str]:
+    return [str(image.path) for image in images]
 
 
 def _asked(steps: Sequence[tuple[Request, Answer]], counter: Counter) -> list[PreviewedRequest]:
     """Return the requests of a chain with their answers or failures."""
     shown = []
     for request, answer in steps:
-        image = request.images[0] if request.images else None
         row: PreviewedRequest = {
             "prompt": request.prompt, "text_tokens": counter.text(request.prompt), "tokens_to_come": 0,
-            "image_tokens": counter.image(image), "image": str(image.path) if image else None,
-            "counted": counter.how,
+            "image_tokens": counter.images(request.images), "image": next(iter(_paths(request.images)), None),
+            "images": _paths(request.images), "counted": counter.how,
         }  # fmt: skip
         if isinstance(answer, Completion):
             row["answer"], row["answer_tokens"] = answer.text, answer.tokens_out

@@ -102,7 +102,7 @@ def test_check_names_file_line_variable_and_the_likely_one(tmp_path: Path) -> No
     found = problems(tmp_path, item_summary="{% if image %}<image>{% endif %}\n{{ titel }}")
     assert found == [
         f"{tmp_path}/item_summary.j2:2 titel: unknown variable; did you mean title? "
-        "item_summary.j2 has title, text, image, item, max_tokens, max_words, noun, language"
+        "item_summary.j2 has title, text, image, images, item, max_tokens, max_words, noun, language"
     ]
 
 
@@ -129,7 +129,7 @@ def test_check_reports_all_templates_at_once(tmp_path: Path) -> None:
     ("text", "place", "message"),
     [
         ("{{ title }}", "", "0 placeholders in the prompt of an item with an image; 1 expected"),
-        ("a\n<image>{{ title }}", ":2", "1 placeholders in the prompt of an item with no image; 0 expected"),
+        ("a\n<image>{{ title }}", ":2", "1 placeholder in the prompt of an item with no image; 0 expected"),
         ("{% if image %}<image>\n<image>{% endif %}", ":1", "2 placeholders in the prompt of an item with an image"),
         ("{% if image %}<image>{% endif %}{{ title / 2 }}", ":1", "TypeError"),
         ("{% if image %}<image>{% endif %}\n\n{{ title.owner }}", ":3", "has no attribute 'owner'"),

@@ -177,7 +177,7 @@ def test_a_failure_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"recommend.j2:2: TypeError"):
         at_once(prompts, ["a"], ["b"], [False])
     missing = prompts_of(tmp_path, "{{ user_summary }}\n<ima{{ title }}")
-    with pytest.raises(UserError, match=r"recommend.j2.*1 placeholders in the prompt of an item with no image"):
+    with pytest.raises(UserError, match=r"recommend.j2.*1 placeholder in the prompt of an item with no image"):
         at_once(missing, ["a"], ["b", "ge>"], [False, False])
 
 

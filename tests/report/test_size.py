@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from msr_adapter import schema
 from msr_adapter.config.schema import ConfidenceConfig, ProtocolConfig
 from msr_adapter.report.report_context import PageLimits
-from msr_adapter.report.thumbnails import make_thumbnails
+from msr_adapter.report.thumbnails import make_thumbnails, together
 from tests.support.judged_run import Run, make_run
 from tests.support.many_users import make_many
 
@@ -86,6 +87,14 @@ def test_images_shrink_before_any_is_left_out(tmp_path: Path, image_paths: list[
     assert smaller.side < 144
     assert len(smaller.images) == 40
     assert sum(map(len, smaller.images.values())) <= size // 2
+
+
+def test_several_images_of_an_item_are_one_thumbnail_side_by_side(tmp_path: Path, image_paths: list[str]) -> None:
+    key = together([image_paths[0], "gone.png", image_paths[1]])
+    made = make_thumbnails([image_paths[0], key, together(["gone.png"])], tmp_path, 10**9)
+    sizes = [Image.open(io.BytesIO(data)).size for data in made.images.values()]
+    assert list(made.images) == [image_paths[0], key]
+    assert sizes == [(144, 144), (288, 144)]
 
 
 def test_images_beyond_the_budget_are_named_the_most_wanted_are_kept(tmp_path: Path, image_paths: list[str]) -> None:

@@ -110,7 +110,7 @@ def test_known_answers_say_how_long_the_others_may_be(tmp_path: Path) -> None:
 def test_tokens_are_counted_without_the_placeholder() -> None:
     counter = Counter(ModelConfig(path="tiny", default_system=""))
     assert counter.text("<image>likes") == counter.text("likes") < counter.text("likes dragons")
-    assert counter.image(None) == 0
+    assert counter.images(()) == 0
 
 
 def test_the_pace_of_what_is_computed_tells_how_long_the_rest_takes(

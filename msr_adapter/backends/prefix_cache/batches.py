@@ -62,7 +62,7 @@ class Batches:
         return Prompt(np.asarray(ids, np.int64), tuple(images))
 
     def key(self, prompt: Prompt, numbers: dict[tuple[str, ...], int]) -> Sequence[int]:
-        """Return the tokens of a prompt, with a negative number for its images in place of each image token.
+        """Return the tokens of a prompt, with a negative number for its image in place of each image token.
 
         ``numbers`` holds image digests -> their number; it is filled here and must be the same for all prompts that are
         compared.
@@ -73,8 +73,15 @@ class Batches:
         ids: list[int] = prompt.ids.tolist()
         if not prompt.images:
             return ids
-        number = numbers.setdefault(tuple(image.digest for image in prompt.images), len(numbers))
-        return [-1 - number if token == self._image_token else token for token in ids]
+        shown = prompt.ids == self._image_token
+        run = np.cumsum(shown & ~np.append(False, shown[:-1])) - 1
+        # Where something stands between all images, each is known by itself, so that those of a history are shared in
+        # front of any candidate's; a family that writes an image in several runs has its images known together.
+        apart = int(run[-1]) + 1 == len(prompt.images)
+        names = [(image.digest,) for image in prompt.images] if apart else [tuple(i.digest for i in prompt.images)]
+        known = np.array([-1 - numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+        found: list[int] = np.where(shown, known[run if apart else np.zeros_like(run)], prompt.ids).tolist()
+        return found
 
     def without_images(self, prompt: Prompt) -> Prompt:
         """Return a prompt of the same text alone."""

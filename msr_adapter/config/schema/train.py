@@ -5,7 +5,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from msr_adapter.config.schema.base import MOST_TOKENS, MOST_WEIGHT, Count, Seed, StrictModel, Weight, allowed
+from msr_adapter.config.schema.base import (
+    MOST_IMAGES,
+    MOST_TOKENS,
+    MOST_WEIGHT,
+    Count,
+    Seed,
+    StrictModel,
+    Weight,
+    allowed,
+)
 from msr_adapter.config.schema.execution import LaunchConfig
 from msr_adapter.config.schema.model import ModelConfig
 from msr_adapter.config.schema.negatives import TrainNegativesConfig
@@ -161,6 +170,9 @@ class TrainConfig(StrictModel):
     """Parts that training leaves alone."""
     images: bool = True
     """False: the candidate's image is left out of training and scoring prompts (an ablation)."""
+    history_images: int = Field(0, ge=0, le=MOST_IMAGES)
+    """The latest so many items of the history, whose titles and images the recommender's prompt shows beside the
+    user's text, in training and scoring; 0 = none. The template says where (`recent`). Needs `images`."""
     question: Question = "yes-no"
     """What the recommender is asked, in training and scoring. yes-no, the paper's: will the user choose this candidate?
     A score is p(yes) / (p(yes) + p(no)). next-item-text: what will the user choose next? A score is the log-likelihood

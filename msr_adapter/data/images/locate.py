@@ -169,6 +169,12 @@ def image_key(item_id: str, number: int) -> str:
     return item_id if number == 1 else f"{item_id}\0{number}"
 
 
+def item_of(key: str) -> tuple[str, int]:
+    """Return the item and the number of the image that a key of the index identifies."""
+    item, mark, number = key.rpartition("\0")
+    return (item, int(number)) if mark and number.isdecimal() else (key, 1)
+
+
 def read_download_index(folder: Path) -> dict[str, DownloadedImage]:
     """Return item id -> the latest line of its first image."""
     return {one.item_id: one for one in read_downloads(folder).values() if one.number == 1}

@@ -98,7 +98,8 @@ def write_whole_shard(
     data_dir: Path, folder: Path, items: pa.Table, asked: AskedUsers, numbers: range, found: list[Found]
 ) -> int:
     """Write a shard with all that it needs of the catalogue; return how many candidates the model is asked about."""
-    codes: Codes = np.unique(np.concatenate([np.empty(0, np.int32), *(one.items for one in found)]))
+    latest = [asked.latest(number) for number in numbers]
+    codes: Codes = np.unique(np.concatenate([np.empty(0, np.int32), *(one.items for one in found), *latest]))
     listed = items.take(pa.array(codes))
     own = [replace(one, items=np.searchsorted(codes, one.items).astype(np.int32)) for one in found]
     scored = write_shard(data_dir, folder, listed, asked, numbers, own)

@@ -12,6 +12,7 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from msr_adapter import schema
 from msr_adapter.arrays import Codes, Mask, Rows, ranges
@@ -68,6 +69,19 @@ class IdArray(Sequence[str]):
 
 
 @dataclass(frozen=True)
+class ShownHistory:
+    """The latest items of a history, as many as prompts show with their images."""
+
+    window: HistoryWindow
+    """As training's: what it leaves out was not shown there either."""
+    number: int
+
+    def of(self, history: Codes) -> Codes:
+        """Return what of one history, oldest item first, is shown."""
+        return self.window.of(history)[-self.number :]
+
+
+@dataclass(frozen=True)
 class AskedUsers:
     """Who gets a list, in the order of the lists; a user's number is the place in it."""
 
@@ -77,6 +91,13 @@ class AskedUsers:
     histories: Histories
     beside: SeenBeside
     """What they have seen beside their histories, by number."""
+    shown: "ShownHistory | None" = None
+    """What of histories the recommender's prompt shows with images; None = nothing."""
+
+    def latest(self, number: int) -> Codes:
+        """Return the items of a user's history that the recommender's prompt shows with their images."""
+        history = self.history(number)
+        return history[:0] if self.shown is None else self.shown.of(history)
 
     def history(self, number: int) -> Codes:
         """Return the items that a user has interacted with, oldest first; empty where nothing is known."""
@@ -111,7 +132,8 @@ class AskedUsers:
         codes = self.beside.codes[ranges(self.beside.offsets[numbers], sizes)]
         beside = SeenBeside(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), codes)
         ids = self.ids.array if isinstance(self.ids, IdArray) else pa.array(self.ids, pa.string())
-        return AskedUsers(IdArray(ids.take(pa.array(numbers))), self.places[numbers], self.histories, beside)
+        taken = IdArray(ids.take(pa.array(numbers)))
+        return AskedUsers(taken, self.places[numbers], self.histories, beside, self.shown)
 
     def groups(self) -> Iterator[range]:
         """Yield the numbers of the users of each group."""
@@ -192,11 +214,13 @@ def write_shard(
     folder.mkdir(parents=True, exist_ok=True)
     schema.write_table(pa.table(columns, schema=LISTS), LISTS, folder / "lists.parquet")
     scored = lengths[owner] > 0
-    _write_candidates(folder, items, number[scored], codes[scored])
     known = [number for number, length in zip(numbers, lengths, strict=True) if length]
-    # The user summary says it all: scoring reads no history.
-    _write_examples(folder, asked, known, [codes[:0]] * len(known), "test")
-    shown = items["item_id"].take(pa.array(np.unique(codes[scored])))
+    # Beside the images of the latest items, the user summary says it all: scoring reads no more of the history.
+    latest = [asked.latest(number) for number in known]
+    _write_examples(folder, asked, known, latest, "test")
+    rows = np.union1d(codes[scored], _rows_of(items, asked, latest))
+    _write_candidates(folder, items, number[scored], codes[scored], rows)
+    shown = items["item_id"].take(pa.array(rows))
     copy_attributes(data_dir, folder, shown.to_pylist(), [asked.ids[number] for number in known])
     return int(scored.sum())
 
@@ -218,13 +242,25 @@ def write_pairs(
     schema.write_table(pa.table(arrays, schema=schema.EXAMPLES), schema.EXAMPLES, folder / "examples.parquet")
 
 
-def _write_candidates(folder: Path, items: pa.Table, numbers: Rows, codes: Codes) -> None:
+def _rows_of(items: pa.Table, asked: AskedUsers, latest: Sequence[Codes]) -> Codes:
+    """Return the rows of ``items`` that are the ``latest`` items of some histories."""
+    codes = np.unique(np.concatenate([np.empty(0, np.int32), *latest]))
+    if not len(codes):
+        return codes
+    ids = asked.histories.items.take(pa.array(codes)).cast(pa.string())
+    rows: Codes = pc.index_in(ids, value_set=items["item_id"].combine_chunks()).to_numpy()
+    return rows
+
+
+def _write_candidates(folder: Path, items: pa.Table, numbers: Rows, codes: Codes, rows: Codes | None = None) -> None:
+    """Write candidates, and the ``rows`` of items that prompts show: theirs unless given."""
     candidates = pa.table(
         {"example_id": numbers, "item_id": items["item_id"].take(pa.array(codes)),
          "label": np.zeros(len(codes), np.int8)}
     )  # fmt: skip
     schema.write_table(candidates, schema.CANDIDATES, folder / "candidates.parquet")
-    schema.write_table(items.take(pa.array(np.unique(codes))), schema.ITEMS, folder / "items.parquet")
+    shown = np.unique(codes) if rows is None else rows
+    schema.write_table(items.take(pa.array(shown)), schema.ITEMS, folder / "items.parquet")
 
 
 def _write_examples(

@@ -20,13 +20,13 @@ from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.pipeline.stage_context import Context, is_truncating
 from msr_adapter.pipeline.stage_functions import summarizer
 from msr_adapter.progress import Reporter
-from msr_adapter.prompts import HistoryItem
+from msr_adapter.prompts import HistoryItem, Prompts
 from msr_adapter.prompts.stage_tables import with_events
 from msr_adapter.stage_arguments import Client, Job
 from msr_adapter.summarize import read_histories, read_summaries, summarize_items, summarize_users
 from msr_adapter.train import UserTexts, truncate_summaries
 from msr_adapter.workflows.recommend.resolve_request import ResolvedRequest
-from msr_adapter.workflows.recommend.user_shards import write_histories, write_items_to_describe
+from msr_adapter.workflows.recommend.user_shards import ShownHistory, write_histories, write_items_to_describe
 
 _LABEL = "user summaries"
 _SUMMED = ("requests", "computed", "failed", "tokens_in", "tokens_out", "without_summary")
@@ -190,6 +190,13 @@ class UserSummaries:
         described = read_listed_ids(data) if none else read_described(data)
         ids = pl.Series(items.to_pylist(), dtype=pl.String)
         return sorted(ids.filter(pl.Series(needed) & ~ids.is_in(described.to_list())).to_list())
+
+
+def shown_history(pipeline: PipelineConfig, prompts: Prompts) -> ShownHistory | None:
+    """Return the latest items of a history whose images the recommender's prompt shows; None = it shows none."""
+    if not prompts.shows_recent:
+        return None
+    return ShownHistory(HistoryWindow(pipeline.split.max_history, pipeline.history_step), prompts.recent)
 
 
 def window_of(pipeline: PipelineConfig) -> HistoryWindow | None:

@@ -33,7 +33,7 @@ from msr_adapter.workflows.recommend.ranking import Weigh, rank_shard
 from msr_adapter.workflows.recommend.request import RecommendRequest, request_problems
 from msr_adapter.workflows.recommend.resolve_request import RequestFiles, ResolvedRequest, resolve_request
 from msr_adapter.workflows.recommend.user_shards import cut_shards, read_items, write_shard
-from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries
+from msr_adapter.workflows.recommend.user_summaries import Calls, UserSummaries, shown_history
 from msr_adapter.workflows.trained_run import bring_to_scoring
 
 _LABEL = "scoring candidates"
@@ -77,6 +77,7 @@ def recommend(
             use_trained(loaded, folder, reporter)
         work = folder.begin(RECOMMENDING)
         prompts = prompts_of(loaded.pipeline)
+        request = replace(request, asked=replace(request.asked, shown=shown_history(loaded.pipeline, prompts)))
         context = Context(loaded.pipeline, loaded.resolved, folder, prompts, work, reporter)
         try:
             if request.items is not None and request.items.new.height:

@@ -16,7 +16,7 @@ from msr_adapter.config.output_paths import Output, output_problems, protected_b
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.new_items import beside
 from msr_adapter.data.pairs_file import PairsFile, nested_columns, open_pairs, write_columns, write_roles
-from msr_adapter.errors import StageError, UserError, collecting, plural, raise_if_any
+from msr_adapter.errors import Problem, StageError, UserError, collecting, plural, raise_if_any
 from msr_adapter.files import working_folder
 from msr_adapter.model_scores import read_model_scores, shown_scores
 from msr_adapter.pipeline.checks import check
@@ -81,6 +81,9 @@ def score_table(
     with collecting(problems):
         pairs = open_pairs(wanted.pairs, _OPTION, wanted.columns, wanted.added(served=served))
         problems += nested_problems(wanted, nested_columns(pairs))
+    if prompts_of(loaded.pipeline).shows_recent:
+        found, step = "prompts with images of the history are not scored for tables yet", "Use `msr recommend`"
+        problems.append(Problem(loaded.where("train.history_images"), "train.history_images", found, "0", step))
     raise_if_any([*problems, *check(loaded)])
     assert pairs is not None
     sweep_beside(wanted.out)

@@ -211,7 +211,7 @@ class _Models:
     def _warm(self, items: ServedItems, fields: PromptFields) -> None:
         """Load the weights, and run each model once: the first client does not wait for that."""
         place = int(np.argmax(items.popularity)) if len(items) else 0
-        shown = Candidate(items.titles[place], items.image(place), place) if len(items) else Candidate("A title")
+        shown = items.candidate(place) if len(items) else Candidate("A title")
         requests: list[tuple[Client, Request]] = [
             (self._scorer, self._scores.request("A summary", shown, fields.somebody))
         ]

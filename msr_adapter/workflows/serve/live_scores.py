@@ -10,7 +10,7 @@ from msr_adapter.candidate_rows import CandidateRow
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Answer, Completion, Failure, Request
-from msr_adapter.generation.request import Remote
+from msr_adapter.generation.request import IMAGE_PLACEHOLDER, Remote
 from msr_adapter.progress import Reporter
 from msr_adapter.score import scores_of
 from msr_adapter.score.scoring_counts import compare_sample
@@ -45,10 +45,10 @@ class LiveScores:
 
     def request(self, text: str, candidate: Candidate, user_id: str = "") -> Request:
         """Return the request that scores one candidate of a user of whom ``text`` is told."""
-        image = candidate.image if self._train.images else None
+        images = candidate.images if self._train.images else ()
         item, user = self._fields.as_candidate(candidate.place, candidate.title), self._fields.asker(user_id)
-        prompt = self._client.prompts.recommend(text, candidate.title, image is not None, item, user)
-        row = CandidateRow(0, "", 0, prompt, image)
+        prompt = self._client.prompts.recommend(text, candidate.title, len(images), item, user)
+        row = CandidateRow(0, "", 0, prompt, images[: prompt.count(IMAGE_PLACEHOLDER)])
         return ask(row, self._train, self._client.model().identity)
 
     def answers(self, users: Sequence[Sequence[Request]], still: Callable[[int], bool]) -> dict[str, Answer]:

@@ -2,8 +2,8 @@
 
 from functools import cached_property
 
-from msr_adapter.candidate_rows import PromptCatalogue
 from msr_adapter.config.schema import ItemSummariesConfig
+from msr_adapter.prompt_catalogue import PromptCatalogue
 from msr_adapter.prompts import HistoryItem, Prompts, UserFields
 from msr_adapter.prompts.stage_tables import ItemTable, UserTable
 from msr_adapter.stage_arguments import StageDirs

@@ -220,7 +220,7 @@ class Resolver:
         return tuple(self._candidate(code) for code in codes.tolist())
 
     def _candidate(self, code: int) -> Candidate:
-        return Candidate(self._items.titles[code], self._items.image(code), code)
+        return self._items.candidate(code)
 
     def _id_of(self, document: str | DocumentMessage, documents_are: str) -> str | None:
         if isinstance(document, str):

@@ -13,6 +13,7 @@ from msr_adapter import schema
 from msr_adapter.arrays import Codes, Rows
 from msr_adapter.generation import Image
 from msr_adapter.heuristics import has_timestamps
+from msr_adapter.prompt_catalogue import ShownImages
 from msr_adapter.workflows.recommend.histories import (
     Histories,
     SeenBeside,
@@ -23,6 +24,7 @@ from msr_adapter.workflows.recommend.histories import (
     sorted_places,
 )
 from msr_adapter.workflows.recommend.user_shards import read_items
+from msr_adapter.workflows.serve.work import Candidate
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class ServedItems:
         self.folder = data_dir
         frame = pl.DataFrame(self.table)
         self.ids, self.titles = frame["item_id"], frame["title"]
-        self._images, self._digests = frame["image"], frame["image_digest"]
+        self._shown = ShownImages.read(self.table, Path(), images=True)
         self.categories = frame["category"]
         self.popularity = histories.popularity()
         """Interactions of each item, nothing held out (items,)."""
@@ -57,8 +59,16 @@ class ServedItems:
 
     def image(self, place: int) -> Image | None:
         """Return the image of an item."""
-        path = self._images[place]
-        return None if path is None else Image(Path(path), self._digests[place])
+        return next(iter(self.images(place)), None)
+
+    def images(self, place: int) -> tuple[Image, ...]:
+        """Return all images of an item, in order."""
+        return self._shown.of(place)
+
+    def candidate(self, place: int) -> Candidate:
+        """Return what prompts show of an item."""
+        first, *more = self.images(place) or (None,)
+        return Candidate(self.titles[place], first, place, tuple(image for image in more if image))
 
     def row(self, place: int) -> dict[str, str | None]:
         """Return a row of ITEMS, its image's path absolute."""

@@ -15,6 +15,13 @@ class Candidate:
     image: Image | None = None
     place: int = -1
     """Row of ITEMS; -1 = an item of no catalogue."""
+    more: tuple[Image, ...] = ()
+    """Those after the first."""
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in order."""
+        return () if self.image is None else (self.image, *self.more)
 
 
 @dataclass(frozen=True)

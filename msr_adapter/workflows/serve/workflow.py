@@ -37,7 +37,7 @@ def serve(
     which it shares with other commands, and the images. Prints one line on standard output when it is ready.
     """
     problems = [*setting_problems(settings), *_retriever_problems(loaded, settings), *check(loaded)]
-    problems += [*_question_problems(loaded), *_event_problems(loaded)]
+    problems += [*_question_problems(loaded), *_event_problems(loaded), *_history_image_problems(loaded)]
     token = _token(problems)
     if problems:
         raise UserError(problems)
@@ -80,6 +80,14 @@ def _event_problems(loaded: LoadedPipeline) -> list[Problem]:
     step = "Leave it out of the templates, or use `msr recommend` or `msr score`, which know it"
     found = "templates of histories say `event`, which is not served yet"
     return [Problem(loaded.where("data.source.events"), "data.source.events", found, "", step)]
+
+
+def _history_image_problems(loaded: LoadedPipeline) -> list[Problem]:
+    """Return a problem where prompts show the images of the history's latest items."""
+    if not prompts_of(loaded.pipeline).shows_recent:
+        return []
+    found, step = "prompts with images of the history are not served yet", "Use `msr recommend`, which shows them"
+    return [Problem(loaded.where("train.history_images"), "train.history_images", found, "0", step)]
 
 
 def prepare(loaded: LoadedPipeline, settings: ServeSettings, reporter: Reporter, *, train: bool = False) -> ServedRun:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from msr_adapter.config.schema import ImagesConfig
 from msr_adapter.data.images.download import DownloadPolicy, fetch_into
-from msr_adapter.data.images.locate import DownloadedImage, read_download_index, safe_name
+from msr_adapter.data.images.locate import DownloadedImage, image_key, read_download_index, read_downloads, safe_name
 from msr_adapter.errors import UserError
 from msr_adapter.progress import Reporter
 from tests.support.image_server import Answer, Handler, Server, drip, endless, image_bytes, ok, serving, silent
@@ -326,3 +326,16 @@ def test_a_redirect_with_a_bad_location_costs_one_image(location: str, tmp_path:
     with serving(a=redirect(location, 302), b=ok) as server:
         report = fetch(tmp_path, {"1": server.url("a"), "2": server.url("b")})
     assert (report["fetched"], report["failed"]) == (1, 1)
+
+
+def test_several_images_of_an_item_have_files_of_their_own(tmp_path: Path) -> None:
+    with serving(a=ok, b=ok, c=ok) as server:
+        wanted = {image_key("a", 1): server.url("a"), image_key("a", 2): server.url("b"),
+                  image_key("a_2", 1): server.url("c")}  # fmt: skip
+        report = fetch(tmp_path, wanted)
+    assert (report["fetched"], report["failed"]) == (3, 0)
+    assert sorted(path.name for path in tmp_path.glob("a*")) == ["a+2.png", "a.png", "a_2.png"]
+    entries = read_downloads(tmp_path)
+    assert {(one.item_id, one.number, one.file) for one in entries.values()} == {
+        ("a", 1, "a.png"), ("a", 2, "a+2.png"), ("a_2", 1, "a_2.png"),
+    }  # fmt: skip

@@ -21,8 +21,9 @@ from msr_adapter.data.images.download.request import Download, DownloadPolicy, F
 from msr_adapter.data.images.locate import (
     INDEX,
     DownloadedImage,
+    item_of,
     line_of,
-    read_download_index,
+    read_downloads,
     safe_name,
     write_download_index,
 )
@@ -52,15 +53,15 @@ _Queue = deque[tuple[str, list[str]]]
 def fetch_into(
     folder: Path, wanted: Mapping[str, str], policy: DownloadPolicy, reporter: Reporter, resolve: Resolve = resolve
 ) -> dict[str, Any]:
-    """Download ``wanted`` (item id -> URL) into ``folder``, which becomes a `data.images.folder`; return the report.
+    """Download ``wanted`` (`image_key` -> URL) into ``folder``, a `data.images.folder` to be; return the report.
 
     What is there already is skipped, what failed is tried again. Each image and each line of the index is whole, so
     that a killed process loses only what it was downloading.
     """
     with _locked(folder):
         _require_own_reports(folder)
-        index = read_download_index(folder)
-        mine = {INDEX, REPORT, FAILURES, *map(safe_name, wanted)}
+        index = read_downloads(folder)
+        mine = {INDEX, REPORT, FAILURES, *map(_file_name, wanted)}
         sweep(folder, lambda target: target in mine or target.rpartition(".")[0] in mine)
         todo = {item: url for item, url in wanted.items() if not _is_done(folder, index.get(item), url)}
         if todo:
@@ -78,7 +79,7 @@ def _fetch_and_log(
         own = {one.file for one in index.values() if one.file}
 
         def done(one: DownloadedImage) -> None:
-            index[one.item_id] = one
+            index[one.key] = one
             log.write(line_of(one))
             log.flush()
             advance(1)
@@ -104,7 +105,7 @@ async def _fetch_all(
                 try:
                     got = await download(Sources(client, buckets), url, policy, slots, threads)
                 except FetchError as error:
-                    return [DownloadedImage(item, url, reason=error.reason) for item in items]
+                    return [_outcome(key, url, reason=error.reason) for key in items]
                 return await asyncio.get_running_loop().run_in_executor(threads, save, items, url, got)
 
             async def work(queue: _Queue) -> None:
@@ -144,13 +145,24 @@ def _save(place: DownloadFolder, overwrite: bool, items: list[str], url: str, go
 
 def _save_one(place: DownloadFolder, overwrite: bool, item: str, url: str, got: Download) -> DownloadedImage:
     """Write an item's file, unless another one that was not downloaded has its name."""
-    name = safe_name(item) + got.suffix
+    name = _file_name(item) + got.suffix
     path = place.folder / name
     if os.path.lexists(path) and name not in place.own and not overwrite and not _holds(path, got.data):
-        return DownloadedImage(item, url, reason="own_file")
+        return _outcome(item, url, reason="own_file")
     with atomic_path(path) as temporary:
         temporary.write_bytes(got.data)
-    return DownloadedImage(item, url, name, len(got.data), digest(got.data))
+    return _outcome(item, url, file=name, bytes=len(got.data), digest=digest(got.data))
+
+
+def _outcome(key: str, url: str, **found: Any) -> DownloadedImage:
+    item, number = item_of(key)
+    return DownloadedImage(item, url, number=number, **found)
+
+
+def _file_name(key: str) -> str:
+    """Return the name, without suffix, of an image's file: `+2` follows it where it is not the item's first."""
+    item, number = item_of(key)
+    return safe_name(item) + (f"+{number}" if number > 1 else "")  # no name of an item has a `+`
 
 
 def _holds(path: Path, data: bytes) -> bool:

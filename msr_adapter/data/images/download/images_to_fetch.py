@@ -11,8 +11,10 @@ from msr_adapter.config.schema import DataConfig, ProtocolConfig, SplitConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.checks import packed_problems
 from msr_adapter.data.filters import clean
-from msr_adapter.data.images.locate import image_name, is_url
+from msr_adapter.data.images.locate import image_key, image_name, is_url, item_of
+from msr_adapter.data.images.several import further_columns, image_names
 from msr_adapter.data.interaction_log import encode
+from msr_adapter.data.readers.items import FURTHER_IMAGE
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.data.temporal import moments_of
@@ -25,7 +27,7 @@ class WantedImages:
     """The images of the items looked at."""
 
     urls: dict[str, str]
-    """Item id -> URL, in the order of the ids."""
+    """What identifies an image in the index of downloads (`image_key`) -> URL, in the order of the ids."""
     items: int
     otherwise: int
     """Items that name a file or hold an image's bytes."""
@@ -35,7 +37,7 @@ class WantedImages:
     @property
     def without(self) -> int:
         """Items that name no image."""
-        return self.items - len(self.urls) - self.otherwise
+        return self.items - len({item_of(key)[0] for key in self.urls}) - self.otherwise
 
 
 def wanted_images(
@@ -51,7 +53,9 @@ def wanted_images(
     `UserError` with every problem of the source.
     """
     raise_if_any(packed_problems(data) or check_source(data.source))
-    corpus = read(data.source, seed, Audit())
+    audit = Audit()
+    audit.several_images = further_columns(data.images)
+    corpus = read(data.source, seed, audit)
     named = _image_names(corpus)
     unlisted = 0
     if not every_item:
@@ -66,30 +70,37 @@ def wanted_images(
         kept, unseen = log.items, kept_unseen(log, data.limit, seed, Audit())
         if protocol is not None and protocol.catalogue == "all":
             kept, unseen = pl.concat([kept, unseen]), unseen.clear()
-        unlisted = len(_urls(_values(_of(unseen, named))))
+        unlisted = len(_urls(_values(_of(unseen, named), data.images.max)))
         named = _of(kept, named)
-    values = _values(named)
+    values = _values(named, data.images.max)
     urls = _urls(values)
-    return WantedImages(urls, len(values), sum(bool(name) for _, name in values) - len(urls), unlisted)
+    by_url = len({item_of(key)[0] for key in urls})
+    return WantedImages(urls, len(values), sum(bool(names) for _, names in values) - by_url, unlisted)
 
 
 def _of(ids: pl.Series, named: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame({"item_id": ids}).join(named, on="item_id", how="left")
 
 
-def _values(named: pl.DataFrame) -> list[tuple[str, str | bytes | None]]:
-    """Return item and image, in the order of the ids."""
-    return [(str(item), image_name(image)) for item, image in named.sort("item_id").iter_rows()]
+def _values(named: pl.DataFrame, most: int) -> list[tuple[str, list[str | bytes]]]:
+    """Return item and its first ``most`` images, in the order of the ids."""
+    rows = named.sort("item_id").iter_rows()
+    if most == 1:
+        return [(str(item), [name for value in values if (name := image_name(value))]) for item, *values in rows]
+    return [(str(item), [name for value in values for name in image_names(value)][:most]) for item, *values in rows]
 
 
-def _urls(values: list[tuple[str, str | bytes | None]]) -> dict[str, str]:
-    return {item: name for item, name in values if isinstance(name, str) and is_url(name)}
+def _urls(values: list[tuple[str, list[str | bytes]]]) -> dict[str, str]:
+    return {
+        image_key(item, number): name
+        for item, names in values
+        for number, name in enumerate(names, 1)
+        if isinstance(name, str) and is_url(name)
+    }
 
 
 def _image_names(corpus: Corpus) -> pl.DataFrame:
-    nothing = {"item_id": pl.String, "image": pl.String}
     if corpus.items is None:
-        return pl.DataFrame(schema=nothing)
-    if "image" not in corpus.items.columns:
-        return corpus.items.select("item_id", pl.lit(None, pl.String).alias("image"))
-    return corpus.items.select("item_id", "image")
+        return pl.DataFrame(schema={"item_id": pl.String})
+    columns = [name for name in corpus.items.columns if name == "image" or name.startswith(FURTHER_IMAGE)]
+    return corpus.items.select("item_id", *columns)
