@@ -110,8 +110,13 @@ def hybrid_table(metrics: MetricsFile) -> TextTable | None:
     primary, models = metrics["primary"], metrics["models"]
     reached = {name: model["metrics"][primary] for name, model in models.items()}
     reached |= {name: ablation["metrics"][primary] for name, ablation in entry["ablations"].items()}
+    shown = {name: value_cell(value) for name, value in reached.items()}
+    first = []
+    if "trainings" in metrics:  # what it weighs is the first of them
+        shown["trained"] = f"{reached['hybrid']['mean'] - entry['differences']['trained']['mean']:.3f}"
+        first = ["Trained: its first training, which the hybrid weighs."]
     rows = [
-        [name, value_cell(reached[name]), f"{gap['mean']:+.3f}", f"{gap['low']:+.3f} to {gap['high']:+.3f}",
+        [name, shown[name], f"{gap['mean']:+.3f}", f"{gap['low']:+.3f} to {gap['high']:+.3f}",
          p_text(gap["p"]), p_text(gap["p_adjusted"])]
         for name, gap in entry["differences"].items()
     ]  # fmt: skip
@@ -122,6 +127,7 @@ def hybrid_table(metrics: MetricsFile) -> TextTable | None:
         f"Weights of scores that have variance 1 within each list, fitted on {users} and frozen "
         f"({entry['digest'][:8]}) before a score of the test was read. " + " ".join(told),
         f"p adjusted (max-T) for the {plural(len(rows), 'comparison')} of this table.",
+        *first,
     ]
     columns = ["model", label(primary), "hybrid minus it", "interval", "p", "p adjusted"]
     return TextTable(f"The hybrid, {value_cell(reached['hybrid'])}, beside each", columns, rows, notes)

@@ -222,6 +222,26 @@ def test_no_label_of_the_test_reaches_the_weights(stages: Stages, tmp_path: Path
         assert before["models"]["hybrid"] != after["models"]["hybrid"]
 
 
+def test_of_several_trainings_it_is_tested_against_the_one_that_it_weighs(stages: Stages, tmp_path: Path) -> None:
+    once = stages.evaluate(tmp_path / "once").metrics
+    other = stages.root / "score" / "other"
+    table = read_held_out(stages.data).table
+    noise = np.random.default_rng(9).standard_normal(len(table))
+    write_scores(other, {key: table[key] for key in table.column_names}, noise)
+    (tmp_path / "twice").mkdir()
+    dirs = EvaluateDirs(stages.data, {"trained": stages.root / "score"}, stages.root / "baselines",
+                        validation=stages.root / "validation",
+                        trainings=((0, stages.root / "score"), (1, other)))  # fmt: skip
+    twice = evaluate(config_of(users=90), dirs, RunFacts("p", {}), Job(tmp_path / "twice", QUIET, 0)).metrics
+    assert twice["models"]["trained"] != once["models"]["trained"]
+    assert twice["hybrid"] == once["hybrid"]
+    shown = hybrid_table(twice)
+    assert shown is not None
+    assert shown.notes[-1].startswith("Trained: its first training")
+    primary = once["primary"]
+    assert shown.rows[0][1] == f"{once['models']['trained']['metrics'][primary]['mean']:.3f}"
+
+
 def test_it_is_frozen_before_a_score_of_the_test_is_read(stages: Stages, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -8,6 +8,7 @@ from msr_adapter.config.schema import ProtocolConfig
 from msr_adapter.evaluate.candidates import HeldOut
 from msr_adapter.evaluate.comparison import ComparisonPlan, as_difference, compare
 from msr_adapter.evaluate.hybrid.fitting import HYBRID, FrozenHybrid, weighed
+from msr_adapter.evaluate.hybrid.members import TRAINED
 from msr_adapter.evaluate.metrics_file import Difference, EvaluationFinding, HybridAblation, HybridEntry
 from msr_adapter.evaluate.model_metrics import Judged, judge
 from msr_adapter.evaluate.text_tables import weights_text
@@ -37,6 +38,8 @@ def judge_hybrid(
         for name, fit in file["ablations"].items()
     }
     models = {name: one for name, one in judged.items() if name != "oracle"} | without
+    if models[TRAINED].trainings:  # the hybrid weighs the first training, and is tested against that
+        models[TRAINED] = judge(protocol, job.held_out, scores[TRAINED])
     primary = protocol.primary_metric
     compared = compare(models, HYBRID, ComparisonPlan.of(protocol, [primary], job.seed))
     differences: dict[str, Difference] = {}
@@ -52,9 +55,10 @@ def judge_hybrid(
 
 def hybrid_findings(entry: HybridEntry, judged: Mapping[str, Judged], primary: str) -> list[EvaluationFinding]:
     """Say what the hybrid is made of, and whether it is above the best of its members."""
-    rivals = {name: judged[name].summary[primary]["mean"] for name in entry["fit"]["weights"]}
+    ours = judged[HYBRID].summary[primary]["mean"]
+    rivals = {name: ours - entry["differences"][name]["mean"] for name in entry["fit"]["weights"]}
     best = max(rivals, key=lambda name: rivals[name])
-    gap, ours = entry["differences"][best], judged[HYBRID].summary[primary]["mean"]
+    gap = entry["differences"][best]
     sure = gap["p_adjusted"] < 0.05 and gap["low"] > 0
     verdict = "is above" if sure else "cannot be told apart from" if gap["high"] > 0 else "is below"
     text = (
