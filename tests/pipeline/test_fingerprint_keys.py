@@ -24,10 +24,11 @@ from msr_adapter.prompts import TEMPLATE_NAMES
 BUNDLED = [file.name for file in bundled_files("pipelines") if not file.name.startswith("logs/")]
 UNCHANGED = {
     "data.source.kind", "tracking.kind", "data.items.types", "evaluate.protocol.ties",
+    "data.source.events.weight", "data.source.events.words",
     "evaluate.protocol.negatives.exclude", "train.negatives.exclude",
     "train.selection.patience", "evaluate.scorer.adapter", "evaluate.scorer.quantization",
 }  # fmt: skip
-"""Keys with a single value; one that is about others; one that has others under `keep: best` alone, and two that no
+"""Keys with a single value; three that are about others; one that has others under `keep: best` alone, and two that no
 server may have."""
 Loc = tuple[str, ...]
 
