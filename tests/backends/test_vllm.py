@@ -92,6 +92,16 @@ def test_images_are_shrunk_as_in_training_and_known_by_their_digests(vllm: Fault
     assert vllm.engines[0]["limit_mm_per_prompt"] == {"image": 1, "video": 0}
 
 
+def test_prompts_of_more_images_than_the_first_ones_get_an_engine_of_their_own(vllm: Faults) -> None:
+    made, plain = engine(), make_backend(model_ref())
+    two = [Request("m", "<image> and <image>: which is quiet?", (image(0), image(5)), choices=CHOICES)]
+    for asked in (requests(choices=CHOICES), two, requests(choices=CHOICES)):
+        for one, other in zip(completions(made.complete(asked)), completions(plain.complete(asked)), strict=True):
+            assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-4)
+    # Started twice: the second engine takes both.
+    assert [one["limit_mm_per_prompt"]["image"] for one in vllm.engines] == [1, 2]
+
+
 def test_the_next_request_of_a_chain_enters_beside_what_is_under_way(vllm: Faults) -> None:
     long, short = Request("m", "A long answer.", max_new_tokens=8), Request("m", "A short one.", max_new_tokens=1)
     more = Request("m", "What follows it.", max_new_tokens=2)

@@ -104,6 +104,9 @@ class LLM:
         [prompt], [params] = prompts, sampling_params
         FAULTS.asked.append({**prompt, "params": params, "lora": lora_request})
         ids, image = list(prompt["prompt_token_ids"]), {}
+        shown = len(prompt.get("multi_modal_data", {}).get("image", ()))
+        if shown > (most := FAULTS.engines[-1]["limit_mm_per_prompt"]["image"]):
+            raise ValueError(f"At most {most} image(s) may be provided in one prompt.")
         if "multi_modal_data" in prompt:
             ids, image = self._expanded(ids, prompt["multi_modal_data"]["image"])
         if len(ids) > FAULTS.longest:

@@ -86,6 +86,7 @@ class VllmBackend(Backend):
 
         The engine is started, and compared with transformers, at the first call. Raises `EngineLostError` when it dies.
         """
+        self._make_room(max((len(request.images) for request in requests), default=0))
         running = self._running or self._start(requests)
         if running is None:
             # There is no prompt to try an engine with: each says why, and what would follow is answered likewise.
@@ -115,6 +116,12 @@ class VllmBackend(Backend):
             raise
         return [answers[number] for number in range(len(asked))]
 
+    def _make_room(self, images: int) -> None:
+        """End an engine that was started for fewer ``images`` a prompt than are asked about now: another follows it."""
+        if self._running is not None and images > self._running.shown > 0:
+            self._running.engine.close()
+            self._running = None
+
     def _start(self, requests: Sequence[Request]) -> "_StartedEngine | None":
         """Start the engine and compare it with transformers; None where none of ``requests`` can be encoded."""
         require_version()
@@ -143,8 +150,8 @@ class _StartedEngine:
         """Start it for prompts of at most ``images`` images each."""
         self._expanding, self._plain = Encoder(model), Encoder(model, expand_images=False)
         self._images = ShrunkImages(self._expanding, self._plain)
-        shown = max(images, 1) if self._expanding.sees_images else 0
-        self.engine = Engine(model, EngineSetup(weights, share, tuple(self._expanding.stop_ids), shown))
+        self.shown = max(images, 1) if self._expanding.sees_images else 0
+        self.engine = Engine(model, EngineSetup(weights, share, tuple(self._expanding.stop_ids), self.shown))
 
     def hand_over(self, number: int, request: Request) -> Failure | None:
         """Hand a request to the engine, or return why that cannot be done."""

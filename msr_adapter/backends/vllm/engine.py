@@ -133,6 +133,12 @@ class Engine:
             with contextlib.suppress(Exception):  # a dead engine has none
                 self._llm.llm_engine.abort_request(list(waiting), internal=False)
 
+    def close(self) -> None:
+        """End it and let its memory go."""
+        with contextlib.suppress(Exception):  # what it is made of differs between versions
+            self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+
     @property
     def busy(self) -> bool:
         """Whether prompts are under way."""
