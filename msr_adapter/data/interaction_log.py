@@ -8,6 +8,7 @@ import polars as pl
 
 from msr_adapter.arrays import Codes, Labels, Mask, Rows, user_blocks
 from msr_adapter.data.audit.report import Audit
+from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.log_rows import Collapse, LogRows, Parts, degree, read_codes, shards_of_rows, sort_distinct
 from msr_adapter.data.published_split import count_filtered, count_rows
 from msr_adapter.data.readers.events import EventWords
@@ -15,7 +16,8 @@ from msr_adapter.data.readers.reader import NOT_CLICKED, Corpus
 from msr_adapter.data.rejected_pairs import RejectedPairs, rejected_pairs
 from msr_adapter.data.seen_pairs import LogPairs, SeenPairs, seen_beside
 from msr_adapter.data.shown_items import Impressions, Shown
-from msr_adapter.data.temporal import Moments, eras, eras_of_filtered
+from msr_adapter.data.temporal import ERAS, Moments, eras, eras_of_filtered
+from msr_adapter.errors import plural
 
 __all__ = ["Log", "Parts", "degree", "encode", "first_of_pairs", "first_times"]
 
@@ -188,23 +190,26 @@ def encode(
 ) -> Log:  # fmt: skip
     """Turn a corpus into codes; of a repeated (user, item) pair the earliest stays, the others are counted.
 
-    With ``keep_repeats`` all stay but rows with the same user, item and time, of which the first does.
+    With ``keep_repeats`` all stay but rows with the same user, item and time, of which the first does, and where the
+    corpus has sessions, those of one session.
 
     With ``published_split`` the source's own split is kept whole: only training rows that repeat an earlier one of
     training are dropped, and every held-out row stays. What a filter of the source drops is in `Log.seen`. With
     ``moments``, those of a split by time, the log tells eras and when each item first appears.
 
-    The corpus is streamed, a batch of ``parts`` at a time. Memory: 32 bytes a row, the distinct ids, and one shard that
-    is being sorted: users with about so many rows. Neither number changes the result.
+    The corpus is streamed, a batch of ``parts`` at a time. Memory: 32 bytes a row (40 with sessions), the distinct ids,
+    and one shard that is being sorted: users with about so many rows. Neither number changes the result.
     """
     shard_rows = parts.shard
-    interactions = corpus.interactions if published_split else corpus.interactions.drop("split", strict=False)
+    unread = [*([] if published_split else ["split"]), *([] if keep_repeats else ["session"])]
+    interactions = corpus.interactions.drop(unread, strict=False)
     users, items, read = read_codes(interactions, parts.batch, shard_rows)
     for noun, number in (("interactions", len(read.user)), ("users", len(users)), ("items", len(items))):
         audit.count(f"{noun}_read", number)
     count_rows(audit, "read", read.split)
     ids, said = (users, items), corpus.events
     read, aside = _set_aside(read, ids, said, audit, moments)
+    read = _tell_sessions(read, audit, moments)
     same = Collapse(keep_repeats) if said is None else Collapse(keep_repeats, said.same_ms, said.ranks)
     rows, repeats = sort_distinct(read, (len(users), len(items)), shard_rows, same)
     audit.count("interactions_dropped_duplicate", len(read.user) - len(rows.user))
@@ -227,6 +232,26 @@ def encode(
     audit.count("users_dropped_row_filter", len(users) - len(log.users))
     audit.count("items_dropped_row_filter", len(items) - len(log.items))
     return replace(log, seen=seen_beside(log.pairs(), users, items, aside.seen, may_be_rows=True))
+
+
+def _tell_sessions(read: LogRows, audit: Audit, moments: Moments | None) -> LogRows:
+    """Count and say what has a session; return the rows, of which a split by time cuts the sessions in parts.
+
+    Else what a user buys after the moment would take the look before it out of what is known then.
+    """
+    if read.session is None:
+        return read
+    rows, without = len(read.session), int((read.session < 0).sum())
+    text = "Of what a user did with an item in one session, one row stays (data.repeats, data.source.columns.session)."
+    if without:
+        audit.count("interactions_without_session", without)
+        text += (f" {plural(without, 'interaction')} ({without / rows:.1%}) {'has' if without == 1 else 'have'} no "
+                 "session: each is by itself.")  # fmt: skip
+    note(audit, "sessions", without / max(rows, 1), text)
+    if moments is None:
+        return read
+    parts = read.session * ERAS + eras(read.time, moments)
+    return replace(read, session=np.where(read.session < 0, read.session, parts))
 
 
 def _unseen(corpus: Corpus, items: pl.Series) -> pl.Series | None:

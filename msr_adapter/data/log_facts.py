@@ -22,6 +22,7 @@ from msr_adapter.data.readers.table_scan import collect, scan
 
 _EVENT_NAMES = {"event", "eventtype", "eventname", "action", "actiontype", "behavior", "behaviour", "behaviortype",
                 "behaviourtype", "interactiontype", "activity"}  # fmt: skip
+_SESSION_NAMES = {"session", "sessionid", "usersession", "usersessionid", "sessionkey", "gasessionid", "visitid"}
 _MOST_EVENTS = 20
 """More values than that are no words for events."""
 _CORES = (3, 2, 1)
@@ -43,6 +44,8 @@ class LogFacts:
     """A column of ratings that is not read, its lowest and its highest value."""
     events: tuple[str, Mapping[str, int]] | None = None
     """A column that says what happened, and how often each word stands in it."""
+    session: str | None = None
+    """A column of sessions that is not read."""
     split: bool = False
     """Whether the log says who is trained and tested on."""
     images: int = 0
@@ -76,8 +79,8 @@ def log_facts(data: DataConfig, recognised: list[Recognition]) -> LogFacts:
         images = sum(_has(find, item) for item in ids)
     rating, events = _unread(data, recognised)
     kept = {core: int(rows.sum()) for core, rows in cores.items()}
-    return LogFacts(len(log.user), len(log.users), len(log.items), kept, unseen, rating, events, split, images, urls,
-                    corpus.items is not None)  # fmt: skip
+    return LogFacts(len(log.user), len(log.users), len(log.items), kept, unseen, rating, events,
+                    _unread_session(data, recognised), split, images, urls, corpus.items is not None)  # fmt: skip
 
 
 def _unseen(user: Codes, item: Codes) -> int:
@@ -90,6 +93,13 @@ def _has(find: FindImage, item: str) -> bool:
     except ImageError:
         return False
     return True
+
+
+def _unread_session(data: DataConfig, recognised: list[Recognition]) -> str | None:
+    """Return the column of the log that is called like a session and is not read, of logs whose columns are named."""
+    unused = next((one.unused for one in recognised if "user" in one.columns), ())
+    named = (name for name in unused if canonical(name) in _SESSION_NAMES)
+    return next(named, None) if hasattr(data.source, "columns") else None
 
 
 def _unread(

@@ -42,10 +42,13 @@ class LogRows:
     """The impression; None = the source names none."""
     event: Codes | None = None
     """Number of the word, -1 = it is merely seen; None = the source has no events."""
+    session: Codes | None = None
+    """The session of the user, -1 = none; None = sessions make no rows one. It is gone once rows are distinct."""
 
     def take(self, rows: Mask) -> "LogRows":
         """Return some of the rows."""
-        more = (None if column is None else column[rows] for column in (self.split, None, self.group, self.event))
+        columns = (self.split, None, self.group, self.event, self.session)
+        more = (None if column is None else column[rows] for column in columns)
         return LogRows(self.user[rows], self.item[rows], self.time[rows], *more)
 
 
@@ -70,10 +73,11 @@ def read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> 
     if "event" in there:
         labels["event"] = ()
         columns.append(pl.col("event").fill_null(-1))
-    groups = pl.Series(dtype=pl.Categorical(pl.Categories.random())) if "impression" in there else None
-    if groups is not None:
-        columns.append(pl.col("impression").cast(groups.dtype).to_physical().cast(pl.Int64).fill_null(-1))
-    kinds = ("i4", "i4", *("i1" for _ in labels), *(() if groups is None else ("i8",)), "i8")
+    groups = {name: pl.Series(dtype=pl.Categorical(pl.Categories.random()))
+              for name in ("impression", "session") if name in there}  # fmt: skip
+    for name, ids in groups.items():
+        columns.append(pl.col(name).cast(ids.dtype).to_physical().cast(pl.Int64).fill_null(-1))
+    kinds = ("i4", "i4", *("i1" for _ in labels), *("i8" for _ in groups), "i8")
     batches: list[list[Codes]] = [[] for _ in kinds]
     # Batches come in the order of the file: Polars keeps it here unless told otherwise.
     for batch in interactions.select(*columns, "timestamp").collect_batches(chunk_size=batch_rows):
@@ -81,9 +85,9 @@ def read_codes(interactions: pl.LazyFrame, batch_rows: int, shard_rows: int) -> 
             column.append(values.to_numpy())
     user, item, *more, time = (_concatenate(parts, kind) for parts, kind in zip(batches, kinds, strict=True))
     users, items = (_rank(ids, column, shard_rows) for ids, column in zip(known.values(), (user, item), strict=True))
-    named = dict(zip(labels, more, strict=False))
-    group = None if groups is None else more[-1]
-    return users, items, LogRows(user, item, time, named.get("split"), named.get("filtered"), group, named.get("event"))
+    named = dict(zip((*labels, *groups), more, strict=True))
+    fields = (named.get(name) for name in ("split", "filtered", "impression", "event", "session"))
+    return users, items, LogRows(user, item, time, *fields)
 
 
 def _concatenate(parts: list[Codes], kind: str) -> Codes:
@@ -125,7 +129,8 @@ class Collapse:
 def sort_distinct(read: LogRows, sizes: tuple[int, int], shard_rows: int, same: Collapse) -> tuple[LogRows, bool]:
     """Sort by user, time and row; keep one row of those that are one, and say whether rows still repeat a pair.
 
-    Where rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
+    Where rows have a session, those that are left of one session are one too, unless pairs are distinct anyway. Where
+    rows have a split, that holds for the training rows, and all held-out rows stay. ``sizes`` are the numbers of
     users and items. A shard of users at a time: sorting the whole log at once would hold several 64-bit copies of it.
     """
     columns = [one for one in (read.user, read.item, read.time, read.split, read.group, read.event) if one is not None]
@@ -139,12 +144,14 @@ def sort_distinct(read: LogRows, sizes: tuple[int, int], shard_rows: int, same: 
         pairs += len(earliest)
         times = read.time[rows] // same.same_ms if same.keep else None
         rank = None if read.event is None or same.ranks is None else same.ranks[read.event[rows]]
+        session = None if read.session is None or not same.keep else _apart(read.session[rows])
         if same.keep or rank is not None:
-            earliest = first_rows(keys, times, rank)
+            earliest = _first_of(keys, times, session, rank)
         if read.split is not None:
             held_out = read.split[rows] > 0
             training = np.flatnonzero(~held_out)
-            once = first_rows(keys[training], None if times is None else times[training])
+            of_time, of_session = (None if column is None else column[training] for column in (times, session))
+            once = _first_of(keys[training], of_time, of_session)
             earliest = np.concatenate([training[once], np.flatnonzero(held_out)])
         rows = rows[np.sort(earliest)]
         begin, end = end, end + len(rows)
@@ -154,6 +161,20 @@ def sort_distinct(read: LogRows, sizes: tuple[int, int], shard_rows: int, same: 
     left = iter(more)
     split, group, event = (None if column is None else next(left) for column in (read.split, read.group, read.event))
     return LogRows(user, item, time, split, None, group, event), pairs < end
+
+
+def _first_of(keys: Rows, times: Codes | None, session: Codes | None, rank: Codes | None = None) -> Rows:
+    """Return a row of every key and time, as `first_rows`; of those, where there are sessions, one of each."""
+    first = first_rows(keys, times, rank)
+    if session is None:
+        return first
+    first.sort()  # of equals the first in time stays
+    return first[first_rows(keys[first], session[first], None if rank is None else rank[first])]
+
+
+def _apart(session: Codes) -> Codes:
+    """Return sessions in which each row without one has a number of its own."""
+    return np.where(session >= 0, session, -1 - np.arange(len(session)))
 
 
 def _shards_of_users(user: Codes, n_users: int, shard_rows: int) -> list[int]:

@@ -192,7 +192,7 @@ class _Page:
         if self.source.kind != _PARENT:
             self.decided.append(f"{self.given.log} is {self.source.kind}, by {self.source.why}")
         if self.facts is not None:
-            lines += self._ratings(self.facts) + self._events(self.facts)
+            lines += self._ratings(self.facts) + self._events(self.facts) + self._sessions(self.facts, dumped)
             if not self.facts.titles:
                 self.unsure.append("no table of items: prompts have no titles. Name one: msr init LOG ITEMS")
         return lines
@@ -217,9 +217,17 @@ class _Page:
                            "sign of liking, say so by data.source.events (docs/events.md)")  # fmt: skip
         lines = [f"    # `{name}` is not read: {words}"]
         if roles := suggested_roles(list(counts)):
-            keys = {"column": name, **roles}
+            keys = {"column": name, **roles, **({"same": "session"} if facts.session else {})}
             lines.append(f"    # events: {_yaml(keys)}  # perhaps; docs/events.md says what each means")
         return lines
+
+    def _sessions(self, facts: LogFacts, dumped: Mapping[str, Any]) -> list[str]:
+        if facts.session is None or self.loaded.pipeline.data.source.kind != _PARENT:
+            return []
+        columns = {**dumped.get("columns", {}), "session": facts.session}
+        instead = ", in place of the columns above" if "columns" in dumped else ""
+        return [f"    # columns: {_yaml(columns)}  # perhaps{instead}: with data.repeats: keep, one row of a user and "
+                "an item stays of each session"]  # fmt: skip
 
     def _images(self, base: Path) -> list[str]:
         images, facts = self.loaded.pipeline.data.images, self.facts

@@ -129,6 +129,24 @@ def test_ratings_and_events_are_left_to_people(tmp_path: Path) -> None:
     assert source.events.positive == ("purchase",)  # type: ignore[union-attr]
 
 
+def test_sessions_of_users_are_suggested(tmp_path: Path) -> None:
+    header = "user_id,product_id,event_time,event_type,user_session"
+    write_log(tmp_path / "log.csv", header=header, more=",view,s")
+    text = (tmp_path / "log.csv").read_text().replace("view,s", "purchase,s", 20)
+    (tmp_path / "log.csv").write_text(text)
+    done = msr("init", "log.csv", "--set", "data.source.columns.user=user_id")
+    assert done.exit_code == 0, done.output
+    written = (tmp_path / "my.yaml").read_text()
+    events = "events: {column: event_type, positive: [purchase], history: [view], same: session}"
+    columns = "columns: {user: user_id, session: user_session}"
+    assert f"# {columns}  # perhaps, in place of the columns above" in written
+    on = written.replace("    columns: {user: user_id}\n", "").replace(f"# {columns}", columns)
+    (tmp_path / "sessions.yaml").write_text(on.replace(f"# {events}", events))
+    source = load_pipeline("sessions.yaml").pipeline.data.source
+    assert source.columns.session == "user_session"  # type: ignore[union-attr]
+    assert source.events.same == "session"  # type: ignore[union-attr]
+
+
 def test_titles_in_the_log_are_found(tmp_path: Path) -> None:
     write_log(tmp_path / "log.csv", header="user_id,product_id,event_time,title", more=",Lamp")
     done = msr("init", "log.csv")

@@ -38,9 +38,10 @@ class EventsConfig(StrictModel):
     )
     """What templates call an event, as `{{ item.event }}` of a history: `{view: viewed, purchase: bought}`; words that
     are not named are said as the column has them."""
-    same: Literal["moment", "day"] = "moment"
-    """Which events of a user with an item are one where `data.repeats` is keep: those of one time, or those of one day
-    (UTC), of which the strongest stays: one that can be a target, then the heaviest, then the first."""
+    same: Literal["moment", "day", "session"] = "moment"
+    """Which events of a user with an item are one where `data.repeats` is keep: those of one time, those of one day
+    (UTC), or those of one session (`columns.session`), of which the strongest stays: one that can be a target, then the
+    heaviest, then the first."""
     unknown: Literal["error", "seen"] = "error"
     """Words that none of them names: refused with their counts, or taken as `seen`."""
 

@@ -87,6 +87,8 @@ class TableSourceConfig(StrictModel):
     def _events_or_clicks(self) -> "TableSourceConfig":
         if self.events is not None and self.columns.clicked is not None:
             raise ValueError("events and columns.clicked: both say which rows are interactions; give one of them")
+        if self.events is not None and self.events.same == "session" and not self.columns.session:
+            raise ValueError("events.same: session needs columns.session, the column that says the session")
         return self
 
 

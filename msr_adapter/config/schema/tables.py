@@ -84,6 +84,10 @@ class ColumnsConfig(StrictModel):
     impression: ColumnName | None = None
     """Column of the log that says which rows were shown together; null = those of one user at one time. Read with
     `clicked`."""
+    session: ColumnName | None = None
+    """Column of the log that says which of a user's rows are of one session. With `data.repeats: keep`, one row of a
+    user and an item stays of each: in a log without `events` the first, in one with them where `events.same` is
+    session. A row without a session is by itself. Without `events`, a column that is the user's too says nothing."""
     title: ColumnName | None = None
     """Column of the item titles."""
     text: ColumnName | None = None

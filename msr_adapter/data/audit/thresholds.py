@@ -52,6 +52,8 @@ RULES = (
     FindingRule("attributes", "share of items or users without a value of an attribute that templates may say", None,
                 0.5, None, "Set by judgement: of half, a template that does not say what stands there is wrong."),
     FindingRule("events", "what the events of a log are taken for", None, None, None, "What counts is set by hand."),
+    FindingRule("sessions", "share of the rows of a log with sessions that have none", 0.0, 0.5, None,
+                "Set by judgement: of half, sessions say little of what was done once."),
     FindingRule("joins", "rows whose key is not in the table that is joined to theirs", None, None, None,
                 "One is enough for a warning: the columns of that table are empty there, and no row is dropped."),
     FindingRule("database", "which rows a watermark had fetched, and whether those below it are the known ones",

@@ -1,7 +1,10 @@
-"""Which rows of a log were clicked, and which item was merely shown."""
+"""Which rows of a log were clicked, which item was merely shown, and which rows belong together."""
+
+from collections.abc import Mapping
 
 import polars as pl
 
+from msr_adapter.data.id_forms import is_null_word
 from msr_adapter.data.readers.column_names import canonical
 
 _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -21,6 +24,18 @@ def impression(name: str) -> pl.Expr:
     """Return the impression of a row as text; null = none."""
     text = pl.col(name).cast(pl.String).str.strip_chars()
     return pl.when(text != "").then(text)
+
+
+def session(name: str) -> pl.Expr:
+    """Return the session of a row as text; null = none: empty, or a word for nothing."""
+    text = pl.col(name).cast(pl.String).str.strip_chars()
+    return pl.when((text != "") & ~is_null_word(text)).then(text)
+
+
+def together(names: Mapping[str, str], *, shown: bool) -> list[pl.Expr]:
+    """Return the columns impression, of a log that says what was ``shown``, and session, where it names them."""
+    found = [impression(names["impression"]).alias("impression")] if shown and "impression" in names else []
+    return [*found, session(names["session"]).alias("session")] if "session" in names else found
 
 
 def not_read(header: list[str]) -> str | None:

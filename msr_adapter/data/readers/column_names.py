@@ -22,7 +22,7 @@ ALIASES = {
                   "rating_date", "interaction_date", "created"),
     "split": ("split", "x_label", "subset"),
     "rating": ("rating", "overall", "stars", "score", "watch_ratio"),
-    "clicked": (), "impression": (), "order": (),  # read where they are named, and only there
+    "clicked": (), "impression": (), "session": (), "order": (),  # read where they are named, and only there
     "title": ("title", "name", "item_title", "item_name", "prod_name", "product_name", "product_title", "movie_title",
               "book_title", "video_title", "track_name", "song_name", "caption"),
     "text": ("text", "description", "item_description", "detail_desc", "abstract"),

@@ -12,7 +12,7 @@ from msr_adapter.data.audit.recognition import Recognition
 from msr_adapter.data.audit.report import Audit, Severity
 from msr_adapter.data.audit.thresholds import note
 from msr_adapter.data.readers.clicks import ALLOWED as CLICKED
-from msr_adapter.data.readers.clicks import clicked, impression
+from msr_adapter.data.readers.clicks import clicked, together
 from msr_adapter.data.readers.events import EventRules
 from msr_adapter.data.readers.id_columns import as_text, lacks_any, lacks_id, leave_out, rounded, tell_rounded
 from msr_adapter.data.readers.log_times import (
@@ -51,8 +51,8 @@ class LogColumns:
     """Which columns of a table are its log, and how strictly they are read."""
 
     names: Mapping[str, str]
-    """Field (user, item, timestamp, order, split, rating, clicked, impression) -> column; only user and item must be
-    there."""
+    """Field (user, item, timestamp, order, split, rating, clicked, impression, session) -> column; only user and item
+    must be there."""
     least: float | None = None
     """Rows whose `rating` is lower are dropped, though known as seen."""
     missing_times: MissingTimes = "error"
@@ -141,7 +141,7 @@ def read_log(table: Table, wanted: LogColumns, audit: Audit) -> pl.LazyFrame:
     if wanted.events is not None:
         wanted.events.tell(table, source, audit, may_be_empty=wanted.may_be_empty)
     facts = _facts(table, source, names, schema)
-    for of in ("user", "item"):
+    for of in ("user", "item", "session"):
         if facts.get(f"{of}_rounded"):
             tell_rounded(table, source, names[of], f"{of}s", audit)
     if facts.get("split_unknown") and wanted.split == "found":
@@ -182,7 +182,7 @@ def _settled(log: _LookedAt) -> _LookedAt:
 def _facts(table: Table, source: pl.LazyFrame, names: Mapping[str, str], schema: pl.Schema) -> dict[str, int]:
     """Return the aggregates that decide how the columns are read, of one pass."""
     facts: dict[str, pl.Expr] = {"rows": pl.len()}
-    for of in ("user", "item"):
+    for of in (one for one in ("user", "item", "session") if one in names):
         column = pl.col(names[of])
         if schema[names[of]].is_float():
             facts[f"{of}_whole"] = (column == column.round()).all()
@@ -338,8 +338,7 @@ def _result(log: _LookedAt) -> pl.LazyFrame:
         time += columns.order.floor().cast(pl.Int64)
     more = [] if columns.split is None else [columns.split.alias("split")]
     events = log.wanted.events
-    if (columns.clicked is not None or (events and events.said.shown)) and "impression" in log.names:
-        more.append(impression(log.names["impression"]).alias("impression"))
+    more += together(log.names, shown=columns.clicked is not None or bool(events and events.said.shown))
     if events or columns.shown or log.counted.low or (log.counted.missing and log.wanted.missing_times == "drop"):
         untimed = missing if log.wanted.missing_times == "drop" else pl.lit(False)
         reason: pl.Expr = pl.when(columns.low).then(pl.lit("low_rating")).when(untimed).then(pl.lit("no_time"))

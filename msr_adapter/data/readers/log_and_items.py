@@ -24,7 +24,7 @@ from msr_adapter.errors import Problem, UserError, collecting, raise_if_any
 
 LOG = ("user", "item")
 """Fields that a log must have."""
-LOG_MORE = ("timestamp", "order", "split", "clicked", "impression")
+LOG_MORE = ("timestamp", "order", "split", "clicked", "impression", "session")
 """Fields of a log that are used where they are there."""
 ITEM = ("item", "title")
 """Fields that a table of items must have."""
@@ -104,7 +104,7 @@ def read_named_log(
     if "clicked" not in chosen.names and (text := not_read(column_names(table))):
         audit.find("warning", text, "columns")
     split: Literal["asked for", "found"] = "asked for" if configured.get("split") else "found"
-    names, events = chosen.names, None
+    names, events = _with_sessions(table, chosen.names, rules.events, audit), None
     if rules.events is not None:
         require_columns(table, column_names(table), {"event": rules.events.column}, "data.source.events.column")
         names, events = {**names, "event": rules.events.column}, EventRules(rules.events.column, rules.events)
@@ -119,10 +119,24 @@ def read_named_log(
         split=split,
         events=events,
         written=rules.written,
-        unused=tuple(name for name in chosen.unused if name != names.get("event")),
+        unused=tuple(name for name in column_names(table) if name not in names.values()),
         passed_over=chosen.passed_over,
     )
     return read_log(table, wanted, audit)
+
+
+def _with_sessions(table: Table, names: dict[str, str], said: EventsConfig | None, audit: Audit) -> dict[str, str]:
+    """Return the names without that of the session where nothing asks for it, which is told."""
+    if "session" not in names or (said is not None and said.same == "session"):
+        return names
+    if said is not None:
+        why = f"data.source.events.same is {said.same}; session makes one of what a user does with an item in a session"
+    elif names["session"] == names["user"]:
+        why = "it is the user"
+    else:
+        return names
+    audit.find("info", f"Sessions of {table.path.name} are not read from {names['session']}: {why}.", "columns")
+    return {field: name for field, name in names.items() if field != "session"}
 
 
 def log_needs(least: float | None) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ class Corpus:
     source says it, split (String: one of `schema.SPLITS`); where a filter of the source drops rows, filtered (String:
     one of `FILTERED`, null = the row is kept). Such a row is no history and no target, but its item is seen; only what
     was shown and not clicked is not. Where the source has impressions, impression (String: which one, null = none);
-    without that column, what one user was shown and clicked at one time is an impression. Where the source has events,
+    without that column, what one user was shown and clicked at one time is an impression. Where one row of a session
+    is wanted, session (String: which one of the user's, null = none). Where the source has events,
     event (Int8) is the number of each row's word in ``events``, null where it is merely seen."""
     items: pl.DataFrame | None
     """item_id, title (String, as written, null = none), each item once; where the source has them also text, category
