@@ -64,7 +64,7 @@ def read_new_items(path: Path, option: str, data: DataConfig) -> tuple[pl.DataFr
     audit.attributes = {name: column for name, column in data.items.attributes.items() if column in header}
     if lacking := [column for column in data.items.attributes.values() if column not in header]:
         audit.find(
-            "info", f"{path.name} has no column {', '.join(lacking)}: its items have no such attribute.", "items"
+            "info", f"{path.name} has no column {', '.join(lacking)}: its items have no such attribute.", "attributes"
         )
     try:
         return read_named_items(table, known, audit), audit
