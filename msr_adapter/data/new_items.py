@@ -113,7 +113,7 @@ def _attributes(items: pl.DataFrame, data_dir: Path, path: Path) -> pl.DataFrame
     """Return item_id and the run's attributes of ``items``, typed as the run's; None where it has none."""
     if not (data_dir / _ATTRIBUTES).is_file():
         return None
-    known = pl.read_parquet_schema(data_dir / _ATTRIBUTES)
+    known = pl.scan_parquet(data_dir / _ATTRIBUTES, glob=False).collect_schema()
     facts = json.loads((data_dir / "attributes.json").read_bytes())["attributes"]["item"]
     columns, problems = {"item_id": items["item_id"]}, list[Problem]()
     for name, dtype in list(known.items())[1:]:

@@ -22,8 +22,8 @@ def read(*given: tuple[str, float]) -> Completion:
 
 @pytest.mark.parametrize(("given", "said"), [
     ([("Yes", 0.7), ("No", -2.0)], "above 0"),
-    ([("Yes", NAN), ("No", -2.0)], "no number"),
-    ([("Yes", float("inf")), ("No", -2.0)], "no number"),
+    ([("Yes", NAN), ("No", -2.0)], "not a number"),
+    ([("Yes", float("inf")), ("No", -2.0)], "not a number"),
     ([("Yes", -0.1), ("No", -0.2)], "sum to 1.7"),
     ([("Yes", -0.1)] * 10 + [("No", -2.0)], "sum to 9.1"),
     ([("Yes", -2.0), ("Yes", -2.0), ("No", -2.0)], "'Yes' comes several times"),

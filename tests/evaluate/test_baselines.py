@@ -121,9 +121,11 @@ def test_the_stage_fits_once_and_again_only_for_what_it_reads(folder: Path) -> N
     assert files == [
         "item-knn.full.parquet",
         "item-knn.parquet",
+        "item-knn.validation.parquet",
         "manifest.json",
         "mf.full.parquet",
         "mf.parquet",
+        "mf.validation.parquet",
         "tuning.json",
     ]
     summary = json.loads((folder / "run" / "baselines" / "manifest.json").read_text())["summary"]

@@ -36,6 +36,8 @@ CANNOT_BE_KNOWN = {
     },
     "train.working_dir": {"WorkingDir.require_unaltered": STATE},
     "train.dataset": {"build_dataset": "no examples: the data stage refuses that"},
+    "score.weighing_users": {"write_weighing_candidates": f"{SAME}too_few"},
+    "evaluate.hybrid.fitting": {"read_hybrid": STATE},
     "score.scoring": {"score": "no candidates: the data stage refuses that"},
     "report.page": {"_render": "what was judged tells; template_faults finds the rest"},
     "llamafactory.template": {

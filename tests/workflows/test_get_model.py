@@ -90,7 +90,7 @@ def test_a_model_that_is_there_is_verified_and_left(monkeypatch: pytest.MonkeyPa
     done = msr("smollm2", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["files"] == files
-    assert "unaltered" in done.stderr
+    assert "unchanged" in done.stderr
     assert verified(folder, SMOLLM2)
     assert not verified(folder, replace(SMOLLM2, weights="others"))
     (folder / "config.json").write_text("{} ")
