@@ -30,5 +30,5 @@ class SyntheticSourceConfig(StrictModel):
     """Whether items have a price and a brand that neither title nor image tells, and users a taste in both.
     `data.items.attributes: [price, brand]` lets templates say them."""
     second_image: bool = False
-    """Whether each item has a second image, of another motif and colour, which users like as they do the first
+    """Whether each item has a second image, of a motif and a colour drawn anew, which users like as they do the first
     one's."""
