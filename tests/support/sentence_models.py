@@ -49,7 +49,7 @@ def clip_model(*, told_length: bool = True) -> Path:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     more = {"model_max_length": 24} if told_length else {}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], **more)
-    tokenizer._auto_class = None  # a test that registers code of a model leaves it on the class
+    CLIPTokenizer._auto_class = None  # a test that registers code of a model leaves it on a class above
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = shape | {"vocab_size": len(tokens), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1,
                     "pad_token_id": 1, "projection_dim": 12}  # fmt: skip
