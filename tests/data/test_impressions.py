@@ -268,6 +268,7 @@ def test_the_bundled_protocol_takes_whole_impressions(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*unsafe cast.*")  # Numba's, when ranx is compiled for the first time
+@pytest.mark.slow
 def test_metrics_of_several_positives_are_the_brute_force_and_ranx(tmp_path: Path) -> None:
     ranx = pytest.importorskip("ranx")
     run = built(tmp_path, {"kind": "impressions"}, impressions(30))

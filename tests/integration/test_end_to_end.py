@@ -180,6 +180,7 @@ def test_an_export_scores_as_the_run_did_and_needs_nothing_of_ours(finished: Pat
     assert "not an empty folder" in again.stderr
 
 
+@pytest.mark.slow
 def test_dpo_goes_on_from_the_finished_run_on_the_same_candidates(finished: Path, tmp_path: Path) -> None:
     pipeline, run = finished.parent / "small-dpo.yaml", tmp_path / "dpo"
     pipeline.write_text(SMALL_DPO)
