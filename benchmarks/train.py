@@ -1,13 +1,13 @@
 """Where training time goes on a processor: a LoRA of SmolLM2, as LLaMA-Factory trains it and as msr has it trained.
 
 Each way takes the same steps over the same rows in the same order (yes/no rows of MicroLens-50k titles), in a trainer
-of its own, one after the other: LLaMA-Factory's own defaults first, then one of msr's defaults more each time. Counted
+of its own, one after the other: LLaMA-Factory's own defaults first, then one thing more each time. Counted
 are processor and clock seconds of all steps but the first. Before any ratio: in float32 the losses of every step are
 those of LLaMA-Factory within 1e-4, which the script asserts; in bfloat16 the difference is told.
 
 It needs SmolLM2 (`msr get-model smollm2`) and MicroLens-50k (../shared/data or MSR_SHARED_DATA).
 
-    python benchmarks/train.py --model models/smollm2 [--steps 6] [--threads 2] [--full-weights] [--json]
+    python benchmarks/train.py --model models/smollm2 [--steps 6] [--threads 1] [--full-weights] [--json]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.llamafactory import trainer_entrypoint
-from msr_adapter.llamafactory.answer_logits import VARIABLE
+from msr_adapter.llamafactory.answer_logits import ON, VARIABLE, said
 from msr_adapter.llamafactory.launcher import child_environment
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 
@@ -32,8 +32,8 @@ ALIKE = 1e-4
 WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "LLaMA-Factory's defaults": ({"precision": "float32", "checkpointing": True}, False),
     "without gradient checkpointing": ({"precision": "float32", "checkpointing": False}, False),
-    "and logits at the answers alone": ({"precision": "float32", "checkpointing": False}, True),
-    "and in bfloat16 (msr's defaults)": ({"precision": "bfloat16", "checkpointing": False}, True),
+    "and logits at the answers alone (msr's defaults)": ({"precision": "float32", "checkpointing": False}, True),
+    "and in bfloat16 (train.precision)": ({"precision": "bfloat16", "checkpointing": False}, True),
 }
 
 
@@ -87,10 +87,11 @@ def take_steps(config: Any, run: Path, out: Path, way: tuple[dict[str, Any], boo
                 seen += [(_cpu_seconds(process.pid), time.monotonic())] * (told - len(seen))
             peak = _peak_mb(process.pid) or peak
             time.sleep(0.02)
-    said = (out / "train.log").read_text(errors="replace")
     if process.returncode:
-        sys.exit(said[-3000:])
-    told_so = next((line for line in said.splitlines() if line.startswith("msr: ")), "")
+        sys.exit((out / "train.log").read_text(errors="replace")[-3000:])
+    told_so = said(out / "train.log")
+    if answers_alone and ON.removeprefix("msr: ") not in told_so:
+        sys.exit(f"the trainer did not compute logits at the answers alone: {told_so or 'it said nothing'}")
     (first_cpu, first), (last_cpu, last) = seen[0], seen[train.max_steps - 1]
     return Steps(last_cpu - first_cpu, last - first, _losses(out / "model"), peak, told_so)
 

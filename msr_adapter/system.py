@@ -30,16 +30,6 @@ def cpu_count(cgroup: Path = CGROUP) -> int:
         return usable
 
 
-def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether this processor multiplies bfloat16 natively (AVX-512, AMX or ARM); where Linux does not say, no."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
-
-
 def memory_bytes(cgroup: Path = CGROUP) -> tuple[int, int | None]:
     """Return the bytes of memory, and of those available now (None where the system does not say).
 

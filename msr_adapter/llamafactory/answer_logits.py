@@ -9,7 +9,10 @@ The loss is the same sum over the same tokens. It is not taken on trust: the fir
 gradients, and unless the losses agree the model is left as it is.
 """
 
+import functools
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 VARIABLE = "MSR_ANSWER_LOGITS"
@@ -40,27 +43,37 @@ def install() -> None:
 def keep_answers(model: Any, *, say: bool = True) -> None:
     """Have ``model`` (or the model beneath its adapters) compute logits where a batch has labels, while it trains."""
     beneath = model.get_base_model() if hasattr(model, "peft_config") else model
-    if "logits_to_keep" not in inspect.signature(beneath.forward).parameters:
+    # Not a hook: PEFT calls the `forward` of what is beneath its adapters, and no hook of it.
+    plain, checked = beneath.forward, False
+    if "logits_to_keep" not in inspect.signature(plain).parameters:
         _say(f"{OFF}: {type(beneath).__name__} does not take the positions that are wanted", say)
         return
-    checked = [False]
 
-    def narrowed(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        fewer = fewer_positions(kwargs) if module.training and not args else None
+    @functools.wraps(plain)
+    def narrowed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal checked
+        fewer = fewer_positions(kwargs) if beneath.training and not args else None
         if fewer is None:
-            return None
-        if not checked[0]:
-            checked[0] = True
-            whole, part = _losses(module, kwargs, fewer)
-            if not agree(whole, part, coarse=_coarse(module)):
-                handle.remove()
+            return plain(*args, **kwargs)
+        if not checked:
+            checked = True
+            whole, part = _losses(plain, kwargs, fewer)
+            if not agree(whole, part, coarse=_coarse(beneath)):
+                beneath.forward = plain
                 _say(f"{OFF}: the loss of the first batch would be {part:.6g} in place of {whole:.6g}", say)
-                return None
+                return plain(**kwargs)
             _say(f"{ON} ({fewer['labels'].shape[1] - 1} of {kwargs['labels'].shape[1]} positions of the first batch; "
                  f"its loss is {part:.6g}, and {whole:.6g} with all)", say)  # fmt: skip
-        return args, fewer
+        return plain(**fewer)
 
-    handle = beneath.register_forward_pre_hook(narrowed, with_kwargs=True)
+    beneath.forward = narrowed
+
+
+def said(log: Path) -> str:
+    """Return what a trainer said of its logits in ``log``; nothing where it was not asked."""
+    # A progress bar may stand before it on its line.
+    found = re.search(r"msr: (logits at [^\r\n]*)", log.read_text(encoding="utf-8", errors="replace"))
+    return found[1] if found else ""
 
 
 def fewer_positions(kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -92,14 +105,14 @@ def _unset(logits_to_keep: Any) -> bool:
     return logits_to_keep is None or (isinstance(logits_to_keep, int) and logits_to_keep == 0)
 
 
-def _losses(module: Any, *ways: dict[str, Any]) -> list[float]:
+def _losses(forward: Any, *ways: dict[str, Any]) -> list[float]:
     """Return the loss by each way, without gradients; random numbers (dropout) are the same, and not used up."""
     import torch
 
     losses = []
     for kwargs in ways:
         with torch.no_grad(), torch.random.fork_rng():
-            losses.append(float(module.forward(**kwargs).loss))
+            losses.append(float(forward(**kwargs).loss))
     return losses
 
 

@@ -12,6 +12,7 @@ from msr_adapter.errors import StageError
 from msr_adapter.files import write_json
 from msr_adapter.filesystem import holds_pattern
 from msr_adapter.integrity import digests_of
+from msr_adapter.llamafactory.answer_logits import said
 from msr_adapter.llamafactory.checkpoints import checkpoints, read_state, strip, whole
 from msr_adapter.llamafactory.device_defaults import describe, trainer_environment, with_device_defaults
 from msr_adapter.llamafactory.finetuning_methods import method_of
@@ -135,6 +136,8 @@ def train_to_end(
     run = TrainerRun(work.yaml, work.model, method_of(train).saved, is_small(train.model), place, start)
     with announced(run_dir / RENDEZVOUS, work.yaml, place):
         trained = launch(run, reporter, watch.prepared())
+    if of_logits := said(work.log):
+        reporter.note(f"  {of_logits}")
     rows = train.batch_size * train.gradient_accumulation * place.world
     waited = patient.waited if patient else 0.0
     took = measures(work.model, work.log, start, before, rows, waited) | {"peak_bytes": watch.memory.peak}

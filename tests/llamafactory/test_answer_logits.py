@@ -71,7 +71,9 @@ def test_loss_and_gradients_are_those_of_all_logits(name: str, capsys: pytest.Ca
 def test_beneath_adapters_and_with_dropout(capsys: pytest.CaptureFixture[str]) -> None:
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(_model("llama3"), LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "v_proj"]))
+    model = get_peft_model(
+        _model("llama3"), LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    )
     model.train()
     batch = _batch(60, answers=[[20], [12]])
     loss, gradients = _loss_and_gradients(model, batch)

@@ -210,8 +210,8 @@ class TrainConfig(StrictModel):
     gradient_accumulation: int = Field(8, ge=1, le=1_000_000)
     """Steps per update of the weights."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What training multiplies in; trained weights are float32 in any case. auto: `model.dtype`, but bfloat16 on a
-    processor that multiplies it natively, for models of 200 MB or more (docs/training.md has what it is worth)."""
+    """What training multiplies in; trained weights are float32 in any case. auto: `model.dtype`. bfloat16 is faster on
+    a processor that multiplies it natively, and other numbers (docs/training.md); scoring stays in `model.dtype`."""
     learning_rate: float = Field(1e-4, gt=0, le=1_000)
     """Peak learning rate of AdamW."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
