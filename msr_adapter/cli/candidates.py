@@ -41,7 +41,7 @@ class HeldOutSplit(StrEnum):
 # Without a callback, Typer makes the only command the group itself: `msr candidates`, not `msr candidates export`.
 @app.callback()
 def _root() -> None:
-    """The candidate lists that every model ranks.
+    """Export the candidate lists that every model ranks.
 
     Example: [bold]msr candidates export demo --out demo.parquet[/bold]
     """
