@@ -27,6 +27,7 @@ from msr_adapter.llamafactory.answer_logits import ON, VARIABLE, said
 from msr_adapter.llamafactory.launcher import child_environment
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
 
+PIPELINE = "microlens-50k-smollm2-yes-no"
 GOAL = 2.0
 ALIKE = 1e-4
 WAYS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -55,13 +56,14 @@ def build(model: Path, folder: Path, steps: int, method: str) -> tuple[Any, Path
         sys.exit(f"MicroLens-50k ({shared}) or SmolLM2 ({model}) is not there; see the head of this file")
     settings = [
         f"data.source.pairs={shared}/MicroLens-50k_pairs.tsv", f"data.source.titles={shared}/MicroLens-50k_titles.csv",
-        f"data.limit.users={max(100, steps * 8)}", f"train.max_steps={steps}", f"train.method={method}",
+        "split.max_history=6", f"data.limit.users={max(100, steps * 8)}",
+        f"train.max_steps={steps}", f"train.method={method}",
         *(f"{part}.model.path={model.resolve()}" for part in ("summarize.items", "summarize.users", "train")),
     ]  # fmt: skip
     flags = [part for setting in settings for part in ("--set", setting)]
-    run = [sys.executable, "-m", "msr_adapter", "build-data", "microlens-50k-smollm2", "--run-dir", str(folder), *flags]
+    run = [sys.executable, "-m", "msr_adapter", "build-data", PIPELINE, "--run-dir", str(folder), *flags]
     subprocess.run(run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return load_pipeline("microlens-50k-smollm2", settings).pipeline, folder
+    return load_pipeline(PIPELINE, settings).pipeline, folder
 
 
 def take_steps(config: Any, run: Path, out: Path, way: tuple[dict[str, Any], bool], threads: int) -> Steps:
