@@ -74,7 +74,7 @@ def make_server_scorer(served: ModelConfig, trained: ModelConfig, weights: Weigh
     Raises `ValueError` for a backend that cannot.
     """
     if served.backend_row.make_scorer is None:
-        raise ValueError(f"backend {served.backend} scores for no other model")
+        raise ValueError(f"backend {served.backend} cannot score for another model")
     return _call(served.backend_row.make_scorer, served, trained, weights)
 
 

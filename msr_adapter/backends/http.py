@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from msr_adapter.config.schema import ServerConfig
-from msr_adapter.errors import MsrError
+from msr_adapter.errors import MsrError, plural
 from msr_adapter.redaction import quoted
 from msr_adapter.system import retry_after
 
@@ -102,7 +102,7 @@ class Attempts:
                 unreached = unreached and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if attempt < self._server.retries:
                 await asyncio.sleep(self._pause(attempt, wait))
-        raise GaveUpError(f"{last} ({self._server.retries + 1} attempts)", unreached=unreached)
+        raise GaveUpError(f"{last} ({plural(self._server.retries + 1, 'attempt')})", unreached=unreached)
 
     def _pause(self, attempt: int, asked: float | None) -> float:
         """Return the seconds until the next attempt: what the server asked for, or full jitter, capped."""
@@ -183,7 +183,7 @@ class _BoundedBody:
     def __init__(self, response: httpx.Response) -> None:
         packing = response.headers.get("Content-Encoding", "").strip().lower()
         if packing not in {"", "identity", *_PACKED}:
-            raise GaveUpError(f"the server packs its answer in a way that was not asked for ({packing[:40]!r})")
+            raise GaveUpError(f"the server compresses its answer in a way that was not asked for ({packing[:40]!r})")
         length = response.headers.get("Content-Length", "")
         # int() raises for a text of thousands of digits.
         if length.isdecimal() and len(length) < 20 and int(length) > LARGEST:
@@ -199,7 +199,7 @@ class _BoundedBody:
                 # The limit goes to zlib: a small response may unpack to gigabytes.
                 part = self._unpack.decompress(part, LARGEST + 1 - len(self._data))
             except zlib.error as error:
-                raise BrokenAnswerError(f"the answer cannot be unpacked ({type(error).__name__})") from None
+                raise BrokenAnswerError(f"the answer cannot be decompressed ({type(error).__name__})") from None
         self._data += part
         if self._sent > LARGEST or len(self._data) > LARGEST:
             raise _too_large()
@@ -208,7 +208,7 @@ class _BoundedBody:
         """Return the response with its body unpacked."""
         response = self._response
         if self._unpack is not None and not self._unpack.eof and self._sent:
-            raise BrokenAnswerError("the answer ends before it is whole")
+            raise BrokenAnswerError("the answer is incomplete")
         # As bytes: a value need not be ASCII.
         headers = [(name, value) for name, value in response.headers.raw
                    if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")]  # fmt: skip

@@ -196,7 +196,7 @@ class _Workload:
         asked = {row: self.requests[row] for row in rows if row not in self.answers and self.requests[row].images}
         lost = {row: request for row, request in asked.items() if not _readable(request)}
         for row, request in lost.items():
-            self.settle(row, unreadable(request, "read before, gone now"))
+            self.settle(row, unreadable(request, "readable before, but not now"))
         return bool(lost)
 
     def waiting(self) -> list[DecodingRow]:
@@ -260,7 +260,7 @@ def _scoring(work: _Workload) -> list[list[int]]:
 def never_fits(tokens: int, error: Exception) -> NoReturn:
     """Raise the `StageError` for a prompt that does not fit the memory alone."""
     raise StageError(
-        f"A single prompt of {tokens} tokens does not fit the GPU's memory",
+        f"A single prompt of {tokens} tokens does not fit in the GPU's memory",
         "the model, the image or the user summary is too large for this device",
         "lower model.image_max_pixels, choose bfloat16, or use a smaller model",
     ) from error

@@ -90,8 +90,8 @@ async def find_ways(
             raise GaveUpError(str(error)) from None
         why_not = f"refused ({quoted(error)})"
     except BrokenAnswerError as error:
-        why_not = f"answered with what is {quoted(error)}"
-    alternatives = f"the {server.top_logprobs} likeliest alternatives; a label word that is not among them is a bound"
+        why_not = f"answered with something that is {quoted(error)}"
+    alternatives = f"the {server.top_logprobs} likeliest alternatives; a label word not among them has only a bound"
     fault = await _try_score(f"{base}/score", scoring, request, tokens, chat, send)
     told = f"logprob_token_ids is {why_not}, /v1/score {fault or 'is served'}"
     if fault:
@@ -125,7 +125,7 @@ async def _try_score(
     far = [pair for pair in both.values() if abs(pair[0] - pair[1]) > SAME]
     if far:
         ours, theirs = (math.exp(value) for value in far[0])
-        return f"does not fit the chat answers (probability {ours:.3g} there, {theirs:.3g} here): another prompt"
+        return f"disagrees with the chat answers (probability {ours:.3g}, {theirs:.3g} in chat): the prompts differ"
     return ""
 
 

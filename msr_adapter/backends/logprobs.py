@@ -67,8 +67,8 @@ class ServerScoring:
                 names = self._reference.names(request.label_words)
                 if twice := ambiguous(names):
                     raise StageError(
-                        f"Two answers have the same text among a server's alternatives: {', '.join(map(repr, twice))}",
-                        "their first tokens differ by what a text does not show, such as a leading blank",
+                        f"Two answers look the same among a server's alternatives: {', '.join(map(repr, twice))}",
+                        "their first tokens differ in something that text does not show, such as a leading blank",
                         "score with the model on this machine: remove evaluate.scorer",
                     )
                 self._names[request.label_words] = names
@@ -82,9 +82,7 @@ class ServerScoring:
         if labels := self._tokens[probe.label_words]:
             self.ways = await find_ways(self._server, self, probe, labels, send)
         else:
-            said = (
-                f"from the {self._server.top_logprobs} likeliest alternatives, else bounds ({self._reference.absent})"
-            )
+            said = f"from the {self._server.top_logprobs} likeliest alternatives, or bounds ({self._reference.absent})"
             self.ways = ExactWays(said=said)
 
     def query(self, request: Request) -> tuple[str, dict[str, object]]:
@@ -201,7 +199,7 @@ def _impossible(given: Sequence[tuple[str, float]], label_names: frozenset[str])
     labels = [one for one in given if one[0] in label_names]
     texts = [token for token, _ in labels]
     twice = next((token for token, value in labels if labels.count((token, value)) > 1 or texts.count(token) > 2), None)
-    return "" if twice is None else f"the alternative {twice!r} comes several times"
+    return "" if twice is None else f"the alternative {twice!r} appears several times"
 
 
 def _label_logprob(words: Sequence[frozenset[str]], given: Sequence[tuple[str, float]]) -> tuple[float, bool]:

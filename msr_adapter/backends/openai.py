@@ -84,7 +84,7 @@ class ServerBackend(Backend):
         answers = asyncio.run(self._all(requests, follow))
         if answers and self._unreached == len(answers):
             first = next(answer.reason for answer in answers if isinstance(answer, Failure))
-            raise self._nobody_there(f"none of {len(requests)} requests was answered, first: {first}")
+            raise self._nobody_there(f"none of {len(requests)} requests was answered; the first: {first}")
         return answers
 
     def _nobody_there(self, found: str) -> StageError:

@@ -15,7 +15,7 @@ import httpx
 from msr_adapter.backends.http import BrokenAnswerError, GaveUpError, RefusedError, post_now, read_json, reading_answer
 from msr_adapter.backends.openai_messages import as_url, chat, data_url
 from msr_adapter.config.schema import ModelConfig, ServerConfig
-from msr_adapter.errors import MsrError, StageError
+from msr_adapter.errors import MsrError, StageError, plural
 from msr_adapter.generation.request import Image, Request
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.redaction import quoted, redact
@@ -56,7 +56,7 @@ class ReferencePrompts:
             return [[frozenset({word, f" {word}"}) for word in words] for words in label_words]
         if self.encoder.common_prefix(label_words):
             raise StageError(
-                "Both answers begin with the same token, and a server tells one token alone",
+                "Both answers begin with the same token, and a server tells only one token",
                 "this tokenizer writes the blank before an answer as a token of its own",
                 "score with the model on this machine: remove evaluate.scorer",
             )
@@ -132,8 +132,8 @@ def compare_prompts(
         except NoComparisonError as error:
             return f"not verified ({error})"
     with_images = sum(bool(request.images) for request in requests)
-    around = f", {with_images} of them around their images" if with_images else ""
-    return f"verified: {len(requests)} prompts have the tokens of the training{around}"
+    around = f", {with_images} of them apart from their images" if with_images else ""
+    return f"verified: {plural(len(requests), 'prompt')} with the same tokens as in training{around}"
 
 
 def _their_tokens(
@@ -161,7 +161,7 @@ def _their_tokens(
                 f"{model.path} at {redact(server.url)}: status {response.status_code} of /tokenize", cause, step
             )
         if response.status_code not in (404, 405):
-            refusal = f"/tokenize takes no messages: {RefusedError.from_response(response)}"
+            refusal = f"/tokenize does not take messages: {RefusedError.from_response(response)}"
     raise NoComparisonError(refusal)
 
 
@@ -172,7 +172,7 @@ def _tokens(response: httpx.Response) -> list[int]:
             if not isinstance(found, list) or not all(type(one) is int and 0 <= one < 2**31 for one in found):
                 raise ValueError("no numbers of tokens")
     except BrokenAnswerError as error:
-        raise NoComparisonError(f"/tokenize gave no list of tokens: {error}") from None
+        raise NoComparisonError(f"/tokenize did not give a list of tokens: {error}") from None
     return list(found)
 
 
@@ -186,11 +186,11 @@ def _require_same(reference: ReferencePrompts, request: Request, theirs: Sequenc
     place = next((at for at in range(short) if ours[at] != theirs[at]), short)
     shown = [_around(reference, ids, place) for ids in (ours, theirs)]
     raise StageError(
-        f"The server's prompt is not the trained one: token {place + 1} differs ({len(ours)} trained, {len(theirs)} of "
-        f"the server)\n  trained: {shown[0]}\n  server:  {shown[1]}",
+        f"The server's prompt is not the trained one: token {place + 1} differs ({len(ours)} tokens trained, "
+        f"{len(theirs)} on the server)\n  trained: {shown[0]}\n  server:  {shown[1]}",
         f"the server does not use LLaMA-Factory's template `{reference.model.template}`, or has another system text",
         "give the server a chat template that writes the trained prompt, or set default_system as in training; "
-        "server.compare_prompts: false scores in spite of it",
+        "server.compare_prompts: false scores all the same",
     )
 
 

@@ -22,10 +22,10 @@ Judgement = tuple[State, str, str]
 
 VLLM = "pip install -c constraints-vllm.txt 'msr-adapter[vllm]'"
 _VLLM_SEEN = (
-    "vLLM 0.20.2 to 0.23.0 fit beside msr; 0.24.0 to 0.26.0 ask for the same torch 2.11.0, but for a newer starlette "
-    "than LLaMA-Factory's gradio takes; 0.27 and later ask for a newer torch"
+    "vLLM 0.20.2 to 0.23.0 can be installed beside msr; 0.24.0 to 0.26.0 need the same torch 2.11.0, but a newer "
+    "starlette than LLaMA-Factory's gradio accepts; 0.27 and later need a newer torch"
 )
-_OWN = "keep it in an environment of its own, and reach it as a server (backend: server)"
+_OWN = "keep it in an environment of its own, and use it as a server (backend: server)"
 _EXACT_OVER_HTTP = "0.26"
 
 
@@ -35,9 +35,9 @@ def judge_vllm(version: str) -> Judgement:
         without = "no vLLM here; a vLLM server elsewhere can write the summaries and score (backend: server)"
         return "absent", f"{without}. {_VLLM_SEEN}", VLLM
     if unmet := _unmet("vllm"):
-        return "warning", f"it asks for {unmet}: it may not start. {_VLLM_SEEN}", f"{VLLM}, or {_OWN}"
+        return "warning", f"it needs {unmet}: it may not start. {_VLLM_SEEN}", f"{VLLM}, or {_OWN}"
     over_http = "exact" if _at_least(version, _EXACT_OVER_HTTP) else f"bounds (exact from {_EXACT_OVER_HTTP} on)"
-    return "ok", f"its torch is ours; log-odds over HTTP are {over_http}", ""
+    return "ok", f"it uses msr's torch; log-odds over HTTP are {over_http}", ""
 
 
 def judge_flash_attention(version: str) -> Judgement:
@@ -56,7 +56,7 @@ def judge_liger(version: str) -> Judgement:
     """Say for which models Liger is on."""
     families = f"on by default on GPUs for SFT of {', '.join(sorted(LIGER_SEEN))}"
     if not version:
-        return "absent", f"the logits of all positions take memory; with it, {families}", INSTALL_LIGER
+        return "absent", f"without it, the logits of all positions take memory; it would be {families}", INSTALL_LIGER
     if not _at_least(version, LEAST_LIGER):
         return "warning", f"older than {LEAST_LIGER}, which Qwen-VL needs with transformers 5: not used", INSTALL_LIGER
     return "ok", families, ""

@@ -22,12 +22,12 @@ def devices(torch: Mapping[str, Any]) -> list[Finding]:
     if "error" in torch:
         return [Finding(_DEVICES, "GPU", "warning", "unknown", "torch cannot be imported")]
     if error := torch.get("device_error"):
-        return [Finding(_DEVICES, "GPU", "error", "cannot be asked", error, "nvidia-smi")]
+        return [Finding(_DEVICES, "GPU", "error", "cannot be queried", error, "nvidia-smi")]
     if found := [_device(place, device) for place, device in enumerate(torch["devices"])]:
         return found
     if torch["mps"]:
         return [Finding(_DEVICES, "GPU", "warning", "Apple MPS", "msr is not tested on it")]
-    means = "training and scoring run on the processor: fit for small models"
+    means = "training and scoring run on the processor: suitable for small models"
     if _DRIVER.exists() or shutil.which("nvidia-smi"):
         means = "there is an NVIDIA driver, but torch sees no GPU; " + means
         mend = "nvidia-smi" if torch["cuda"] else "install torch from PyPI, which has CUDA"
@@ -41,7 +41,7 @@ def _device(place: int, device: Mapping[str, Any]) -> Finding:
              f"capability {major}.{minor}, bfloat16 {'yes' if device['bfloat16'] else 'no'}")  # fmt: skip
     if device["bfloat16"]:
         return Finding(_DEVICES, f"GPU {place}", "ok", found)
-    return Finding(_DEVICES, f"GPU {place}", "warning", found, "no bfloat16 on it", "set train.model.dtype: float16")
+    return Finding(_DEVICES, f"GPU {place}", "warning", found, "it has no bfloat16", "set train.model.dtype: float16")
 
 
 def host(run_dir: Path) -> list[Finding]:
@@ -57,7 +57,7 @@ def host(run_dir: Path) -> list[Finding]:
         _disk("run folder", run_dir, _LEAST_FREE, "error", "at least 1 GB is needed",
               "free some space, or choose another --run-dir"),
         _disk("model cache", Path(HF_HUB_CACHE), _LARGE_MODEL_GB * _GB, "warning",
-              "a model of 7B parameters has about 16 GB", "set HF_HOME to a folder on a larger disk"),
+              "a model of 7B parameters takes about 16 GB", "set HF_HOME to a folder on a larger disk"),
     ]  # fmt: skip
 
 
@@ -77,5 +77,5 @@ def _disk(name: str, folder: Path, least: int, state: State, means: str, mend: s
     free = shutil.disk_usage(existing).free
     found = f"{free / _GB:.1f} GB free for {folder}"
     if not os.access(existing, os.W_OK):
-        return Finding(_HOST, name, state, found, f"{existing} cannot be written", mend)
+        return Finding(_HOST, name, state, found, f"{existing} is not writable", mend)
     return Finding(_HOST, name, "ok", found) if free >= least else Finding(_HOST, name, state, found, means, mend)

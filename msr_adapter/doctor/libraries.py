@@ -51,7 +51,7 @@ LIBRARIES = (
     Library("flash-attn", "flash_attn", "", "", on_cuda=True, judge=judge_flash_attention),
     Library("bitsandbytes", "bitsandbytes", "", "", on_cuda=True, judge=judge_bitsandbytes),
     Library("liger-kernel", "liger_kernel", "", "", on_cuda=True, judge=judge_liger),
-    Library("deepspeed", "deepspeed", "no ZeRO: weights and optimizer states are not spread over GPUs by it",
+    Library("deepspeed", "deepspeed", "no ZeRO, which spreads weights and optimizer states over GPUs",
             "pip install deepspeed", on_cuda=True),
     Library("ray", "ray", "no clusters through Ray", RAY),
     Library("vllm", "vllm", "", "", on_cuda=True, judge=judge_vllm),
@@ -59,8 +59,8 @@ LIBRARIES = (
     Library("pytorch-lightning", "pytorch_lightning", "no sasrec baseline", BASELINES),
     Library("RecTools", "rectools", "no sasrec baseline", RECTOOLS),
     Library("gguf", "gguf", "no `msr get-model`, which reads a pretrained model from a package", REAL_MODEL),
-    Library("sentence-transformers", "sentence_transformers", "no embedding.model but `own`", EMBEDDING),
-    Library("faiss-cpu", "faiss", "no embedding.search: faiss, and none among more than a million items", EMBEDDING),
+    Library("sentence-transformers", "sentence_transformers", "no embedding.model other than `own`", EMBEDDING),
+    Library("faiss-cpu", "faiss", "no embedding.search: faiss, so none among more than a million items", EMBEDDING),
     Library("tensorboard", "tensorboard", "no tracking: {kind: tensorboard}", "pip install 'msr-adapter[tensorboard]'"),
     Library("wandb", "wandb", "no tracking: {kind: wandb}", "pip install 'msr-adapter[wandb]'"),
     Library("mlflow-skinny", "mlflow", "no tracking: {kind: mlflow}", "pip install 'msr-adapter[mlflow]'"),
@@ -70,7 +70,7 @@ LIBRARIES = (
 def needed(probed: Mapping[str, dict[str, Any]]) -> list[Finding]:
     """Return a finding for Python, the torch trio, LLaMA-Factory and what it needs; ``probed`` has their imports."""
     torch = probed["torch"]
-    trio = {"torch": torch, **{name: torch.get(name, {"error": "torch comes first"}) for name in _COMPANIONS}}
+    trio = {"torch": torch, **{name: torch.get(name, {"error": "it needs torch"}) for name in _COMPANIONS}}
     return [
         _python(),
         *(_pinned(name, found) for name, found in trio.items()),
@@ -98,7 +98,7 @@ def _pinned(name: str, probed: Mapping[str, Any]) -> Finding:
         means = f"it cannot be imported ({error}), so nothing can be trained or scored"
         return Finding(_NEEDED, name, "error", installed, means, INSTALL)
     if name == "llamafactory" and installed != PINNED[name]:
-        means = f"msr is built on {PINNED[name]}, whose Python API is internal"
+        means = f"msr needs exactly {PINNED[name]}, as it uses its internal Python API"
         return Finding(_NEEDED, name, "error", installed, means, INSTALL)
     if installed.split("+")[0] != PINNED[name]:
         means = f"it can be imported, but msr is tested with {PINNED[name]}"
@@ -113,7 +113,7 @@ def _asked(name: str) -> Finding:
     if installed is None:
         return Finding(_NEEDED, name, "error", "not installed", "LLaMA-Factory needs it", mend)
     if not asked.contains(installed, prereleases=True):
-        return Finding(_NEEDED, name, "warning", installed, f"asked for is {asked}", mend)
+        return Finding(_NEEDED, name, "warning", installed, f"{asked} is required", mend)
     return Finding(_NEEDED, name, "ok", installed)
 
 
@@ -153,12 +153,12 @@ def _library(library: Library, probed: Mapping[str, dict[str, Any]], *, cuda: bo
     _, without, mend = library.judge("") if library.judge else ("absent", library.without, library.mend)
     if library.module not in probed:
         useless = library.on_cuda and not cuda
-        without = f"{without} (of use with an NVIDIA GPU only)" if useless else without
+        without = f"{without} (only useful with an NVIDIA GPU)" if useless else without
         return Finding(_OPTIONAL, library.name, "absent", "not installed", without, "" if useless else mend)
     found = probed[library.module]
     version = installed_version(library.name) or found.get("version", "")
     if error := found.get("error"):
-        means = f"it is there but cannot be imported ({error}): {without}"
+        means = f"it is installed but cannot be imported ({error}): {without}"
         return Finding(_OPTIONAL, library.name, "warning", version, means, mend)
     if library.judge and version:
         state, means, mend = library.judge(version)

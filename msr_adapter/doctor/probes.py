@@ -94,7 +94,7 @@ def _process(names: Sequence[str], timeout: float) -> Iterator[Found]:
                 try:
                     line = lines.get(timeout=timeout)
                 except queue.Empty:
-                    yield {"error": f"the import did not end within {timeout:.0f} s"}
+                    yield {"error": f"the import did not finish within {timeout:.0f} s"}
                     return
                 if line is None:
                     errors.seek(0)
@@ -116,7 +116,7 @@ def _read(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") ->
 
 def _how(code: int, printed: str) -> str:
     said = (printed.strip().splitlines() or [""])[-1][-_LAST_CHARACTERS:]
-    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return f"the import {how}" + (f": {said}" if said else "")
 
 

@@ -46,7 +46,7 @@ def keep_answers(model: Any, *, say: bool = True) -> None:
     # Not a hook: PEFT calls the `forward` of what is beneath its adapters, and no hook of it.
     plain, checked = beneath.forward, False
     if "logits_to_keep" not in inspect.signature(plain).parameters:
-        _say(f"{OFF}: {type(beneath).__name__} does not take the positions that are wanted", say)
+        _say(f"{OFF}: {type(beneath).__name__} cannot be told which positions are needed", say)
         return
 
     @functools.wraps(plain)
@@ -60,7 +60,7 @@ def keep_answers(model: Any, *, say: bool = True) -> None:
             whole, part = _losses(plain, kwargs, fewer)
             if not agree(whole, part, coarse=_coarse(beneath)):
                 beneath.forward = plain
-                _say(f"{OFF}: the loss of the first batch would be {part:.6g} in place of {whole:.6g}", say)
+                _say(f"{OFF}: the loss of the first batch would be {part:.6g} instead of {whole:.6g}", say)
                 return plain(**kwargs)
             _say(f"{ON} ({fewer['labels'].shape[1] - 1} of {kwargs['labels'].shape[1]} positions of the first batch; "
                  f"its loss is {part:.6g}, and {whole:.6g} with all)", say)  # fmt: skip

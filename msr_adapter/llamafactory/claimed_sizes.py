@@ -31,7 +31,7 @@ _ALWAYS = 2**20
 """Values that any model may have."""
 _BUFFERS = 2**28
 """Values beyond the files that masks and tables of positions may have, which no file holds."""
-_STEP = "Put config.json back as it came with the weights, or download the model again"
+_STEP = "Restore the config.json that came with the weights, or download the model again"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def size_fault(folder: Path) -> str:
 def _image_fault(config: Path) -> str:
     for key, value in _numbers(read_json_object(config)):
         if value > _LARGEST_IMAGE.get(key, value):
-            return f"{key} in {config.name} is {_shown(value)}: every image would be made as large"
+            return f"{key} in {config.name} is {_shown(value)}: every image would be enlarged to that"
     return ""
 
 
@@ -89,7 +89,7 @@ def _layer_fault(folder: Path) -> str:
         return ""
     for key, value in _numbers(read_json_object(folder / "config.json")):
         if _LAYERS.fullmatch(key) and value > found.tensors:
-            return f"{key} in config.json is {_shown(value)}, but the weights are {found.tensors:,} tensors"
+            return f"{key} in config.json is {_shown(value)}, but the weights have only {found.tensors:,} tensors"
     return ""
 
 
@@ -101,7 +101,7 @@ def rank_fault(folder: Path) -> str:
     ranks = [("r", config.get("r")), *_numbers(config.get("rank_pattern"))]
     for key, rank in ranks:
         if isinstance(rank, int) and rank > found.longest:
-            told = f"no dimension of its weights is over {found.longest:,}"
+            told = f"no dimension of its weights exceeds {found.longest:,}"
             return f"the rank {key} in adapter_config.json is {_shown(rank)}, but {told}"
     return ""
 

@@ -57,8 +57,8 @@ def _difference(dataset_dir: Path, media_dir: Path, name: str, work: Path) -> st
     except Exception as error:  # whatever its loader and its libraries raise: they are asked what they make of it
         return f"its loader fails: {type(error).__name__}: {error}"
     if read.rows != written.rows:
-        return f"{written.rows:,} rows were written, {read.rows:,} are read"
-    return "" if read == written else "as many rows are read as were written, but with other contents"
+        return f"{written.rows:,} rows were written, but {read.rows:,} are read"
+    return "" if read == written else "the number of rows is right, but their contents differ"
 
 
 def _as_converted(row: WrittenRow, media_dir: Path) -> dict[str, Any]:

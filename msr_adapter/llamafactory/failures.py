@@ -24,30 +24,30 @@ class Known(NamedTuple):
 
 _ROOM = "free some space or move --run-dir"
 KNOWN = (
-    Known(r"not used by the HfArgumentParser", "a key under train.overrides is no LLaMA-Factory argument",
+    Known(r"not used by the HfArgumentParser", "a key under train.overrides is not a LLaMA-Factory argument",
           "correct or remove the key named above"),
     Known(r"No space left on device|Disk quota exceeded", FULL, _ROOM),
     Known(r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory",
-          "the batch does not fit the memory of this device",
+          "the batch does not fit in the memory of this device",
           "lower train.batch_size (raise gradient_accumulation instead), cutoff_len or model.image_max_pixels, "
           "or choose bfloat16"),
     Known(r"UnidentifiedImageError|cannot identify image file|image file is truncated|broken data stream",
-          "an image file of the data set is damaged or is no image",
+          "an image file of the data set is damaged or is not an image",
           "rebuild the data stage (--force data), which checks every image"),
-    Known(r"FileNotFoundError: .*\.(jpe?g|png|webp)", "an image of the data set is gone since it was built",
+    Known(r"FileNotFoundError: .*\.(jpe?g|png|webp)", "an image of the data set has disappeared since it was built",
           "rebuild the data stage (--force data)"),
     Known(r"[Ii]mage features and image tokens do not match|shape mismatch: value tensor",
           "a row was cut at cutoff_len inside its image tokens, or model.template is not this model's",
           "raise train.cutoff_len or lower model.image_max_pixels; check model.template"),
-    Known(r"number of images does not match the number of", "a text holds a literal placeholder such as <image>",
-          "rebuild the dataset stage (--force dataset), which neutralises texts"),
+    Known(r"number of images does not match the number of", "a text contains a literal placeholder such as <image>",
+          "rebuild the dataset stage (--force dataset), which makes such texts harmless"),
     Known(r"Cannot find valid samples", "no row of the data set could be read as a conversation",
           "rebuild the dataset stage (--force dataset)"),
     Known(r"does not support image input|[Pp]rocessor was not found",
           "the model or its template has no image input, or the model folder lacks its processor files",
           "check model.template and the model folder, or set train.images: false"),
     Known(r"compiled with different CUDA versions|torchvision::nms does not exist|_torchaudio\.abi3",
-          "torch, torchvision and torchaudio do not belong together", f"run: {INSTALL}"),
+          "the versions of torch, torchvision and torchaudio do not match", f"run: {INSTALL}"),
     Known(r"To fix: run `pip install|is required for a normal functioning",
           "a library has a version LLaMA-Factory refuses", "run the pip command named above"),
     Known(r"doesn't support bf16", "this device cannot compute in bfloat16", "set train.model.dtype: float32"),
@@ -72,8 +72,8 @@ def explain(returncode: int, log: Path, steps: int) -> StageError:
     if is_nearly_full(log.parent):  # the trainer could not even say so
         return StageError(what, FULL, _ROOM)
     if returncode == -signal.SIGKILL:
-        cause = "the system ran out of memory and killed it, or somebody did"
-        return StageError(what, cause, "watch the memory while running again; lower train.batch_size")
+        cause = "the system ran out of memory and killed it, or somebody killed it"
+        return StageError(what, cause, "watch the memory during the next run; lower train.batch_size")
     return StageError(what, "not a failure known to msr", "read the log from its first error on")
 
 

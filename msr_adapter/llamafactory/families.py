@@ -8,7 +8,7 @@ architecture. `docs/models.md` is written from this table. Importing it imports 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-MROPE_LIMITS = {"kto": "LLaMA-Factory 0.9.5 drops the M-RoPE positions of image tokens on the way to its KTO loss, and "
+MROPE_LIMITS = {"kto": "LLaMA-Factory 0.9.5 drops the M-RoPE positions of image tokens before its KTO loss, so "
                        "training ends in an error"}  # fmt: skip
 _LLAVA_LIMITS = {"reward": "LLaMA-Factory 0.9.5 looks for parts of LLaVA by names that transformers 5 no longer has"}
 _GEMMA3_LIMITS = {"float16": "activations of Gemma 3 exceed the range of float16 and turn into NaN"}
@@ -100,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("llama3", "meta-llama/Llama-3.2-1B-Instruct", "llama", "llama3", ("Yes", "No"), mark="<|start_header_id|>"),
     Family(
         "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "llama", "smollm2", ("Yes", "No"), mark="named SmolLM",
-        note="`msr get-model smollm2`; the template's system text ends in a full stop that the model's own has not",
+        note="`msr get-model smollm2`; the template's system text ends in a full stop that the model's own lacks",
     ),
 )  # fmt: skip
 
@@ -112,9 +112,9 @@ def family_of_template(template: str) -> Family | None:
 
 
 UNSUPPORTED: Mapping[str, str] = {
-    "InternVLChatModel": "LLaMA-Factory takes InternVL in the transformers format: a repository whose name ends in -hf",
-    "LlavaLlamaForCausalLM": "LLaMA-Factory takes LLaVA in the transformers format: a repository of llava-hf",
-    "LlavaMistralForCausalLM": "LLaMA-Factory takes LLaVA in the transformers format: a repository of llava-hf",
+    "InternVLChatModel": "LLaMA-Factory needs InternVL in the transformers format: a repository whose name ends in -hf",
+    "LlavaLlamaForCausalLM": "LLaMA-Factory needs LLaVA in the transformers format: a repository of llava-hf",
+    "LlavaMistralForCausalLM": "LLaMA-Factory needs LLaVA in the transformers format: a repository of llava-hf",
 }
 """Architecture -> why a model of it cannot be used."""
 

@@ -132,7 +132,7 @@ def template_problems(model: ModelConfig, where: str = "", role: str = "model") 
     if family is not None:
         return _against(family, model, where, role)
     if model.template in REASONING:
-        words = f"{model.template} puts a thought before every answer, so Yes or No never comes first"
+        words = f"{model.template} reasons before every answer, so Yes or No never comes first"
         plain = f"{model.template}_nothink"
         known = any(family.template == plain for family in FAMILIES)
         step = f"Use {plain}" if known else "Use the template of a model that does not reason"
@@ -141,7 +141,7 @@ def template_problems(model: ModelConfig, where: str = "", role: str = "model") 
         return [problem]
     if found and model.template == AUTO:
         words = f"cannot be inferred: {_described(found)} is not among the tested families"
-        return [Problem(where, field, words, "the model's LLaMA-Factory template", f"Write it there. {_DOCS}")]
+        return [Problem(where, field, words, "the model's LLaMA-Factory template", f"Set it yourself. {_DOCS}")]
     return []
 
 
@@ -176,7 +176,7 @@ def _unusable(name: str, where: str, field: str) -> Problem | None:
         guess = f"did you mean {' or '.join(near)}" if near else "a LLaMA-Factory template"
         return Problem(where, field, f"unknown template {name!r}", guess, _DOCS)
     if known[name].thinks:
-        words = f"{name} puts a thought before every answer, so Yes or No never comes first"
+        words = f"{name} reasons before every answer, so Yes or No never comes first"
         plain = f"{name}_nothink"
         step = f"Use {plain}" if plain in known else "Use the template of a model that does not reason"
         return Problem(where, field, words, "a template without reasoning", step)
@@ -189,8 +189,8 @@ def _against(family: Family, model: ModelConfig, where: str, role: str) -> list[
     if model.template not in (AUTO, family.template):
         words = f"`{model.template}` is not the template of {model.path}, a {family.name}"
         if model.template in REASONING:
-            words += ", and it puts a thought before every answer"
-        step = "Correct or remove the line: the template is found by itself"
+            words += ", and it reasons before every answer"
+        step = "Correct or remove the line: the template is found automatically"
         problems.append(Problem(where, f"{role}.template", words, family.template, step))
     if reason := family.limits.get(model.dtype):
         problems.append(Problem(where, f"{role}.dtype", f"{model.dtype} on a {family.name}: {reason}", family.dtype))
@@ -214,7 +214,7 @@ def _described(found: ModelFacts) -> str:
     kind = f"model_type {found.model_type}" if found.model_type else ", ".join(found.architectures)
     if any(family.model_type == found.model_type for family in FAMILIES):
         parts = " and ".join(part for part in (found.text_type, found.vision_type) if part)
-        return f"{kind}{f' with {parts}' if parts else ''} under this chat template"
+        return f"{kind}{f' with {parts}' if parts else ''} with this chat template"
     return kind
 
 

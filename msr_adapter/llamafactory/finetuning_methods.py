@@ -12,7 +12,7 @@ from msr_adapter.llamafactory.objectives import objective_of
 from msr_adapter.llamafactory.parallelism import strategy_of
 
 _ADAPTER_FILES, _MODEL_FILES = "adapter_model*.safetensors", "model*.safetensors"
-_MERGE = "make it a model of its own with `msr export`, and name that folder as train.model.path"
+_MERGE = "make it a model of its own with `msr export`, and give that folder as train.model.path"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_method(train: TrainConfig) -> list[Problem]:
     """Return a problem for every part that would be trained or left alone against what the config says."""
     adapters, freeze, problems = method_of(train).adapters, train.freeze, []
     if not adapters and train.model.quantization != "none":
-        found = f"{train.method} trains all weights, which {train.model.quantization} bits cannot hold"
+        found = f"{train.method} trains all weights, which cannot be done in {train.model.quantization} bits"
         problems.append(Problem("", "train.method", found, "qlora, or train.model.quantization: none"))
     if freeze.vision and freeze.projector and freeze.language:
         problems.append(Problem("", "train.freeze", "nothing is left to train", "one part that is not frozen"))
@@ -86,10 +86,10 @@ def check_start(train: TrainConfig, weights: Weights) -> list[Problem]:
     adapters = [*([train.model.adapter] if train.model.adapter else []), *weights.adapters]
     if not adapters:
         return []
-    said = f"training goes on from the adapter {adapters[-1]}"
+    said = f"training continues from the adapter {adapters[-1]}"
     problems = []
     if not method_of(train).adapters:
-        found = f"{said}, but LLaMA-Factory trains all weights only of a model without adapters"
+        found = f"{said}, but LLaMA-Factory can train all weights only of a model without adapters"
         problems.append(Problem("", "train.method", found, "an adapter method, such as lora", f"Or {_MERGE}"))
     if train.model.quantization != "none":
         found = f"{said}, which cannot be merged into weights in {train.model.quantization} bits"
@@ -100,7 +100,7 @@ def check_start(train: TrainConfig, weights: Weights) -> list[Problem]:
         found = f"{said}, and under {train.launch.strategy} LLaMA-Factory {harm}"
         problems.append(Problem("", "train.launch.strategy", found, "ddp, zero-2 or fsdp", f"Or {_MERGE}"))
     if odd := [folder for folder in adapters if "," in str(folder)]:
-        problems.append(Problem(str(odd[0]), "", "a comma in the path, which LLaMA-Factory takes for two adapters"))
+        problems.append(Problem(str(odd[0]), "", "a comma in the path, which LLaMA-Factory would read as two adapters"))
     return problems
 
 
@@ -116,7 +116,7 @@ def _check_parts(train: TrainConfig) -> list[Problem]:
     if "vision_config" not in config:
         if not freeze.language:
             return []
-        found = f"{kind} is a language model alone"
+        found = f"{kind} has only a language model"
         return [Problem("", "train.freeze.language", found, "false, or nothing is left to train")]
     if not (freeze.vision or freeze.projector or freeze.language):
         return []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
-from msr_adapter.errors import Problem, UserError
+from msr_adapter.errors import Problem, UserError, plural
 from msr_adapter.llamafactory.claimed_sizes import rank_fault, sized_like
 from msr_adapter.llamafactory.model_files import loading
 
@@ -18,7 +18,7 @@ _NAMED = 3
 _QUOTED = 300
 _SIGNS = ("Target modules", "size mismatch")
 """In what PEFT says of adapters for other layers, and for layers of other sizes."""
-_STEP = "Name the weights that were trained on top of this very model, whole"
+_STEP = "Give the complete weights that were trained on top of exactly this model"
 
 
 @contextlib.contextmanager
@@ -63,8 +63,9 @@ def fitting_only(full: Path | None = None) -> Iterator[None]:
 def require_fit(where: str, missing: Collection[str], unexpected: Collection[str]) -> None:
     """Raise `UserError` with counts and the first names if tensors are missing or left over in ``where``."""
     parts = [
-        f"{len(names):,} tensors {what} ({', '.join(sorted(names)[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
-        for what, names in (("are missing", missing), ("fit nothing in the model", unexpected))
+        f"{plural(len(names), 'tensor')} {what} ({', '.join(sorted(names)[:_NAMED])}"
+        f"{', ...' if len(names) > _NAMED else ''})"
+        for what, names in (("missing", missing), ("matching nothing in the model", unexpected))
         if names
     ]
     if parts:
@@ -73,7 +74,7 @@ def require_fit(where: str, missing: Collection[str], unexpected: Collection[str
 
 def require_ranks(adapters: Sequence[Path]) -> None:
     """Raise `UserError` for adapters whose config has a rank that their weights have not: PEFT makes room first."""
-    step = "Put adapter_config.json back as it came with the weights"
+    step = "Restore the adapter_config.json that came with the weights"
     if problems := [Problem(str(one), "", fault, "", step) for one in adapters if (fault := rank_fault(one))]:
         raise UserError(problems)
 

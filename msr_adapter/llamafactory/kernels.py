@@ -55,10 +55,10 @@ def _check_flash(train: TrainConfig) -> list[Problem]:
     if asked == "auto" and known and known.model_type == _FLASH_BY_ITSELF and find_spec("flash_attn") is not None:
         if fault := flash_attention_fault():
             step = "Set train.overrides.flash_attn: disabled"
-            return [Problem("", field, f"LLaMA-Factory would take fa2 for Gemma 2, and {fault}", "disabled", step)]
+            return [Problem("", field, f"LLaMA-Factory would use fa2 for Gemma 2, but {fault}", "disabled", step)]
         return []
     if asked == "fa3":
-        return [Problem("", field, "fa3: LLaMA-Factory 0.9.5 takes it for gpt-oss alone", "auto or sdpa", _USE_SDPA)]
+        return [Problem("", field, "fa3: LLaMA-Factory 0.9.5 uses it only for gpt-oss", "auto or sdpa", _USE_SDPA)]
     if asked != "fa2":
         return []
     if fault := flash_attention_fault():
@@ -96,7 +96,7 @@ def liger_note(train: TrainConfig, *, cuda: bool) -> str:
     if why := _why_no_liger(train, cuda=cuda):
         mend = f"; {INSTALL_LIGER}" if why == _liger_fault() else ""
         return f"Liger kernels: off ({why}{mend})"
-    return f"Liger kernels: on (liger-kernel {installed('liger-kernel')}; train.overrides.{LIGER}: false for none)"
+    return f"Liger kernels: on (liger-kernel {installed('liger-kernel')}; train.overrides.{LIGER}: false for off)"
 
 
 def _why_no_liger(train: TrainConfig, *, cuda: bool) -> str:
@@ -109,9 +109,9 @@ def _why_no_liger(train: TrainConfig, *, cuda: bool) -> str:
     if known.model_type not in LIGER_SEEN:
         return f"{known.model_type} is not among {', '.join(sorted(LIGER_SEEN))}"
     if train.objective != "sft":
-        return f"it saves memory for sft alone, and the objective is {train.objective}"
+        return f"it saves memory only for sft, and the objective is {train.objective}"
     if strategy_of(train.launch).shares_weights:
-        return f"its fused loss reads weights that {train.launch.strategy} keeps in shares"
+        return f"its fused loss reads weights that {train.launch.strategy} splits between processes"
     return _liger_fault()
 
 

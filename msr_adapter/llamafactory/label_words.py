@@ -33,4 +33,4 @@ def check_label_words(train: TrainConfig) -> list[Problem]:
     token = next(iter(shared))
     found = f"{yes[token]!r} and {no[token]!r} begin with the same token of {train.model.path}"
     step = "Choose answers whose first tokens differ"
-    return [Problem("", "train.answers", found, "words that one token tells apart", step)]
+    return [Problem("", "train.answers", found, "words that differ in their first token", step)]

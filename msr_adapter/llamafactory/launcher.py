@@ -132,7 +132,7 @@ def verify(output_dir: Path, saved: str, stopped: int | None = None) -> Trained:
         "train_results.json is missing" if not results else "",
         f"{saved} is missing or empty" if not weights else "",
         f"{steps} of {planned} steps were taken" if not 0 < steps == (stopped or planned) else "",
-        "no loss was told" if results and mean is None else "",
+        "no loss was reported" if results and mean is None else "",
         f"the mean loss is {mean}" if mean is not None and not math.isfinite(mean) else "",
     ]
     if mean is None or any(doubts):

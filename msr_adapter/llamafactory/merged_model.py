@@ -29,7 +29,7 @@ def write_merged_model(model: ModelConfig, weights: Weights, out: Path, dtype: s
     except NotImplementedError as error:
         raise StageError(
             f"{type(network).__name__} cannot be saved under the names of its published weights",
-            "this version of transformers reads them renamed and has no way back for this architecture",
+            "this version of transformers renames them when it loads them and cannot undo it for this architecture",
             "share the adapter instead: it is in the run folder, train/model",
         ) from error
     encoder.tokenizer.save_pretrained(out)

@@ -28,7 +28,7 @@ def loading(what: str, model: str) -> Iterator[None]:
     """
     if fault := size_fault(Path(model)):
         raise StageError(f"{what} of {model} cannot be loaded: {fault}", "a damaged config", _STEP)
-    cause = "files of the folder are missing or damaged, the hub id does not exist, or there is no network"
+    cause = "files in the folder are missing or damaged, the hub id does not exist, or there is no network"
     with _told(f"{what} of {model} cannot be loaded", model, cause):
         yield
 
@@ -39,8 +39,8 @@ def first_answers(model: str) -> Iterator[None]:
 
     Numbers and names in a config may load, and fit nothing only when they are used. What the disk says passes.
     """
-    cause = "a config of the folder is damaged, or does not belong to its weights"
-    with _told(f"{model} cannot be asked", model, cause, OSError):
+    cause = "a config in the folder is damaged, or does not belong to its weights"
+    with _told(f"{model} cannot answer a prompt", model, cause, OSError):
         yield
 
 
@@ -92,7 +92,7 @@ def _weight_faults(folder: Path) -> list[str]:
     listed = {str(name) for name in parts.values()} if isinstance(parts, dict) else set()
     missing = sorted(listed - {path.name for path in found})
     if missing:
-        return [f"{missing[0]} is missing, which {_INDEX} lists"]
+        return [f"{missing[0]}, which {_INDEX} lists, is missing"]
     if not found:
         return [f"no weights in this folder ({' or '.join(WEIGHTS)})"]
     return [fault for path in found if path.suffix == ".safetensors" and (fault := safetensors_fault(path))]
@@ -105,12 +105,10 @@ def safetensors_fault(path: Path) -> str:
         with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                return f"{path.name} is cut or no safetensors file"
+                return f"{path.name} is cut or not a safetensors file"
             header: Any = json.loads(file.read(length))
         ends = [int(one["data_offsets"][1]) for name, one in header.items() if name != "__metadata__"]
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
-        return f"{path.name} is no safetensors file"
+        return f"{path.name} is not a safetensors file"
     whole = 8 + length + max(ends, default=0)
-    return (
-        "" if size == whole else f"{path.name} has {size:,} bytes where its header asks for {whole:,}: cut or damaged"
-    )
+    return "" if size == whole else f"{path.name} has {size:,} bytes, but its header asks for {whole:,}: cut or damaged"

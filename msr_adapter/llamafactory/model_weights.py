@@ -73,7 +73,7 @@ def _settings(config: Path) -> dict[str, object]:
         values = None
     if not isinstance(values, dict):
         step = "Train or save it again"
-        raise UserError(Problem(str(config), "", "not a JSON object: cut or damaged", "what was saved", step))
+        raise UserError(Problem(str(config), "", "not a JSON object: cut or damaged", "the saved file", step))
     return {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in values.items()
             if key != "base_model_name_or_path"}  # fmt: skip
 
@@ -154,6 +154,6 @@ def trained_weights(train_dir: Path) -> Weights:
         if not folder.is_dir():
             raise UserError(Problem(str(folder), "", f"gone, but {train_dir} was trained on top of it", "", step))
         if trained_stamp(folder) != stamp:
-            found = f"not what it was when {train_dir} was trained on top of it"
+            found = f"changed since {train_dir} was trained on top of it"
             raise UserError(Problem(str(folder), "", found, "", step))
     return origin.then(train_dir / MODEL)

@@ -103,9 +103,9 @@ def _torchrun_options(place: Node) -> list[str]:
 def _rank(launch: LaunchConfig, environment: Mapping[str, str]) -> int | Problem:
     """Return this machine's number from the environment, or the problem if it is not there or out of range."""
     name = next((name for name in _RANKS if environment.get(name)), None)
-    allowed = f"a number from 0 to {launch.nodes - 1}, another on each machine"
+    allowed = f"a number from 0 to {launch.nodes - 1}, different on each machine"
     if name is None:
-        found = f"train.launch.nodes is {launch.nodes}, but nothing says which of them this is"
+        found = f"train.launch.nodes is {launch.nodes}, but nothing says which one this machine is"
         return Problem("environment", _RANKS[0], found, allowed, "Run `NODE_RANK=0 msr ...` on the first machine")
     value = environment[name]
     if not value.isdecimal() or int(value) >= launch.nodes:
@@ -135,8 +135,8 @@ _SCRIPT = """\
 {gpus}#SBATCH --output=%x-%j.log
 # Your cluster may want more: --partition, --account, --time, --cpus-per-task.
 
-# msr reads its number and the first host from Slurm's variables. The first machine does everything but the training
-# alone; the others wait for it and train with it. Submit it again after a time limit: it goes on where it stopped.
+# msr reads its number and the first host from Slurm's variables. Only the training is shared: the first machine does
+# the rest, and the others wait for it. After a time limit, submit this again: it continues where it stopped.
 srun {command}
 """
 

@@ -81,19 +81,19 @@ def check_objective(train: TrainConfig) -> list[Problem]:
     row, problems = objective_of(train), []
     if train.train_on_prompt and not row.trains_prompts:
         allowed = f"true only with objective: {_names(row.name for row in OBJECTIVES if row.trains_prompts)}"
-        problems.append(Problem("", "train.train_on_prompt", f"the loss of {row.name} covers answers alone", allowed))
+        problems.append(Problem("", "train.train_on_prompt", f"the loss of {row.name} covers only answers", allowed))
     if train.preference.label_smoothing and not (row.smooths_labels and row.compares(train)):
-        found = "only loss sigmoid of objective dpo knows it"
+        found = "only loss sigmoid of objective dpo uses it"
         problems.append(Problem("", "train.preference.label_smoothing", found, "0"))
     if train.batch_size < row.smallest_batch:
-        found = f"{train.batch_size}: {row.name} measures in each batch how far the model went as a whole"
-        allowed = f"at least {row.smallest_batch}, better 8, with objective: {row.name}"
+        found = f"{train.batch_size}: {row.name} measures in each batch how far the model has moved as a whole"
+        allowed = f"at least {row.smallest_batch}, preferably 8, with objective: {row.name}"
         problems.append(Problem("", "train.batch_size", found, allowed))
     if row.value_head and train.selection.patience is not None:
         found = "a reward model cannot be judged while it trains"
         problems.append(Problem("", "train.selection.patience", found, f"null with objective: {row.name}"))
     if train.asks_text and row.name != "sft":
-        found = f"{row.name} compares the answers Yes and No, and question: {train.question} has none"
+        found = f"{row.name} compares the answers Yes and No, but question: {train.question} has no such answers"
         problems.append(Problem("", "train.objective", found, "sft", "Set train.objective: sft"))
     limits = limits_of(train.model)
     if reason := limits.get(row.name):

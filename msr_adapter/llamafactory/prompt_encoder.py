@@ -267,7 +267,7 @@ def require_in_memory(network: Any, name: str) -> None:
     if len(places) > 1 and places & {"cpu", "disk"}:
         raise StageError(
             f"Weights of {name} do not fit in memory: parts of them would stay on {' and '.join(sorted(places))}",
-            "the model is larger than what is free on this machine's devices",
+            "the model is larger than the free memory of this machine's devices",
             "choose a smaller model, quantization: 4 or dtype: bfloat16, or a machine with more memory",
         )
 

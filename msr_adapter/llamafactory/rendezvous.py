@@ -51,7 +51,7 @@ def join(run_dir: Path, place: Node, wait: float, *, small: bool, reporter: Repo
     What the trainer says here goes to `train-node-<rank>.log`. Raises `StageError` if nobody trains within ``wait``
     seconds, if the machines do not agree on their number, or if training fails.
     """
-    reporter.note(f"machine {place.rank} of {place.nodes} waits for the first one to train in {run_dir}")
+    reporter.note(f"machine {place.rank} of {place.nodes} waits for the first one to start training in {run_dir}")
     yaml = _meet(run_dir / RENDEZVOUS, place, wait)
     log = run_dir / f"train-node-{place.rank}.log"
     cache = run_dir / f".datasets-cache-{place.rank}"
@@ -65,7 +65,7 @@ def join(run_dir: Path, place: Node, wait: float, *, small: bool, reporter: Repo
         shutil.rmtree(cache, ignore_errors=True)
     if returncode != 0:
         raise explain(returncode, log, 0)
-    reporter.note("trained; the first machine keeps the model and goes on")
+    reporter.note("trained; the first machine keeps the model and continues")
 
 
 def _beat(path: Path, ended: threading.Event) -> None:
@@ -85,8 +85,8 @@ def _meet(path: Path, place: Node, wait: float) -> Path:
             return _read(path, place)
         first = first if now is not None else None
     raise StageError(
-        f"the first machine did not begin to train within {wait:g} s ({path})",
-        "it was not started, builds its data still, uses another run folder, or its model is up to date already",
+        f"the first machine did not start training within {wait:g} s ({path})",
+        "it was not started, is still building its data, uses another run folder, or its model is already up to date",
         "start the same command there with NODE_RANK=0, or raise train.launch.wait",
     )
 
@@ -103,9 +103,9 @@ def _read(path: Path, place: Node) -> Path:
     said = json.loads(path.read_text(encoding="utf-8"))
     if (said["nodes"], said["processes"]) != (place.nodes, place.processes):
         raise StageError(
-            f"the first machine trains with {said['nodes']} machines of {said['processes']} processes, this one would "
-            f"with {place.nodes} of {place.processes}",
-            "the pipelines differ, or the machines have unlike numbers of GPUs",
+            f"the first machine trains with {said['nodes']} machines of {said['processes']} processes, but this one "
+            f"would with {place.nodes} of {place.processes}",
+            "the pipelines differ, or the machines have different numbers of GPUs",
             "run the same pipeline on all of them, with a number for train.launch.processes",
         )
     return Path(said["yaml"])

@@ -40,7 +40,7 @@ REFUSED = {
     **dict.fromkeys(
         ("pref_beta", "pref_ftx", "dpo_label_smoothing", "simpo_gamma", "kto_chosen_weight", "kto_rejected_weight"),
         "set it under train.preference"),
-    "pref_loss": "set it under train.preference.loss; with trl 0.24, LLaMA-Factory 0.9.5 trains any other as sigmoid",
+    "pref_loss": "set it under train.preference.loss; with trl 0.24, LLaMA-Factory 0.9.5 treats any other as sigmoid",
     **dict.fromkeys(
         ("ref_model", "ref_model_adapters", "ref_model_quantization_bit"),
         "the reference is the model that training starts from (train.start)"),
@@ -50,8 +50,8 @@ REFUSED = {
     **dict.fromkeys(
         ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
          "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "cutoff_len",
-         "train_on_prompt"), "the field of the same meaning under train sets it"),
-    "seed": "the pipeline's seed sets it",
+         "train_on_prompt"), "set it with the field of the same meaning under train"),
+    "seed": "set it with the pipeline's seed",
     **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "ddp_backend", "ray_num_workers", "master_addr", "master_port"),
         "set it under train.launch"),
@@ -63,7 +63,7 @@ REFUSED = {
          "ignore_data_skip", "early_stopping_steps"), "train.checkpoints, train.keep and train.selection decide it"),
     **dict.fromkeys(
         ("tokenized_path", "overwrite_cache", "streaming", "max_samples", "val_size", "mix_strategy",
-         "interleave_probs"), "it would train on other rows than the written data set"),
+         "interleave_probs"), "it would train on rows other than the written data set"),
     **dict.fromkeys(
         ("use_fast_tokenizer", "split_special_tokens", "add_tokens", "add_special_tokens", "new_special_tokens_config",
          "resize_vocab", "enable_thinking", "tool_format", "image_do_pan_and_scan", "crop_to_patches", "mask_history"),
@@ -76,7 +76,7 @@ REFUSED = {
     "packing": "rows would see each other; neat_packing keeps them apart",
     **dict.fromkeys(
         ("hf_hub_token", "ms_hub_token", "om_hub_token", "hub_token", "swanlab_api_key"),
-        "secrets stand in no file: LLaMA-Factory's libraries read theirs from the environment (HF_TOKEN, ...)"),
+        "secrets belong in no file: LLaMA-Factory's libraries read theirs from the environment (HF_TOKEN, ...)"),
 }  # fmt: skip
 """LLaMA-Factory keys that ``train.overrides`` may not set, and why."""
 
@@ -89,11 +89,11 @@ def check_overrides(overrides: Mapping[str, object], where: str = "") -> list[Pr
         if problem.field.removeprefix("train.overrides.") not in REFUSED
     ]
     problems += [
-        Problem(where, f"train.overrides.{key}", "this key is msr's own", REFUSED[key])
+        Problem(where, f"train.overrides.{key}", "cannot be set here", REFUSED[key])
         for key in overrides if key in REFUSED
     ]  # fmt: skip
     return problems + [
-        Problem(where, f"train.overrides.{key}", f"{value!r} holds ${{, which LLaMA-Factory would interpolate")
+        Problem(where, f"train.overrides.{key}", f"{value!r} contains ${{, which LLaMA-Factory would interpolate")
         for key, value in overrides.items() if _interpolates(value)
     ]  # fmt: skip
 
@@ -117,15 +117,17 @@ def check_paths(train: TrainConfig, start: Weights, run_dir: Path) -> list[Probl
     named += [("train.model.path", train.model.path)]
     run_dir, step = run_dir.resolve(), "Choose another --run-dir"
     problems = [] if "::" not in str(run_dir) else [
-        Problem(str(run_dir), "run_dir", "holds ::", "LLaMA-Factory's libraries take it for several addresses", step)
+        Problem(str(run_dir), "run_dir", "contains ::", "LLaMA-Factory's libraries read it as several addresses", step)
     ]  # fmt: skip
     if _interpolates(str(run_dir)):
-        problems.append(Problem(str(run_dir), "run_dir", "holds ${, which LLaMA-Factory would interpolate", "", step))
-    problems += [Problem("", key, f"{path} holds ${{, which LLaMA-Factory would interpolate", "", "Rename the folder")
+        found = "contains ${, which LLaMA-Factory would interpolate"
+        problems.append(Problem(str(run_dir), "run_dir", found, "", step))
+    problems += [Problem("", key, f"{path} contains ${{, which LLaMA-Factory would interpolate", "",
+                         "Rename the folder")
                  for key, path in named if _interpolates(path)]  # fmt: skip
     return problems + [
-        Problem("", key, f"{path} holds a comma or ends in a blank", "LLaMA-Factory takes adapters as a list in one "
-                "text, cut at commas and stripped", "Rename the folder")
+        Problem("", key, f"{path} contains a comma or ends in a blank", "LLaMA-Factory takes adapters as one text, "
+                "split at commas and stripped", "Rename the folder")
         for key, path in named[:-1] if "," in path or path != path.strip()
     ]  # fmt: skip
 
@@ -134,8 +136,8 @@ def by_hand_problems(run_dir: Path) -> list[Problem]:
     """Return why `llamafactory-cli` by itself would not find the rows in a run folder."""
     if not holds_pattern(run_dir.resolve()):
         return []
-    found = "holds [, *, ?, $ or ::, which llamafactory-cli would expand: it would find no rows, or another run's"
-    step = "Train without --dry-run, where msr reads the path as it is, or choose another --run-dir"
+    found = "contains [, *, ?, $ or ::, which llamafactory-cli would expand: it would find no rows, or another run's"
+    step = "Train without --dry-run, where msr takes the path literally, or choose another --run-dir"
     return [Problem(str(run_dir), "run_dir", found, "", step)]
 
 
@@ -168,7 +170,7 @@ def training_config(
     config |= _checkpoints(train, steps, config["logging_steps"])
     problems = check_overrides(train.overrides) + check_objective(train) + check_method(train) + check_kernels(train)
     problems += check_start(train, start)
-    problems += [Problem("", key, f"{value!r} holds ${{, which LLaMA-Factory would interpolate", "another path")
+    problems += [Problem("", key, f"{value!r} contains ${{, which LLaMA-Factory would interpolate", "another path")
                  for key, value in config.items() if key not in train.overrides and _interpolates(value)]  # fmt: skip
     if problems:
         raise UserError(problems)

@@ -143,7 +143,7 @@ def test_scores_of_prompts_without_an_image_are_exact_where_the_endpoint_is_serv
 
 @pytest.mark.parametrize(("behaviour", "why"), [
     ({"scores": 400}, "/v1/score is refused (status 400"), ({"scores": 500}, "is refused (status 500"),
-    ({"delimiter": 7}, "/v1/score does not fit the chat answers"), ({"top": 1}, "no label word is among"),
+    ({"delimiter": 7}, "/v1/score disagrees with the chat answers"), ({"top": 1}, "no label word is among"),
 ])  # fmt: skip
 def test_scores_that_cannot_be_trusted_are_not_used(served: Serving, behaviour: dict[str, Any], why: str) -> None:
     served.scores = True
@@ -168,7 +168,7 @@ def test_a_server_that_is_not_there_is_tried_once(served: Serving) -> None:
     backend = scorer(served, url="http://127.0.0.1:9/v1")
     with pytest.raises(StageError, match="the server is down") as caught:
         backend.complete(asked(backend))
-    assert "(1 attempts)" in str(caught.value)
+    assert "(1 attempt)" in str(caught.value)
 
 
 def test_a_busy_server_is_tried_again(served: Serving) -> None:

@@ -26,8 +26,8 @@ def read(*given: tuple[str, float]) -> Completion:
     ([("Yes", float("inf")), ("No", -2.0)], "not a number"),
     ([("Yes", -0.1), ("No", -0.2)], "sum to 1.7"),
     ([("Yes", -0.1)] * 10 + [("No", -2.0)], "sum to 9.1"),
-    ([("Yes", -2.0), ("Yes", -2.0), ("No", -2.0)], "'Yes' comes several times"),
-    ([("No", -2.0), ("No", -2.5), ("No", -3.0), ("Yes", -2.0)], "'No' comes several times"),
+    ([("Yes", -2.0), ("Yes", -2.0), ("No", -2.0)], "'Yes' appears several times"),
+    ([("No", -2.0), ("No", -2.5), ("No", -3.0), ("Yes", -2.0)], "'No' appears several times"),
 ])  # fmt: skip
 def test_impossible_alternatives_are_refused(given: list[tuple[str, float]], said: str) -> None:
     with pytest.raises(GaveUpError, match="impossible probabilities from the server") as caught:

@@ -95,7 +95,10 @@ def test_a_server_gives_the_scores_of_the_model_loaded_here(served: Serving, tmp
     assert (served.scored, served.tokenised) == (16, 7)
     with_images = sum(isinstance(body["messages"][-1]["content"], list) for body in served.bodies)
     assert 0 < with_images < 16
-    assert counts["prompts"] == "verified: 7 prompts have the tokens of the training, 4 of them around their images"
+    assert (
+        counts["prompts"]
+        == "verified: 7 prompts with the same tokens as in training, 4 of them apart from their images"
+    )
     assert counts["prompts"] in lines.text
     assert counts["tokens_in"] > 0
     assert {(body["max_tokens"], body["temperature"], body["logprobs"]) for body in served.bodies} == {(1, 0, True)}
@@ -162,7 +165,7 @@ def test_the_trained_system_text_is_sent(served: Serving, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("status", "said"), [
     (404, "not verified (no tokenise endpoint)"),
-    (422, "not verified (/tokenize takes no messages: status 422: prompt: field required)"),
+    (422, "not verified (/tokenize does not take messages: status 422: prompt: field required)"),
 ])  # fmt: skip
 def test_without_a_tokenise_endpoint_nobody_knows_and_that_is_said(
     served: Serving, tmp_path: Path, status: int, said: str

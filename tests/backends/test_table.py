@@ -40,7 +40,7 @@ def test_every_row_makes_its_backend_without_loading_a_model(row: BackendRow, mo
 @pytest.mark.parametrize("row", BACKENDS, ids=lambda row: row.name)
 def test_what_can_score_for_a_trained_model_is_said_by_its_row(row: BackendRow) -> None:
     if row.make_scorer is None:
-        with pytest.raises(ValueError, match="scores for no other model"):
+        with pytest.raises(ValueError, match="cannot score for another model"):
             make_server_scorer(configured(row), model_ref(), BASE)
     else:
         assert make_server_scorer(configured(row), model_ref(), BASE).identity

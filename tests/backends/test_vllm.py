@@ -148,13 +148,13 @@ def test_an_engine_that_answers_otherwise_is_refused(vllm: Faults) -> None:
 
 def test_texts_are_tried_by_their_likeliest_first_tokens(vllm: Faults) -> None:
     vllm.shift = 1.0
-    with pytest.raises(StageError, match="answers otherwise than transformers"):
+    with pytest.raises(StageError, match="answers differently from transformers"):
         engine().complete(requests(max_new_tokens=4))
 
 
 def test_another_prompt_than_the_trained_one_is_refused(vllm: Faults) -> None:
     vllm.other_prompt = True
-    with pytest.raises(StageError, match="reads another prompt than training"):
+    with pytest.raises(StageError, match="reads a different prompt from training"):
         engine().complete(requests(choices=CHOICES))
     vllm.other_prompt = False
     running = engine()
@@ -171,7 +171,7 @@ def test_an_engine_that_dies_takes_its_process_with_it(vllm: Faults) -> None:
     with pytest.raises(EngineLostError, match="the vLLM engine died: EngineDeadError"):
         running.complete(requests(choices=CHOICES))
     vllm.deaths = 1
-    with pytest.raises(StageError, match="over the first prompts") as refused:
+    with pytest.raises(StageError, match="on the first prompts") as refused:
         engine().complete(requests(choices=CHOICES))
     assert not isinstance(refused.value, EngineLostError), "others would die over it too"
     vllm.load_error = "no kernel image for this device"
@@ -200,7 +200,7 @@ def test_one_adapter_is_applied_by_vllm_and_others_are_merged_once(
 ) -> None:
     monkeypatch.setenv("MSR_MERGED_MODELS", str(tmp_path / "merged"))
     adapter = lora()
-    assert "on a GPU alone" in adapters.why_merged((adapter,))
+    assert "only on a GPU" in adapters.why_merged((adapter,))
     monkeypatch.setattr(adapters, "sees_gpu", lambda: True)
     applied = adapters.engine_weights(model_ref(), Weights(adapters=(adapter,)), "i" * 64)
     assert applied.lora == adapter
@@ -221,7 +221,7 @@ def test_one_adapter_is_applied_by_vllm_and_others_are_merged_once(
     for one, again, other in zip(*answers, exact, strict=True):
         assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-4)
         assert again.choice_logprobs == one.choice_logprobs
-    assert "merged into the model, because it changes the layers that see" in str(made[0].facts)
+    assert "merged into the model, because it changes vision layers" in str(made[0].facts)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_layers_that_see_are_merged(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
     save_file({"base_model.model.visual.blocks.0.attn.qkv.lora_A.weight": np.zeros((2, 2))},
               tmp_path / "adapter_model.safetensors")  # fmt: skip
-    assert "layers that see" in adapters.why_merged((tmp_path,))
+    assert "vision layers" in adapters.why_merged((tmp_path,))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def library(folder: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch)
         ("__version__ = '7'; print('chatter')", {"version": "7"}),
         ("raise OSError('libfoo.so: undefined symbol\\nmore')", {"error": "OSError: libfoo.so: undefined symbol"}),
         ("raise SystemExit(3)", {"error": "SystemExit: 3"}),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", {"error": "the import ended by SIGSEGV"}),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", {"error": "the import was ended by SIGSEGV"}),
         ("import os; os._exit(5)", {"error": "the import ended with exit code 5"}),
     ],
 )
@@ -68,7 +68,7 @@ def test_an_import_breaks_alone(
 
 def test_an_import_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library(tmp_path, "odd_library", "import time; time.sleep(600)", monkeypatch)
-    assert probe("odd_library", timeout=0.5) == {"error": "the import did not end within 0 s"}
+    assert probe("odd_library", timeout=0.5) == {"error": "the import did not finish within 0 s"}
 
 
 def test_libraries_share_a_process_until_one_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +83,8 @@ def test_libraries_share_a_process_until_one_ends_it(tmp_path: Path, monkeypatch
     found = {name.removeprefix("odd_"): one for name, one in told.items()}
     assert list(found) == list(code)
     assert found["first"] == found["second"] != {}
-    assert found["crash"] == {"error": "the import ended by SIGSEGV"}
-    assert found["hang"] == {"error": "the import did not end within 5 s"}
+    assert found["crash"] == {"error": "the import was ended by SIGSEGV"}
+    assert found["hang"] == {"error": "the import did not finish within 5 s"}
     assert found["fault"] == {"error": "ImportError: no CUDA"}
     assert found["last"] == {"version": "9"}
 
@@ -200,7 +200,7 @@ def test_optional_libraries_say_what_their_absence_disables() -> None:
     assert unmended == ({"flash-attn"} if flash_attention_needs_sinks() else set())
     without_gpu = {one.name: one for one in optional({}, cuda=False)}
     assert without_gpu["flash-attn"].mend == ""
-    assert "NVIDIA GPU only" in without_gpu["flash-attn"].means
+    assert "only useful with an NVIDIA GPU" in without_gpu["flash-attn"].means
     assert without_gpu["implicit"].mend
 
 
@@ -214,7 +214,7 @@ def test_libraries_of_a_gpu_are_told_by_their_version(monkeypatch: pytest.Monkey
         module = next(library.module for library in LIBRARIES if library.name == name)
         return next(one for one in optional({module: {"version": ""}}, cuda=True) if one.name == name)
 
-    assert told("vllm", "0.26.0").means == "its torch is ours; log-odds over HTTP are exact"
+    assert told("vllm", "0.26.0").means == "it uses msr's torch; log-odds over HTTP are exact"
     assert "are bounds (exact from 0.26 on)" in told("vllm", "0.23.0").means
     newest = told("vllm", "0.33.0")
     assert newest.state == "warning"

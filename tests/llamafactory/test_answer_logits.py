@@ -124,7 +124,7 @@ def test_a_model_that_reads_positions_otherwise_stays_as_it_is(capsys: pytest.Ca
     assert _loss_and_gradients(model, batch)[0] == pytest.approx(loss, abs=1e-6)
     out = capsys.readouterr().out
     assert OFF in out
-    assert "in place of" in out
+    assert "instead of" in out
 
 
 def test_a_model_without_the_argument_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,7 @@ def test_a_model_without_the_argument_is_named(capsys: pytest.CaptureFixture[str
             raise AssertionError(labels)
 
     keep_answers(Old())
-    assert "Old does not take the positions" in capsys.readouterr().out
+    assert "Old cannot be told which positions" in capsys.readouterr().out
 
 
 def test_what_agrees() -> None:

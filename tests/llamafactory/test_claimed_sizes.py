@@ -79,7 +79,7 @@ def test_layers_that_nobody_can_count_through_are_refused_by_check_and_before_lo
     for number, shown in ((10**30, "over 10^18"), (10**9, "1,000,000,000")):
         model = damaged(tmp_path / str(number), claim(section, key, number))
         [fault] = folder_faults(Path(model.path))
-        assert fault.startswith(f"{key} in config.json is {shown}, but the weights are ")
+        assert fault.startswith(f"{key} in config.json is {shown}, but the weights have only ")
         for use in (load, lambda model: require_fitting_adapters(model, None, ())):
             with pytest.raises(StageError, match=f"cannot be loaded: {key} in config.json"):
                 use(model)
@@ -93,7 +93,7 @@ def test_images_of_no_size_are_refused_by_check_and_before_loading(key: str, tmp
     config["image_processor"]["size"] = {key: 10**12}
     path.write_text(json.dumps(config))
     assert folder_faults(path.parent) == [
-        f"{key} in processor_config.json is 1,000,000,000,000: every image would be made as large"
+        f"{key} in processor_config.json is 1,000,000,000,000: every image would be enlarged to that"
     ]
     with pytest.raises(StageError, match=f"cannot be loaded: {key} in processor_config.json is 1,000"):
         load(model)
@@ -104,7 +104,7 @@ def test_a_few_layers_too_many_are_missing_tensors(number: int, tmp_path: Path) 
     def more(config: Config) -> None:
         config["text_config"].update(num_hidden_layers=number, layer_types=["full_attention"] * number)
 
-    with pytest.raises(MsrError, match="tensors are missing"):
+    with pytest.raises(MsrError, match="tensors missing"):
         load(damaged(tmp_path / "model", more))
 
 
@@ -124,7 +124,7 @@ def test_a_rank_that_the_weights_of_an_adapter_have_not_is_refused(tmp_path: Pat
         (tmp_path / "adapter_config.json").write_text(json.dumps({**config, **changes}))
         assert rank_fault(tmp_path).startswith(said)
         assert bool(rank_fault(tmp_path)) == bool(said)
-    with pytest.raises(UserError, match="no dimension of its weights is over 64"):
+    with pytest.raises(UserError, match="no dimension of its weights exceeds 64"):
         require_fitting_adapters(ModelConfig(path="tiny"), None, (tmp_path,))
 
 

@@ -64,7 +64,7 @@ def pipeline(folder: Path, *sets: str) -> LoadedPipeline:
     return load_pipeline(str(folder / "p.yaml"), sets, folder / "run")
 
 
-@pytest.mark.parametrize(("value", "said"), [("fa2", "attention sinks"), ("fa3", "gpt-oss alone")])
+@pytest.mark.parametrize(("value", "said"), [("fa2", "attention sinks"), ("fa3", "only for gpt-oss")])
 def test_check_refuses_flash_attention_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, said: str
 ) -> None:
@@ -111,8 +111,8 @@ def test_liger_is_on_for_the_families_that_it_was_tried_with(family: Any, monkey
 @pytest.mark.parametrize(("settings", "found", "why"), [
     ({}, "", "liger-kernel is not installed; pip install"), ({}, "0.7.0", "0.7.0 is older than 0.8.0"),
     ({"objective": "dpo"}, "0.8.5", "the objective is dpo"),
-    ({"launch": {"strategy": "zero-3"}}, "0.8.5", "zero-3 keeps in shares"),
-    ({"launch": {"strategy": "fsdp"}}, "0.8.5", "fsdp keeps in shares"),
+    ({"launch": {"strategy": "zero-3"}}, "0.8.5", "zero-3 splits between processes"),
+    ({"launch": {"strategy": "fsdp"}}, "0.8.5", "fsdp splits between processes"),
 ])  # fmt: skip
 def test_why_liger_is_off(settings: dict[str, Any], found: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, **({"liger_kernel": found} if found else {}))

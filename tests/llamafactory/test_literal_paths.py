@@ -79,7 +79,11 @@ def test_a_training_in_a_folder_with_brackets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("run ${x}", "holds ${, which LLaMA-Factory would interpolate"), ("a::b", "holds ::"), ("x::", "holds ::")],
+    [
+        ("run ${x}", "contains ${, which LLaMA-Factory would interpolate"),
+        ("a::b", "contains ::"),
+        ("x::", "contains ::"),
+    ],
 )
 def test_a_run_folder_that_cannot_be_told_is_refused_by_check(tmp_path: Path, name: str, found: str) -> None:
     (tmp_path / "p.yaml").write_text(SCRIPTED)
@@ -100,9 +104,9 @@ def test_adapters_and_models_that_cannot_be_told_are_refused(tmp_path: Path) -> 
     start = Weights(adapters=(tmp_path / "trail ",))
     found = {one.field: one.found for one in check_paths(TrainConfig(model=model), start, tmp_path)}
     assert found == {
-        "train.model.path": f"{tmp_path / 'm ${x}'} holds ${{, which LLaMA-Factory would interpolate",
-        "train.model.adapter": f"{tmp_path / 'a, b'} holds a comma or ends in a blank",
-        "train.start": f"{tmp_path / 'trail '} holds a comma or ends in a blank",
+        "train.model.path": f"{tmp_path / 'm ${x}'} contains ${{, which LLaMA-Factory would interpolate",
+        "train.model.adapter": f"{tmp_path / 'a, b'} contains a comma or ends in a blank",
+        "train.start": f"{tmp_path / 'trail '} contains a comma or ends in a blank",
     }
     plain = ModelConfig(path=str(tmp_path / "m [1], 2"), adapter=tmp_path / "a [1] #2")
     assert check_paths(TrainConfig(model=plain), BASE, tmp_path) == []

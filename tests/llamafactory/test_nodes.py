@@ -71,7 +71,7 @@ def test_everything_wrong_with_a_place_is_said_at_once() -> None:
     assert "train.launch.processes: 4 processes, but 3 visible GPUs" in said
     assert "environment NODE_RANK: 2; a number from 0 to 1" in said
     assert "train.launch.address: nothing says where the first machine is" in said
-    with pytest.raises(UserError, match="nothing says which of them this is"):
+    with pytest.raises(UserError, match="nothing says which one this machine is"):
         find_place(LaunchConfig(nodes=2, address="a"), {}, 0)
 
 
@@ -96,22 +96,22 @@ def test_only_a_training_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("MASTER_ADDR", "SLURM_JOB_NODELIST", "NODE_RANK", "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
     assert not runner.join(loaded, ("data", "users"), reporter=QUIET)  # whichever machine this is
-    with pytest.raises(UserError, match="nothing says which of them this is"):
+    with pytest.raises(UserError, match="nothing says which one this machine is"):
         runner.join(loaded, ("train",), reporter=QUIET)
     monkeypatch.setenv("NODE_RANK", "1")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(StageError, match="did not begin to train within"):
+    with pytest.raises(StageError, match="did not start training within"):
         runner.join(loaded, ("evaluate",), reporter=QUIET)
-    with pytest.raises(StageError, match="did not begin to train within"):
+    with pytest.raises(StageError, match="did not start training within"):
         runner.join(loaded, ("data",), force=("train",), reporter=QUIET)
-    with pytest.raises(StageError, match="did not begin to train within"):  # nothing is trained yet
+    with pytest.raises(StageError, match="did not start training within"):  # nothing is trained yet
         runner.join(loaded, ("evaluate",), reporter=QUIET, retrain="refuse")
     with monkeypatch.context() as patch:
         patch.setattr(runner, "is_there", lambda *_: True)
         assert runner.join(loaded, ("evaluate",), reporter=QUIET, retrain="refuse")
     monkeypatch.setattr(runner, "plan", lambda *_, **__: {"train": "up to date"})
     assert runner.join(loaded, ("evaluate",), reporter=QUIET)
-    with pytest.raises(StageError, match="did not begin to train within"):
+    with pytest.raises(StageError, match="did not start training within"):
         runner.join(loaded, ("evaluate",), force=("train",), reporter=QUIET)
     monkeypatch.setenv("NODE_RANK", "0")
     assert not runner.join(loaded, ("evaluate",), reporter=QUIET)
@@ -273,17 +273,17 @@ def alive(pid: int) -> bool:
 
 def test_a_training_that_never_begins_or_is_long_gone_is_not_joined(tmp_path: Path) -> None:
     place = Node(1, 2, 1, "127.0.0.1", 1)
-    with pytest.raises(StageError, match="did not begin to train within"):
+    with pytest.raises(StageError, match="did not start training within"):
         join(tmp_path, place, 1.2, small=True, reporter=QUIET)
     (tmp_path / RENDEZVOUS).write_text(json.dumps({"yaml": "left behind", "nodes": 2, "processes": 1}))
-    with pytest.raises(StageError, match="did not begin to train within"):
+    with pytest.raises(StageError, match="did not start training within"):
         join(tmp_path, place, 1.2, small=True, reporter=QUIET)
 
 
 def test_machines_that_disagree_do_not_train_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_BEAT_S", 0.1)
     with announced(tmp_path / RENDEZVOUS, tmp_path / "train.yaml", Node(4, 2, 0, "a", 1)):
-        with pytest.raises(StageError, match="2 machines of 4 processes, this one would with 2 of 3"):
+        with pytest.raises(StageError, match="2 machines of 4 processes, but this one would with 2 of 3"):
             join(tmp_path, Node(3, 2, 1, "a", 1), 30, small=True, reporter=QUIET)
         assert (tmp_path / RENDEZVOUS).is_file()
     assert not (tmp_path / RENDEZVOUS).exists()

@@ -58,7 +58,7 @@ def test_a_template_that_is_not_the_models_own_is_refused_with_the_right_one(fam
         resolve_template(model, "my.yaml:7", "train.model")
     assert str(caught.value) == (
         f"my.yaml:7 train.model.template: `{wrong}` is not the template of {tmp_path}, a {family.name}; "
-        f"{family.template}. Correct or remove the line: the template is found by itself"
+        f"{family.template}. Correct or remove the line: the template is found automatically"
     )
 
 
@@ -97,14 +97,14 @@ def test_where_the_chat_format_is_read(files: dict[str, str], template: str | No
         ({"model_type": "smolvlm"}, "model_type smolvlm is not among the tested families"),
         ({"architectures": ["OurOwnLM"]}, "OurOwnLM is not among the tested families"),
         ({"model_type": "llava", "text_config": {"model_type": "mistral"}, "vision_config": {"model_type": "pixtral"}},
-         "model_type llava with mistral and pixtral under this chat template is not among the tested families"),
+         "model_type llava with mistral and pixtral with this chat template is not among the tested families"),
     ],
 )  # fmt: skip
 def test_another_model_needs_its_template_said(config: dict[str, Any], said: str, tmp_path: Path) -> None:
     model = ModelConfig(path=str(model_folder(tmp_path, **config)))
     with pytest.raises(UserError, match=said) as caught:
         resolve_template(model)
-    assert "the model's LLaMA-Factory template. Write it there" in str(caught.value)
+    assert "the model's LLaMA-Factory template. Set it" in str(caught.value)
     said_so = model.model_copy(update={"template": "phi4"})
     assert resolve_template(said_so) == said_so
 
@@ -112,7 +112,7 @@ def test_another_model_needs_its_template_said(config: dict[str, Any], said: str
 def test_a_thinking_template_is_refused_and_the_plain_one_named(tmp_path: Path) -> None:
     family = next(family for family in FAMILIES if family.name == "qwen3-vl")
     known = of_family(tmp_path / "known", family).model_copy(update={"template": "qwen3_vl"})
-    assert "puts a thought before every answer; qwen3_vl_nothink." in str(template_problems(known)[0])
+    assert "it reasons before every answer; qwen3_vl_nothink." in str(template_problems(known)[0])
     other = ModelConfig(path=str(model_folder(tmp_path / "other", model_type="ours")), template="qwen3_vl")
     assert str(template_problems(other)[0]).endswith("a template without reasoning. Use qwen3_vl_nothink")
 

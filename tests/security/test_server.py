@@ -107,7 +107,7 @@ def echo(before: str, status: int) -> Answer:
 def test_headers_that_tokenize_repeats_leave_no_part_of_the_key(before: str) -> None:
     with serving(echo(before, 422)) as url:
         said = compare(url)
-    assert said.startswith("not verified (/tokenize takes no messages: status 422")
+    assert said.startswith("not verified (/tokenize does not take messages: status 422")
     assert "canary" not in said
     assert "anary-4711" not in said
 
@@ -229,9 +229,9 @@ def test_a_body_that_is_too_large_is_a_failure_and_takes_no_memory(answer: Answe
 
 
 @pytest.mark.parametrize(("data", "encoding", "said"), [
-    (b"\x1f\x8bnot gzip at all", "gzip", "cannot be unpacked"),
-    (gzip.compress(completion("x"))[:-20], "gzip", "before it is whole"),
-    (b"whatever", "br", "packs its answer"),
+    (b"\x1f\x8bnot gzip at all", "gzip", "cannot be decompressed"),
+    (gzip.compress(completion("x"))[:-20], "gzip", "is incomplete"),
+    (b"whatever", "br", "compresses its answer"),
     (b'{"a":' * 900 + b"1" + b"}" * 900, "identity", "not an answer"),
     (b"[" * 500_000 + b"]" * 500_000, "identity", "not an answer"),
     (completion("x").replace(b": 1}", b": 1e999}"), "identity", "not an answer"),

@@ -142,8 +142,8 @@ def replaced(name: str, data: bytes | None) -> Callable[[Path], None]:
     ("name", "data", "said"),
     [
         (WEIGHTS, None, "no weights in this folder"),
-        (WEIGHTS, b"", "model.safetensors is cut or no safetensors file"),
-        (WEIGHTS, bytes(range(256)) * 9, "model.safetensors is cut or no safetensors file"),
+        (WEIGHTS, b"", "model.safetensors is cut or not a safetensors file"),
+        (WEIGHTS, bytes(range(256)) * 9, "model.safetensors is cut or not a safetensors file"),
         ("tokenizer.json", b'{"version": "1', "tokenizer.json is not a JSON object"),
         ("config.json", b"{nope", "config.json is not a JSON object"),
         ("config.json", b"[]", "config.json is not a JSON object"),
@@ -174,12 +174,12 @@ def test_a_damaged_folder_is_told_by_check_and_by_loading(
         (
             "processor_config.json",
             lambda config: config["image_processor"]["size"].update(shortest_edge=[1]),
-            "cannot be asked: '<' not supported",
+            "cannot answer a prompt: '<' not supported",
         ),
         (
             "config.json",
             lambda config: config["text_config"]["rope_parameters"].update(mrope_section={"a": 1}),
-            "cannot be asked: unsupported operand",
+            "cannot answer a prompt: unsupported operand",
         ),
     ],
 )
@@ -205,4 +205,4 @@ def test_cut_weights_are_told_by_their_size(tmp_path: Path) -> None:
     assert folder_faults(folder) == []
     weights = folder / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert "where its header asks for" in folder_faults(folder)[0]
+    assert "but its header asks for" in folder_faults(folder)[0]

@@ -303,9 +303,9 @@ def test_unknown_ids_that_are_there_in_another_form_are_told(folder: Path) -> No
     with pytest.raises(UserError) as caught:
         order(folder, users=folder / "who.txt", candidates=str(folder / "pairs.csv"))
     users, items = (problem.next_step for problem in caught.value.problems[:2])
-    assert users.startswith("2 of them are there in another form ('U1' and 'u1', '\\u200bu2' and 'u2') in the log: ")
+    assert users.startswith("2 of them appear in another form ('U1' and 'u1', '\\u200bu2' and 'u2') in the log: ")
     assert items.startswith(
-        "1 of them is there in another form ('B' and 'b') in the catalogue: they differ in case, so "
+        "1 of them appears in another form ('B' and 'b') in the catalogue: they differ in case, so "
     )
 
 

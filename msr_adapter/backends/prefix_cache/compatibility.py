@@ -25,7 +25,7 @@ def why_unsharable(network: Any, *, last_logits_only: bool) -> str:
     ``last_logits_only`` says whether its `forward` takes ``logits_to_keep``.
     """
     if not attends_to_all(network):
-        return "its layers do not all attend to everything before"
+        return "not all of its layers attend to all earlier tokens"
     # The logits of all positions of a pass would take gigabytes at a vocabulary of 150,000.
     return "" if last_logits_only else "it computes the logits of every position"
 

@@ -127,10 +127,10 @@ class FeatureStore:
         import torch
 
         if self._original is None:
-            raise UnsharableError("its vision tower cannot be asked alone")
+            raise UnsharableError("its vision tower cannot be run on its own")
         inputs = dict(self._pixels([image.path for image in images]))
         if unknown := set(inputs) - _KNOWN_INPUTS:
-            raise UnsharableError(f"its images come with {', '.join(sorted(unknown))}")
+            raise UnsharableError(f"its images come with unknown inputs: {', '.join(sorted(unknown))}")
         placed = {name: value.to(self._device) for name, value in inputs.items()}
         with torch.inference_mode():
             output = self._original(**placed)

@@ -172,16 +172,16 @@ class PrefixCache:
         try:
             found = _logprobs(self._runner.trial_logits(prompt))
         except torch.OutOfMemoryError:
-            return "pieces of one prompt do not fit the memory together"
+            return "the pieces of one prompt do not fit in memory together"
         except (OSError, UnsharableError):
             raise
         except Exception as error:  # whatever an unknown family does with inputs that it does not expect
-            return f"it does not take prompts in pieces ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+            return f"it does not accept prompts in pieces ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         # The likeliest tokens alone: far down the vocabulary rounding is larger, and nothing is read there.
         top = expected.topk(min(_TOP, len(expected))).indices
         worst = float((found[:, top] - expected[top]).abs().max())
         allowed = _LARGEST_DIFFERENCE["float32" if self._network.dtype == torch.float32 else "half"]
-        return "" if worst <= allowed else f"prompts in pieces get other answers (by {worst:.3g})"
+        return "" if worst <= allowed else f"prompts in pieces get different answers (by {worst:.3g})"
 
 
 def _logprobs(logits: "torch.Tensor") -> "torch.Tensor":

@@ -75,10 +75,10 @@ def why_merged(adapters: tuple[Path, ...]) -> str:
     if not (layers := _layers(adapters[0])):
         return "its tensors are not in safetensors"
     if seeing := next((name for name in layers if any(sign in name for sign in _SEEING)), ""):
-        return f"it changes the layers that see ({seeing})"
+        return f"it changes vision layers ({seeing})"
     if odd := next((name for name in layers if any(sign in name for sign in _LANGUAGE)), ""):
         return f"it changes {odd}"
-    return "" if sees_gpu() else "vLLM applies adapters on a GPU alone"
+    return "" if sees_gpu() else "vLLM applies adapters only on a GPU"
 
 
 def merged_folder(model: ModelConfig, weights: Weights, identity: str) -> Path:

@@ -135,7 +135,7 @@ class VllmBackend(Backend):
         except EngineLostError as error:
             # Others would die over it too: it has answered nothing yet.
             raise StageError(
-                f"{error.what}, over the first prompts", "this version of vLLM cannot run the model on this device",
+                f"{error.what}, on the first prompts", "this version of vLLM cannot run the model on this device",
                 "set backend: huggingface, or look at the log of the worker",
             ) from error  # fmt: skip
         trial = compare(known, [answers[place] for place in range(len(known))], self.model, running.piece)
@@ -224,8 +224,8 @@ class _StartedEngine:
         if length != (trained := plain + self._images.added_tokens(request.images)):
             names = ", ".join(image.path.name for image in request.images)
             raise StageError(
-                f"vLLM reads another prompt than training: {length} tokens for {trained}, with image {names}",
-                "this version shrinks images of this size in another way", "set backend: huggingface",
+                f"vLLM reads a different prompt from training: {length} tokens, not {trained}, with image {names}",
+                "this version shrinks images of this size differently", "set backend: huggingface",
             )  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def _all_failed(encoder: Encoder, requests: Sequence[Request], follow: Follow) -
     while len(answers) < len(asked):
         request = asked[len(answers)]
         found = encode(encoder, request, request.label_words)
-        failed = found if isinstance(found, Failure) else unreadable(request, "read now, but not before")
+        failed = found if isinstance(found, Failure) else unreadable(request, "readable now, but not before")
         answers.append(failed)
         asked += follow(failed)
     return answers

@@ -100,7 +100,7 @@ class Engine:
         except Exception as error:
             raise StageError(
                 f"vLLM cannot load {setup.weights.folder}: {type(error).__name__}: {quoted(error)}",
-                "this version of vLLM does not know the architecture, or memory is short",
+                "this version of vLLM does not know the architecture, or there is too little memory",
                 "set backend: huggingface, or look at the log of the worker",
             ) from error
         self._waiting: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Engine:
             raise _lost(error) from error
         except Exception as error:
             # Nothing is computed yet: it is this prompt that vLLM does not take, too long a one or an odd image.
-            raise ValueError(f"vLLM does not take it: {type(error).__name__}: {quoted(error)}") from error
+            raise ValueError(f"vLLM does not accept it: {type(error).__name__}: {quoted(error)}") from error
         # A version may add something of its own to the number that its answers bear.
         self._waiting[added.partition("-")[0]] = number
 
@@ -213,6 +213,6 @@ def _answer(output: Any) -> EngineAnswer:
 def _lost(error: Exception) -> EngineLostError:
     return EngineLostError(
         f"the vLLM engine died: {type(error).__name__}: {quoted(error)}",
-        "the device failed, or its memory was short",
+        "the device failed or ran out of memory",
         "run the same command again: what was answered is kept; or set backend: huggingface",
     )

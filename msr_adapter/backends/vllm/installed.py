@@ -41,7 +41,7 @@ def _automatic(model: ModelConfig) -> tuple[str, str]:
     if not installed_version():
         return TRANSFORMERS, "vLLM is not installed"
     if model.quantization != "none":
-        return TRANSFORMERS, f"vLLM would not load {model.quantization} bits as training does"
+        return TRANSFORMERS, f"vLLM would load {model.quantization} bits differently from training"
     if not sees_gpu():
         return TRANSFORMERS, "no GPU is seen"
     return VLLM, f"vLLM {installed_version()} is installed and a GPU is seen"

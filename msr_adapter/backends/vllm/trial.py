@@ -23,7 +23,7 @@ TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.5}
 """Largest difference of log-odds by precision; docs/engines.md has what was measured."""
 _ALTERNATIVES = 5
 """Likeliest first tokens of a text whose log-odds are compared."""
-_STEP = "set backend: huggingface, which is exact and slower, or another version of vLLM"
+_STEP = "set backend: huggingface, which is exact but slower, or use another version of vLLM"
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def compare(
     if not worst <= allowed:
         one = known[at]
         raise StageError(
-            f"vLLM answers otherwise than transformers: log-odds of {len(known)} prompts differ by up to {worst:.3g} "
-            f"({allowed:g} is allowed in {model.dtype}), most for: {quoted(one.request.prompt)}",
-            "this version computes the model in another way, or not with these weights", _STEP,
+            f"vLLM answers differently from transformers: log-odds of {len(known)} prompts differ by up to {worst:.3g} "
+            f"({allowed:g} is allowed in {model.dtype}), the most for: {quoted(one.request.prompt)}",
+            "this version computes the model differently, or not with these weights", _STEP,
         )  # fmt: skip
     return Trial(len(known), worst, allowed)
 
@@ -118,9 +118,9 @@ def require_same_prompt(trained: Sequence[int], asked: Sequence[int], piece: Cal
     place = next((at for at, (one, other) in pairs if one != other), min(len(trained), len(asked)))
     one, other = (repr(piece(ids[place])) if place < len(ids) else "the end" for ids in (trained, asked))
     raise StageError(
-        f"vLLM reads another prompt than training: {len(asked)} tokens for {len(trained)}, token {place + 1} is "
+        f"vLLM reads a different prompt from training: {len(asked)} tokens, not {len(trained)}, token {place + 1} is "
         f"{other}, not {one}",
-        "this version shrinks images, or writes them into the prompt, in another way", _STEP,
+        "this version shrinks images, or writes them into the prompt, differently", _STEP,
     )  # fmt: skip
 
 

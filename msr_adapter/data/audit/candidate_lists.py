@@ -41,7 +41,7 @@ def check_target_position(e: AuditInputs, audit: Audit) -> Statistics:
     off = abs(float(place.mean()) - 0.5) / error
     first = float(lists.labels[lists.offsets[:-1]].mean())
     note(audit, "target-position", off,
-         f"The target is the first of its list for {first:.0%} of the test users (by chance "
-         f"{float((targets / sizes).mean()):.0%}). msr's metrics ignore the order, other tools may not: shuffle the "
-         "lists before you import or export them.")  # fmt: skip
+         f"The target comes first in its list for {first:.0%} of the test users "
+         f"({float((targets / sizes).mean()):.0%} by chance). msr's metrics ignore the order, other tools may not: "
+         "shuffle the lists before you import or export them.")  # fmt: skip
     return {"mean_place": float(place.mean()), "first": first, "standard_errors": off}

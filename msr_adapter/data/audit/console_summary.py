@@ -49,7 +49,7 @@ def _unseen(counts: Mapping[str, int]) -> Iterator[str]:
     if number := counts.get("items_without_interaction", 0):
         kept = counts["items_without_interaction_kept"]
         of = "" if kept == number else f", of {number:,}"
-        yield f"Of the table alone, without an interaction: {plural(kept, 'item')}{of}"
+        yield f"In the table of items only, without an interaction: {plural(kept, 'item')}{of}"
 
 
 def _splits(splits: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _splits(splits: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[st
         yield (f"{name.capitalize()}: {plural(split['examples'], 'example')}, "
                f"{plural(split['candidates'], 'candidate')}")  # fmt: skip
     if without := counts["users_without_example"]:
-        yield f"Too short a log to give an example: {plural(without, 'user')}"
+        yield f"Log too short to give an example: {plural(without, 'user')}"
 
 
 def _statistics(statistics: Statistics) -> Iterator[str]:

@@ -24,12 +24,12 @@ _SAID = {
     "recency": ("recency-heuristic", "The time since the item's last interaction", "no knowledge of the user",
                 "Add `recency` to evaluate.baselines and quote results beside it, or import candidates that were on "
                 "offer at the time (evaluate.protocol.candidates)."),
-    "repeat": ("repeat-heuristic", "What the user had before, most often first,", "no more than the user's own past",
-               "The baseline `repeat` joins by itself: quote results beside it, and look at users with a new target "
-               "apart (the slice `repeat`)."),
+    "repeat": ("repeat-heuristic", "What the user had before (most often first)", "no more than the user's own past",
+               "The baseline `repeat` is added automatically: quote results beside it, and look at users with a new "
+               "target separately (the slice `repeat`)."),
     "title_overlap": ("title-heuristic", "Counting words shared with the titles of the history", "no more than that",
-                      "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Negatives of the "
-                      "same category (evaluate.protocol.negatives.kind: same-category) leave less to words."),
+                      "Add `title-overlap` to evaluate.baselines: a language model has to beat it. Among negatives of "
+                      "the same category (evaluate.protocol.negatives.kind: same-category), words tell less."),
 }  # fmt: skip
 """Heuristic -> topic, what it is, what it needs, what to do."""
 
@@ -82,7 +82,7 @@ def _find(name: str, measured: dict[str, float], audit: Audit) -> None:
     reach = max(best, 1 - best)
     auc, gauc = (short(value if best >= 0.5 else 1 - value) for value in (measured["auc"], measured["gauc"]))
     how_much = {"info": "Part", "warning": "Much", "error": "Nearly all"}.get(severity(topic, reach) or "info")
-    turned = "" if best >= 0.5 else ", turned upside down,"
+    turned = "" if best >= 0.5 else ", in reverse order,"
     note(audit, topic, reach,
          f"{what} alone{turned} reaches AUC {auc} (GAUC {gauc}) on the test candidates. {how_much} of the score needs "
          f"{need}. {step}")  # fmt: skip

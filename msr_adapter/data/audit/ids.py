@@ -53,8 +53,8 @@ def _find_forms(noun: str, ids: pl.Series, audit: Audit) -> None:
         audit.name(count, pairs.pairs["id"])
         differ = "differs" if len(pairs) == 1 else "differ"
         note(audit, topic, len(pairs) / len(ids),
-             f"{len(pairs):,} of {len(ids):,} {noun} {differ} from another in form alone ({pairs.examples()}) and "
-             f"count apart: nothing is merged. If they are one: {pairs.advice()}.")  # fmt: skip
+             f"{len(pairs):,} of {len(ids):,} {noun} {differ} from another only in form ({pairs.examples()}) and "
+             f"count separately: nothing is merged. If they are the same: {pairs.advice()}.")  # fmt: skip
 
 
 def _find_null_words(noun: str, ids: pl.DataFrame, audit: Audit) -> None:
@@ -67,8 +67,8 @@ def _find_null_words(noun: str, ids: pl.DataFrame, audit: Audit) -> None:
     audit.name(f"{noun}_named_by_a_null_word", words["id"])
     note(audit, "null-ids", rows / max(int(ids["rows"].sum()), 1),
          f"{plural(rows, 'interaction')} {'has' if rows == 1 else 'have'} the {kept} {_some(words['id'])}, which "
-         f"programs write where an id is missing, and count as one {kept} each. Remove such rows, or "
-         "leave them out (data.source.drop_without_id: true), unless that is an id.")  # fmt: skip
+         f"programs write where an id is missing; each such word counts as one {kept}. Remove such rows, or "
+         "leave them out (data.source.drop_without_id: true), unless it is a real id.")  # fmt: skip
 
 
 def _find_lossy(noun: str, ids: pl.Series, audit: Audit) -> None:
@@ -84,15 +84,15 @@ def rounded_text(noun: str, number: int, ids: pl.Series) -> str:
     """Return the finding that ``number`` ids, such as ``ids``, are numbers that lost digits."""
     are = "is a number" if number == 1 else "are numbers"
     return (f"{number:,} of the {noun} {are} that lost digits on the way ({_some(ids)}): a fraction or a spreadsheet "
-            "holds 15 of them, so that several ids may have become one, which nobody can undo. Export the column as "
-            "text or whole numbers again (in pandas, dtype str or Int64).")  # fmt: skip
+            "keeps only 15 of them, so several ids may have become one, which cannot be undone. Export the column "
+            "again, as text or whole numbers (in pandas, dtype str or Int64).")  # fmt: skip
 
 
 def near_text(near: NearIds, where: str) -> str:
     """Return a sentence on ids that are absent in ``where`` and there in another form; nothing if there are none."""
     if not near:
         return ""
-    there = "is there" if len(near) == 1 else "are there"
+    there = "appears" if len(near) == 1 else "appear"
     return f" {len(near):,} of them {there} in another form ({near.examples()}) in {where}: {near.advice()}."
 
 

@@ -32,7 +32,8 @@ def check_titles(e: AuditInputs, audit: Audit) -> Statistics:
     common = _clip(titles[int(np.argmax(np.where(empty, 0, size)))])
     note(audit, "same-titles", float(same.mean()),
          f"{_of(same)} have the title of another item (such as {common}, {int(size[~empty].max()):,} items): a model "
-         "that reads cannot tell them apart. Merge items that are one, or add what differs to the title.")  # fmt: skip
+         "that reads titles cannot tell them apart. Merge items that are the same, or add what differs to the "
+         "title.")  # fmt: skip
     near, looked_at = _check_near(e, titles, group, audit)
     duplicates = _check_duplicates(e, np.where(empty, -1, group), audit)
     return {"empty": float(empty.mean()), "same": float(same.mean()), "nearly_same": near,
@@ -56,7 +57,7 @@ def check_images(e: AuditInputs, audit: Audit) -> Statistics:
     shared, largest = float((size > 1).mean()), int(size.max())
     path = np.array([image.path for image in e.images], dtype=object)[has][int(size.argmax())]
     note(audit, "placeholder-image", largest / len(size) if largest >= 5 else 0,
-         f"{largest:,} items show one and the same image ({path}): it looks like a placeholder. If it is, remove "
+         f"{largest:,} items show the same image ({path}): it looks like a placeholder. If it is, remove "
          "those files, so that these items are asked about by their title.")  # fmt: skip
     note(audit, "same-images", shared,
          f"{shared:.1%} of the items with an image share it with another item. Check that images are matched to "
@@ -73,8 +74,8 @@ def _check_near(e: AuditInputs, titles: pl.Series, group: Rows, audit: Audit) ->
     share = len(np.unique(pairs)) / max(len(chosen), 1)
     such = " and ".join(_clip(titles[int(item)]) for item in pairs[:1].flat)
     note(audit, "near-titles", share,
-         f"{share:.1%} of the titles are nearly another's (such as {such}). Merge items that are one, or put what "
-         "differs first.")  # fmt: skip
+         f"{share:.1%} of the titles are nearly the same as another (such as {such}). Merge items that are the same, "
+         "or put what differs first.")  # fmt: skip
     return share, len(chosen)
 
 
@@ -87,8 +88,8 @@ def _check_duplicates(e: AuditInputs, group: Rows, audit: Audit) -> float:
     duplicate = (lists.labels == 0) & (titles == target) & (target >= 0)
     share = len(np.unique(owner[duplicate])) / len(lists)
     note(audit, "duplicate-negatives", share,
-         f"In {share:.1%} of the test lists a negative has the very title of the target, so no model that "
-         "reads can tell them apart. Merge items that are one.")  # fmt: skip
+         f"In {share:.1%} of the test lists a negative has the same title as the target, so no model that "
+         "reads titles can tell them apart. Merge items that are the same.")  # fmt: skip
     return share
 
 

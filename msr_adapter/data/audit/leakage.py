@@ -12,8 +12,8 @@ from msr_adapter.heuristics import has_timestamps
 _SAMPLED = 2_000_000
 
 _WHY = {
-    "user-holdout": "test users are others than training users, but live at the same time",
-    "leave-last-out": "each user's log is cut at a moment of its own",
+    "user-holdout": "test users are not training users, but were active at the same time",
+    "leave-last-out": "each user's log is cut at a different time",
     "column": "your split column does not follow time",
     "temporal": "the log has equal times on both sides of the date",
 }
@@ -59,10 +59,10 @@ def check_filter_leakage(e: AuditInputs, audit: Audit) -> Statistics:
         return {}
     share = min(1.0, (found["items_kept"] + found["items_dropped"]) / len(e.log.items))
     note(audit, "filter-leakage", share,
-         f"The filters counted what is held out too: {plural(found['items_kept'], 'item')} and "
+         f"The filters also counted what is held out: {plural(found['items_kept'], 'item')} and "
          f"{plural(found['users_kept'], 'user')} are kept only because of it, {plural(found['items_dropped'], 'item')} "
-         f"and {plural(found['users_dropped'], 'user')} dropped. Which items there are then tells what is chosen. "
-         "split.kind: temporal counts what was known when training ends.")  # fmt: skip
+         f"and {plural(found['users_dropped'], 'user')} dropped. The items that are left then hint at what is chosen. "
+         "split.kind: temporal counts only what was known when training ends.")  # fmt: skip
     return {**found, "share_of_items": share}
 
 
@@ -74,8 +74,9 @@ def check_offer(e: AuditInputs, audit: Audit) -> Statistics:
     first = first_times(e.log) if e.log.first is None else e.log.first
     share = float((first[e.lists.items[negatives]] > e.lists.times[negatives]).mean())
     note(audit, "not-yet-on-offer", share,
-         f"{share:.0%} of the test negatives first appear in the log after the choice that is tested: whoever knows "
-         "what existed then rules them out. split.kind: temporal draws among what had appeared.")  # fmt: skip
+         f"{share:.0%} of the test negatives first appear in the log after the choice that is tested: anything that "
+         "knows what existed then can rule them out. split.kind: temporal draws only from what had "
+         "appeared.")  # fmt: skip
     return {"negatives": share}
 
 
@@ -91,11 +92,11 @@ def check_cold_items(e: AuditInputs, audit: Audit) -> Statistics:
     # Where items are held out, that is what is asked for.
     note(audit, "cold-targets", positive if e.log.cold is None else 0.0,
          f"{positive:.1%} of the test targets were never seen in training: scorers that go by the id cannot find "
-         "them, title and image can. Raise data.k_core.items to leave them out, or keep them and look at them "
-         "apart.")  # fmt: skip
+         "them, those that use title and image can. Raise data.k_core.items to leave them out, or keep them and "
+         "look at them separately.")  # fmt: skip
     gap, least = negative - positive, "negatives" if negative > positive else "targets"
     note(audit, "cold-gap", abs(gap),
-         f"Training never saw {negative:.0%} of the test negatives, but {positive:.0%} of the targets: that {least} "
-         "are unknown gives them away. Raise data.k_core.items, or draw negatives with "
+         f"Training never saw {negative:.0%} of the test negatives, but {positive:.0%} of the targets: being "
+         f"unknown gives the {least} away. Raise data.k_core.items, or draw negatives with "
          "evaluate.protocol.negatives.kind: popularity-matched.")  # fmt: skip
     return {"targets": positive, "negatives": negative}

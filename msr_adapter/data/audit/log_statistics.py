@@ -16,7 +16,7 @@ from msr_adapter.schema import SPLITS
 DAY_MS = 86_400_000
 _SAMPLED = 1_000_000
 """Rows of the log that a share is estimated on: its standard error is below .0005."""
-_SAME = {False: "a user's item", True: "a user's item at the same time"}
+_SAME = {False: "an item of the same user", True: "an item of the same user at the same time"}
 _POINTS = {"min": 0, "5%": 5, "25%": 25, "median": 50, "75%": 75, "95%": 95, "max": 100}
 
 
@@ -27,7 +27,7 @@ def check_log(e: AuditInputs, audit: Audit) -> Statistics:
     per_user, per_item = degree(user, users), degree(item, items)
     rare = float((per_item < 5).mean())
     note(audit, "rare-items", rare,
-         f"{rare:.0%} of the items have fewer than 5 interactions: behaviour teaches little of each. Raise "
+         f"{rare:.0%} of the items have fewer than 5 interactions: behaviour says little about each. Raise "
          "data.k_core.items, or rely on titles and images.")  # fmt: skip
     repeated = audit.counts.get("interactions_dropped_duplicate", 0)
     share = repeated / max(audit.counts.get("interactions_read", 0), 1)
@@ -62,7 +62,7 @@ def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
     timestamps = has_timestamps(e.log.time)
     note(audit, "no-timestamps", not timestamps,
          "The log has no timestamps, only an order within each user: leakage in time and the recency heuristic are not "
-         "measured. Give a timestamp column to have them.")  # fmt: skip
+         "measured. Give a timestamp column to measure them.")  # fmt: skip
     whole = _same_time_of_day(e.log.time, e.seed) if timestamps else 0.0
     target = e.test_targets
     before = target - 1  # of the same user: every example has a history
@@ -70,7 +70,7 @@ def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
         before = e.examples.row(e.examples.end - 1)[e.examples.split == 2]
     tied = float((e.log.time[before] == e.log.time[target]).mean()) if len(target) else 0.0
     keeps = e.split.same_time == "keep"
-    step = "Sort the file as things happened, or set split.same_time: leave-out."
+    step = "Sort the file by when things happened, or set split.same_time: leave-out."
     note(
         audit,
         "whole-days",
@@ -78,7 +78,7 @@ def check_timestamps(e: AuditInputs, audit: Audit) -> Statistics:
         f"The times are dates: the order within a day is that of the rows, not of events. {step}",
     )
     note(audit, "tied-times", tied * keeps,
-         f"{tied:.1%} of the test targets have the very time of the item before them: the order of the rows decides "
+         f"{tied:.1%} of the test targets have the same time as the item before them: the order of the rows decides "
          f"which one is predicted. {step}")  # fmt: skip
     audit.count("interactions_with_tied_time", _tied_rows(e))
     days = (int(e.log.time.max()) - int(e.log.time.min())) / DAY_MS if timestamps else None

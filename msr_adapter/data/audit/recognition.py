@@ -9,7 +9,7 @@ from typing import Any
 
 from msr_adapter.errors import plural
 
-POSITIONS = "the places in the lists: an order alone"
+POSITIONS = "the places in the lists: only an order"
 """How time is told where each user has a list."""
 
 _SHOWN = 8

@@ -31,8 +31,8 @@ def check_repeats(e: AuditInputs, audit: Audit) -> Statistics:
     test = found.get("test", {"targets": 0.0, "as_the_last": 0.0})
     note(audit, "repeated-targets", test["targets"],
          f"{test['targets']:.0%} of the test targets are items that their user had before, {test['as_the_last']:.0%} "
-         "the very last one. The baseline `repeat` is judged for that, and the slice `repeat` tells these users from "
-         "the others.")  # fmt: skip
+         "the very last one. The baseline `repeat` is evaluated because of that, and the slice `repeat` separates "
+         "these users from the others.")  # fmt: skip
     return found
 
 

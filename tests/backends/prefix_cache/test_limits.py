@@ -90,7 +90,7 @@ def test_a_model_to_which_padding_is_distance_is_refused() -> None:
     """ALiBi counts columns: with padding between a prefix and its rest they are further apart."""
     torch.manual_seed(0)
     alibi = alone(MptForCausalLM(MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=64, expansion_ratio=2)))
-    assert alibi.refusal([WORDS]).startswith("prompts in pieces get other answers")
+    assert alibi.refusal([WORDS]).startswith("prompts in pieces get different answers")
     llama = LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, intermediate_size=64))
     assert alone(llama).refusal([WORDS]) == ""
 
@@ -153,7 +153,7 @@ def test_a_image_that_disappears_fails_alone(scored: bool, tmp_path: Path) -> No
     lost, found = model.complete([*rows])
     assert isinstance(found, Completion)
     assert isinstance(lost, Failure)
-    assert lost.reason == "image 0.png cannot be read (read before, gone now)"
+    assert lost.reason == "image 0.png cannot be read (readable before, but not now)"
 
 
 @pytest.mark.parametrize("deeper", [(), (torch.ones(3, 4),)])

@@ -181,12 +181,15 @@ def test_a_model_that_answers_otherwise_in_pieces_is_not_trusted(
     assert_plain(template, asked, model.complete(asked))
     assert model.stats.unshared_rows == 4
     [reason] = model.stats.reasons
-    assert reason.startswith("prompts in pieces get other answers")
+    assert reason.startswith("prompts in pieces get different answers")
 
 
 @pytest.mark.parametrize(
     ("setting", "reason"),
-    [({"sliding_window": 8}, "do not all attend"), ({"layer_types": ["sliding_attention"] * 2}, "do not all attend")],
+    [
+        ({"sliding_window": 8}, "not all of its layers attend"),
+        ({"layer_types": ["sliding_attention"] * 2}, "not all of its layers attend"),
+    ],
 )
 def test_a_model_that_forgets_is_scored_prompt_by_prompt(
     setting: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch

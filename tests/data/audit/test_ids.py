@@ -37,8 +37,8 @@ def test_one_user_in_two_forms_counts_as_two_and_is_told(tmp_path: Path) -> None
     found, audit = findings(tmp_path, mixed)
     assert list(found) == ["id-forms"]
     assert found["id-forms"].startswith(
-        "12 of 24 users differ from another in form alone ('1.0' and '1', '10.0' and '10', '11.0' and '11') and count "
-        "apart: nothing is merged. If they are one: "
+        "12 of 24 users differ from another only in form ('1.0' and '1', '10.0' and '10', '11.0' and '11') and count "
+        "separately: nothing is merged. If they are the same: "
     )
     assert audit["counts"]["users_read"] == 24
     assert audit["counts"]["users_in_another_form"] == 12
@@ -79,7 +79,7 @@ def test_items_that_the_table_has_in_another_form_are_dropped_and_told(tmp_path:
     rows = renamed(random_rows(12, 12, 8), {}, {"i001": E_AND_ACCENT, "i002": "007", "i003": "7.0"})
     found, audit = findings(tmp_path, rows, titles)
     text = found["near-ids"]
-    assert "3 of them are there in another form" in text
+    assert "3 of them appear in another form" in text
     assert "in the table" in text
     assert "'007' and '7', '7.0' and '7', 'cafe\u0301' (cafe\\u0301) and 'caf\u00e9' (caf\\xe9)" in text
     assert audit["counts"]["items_unknown_but_for_their_form"] == 3
@@ -91,13 +91,13 @@ def test_a_table_of_which_no_id_fits_is_refused_with_the_form_that_would(tmp_pat
     with pytest.raises(UserError) as caught:
         findings(tmp_path, rows, {str(n): "title" for n in range(12)})
     (problem,) = caught.value.problems
-    assert problem.next_step.startswith("12 of them are there in another form ('0.0' and '0', '1.0' and '1', ")
+    assert problem.next_step.startswith("12 of them appear in another form ('0.0' and '0', '1.0' and '1', ")
 
 
 def test_ids_of_the_table_in_two_forms_are_told(tmp_path: Path) -> None:
     titles = {f"i{n:03}": "title" for n in range(12)} | {"x 1": "a", "x\u00a01": "b"}
     found, audit = findings(tmp_path, random_rows(12, 12, 6), titles)
-    assert found["id-forms"].startswith("1 of 14 items of the table differs from another in form alone")
+    assert found["id-forms"].startswith("1 of 14 items of the table differs from another only in form")
     assert audit["counts"]["items_of_the_table_in_another_form"] == 1
 
 
@@ -121,9 +121,7 @@ def test_check_says_it_before_anything_is_built(tmp_path: Path) -> None:
     look = look_through(table_data(tmp_path, renamed(rows, users, {"i000": E_AND_ACCENT}), titles), SplitConfig())
     assert look.problems == []
     found = {one["topic"]: one["text"] for one in look.findings}
-    assert found["id-forms"].startswith("5 of 12 users differ from another in form alone ('1.0' and '1', ")
+    assert found["id-forms"].startswith("5 of 12 users differ from another only in form ('1.0' and '1', ")
     assert found["null-ids"].startswith("6 interactions have the user 'nan', ")
-    assert found["near-ids"].startswith(
-        "The table of items lacks 1 item of the log. 1 of them is there in another form"
-    )
+    assert found["near-ids"].startswith("The table of items lacks 1 item of the log. 1 of them appears in another form")
     assert any("'1.0' and '1'" in line for line in look.lines)
