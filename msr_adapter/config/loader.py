@@ -7,7 +7,7 @@ nodes remember where they come from, so that every problem names its file and li
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,17 @@ class TreeReader:
                 self.problems.append(Problem(SET, "", found, "expected key=value, e.g. `train.epochs=2`"))
                 continue
             parts = tuple(key.split("."))
-            node = parse(text, YamlSource(SET, Path.cwd(), numbered=False, loc=parts), self.problems)
+            faults: list[Problem] = []
+            node = parse(text, YamlSource(SET, Path.cwd(), numbered=False, loc=parts), faults)
+            quote = f"Quote it: --set {key}='\"...\"'"
+            for fault in faults:
+                is_unread = fault.found.startswith("not valid YAML")  # such as a comma, or what begins with a star
+                self.problems.append(replace(fault, field=key, next_step=quote) if is_unread else fault)
             read = node.value if node else None
             if isinstance(read, str) and re.match(rf"\s*{re.escape(read)}\s+#", text):
                 # YAML ends a text at ` #`: of the folder `100% #1`, the folder `100%` would be left without a word.
                 found = f"`{shown(text)}` is cut to `{shown(read)}`: a # after a blank begins a comment"
-                self.problems.append(Problem(SET, key, found, "", f"Quote it: --set {key}='\"...\"'"))
+                self.problems.append(Problem(SET, key, found, "", quote))
             for part in reversed(parts):
                 node = YamlNode({part: node}, SET, Path.cwd()) if node else None
             tree = self.merge(tree, node) if node else tree

@@ -148,6 +148,7 @@ class _Page:
             *([str(self.given.items)] if self.given.items not in (None, self.given.log) else []),
         ]
         command += ["--images", str(self.given.images)] if self.given.images else []
+        command += [part for setting in self.given.sets for part in ("--set", setting)]
         lines = [
             f"# msr run {target.name:<20} written by `{' '.join(map(shlex.quote, command))}`",
             "#",

@@ -75,7 +75,7 @@ def problems(text: str, *sets: str) -> list[str]:
         (
             "templates: dmo",
             "p.yaml:10 templates: no folder `dmo`; expected a folder of templates or a bundled one: demo, "
-            "demo-attributes, demo-two-images, small. Did you mean `demo`?",
+            "demo-attributes, demo-two-images, small, titles. Did you mean `demo`?",
         ),
         ("extends: x.yaml", "p.yaml:10 extends: `x.yaml` is neither a file nor a bundled pipeline; bundled: {names}"),
         ("extends: {a: 1}", "p.yaml:10 extends: not a name; expected a name, a path, or a list of them"),
@@ -180,9 +180,14 @@ def test_a_bad_part(old: str, new: str, messages: list[str]) -> None:
         ("a..b=3", "--set: `a..b=3` is not a setting; expected key=value, e.g. `train.epochs=2`"),
         ("extends=demo", f"--set extends: unknown key; {TOP}"),
         (
+            "data.source.delimiter=,",
+            "--set data.source.delimiter: not valid YAML: while parsing a block node, expected the node content, but "
+            "found ','. Quote it: --set data.source.delimiter='\"...\"'",
+        ),
+        (
             "templates=x",
             "--set templates: no folder `x`; expected a folder of templates or a bundled one: demo, demo-attributes, "
-            "demo-two-images, small",
+            "demo-two-images, small, titles",
         ),
     ],
 )

@@ -64,6 +64,21 @@ def test_what_is_written_reads_the_files_and_builds(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "runs/my/data/items.parquet").height == 10
 
 
+def test_a_shop_s_own_export_is_taken_as_it_is_and_the_command_is_written_down(tmp_path: Path) -> None:
+    write_log(tmp_path / "orders.csv", header="customer,sku,bought_at")
+    log = (tmp_path / "orders.csv").read_text().replace(",", ";") + ";p1;1700000000\n"
+    (tmp_path / "orders.csv").write_text(log)
+    write_items(tmp_path / "items.csv")
+    refused = msr("init", "orders.csv", "items.csv")
+    assert "or leave such rows out by data.source.drop_without_id: true" in refused.stderr
+    done = msr("init", "orders.csv", "items.csv", "--set", "data.source.drop_without_id=true")
+    assert done.exit_code == 0, done.output
+    assert "users = customer, items = sku, time = bought_at" in done.stdout
+    text = (tmp_path / "my.yaml").read_text()
+    assert "written by `msr init orders.csv items.csv --set data.source.drop_without_id=true`" in text
+    assert msr("check", "my.yaml").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("make", "given", "kind"),
     [

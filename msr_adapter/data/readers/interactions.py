@@ -28,7 +28,7 @@ from msr_adapter.data.readers.log_times import (
 from msr_adapter.data.readers.table_layout import Table
 from msr_adapter.data.readers.table_scan import collect, scan, schema_of, tell_reading, type_problems, whole_lines
 from msr_adapter.data.readers.timestamps import ALLOWED, time_numbers, time_statistics
-from msr_adapter.data.readers.value_checks import AN_ID, ValueRule, check_rows, first_rows_with
+from msr_adapter.data.readers.value_checks import AN_ID, CORRECT, OR_LEAVE_OUT, ValueRule, check_rows, first_rows_with
 from msr_adapter.data.readers.value_forms import AS_USUAL, ValueForms, number_of, order_without_time, within_a_day
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
 
@@ -57,8 +57,8 @@ class LogColumns:
     """Rows whose `rating` is lower are dropped, though known as seen."""
     missing_times: MissingTimes = "error"
     """What becomes of a row without a time."""
-    drop_without_id: bool = False
-    """Whether rows that lack a user or an item are left out, and not refused."""
+    drop_without_id: bool | None = None
+    """Whether rows that lack a user or an item are left out, and not refused; None = refused, as ever."""
     may_be_empty: bool = False
     """Whether all rows may be dropped: what is added to a log need not hold anything that is liked."""
     events: EventRules | None = None
@@ -111,7 +111,7 @@ class _LookedAt:
     @property
     def rules(self) -> list[ValueRule]:
         """What each row must satisfy."""
-        return _rules(self.names, self.columns)
+        return _rules(self.names, self.columns, CORRECT if self.wanted.drop_without_id is None else OR_LEAVE_OUT)
 
     @property
     def bad(self) -> pl.Expr:
@@ -230,8 +230,9 @@ def _expressions(
     )  # fmt: skip
 
 
-def _rules(names: Mapping[str, str], columns: _Expressions) -> list[ValueRule]:
-    rules = [ValueRule(names["user"], columns.no_user, AN_ID), ValueRule(names["item"], columns.no_item, AN_ID)]
+def _rules(names: Mapping[str, str], columns: _Expressions, without_id: str) -> list[ValueRule]:
+    lacking = {"user": columns.no_user, "item": columns.no_item}
+    rules = [ValueRule(names[field], bad, AN_ID, without_id) for field, bad in lacking.items()]
     if (times := columns.times) is not None:
         allowed = times.format.said if times.format.form == "given" else ALLOWED
         rules.append(ValueRule(times.column, times.unreadable, allowed))

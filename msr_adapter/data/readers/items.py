@@ -20,7 +20,7 @@ from msr_adapter.data.readers.table_scan import (
     type_problems,
     whole_lines,
 )
-from msr_adapter.data.readers.value_checks import check_rows, is_empty, not_empty
+from msr_adapter.data.readers.value_checks import CORRECT, OR_LEAVE_OUT, check_rows, is_empty, not_empty
 from msr_adapter.errors import Problem, UserError, raise_if_any
 
 FURTHER_IMAGE = "image "
@@ -45,8 +45,8 @@ class ItemColumns:
     """Columns of the table that are not read; None = those of the frame."""
     passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Field -> columns that have a usual name of it too."""
-    drop_without_id: bool = False
-    """Whether rows that lack an id are left out, and not refused."""
+    drop_without_id: bool | None = None
+    """Whether rows that lack an id are left out, and not refused; None = refused, and nobody can ask otherwise."""
 
 
 def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
@@ -91,7 +91,8 @@ def read_items(table: Table, fields: ItemColumns, audit: Audit) -> pl.DataFrame:
         audit.count("titles_dropped_no_id", int(empty.sum()))
         frame = frame.filter(~empty)
     elif empty.any():
-        check_rows(table, [not_empty(fields.item, item)], wanted)
+        step = CORRECT if fields.drop_without_id is None else OR_LEAVE_OUT
+        check_rows(table, [not_empty(fields.item, item, step)], wanted)
         frame = frame.filter(~empty)
     if not frame.height:
         raise UserError(Problem(str(table.path), "", "no items", "at least one row below the header"))

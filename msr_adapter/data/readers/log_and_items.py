@@ -40,8 +40,8 @@ class RowRules:
     """The lowest rating."""
     missing_times: MissingTimes = "error"
     """What becomes of rows without a time."""
-    drop_without_id: bool = False
-    """Whether rows that lack a user or an item are left out, and not refused."""
+    drop_without_id: bool | None = None
+    """Whether rows that lack an id are left out, and not refused; None = refused, and nobody can ask otherwise."""
     events: EventsConfig | None = None
     """What the events of the log mean; None = it has none."""
     written: ValueForms = AS_USUAL
@@ -154,7 +154,7 @@ def read_named_items(
     more = {field: names[field] for field in ITEM_MORE if field in names}
     columns = ItemColumns(
         names["item"], names["title"], more, unused=chosen.unused, passed_over=chosen.passed_over,
-        drop_without_id=rules is not None and rules.drop_without_id,
+        drop_without_id=None if rules is None else rules.drop_without_id,
     )  # fmt: skip
     return read_items(table, columns, audit)
 

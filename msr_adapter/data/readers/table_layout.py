@@ -18,6 +18,7 @@ from msr_adapter.text_tables.python_dicts import looks_like_python
 _LOOKED_AT = 2**16
 """Bytes that tell what a file holds."""
 _SEPARATORS = ("\t", ",", ";", "|")
+_IN_QUOTES = re.compile(rb'"[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def _layout(path: Path, said: FileFormatConfig) -> Layout:
     if not start:  # it is not there or empty, as others say
         return by_suffix or LAYOUTS[".parquet"]
     found = _by_content(start, by_suffix)
-    if by_suffix is None or found.kind != by_suffix.kind:
+    if said.delimiter is None and found == by_suffix and (separator := _separated_otherwise(start, found)):
+        found = replace(found, separator=separator)
+    if by_suffix is None or (found.kind, found.separator) != (by_suffix.kind, by_suffix.separator):
         # The usual names of the same thing are not worth a word.
         return replace(found, told=f"{path.name} is read as {_called(found)}: that is what it holds.")
     return found
@@ -167,6 +170,18 @@ def separator_of(text: bytes) -> str | None:
     alike = [one for one in _SEPARATORS if len({line.count(one.encode()) for line in lines}) == 1]
     found = [one for one in alike if one.encode() in lines[0]] if lines else []
     return found[0] if found and (len(found) == 1 or found[0] == "\t") else None
+
+
+def _separated_otherwise(start: bytes, layout: Layout) -> str | None:
+    """Return what separates the fields of a text in place of what its suffix says, None where that is as it says.
+
+    Of the first two lines, without what is quoted: the first has not the one, both have one and the same other.
+    """
+    lines = [line for line in _IN_QUOTES.sub(b"", start.removeprefix(BOM)).splitlines() if line.strip()][:2]
+    if layout.kind != "delimited" or len(lines) < 2 or layout.separator.encode() in lines[0]:
+        return None
+    others = [one for one in _SEPARATORS if one.encode() in lines[0]]
+    return others[0] if len(others) == 1 and others[0].encode() in lines[1] else None
 
 
 def _called(layout: Layout) -> str:

@@ -12,6 +12,9 @@ from msr_adapter.errors import LISTED, Problem, UserError
 from msr_adapter.text_tables.file_faults import repeated
 
 AN_ID = "an id"
+CORRECT = "Correct the row"
+OR_LEAVE_OUT = f"{CORRECT}, or leave such rows out by data.source.drop_without_id: true"
+"""What to do about a row without an id, where the kind of source has that key."""
 
 _SHOWN = 60
 _NAMED = 4
@@ -27,6 +30,7 @@ class ValueRule:
     column: str
     bad: pl.Expr
     allowed: str
+    step: str = CORRECT
 
 
 def is_empty(text: pl.Expr) -> pl.Expr:
@@ -34,9 +38,9 @@ def is_empty(text: pl.Expr) -> pl.Expr:
     return (text == "").fill_null(True)
 
 
-def not_empty(column: str, text: pl.Expr) -> ValueRule:
+def not_empty(column: str, text: pl.Expr, step: str = CORRECT) -> ValueRule:
     """Return the rule that an id is there."""
-    return ValueRule(column, is_empty(text), AN_ID)
+    return ValueRule(column, is_empty(text), AN_ID, step)
 
 
 def check_rows(table: Table, rules: Sequence[ValueRule], wanted: Collection[str]) -> None:
@@ -110,7 +114,7 @@ def blank_lines(frame: pl.LazyFrame) -> pl.Expr:
 def _problem(table: Table, place: FilePlace, rule: ValueRule, value: object, width: int | None) -> Problem:
     if short := _too_short(table, place, width):
         return short
-    return Problem(f"{table.path}:{place.line}", rule.column, _shown(value), rule.allowed, "Correct the row")
+    return Problem(f"{table.path}:{place.line}", rule.column, _shown(value), rule.allowed, rule.step)
 
 
 def _too_short(table: Table, place: FilePlace, width: int | None) -> Problem | None:

@@ -25,6 +25,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import encode
 from msr_adapter.data.readers.items import words
 from msr_adapter.data.readers.sources import check_source, may_hold_images, read
+from msr_adapter.data.readers.value_checks import OR_LEAVE_OUT
 from msr_adapter.errors import UserError
 from tests.support.reader_fixtures import SOURCES, lines, official, put, review
 
@@ -56,13 +57,13 @@ def spoiled(folder: Path, name: str, file: str, change: Callable[[str], str]) ->
 @pytest.mark.parametrize(
     ("name", "file", "row", "message"),
     [
-        ("table-csv", "log.csv", "cat,,2024-01-01,5,train\n", "log.csv:7 item_id: empty; an id. Correct the row"),
+        ("table-csv", "log.csv", "cat,,2024-01-01,5,train\n", f"log.csv:7 item_id: empty; an id. {OR_LEAVE_OUT}"),
         ("table-csv", "log.csv", "cat,1,2024-01-01,5,tset\n",
          "log.csv:7 split: 'tset'; train, validation or test. Correct the row"),
         ("table-csv", "log.csv", "cat,1,2024-01-01,good,train\n", "log.csv:7 stars: 'good'; a number. Correct the row"),
-        ("table-csv", "items.csv", ",Nameless,,,\n", "items.csv:5 item_id: empty; an id. Correct the row"),
+        ("table-csv", "items.csv", ",Nameless,,,\n", f"items.csv:5 item_id: empty; an id. {OR_LEAVE_OUT}"),
         ("table-jsonl-gz", "log.jsonl.gz", '{"userID": "c", "itemID": null, "timestamp": 5}\n',
-         "log.jsonl.gz:4 itemID: empty; an id. Correct the row"),
+         f"log.jsonl.gz:4 itemID: empty; an id. {OR_LEAVE_OUT}"),
         ("amazon-2023-jsonl", "Video_Games.jsonl", lines({**review("", "B001", 5)}),
          "Video_Games.jsonl:5 user_id: empty; an id. Correct the row"),
         ("amazon-2023-gz", "meta_Video_Games.jsonl.gz", '{"title": "Orphan"}\n',
@@ -85,7 +86,7 @@ def spoiled(folder: Path, name: str, file: str, change: Callable[[str], str]) ->
         ("movielens-1m", "ratings.dat", "7::8::5::9::2\n", f"ratings.dat:4 timestamp: '9::2'; {TIME}"),
         ("pixelrec", "item_info.csv", "i9,1,2,3,4,5,6,7,A title, unquoted,tag,text\n",
          "item_info.csv:5: 12 columns; 11, as in the header. Quote a field that holds the separator"),
-        ("recbole", "ml.inter", "\t5\t3\t881250949\n", "ml.inter:3 user_id:token: empty; an id. Correct the row"),
+        ("recbole", "ml.inter", "\t5\t3\t881250949\n", f"ml.inter:3 user_id:token: empty; an id. {OR_LEAVE_OUT}"),
         ("mmrec", "baby.inter", "0\t7\t4.0\t1370476802\t3\n",
          "baby.inter:5 x_label: '3'; train, validation or test. Correct the row"),
         ("pixelrec", "Pixel200K.csv", ",u,1637150736\n", "Pixel200K.csv:4 item_id: empty; an id. Correct the row"),
@@ -132,7 +133,7 @@ def test_many_bad_rows_of_one_kind_are_one_problem_with_their_number(tmp_path: P
     rows = "".join(f"a,{'' if n % 2 else n},{n}\n" for n in range(100_000))
     source = TableSourceConfig(kind="table", interactions=put(tmp_path / "log.csv", "user,item,time\n" + rows))
     assert faults(source, tmp_path) == [
-        "log.csv:3 item: empty, and 49,999 more like it (lines 5, 7, 9, ...); an id. Correct the row"
+        f"log.csv:3 item: empty, and 49,999 more like it (lines 5, 7, 9, ...); an id. {OR_LEAVE_OUT}"
     ]
 
 

@@ -18,6 +18,7 @@ from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.readers.column_names import find_columns
 from msr_adapter.data.readers.reader import Corpus
 from msr_adapter.data.readers.sources import check_source, read
+from msr_adapter.data.readers.value_checks import OR_LEAVE_OUT
 from msr_adapter.errors import UserError
 from tests.support.data_builders import write_csv
 
@@ -133,7 +134,7 @@ def test_all_bad_rows_are_told_with_line_field_value_and_remedy(tmp_path: Path) 
     path.write_text("user,item,timestamp\na,b,1\nc,d\n\n,e,3\nf,g,soon\nh,i,4\n")
     assert problems_of(table(path)) == [
         f"{path}:3: 2 columns; 3 expected. Complete or remove the row",
-        f"{path}:5 user: empty; an id. Correct the row",
+        f"{path}:5 user: empty; an id. {OR_LEAVE_OUT}",
         f"{path}:6 timestamp: 'soon'; seconds or milliseconds since 1970 (all the same), or an ISO date "
         "(2024-01-31, 2024-01-31T12:00:00Z). Correct the row",
     ]
@@ -153,7 +154,7 @@ def test_a_quoted_line_break_does_not_shift_the_reported_line(tmp_path: Path) ->
     path = tmp_path / "items.csv"
     path.write_text('item,title\n1,"two\nlines"\n,"no id"\n')
     log = write_csv(tmp_path / "log.csv", ["user", "item"], [["a", "1"]])
-    assert problems_of(table(log, path)) == [f"{path}:4 item: empty; an id. Correct the row"]
+    assert problems_of(table(log, path)) == [f"{path}:4 item: empty; an id. {OR_LEAVE_OUT}"]
 
 
 def test_too_many_columns_and_an_open_quote_are_explained(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_bad_json_lines_are_told_by_line(tmp_path: Path) -> None:
 def test_json_rows_that_lack_a_key(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"user": 1, "item": "02", "extra": {"a": 1}}\n\n{"user": 5}\n')
-    assert problems_of(table(path)) == [f"{path}:3 item: empty; an id. Correct the row"]
+    assert problems_of(table(path)) == [f"{path}:3 item: empty; an id. {OR_LEAVE_OUT}"]
 
 
 def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_a_very_long_field_does_not_break_the_explanation(tmp_path: Path) -> Non
     path.write_text(f"item,title\n1,{'x' * 200_000}\n,y\n")
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps({"user": "a", "item": "1"}))
-    assert problems_of(table(log, path)) == [f"{path}:3 item: empty; an id. Correct the row"]
+    assert problems_of(table(log, path)) == [f"{path}:3 item: empty; an id. {OR_LEAVE_OUT}"]
 
 
 @pytest.mark.parametrize(

@@ -236,3 +236,43 @@ def test_what_a_join_lacks_is_told_before_rows_are_read(tmp_path: Path) -> None:
     (tmp_path / "orders.csv").unlink()
     [problem] = check_source(found)
     assert problem.field == "data.source.join.path"
+
+
+# Separators
+
+
+@pytest.mark.parametrize(("separator", "called"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_a_csv_that_is_separated_otherwise_is_read_as_it_is_and_said(
+    tmp_path: Path, separator: str, called: str
+) -> None:
+    rows = [["user_id", "item_id", "timestamp"], ["u1", "i1", "1700000000"]]
+    if separator != "\t":  # between tabs, quotation marks may be text
+        rows[0].append('"note, if any"')
+        rows[1].append('"a, b"')
+    found, audit = source(tmp_path, "\n".join(map(separator.join, rows)) + "\n"), Audit()
+    assert check_source(found) == []
+    assert rows_of(found, audit) == [("u1", "i1", 1_700_000_000_000)]
+    told = f"log.csv is read as a table of fields between {called}: that is what it holds."
+    assert told in [finding["text"] for finding in audit.findings]
+
+
+def test_each_table_is_separated_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text('item_id,title\ni1,"One; two, three"\ni2,Four\n')
+    found = source(tmp_path, LOG.replace(",", ";"), items=tmp_path / "items.csv")
+    corpus = read(found, 0, Audit())
+    assert corpus.interactions.collect().height == 2
+    assert corpus.items["title"].to_list() == ["One; two, three", "Four"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_separator_that_is_named_is_not_told_by_the_file(tmp_path: Path, delimiter: str) -> None:
+    found, audit = source(tmp_path, LOG.replace(",", ";"), delimiter=delimiter), Audit()
+    if delimiter == ",":
+        assert "it is separated by ';'" in refusal(found)
+    else:
+        assert len(rows_of(found, audit)) == 2
+        assert not any("is read as" in finding["text"] for finding in audit.findings)
+
+
+def test_a_mark_in_the_header_alone_separates_nothing(tmp_path: Path) -> None:
+    assert "it is separated by ';'" in refusal(source(tmp_path, "user_id;item_id\nu1\nu2\n"))
