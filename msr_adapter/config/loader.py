@@ -58,7 +58,11 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
     """
     origin = find_yaml(argument, "pipelines", Path.cwd())
     if origin is None:
-        raise UserError(not_found(argument, "pipelines", Path.cwd()))
+        problem = not_found(argument, "pipelines", Path.cwd())
+        if Path(argument).suffix in (".yaml", ".yml", ".csv"):  # whoever writes so means a file of their own
+            step = problem.next_step or "`msr init LOG ITEMS` writes one for your files"
+            problem = replace(problem, allowed="a YAML file, or a name that `msr ls` lists", next_step=step)
+        raise UserError(problem)
     if run_dir is not None and (fault := path_fault(str(run_dir))):
         raise UserError(Problem("", "--run-dir", fault, "a path"))
     reader = TreeReader()

@@ -10,6 +10,7 @@ from msr_adapter.run_folder_mark import is_run
 
 RUNS = Path("runs")
 """Where runs are kept unless a pipeline or `--run-dir` says otherwise."""
+_LISTED = 10
 
 
 def run_folder(argument: str) -> Path:
@@ -29,6 +30,9 @@ def run_folder(argument: str) -> Path:
         found = f"`{argument}` is neither a run folder nor a pipeline"
         near = near_path(folder, folder=True)
         guess = f"Did you mean `{Path(argument).with_name(near) if '/' not in near else near}`?" if near else ""
-        guess = guess or did_you_mean(argument, [path.name for path in RUNS.glob("*") if is_run(path)])
-        raise UserError(Problem("", "RUN", found, problem.allowed, guess or problem.next_step))
+        runs = sorted(path.name for path in RUNS.glob("*") if is_run(path))
+        guess = guess or did_you_mean(argument, runs) or problem.next_step
+        more = f" and {len(runs) - _LISTED:,} more" if len(runs) > _LISTED else ""
+        allowed = f"runs here: {', '.join(runs[:_LISTED])}{more}" if runs else f"there are no runs in {RUNS}/ here"
+        raise UserError(Problem("", "RUN", found, allowed, guess or "`msr run PIPELINE` makes one"))
     return load_pipeline(argument).run_dir

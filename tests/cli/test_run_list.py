@@ -76,5 +76,5 @@ def test_a_name_of_a_run_stands_for_it() -> None:
     assert msr("prune", "half").stdout.endswith("nothing like that is kept\n")
     with pytest.raises(UserError, match="half"):
         run_folder("hlaf")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"runs here: [^;]*half"):
         run_folder("other")  # a folder in runs/ that is no run

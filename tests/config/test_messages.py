@@ -244,6 +244,16 @@ def test_a_circle_of_two_files() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["shop.yaml", "log.csv"])
+def test_a_file_that_is_not_there_does_not_list_what_is_bundled(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_pipeline(name)
+    assert str(caught.value) == (
+        f"`{name}` is neither a file nor a bundled pipeline; a YAML file, or a name that `msr ls` lists. "
+        "`msr init LOG ITEMS` writes one for your files"
+    )
+
+
 def test_a_name_that_is_nothing() -> None:
     with pytest.raises(UserError) as caught:
         load_pipeline("microlens50k")

@@ -43,7 +43,7 @@ class TableSourceConfig(StrictModel):
     """What the files hold, whatever their names end with; null = told by their content. `python` = a dict of Python on
     each line; `lists` = on each line a user and then all of the user's items, oldest first, between blanks."""
     delimiter: str | None = Field(None, pattern=ONE_CHARACTER, json_schema_extra=allowed("one ASCII character"))
-    """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`."""
+    """What separates the fields of a csv or tsv: `","`, `"\\t"`, `";"`, `"|"`; null = told by each file."""
     quote: Literal["double", "none"] | None = None
     """double = fields may stand in quotation marks; none = a mark is text like any other; null = told by the files."""
     escape: Literal["double", "backslash"] | None = None
