@@ -40,7 +40,7 @@ def check(
             settled = state == "up to date" or state.startswith(FOUND_AGAIN)
             lines.append(f"  {name:<11} {state if settled else f'would run ({state})'}")
         lines += look.lines
-        lines += [f"note: {note}" for note in noted]
+        lines += [note if note.startswith("warning: ") else f"note: {note}" for note in noted]
         result: dict[str, object] = {
             "pipeline": loaded.pipeline.name, "run_dir": str(loaded.run_dir), "stages": stages, "notes": noted,
             "sources": [found.as_json() for found in look.recognised], "findings": look.findings,

@@ -245,6 +245,13 @@ def test_check_lists_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(msr("check", "p.yaml", "--json").stdout)["stages"] == stages
 
 
+def test_check_says_once_that_a_note_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(msr_adapter.pipeline, "check", lambda *_: [])
+    monkeypatch.setattr(msr_adapter.pipeline, "notes", lambda *_: ["warning: too large", "time: an hour"])
+    lines = msr("check", "p.yaml").stdout.splitlines()
+    assert lines[-2:] == ["warning: too large", "note: time: an hour"]
+
+
 def test_check_reports_all_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = [Problem("a", "", "one"), Problem("b", "", "two")]
     monkeypatch.setattr(msr_adapter.pipeline, "check", lambda *_: problems)

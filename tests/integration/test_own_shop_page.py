@@ -71,6 +71,11 @@ def test_the_commands_of_the_page_run_one_after_the_other(tmp_path: Path) -> Non
     assert "max_steps: 4" in toy
     (tmp_path / "real.yaml").write_text(toy)
     do("msr run real.yaml")
+    # The model that sees no images, of which the toy stands in too.
+    [small] = re.findall(r"^```yaml\n# small.yaml\n(.*?)^```", page, re.M | re.S)
+    assert "models/smollm2" in small
+    (tmp_path / "small.yaml").write_text(small.replace("models/smollm2", "tiny"))
+    do("msr check small.yaml")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.M | re.S)
     compared = [line for kind, block in blocks if not kind for line in block.splitlines() if line.startswith("msr ")]
     assert len(compared) >= 2
