@@ -1,6 +1,7 @@
 """The trained model as one folder that needs neither msr nor LLaMA-Factory: adapters merged, in a chosen dtype."""
 
 from pathlib import Path
+from typing import Any
 
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
@@ -24,6 +25,8 @@ def write_merged_model(model: ModelConfig, weights: Weights, out: Path, dtype: s
     encoder = Encoder(plain, weights, device="cpu")
     network = encoder.load_model().to(getattr(torch, dtype))
     network.config.dtype = getattr(torch, dtype)
+    for part in filter(None, (network, network.config, encoder.tokenizer, encoder.processor)):
+        _without_code(part)
     try:
         network.save_pretrained(out, max_shard_size=SHARD)
     except NotImplementedError as error:
@@ -36,3 +39,15 @@ def write_merged_model(model: ModelConfig, weights: Weights, out: Path, dtype: s
     if encoder.processor is not None:
         encoder.processor.save_pretrained(out)
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _without_code(part: Any) -> None:
+    """Have a model, config, tokenizer or processor be saved as the class of transformers that it is.
+
+    A folder may name code of its own for its classes (`auto_map`), which is never run here. LLaMA-Factory marks the
+    classes that stand in for it as such code all the same, for the whole process: their own files would be copied.
+    """
+    type(part)._auto_class = None
+    if getattr(part, "auto_map", None):
+        del part.auto_map
+    getattr(part, "init_kwargs", {}).pop("auto_map", None)

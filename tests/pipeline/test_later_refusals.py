@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str, str]] = {
     "template": (lambda f: [f"train.model.path={text_model(f)}", "train.model.template=qwen9", "train.images=false"],
                  "train.model.template", "unknown template 'qwen9'"),
     "thinking": (lambda f: [f"train.model.path={text_model(f)}", "train.model.template=glm4_moe", "train.images=false"],
-                 "train.model.template", "thought before every answer"),
+                 "train.model.template", "reasons before every answer"),
     "override": (lambda f: ["train.overrides={lerning_rate: 1}"], "train.overrides.lerning_rate", "no such argument"),
     "answers": (lambda f: ['train.answers={"yes": ["Yes"], "no": ["Yes!"]}'], "train.answers", "same token"),
     "workers": (lambda f: ["execution={workers: 2, gpus_per_worker: 1}", "summarize.items.model={path: tiny}"],

@@ -1,6 +1,7 @@
 """The exported model: merged weights that score as before, a card that says what it is, an upload without secrets."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from msr_adapter import schema
 from msr_adapter.backends import make_backend
 from msr_adapter.candidate_rows import ANSWERS, CandidateRows
 from msr_adapter.config.loader import LoadedPipeline, load_pipeline
+from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Completion, Failure, Request
 from msr_adapter.llamafactory.merged_model import write_merged_model
@@ -23,6 +25,7 @@ from msr_adapter.prompts import Prompts
 from msr_adapter.workflows import export
 from msr_adapter.workflows.model_card import CardFacts, model_card, stated_licence
 from tests.support.summaries import Lines
+from tests.support.tiny_models import tiny_model
 from tests.support.tiny_run import QUIET, model_ref, stages, trained
 
 
@@ -54,6 +57,23 @@ def test_the_dtype_is_the_one_asked_for(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_model_whose_folder_names_code_of_its_own_is_exported_without_it(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model("qwen2_vl"), folder)
+    classes = ("AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor")
+    named = {
+        "config.json": dict.fromkeys(classes, "own.Own"),
+        "tokenizer_config.json": dict.fromkeys(classes, "own.Own") | {"AutoTokenizer": ["own.Own", None]},
+    }
+    for name, code in named.items():
+        written = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(written | {"auto_map": code}))
+    write_merged_model(ModelConfig(path=str(folder), template="qwen2_vl"), Weights(), tmp_path / "out", "float32")
+    assert list((tmp_path / "out").glob("*.py")) == []
+    for name in named:
+        assert "auto_map" not in json.loads((tmp_path / "out" / name).read_text())
 
 
 FACTS = CardFacts(
