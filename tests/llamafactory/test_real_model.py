@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from msr_adapter import schema
+from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.candidate_rows import ANSWERS
 from msr_adapter.config.schema import ModelConfig, TextAnswerConfig, TrainConfig
+from msr_adapter.generation.request import Completion, Request
 from msr_adapter.llamafactory.dataset import TRAIN
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.token_counts import AnswerCutter
@@ -32,6 +34,7 @@ RIGHT_TO_LEFT = (
 )  # fmt: skip
 """The data set was translated into English: no title of it is written from right to left."""
 NUMBER = 500
+PROMPTS, WORDS = 100, 16
 
 
 def titles() -> list[str]:
@@ -160,3 +163,27 @@ def test_the_tokens_of_a_chat_are_those_of_the_models_own_template() -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which 3 videos?\n\n1. ☀️ #sun"}]
     own = coder.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert coder.encode(chat[1]["content"]) == own
+
+
+@needs_titles
+def test_greedy_texts_of_real_titles_are_those_of_generate() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config, shown = model(), [neutralise(title) for title in titles()][: 2 * PROMPTS : 2]
+    backend, coder = HuggingFaceBackend(config), Encoder(config)
+    asked = [Request(backend.identity, f"In one short sentence, who likes this video?\n{title}", max_new_tokens=WORDS)
+             for title in shown]  # fmt: skip
+    written = backend.complete(asked)
+    plain = AutoModelForCausalLM.from_pretrained(config.path, dtype=torch.float32).eval()
+    assert len(written) == PROMPTS
+    for request, answer in zip(asked, written, strict=True):
+        prompt = torch.tensor([coder.encode(request.prompt)])  # by itself: no padding, no neighbours
+        with torch.inference_mode():
+            tokens = plain.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=WORDS
+            )
+        own = coder.tokenizer.decode(tokens[0, prompt.shape[1] :], skip_special_tokens=True)
+        assert isinstance(answer, Completion)
+        assert answer.text == own.strip()
+    assert len({answer.text for answer in written if isinstance(answer, Completion)}) > PROMPTS // 2

@@ -1,11 +1,13 @@
 """A template of the user's that cannot be used is an error, never the bundled one in its place."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from msr_adapter.prompts import Prompts
+from tests.support.paths import ROOT
 
 GOOD = "{% if image %}<image>{% endif %}{{ user_summary }} {{ title }}?"
 
@@ -48,3 +50,14 @@ def test_what_lies_beside_or_is_included_is_left_alone(tmp_path: Path) -> None:
     for name in ("recommend.txt", "old/recommend.j2", "history.csv", "README.md", "report/style.css.j2", "item.png"):
         write(tmp_path, name)
     assert Prompts(tmp_path).check() == []
+
+
+BUNDLED = [path for path in sorted((ROOT / "templates").glob("*/*.j2")) if path.parent.name not in ("report", "serve")]
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_of_a_bundled_folder_is_a_template_or_part_of_one(path: Path) -> None:
+    beside = [other.read_text(encoding="utf-8") for other in path.parent.glob("*.j2") if other != path]
+    assert (ROOT / "templates" / path.name).is_file() or any(
+        re.search(rf"['\"]{path.name}['\"]", text) for text in beside
+    )
