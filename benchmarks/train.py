@@ -56,7 +56,8 @@ def build(model: Path, folder: Path, steps: int, method: str) -> tuple[Any, Path
         sys.exit(f"MicroLens-50k ({shared}) or SmolLM2 ({model}) is not there; see the head of this file")
     settings = [
         f"data.source.pairs={shared}/MicroLens-50k_pairs.tsv", f"data.source.titles={shared}/MicroLens-50k_titles.csv",
-        "split.max_history=6", f"data.limit.users={max(100, steps * 8)}",
+        "split.max_history=6", "train.model.dtype=float32", "train.scheduler=cosine",
+        f"data.limit.users={max(100, steps * 8)}",
         f"train.max_steps={steps}", f"train.method={method}",
         *(f"{part}.model.path={model.resolve()}" for part in ("summarize.items", "summarize.users", "train")),
     ]  # fmt: skip

@@ -34,8 +34,10 @@ def table() -> str:
 def usage(name: str, command: Any) -> str:
     """Return the command with what it must be given, and its optional arguments in brackets."""
     if isinstance(command, typer.core.TyperGroup):
-        below = "\\|".join(command.commands)
-        return f"msr {name} {below}"
+        if len(command.commands) == 1:
+            [(below, only)] = command.commands.items()
+            return usage(f"{name} {below}", only)
+        return f"msr {name} " + "\\|".join(command.commands)
     words = ["msr", name]
     for each in command.params:
         if each.param_type_name == "argument":
@@ -49,7 +51,7 @@ def usage(name: str, command: Any) -> str:
 def summary(command: Any) -> str:
     """Return the first sentence of the help, without the markup of terminals."""
     text = " ".join(MARKUP.sub("", command.help).replace("\\[", "[").split())
-    return re.split(r"(?<=\.) (?=[A-Z])|: (?=full, )", text)[0].removesuffix(".").replace("|", "\\|")
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0].removesuffix(".").replace("|", "\\|")
 
 
 def test_the_table_of_commands_is_what_their_help_says() -> None:
