@@ -28,6 +28,9 @@ _ELSEWHERE = {
     "model.adapter": "its weights count, not where they lie",
 }
 """Settings of the training that count by what comes of them."""
+_CUT = {"max_tokens"}
+_SCORED = _CUT | {"length", "end_of_turn", "alone_weight"}
+"""Settings of an answer that is a text: what makes the text, and what makes a score of its likelihood."""
 _TRAINER = "huggingface"
 """Who trains, counts tokens and judges checkpoints, whoever answers later."""
 
@@ -48,7 +51,7 @@ def lengths_config(p: PipelineConfig) -> object:
     """Return what counts for the estimate of the row lengths."""
     items, users = p.summarize.items, p.summarize.users
     texts = [items.mode, items.max_new_tokens, users.mode, users.max_new_tokens]
-    return [_images(p), p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed, *_text_question(p)]
+    return [_images(p), p.train.cutoff_len, p.train.too_long, _trained(p), texts, p.seed, *_text_question(p, _CUT)]
 
 
 def _images(p: PipelineConfig) -> object:
@@ -68,12 +71,13 @@ def users_config(p: PipelineConfig) -> object:
 
 def truncate_config(p: PipelineConfig) -> object:
     """Return what counts for truncated user summaries."""
-    return [_images(p), p.train.cutoff_len, _trained(p), *(_text_question(p) or [p.train.answers.trained])]
+    return [_images(p), p.train.cutoff_len, _trained(p), *(_text_question(p, _CUT) or [p.train.answers.trained])]
 
 
 def dataset_config(p: PipelineConfig) -> object:
     """Return what counts for the training rows."""
-    answers = [*_text_question(p), model_stamp(p.train.model)] if p.train.asks_text else p.train.answers.trained
+    asked = [*_text_question(p, _CUT | {"without_evidence"}), model_stamp(p.train.model)]
+    answers = asked if p.train.asks_text else p.train.answers.trained
     return [_images(p), p.train.rows, objective_of(p.train).shape, answers, p.seed]
 
 
@@ -92,7 +96,7 @@ def train_config(p: PipelineConfig) -> object:
 
 def base_config(p: PipelineConfig) -> list[object]:
     """Return what counts for the scores of the model before training."""
-    asked = _text_question(p) or [p.train.answers.model_dump(mode="json")]
+    asked = _text_question(p, _SCORED) or [p.train.answers.model_dump(mode="json")]
     return [_images(p), _model(p, "train.model"), p.train.cutoff_len, *asked]
 
 
@@ -155,9 +159,9 @@ def evaluate_config(p: PipelineConfig) -> object:
     return [p.name, p.evaluate.model_dump(mode="json", exclude={"scorer"}), p.seed, *retrieval, *repeats]
 
 
-def _text_question(p: PipelineConfig) -> list[object]:
-    """Return what counts of a question that a text answers; nothing for the question yes-no."""
-    return [p.train.question, p.train.text_answer.model_dump(mode="json")] if p.train.asks_text else []
+def _text_question(p: PipelineConfig, keys: set[str]) -> list[object]:
+    """Return what counts of a question that a text answers, its settings ``keys`` among it; nothing for yes-no."""
+    return [p.train.question, p.train.text_answer.model_dump(mode="json", include=keys)] if p.train.asks_text else []
 
 
 def _trained(p: PipelineConfig) -> object:

@@ -48,7 +48,8 @@ class RatioScorer:
             lengths[places] = [answer.tokens_in + answer.tokens_out for answer in answers]
             items[places] = [row.item_id for row in part]
         without = alone[rows.answer_codes]
-        ratio = (given - without) / (tokens if self._train.text_answer.length == "mean" else 1)
+        settings = self._train.text_answer
+        ratio = (given - settings.alone_weight * without) / (tokens if settings.length == "mean" else 1)
         if broken := int((~np.isfinite(ratio)).sum()):
             raise StageError(
                 f"{broken} of {len(ratio)} candidates have no finite score",

@@ -40,6 +40,8 @@ _LONGEST_LIST = 1_000
 """Rows of one validation list that are written."""
 _DRAW = 0x115E
 """Sets the draw among longer lists apart from the other draws."""
+_BARE = 0xBA2E
+"""Sets the draw of rows without evidence apart from the order."""
 _CHUNK = 10_000
 """Rows whose prompts are in memory at a time; a divisor of the rows of a file."""
 _FAR = 1.5
@@ -50,8 +52,9 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     """Write `msr_train/`, `msr_validation/` (when it has rows) and `dataset_info.json` and return counts.
 
     A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
-    wrong one. Of a question that a text answers, the positives alone are rows. Rows are shuffled by the job's seed.
-    Image paths are relative to the data stage's folder. Raises `UserError` without training rows.
+    wrong one. Of a question that a text answers, the positives alone are rows; beside them, some once more without the
+    evidence (`train.text_answer.without_evidence`). Rows are shuffled by the job's seed. Image paths are relative to
+    the data stage's folder. Raises `UserError` without training rows.
     """
     shape = objective_of(train).shape
     counts: dict[str, Any] = {}
@@ -69,25 +72,35 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
             shown = rows.shows_image(np.arange(len(rows)))
             order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
             order = order[kept[order // sides]]
+            bare = None
+            if train.asks_text and split == "train" and (share := train.text_answer.without_evidence):
+                bare = (quote or str)(prompts.without_evidence)
+                order = _with_bare(order, len(rows), share, np.random.default_rng([job.seed, place, _BARE]))
+                counts["train_rows_without_evidence"] = int((order >= len(rows)).sum())
+                counts["train_rows"] = counts["train_positives"] = len(order)
+                shown = np.append(shown, np.zeros(len(rows), bool))
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
             with job.reporter.track(f"{split} rows", len(order)) as advance:
-                write_rows(job.out / name, _chunks(rows, order, shape, train.answers.trained, advance), train.rows)
-            counts[f"{split}_with_image"] = sides * int(shown[kept].sum())
+                chunks = _chunks(rows, order, shape, train.answers.trained, bare, advance)
+                write_rows(job.out / name, chunks, train.rows)
+            counts[f"{split}_with_image"] = sides * int(shown[: len(rows)][kept].sum())
             written.append(name)
     if TRAIN not in written:
         step = "Lower data.k_core or split.min_history, or give more interactions"
         raise UserError(Problem("", "split", "no training examples are left", "at least one", step))
     write_info(job.out, written, shape)
-    return counts | (_answers(train, prompts, counts["train_rows"], job) if train.asks_text else {})
+    return counts | (_answers(train, prompts, counts, job) if train.asks_text else {})
 
 
-def _answers(train: TrainConfig, prompts: Prompts, rows: int, job: Job) -> dict[str, int]:
+def _answers(train: TrainConfig, prompts: Prompts, counts: dict[str, Any], job: Job) -> dict[str, int]:
     """Say and return how many answers were cut, of all that the candidates of these splits have."""
     if not isinstance(prompts.cut, AnswerCutter):
         return {}
     known, truncated = len(prompts.cut.known), prompts.cut.truncated
     cut = f"{truncated:,} of {plural(known, 'different answer')} cut to {train.text_answer.max_tokens} tokens"
-    job.reporter.note(f"  {plural(rows, 'row')} to train on; {cut}")
+    bare = counts.get("train_rows_without_evidence", 0)
+    among = f", {bare:,} of them without a {'candidate' if prompts.answers_with_user else 'user'}" if bare else ""
+    job.reporter.note(f"  {plural(counts['train_rows'], 'row')} to train on{among}; {cut}")
     return {"answers": known, "answers_cut": truncated}
 
 
@@ -125,6 +138,12 @@ def _written(rows: CandidateRows, split: str, seed: int) -> Mask:
     return kept
 
 
+def _with_bare(order: Codes, rows: int, share: float, generator: np.random.Generator) -> Codes:
+    """Put among ``order`` as many more as ``share`` says, drawn from it: ``rows`` + r asks row r without evidence."""
+    drawn = generator.permutation(order)[: round(share * len(order))]
+    return generator.permutation(np.append(order, rows + drawn))
+
+
 def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     """Put the first row that has an image in front, unless one is among the first ``within`` rows."""
     place = int(np.argmax(shown[order]))  # 0 where no row has an image: the order stays then too
@@ -134,12 +153,19 @@ def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
 
 
 def _chunks(
-    rows: CandidateRows, order: Codes, shape: Shape, words: LabelWords, advance: Advance
+    rows: CandidateRows, order: Codes, shape: Shape, words: LabelWords, bare: str | None, advance: Advance
 ) -> Iterator[TrainingRows]:
-    """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has."""
+    """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has.
+
+    Where there is a ``bare`` prompt, len(rows) + r is row r with it in place of its own, and without its images.
+    """
     texts = pl.Series(words)
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
+        if bare is not None:
+            yield _some_bare(rows, chosen % len(rows), chosen >= len(rows), bare)
+            advance(len(chosen))
+            continue
         # Places in ``words``: label 1 is answered by the first, label 0 by the second.
         if shape == "judged":  # two rows a candidate: even ones have the right answer, odd ones the wrong
             chosen, odd = chosen // 2, chosen % 2
@@ -151,6 +177,17 @@ def _chunks(
             answers = texts.gather(right) if rows.answer_texts is None else rows.answers(chosen)
             yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), rejected)
         advance(len(chosen))
+
+
+def _some_bare(rows: CandidateRows, chosen: Codes, without: Mask, bare: str) -> TrainingRows:
+    """Return rows whose prompts are ``bare`` where ``without``, (chosen,)."""
+    columns = {"prompt": rows.prompts(chosen), "image": rows.images(chosen), "bare": without}
+    shown = pl.col("bare").not_()
+    table = pl.DataFrame(columns).select(
+        pl.when(shown).then("prompt").otherwise(pl.lit(bare)).alias("prompt"),
+        pl.when(shown).then("image").otherwise(pl.lit([], pl.List(pl.String))).alias("image"),
+    )
+    return TrainingRows(table["prompt"], rows.answers(chosen), table["image"])
 
 
 # Written rows, whatever their shape.
