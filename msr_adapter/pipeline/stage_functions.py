@@ -140,11 +140,14 @@ def run_score_base(c: Context) -> dict[str, Any]:
 
 def run_score_validation(c: Context) -> dict[str, Any]:
     """Score candidates of validation users with the trained model, for a hybrid that weighs it."""
+    from msr_adapter.score.alone_weights import weigh_alone
     from msr_adapter.score.weighing_users import write_weighing_candidates
 
     assert c.pipeline.evaluate.hybrid is not None, "no hybrid is asked for"
     users = write_weighing_candidates(c.dirs.data, c.out, c.pipeline.evaluate.hybrid.users, c.pipeline.seed)
-    return {"users": users} | _score(c, make_scorer(c), replace(c.dirs, candidates=c.out), "validation")
+    counts = {"users": users} | _score(c, make_scorer(c), replace(c.dirs, candidates=c.out), "validation")
+    answer = c.pipeline.train.text_answer
+    return counts | (weigh_alone(c.out, answer, c.job.reporter) if c.pipeline.train.asks_text else {})
 
 
 def run_retrieve(c: Context) -> dict[str, Any]:

@@ -3,6 +3,7 @@ a checkpoint by.
 
 scoring             the score stage, block by block
 likelihood_ratios   scores of a question that a text answers
+alone_weights       how much of a text's own likelihood is taken off, and what validation users say of it
 answer_stream       a block's answers, asked in order through the cache
 scoring_order       the order in which neighbouring candidates share most
 pairs               any users and items in memory

@@ -19,6 +19,7 @@ from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Request
 from msr_adapter.progress import Advance, Reporter
+from msr_adapter.score.alone_weights import Terms
 from msr_adapter.score.answer_stream import answers_in_order
 from msr_adapter.score.scoring_counts import RatioCounts, tell_ratios
 from msr_adapter.score.scoring_order import Leading, choose_order
@@ -49,7 +50,7 @@ class RatioScorer:
             items[places] = [row.item_id for row in part]
         without = alone[rows.answer_codes]
         settings = self._train.text_answer
-        ratio = (given - settings.alone_weight * without) / (tokens if settings.length == "mean" else 1)
+        ratio = Terms(given, without, tokens).scores(settings.length, settings.alone_weight)
         if broken := int((~np.isfinite(ratio)).sum()):
             raise StageError(
                 f"{broken} of {len(ratio)} candidates have no finite score",

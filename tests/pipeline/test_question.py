@@ -80,6 +80,18 @@ def test_a_run_of_one_question_is_no_run_of_another(folder: Path) -> None:
     assert set(plan(load_pipeline("scripted.yaml", (), folder / "words")).values()) == {"up to date"}
 
 
+@pytest.mark.parametrize(("key", "again"), [
+    ("alone_weight=0.9", {"score", "score-base", "evaluate"}),
+    ("length=mean", {"score", "score-base", "evaluate"}),
+    ("without_evidence=0.5", {"dataset", "train", "score", "evaluate"}),
+    ("max_tokens=9", {"lengths", "dataset", "train", "score", "score-base", "evaluate"}),
+])  # fmt: skip
+def test_what_makes_scores_alone_trains_nothing_again(folder: Path, key: str, again: set[str]) -> None:
+    run(folder, "texts", TEXT)
+    stages = plan(load_pipeline("scripted.yaml", [TEXT, f"train.text_answer.{key}"], folder / "texts"))
+    assert {stage for stage, state in stages.items() if state != "up to date"} == again
+
+
 def test_answers_that_show_summaries_have_every_item_described(folder: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "mine" / "next-item-text-answer.j2").write_text("{{ title }}: {{ item.summary }}")

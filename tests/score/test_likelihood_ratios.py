@@ -1,32 +1,49 @@
 """Scores of questions that a text answers: token for token what is trained, equal to plain passes, by hand."""
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from msr_adapter import schema
 from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import CandidateFolders, CandidateRows
-from msr_adapter.config.schema import TrainConfig
+from msr_adapter.config.schema import TextAnswerConfig, TrainConfig
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
-from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, read_rows
+from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, WrittenRow, read_rows
 from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.token_counts import AnswerCutter
 from msr_adapter.llamafactory.training_yaml import training_config
+from msr_adapter.progress import Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.score import Validation, score
+from msr_adapter.score.alone_weights import weigh_alone
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.train import build_dataset
 from tests.support.tiny_run import QUIET, model_ref, scratch, train_config, write_upstream
 
 QUESTIONS = ("next-item-text", "user-text")
 SHORT = {"max_tokens": 24}
+
+
+class Recorder(Reporter):
+    """Keeps what is told, line by line."""
+
+    def __init__(self) -> None:
+        self._told = io.StringIO()
+        super().__init__(console=Console(file=self._told, width=500))
+
+    @property
+    def lines(self) -> list[str]:
+        return self._told.getvalue().splitlines()
 
 
 def asking(question: str, template: str = "qwen2_vl", **text: Any) -> TrainConfig:
@@ -223,6 +240,76 @@ def test_rows_come_back_as_they_are_asked(rows: str) -> None:
     found = [row["messages"][1]["content"] for row in read_rows(made.dataset / TRAIN)]
     assert sorted(found) == sorted(row.answer for row in asked_rows(train, made, prompts_of(train)))
     assert len(list(read_rows(made.dataset / VALIDATION))) == 3
+
+
+@pytest.mark.parametrize("rows", ["parquet", "jsonl"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_some_answers_are_trained_without_the_evidence_too(question: str, rows: str) -> None:
+    made = upstream()
+    told = Recorder()
+    train = train_config(question=question, text_answer={**SHORT, "without_evidence": 0.5}, rows=rows)
+    counts = build_dataset(train, made, prompts_of(train), Job(made.dataset, told, seed=3))
+    asked, nothing = asked_rows(train, made, prompts_of(train)), prompts_of(train).without_evidence
+    found = list(read_rows(made.dataset / TRAIN))
+    bare = [row for row in found if row["messages"][0]["content"] == nothing]
+    whole = [row for row in found if row["messages"][0]["content"] != nothing]
+    # Nothing is lost for it: every row is there, with its images.
+    assert sorted(texts_of(whole)) == sorted((row.prompt, row.answer) for row in asked)
+    assert sum(bool(row["images"]) for row in whole) == sum(bool(row.images) for row in asked)
+    assert len(bare) == len(asked) // 2 == counts["train_rows_without_evidence"]
+    assert counts["train_rows"] == len(found)
+    assert not any(row["images"] for row in bare)
+    left = [row.answer for row in asked]
+    for _, answer in texts_of(bare):
+        left.remove(answer)  # an answer is drawn as often as it is there at most
+    assert len(list(read_rows(made.dataset / VALIDATION))) == 3
+    missing = "user" if question == "next-item-text" else "candidate"
+    assert any(f"12 rows to train on, 4 of them without a {missing};" in line for line in told.lines)
+
+
+def test_rows_without_evidence_are_drawn_by_the_seed() -> None:
+    def written(seed: int, share: float) -> list[tuple[str, str]]:
+        made = upstream()
+        train = asking("next-item-text", without_evidence=share)
+        build_dataset(train, made, prompts_of(train), Job(made.dataset, QUIET, seed=seed))
+        return texts_of(read_rows(made.dataset / TRAIN))
+
+    assert written(1, 0.5) == written(1, 0.5) != written(2, 0.5)
+    assert len(written(1, 1.0)) == 2 * len(written(1, 0.0))
+
+
+def texts_of(rows: Iterable[WrittenRow]) -> list[tuple[str, str]]:
+    return [(row["messages"][0]["content"], row["messages"][1]["content"]) for row in rows]
+
+
+@pytest.mark.parametrize(("length", "weight"), [("sum", 0.5), ("mean", 0.25), ("sum", 0.0)])
+def test_a_part_of_the_texts_own_likelihood_is_taken_off(tmp_path: Path, length: str, weight: float) -> None:
+    train, made = asking("next-item-text", length=length, alone_weight=weight), upstream()
+    backend = Counted(prompts_of(train).without_evidence)
+    run(train, made, tmp_path / "score", backend)
+    for row in schema.read_table(tmp_path / "score" / "scores.parquet", schema.RATIOS).to_pylist():
+        number = row["tokens"]
+        assert (row["given"], row["alone"]) == (-0.5 * number, -number)  # told as they are
+        assert row["ratio"] == pytest.approx((weight - 0.5) * (1 if length == "mean" else number))
+
+
+def test_validation_users_say_which_weight_ranks_them_best(tmp_path: Path) -> None:
+    # Of both users the positive, their first, gains 4 nats by the prompt, and the negative 5. The first user's positive
+    # is likelier alone by 5 nats, the second's by 3: below 4/5 the first is ranked right, below 2/3 both.
+    columns = {"example_id": [0, 0, 1, 1], "item_id": ["a", "b", "a", "b"], "label": [1, 0, 1, 0]}
+    schema.write_table(pa.table(columns).cast(schema.CANDIDATES), schema.CANDIDATES, tmp_path / "candidates.parquet")
+    alone = np.array([-10.0, -15.0, -10.0, -13.0])
+    given = alone + np.array([4.0, 5.0, 4.0, 5.0])
+    ratios = [columns["example_id"], columns["item_id"], given - alone, given, alone, [5] * 4]
+    table = pa.table(dict(zip(schema.RATIOS.names, ratios, strict=True)), schema=schema.RATIOS)
+    schema.write_table(table, schema.RATIOS, tmp_path / "scores.parquet")
+    told = Recorder()
+    found = weigh_alone(tmp_path, TextAnswerConfig(), told)
+    assert found == {"gauc": 0.0, "alone_weight_best": 0.6, "gauc_best": 1.0}
+    [line] = told.lines
+    assert "2 validation users: GAUC 0.0000 with train.text_answer.alone_weight 1; at best 1.0000, with 0.6" in line
+    assert weigh_alone(tmp_path, TextAnswerConfig(alone_weight=0.3), told)["alone_weight_best"] == 0.3
+    assert "the best of those looked at" in told.lines[-1]
 
 
 def test_checkpoints_are_judged_by_ratios(tmp_path: Path) -> None:

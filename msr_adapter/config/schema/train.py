@@ -136,8 +136,8 @@ class TextAnswerConfig(StrictModel):
     end_of_turn: bool = False
     """True: the tokens that end the answer count in the ratio too. They are trained in any case."""
     without_evidence: float = Field(0.0, ge=0, le=1)
-    """Further training rows, as a share of the others: answers of rows drawn by seed, asked for with the prompt that the
-    ratio's second term has: without a user, or without a candidate. 0: training never shows that prompt."""
+    """Further training rows, as a share of the others: answers of rows drawn by seed, asked for with the prompt of the
+    ratio's second term: without a user, or without a candidate. 0: training never shows that prompt."""
     alone_weight: float = Field(1.0, ge=0, le=2)
     """How much of log p(text alone) is taken off log p(text given the prompt). 1: the ratio. Below, texts that are
     likely anyway keep a part of that. Choose it on validation users: docs/scoring.md."""
