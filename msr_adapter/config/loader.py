@@ -22,12 +22,15 @@ from msr_adapter.config.yaml_tree import DEEPEST, LARGEST, SET, Loc, YamlNode, Y
 from msr_adapter.errors import Problem, UserError, did_you_mean
 from msr_adapter.files import bundled
 from msr_adapter.filesystem import home, near_path, real
+from msr_adapter.text_tables.opening import plain_suffix
 
 _PROTOCOL: Loc = ("evaluate", "protocol")
 _SOURCE: Loc = ("data", "source")
 _REMOTE = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)})://", re.IGNORECASE)
 """Addresses, which are relative to nothing."""
 _LONGEST_CHAIN = 32
+_OF_TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx"})
+"""What files of data are called, of which one may be given for a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ def load_pipeline(argument: str, sets: Sequence[str] = (), run_dir: Path | None 
             step = problem.next_step or "`msr init LOG ITEMS` writes one for your files"
             problem = replace(problem, allowed="a YAML file, or a name that `msr ls` lists", next_step=step)
         raise UserError(problem)
+    if plain_suffix(origin) in _OF_TABLES:
+        allowed, step = "a YAML file, or a name that `msr ls` lists", f"`msr init {argument}` writes one for your files"
+        raise UserError(Problem(argument, "", "a table, no pipeline", allowed, step))
     if run_dir is not None and (fault := path_fault(str(run_dir))):
         raise UserError(Problem("", "--run-dir", fault, "a path"))
     reader = TreeReader()

@@ -355,3 +355,13 @@ def test_a_run_folder_that_can_be_none_is_refused() -> None:
     Path("p.yaml").write_text(MINIMAL, encoding="utf-8")
     with pytest.raises(UserError, match="--run-dir: a name of 5,000 bytes; a path"):
         load_pipeline("p.yaml", (), Path("a" * 5000))
+
+
+@pytest.mark.parametrize("name", ["orders.csv", "orders.tsv.gz", "orders.parquet"])
+def test_a_table_is_no_pipeline_and_init_makes_one_for_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("user,item\n1,2\n")
+    with pytest.raises(UserError) as caught:
+        load_pipeline(str(tmp_path / name))
+    [problem] = caught.value.problems
+    assert problem.found == "a table, no pipeline"
+    assert "`msr init " in problem.next_step
