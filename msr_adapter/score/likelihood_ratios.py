@@ -40,7 +40,6 @@ class RatioScorer:
         self.leading = order.leading
         texts = rows.answer_texts
         assert texts is not None, "a word answers this question"
-        alone = self._alone(texts.to_list())
         given, tokens = np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
         items, lengths = np.empty(len(rows), object), np.zeros(len(rows), np.int64)
         for places, part, answers in answers_in_order(self._client, rows, order.places, self._requests, self._advance):
@@ -48,7 +47,8 @@ class RatioScorer:
             tokens[places] = [answer.tokens_out for answer in answers]
             lengths[places] = [answer.tokens_in + answer.tokens_out for answer in answers]
             items[places] = [row.item_id for row in part]
-        without = alone[rows.answer_codes]
+        # Asked after the others: an engine is tried with what is asked first, and only those may show images.
+        without = self._alone(texts.to_list())[rows.answer_codes]
         settings = self._train.text_answer
         ratio = Terms(given, without, tokens).scores(settings.length, settings.alone_weight)
         if broken := int((~np.isfinite(ratio)).sum()):
