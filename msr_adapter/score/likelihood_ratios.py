@@ -18,10 +18,11 @@ from msr_adapter.candidate_rows import CandidateRow, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Request
+from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.score.alone_weights import Terms
 from msr_adapter.score.answer_stream import answers_in_order
-from msr_adapter.score.scoring_counts import RatioCounts, tell_ratios
+from msr_adapter.score.scoring_counts import RatioCounts, compare_sample, exactness_of, sample_rows, tell_ratios
 from msr_adapter.score.scoring_order import Leading, choose_order
 from msr_adapter.stage_arguments import Client
 
@@ -31,11 +32,17 @@ class RatioScorer:
 
     def __init__(self, train: TrainConfig, client: Client, advance: Advance, reporter: Reporter) -> None:
         self.leading: Leading | None = None
+        self.compared: dict[str, str] = {}
+        """What is known of a server's prompts."""
         self._counts = RatioCounts()
         self._train, self._client, self._advance, self._reporter = train, client, advance, reporter
 
     def block(self, rows: CandidateRows) -> pa.Table:
         """Return RATIOS of a block, in the order of its rows. Raises `StageError` for a number that is none."""
+        backend = self._client.model()
+        if isinstance(backend, Remote) and not self.compared:
+            sample = self._requests(sample_rows(rows))
+            self.compared = compare_sample(sample, backend, self._client.cache, self._reporter)
         order = choose_order(rows, self.leading)
         self.leading = order.leading
         texts = rows.answer_texts
@@ -63,7 +70,8 @@ class RatioScorer:
 
     def settle(self, _: float) -> dict[str, Any]:
         """Return the counts of all blocks; nothing here is a bound."""
-        return self._counts.summary() | {"order": self.leading}
+        exactness = exactness_of(self._client.model(), "log_likelihoods")
+        return self._counts.summary() | {"order": self.leading} | self.compared | exactness
 
     def tell(self, counts: dict[str, Any]) -> None:
         """Say what a reader should know or doubt of the stage's ``counts``."""
