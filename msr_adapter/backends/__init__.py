@@ -1,18 +1,19 @@
 """Backends answer requests; which there are, and their facts, is `config.schema.backends.BACKENDS`.
 
-huggingface        a model on this machine: label log-probabilities and greedy texts
-loaded_model       the model in memory, and how it is asked
-decoding           greedy texts of a stream of prompts, with finished rows replaced by new ones
-reward_model       a reward model, which compares answers
-prefix_cache/      scoring prompts with common prefixes
-vllm/              a model on this machine, answered by vLLM
-openai             a server with an OpenAI-compatible endpoint
-openai_messages    requests and answers as such a server writes them
-logprobs           label log-probabilities from such a server
-label_tokens       exact ones, where it takes the numbers of tokens, and how one finds that out
-reference_prompts  the prompts and tokens of the training that such a server has to reproduce
-http               bounded responses and retries
-scripted           answers by rule, for tests
+huggingface         a model on this machine: label log-probabilities and greedy texts
+loaded_model        the model in memory, and how it is asked
+decoding            greedy texts of a stream of prompts, with finished rows replaced by new ones
+reward_model        a reward model, which compares answers
+prefix_cache/       scoring prompts with common prefixes
+vllm/               a model on this machine, answered by vLLM
+openai              a server with an OpenAI-compatible endpoint
+openai_messages     requests and answers as such a server writes them
+logprobs            label log-probabilities from such a server
+label_tokens        exact ones, where it takes the numbers of tokens, and how one finds that out
+prompt_likelihoods  likelihoods of whole texts from a server that tells those of its prompts
+reference_prompts   the prompts and tokens of the training that such a server has to reproduce
+http                bounded responses and retries
+scripted            answers by rule, for tests
 
 A model is loaded at the first request, never before.
 """

@@ -10,7 +10,7 @@ from msr_adapter.backends.decoding import Decoder, DecodingRow
 from msr_adapter.backends.prefix_cache.batch_sizer import BatchSizer
 from msr_adapter.backends.prefix_cache.batches import Piece, Prompt
 from msr_adapter.backends.prefix_cache.compatibility import base_network, why_unsharable
-from msr_adapter.backends.prefix_cache.forced_answers import answer_logprobs
+from msr_adapter.backends.prefix_cache.forced_answers import answer_logprobs, token_logprobs
 from msr_adapter.backends.prefix_cache.prefix_cache import PrefixCache
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.generation.request import Completion, Image, Request
@@ -114,13 +114,22 @@ class LoadedModel:
 
     def forced(self, work: Sequence[Work], answers: Sequence[Sequence[int]]) -> list[tuple[float]]:
         """Return the log-probability of each answer whose tokens but the last end the prompt, from one plain pass."""
+        return answer_logprobs(self._answer_logits(work, max(map(len, answers))), answers)
+
+    def answer_tokens(self, request: Request, ids: list[int], answer: Sequence[int]) -> list[float]:
+        """Return the log-probability of each token of an answer after the prompt ``ids``, from one plain pass."""
+        logits = self._answer_logits([(request, [*ids, *answer[:-1]])], len(answer))
+        found: list[float] = token_logprobs(logits[0], answer).tolist()
+        return found
+
+    def _answer_logits(self, work: Sequence[Work], longest: int) -> "torch.Tensor":
+        """Return the logits (n, tokens, V) of whole prompts, of the last ``longest`` tokens at least."""
         import torch
 
-        longest = max(map(len, answers))
         keep = {"logits_to_keep": longest} if self._last_only else {}
         with torch.inference_mode():
-            logits = self.network(**self._inputs(work), use_cache=False, **keep).logits
-        return answer_logprobs(logits, answers)
+            logits: torch.Tensor = self.network(**self._inputs(work), use_cache=False, **keep).logits
+        return logits
 
     def score(self, work: Sequence[Work]) -> list[Completion]:
         """Answer whole prompts with the same choices in one plain forward pass; `scores` equals it but for rounding."""

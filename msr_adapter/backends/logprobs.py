@@ -22,6 +22,7 @@ from msr_adapter.backends.label_tokens import (
     score_body,
 )
 from msr_adapter.backends.openai_messages import chat
+from msr_adapter.backends.prompt_likelihoods import SENT_AS_TOKENS, PromptLikelihoods
 from msr_adapter.backends.reference_prompts import LabelNames, ReferencePrompts, compare_prompts
 from msr_adapter.config.schema import ModelConfig
 from msr_adapter.errors import StageError
@@ -39,7 +40,7 @@ _TIGHT = 1e-3
 
 
 class ServerScoring:
-    """Scores through a server that serves a model trained on top of ``base``."""
+    """Scores through a server that serves a model trained on top of ``base``: label words, or whole texts."""
 
     def __init__(self, served: ModelConfig, base: ModelConfig, stamps: Sequence[str]) -> None:
         """``stamps`` identify the trained weights, where they are known here. A system text is the trained one."""
@@ -50,7 +51,13 @@ class ServerScoring:
         self._names: dict[tuple[tuple[str, ...], ...], LabelNames] = {}
         self._tokens: dict[tuple[tuple[str, ...], ...], LabelTokens] = {}
         self.ways: ExactWays | None = None
-        """What the server takes; None before it was tried."""
+        """By what the server tells label words; None before it was tried."""
+        self._likelihoods = PromptLikelihoods(self._model, self._reference)
+
+    @property
+    def said(self) -> str:
+        """One line on how log-probabilities are got; empty before the server was tried."""
+        return self._likelihoods.said or (self.ways.said if self.ways else "")
 
     @property
     def identity(self) -> str:
@@ -61,9 +68,11 @@ class ServerScoring:
         return digest(["odds", base, adapters, self._model.default_system, self._stamps, self._server.top_logprobs])
 
     def resolve(self, requests: Sequence[Request]) -> None:
-        """Find the tokens of all label words. Raises `StageError` when two choices cannot be told apart."""
+        """Find the tokens of all label words. Raises `StageError` when two choices cannot be told apart, or a prompt
+        whose text is scored whole cannot be sent."""
+        self._likelihoods.require([request for request in requests if request.whole])
         for request in requests:
-            if request.choices and request.label_words not in self._names:
+            if request.label_words and request.label_words not in self._names:
                 names = self._reference.names(request.label_words)
                 if twice := ambiguous(names):
                     raise StageError(
@@ -75,7 +84,12 @@ class ServerScoring:
                 self._tokens[request.label_words] = self._reference.tokens(request.label_words)
 
     async def find_ways(self, requests: Sequence[Request], send: Send) -> None:
-        """Find out, once, whether the server tells exact log-probabilities. `GaveUpError` if it does not answer."""
+        """Find out, once, whether the server tells exact log-probabilities. `GaveUpError` if it does not answer,
+        `UnusableServerError` if whole texts are to be scored and it tells no likelihoods."""
+        if whole := next((request for request in requests if request.whole), None):
+            if not self._likelihoods.said:
+                await self._likelihoods.try_server(whole, send)
+            return
         if self.ways is not None or not any(request.choices for request in requests):
             return
         probe = probe_request(requests)
@@ -86,10 +100,13 @@ class ServerScoring:
             self.ways = ExactWays(said=said)
 
     def query(self, request: Request) -> tuple[str, dict[str, object]]:
-        """Return the path below the server's URL, and the JSON for it, that ask for the label words of a request.
+        """Return the path below the server's URL, and the JSON for it, that ask for the label words of a request, or
+        for its whole text.
 
         Raises `OSError` if an image cannot be read.
         """
+        if request.whole:
+            return self._likelihoods.query(request)
         tokens = [token for words in self._tokens[request.label_words] for token in words]
         if self._by_score(request):
             return "score", self.scored(request, tokens)
@@ -121,6 +138,8 @@ class ServerScoring:
 
     def read(self, request: Request, response: httpx.Response) -> Completion:
         """Return the log-probabilities in a response of status 200 to `query`."""
+        if request.whole:
+            return self._likelihoods.read(request, response)
         labels = self._tokens[request.label_words]
         if self._by_score(request):
             logprobs = read_scores(response, sum(map(len, labels)))
@@ -142,7 +161,13 @@ class ServerScoring:
         return {known[token]: value for token, value in given if token in known}
 
     def compare(self, requests: Sequence[Request], headers: Mapping[str, str]) -> str:
-        """Compare the server's prompts with the trained ones; see `compare_prompts`."""
+        """Compare the server's prompts with the trained ones; see `compare_prompts`.
+
+        Those of texts that are scored whole are sent as tokens, and need no comparison.
+        """
+        if whole := [request for request in requests if request.whole]:
+            self._likelihoods.require(whole)
+            return SENT_AS_TOKENS
         if not self._server.compare_prompts:
             return "not verified (server.compare_prompts is false)"
         return compare_prompts(self._model, self._server, self._reference, requests, headers)

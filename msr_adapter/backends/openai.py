@@ -38,7 +38,7 @@ def make_scorer(served: ModelConfig, trained: ModelConfig, weights: Weights) -> 
 
 
 class ServerBackend(Backend):
-    """Greedy text, or log-probabilities of label words, over HTTP with bounded concurrency.
+    """Greedy text, or log-probabilities of label words or whole texts, over HTTP with bounded concurrency.
 
     The key comes from the environment and goes nowhere else.
 
@@ -94,14 +94,18 @@ class ServerBackend(Backend):
             "start it or correct the URL, then run again: what was answered is kept",
         )
 
+    def _unusable(self, error: UnusableServerError) -> StageError:
+        cause, step = error.hint
+        return StageError(f"{self.label}: {quoted(error, [self._key])}", cause, step)
+
     def exactness(self, requests: Sequence[Request] = ()) -> str:
-        """Say how label log-probabilities are got; see `Remote.exactness`."""
+        """Say how log-probabilities are got; see `Remote.exactness`."""
         if self._scoring is None:
             return ""
-        if requests and self._scoring.ways is None:
+        if requests and not self._scoring.said:
             self._scoring.resolve(requests)
             asyncio.run(self._all((), ends_there, requests))
-        return self._scoring.ways.said if self._scoring.ways else ""
+        return self._scoring.said
 
     def compare(self, requests: Sequence[Request]) -> str:
         """Say whether the server's prompts are the trained ones; see `compare_prompts`. Asked once, then remembered."""
@@ -166,6 +170,8 @@ class ServerBackend(Backend):
         except GaveUpError as error:
             if error.unreached:
                 raise self._nobody_there(quoted(error, [self._key])) from None
+        except UnusableServerError as error:
+            raise self._unusable(error) from None
 
     async def _one(self, client: httpx.AsyncClient, request: Request, limit: asyncio.Semaphore, key: str) -> Answer:
         """Return the answer to a request, or its `Failure`. Raises `StageError` for what would meet every request."""
@@ -176,8 +182,7 @@ class ServerBackend(Backend):
                 self._unreached += error.unreached
                 return Failure(request.key, quoted(error, [key]))
             except UnusableServerError as error:
-                cause, step = error.hint
-                raise StageError(f"{self.label}: {quoted(error, [key])}", cause, step) from None
+                raise self._unusable(error) from None
 
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Completion:
         """Send a request once. Raises what `Attempts.run` tries again or gives up on."""

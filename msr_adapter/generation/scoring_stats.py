@@ -10,7 +10,7 @@ class Trial:
 
     prompts: int
     difference: float
-    """Largest one between two log-odds."""
+    """Largest one between two log-odds, or between two log-probabilities of one token of a text."""
     allowed: float
 
     def with_another(self, other: "Trial | None") -> "Trial":

@@ -38,4 +38,4 @@ def _answering(loaded: LoadedPipeline) -> dict[str, ModelConfig]:
         for role, part in (("items", summarize.items), ("users", summarize.users))
         if part.mode != "none"
     }
-    return asked | ({"train.model": train.model} if loaded.pipeline.evaluate.scorer is None else {})
+    return asked | ({"train.model": train.scoring_model} if loaded.pipeline.evaluate.scorer is None else {})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from msr_adapter.config.schema import ItemSummariesConfig, ModelConfig, PipelineConfig, UserSummariesConfig
+from msr_adapter.config.schema import ItemSummariesConfig, PipelineConfig, UserSummariesConfig
 from msr_adapter.generation import Backend
 from msr_adapter.llamafactory.model_weights import BASE, starting_weights, trained_weights
 from msr_adapter.metrics import Judgement
@@ -135,7 +135,7 @@ def run_score(c: Context) -> dict[str, Any]:
 
 def run_score_base(c: Context) -> dict[str, Any]:
     """Score the test candidates with the model before training."""
-    return _score(c, c.backend(_scoring_model(c.pipeline), starting_weights(c.pipeline.train)))
+    return _score(c, c.backend(c.pipeline.train.scoring_model, starting_weights(c.pipeline.train)))
 
 
 def run_score_validation(c: Context) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def run_rerank(c: Context) -> dict[str, Any]:
 
 def run_rerank_base(c: Context) -> dict[str, Any]:
     """Score what was retrieved with the model before training."""
-    scorer = c.backend(_scoring_model(c.pipeline), starting_weights(c.pipeline.train))
+    scorer = c.backend(c.pipeline.train.scoring_model, starting_weights(c.pipeline.train))
     return _score(c, scorer, _retrieved(c))
 
 
@@ -191,15 +191,10 @@ def make_scorer(c: Context) -> AbstractContextManager[Backend]:
 
     p, trained = c.pipeline, c.dirs.train
     if p.evaluate.scorer is None:
-        return c.backend(_scoring_model(p), trained_weights(trained))
+        return c.backend(p.train.scoring_model, trained_weights(trained))
     # Weights that were trained here are part of what the server is taken for.
     weights = trained_weights(trained) if trained.exists() else BASE
     return nullcontext(make_server_scorer(p.evaluate.scorer, p.train.model, weights))
-
-
-def _scoring_model(p: PipelineConfig) -> ModelConfig:
-    """Return the recommender as it scores: whole texts through transformers, whatever else `auto` may stand for."""
-    return p.train.model.reference if p.train.asks_text else p.train.model
 
 
 def bounded_share(p: PipelineConfig) -> float:

@@ -31,17 +31,19 @@ def prefix_sharing_lines(manifests: Manifests, labels: Mapping[str, str]) -> lis
 
 def engine_lines(manifests: Manifests, labels: Mapping[str, str]) -> list[str]:
     """Say of each stage that an engine answered which one it was, and how it compared with transformers."""
-    engines = ((labels[name], summary_of(manifests, name).get("engine")) for name in labels if name in manifests)
-    return [f"{label}: {_engine(found)}." for label, found in engines if found]
+    stages = ((labels[name], summary_of(manifests, name)) for name in labels if name in manifests)
+    return [f"{label}: {_engine(found, summary)}." for label, summary in stages if (found := summary.get("engine"))]
 
 
-def _engine(found: EngineFacts) -> str:
+def _engine(found: EngineFacts, summary: StageSummary) -> str:
     told = ", ".join(filter(None, (found.get("name"), found.get("chosen"), _adapters(found))))
     if (trial := found.get("trial")) is None:
         return told
+    # Only of whole texts a score is more than one token's.
+    what = "log-probabilities of a text's tokens" if "answer_tokens" in summary else "log-odds"
     return (
         f"{told}; {trial['prompts']} prompts of this run were answered by transformers too, before it was trusted: "
-        f"log-odds differ by {trial['difference']:.2g} at most, {trial['allowed']:g} are allowed"
+        f"{what} differ by {trial['difference']:.2g} at most, {trial['allowed']:g} are allowed"
     )
 
 

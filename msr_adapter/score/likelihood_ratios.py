@@ -18,10 +18,11 @@ from msr_adapter.candidate_rows import CandidateRow, CandidateRows
 from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError
 from msr_adapter.generation import Request
+from msr_adapter.generation.request import Remote
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.score.alone_weights import Terms
 from msr_adapter.score.answer_stream import answers_in_order
-from msr_adapter.score.scoring_counts import RatioCounts, tell_ratios
+from msr_adapter.score.scoring_counts import RatioCounts, compare_sample, exactness_of, sample_rows, tell_ratios
 from msr_adapter.score.scoring_order import Leading, choose_order
 from msr_adapter.stage_arguments import Client
 
@@ -31,16 +32,21 @@ class RatioScorer:
 
     def __init__(self, train: TrainConfig, client: Client, advance: Advance, reporter: Reporter) -> None:
         self.leading: Leading | None = None
+        self.compared: dict[str, str] = {}
+        """What is known of a server's prompts."""
         self._counts = RatioCounts()
         self._train, self._client, self._advance, self._reporter = train, client, advance, reporter
 
     def block(self, rows: CandidateRows) -> pa.Table:
         """Return RATIOS of a block, in the order of its rows. Raises `StageError` for a number that is none."""
+        backend = self._client.model()
+        if isinstance(backend, Remote) and not self.compared:
+            sample = self._requests(sample_rows(rows))
+            self.compared = compare_sample(sample, backend, self._client.cache, self._reporter)
         order = choose_order(rows, self.leading)
         self.leading = order.leading
         texts = rows.answer_texts
         assert texts is not None, "a word answers this question"
-        alone = self._alone(texts.to_list())
         given, tokens = np.full(len(rows), np.nan), np.zeros(len(rows), np.int64)
         items, lengths = np.empty(len(rows), object), np.zeros(len(rows), np.int64)
         for places, part, answers in answers_in_order(self._client, rows, order.places, self._requests, self._advance):
@@ -48,7 +54,8 @@ class RatioScorer:
             tokens[places] = [answer.tokens_out for answer in answers]
             lengths[places] = [answer.tokens_in + answer.tokens_out for answer in answers]
             items[places] = [row.item_id for row in part]
-        without = alone[rows.answer_codes]
+        # Asked after the others: an engine is tried with what is asked first, and only those may show images.
+        without = self._alone(texts.to_list())[rows.answer_codes]
         settings = self._train.text_answer
         ratio = Terms(given, without, tokens).scores(settings.length, settings.alone_weight)
         if broken := int((~np.isfinite(ratio)).sum()):
@@ -63,7 +70,8 @@ class RatioScorer:
 
     def settle(self, _: float) -> dict[str, Any]:
         """Return the counts of all blocks; nothing here is a bound."""
-        return self._counts.summary() | {"order": self.leading}
+        exactness = exactness_of(self._client.model(), "log_likelihoods")
+        return self._counts.summary() | {"order": self.leading} | self.compared | exactness
 
     def tell(self, counts: dict[str, Any]) -> None:
         """Say what a reader should know or doubt of the stage's ``counts``."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -165,22 +165,23 @@ def compare_sample(
 ) -> dict[str, str]:
     """Have a server's prompts compared with the trained ones before anything is scored; return {"prompts": result}.
 
-    Also how it tells log-odds is found out and said. Nothing is asked where the sample was answered before. Raises
-    `StageError` with the first difference.
+    Also how it tells log-probabilities is found out and said. Nothing is asked where the sample was answered before.
+    Raises `StageError` with the first difference.
     """
     if len(cache.known([request.key for request in sample])) == len({request.key for request in sample}):
         return {"prompts": "answered before"}
     found = backend.compare(sample)
     reporter.note(f"  prompts of the server: {found}")
     if exactness := backend.exactness(sample):
-        reporter.note(f"  log-odds of the server: {exactness}")
+        what = "log-likelihoods" if any(request.whole for request in sample) else "log-odds"
+        reporter.note(f"  {what} of the server: {exactness}")
     return {"prompts": found}
 
 
-def exactness_of(backend: Backend) -> dict[str, str]:
-    """Return {"log_odds": how a server told them}; empty for a model in memory, and where all was answered before."""
+def exactness_of(backend: Backend, name: Literal["log_odds", "log_likelihoods"] = "log_odds") -> dict[str, str]:
+    """Return {``name``: how a server told them}; empty for a model in memory, and where all was answered before."""
     told = backend.exactness() if isinstance(backend, Remote) else ""
-    return {"log_odds": told} if told else {}
+    return {name: told} if told else {}
 
 
 @dataclass

@@ -21,7 +21,9 @@ from msr_adapter.distributed import engine_share, open_backend
 from msr_adapter.errors import StageError, UserError
 from msr_adapter.generation.request import Answer, Completion, EngineLostError, Failure, Image, Request, engine_facts
 from msr_adapter.llamafactory.model_weights import BASE, Weights, resolve_model
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.pipeline.engine_checks import engine_notes
+from tests.score.test_likelihood_ratios import asking, ratios, run, upstream
 from tests.support.fake_vllm import Faults, install
 from tests.support.scripted_pipeline import scripted
 from tests.support.tiny_run import model_ref, scratch, stages
@@ -81,6 +83,65 @@ def test_log_odds_and_texts_are_those_of_transformers(vllm: Faults) -> None:
     written = requests(max_new_tokens=6)
     assert ours.complete(written) == theirs.complete(written)
     assert len(vllm.engines) == 1
+
+
+TITLE = "Quiet Meadows: a film 🎬 of several words"
+
+
+@pytest.mark.parametrize("whole", ["answer", "turn"])
+def test_likelihoods_of_whole_texts_are_those_of_transformers(whole: str, vllm: Faults) -> None:
+    ours, theirs = engine(), make_backend(model_ref())
+    asked = [*requests(choices=(TITLE,), whole=whole), *requests(choices=("A",), whole=whole)]
+    for one, other in zip(completions(ours.complete(asked)), completions(theirs.complete(asked)), strict=True):
+        assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-5 * other.tokens_out)
+        assert (one.key, one.tokens_in, one.tokens_out, one.finish_reason) == (
+            other.key, other.tokens_in, other.tokens_out, other.finish_reason,
+        )  # fmt: skip
+    encoder = Encoder(model_ref(), expand_images=False)
+    text = encoder.scored_ids(TITLE, end=whole == "turn")
+    [last] = [one for one in vllm.asked if one["prompt_token_ids"] == [*encoder.encode("Short."), *text]][-1:]
+    assert (last["params"].prompt_logprobs, last["params"].max_tokens, last["params"].logprobs) == (0, 1, None)
+    assert ours.stats.rows == len(asked)
+    assert ours.stats.tokens_flat == sum(one.tokens_in + one.tokens_out for one in completions(theirs.complete(asked)))
+
+
+def test_an_engine_is_tried_with_the_images_of_a_question_that_a_text_answers(vllm: Faults, tmp_path: Path) -> None:
+    train, made = asking("user-text"), upstream()
+    ours = VllmBackend(train.model.model_copy(update={"backend": "vllm"}))
+    found = {name: run(train, made, tmp_path / name / "score", backend) and ratios(tmp_path / name / "score")
+             for name, backend in (("vllm", ours), ("huggingface", make_backend(train.model)))}  # fmt: skip
+    for one, other in zip(found["vllm"], found["huggingface"], strict=True):
+        for name in ("given", "alone"):
+            assert one[name] == pytest.approx(other[name], abs=1e-5 * other["tokens"])
+    trial = ours.stats.trial
+    assert trial is not None
+    assert trial.prompts > PROMPTS, "prompts with an image, and prompts without"
+
+
+def test_an_engine_that_finds_texts_likelier_is_refused(vllm: Faults) -> None:
+    vllm.shift = 2 * TOLERANCE["float32"]
+    with pytest.raises(StageError) as refused:
+        engine().complete(requests(choices=(TITLE,), whole="answer"))
+    assert "log-probabilities of single tokens of the answers to 5 prompts differ by up to 0.002" in str(refused.value)
+    vllm.shift = 2e-5
+    trusted = engine()
+    trusted.complete(requests(choices=(TITLE,), whole="answer"))
+    assert trusted.stats.trial is not None
+    assert 1e-5 < trusted.stats.trial.difference < 1e-4
+
+
+def test_log_probabilities_of_other_tokens_are_refused(vllm: Faults) -> None:
+    running, asked = engine(), requests(choices=(TITLE,), whole="answer")
+    vllm.forgets_prompts = True
+    with pytest.raises(StageError, match="other tokens than those asked for: of 0 in a prompt of"):
+        engine().complete(asked)
+    vllm.forgets_prompts = False
+    running.complete(asked)
+    vllm.other_prompt = True
+    with pytest.raises(StageError, match="other tokens than those asked for"):
+        running.complete(asked[:1])
+    vllm.other_prompt = False
+    assert running.complete(asked) == running.complete(asked), "what was under way is gone"
 
 
 def test_images_are_shrunk_as_in_training_and_known_by_their_digests(vllm: Faults) -> None:

@@ -78,6 +78,19 @@ def test_scores_and_texts_are_those_of_transformers_and_a_killed_engine_is_repla
     assert texts == completions(exact.complete(written))
 
 
+@pytest.mark.parametrize("whole", ["answer", "turn"])
+def test_likelihoods_of_whole_texts_are_those_of_transformers(whole: str, tmp_path: Path) -> None:
+    asked = [
+        *requests(choices=("A quiet meadow, seen from far away",), whole=whole),
+        *requests(choices=("A",), whole=whole),
+    ]
+    with open_backend(ExecutionConfig(), tiny(backend="vllm"), tmp_path, print) as workers:
+        found = completions(workers.complete(asked))
+    for one, other in zip(found, completions(make_backend(tiny()).complete(asked)), strict=True):
+        assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-3)
+        assert (one.tokens_in, one.tokens_out) == (other.tokens_in, other.tokens_out)
+
+
 def test_an_adapter_is_applied_or_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MSR_MERGED_MODELS", str(tmp_path / "merged"))
     weights, asked = Weights(adapters=(lora("tiny"),)), requests(choices=CHOICES)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -91,6 +92,27 @@ def requests(identity: str, folder: Path) -> list[Request]:
         made.append(Request(identity, f"<image>Will user {number} take it?", (image,), **words))
     plain = [Request(identity, f"A user likes red things. Will user {n} take it?", **words) for n in range(5)]
     return made + plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", ["answer", "turn"])
+def test_a_real_vllm_gives_the_likelihoods_of_the_model_loaded_here(url: str, whole: Literal["answer", "turn"]) -> None:
+    served = ModelConfig(path="ours", backend="server", server=ServerConfig(url=url, timeout=600))
+    backend, here = make_server_scorer(served, BASE_MODEL, BASE), make_backend(BASE_MODEL)
+    assert isinstance(backend, ServerBackend)
+
+    def asked(identity: str) -> list[Request]:
+        titles = ("A quiet meadow", "A", "A longer title, of several words")
+        return [Request(identity, f"User {user} likes red things. What next?", (), (title,), whole=whole)
+                for user in range(3) for title in titles]  # fmt: skip
+
+    answers = zip(backend.complete(asked(backend.identity)), here.complete(asked(here.identity)), strict=True)
+    assert "verified by its number" in backend.exactness()
+    for one, other in answers:
+        assert isinstance(one, Completion)
+        assert isinstance(other, Completion)
+        assert one.choice_logprobs == pytest.approx(other.choice_logprobs, abs=1e-3)
+        assert (one.tokens_in, one.tokens_out) == (other.tokens_in, other.tokens_out)
 
 
 @pytest.mark.slow

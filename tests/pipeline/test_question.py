@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from msr_adapter.cli.app import app
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.pipeline.checks import check, notes
+from msr_adapter.pipeline.engine_checks import engine_notes
 from msr_adapter.pipeline.planning import plan
+from msr_adapter.pipeline.question_checks import question_notes
 from tests.support.scripted_pipeline import pretend_to_train_stages, scripted
 
 TEXT = "train.question=next-item-text"
@@ -104,11 +106,12 @@ def test_answers_that_show_summaries_have_every_item_described(folder: Path) -> 
     assert all(": A summary of" in row[1]["content"] for row in rows)
 
 
+SERVER = "evaluate.scorer={path: served, backend: server, server: {url: 'http://127.0.0.1:9'}}"
 REFUSED = (
     (("train.objective=dpo",), "train.objective", "compares the answers Yes and No"),
-    (("train.model.backend=vllm",), "train.model.backend", "prompt_logprobs"),
-    (("evaluate.scorer={path: served, backend: server, server: {url: 'http://127.0.0.1:9'}}",),
-     "evaluate.scorer.backend", "chat endpoints"),
+    ((SERVER, "train.question=user-text"), "train.images", "an image has none"),
+    ((SERVER, "evaluate.scorer.default_system=Be brief."), "evaluate.scorer.default_system", "would not be said"),
+    ((SERVER, "train.model.path=nobody/not-here"), "train.model.path", "only the model's tokenizer knows them"),
     (("train.question=user-text", "train.too_long=truncate"), "train.too_long", "which is the answer"),
 )  # fmt: skip
 
@@ -119,6 +122,31 @@ def test_what_cannot_be_asked_is_refused_with_the_reason(sets: tuple[str, ...], 
     told = [problem for problem in problems if problem.field == field]
     assert any(found in problem.found for problem in told), problems
     assert not any(found in problem.found for problem in check(load_pipeline("demo", sets[:0])))
+
+
+@pytest.mark.parametrize("sets", [
+    (SERVER,),
+    (SERVER, "train.question=user-text", "train.images=false"),
+    (SERVER, "evaluate.scorer.default_system=null"),
+    ("train.model.backend=vllm", "train.question=user-text"),
+])  # fmt: skip
+def test_texts_are_scored_by_servers_and_engines_too(sets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "0.23.0")
+    problems = check(load_pipeline("demo", [TEXT, *sets]))
+    assert not [one for one in problems if one.field.startswith(("train.", "evaluate."))], problems
+
+
+def test_auto_is_transformers_where_texts_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msr_adapter.backends.vllm.installed.installed_version", lambda: "0.23.0")
+    monkeypatch.setattr("msr_adapter.backends.vllm.installed.sees_gpu", lambda: True)
+    auto, vllm = (load_pipeline("demo", [TEXT, f"train.model.backend={name}"]) for name in ("auto", "vllm"))
+    assert auto.pipeline.train.scoring_model == auto.pipeline.train.model.reference
+    assert vllm.pipeline.train.scoring_model == vllm.pipeline.train.model
+    assert any("train.model: huggingface; auto is vllm on this machine" in one for one in engine_notes(auto))
+    assert any("auto stands for huggingface" in one for one in question_notes(auto))
+    assert any("vllm computes every prompt whole" in one for one in question_notes(vllm))
+    words = load_pipeline("demo", ["train.model.backend=auto"]).pipeline.train
+    assert words.scoring_model == words.model
 
 
 def test_a_check_says_what_the_scores_are(folder: Path) -> None:

@@ -204,3 +204,5 @@ def test_who_answered_and_how_an_engine_compared_are_told() -> None:
         "too, before it was trusted: log-odds differ by 4.5e-06 at most, 0.001 are allowed.",
         "User summaries: transformers, auto: no GPU is seen.",
     ]
+    [texts] = engine_lines({"score": {"summary": {"engine": engine, "answer_tokens": 900}}}, LABELS)
+    assert "log-probabilities of a text's tokens differ by 4.5e-06 at most" in texts

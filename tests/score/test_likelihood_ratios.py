@@ -78,6 +78,12 @@ def run(train: TrainConfig, made: StageDirs, out: Path, backend: Backend, report
         return score(train, made, Client(prompts_of(train), backend, cache), Job(out, reporter))
 
 
+def ratios(folder: Path) -> list[dict[str, Any]]:
+    """The rows that `run` wrote."""
+    found: list[dict[str, Any]] = schema.read_table(folder / "scores.parquet", schema.RATIOS).to_pylist()
+    return found
+
+
 class Counted(Backend):
     """The log-probability of a text is minus its number of words, half of that where something is known."""
 

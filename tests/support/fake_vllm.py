@@ -21,7 +21,9 @@ class Faults:
     """What goes wrong, and what was seen."""
 
     shift: float = 0.0
-    """Added to the log-probability of the first label token asked for."""
+    """Added to the log-probability of the first label token asked for, and of the last token of a prompt."""
+    forgets_prompts: bool = False
+    """Log-probabilities of prompts do not come back."""
     other_prompt: bool = False
     """Prompts with an image have one token more than was meant."""
     deaths: int = 0
@@ -51,6 +53,7 @@ class SamplingParams:
     max_tokens: int | None = 16
     logprobs: int | None = None
     logprob_token_ids: list[int] | None = None
+    prompt_logprobs: int | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool = False
     detokenize: bool = True
@@ -73,6 +76,7 @@ class _Row:
     params: SamplingParams
     answer: list[int] = field(default_factory=list)
     logprobs: list[dict[int, Any]] | None = None
+    prompt_logprobs: list[dict[int, Any] | None] | None = None
 
 
 class LLM:
@@ -147,7 +151,10 @@ class LLM:
         if row.image:
             given |= row.image | {"mm_token_type_ids": (ids == self._network.config.image_token_id).int()}
         with torch.inference_mode():
-            logprobs = self._network(**given).logits[0, -1].float().log_softmax(-1)
+            everywhere = self._network(**given).logits[0].float().log_softmax(-1)
+        if row.params.prompt_logprobs is not None and row.prompt_logprobs is None and not FAULTS.forgets_prompts:
+            row.prompt_logprobs = _told_of_prompt(row.prompt, everywhere, row.params.prompt_logprobs)
+        logprobs = everywhere[-1]
         row.answer.append(int(logprobs.argmax()))
         if row.params.logprob_token_ids:
             values = {token: float(logprobs[token]) for token in row.params.logprob_token_ids}
@@ -161,8 +168,19 @@ def _output(row: _Row) -> Any:
     prompt = row.prompt + row.prompt[-1:] * bool(row.image and FAULTS.other_prompt)
     completion = SimpleNamespace(token_ids=row.answer, logprobs=row.logprobs)
     return SimpleNamespace(
-        request_id=row.name, finished=True, prompt_token_ids=prompt, outputs=[completion], num_cached_tokens=0
-    )
+        request_id=row.name, finished=True, prompt_token_ids=prompt, outputs=[completion], num_cached_tokens=0,
+        prompt_logprobs=row.prompt_logprobs,
+    )  # fmt: skip
+
+
+def _told_of_prompt(prompt: Sequence[int], logprobs: Any, alternatives: int) -> list[dict[int, Any] | None]:
+    """Return what vLLM tells of a prompt: nothing of its first token, then each with its likeliest alternatives."""
+    told: list[dict[int, Any] | None] = [None]
+    for place, token in enumerate(prompt[1:]):
+        known = [token, *logprobs[place].topk(alternatives).indices.tolist()]
+        told.append({one: SimpleNamespace(logprob=float(logprobs[place, one])) for one in known})
+    told[-1][prompt[-1]].logprob += FAULTS.shift  # type: ignore[index]
+    return told
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Faults:

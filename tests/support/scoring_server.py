@@ -6,17 +6,18 @@ Not collected by pytest. It writes its prompts itself, so that they agree with t
 import base64
 import contextlib
 import io
+import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from PIL import Image
 
 _STARTING_S = 30
@@ -44,6 +45,16 @@ class Serving:
     """Whether there is SGLang's `/v1/score`; a status refuses it."""
     delimiter: int | None = None
     """A token that `/v1/score` puts around the items, as SGLang's multi-item scoring does."""
+    echoes: bool | int = True
+    """Whether `/v1/completions` tells a prompt back; False: it tells what it writes alone; a status refuses it."""
+    names: bool = True
+    """Whether `/v1/completions` knows `return_tokens_as_token_ids`."""
+    spoil: Callable[[dict[str, Any]], object] = lambda logprobs: None
+    """What becomes of the logprobs in an answer of `/v1/completions`."""
+    reads: int = 0
+    """Tokens that `/v1/completions` says it read beside those of the prompt."""
+    text_requests: list[dict[str, Any]] = field(default_factory=list)
+    """What came to `/v1/completions`."""
     drops: int | None = None
     """A token that is left out of what is asked for, but for the first request."""
     scored: int = 0
@@ -108,6 +119,31 @@ def app(serving: Serving) -> FastAPI:
                   "logprobs": {"content": [first]}, "finish_reason": "length"}  # fmt: skip
         usage = {"prompt_tokens": int(inputs["input_ids"].shape[1]), "completion_tokens": 1}
         return {"choices": [choice], "usage": usage}
+
+    @made.post("/v1/completions")
+    def echo(body: dict[str, Any], request: Request) -> Response:
+        allow(request)
+        serving.text_requests.append(body)
+        if serving.echoes not in (True, False):
+            raise HTTPException(serving.echoes, "echo is not supported with logprobs")
+        assert (body["max_tokens"], body["temperature"], body["logprobs"]) == (1, 0, 1)
+        prompt = body["prompt"]
+        with lock, torch.inference_mode():
+            logprobs = model(input_ids=torch.tensor([prompt])).logits[0].log_softmax(-1)
+        tokens = [*prompt, int(logprobs[-1].argmax())]
+        values: list[float | None] = [
+            None,
+            *(float(row[token]) for row, token in zip(logprobs, tokens[1:], strict=True)),
+        ]
+        if not (body["echo"] and serving.echoes):
+            tokens, values = tokens[-1:], values[-1:]
+        numbered = body["return_tokens_as_token_ids"] and serving.names
+        names = [f"token_id:{token}" if numbered else processor.tokenizer.decode([token]) for token in tokens]
+        told = {"tokens": names, "token_logprobs": values, "text_offset": [0] * len(names)}
+        serving.spoil(told)
+        answer = {"choices": [{"index": 0, "text": "", "logprobs": told, "finish_reason": "length"}],
+                  "usage": {"prompt_tokens": len(prompt) + serving.reads, "completion_tokens": 1}}  # fmt: skip
+        return Response(json.dumps(answer), media_type="application/json")  # which may hold NaN, as vLLM's does
 
     @made.post("/v1/score")
     def score(body: dict[str, Any], request: Request) -> dict[str, Any]:

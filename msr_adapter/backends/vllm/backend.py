@@ -47,7 +47,7 @@ def make_engine(model: ModelConfig, weights: Weights, share: EngineShare) -> Bac
 
 
 class VllmBackend(Backend):
-    """Greedy text and log-probabilities of label words from one engine, which batches prompts as they come."""
+    """Greedy text and log-probabilities of label words or whole texts from one engine, which batches as they come."""
 
     def __init__(self, model: ModelConfig, weights: Weights = BASE, share: EngineShare | None = None) -> None:
         self.model = resolve_template(model)
@@ -182,7 +182,7 @@ class _StartedEngine:
 
     def read(self, request: Request, answer: EngineAnswer, stats: ScoringStats) -> Completion:
         """Return an answer of the engine as every back end gives it, and count it where it is a score."""
-        length = len(answer.prompt_ids)
+        length = len(answer.prompt_ids) - len(answer.scored)
         self._require_length(request, length)
         if not request.choices:
             ids = answer.ids
@@ -191,9 +191,12 @@ class _StartedEngine:
             text = self._expanding.tokenizer.decode(kept, skip_special_tokens=True).strip()
             return Completion(request.key, text, (), "stop" if stopped else "length", length, len(kept))
         stats.rows += 1
-        stats.tokens_flat += length
-        stats.tokens_planned += length - answer.cached
-        stats.tokens_processed += length - answer.cached
+        stats.tokens_flat += len(answer.prompt_ids)
+        stats.tokens_planned += len(answer.prompt_ids) - answer.cached
+        stats.tokens_processed += len(answer.prompt_ids) - answer.cached
+        if request.whole:
+            logprob = math.fsum(answer.scored)
+            return Completion(request.key, "", (logprob,), "choice", length, len(answer.scored))
         logprobs = tuple(_sum([answer.logprobs[token] for token in side]) for side in self._sides(request))
         return Completion(request.key, "", logprobs, "choice", length, 0)
 
@@ -202,7 +205,10 @@ class _StartedEngine:
         return str(self._expanding.tokenizer.convert_ids_to_tokens(token))
 
     def _prompt(self, request: Request, tokens: Sequence[int], budget: int) -> EnginePrompt | Failure:
-        """Return the prompt of a request, or its failure: an image cannot be read."""
+        """Return the prompt of a request, or its failure: an image cannot be read.
+
+        A text that is scored whole ends it, and its tokens are those that are asked for.
+        """
         ids = encode(self._plain, request, request.label_words)
         if isinstance(ids, Failure):
             return ids
@@ -210,11 +216,14 @@ class _StartedEngine:
             pixels = self._images.get(request.images)
         except OSError as error:
             return unreadable(request, type(error).__name__)
+        if request.whole:
+            answer = self._plain.scored_ids(request.choices[0], end=request.whole == "turn")
+            return EnginePrompt([*ids, *answer], request.images, tuple(pixels), scored=tuple(answer))
         return EnginePrompt(ids, request.images, tuple(pixels), tuple(tokens), budget)
 
     def _sides(self, request: Request) -> tuple[tuple[int, ...], ...]:
-        """Return the first tokens of each choice's label words; none for a text."""
-        return self._expanding.side_tokens(request.label_words) if request.choices else ()
+        """Return the first tokens of each choice's label words; none for a text, written or scored."""
+        return self._expanding.side_tokens(request.label_words) if request.label_words else ()
 
     def _require_length(self, request: Request, length: int) -> None:
         """Raise `StageError` where an image has another number of tokens than in training: the trial saw only some."""

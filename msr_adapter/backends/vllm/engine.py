@@ -63,8 +63,10 @@ class EnginePrompt:
     pixels: tuple[Any, ...] = ()
     """The images, shrunk (Pillow)."""
     label_tokens: tuple[int, ...] = ()
-    """Tokens whose log-probabilities at the first place are asked for; empty: greedy text."""
+    """Tokens whose log-probabilities at the first place are asked for; empty: greedy text, unless tokens are scored."""
     max_new_tokens: int = 1
+    scored: tuple[int, ...] = ()
+    """The last tokens of ``ids``, an answer whose own log-probabilities are asked for; empty: none is."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class EngineAnswer:
     """The text, with the stop token at its end if there was one."""
     logprobs: dict[int, float]
     """Label token -> log-probability over the whole vocabulary."""
+    scored: tuple[float, ...] = ()
+    """Log-probability of each token of the answer that ended the prompt, after the ones before it."""
 
 
 class Engine:
@@ -103,7 +107,8 @@ class Engine:
                 "this version of vLLM does not know the architecture, or there is too little memory",
                 "set backend: huggingface, or look at the log of the worker",
             ) from error
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, tuple[int, tuple[int, ...]]] = {}
+        """Name of a prompt -> its number, and the tokens of it that are scored."""
 
     def add(self, number: int, prompt: EnginePrompt) -> None:
         """Hand over a prompt, which `step` will answer by its ``number``. Raises `ValueError` if it is not taken."""
@@ -116,15 +121,19 @@ class Engine:
             # Nothing is computed yet: it is this prompt that vLLM does not take, too long a one or an odd image.
             raise ValueError(f"vLLM does not accept it: {type(error).__name__}: {quoted(error)}") from error
         # A version may add something of its own to the number that its answers bear.
-        self._waiting[added.partition("-")[0]] = number
+        self._waiting[added.partition("-")[0]] = number, prompt.scored
 
     def step(self) -> list[tuple[int, EngineAnswer]]:
-        """Compute one step; return the prompts that are done with it, and their answers."""
+        """Compute one step; return the prompts that are done with it, and their answers.
+
+        Raises `StageError` where tokens were to be scored, and log-probabilities of others came back.
+        """
         try:
             outputs = self._llm.llm_engine.step()
         except Exception as error:
             raise _lost(error) from error
-        return [(self._waiting.pop(str(one.request_id)), _answer(one)) for one in outputs if one.finished]
+        done = [(self._waiting.pop(str(one.request_id)), one) for one in outputs if one.finished]
+        return [(number, _answer(one, scored)) for (number, scored), one in done]
 
     def abort(self) -> None:
         """Drop all prompts under way."""
@@ -158,6 +167,9 @@ class Engine:
             return self._vllm.SamplingParams(
                 temperature=0.0, max_tokens=1, logprobs=len(tokens), logprob_token_ids=tokens, detokenize=False
             )
+        if prompt.scored:
+            # 0 alternatives beside each token of the prompt. One token has to be written in any case.
+            return self._vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         # The template's own stop tokens, and no others: the model's generation config may name some, or sample.
         return self._vllm.SamplingParams(
             temperature=0.0, max_tokens=prompt.max_new_tokens, stop_token_ids=self._stop_ids, ignore_eos=True,
@@ -201,13 +213,32 @@ def engine_arguments(model: ModelConfig, setup: EngineSetup) -> dict[str, Any]:
     return found
 
 
-def _answer(output: Any) -> EngineAnswer:
+def _answer(output: Any, scored: tuple[int, ...]) -> EngineAnswer:
     completion = output.outputs[0]
     first = completion.logprobs[0] if completion.logprobs else {}
     return EngineAnswer(
         list(output.prompt_token_ids), output.num_cached_tokens or 0, list(completion.token_ids),
-        {int(token): float(found.logprob) for token, found in first.items()},
+        {int(token): float(found.logprob) for token, found in first.items()}, _scored_logprobs(output, scored),
     )  # fmt: skip
+
+
+def _scored_logprobs(output: Any, scored: tuple[int, ...]) -> tuple[float, ...]:
+    """Return the log-probabilities of the tokens that end a prompt. Raises `StageError` where others end it.
+
+    Counted from the end: before them, one token of an image has become many.
+    """
+    if not scored:
+        return ()
+    length, told = len(output.prompt_token_ids), output.prompt_logprobs or ()
+    ends = list(output.prompt_token_ids[-len(scored) :]) == list(scored) and len(told) == length
+    found = list(told)[-len(scored) :] if ends else []
+    if not ends or not all(place and token in place for token, place in zip(scored, found, strict=True)):
+        raise StageError(
+            f"vLLM tells the log-probabilities of other tokens than those asked for: of {len(told)} in a prompt of "
+            f"{length}, which has to end with an answer of {len(scored)}",
+            "this version tells log-probabilities of prompts (prompt_logprobs) differently", "set backend: huggingface",
+        )  # fmt: skip
+    return tuple(float(place[token].logprob) for token, place in zip(scored, found, strict=True))
 
 
 def _lost(error: Exception) -> EngineLostError:

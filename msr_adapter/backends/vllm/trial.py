@@ -20,7 +20,8 @@ from msr_adapter.redaction import quoted
 PROMPTS = 4
 """Prompts with an image, and as many without one."""
 TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.5}
-"""Largest difference of log-odds by precision; docs/engines.md has what was measured."""
+"""Largest difference by precision: of log-odds, or of the log-probability of one token of a text that is scored whole.
+docs/engines.md has what was measured."""
 _ALTERNATIVES = 5
 """Likeliest first tokens of a text whose log-odds are compared."""
 _STEP = "set backend: huggingface, which is exact but slower, or use another version of vLLM"
@@ -32,9 +33,9 @@ class ReferenceAnswer:
 
     request: Request
     ids: list[int]
-    """The prompt as training has it, images expanded."""
+    """The prompt as training has it, images expanded; with a text that is scored whole at its end."""
     tokens: tuple[int, ...]
-    """Label tokens, or the likeliest first ones of a text."""
+    """Label tokens, or the likeliest first ones of a text; or all of a text that is scored whole."""
     logprobs: tuple[float, ...]
 
 
@@ -70,6 +71,10 @@ def _reference(loaded: LoadedModel, request: Request) -> ReferenceAnswer | None:
     ids = encode(loaded.encoder, request, request.label_words)
     if isinstance(ids, Failure):
         return None
+    if request.whole:
+        answer = loaded.encoder.scored_ids(request.choices[0], end=request.whole == "turn")
+        told = loaded.answer_tokens(request, ids, answer)
+        return ReferenceAnswer(request, [*ids, *answer], tuple(answer), tuple(told))
     logprobs = loaded.first_token(request, ids)
     if request.choices:
         tokens = [token for side in loaded.encoder.side_tokens(request.label_words) for token in side]
@@ -88,7 +93,7 @@ def _spread(requests: Sequence[Request]) -> Iterator[Request]:
 def compare(
     known: Sequence[ReferenceAnswer], answers: Sequence[EngineAnswer], model: ModelConfig, piece: Callable[[int], str]
 ) -> Trial:
-    """Return how far the engine's log-odds are from those of transformers.
+    """Return how far the engine's log-odds, or log-probabilities of a text's tokens, are from those of transformers.
 
     ``piece`` names a token. Raises `StageError` for another prompt than the trained one, and for a difference that
     the precision does not explain, with the prompt.
@@ -96,14 +101,14 @@ def compare(
     allowed, worst, at = TOLERANCE[model.dtype], 0.0, 0
     for place, (one, answer) in enumerate(zip(known, answers, strict=True)):
         require_same_prompt(one.ids, answer.prompt_ids, piece)
-        missing = [token for token in one.tokens if token not in answer.logprobs]
-        difference = np.inf if missing else _difference(one, answer)
+        difference = _difference(one, answer)
         if not difference <= worst:
             worst, at = difference, place
     if not worst <= allowed:
         one = known[at]
+        what = "log-probabilities of single tokens of the answers to" if one.request.whole else "log-odds of"
         raise StageError(
-            f"vLLM answers differently from transformers: log-odds of {len(known)} prompts differ by up to {worst:.3g} "
+            f"vLLM answers differently from transformers: {what} {len(known)} prompts differ by up to {worst:.3g} "
             f"({allowed:g} is allowed in {model.dtype}), the most for: {quoted(one.request.prompt)}",
             "this version computes the model differently, or not with these weights", _STEP,
         )  # fmt: skip
@@ -125,7 +130,15 @@ def require_same_prompt(trained: Sequence[int], asked: Sequence[int], piece: Cal
 
 
 def _difference(one: ReferenceAnswer, answer: EngineAnswer) -> float:
-    """Return the largest difference between the log-odds of two tokens; NaN where a number is none."""
+    """Return the largest difference between the log-odds of two tokens, or between the log-probabilities of one of a
+    text's; NaN where a number is none, infinity where one is missing.
+
+    Of a text, the log-probabilities themselves count: their sum is its likelihood, and nothing cancels in it.
+    """
+    if one.request.whole:
+        return float(np.abs(np.array(answer.scored) - np.array(one.logprobs)).max())
+    if any(token not in answer.logprobs for token in one.tokens):
+        return np.inf
     apart = np.array([answer.logprobs[token] for token in one.tokens]) - np.array(one.logprobs)
     return float(apart.max() - apart.min())
 

@@ -29,8 +29,6 @@ class BackendRow:
     """Each of several workers can have one of its own (`execution.workers`)."""
     hosted: bool = False
     """It lives in a worker's process in any case, so that the worker can be replaced when it dies."""
-    no_texts: str = ""
-    """Why it does not tell the likelihood of whole texts (`train.question`); empty: it does."""
     quantizes: bool = True
     """It loads weights in fewer bits as training does (`model.quantization`)."""
 
@@ -54,7 +52,6 @@ BACKENDS = (
         remote=False,
         spreads=True,
         hosted=True,
-        no_texts="log-probabilities of prompts (prompt_logprobs) are not read from it",
         quantizes=False,
     ),
     BackendRow(
@@ -74,7 +71,6 @@ BACKENDS = (
         local=False,
         trainable=False,
         remote=True,
-        no_texts="chat endpoints tell log-probabilities of what they write, not of a text that is given",
         # A server has workers of its own; `server.concurrency` bounds what one process asks it.
         spreads=False,
     ),

@@ -26,7 +26,8 @@ class ServerConfig(StrictModel):
     """An OpenAI-compatible endpoint."""
 
     url: str = Field(pattern=r"^https?://[^/]", json_schema_extra=allowed("a URL that begins with http:// or https://"))
-    """Base address, mostly ending in `/v1`: requests go to `URL/chat/completions`."""
+    """Base address, mostly ending in `/v1`: requests go to `URL/chat/completions`, and for
+    likelihoods of whole texts to `URL/completions`."""
     key_variable: str | None = None
     """Environment variable that holds the key; null = no key. The key itself is never written anywhere."""
     concurrency: int = Field(8, ge=1, le=MOST_PROCESSES)

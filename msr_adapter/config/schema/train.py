@@ -256,6 +256,15 @@ class TrainConfig(StrictModel):
         return self.question != "yes-no"
 
     @property
+    def scoring_model(self) -> ModelConfig:
+        """Return the recommender as it scores.
+
+        `auto` stands for transformers where whole texts are scored: prefixes that it shares are the better part of
+        the work there, and vLLM shares none under log-probabilities of prompts.
+        """
+        return self.model.reference if self.asks_text and self.model.backend == "auto" else self.model
+
+    @property
     def shows_images(self) -> bool:
         """Return whether the question shows the candidate's image."""
         return self.images and self.question != "next-item-text"
