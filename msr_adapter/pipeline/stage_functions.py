@@ -39,7 +39,8 @@ def run_data(c: Context) -> dict[str, Any]:
     from msr_adapter.data import BuildInputs, build
 
     p = c.pipeline
-    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.history_step)
+    mined = c.dir("mine") / "mined.parquet" if p.train.negatives.mines else None
+    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.history_step, mined)
     return {**build(inputs, c.job, c.folder.root / "cache" / "images")}
 
 
@@ -135,7 +136,7 @@ def run_score(c: Context) -> dict[str, Any]:
 
 def run_score_base(c: Context) -> dict[str, Any]:
     """Score the test candidates with the model before training."""
-    return _score(c, c.backend(_scoring_model(c.pipeline), starting_weights(c.pipeline.train)))
+    return _score(c, c.backend(scoring_model(c.pipeline), starting_weights(c.pipeline.train)))
 
 
 def run_score_validation(c: Context) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def run_rerank(c: Context) -> dict[str, Any]:
 
 def run_rerank_base(c: Context) -> dict[str, Any]:
     """Score what was retrieved with the model before training."""
-    scorer = c.backend(_scoring_model(c.pipeline), starting_weights(c.pipeline.train))
+    scorer = c.backend(scoring_model(c.pipeline), starting_weights(c.pipeline.train))
     return _score(c, scorer, _retrieved(c))
 
 
@@ -191,13 +192,13 @@ def make_scorer(c: Context) -> AbstractContextManager[Backend]:
 
     p, trained = c.pipeline, c.dirs.train
     if p.evaluate.scorer is None:
-        return c.backend(_scoring_model(p), trained_weights(trained))
+        return c.backend(scoring_model(p), trained_weights(trained))
     # Weights that were trained here are part of what the server is taken for.
     weights = trained_weights(trained) if trained.exists() else BASE
     return nullcontext(make_server_scorer(p.evaluate.scorer, p.train.model, weights))
 
 
-def _scoring_model(p: PipelineConfig) -> ModelConfig:
+def scoring_model(p: PipelineConfig) -> ModelConfig:
     """Return the recommender as it scores: whole texts through transformers, whatever else `auto` may stand for."""
     return p.train.model.reference if p.train.asks_text else p.train.model
 
