@@ -37,8 +37,8 @@ def check_mining(loaded: LoadedPipeline) -> list[Problem]:
         step = f"Run `msr run {root.name}` first, or name another run"
         told = (replace(one, where=where, field=_RUN, found=_found(one), next_step=step) for one in error.problems)
         return [*problems, *told]
-    found = [*_not_whole(earlier), *_differences(loaded, earlier)]
-    return [*problems, *(replace(one, where=where, field=_RUN) for one in found)]
+    unfit = [*_not_whole(earlier), *_differences(loaded, earlier)]
+    return [*problems, *(replace(one, where=where, field=_RUN) for one in unfit)]
 
 
 @dataclass(frozen=True)

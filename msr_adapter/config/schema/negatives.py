@@ -9,6 +9,10 @@ from msr_adapter.config.schema.base import MOST_NEGATIVES, Count, StrictModel, W
 
 DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions"]
 """What a single negative can be drawn as."""
+TrainKind = Literal[
+    "uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mined", "mixture"
+]
+"""What training lists are drawn as."""
 
 
 class MixtureConfig(StrictModel):
@@ -118,9 +122,7 @@ class TrainMixtureConfig(MixtureConfig):
 class TrainNegativesConfig(NegativesConfig):
     """What a training positive is set against. A bare number is the count of uniform negatives."""
 
-    kind: Literal[  # type: ignore[assignment]  # test lists have no `mined`: nothing learns from them
-        "uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mined", "mixture"
-    ] = "uniform"
+    kind: TrainKind = "uniform"  # type: ignore[assignment]  # the protocol has no `mined`: nothing learns from its lists
     """As in `evaluate.protocol.negatives`, without `all`, and with one more. mined: among the `top` items that the
     trained model of the earlier run `run` scores highest for the user, of those that the user never interacted with."""
     count: int = Field(1, ge=1, le=MOST_NEGATIVES)
