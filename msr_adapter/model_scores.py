@@ -1,4 +1,7 @@
-"""What score stages wrote, whatever question was asked: log-odds of Yes, or log-likelihood ratios of texts."""
+"""What score stages wrote, whatever question was asked: log-odds of Yes, or log-likelihood ratios of texts.
+
+And what is kept of it for training negatives.
+"""
 
 from pathlib import Path
 
@@ -9,6 +12,16 @@ import pyarrow.parquet as pq
 from msr_adapter.arrays import Floats
 from msr_adapter.filesystem import require_file
 from msr_adapter.schema import RATIOS, SCORES, read_table
+
+MINED = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # log-odds of Yes, or a text's log-likelihood ratio
+    ]
+)
+"""What an earlier run's model says of items that training users never interacted with, grouped by user: training
+negatives are drawn among the highest."""
 
 
 def read_model_scores(path: Path) -> pa.Table:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 STAGES = (
-    "data", "lengths", "items", "users", "truncate", "dataset", "train", "score", "score-base",
+    "mine", "data", "lengths", "items", "users", "truncate", "dataset", "train", "score", "score-base",
     "score-validation", "baselines", "embed", "retrieve", "rerank", "rerank-base", "evaluate",
 )  # fmt: skip
 """The stages in their order, as `pipeline.stages` has them, which takes seconds to import."""

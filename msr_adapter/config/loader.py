@@ -26,6 +26,8 @@ from msr_adapter.text_tables.opening import plain_suffix
 
 _PROTOCOL: Loc = ("evaluate", "protocol")
 _SOURCE: Loc = ("data", "source")
+_RUNS: tuple[Loc, ...] = (("train", "start"), ("train", "negatives", "run"))
+"""Keys that name a run."""
 _REMOTE = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)})://", re.IGNORECASE)
 """Addresses, which are relative to nothing."""
 _LONGEST_CHAIN = 32
@@ -259,7 +261,7 @@ def _with_absolute_paths(tree: YamlNode, problems: list[Problem]) -> object:
             continue
         if fault := path_fault(node.value):
             problems.append(Problem(node.where, dotted(loc), fault, "a path"))
-        elif loc == ("train", "start"):
+        elif loc in _RUNS:
             tree = _with_text(tree, loc, str(_run(node)))
         elif loc == ("templates",):
             tree = _with_text(tree, loc, _templates(node, problems))

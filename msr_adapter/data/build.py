@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from msr_adapter.arrays import Mask
-from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig, SplitConfig
+from msr_adapter.config.schema import DataConfig, ProtocolConfig, SplitConfig, TrainNegativesConfig
 from msr_adapter.data.attributes import Facts, read_attributes, write_attributes
 from msr_adapter.data.audit.audited_data import AuditInputs
 from msr_adapter.data.audit.checks import audit_statistics
@@ -63,9 +63,11 @@ class BuildInputs:
     split: SplitConfig
     protocol: ProtocolConfig
     """Of the evaluation: the targets, and the candidates of the test lists."""
-    train_negatives: NegativesConfig
+    train_negatives: TrainNegativesConfig
     history_step: int = 1
     """By how many items the beginning of a cut history moves."""
+    mined: Path | None = None
+    """What an earlier run's model scored (MINED), where training negatives are mined of it."""
 
 
 class DataFacts(TypedDict):
@@ -108,7 +110,7 @@ def build(inputs: BuildInputs, job: Job, image_cache: Path | None = None) -> Dat
     catalogue = catalogue_of(log.items, corpus, audit)
     targets = degree(log.item[examples.target[examples.split == 0]], len(log.items))
     known = ItemStatistics(log.items, popularity, pl.Series(catalogue.categories, dtype=pl.String), targets)
-    specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit)
+    specs = make_list_specs(protocol, inputs.train_negatives, log, known, audit, inputs.mined)
     examples = without_twinless(log, examples, specs, protocol.candidates is not None, audit)
     _tell_published_split(log, examples, audit)
     _count_without_impression(log, examples, specs, audit)

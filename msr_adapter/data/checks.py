@@ -6,7 +6,7 @@ from pathlib import Path
 from msr_adapter.config.schema import DataConfig, NegativesConfig, ProtocolConfig
 from msr_adapter.data.attributes import check_users
 from msr_adapter.data.negatives.candidate_files import read_lists
-from msr_adapter.data.negatives.pools import read_scores
+from msr_adapter.data.negatives.scored_items import read_scores
 from msr_adapter.data.readers.compressed import compression_problems
 from msr_adapter.data.readers.sources import check_source, draws_images, may_hold_images, source_files
 from msr_adapter.errors import Problem, collecting

@@ -12,6 +12,8 @@
   `question_checks`: what a question that a text answers cannot be asked with; `image_checks`: templates and several
   images; `later_refusals`: what stages would refuse after hours; `time_estimate`: how long they will take
 - `resolve_templates`: templates of models spelled out; `prompt_order`: which order of the question leaves fewer tokens
+- `mining_stage`: what an earlier run's model says of its training users; `earlier_run`: that run, opened;
+  `mining_checks`: whether it fits
 - `embedding_stage`: who embeds items and users, and what retrievers lack
 - `run_tracking`: what an experiment tracker is told of a run
 - `peak_memory`: peak memory of a stage; `stored_images`: whether images are what the data stage stored

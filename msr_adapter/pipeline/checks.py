@@ -21,8 +21,9 @@ from msr_adapter.pipeline.embedding_stage import check_retriever
 from msr_adapter.pipeline.engine_checks import check_engines, engine_notes
 from msr_adapter.pipeline.image_checks import check_images, image_notes
 from msr_adapter.pipeline.later_refusals import check_finished, check_stages
+from msr_adapter.pipeline.mining_checks import check_mining, mining_notes
 from msr_adapter.pipeline.question_checks import check_question, question_notes
-from msr_adapter.pipeline.repeated_trainings import check_repeats
+from msr_adapter.pipeline.repeated_trainings import check_repeats, repeat_notes
 from msr_adapter.pipeline.resolve_templates import check_templates, template_notes
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.pipeline.run_tracking import check_tracking
@@ -80,6 +81,7 @@ def check(loaded: LoadedPipeline, attributes: KnownAttributes | None = None) -> 
         *check_weights(loaded),
         *check_templates(loaded),
         *check_training(loaded),
+        *check_mining(loaded),
         *_check_servers(loaded),
         *check_engines(loaded),
         *check_question(loaded),
@@ -119,8 +121,9 @@ def notes(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         *question_notes(loaded),
         *_growing(loaded),
         *_asked_often(loaded, stages),
+        *mining_notes(loaded, stages.get("mine")),
         *_reranks(loaded, stages),
-        *_repeats(loaded),
+        *repeat_notes(loaded),
         *_fits(loaded, stages),
         *_orders(loaded, stages),
         *_note_memory(loaded, stages),
@@ -190,14 +193,6 @@ def _reranks(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:
         return [f"{told}: {full.top * models:,} prompts a user; `msr build-data` counts the users"]
     number = retrieved_prompts(loaded.pipeline, RunFolder(loaded.run_dir).stage("data")) * models
     return [f"{told}: {number:,} prompts at most ({models} scored)"]
-
-
-def _repeats(loaded: LoadedPipeline) -> list[str]:
-    repeats = loaded.pipeline.train.repeats
-    if repeats == 1:
-        return []
-    told = f"train.repeats: {repeats}: the model is trained, and asked about the test users, {repeats} times"
-    return [f"{told}; times and sizes told here are of the first one"]
 
 
 def _fits(loaded: LoadedPipeline, stages: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from msr_adapter.filesystem import home
 from msr_adapter.integrity import content_of
 from msr_adapter.llamafactory.model_weights import model_stamp, starting_weights
 from msr_adapter.llamafactory.objectives import objective_of
+from msr_adapter.pipeline.earlier_run import open_earlier
 from msr_adapter.pipeline.ignored_keys import counted
 from msr_adapter.pipeline.repeated_trainings import training_seed
 from msr_adapter.schema import listed_digest
@@ -35,12 +36,24 @@ _TRAINER = "huggingface"
 """Who trains, counts tokens and judges checkpoints, whoever answers later."""
 
 
+_MINED = {"run", "among", "retriever"}
+"""Keys of mined negatives that count by what the earlier run's model says."""
+
+
+def mine_config(p: PipelineConfig) -> object:
+    """Return what counts for what an earlier run's model is asked about."""
+    return p.train.negatives.model_dump(mode="json", include=_MINED - {"run"})
+
+
 def data_config(p: PipelineConfig) -> object:
     """Return what counts for the data stage."""
     protocol = p.evaluate.protocol.model_dump(
         mode="json", include={"target", "negatives", "catalogue", "cold", "candidates"}
     )
-    negatives = p.train.negatives.model_dump(mode="json")
+    # Without the keys of mined negatives where there are none: what was built before there were any is up to date.
+    mines, unmixed = p.train.negatives.mines, not p.train.negatives.mixture.mined
+    beside: dict[str, Any] = dict.fromkeys(_MINED if mines else {*_MINED, "top"}, True)
+    negatives = p.train.negatives.model_dump(mode="json", exclude=beside | ({"mixture": {"mined"}} if unmixed else {}))
     # Without the window's key where it says what has always been: what was built before there was one is up to date.
     blocks = p.split.history_window == "blocks"
     split = p.split.model_dump(mode="json", exclude=None if blocks else {"history_window"})
@@ -199,6 +212,17 @@ def data_part(path: Path) -> str | None:
 def no_sources(_: PipelineConfig) -> object:
     """Stand for a stage that reads nothing but what stages made."""
     return None
+
+
+def mine_sources(p: PipelineConfig) -> object:
+    """Identify the earlier run's trained model, and what it is asked about: its users, their summaries, its items."""
+    if p.train.negatives.run is None:
+        return None
+    try:
+        earlier = open_earlier(p.train.negatives.run)
+        return [earlier.identity(), base_config(earlier.pipeline), model_stamp(earlier.pipeline.train.model)]
+    except UserError:  # `check` says what is wrong with it
+        return "absent"
 
 
 def data_sources(p: PipelineConfig) -> object:

@@ -22,6 +22,7 @@ UP_TO_DATE: Final = "up to date"
 EDITED: Final = "its files were changed by hand"
 FOUND_AGAIN: Final = "found again"
 """How the state of a stage begins that was made before, under the settings of now, and is kept."""
+DATA: Final = "data"
 TRAIN: Final = "train"
 SCORE: Final = "score"
 ITEMS: Final = "items"
@@ -56,7 +57,8 @@ def plan(loaded: LoadedPipeline, *, asking_again: bool = True) -> dict[str, str]
 
 def changed_inputs(root: Path) -> list[str]:
     """Return ``the data`` if the files that a finished run was made of are no longer what they were, else nothing."""
-    stage, manifest = STAGES[0], RunFolder(root).manifest(STAGES[0].name)
+    stage = next(stage for stage in STAGES if stage.name == DATA)
+    manifest = RunFolder(root).manifest(DATA)
     try:
         pipeline = PipelineConfig.model_validate(
             {key: value for key, value in read_sealed(root / "pipeline.json").items() if key != "run_dir"}
@@ -98,7 +100,7 @@ def fingerprint(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, promp
 
 def _weighed(stage: Stage, folder: RunFolder) -> dict[str, str]:
     """Return what events count, for the stage that learns from it; nothing where all count the same."""
-    data = folder.manifest(STAGES[0].name) if stage.name == "baselines" else None
+    data = folder.manifest(DATA) if stage.name == "baselines" else None
     weights = data.summary.get("events", {}).get("weights") if data else None
     return {"weights of events": weights} if weights else {}
 
@@ -119,7 +121,7 @@ def _said(stage: Stage, pipeline: PipelineConfig, folder: RunFolder, prompts: Pr
     templates = [name for name in stage.templates(pipeline) if name in TEMPLATE_NAMES]  # the report's says no attribute
     if not templates:
         return {}
-    data, used = folder.manifest(STAGES[0].name), prompts.fields(*templates)
+    data, used = folder.manifest(DATA), prompts.fields(*templates)
     for owner, known in (data.summary.get("attributes", {}) if data else {}).items():
         said += [[owner, name, known[name]["digest"]] for name in used.among(known)]
     if (events := data.summary.get("events") if data else None) and used.has("event"):

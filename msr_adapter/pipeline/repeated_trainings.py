@@ -75,3 +75,12 @@ def check_repeats(loaded: LoadedPipeline) -> list[Problem]:
         told = f"{said}machines meet for one training (train.launch.nodes: {train.launch.nodes})"
         found.append(Problem(where, "train.repeats", told, "1 with several machines", step))
     return found
+
+
+def repeat_notes(loaded: LoadedPipeline) -> list[str]:
+    """Return what several trainings take, which is no problem but worth knowing."""
+    repeats = loaded.pipeline.train.repeats
+    if repeats == 1:
+        return []
+    told = f"train.repeats: {repeats}: the model is trained, and asked about the test users, {repeats} times"
+    return [f"{told}; times and sizes told here are of the first one"]

@@ -39,7 +39,8 @@ def run_data(c: Context) -> dict[str, Any]:
     from msr_adapter.data import BuildInputs, build
 
     p = c.pipeline
-    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.history_step)
+    mined = c.dir("mine") / "mined.parquet" if p.train.negatives.mines else None
+    inputs = BuildInputs(p.data, p.split, p.evaluate.protocol, p.train.negatives, p.history_step, mined)
     return {**build(inputs, c.job, c.folder.root / "cache" / "images")}
 
 

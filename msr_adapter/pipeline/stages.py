@@ -14,6 +14,7 @@ from msr_adapter.evaluate.table_retrieval import embeds, is_of_the_table
 from msr_adapter.pipeline import fingerprints as counts
 from msr_adapter.pipeline import stage_functions as functions
 from msr_adapter.pipeline.embedding_stage import run_embed
+from msr_adapter.pipeline.mining_stage import run_mine
 from msr_adapter.pipeline.stage_context import Context, is_truncating, weighs_trained
 
 
@@ -84,8 +85,16 @@ def _retrieved_unfitted(p: PipelineConfig) -> tuple[str, ...]:
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "data", "Build data", ("audit", "audit.json"), 12,
+        "mine", "Scores by an earlier run", ("scores by an earlier run", "mined.parquet"), 1,
         inputs=(),
+        outputs=("mined.parquet",),
+        config=counts.mine_config, sources=counts.mine_sources, run=run_mine,
+        needed=lambda p: p.train.negatives.mines,
+        costly=True,
+    ),
+    Stage(
+        "data", "Build data", ("audit", "audit.json"), 12,
+        inputs=("mine",),
         outputs=("items.parquet", "interactions.parquet", "seen.parquet", "offered.parquet", "examples.parquet",
                  "earlier.parquet", "candidates.parquet", "truth.parquet", "audit.json"),
         part=counts.data_part,

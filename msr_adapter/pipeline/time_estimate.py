@@ -23,6 +23,7 @@ from msr_adapter.files import read_json_object
 from msr_adapter.integrity import read_manifest
 from msr_adapter.llamafactory.memory_estimate import model_shape
 from msr_adapter.pipeline.kept import kept_stages
+from msr_adapter.pipeline.mining_checks import mining_work
 from msr_adapter.pipeline.run_folder import RunFolder
 from msr_adapter.report.cost import duration
 from msr_adapter.schema import read_listed
@@ -39,7 +40,9 @@ _LARGE = 1e9
 _UNKNOWN_ROW, _PROMPT = 300, 150
 """Tokens of a row before lengths are estimated, and of a summariser's prompt."""
 _PER = 1_000
-_SAME_PROMPTS = {"rerank": ("score",), "rerank-base": ("score-base",), "score-validation": ("score",)}
+_SAME_PROMPTS = {
+    "mine": ("score",), "rerank": ("score",), "rerank-base": ("score-base",), "score-validation": ("score",),
+}  # fmt: skip
 """Stages whose pace is that of another, which asks the same model the same question."""
 _SIZE = re.compile(r"(?<![a-zA-Z0-9.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])")
 """How the names of models tell their size: Qwen2-VL-2B-Instruct."""
@@ -104,6 +107,8 @@ def _works(loaded: LoadedPipeline, stages: Mapping[str, str]) -> Iterator[Work]:
     folder = RunFolder(loaded.run_dir)
     data = folder.stage("data") if stages.get("data") == "up to date" else None
     row = _row_tokens(loaded.pipeline, folder, stages.get("lengths") == "up to date")
+    if (mining := mining_work(loaded.pipeline)) is not None:
+        yield Work("mine", "train.model", mining.model, row, number=mining.prompts)
     if summarize.items.mode != "none":
         requests = 3 if summarize.items.mode == "fusion" else 1
         number = None if data is None else requests * _listed(data)

@@ -22,7 +22,7 @@ def cost_rows(manifests: Manifests, labels: Mapping[str, str]) -> list[dict[str,
 def prefix_sharing_lines(manifests: Manifests, labels: Mapping[str, str]) -> list[str]:
     """Say of each scoring stage how much a shared prefix saved, and how often the model had other words to say."""
     lines = []
-    for name in ("score", "score-base", "score-validation", "rerank", "rerank-base"):
+    for name in ("mine", "score", "score-base", "score-validation", "rerank", "rerank-base"):
         summary = summary_of(manifests, name)
         if parts := [*_shared(summary), *_outside_the_answers(summary)]:
             lines.append(f"{labels[name]}: {'; '.join(parts)}.")

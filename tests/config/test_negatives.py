@@ -33,6 +33,14 @@ def test_paths_start_from_the_yaml_and_fallbacks_are_a_list() -> None:
     assert negatives.fallback == ("popularity", "uniform")
 
 
+def test_a_run_to_mine_is_found_as_one_to_start_from_is() -> None:
+    settings = "train.negatives={kind: mined, run: first}"
+    found = load_pipeline("p.yaml", [settings]).pipeline.train.negatives
+    assert (found.run, found.top, found.among) == (Path.cwd() / "runs" / "first", 20, 100)
+    Path("first").mkdir()
+    assert load_pipeline("p.yaml", [settings]).pipeline.train.negatives.run == Path.cwd() / "first"
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -45,6 +53,18 @@ def test_paths_start_from_the_yaml_and_fallbacks_are_a_list() -> None:
         ("train.negatives={mixture: {unifrm: 1}}", "train.negatives.mixture.unifrm: unknown key; known here: uniform,"),
         ("train.negatives={fallback: [unifrm]}", "train.negatives.fallback.0: the text 'unifrm'; expected one of uni"),
         ("train.negatives={fallback: uniform}", "train.negatives.fallback: the text 'uniform'; expected a list, each"),
+        (
+            "train.negatives={kind: mined}",
+            "train.negatives: mined negatives are asked for without `run:`, an earlier run",
+        ),
+        (
+            "train.negatives={mixture: {mined: 1}, kind: mixture}",
+            "train.negatives: mined negatives are asked for witho",
+        ),
+        ("train.negatives={kind: mined, run: demo, count: 3, top: 2}", "train.negatives: 3 mined negatives of a posit"),
+        ("train.negatives={kind: mined, run: demo, among: 9}", "train.negatives: top: 20 of among: 9 items; expected"),
+        ("train.negatives={fallback: [mined]}", "train.negatives.fallback.0: the text 'mined'; expected one of unifor"),
+        ("evaluate.protocol.negatives={kind: mined}", "evaluate.protocol.negatives.kind: the text 'mined'; expected"),
         ("train.negatives={alpha: -1}", "train.negatives.alpha: the number -1; expected a number, at least 0"),
     ],
 )

@@ -20,6 +20,8 @@ SERVER = (
     "evaluate.scorer={path: ours, backend: server, server: {url: 'http://127.0.0.1:9/v1', key_variable: NO_SUCH_KEY}}"
 )
 
+MINING = ("mine",)
+"""The stage that mined negatives alone need."""
 RETRIEVING = ("embed", "retrieve", "rerank", "rerank-base")
 """Stages that `evaluate.full` alone needs."""
 
@@ -60,11 +62,15 @@ def test_a_whole_run_takes_every_stage_where_nothing_is_served(tmp_path: Path) -
     write_pipeline(tmp_path)
     hybrid = "evaluate.hybrid={of: [trained, popularity]}"
     needed = ("evaluate.baselines=[base, item-knn]", "train.too_long=truncate", hybrid)
-    assert tuple(plan(load(tmp_path, *needed))) == tuple(name for name in STAGE_NAMES if name not in RETRIEVING)
+    assert tuple(plan(load(tmp_path, *needed))) == _without(*MINING, *RETRIEVING)
     whole = "evaluate.full={retriever: popularity, top: 20, base: true}"
-    assert tuple(plan(load(tmp_path, *needed, whole))) == tuple(name for name in STAGE_NAMES if name != "embed")
+    assert tuple(plan(load(tmp_path, *needed, whole))) == _without(*MINING, "embed")
     by_content = "evaluate.full={retriever: embedding, top: 20, base: true}"
-    assert tuple(plan(load(tmp_path, *needed, by_content))) == STAGE_NAMES
+    assert tuple(plan(load(tmp_path, *needed, by_content))) == _without(*MINING)
+
+
+def _without(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in STAGE_NAMES if name not in names)
 
 
 def test_recommending_asks_the_scorer(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.id_list_files import read_item_ids, read_user_ids
 from msr_adapter.data.negatives.candidate_files import read_lists
-from msr_adapter.data.negatives.pools import read_scores
+from msr_adapter.data.negatives.scored_items import read_scores
 from msr_adapter.errors import UserError
 from tests.support.reader_fixtures import put
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from msr_adapter.pipeline import STAGE_NAMES
 
-UNASKED = ("score-validation", "baselines", "truncate", "embed", "retrieve", "rerank", "rerank-base")
+UNASKED = ("mine", "score-validation", "baselines", "truncate", "embed", "retrieve", "rerank", "rerank-base")
 RAN = tuple(name for name in STAGE_NAMES if name not in UNASKED)
 """The stages of the small pipeline, which asks for no fitted baseline, cuts no preference and retrieves nothing."""
 SMALL = """\

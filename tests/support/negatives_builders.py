@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -78,6 +79,7 @@ def draw(
     popularity: Rows | None = None,
     rounds: int = ROUNDS,
     most_rows: int = MOST_ROWS,
+    mined: Path | None = None,
 ) -> Drawn:
     log = rows if isinstance(rows, Log) else log_of(rows)
     examples = make_examples(log, split, seed, target)
@@ -86,7 +88,7 @@ def draw(
     category = pl.Series([(categories or {}).get(item) for item in log.items], dtype=pl.String)
     protocol, audit, shortages = ProtocolConfig(name="test", negatives=test), Audit(), Shortages()
     known = ItemStatistics(log.items, popularity, category)
-    specs = make_list_specs(protocol, train or TrainNegativesConfig(count=1), log, known, audit)
+    specs = make_list_specs(protocol, train or TrainNegativesConfig(count=1), log, known, audit, mined)
     inputs = DrawInputs(log, examples, specs, seed, rounds=rounds, most_rows=most_rows)
     drawn = draw_candidates(inputs, shortages, chunk)
     return Drawn(log, examples, popularity, drawn, shortages, audit)

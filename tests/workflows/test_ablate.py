@@ -61,7 +61,8 @@ def test_every_variant_is_run_on_the_same_candidates_and_nothing_equal_is_done_t
     root = pipeline.parent / "run"
     assert {one.name: one.run_dir for one in found if one.run_dir == root}.keys() == {"full", "no-sft"}
     slow = [name for name in ran if not name.endswith("/lengths")]
-    unneeded = ("score-validation", "baselines", "lengths", "truncate", "embed", "retrieve", "rerank", "rerank-base")
+    unneeded = ("mine", "score-validation", "baselines", "lengths", "truncate", "embed", "retrieve", "rerank",
+                "rerank-base")  # fmt: skip
     assert slow[:8] == [f"run/{name}" for name in STAGE_NAMES if name not in unneeded]
     assert slow[8:] == [
         *(f"direct/{name}" for name in ("users", "dataset", "train", "score", "evaluate")),

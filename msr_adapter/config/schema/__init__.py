@@ -52,7 +52,7 @@ from msr_adapter.config.schema.evaluate import (
 from msr_adapter.config.schema.events import EventsConfig
 from msr_adapter.config.schema.execution import ExecutionConfig, LaunchConfig
 from msr_adapter.config.schema.model import AUTO, ModelConfig, ServerConfig
-from msr_adapter.config.schema.negatives import MixtureConfig, NegativesConfig, TrainNegativesConfig
+from msr_adapter.config.schema.negatives import MixtureConfig, NegativesConfig, TrainMixtureConfig, TrainNegativesConfig
 from msr_adapter.config.schema.pipeline import PipelineConfig
 from msr_adapter.config.schema.sources import (
     AmazonSourceConfig,
@@ -170,6 +170,7 @@ __all__ = [
     "TrackerConfig",
     "TrackingConfig",
     "TrainConfig",
+    "TrainMixtureConfig",
     "TrainNegativesConfig",
     "UserAttributesConfig",
     "UserSummariesConfig",

@@ -5,10 +5,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from msr_adapter.config.schema.base import MOST_NEGATIVES, Count, StrictModel, Weight
+from msr_adapter.config.schema.base import MOST_NEGATIVES, Count, StrictModel, Weight, allowed
 
 DrawnKind = Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions"]
 """What a single negative can be drawn as."""
+TrainKind = Literal[
+    "uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mined", "mixture"
+]
+"""What training lists are drawn as."""
 
 
 class MixtureConfig(StrictModel):
@@ -108,14 +112,51 @@ class NegativesConfig(StrictModel):
         return {kind: count for kind, count in counts.items() if count}
 
 
+class TrainMixtureConfig(MixtureConfig):
+    """How much of each kind, as in `evaluate.protocol.negatives`, with one kind more."""
+
+    mined: Weight = 0
+    """Weight of `mined`."""
+
+
 class TrainNegativesConfig(NegativesConfig):
     """What a training positive is set against. A bare number is the count of uniform negatives."""
 
-    kind: Literal["uniform", "popularity", "popularity-matched", "same-category", "hard", "impressions", "mixture"] = (
-        "uniform"
-    )
-    """As in `evaluate.protocol.negatives`, without `all`."""
+    kind: TrainKind = "uniform"  # type: ignore[assignment]  # the protocol has no `mined`: nothing learns from its lists
+    """As in `evaluate.protocol.negatives`, without `all`, and with one more. mined: among the `top` items that the
+    trained model of the earlier run `run` scores highest for the user, of those that the user never interacted with."""
     count: int = Field(1, ge=1, le=MOST_NEGATIVES)
     """Negatives per positive."""
+    mixture: TrainMixtureConfig = TrainMixtureConfig()
+    """Read by `mixture`: how much of each kind."""
     rejected: Literal["first", "leave-out"] = "first"
     """As in `evaluate.protocol.negatives`; first, unless it is said otherwise."""
+    run: Path | None = Field(None, json_schema_extra=allowed("the folder of a run, a run's name, or null"))
+    """Read by `mined`: the earlier run (`demo`: the folder beside this file, else `runs/demo`), made of the same log
+    and split, with a trained model."""
+    top: Count = 20
+    """Read by `mined`: how many of a user's highest-scored items negatives are drawn among. Smaller = harder."""
+    among: Count = 100
+    """Read by `mined`: how many items that model is asked about for each training user; so many prompts a user."""
+    retriever: Literal["popular", "item-knn"] = "popular"
+    """Read by `mined`: which items these are. popular: the most popular ones. item-knn: those nearest to the user's
+    history; it needs the extra `baselines`. Both count what training may know, and leave out what the user has."""
+
+    @property
+    def mines(self) -> bool:
+        """Whether negatives are mined from an earlier run."""
+        return "mined" in self.kinds()
+
+    @model_validator(mode="after")
+    def _what_is_mined_is_there(self) -> "TrainNegativesConfig":
+        if not self.mines:
+            return self
+        count = self.kinds()["mined"]
+        if self.run is None:
+            raise ValueError("mined negatives are asked for without `run:`, an earlier run with a trained model")
+        if count > self.top:
+            found = f"{count} mined negatives of a positive are more than the `top` {self.top} items"
+            raise ValueError(f"{found}; expected top: {count} or more")
+        if self.top > self.among:
+            raise ValueError(f"top: {self.top} of among: {self.among} items; expected among: {self.top} or more")
+        return self

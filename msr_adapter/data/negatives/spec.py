@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from msr_adapter.arrays import Codes, Mask, Rows
-from msr_adapter.config.schema import NegativesConfig, ProtocolConfig
+from msr_adapter.config.schema import NegativesConfig, ProtocolConfig, TrainNegativesConfig
 from msr_adapter.data.audit.report import Audit
 from msr_adapter.data.interaction_log import Log
 from msr_adapter.data.negatives.pools import (
     MATCHED,
+    MINED,
     ItemStatistics,
     PoolOf,
     make_pools,
-    read_hard_negatives,
+    pool_of_scored,
     strata_of,
 )
 from msr_adapter.data.negatives.sampler import Slots
+from msr_adapter.data.negatives.scored_items import read_hard_negatives, read_mined_negatives
 from msr_adapter.data.splits import horizons
 from msr_adapter.data.temporal import EVERYTHING, Horizon
 from msr_adapter.errors import Problem, UserError, collecting, plural, raise_if_any
@@ -28,6 +31,7 @@ _STEPS = {
     "popularity-matched": "Raise `pool`, ask for fewer, or set fallback: [uniform]",
     "same-category": "Ask for fewer, merge small categories, or set fallback: [popularity-matched, uniform]",
     "impressions": "Too little was shown beside them and not clicked: ask for fewer, or set fallback: [uniform]",
+    MINED: "Raise `top` and `among`, ask for fewer, or set fallback: [popularity, uniform]",
     "hard": "Give every user a longer list, raise `pool`, ask for fewer, or set fallback: [popularity, uniform]",
 }
 """Kind -> what to do where it gives too few."""
@@ -74,10 +78,12 @@ ListSpecs = tuple[ListSpec, ListSpec, ListSpec]
 
 
 def make_list_specs(
-    protocol: ProtocolConfig, train: NegativesConfig, log: Log, known: ItemStatistics, audit: Audit
-) -> ListSpecs:
+    protocol: ProtocolConfig, train: TrainNegativesConfig, log: Log, known: ItemStatistics, audit: Audit,
+    mined: Path | None = None,
+) -> ListSpecs:  # fmt: skip
     """Prepare the lists of training, validation and test. `UserError` with every problem of scores and categories.
 
+    ``mined`` is the file (MINED) of what an earlier run's model scored, where training negatives are mined of it.
     Validation lists are made as test lists are, whatever the protocol: what is chosen on them is judged on those.
     """
     problems: list[Problem] = []
@@ -89,6 +95,10 @@ def make_list_specs(
             specs.append(_list_spec(setting, negatives, log, known, audit, horizon))
     raise_if_any(problems)
     training, test = specs
+    if train.mines:
+        assert mined is not None, "negatives are to be mined, and nothing was"
+        scored = read_mined_negatives(mined, train.top, log, audit, of_training)
+        training = replace(training, pools={**training.pools, MINED: pool_of_scored(scored)})
     if of_validation is of_test:
         return training, test, test
     # What the two have in common has been said.

@@ -21,7 +21,7 @@ from msr_adapter.data.checks import check_data, check_protocol
 from msr_adapter.data.id_list_files import read_user_ids
 from msr_adapter.data.images.locate import images_in
 from msr_adapter.data.negatives.candidate_files import read_lists
-from msr_adapter.data.negatives.pools import read_scores
+from msr_adapter.data.negatives.scored_items import read_scores
 from msr_adapter.data.readers.sources import check_source, read
 from msr_adapter.errors import UserError
 from tests.support.paths import ROOT
