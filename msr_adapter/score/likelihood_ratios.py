@@ -64,7 +64,7 @@ class RatioScorer:
                 "training diverged, or float16 overflows",
                 "look at the training loss; lower train.learning_rate or set train.model.dtype",
             )
-        self._counts.add(len(np.unique(rows.examples)), tokens, lengths, ratio, self._train.cutoff_len)
+        self._counts.add(len(np.unique(rows.examples)), tokens, lengths, given - without, self._train.cutoff_len)
         columns = [rows.examples, items, ratio, given, without, tokens]
         return pa.table(dict(zip(schema.RATIOS.names, columns, strict=True)), schema=schema.RATIOS)
 
@@ -75,7 +75,7 @@ class RatioScorer:
 
     def tell(self, counts: dict[str, Any]) -> None:
         """Say what a reader should know or doubt of the stage's ``counts``."""
-        tell_ratios(counts, self._train.cutoff_len, self._reporter)
+        tell_ratios(counts, self._train, self._reporter)
 
     def _alone(self, texts: Sequence[str]) -> Floats:
         """Return the log-probability of each text without evidence, (texts,)."""

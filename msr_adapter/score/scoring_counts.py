@@ -8,6 +8,7 @@ import numpy as np
 
 from msr_adapter.arrays import Floats, Integers, Rows
 from msr_adapter.candidate_rows import ANSWERS, CandidateRow, CandidateRows
+from msr_adapter.config.schema import TrainConfig
 from msr_adapter.errors import StageError, plural
 from msr_adapter.generation import Backend, CompletionCache
 from msr_adapter.generation.request import Remote, Request
@@ -65,31 +66,35 @@ class RatioCounts:
     same: int = 0
     """Candidates for which it changes nothing: a user, or a candidate, of whom nothing is said."""
 
-    def add(self, examples: int, tokens: Integers, lengths: Integers, ratio: Floats, cutoff_len: int) -> None:
-        """Count a block: the tokens of each answer, those of each prompt with it, and each ratio."""
-        self.candidates += len(ratio)
+    def add(self, examples: int, tokens: Integers, lengths: Integers, gain: Floats, cutoff_len: int) -> None:
+        """Count a block: the tokens of each answer, those of each prompt with it, and what the prompt adds to its
+        log-likelihood."""
+        self.candidates += len(gain)
         self.examples += examples
         self.tokens_in += int(lengths.sum())
         self.answer_tokens += int(tokens.sum())
         self.longest_prompt = max(self.longest_prompt, int(lengths.max()))
         self.prompts_over_cutoff += int((lengths > cutoff_len).sum())
-        self.likelier += int((ratio > 0).sum())
-        self.same += int((ratio == 0).sum())
+        self.likelier += int((gain > 0).sum())
+        self.same += int((gain == 0).sum())
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of the stage's summary."""
         return {**asdict(self), "score": "log-likelihood ratio"}
 
 
-def tell_ratios(counts: Mapping[str, Any], cutoff_len: int, reporter: Reporter) -> None:
+def tell_ratios(counts: Mapping[str, Any], train: TrainConfig, reporter: Reporter) -> None:
     """Say what the scores are, and what a reader should know or doubt."""
     share, tokens = (counts[name] / counts["candidates"] for name in ("likelier", "answer_tokens"))
+    weight, cutoff_len = train.text_answer.alone_weight, train.cutoff_len
+    taken = "" if weight == 1 else f", {weight:g} of the text's own likelihood taken off"
     reporter.note(
-        f"  scores are log-likelihood ratios, of {tokens:.1f} tokens on average; {share:.0%} are above 0: the prompt "
-        "makes these texts likelier"
+        f"  scores are log-likelihood ratios{taken}, of {tokens:.1f} tokens on average; {share:.0%} of the texts are made "
+        "likelier by the prompt"
     )
     if counts["same"]:
-        reporter.note(f"  {plural(counts['same'], 'candidate')} with ratio 0: nothing is said in the prompt; they tie")
+        then = "they tie" if weight == 1 else "their own likelihood ranks them"
+        reporter.note(f"  {plural(counts['same'], 'candidate')} of whom the prompt says nothing: {then}")
     if counts.get("rows"):
         reporter.note(f"  {sharing_line(counts)}")
     if counts["prompts_over_cutoff"]:
