@@ -92,15 +92,29 @@ def check_objective(train: TrainConfig) -> list[Problem]:
     if row.value_head and train.selection.patience is not None:
         found = "a reward model cannot be judged while it trains"
         problems.append(Problem("", "train.selection.patience", found, f"null with objective: {row.name}"))
-    if train.asks_text and row.name != "sft":
-        found = f"{row.name} compares the answers Yes and No, but question: {train.question} has no such answers"
-        problems.append(Problem("", "train.objective", found, "sft", "Set train.objective: sft"))
+    if train.asks_text:
+        problems += _check_text(train, row)
     limits = limits_of(train.model)
     if reason := limits.get(row.name):
         others = _names(other.name for other in OBJECTIVES if other.name not in limits)
         found = f"{row.name} cannot train {train.model.path}: {reason}"
         problems.append(Problem("", "train.objective", found, f"{others} for this model"))
     return problems
+
+
+def _check_text(train: TrainConfig, row: TrainingObjective) -> list[Problem]:
+    """Return a problem for an objective under which no text can be learned, and for what it cannot use of an answer."""
+    found, allowed = "", "sft, or dpo" if train.question == "next-item-text" else "sft"
+    if row.name in ("kto", "reward"):
+        found = f"{row.name} compares the answers Yes and No, but question: {train.question} has no such answers"
+    elif row.name == "dpo" and train.question == "user-text":
+        found = "dpo prefers one answer to a prompt to another, but question: user-text has one answer, the user's text"
+    if found:
+        return [Problem("", "train.objective", found, allowed, f"Set train.objective: {allowed}")]
+    if row.name != "sft" and train.text_answer.without_evidence:
+        said = f"{row.name} compares texts for one user, and these rows have none"
+        return [Problem("", "train.text_answer.without_evidence", said, f"0 with objective: {row.name}")]
+    return []
 
 
 def _names(names: Iterable[str]) -> str:

@@ -54,9 +54,12 @@ def question_notes(loaded: LoadedPipeline) -> list[str]:
     train, protocol = loaded.pipeline.train, loaded.pipeline.evaluate.protocol
     if not train.asks_text:
         return []
+    shown = (
+        "whose titles training pairs show as the wrong ones" if train.objective == "dpo" else "and no row shows them"
+    )
     told = [
         f"train.question: {train.question}: scores are log-likelihood ratios, no probabilities; "
-        f"train.negatives are drawn, and no training row shows them"
+        f"train.negatives are drawn, {shown}"
     ]
     here = loaded.pipeline.evaluate.scorer is None
     if here and train.model.backend == "auto":

@@ -89,8 +89,8 @@ def tell_ratios(counts: Mapping[str, Any], train: TrainConfig, reporter: Reporte
     weight, cutoff_len = train.text_answer.alone_weight, train.cutoff_len
     taken = "" if weight == 1 else f", {weight:g} of the text's own likelihood taken off"
     reporter.note(
-        f"  scores are log-likelihood ratios{taken}, of {tokens:.1f} tokens on average; the prompt makes {share:.0%} of "
-        "these texts likelier"
+        f"  scores are log-likelihood ratios{taken}, of {tokens:.1f} tokens on average; the prompt makes {share:.0%} "
+        "of these texts likelier"
     )
     if counts["same"]:
         then = "they tie" if weight == 1 else "their own likelihood ranks them"

@@ -4,6 +4,7 @@ length_estimate: how long rows will be, before a summary is written
 truncation: user summaries cut where a row would be too long
 shorter_summaries: one summary or history, cut step by step
 dataset: candidates as rows that LLaMA-Factory reads, and the balance of their answers
+text_rows: rows of a question that a text answers, without the evidence or in pairs
 preflight: everything that would end a training hours later, found before it starts
 training: the fine-tuning itself, alone, by hand, or beside other machines
 working_dir: the folder that a training works in until it is done

@@ -28,6 +28,7 @@ from msr_adapter.llamafactory.token_counts import AnswerCutter
 from msr_adapter.progress import Advance, Reporter
 from msr_adapter.prompts import Prompts
 from msr_adapter.stage_arguments import Job, StageDirs
+from msr_adapter.train.text_rows import pairs, right_rows, some_bare, some_pairs, with_bare
 
 LabelWords = tuple[str, str]
 """The two answers that are trained: yes, no."""
@@ -53,8 +54,9 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
 
     A candidate is one row, of the shape that ``train.objective`` wants; for judged answers two, the right one and the
     wrong one. Of a question that a text answers, the positives alone are rows; beside them, some once more without the
-    evidence (`train.text_answer.without_evidence`). Rows are shuffled by the job's seed. Image paths are relative to
-    the data stage's folder. Raises `UserError` without training rows.
+    evidence (`train.text_answer.without_evidence`). Its pairs are the text of a positive and that of a negative. Rows
+    are shuffled by the job's seed. Image paths are relative to the data stage's folder. Raises `UserError` without
+    training rows.
     """
     shape = objective_of(train).shape
     counts: dict[str, Any] = {}
@@ -64,9 +66,16 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
     for place, (name, split) in enumerate(_SPLITS):
         rows = CandidateRows.read(folders, prompts, split, images=train.images, quote=quote)
         sides = 2 if shape == "judged" else 1
-        kept = rows.labels > 0 if train.asks_text else _written(rows, split, job.seed)
-        counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}
+        kept, right, equal = _written(rows, split, job.seed), None, 0
         left = 0 if train.asks_text else int((~kept).sum())
+        if train.asks_text and shape == "pairs":
+            right = right_rows(rows)
+            wrong, equal = pairs(rows, right)
+            kept &= wrong
+        elif train.asks_text:
+            kept = rows.labels > 0
+        counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}
+        counts |= {f"{split}_pairs_of_equal_texts": equal} if equal else {}
         counts |= {f"{split}_rows_left_out": sides * left} if left else {}
         if len(rows):
             shown = rows.shows_image(np.arange(len(rows)))
@@ -75,13 +84,13 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
             bare = None
             if train.asks_text and split == "train" and (share := train.text_answer.without_evidence):
                 bare = (quote or str)(prompts.without_evidence)
-                order = _with_bare(order, len(rows), share, np.random.default_rng([job.seed, place, _BARE]))
+                order = with_bare(order, len(rows), share, np.random.default_rng([job.seed, place, _BARE]))
                 counts["train_rows_without_evidence"] = int((order >= len(rows)).sum())
                 counts["train_rows"] = counts["train_positives"] = len(order)
                 shown = np.append(shown, np.zeros(len(rows), bool))
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
             with job.reporter.track(f"{split} rows", len(order)) as advance:
-                chunks = _chunks(rows, order, shape, train.answers.trained, bare, advance)
+                chunks = _chunks(rows, order, _Told(shape, train.answers.trained, bare, right), advance)
                 write_rows(job.out / name, chunks, train.rows)
             counts[f"{split}_with_image"] = sides * int(shown[: len(rows)][kept].sum())
             written.append(name)
@@ -138,12 +147,6 @@ def _written(rows: CandidateRows, split: str, seed: int) -> Mask:
     return kept
 
 
-def _with_bare(order: Codes, rows: int, share: float, generator: np.random.Generator) -> Codes:
-    """Put among ``order`` as many more as ``share`` says, drawn from it: ``rows`` + r asks row r without evidence."""
-    drawn = generator.permutation(order)[: round(share * len(order))]
-    return generator.permutation(np.append(order, rows + drawn))
-
-
 def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     """Put the first row that has an image in front, unless one is among the first ``within`` rows."""
     place = int(np.argmax(shown[order]))  # 0 where no row has an image: the order stays then too
@@ -152,42 +155,43 @@ def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
     return np.concatenate([order[place : place + 1], order[:place], order[place + 1 :]])
 
 
-def _chunks(
-    rows: CandidateRows, order: Codes, shape: Shape, words: LabelWords, bare: str | None, advance: Advance
-) -> Iterator[TrainingRows]:
-    """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has.
+@dataclass(frozen=True)
+class _Told:
+    """What rows say, beside what their candidates do."""
 
-    Where there is a ``bare`` prompt, len(rows) + r is row r with it in place of its own, and without its images.
-    """
-    texts = pl.Series(words)
+    shape: Shape
+    words: LabelWords
+    bare: str | None
+    """Where there is one, len(rows) + r is row r with this prompt and without its images."""
+    right: Codes | None
+    """Where there are some, a row is the wrong text of a pair, and these are the right ones."""
+
+
+def _chunks(rows: CandidateRows, order: Codes, told: _Told, advance: Advance) -> Iterator[TrainingRows]:
+    """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has."""
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
-        if bare is not None:
-            yield _some_bare(rows, chosen % len(rows), chosen >= len(rows), bare)
-            advance(len(chosen))
-            continue
-        # Places in ``words``: label 1 is answered by the first, label 0 by the second.
-        if shape == "judged":  # two rows a candidate: even ones have the right answer, odd ones the wrong
-            chosen, odd = chosen // 2, chosen % 2
-            answers = texts.gather((1 - rows.labels[chosen]) ^ odd)
-            yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), right=pl.Series(odd == 0))
+        if told.bare is not None:
+            yield some_bare(rows, chosen, told.bare)
+        elif told.right is not None:
+            yield some_pairs(rows, told.right, chosen)
         else:
-            right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]
-            rejected = texts.gather(wrong) if shape == "pairs" else None
-            answers = texts.gather(right) if rows.answer_texts is None else rows.answers(chosen)
-            yield TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), rejected)
+            yield _answered(rows, chosen, told)
         advance(len(chosen))
 
 
-def _some_bare(rows: CandidateRows, chosen: Codes, without: Mask, bare: str) -> TrainingRows:
-    """Return rows whose prompts are ``bare`` where ``without``, (chosen,)."""
-    columns = {"prompt": rows.prompts(chosen), "image": rows.images(chosen), "bare": without}
-    shown = pl.col("bare").not_()
-    table = pl.DataFrame(columns).select(
-        pl.when(shown).then("prompt").otherwise(pl.lit(bare)).alias("prompt"),
-        pl.when(shown).then("image").otherwise(pl.lit([], pl.List(pl.String))).alias("image"),
-    )
-    return TrainingRows(table["prompt"], rows.answers(chosen), table["image"])
+def _answered(rows: CandidateRows, chosen: Codes, told: _Told) -> TrainingRows:
+    """Return rows that are answered by a word, or by the text of a positive."""
+    texts = pl.Series(told.words)
+    # Places in ``words``: label 1 is answered by the first, label 0 by the second.
+    if told.shape == "judged":  # two rows a candidate: even ones have the right answer, odd ones the wrong
+        chosen, odd = chosen // 2, chosen % 2
+        answers = texts.gather((1 - rows.labels[chosen]) ^ odd)
+        return TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), right=pl.Series(odd == 0))
+    right, wrong = 1 - rows.labels[chosen], rows.labels[chosen]
+    rejected = texts.gather(wrong) if told.shape == "pairs" else None
+    answers = texts.gather(right) if rows.answer_texts is None else rows.answers(chosen)
+    return TrainingRows(rows.prompts(chosen), answers, rows.images(chosen), rejected)
 
 
 # Written rows, whatever their shape.

@@ -108,7 +108,9 @@ def test_answers_that_show_summaries_have_every_item_described(folder: Path) -> 
 
 SERVER = "evaluate.scorer={path: served, backend: server, server: {url: 'http://127.0.0.1:9'}}"
 REFUSED = (
-    (("train.objective=dpo",), "train.objective", "compares the answers Yes and No"),
+    (("train.objective=kto",), "train.objective", "compares the answers Yes and No"),
+    (("train.objective=dpo", "train.question=user-text"), "train.objective", "has one answer"),
+    (("train.objective=dpo", "train.text_answer.without_evidence=0.1"), "train.text_answer.without_evidence", "none"),
     ((SERVER, "train.question=user-text"), "train.images", "an image has none"),
     ((SERVER, "evaluate.scorer.default_system=Be brief."), "evaluate.scorer.default_system", "would not be said"),
     ((SERVER, "train.model.path=nobody/not-here"), "train.model.path", "only the model's tokenizer knows them"),

@@ -28,6 +28,7 @@ from msr_adapter.score import Validation, score
 from msr_adapter.score.alone_weights import weigh_alone
 from msr_adapter.stage_arguments import Client, Job, StageDirs
 from msr_adapter.train import build_dataset
+from msr_adapter.train.text_rows import pairs, right_rows
 from tests.support.tiny_run import QUIET, model_ref, scratch, train_config, write_upstream
 
 QUESTIONS = ("next-item-text", "user-text")
@@ -282,6 +283,46 @@ def test_rows_without_evidence_are_drawn_by_the_seed() -> None:
 
     assert written(1, 0.5) == written(1, 0.5) != written(2, 0.5)
     assert len(written(1, 1.0)) == 2 * len(written(1, 0.0))
+
+
+@pytest.mark.parametrize("rows", ["parquet", "jsonl"])
+def test_pairs_prefer_the_title_that_was_chosen_to_one_that_was_not(rows: str) -> None:
+    train = train_config(question="next-item-text", objective="dpo", text_answer=SHORT, rows=rows)
+    made = upstream()
+    counts = build_dataset(train, made, prompts_of(train), Job(made.dataset, QUIET))
+    for split, folder in (("train", TRAIN), ("validation", VALIDATION)):
+        asked = list(rows_of(train, made, prompts_of(train), split))
+        target = {row.example_id: row for row in asked if row.label}
+        wrong = [row for row in asked if not row.label and row.answer != target[row.example_id].answer]
+        expected = sorted((target[row.example_id].prompt, target[row.example_id].answer, row.answer) for row in wrong)
+        found = list(read_rows(made.dataset / folder))
+        assert sorted(
+            (row["messages"][-1]["content"], row["chosen"]["content"], row["rejected"]["content"]) for row in found
+        ) == expected  # fmt: skip
+        assert counts[f"{split}_rows"] == len(found) > 0
+        assert not any(row["images"] for row in found)
+
+
+def test_several_positives_of_a_list_take_turns_and_equal_texts_are_no_pair() -> None:
+    class Listed:
+        examples = np.array([4, 4, 4, 4, 4, 7, 7, 9, 9])
+        labels = np.array([1, 0, 1, 0, 0, 0, 0, 1, 0])
+        texts = pl.Series(["a", "b", "c", "d", "c", "e", "f", "g", "g"])
+
+        def __len__(self) -> int:
+            return len(self.examples)
+
+        def answers(self, places: Any) -> pl.Series:
+            return self.texts.gather(places)
+
+    rows: Any = Listed()
+    right = right_rows(rows)
+    # The second, fourth and fifth candidate of the first list; the second list has no positive.
+    assert right[[1, 3, 4]].tolist() == [2, 2, 0]
+    assert right[5:7].tolist() == [-1, -1]
+    wrong, equal = pairs(rows, right)
+    assert np.flatnonzero(wrong).tolist() == [1, 3, 4]
+    assert equal == 1  # "g" is no better than "g"
 
 
 def texts_of(rows: Iterable[WrittenRow]) -> list[tuple[str, str]]:
