@@ -90,7 +90,7 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
                 shown = np.append(shown, np.zeros(len(rows), bool))
             order = _image_early(order, shown.repeat(sides), _IMAGE_WITHIN[train.rows])
             with job.reporter.track(f"{split} rows", len(order)) as advance:
-                chunks = _chunks(rows, order, _Told(shape, train.answers.trained, bare, right), advance)
+                chunks = _chunks(rows, order, _RowContent(shape, train.answers.trained, bare, right), advance)
                 write_rows(job.out / name, chunks, train.rows)
             counts[f"{split}_with_image"] = sides * int(shown[: len(rows)][kept].sum())
             written.append(name)
@@ -156,7 +156,7 @@ def _image_early(order: Codes, shown: Mask, within: int) -> Codes:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _RowContent:
     """What rows say, beside what their candidates do."""
 
     shape: Shape
@@ -167,7 +167,7 @@ class _Told:
     """Where there are some, a row is the wrong text of a pair, and these are the right ones."""
 
 
-def _chunks(rows: CandidateRows, order: Codes, told: _Told, advance: Advance) -> Iterator[TrainingRows]:
+def _chunks(rows: CandidateRows, order: Codes, told: _RowContent, advance: Advance) -> Iterator[TrainingRows]:
     """Yield the training rows in ``order``, `_CHUNK` at a time, with the answers that their shape has."""
     for begin in range(0, len(order), _CHUNK):
         chosen = order[begin : begin + _CHUNK]
@@ -180,7 +180,7 @@ def _chunks(rows: CandidateRows, order: Codes, told: _Told, advance: Advance) ->
         advance(len(chosen))
 
 
-def _answered(rows: CandidateRows, chosen: Codes, told: _Told) -> TrainingRows:
+def _answered(rows: CandidateRows, chosen: Codes, told: _RowContent) -> TrainingRows:
     """Return rows that are answered by a word, or by the text of a positive."""
     texts = pl.Series(told.words)
     # Places in ``words``: label 1 is answered by the first, label 0 by the second.

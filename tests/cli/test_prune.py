@@ -70,7 +70,7 @@ def test_yes_deletes_what_would_be_listed_and_nothing_in_use(root: Path) -> None
 
 def test_a_stage_that_is_never_kept_and_a_run_at_work_are_refused(root: Path) -> None:
     done = msr(str(root), "--stage", "dataset")
-    assert (done.exit_code, "expected one of items, users, train" in done.stderr) == (2, True)
+    assert (done.exit_code, "expected one of mine, items, users, train" in done.stderr) == (2, True)
     with RunFolder(root).locked():
         assert msr(str(root)).exit_code == 0
         done = msr(str(root), "--yes")

@@ -110,7 +110,7 @@ def test_summaries_and_scores_are_found_again_and_equal_ones_are_not_kept_twice(
     run(load(folder), ("users",), reporter=lines)
     assert any(line.startswith("users       found again") for line in lines.text.splitlines())
     scores = {"score", "score-base", "score-validation", "rerank", "rerank-base"}
-    assert set(COSTLY) == {"items", "users", "train", "baselines", *scores}
+    assert set(COSTLY) == {"mine", "items", "users", "train", "baselines", *scores}
 
 
 def test_what_is_damaged_among_the_kept_is_never_found(folder: Path, trainings: list[int | None]) -> None:

@@ -40,16 +40,12 @@ CANNOT_BE_KNOWN = {
     "evaluate.hybrid.fitting": {"read_hybrid": STATE},
     "score.scoring": {"score": "no candidates: the data stage refuses that"},
     "report.page": {"_render": "what was judged tells; template_faults finds the rest"},
-    "llamafactory.template": {
-        "load_template": f"{SAME}_check_environment", "_refuse_thinking": f"{SAME}_unusable",
-        "_unknown_template": f"{SAME}_unusable",
-    },
-    "llamafactory.family_recognition": {"resolve_template": "a model that is not on this machine"},
     "llamafactory.training_yaml": {
         "by_hand_problems": "of train --dry-run, before anything runs", "training_config": f"{SAME}check_paths",
     },
     "evaluate.results": {"FinishedRun.scores": STATE, "_problem": STATE},
     "evaluate.comparison": {"chosen_metrics": STATE, "require_comparable": STATE},
+    "pipeline.mining_stage": {"write_candidates": "what is left for each user, which retrieving tells"},
     "pipeline.checks": {"look_deep": "check --deep itself"},
     "pipeline.planning": {"stale_training": STATE},
     "pipeline.run_folder": {"RunFolder.locked": STATE},

@@ -360,7 +360,7 @@ def test_the_next_run_sweeps_what_a_kill_left_in_the_run_folder(place: Path) -> 
         *(".pipeline.json.abcdefgh.tmp", "ablations/.ablation.json.abcdefgh.tmp"),
         ".train.unfinished/key/.trained.json.abcdefgh.tmp",
     ]
-    kept = [".pipeline.json.tmp", ".mine.outdated/x", ".notes.partial/y", "notes.txt", ".train.unfinished/key/model/w"]
+    kept = [".pipeline.json.tmp", ".ours.outdated/x", ".notes.partial/y", "notes.txt", ".train.unfinished/key/model/w"]
     for name in (*left, *kept):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
