@@ -140,7 +140,7 @@ SCORES = pa.schema(
 )
 """One row per test candidate, in the order of CANDIDATES."""
 
-_NUMBERS = ("ratio", "given", "alone")  # log p(text | user and candidate's prompt), of neither; their difference ranks
+_NUMBERS = ("ratio", "given", "alone")  # what ranks; log p(text | prompt); log p(text | no user or candidate)
 RATIOS = pa.schema(
     [*list(SCORES)[:2], *(pa.field(name, pa.float64(), nullable=False) for name in _NUMBERS),
      pa.field("tokens", pa.int64(), nullable=False)]  # of the text

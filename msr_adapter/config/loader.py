@@ -31,8 +31,8 @@ _RUNS: tuple[Loc, ...] = (("train", "start"), ("train", "negatives", "run"))
 _REMOTE = re.compile(rf"(?:{'|'.join(REMOTE_SCHEMES)})://", re.IGNORECASE)
 """Addresses, which are relative to nothing."""
 _LONGEST_CHAIN = 32
-_OF_TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".arrow", ".feather", ".xlsx"})
-"""What files of data are called, of which one may be given for a pipeline."""
+_OF_TABLES = frozenset({".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"})
+"""What files are called that `msr init` reads, and that may be given for a pipeline."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def build_dataset(train: TrainConfig, dirs: StageDirs, prompts: Prompts, job: Jo
         counts |= {f"{split}_rows": sides * int(kept.sum()), f"{split}_positives": sides * int(rows.labels[kept].sum())}
         counts |= {f"{split}_pairs_of_equal_texts": equal} if equal else {}
         counts |= {f"{split}_rows_left_out": sides * left} if left else {}
-        if len(rows):
+        if kept.any():
             shown = rows.shows_image(np.arange(len(rows)))
             order = _order(rows, split, sides, np.random.default_rng([job.seed, place]))
             order = order[kept[order // sides]]
@@ -109,6 +109,8 @@ def _answers(train: TrainConfig, prompts: Prompts, counts: dict[str, Any], job: 
     cut = f"{truncated:,} of {plural(known, 'different answer')} cut to {train.text_answer.max_tokens} tokens"
     bare = counts.get("train_rows_without_evidence", 0)
     among = f", {bare:,} of them without a {'candidate' if prompts.answers_with_user else 'user'}" if bare else ""
+    equal = counts.get("train_pairs_of_equal_texts", 0)
+    among += f" ({plural(equal, 'pair')} of equal texts left out)" if equal else ""
     job.reporter.note(f"  {plural(counts['train_rows'], 'row')} to train on{among}; {cut}")
     return {"answers": known, "answers_cut": truncated}
 

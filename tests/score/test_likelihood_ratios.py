@@ -17,6 +17,7 @@ from msr_adapter.backends.huggingface import HuggingFaceBackend
 from msr_adapter.backends.scripted import ScriptedBackend
 from msr_adapter.candidate_rows import CandidateFolders, CandidateRows
 from msr_adapter.config.schema import TextAnswerConfig, TrainConfig
+from msr_adapter.errors import UserError
 from msr_adapter.generation import Backend, Completion, CompletionCache, Request
 from msr_adapter.llamafactory.dataset import TRAIN, VALIDATION, WrittenRow, read_rows
 from msr_adapter.llamafactory.prompt_encoder import Encoder
@@ -301,6 +302,15 @@ def test_pairs_prefer_the_title_that_was_chosen_to_one_that_was_not(rows: str) -
         ) == expected  # fmt: skip
         assert counts[f"{split}_rows"] == len(found) > 0
         assert not any(row["images"] for row in found)
+
+
+def test_a_shop_whose_titles_are_all_the_same_has_no_pair_to_learn_from() -> None:
+    train = train_config(question="next-item-text", objective="dpo", text_answer=SHORT)
+    made = upstream()
+    items = pl.read_parquet(made.data / "items.parquet").with_columns(pl.lit("The one title").alias("title"))
+    schema.write_table(items.to_arrow().cast(schema.ITEMS), schema.ITEMS, made.data / "items.parquet")
+    with pytest.raises(UserError, match="no training examples are left"):
+        build_dataset(train, made, prompts_of(train), Job(made.dataset, QUIET))
 
 
 def test_several_positives_of_a_list_take_turns_and_equal_texts_are_no_pair() -> None:
