@@ -5,13 +5,20 @@ of its own, one after the other: LLaMA-Factory's own defaults first, then one th
 are processor and clock seconds of all steps but the first. Before any ratio: in float32 the losses of every step are
 those of LLaMA-Factory within 1e-4, which the script asserts; in bfloat16 the difference is told.
 
+With `--batches` it asks something else: one pass over lists of titles with all weights, in bfloat16 and with the loss
+on every token, in batches at random and in batches of similar length (`train.batches`); counted are the seconds of all
+steps, and the tokens that the trainer was handed, padding included.
+
 It needs SmolLM2 (`msr get-model smollm2`) and MicroLens-50k (../shared/data or MSR_SHARED_DATA).
 
     python benchmarks/train.py --model models/smollm2 [--steps 6] [--threads 1] [--full-weights] [--json]
+    python benchmarks/train.py --model models/smollm2 --batches --steps 12 --threads 2
+    python benchmarks/train.py --model models/smollm2 --count --steps 175
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,10 +31,13 @@ from typing import Any
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.llamafactory import trainer_entrypoint
 from msr_adapter.llamafactory.answer_logits import ON, VARIABLE, said
+from msr_adapter.llamafactory.dataset import TRAIN, count_rows, read_rows
 from msr_adapter.llamafactory.launcher import child_environment
+from msr_adapter.llamafactory.prompt_encoder import Encoder
 from msr_adapter.llamafactory.training_yaml import training_config, write_yaml
+from msr_adapter.train.dataset import measure_request
 
-PIPELINE = "microlens-50k-smollm2-yes-no"
+PIPELINE, LISTS = "microlens-50k-smollm2-yes-no", "microlens-50k-smollm2"
 GOAL = 2.0
 ALIKE = 1e-4
 WAYS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -49,22 +59,22 @@ class Steps:
     said: str
 
 
-def build(model: Path, folder: Path, steps: int, method: str) -> tuple[Any, Path]:
+def build(model: Path, folder: Path, steps: int, method: str, pipeline: str = PIPELINE) -> tuple[Any, Path]:
     """Build as many rows as are needed; return the pipeline's config and its run folder."""
     shared = Path(os.environ.get("MSR_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data") / "microlens-50k"
     if not (shared / "MicroLens-50k_pairs.tsv").is_file() or not (model / "config.json").is_file():
         sys.exit(f"MicroLens-50k ({shared}) or SmolLM2 ({model}) is not there; see the head of this file")
     settings = [
         f"data.source.pairs={shared}/MicroLens-50k_pairs.tsv", f"data.source.titles={shared}/MicroLens-50k_titles.csv",
-        "split.max_history=6", "train.model.dtype=float32", "train.scheduler=cosine",
-        f"data.limit.users={max(100, steps * 8)}",
+        *(["split.max_history=6"] if pipeline == PIPELINE else []), "train.model.dtype=float32",
+        "train.scheduler=cosine", f"data.limit.users={max(100, steps * 8)}",
         f"train.max_steps={steps}", f"train.method={method}",
         *(f"{part}.model.path={model.resolve()}" for part in ("summarize.items", "summarize.users", "train")),
     ]  # fmt: skip
     flags = [part for setting in settings for part in ("--set", setting)]
-    run = [sys.executable, "-m", "msr_adapter", "build-data", PIPELINE, "--run-dir", str(folder), *flags]
+    run = [sys.executable, "-m", "msr_adapter", "build-data", pipeline, "--run-dir", str(folder), *flags]
     subprocess.run(run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return load_pipeline(PIPELINE, settings).pipeline, folder
+    return load_pipeline(pipeline, settings).pipeline, folder
 
 
 def take_steps(config: Any, run: Path, out: Path, way: tuple[dict[str, Any], bool], threads: int) -> Steps:
@@ -72,8 +82,11 @@ def take_steps(config: Any, run: Path, out: Path, way: tuple[dict[str, Any], boo
     (chosen, answers_alone), out = way, out.resolve()
     overrides = {"disable_gradient_checkpointing": not chosen["checkpointing"], "logging_steps": 1}
     train = config.train.model_copy(
-        update={"precision": chosen["precision"], "overrides": overrides, "checkpoints": 0, "warmup_ratio": 0.0}
-    )
+        update={
+            "precision": chosen["precision"], "overrides": overrides | chosen.get("overrides", {}), "checkpoints": 0,
+            "warmup_ratio": 0.0, "batches": chosen.get("batches", "random"),
+        }
+    )  # fmt: skip
     out.mkdir()
     arguments = training_config(train, run / "data", run / "dataset", out / "model", 0)
     write_yaml(out / "train.yaml", arguments, "A benchmark's.")
@@ -99,6 +112,48 @@ def take_steps(config: Any, run: Path, out: Path, way: tuple[dict[str, Any], boo
     return Steps(last_cpu - first_cpu, last - first, _losses(out / "model"), peak, told_so)
 
 
+def count_padding(model: Path, steps: int) -> None:
+    """Print the tokens of one pass over lists, by themselves and as each kind of batches pads them; trains nothing."""
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    with tempfile.TemporaryDirectory() as name:
+        config, run = build(model, Path(name) / "run", math.ceil(steps / 0.7), "full", LISTS)
+        encoder, size = Encoder(config.train.model), config.train.batch_size
+        asked = [measure_request(row, run / "data") for row in read_rows(run / "dataset" / TRAIN)]
+        lengths = [encoder.row_length(one.prompt, (), one.answers[0]) for one in asked]
+    drawn = torch.Generator().manual_seed(0)
+    orders = {
+        "random": torch.randperm(len(lengths), generator=drawn).tolist(),
+        "similar-length": get_length_grouped_indices(lengths, size, generator=drawn),
+    }
+    print(f"{len(lengths):,} rows, {sum(lengths):,} tokens")
+    for batches, order in orders.items():
+        cut = [[lengths[place] for place in order[begin : begin + size]] for begin in range(0, len(order), size)]
+        padded = sum(max(batch) * len(batch) for batch in cut)
+        print(f"{batches}: {padded:,} with padding, {padded / sum(lengths):.2f} times")
+
+
+def compare_batches(model: Path, steps: int, threads: int) -> None:
+    """Train one pass both ways and print seconds and tokens."""
+    print("| batches | tokens with padding | s of all steps | ratio | last loss |\n|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as name:
+        # Seven tenths of the users are trained on.
+        config, run = build(model, Path(name) / "run", math.ceil(steps / 0.7), "full", LISTS)
+        first, steps = None, math.ceil(count_rows(run / "dataset" / TRAIN) / config.train.batch_size)
+        for batches in ("random", "similar-length"):
+            counted = {"include_num_input_tokens_seen": "all"}
+            chosen = {"precision": "bfloat16", "checkpointing": False, "batches": batches, "overrides": counted}
+            limited = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": steps})})
+            took = take_steps(limited, run, Path(name) / batches, (chosen, False), threads)
+            model_dir = Path(name) / batches / "model"
+            seconds = json.loads((model_dir / "train_results.json").read_text())["train_runtime"]
+            tokens = json.loads((model_dir / "trainer_state.json").read_text())["num_input_tokens_seen"]
+            first = first or seconds
+            print(f"| {batches} | {tokens:,} | {seconds:.0f} | {first / seconds:.2f}x | {took.losses[-1]:.3f} |",
+                  flush=True)  # fmt: skip
+
+
 def _losses(model: Path) -> list[float]:
     log = model / "trainer_log.jsonl"
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
@@ -118,14 +173,22 @@ def _peak_mb(pid: int) -> int:
 
 
 def main() -> None:
-    """Run all ways and print their table."""
+    """Run all ways, or both kinds of batches, and print their table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/smollm2"))
     parser.add_argument("--steps", type=int, default=6, help="of 8 rows, the first is not counted")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full-weights", action="store_true", help="all weights, in place of LoRA")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--batches", action="store_true", help="random ones against those of similar length")
+    parser.add_argument("--count", action="store_true", help="the tokens of both kinds of batches; trains nothing")
     asked = parser.parse_args()
+    if asked.count:
+        count_padding(asked.model, asked.steps)
+        return
+    if asked.batches:
+        compare_batches(asked.model, asked.steps, asked.threads)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config, run = build(asked.model, folder / "run", asked.steps, "full" if asked.full_weights else "lora")

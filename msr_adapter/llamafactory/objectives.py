@@ -82,6 +82,9 @@ def check_objective(train: TrainConfig) -> list[Problem]:
     if train.train_on_prompt and not row.trains_prompts:
         allowed = f"true only with objective: {_names(row.name for row in OBJECTIVES if row.trains_prompts)}"
         problems.append(Problem("", "train.train_on_prompt", f"the loss of {row.name} covers only answers", allowed))
+    if train.batches != "random" and row.name != "sft":
+        found = f"{train.batches}: LLaMA-Factory gives the rows of {row.name} no length to sort by"
+        problems.append(Problem("", "train.batches", found, f"random with objective: {row.name}"))
     if train.preference.label_smoothing and not (row.smooths_labels and row.compares(train)):
         found = "only loss sigmoid of objective dpo uses it"
         problems.append(Problem("", "train.preference.label_smoothing", found, "0"))

@@ -51,6 +51,7 @@ REFUSED = {
         ("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
          "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "cutoff_len",
          "train_on_prompt"), "set it with the field of the same meaning under train"),
+    "train_sampling_strategy": "set train.batches",
     "seed": "set it with the pipeline's seed",
     **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "ddp_backend", "ray_num_workers", "master_addr", "master_port"),
@@ -214,6 +215,7 @@ def _schedule(train: TrainConfig, seed: int) -> dict[str, object]:
         "gradient_accumulation_steps": train.gradient_accumulation, "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.scheduler, "warmup_ratio": train.warmup_ratio, "weight_decay": train.weight_decay,
         "cutoff_len": train.cutoff_len, "seed": seed,
+        **({"train_sampling_strategy": "group_by_length"} if train.batches == "similar-length" else {}),
     }  # fmt: skip
 
 

@@ -51,6 +51,8 @@ CANNOT_MATTER: tuple[Ignored, ...] = (
             "how the machines meet; how many they are, and what each holds, does count"),
     Ignored(("train.checkpoints", "train.checkpoint_steps", "train.selection"),
             "no checkpoint is chosen: the model of the last step is kept", lambda p: p.train.keep == "last"),
+    Ignored(("train.batches",), "rows share a batch at random, as before there was a choice",
+            lambda p: p.train.batches == "random"),
     Ignored(_under(("train.negatives",), "run", "top", "among", "retriever"),
             "no negative is mined from an earlier run", lambda p: not p.train.negatives.mines),
     Ignored(("summarize.items.model", "summarize.items.on_failure"),

@@ -90,7 +90,7 @@ def config(tmp_path: Path, **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "settings",
     [{}, {"method": "full"}, {"model": model_ref(dtype="bfloat16")}, {"model": model_ref(default_system="")},
-     {"max_steps": None, "epochs": 0.5, "warmup_ratio": 0.1, "scheduler": "linear"},
+     {"max_steps": None, "epochs": 0.5, "warmup_ratio": 0.1, "scheduler": "linear"}, {"batches": "similar-length"},
      {"overrides": {"optim": "adamw_torch", "adam_beta2": 0.95, "accelerator_config": {"dispatch_batches": False}}}],
 )  # fmt: skip
 def test_llamafactory_accepts_the_yaml_as_it_is(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -104,6 +104,8 @@ def test_llamafactory_accepts_the_yaml_as_it_is(tmp_path: Path, settings: dict[s
     model_args, data_args, training_args, finetuning_args, _ = get_train_args(read)
     train = train_config(**settings)
     assert training_args.learning_rate == train.learning_rate
+    grouped = train.batches == "similar-length"
+    assert training_args.train_sampling_strategy == ("group_by_length" if grouped else "random")
     assert training_args.seed == 7
     assert data_args.default_system == train.model.default_system
     assert data_args.eval_dataset is None

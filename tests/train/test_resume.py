@@ -92,9 +92,9 @@ def log_lines(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow  # `test_resume.py` kills a whole run by default
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, method: str) -> None:
-    config = train_config(method=method, **TRAINING)
+@pytest.mark.parametrize(("method", "batches"), [("lora", "random"), ("full", "random"), ("full", "similar-length")])
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path, method: str, batches: str) -> None:
+    config = train_config(method=method, batches=batches, **TRAINING)
     unfinished = tmp_path / "unfinished"
     undisturbed = run(config, tmp_path / "whole", tmp_path / "other")
     step = killed(config, tmp_path, unfinished, 8)

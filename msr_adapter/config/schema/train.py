@@ -215,6 +215,9 @@ class TrainConfig(StrictModel):
     """Rows per device and step."""
     gradient_accumulation: int = Field(8, ge=1, le=1_000_000)
     """Steps per update of the weights."""
+    batches: Literal["random", "similar-length"] = "random"
+    """Which rows share a batch, where all are padded to the longest. similar-length: rows of like length, sorted within
+    at most 50 batches, so that little is computed of padding (docs/training.md); `objective: sft`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What training multiplies in; trained weights are float32 in any case. auto: `model.dtype`. bfloat16 is faster on
     a processor that multiplies it natively, and other numbers (docs/training.md); scoring stays in `model.dtype`."""
