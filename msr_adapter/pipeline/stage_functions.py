@@ -147,8 +147,10 @@ def run_score_validation(c: Context) -> dict[str, Any]:
     assert c.pipeline.evaluate.hybrid is not None, "no hybrid is asked for"
     users = write_weighing_candidates(c.dirs.data, c.out, c.pipeline.evaluate.hybrid.users, c.pipeline.seed)
     counts = {"users": users} | _score(c, make_scorer(c), replace(c.dirs, candidates=c.out), "validation")
-    answer = c.pipeline.train.text_answer
-    return counts | (weigh_alone(c.out, answer, c.job.reporter) if c.pipeline.train.asks_text else {})
+    if not c.pipeline.train.asks_text:
+        return counts
+    primary = c.pipeline.evaluate.protocol.primary_metric
+    return counts | weigh_alone(c.out, c.pipeline.train.text_answer, primary, c.job.reporter)
 
 
 def run_retrieve(c: Context) -> dict[str, Any]:

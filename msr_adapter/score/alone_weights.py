@@ -1,7 +1,7 @@
-"""What `train.text_answer.alone_weight` makes of validation users' lists: GAUC by weight, no model asked again."""
+"""What `train.text_answer.alone_weight` makes of validation users' lists, by weight: no model is asked again."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,12 @@ from msr_adapter import schema
 from msr_adapter.arrays import Floats
 from msr_adapter.config.schema import TextAnswerConfig
 from msr_adapter.errors import plural
-from msr_adapter.metrics import evaluate_groups
+from msr_adapter.metrics import evaluate_groups, label
 from msr_adapter.progress import Reporter
 
 WEIGHTS: tuple[float, ...] = (*(n / 10 for n in range(8)), *(n / 100 for n in range(80, 112, 2)))
 """Weights that are looked at: closer to each other around the ratio."""
-_METRIC = "gauc"
+_GAUC = "gauc"
 
 
 class Terms(NamedTuple):
@@ -33,33 +33,54 @@ class Terms(NamedTuple):
         return (self.given - weight * self.alone) / (self.tokens if length == "mean" else 1)
 
 
-def weigh_alone(folder: Path, answer: TextAnswerConfig, reporter: Reporter) -> dict[str, float]:
-    """Return the GAUC of the weight in use and of the best one, and say so.
+class Weighed(NamedTuple):
+    """A metric of validation users, by the weight in use and by the best one."""
 
-    ``folder`` has candidates of whole lists (CANDIDATES) and their scores (RATIOS), row by row. The best of many
-    weights is a little too good for the users it was chosen on: other users are to judge it.
+    metric: str
+    value: float
+    best: float
+    weight: float
+    """The best weight: of equal ones that in use, else the one nearest to the ratio."""
+
+
+def weigh_alone(folder: Path, answer: TextAnswerConfig, primary: str, reporter: Reporter) -> dict[str, Any]:
+    """Return GAUC and the ``primary`` metric (such as ndcg@10) of the weight in use and of the best one, and say so.
+
+    The two may want different weights: whole lists count for GAUC, first places for NDCG. ``folder`` has candidates of
+    whole lists (CANDIDATES) and their scores (RATIOS), row by row. The best of many weights is a little too good for
+    the users it was chosen on: other users are to judge it.
     """
     candidates = schema.read_table(folder / "candidates.parquet", schema.CANDIDATES, ["example_id", "label"])
-    table = schema.read_table(folder / "scores.parquet", schema.RATIOS)
     labels, examples = candidates["label"].to_numpy(), candidates["example_id"].to_numpy()
     starts = np.flatnonzero(np.diff(examples, prepend=-1))
-    terms = terms_of(table)
-
-    def gauc(weight: float) -> float:
-        scores, offsets = terms.scores(answer.length, weight), np.append(starts, len(labels))
-        return evaluate_groups(scores, labels, offsets, [_METRIC], [1]).means()[_METRIC]
-
-    used = answer.alone_weight
-    # Of equal weights that in use, else the one nearest to the ratio.
-    best, highest = used, gauc(used)
-    for weight in sorted(WEIGHTS, key=lambda one: abs(one - 1)):
-        if (found := gauc(weight)) > highest:
-            best, highest = weight, found
-    reporter.note(
-        f"  {plural(len(starts), 'validation user')}: GAUC {gauc(used):.4f} with train.text_answer.alone_weight "
-        f"{used:g}" + (f"; at best {highest:.4f}, with {best:g}" if best != used else ", the best of those looked at")
+    offsets, terms = (
+        np.append(starts, len(labels)),
+        terms_of(schema.read_table(folder / "scores.parquet", schema.RATIOS)),
     )
-    return {"gauc": gauc(used), "alone_weight_best": best, "gauc_best": highest}
+    name, _, k = primary.partition("@")
+    asked = {_GAUC: (_GAUC, 1)} | ({primary: (name, int(k))} if k else {})
+    used = answer.alone_weight
+
+    def means(weight: float) -> dict[str, float]:
+        judged = (name for name, _ in asked.values())
+        depths = {k for _, k in asked.values()}
+        return evaluate_groups(
+            terms.scores(answer.length, weight), labels, offsets, list(judged), sorted(depths)
+        ).means()
+
+    by_weight = {weight: means(weight) for weight in (used, *sorted(WEIGHTS, key=lambda one: abs(one - 1)))}
+    found = []
+    for metric in asked:
+        best = max(by_weight, key=lambda weight: by_weight[weight][metric])  # the first of equal ones
+        found.append(Weighed(metric, by_weight[used][metric], by_weight[best][metric], best))
+    reporter.note(f"  {plural(len(starts), 'validation user')}, train.text_answer.alone_weight {used:g}: "
+                  + "; ".join(map(_told, found)))  # fmt: skip
+    return {"weighed": [one._asdict() for one in found]}
+
+
+def _told(one: Weighed) -> str:
+    best = "" if one.best == one.value else f", at best {one.best:.4f} with {one.weight:g}"
+    return f"{label(one.metric)} {one.value:.4f}" + (best or ", the best of those looked at")
 
 
 def terms_of(table: pa.Table) -> Terms:

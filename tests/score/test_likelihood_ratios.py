@@ -361,12 +361,17 @@ def test_validation_users_say_which_weight_ranks_them_best(tmp_path: Path) -> No
     table = pa.table(dict(zip(schema.RATIOS.names, ratios, strict=True)), schema=schema.RATIOS)
     schema.write_table(table, schema.RATIOS, tmp_path / "scores.parquet")
     told = Recorder()
-    found = weigh_alone(tmp_path, TextAnswerConfig(), told)
-    assert found == {"gauc": 0.0, "alone_weight_best": 0.6, "gauc_best": 1.0}
+    # HR@1 asks the same of lists of two; HR@2 is always 1, and then the weight in use stays.
+    found = weigh_alone(tmp_path, TextAnswerConfig(), "hr@1", told)
+    best = {"value": 0.0, "best": 1.0, "weight": 0.6}
+    assert found == {"weighed": [{"metric": "gauc", **best}, {"metric": "hr@1", **best}]}
     [line] = told.lines
-    assert "2 validation users: GAUC 0.0000 with train.text_answer.alone_weight 1; at best 1.0000, with 0.6" in line
-    assert weigh_alone(tmp_path, TextAnswerConfig(alone_weight=0.3), told)["alone_weight_best"] == 0.3
-    assert "the best of those looked at" in told.lines[-1]
+    assert "2 validation users, train.text_answer.alone_weight 1: GAUC 0.0000, at best 1.0000 with 0.6; HR@1" in line
+    found = weigh_alone(tmp_path, TextAnswerConfig(), "hr@2", told)
+    assert found["weighed"][1] == {"metric": "hr@2", "value": 1.0, "best": 1.0, "weight": 1.0}
+    assert told.lines[-1].endswith("HR@2 1.0000, the best of those looked at")
+    [only] = weigh_alone(tmp_path, TextAnswerConfig(alone_weight=0.3), "auc", told)["weighed"]
+    assert only == {"metric": "gauc", "value": 1.0, "best": 1.0, "weight": 0.3}
 
 
 def test_checkpoints_are_judged_by_ratios(tmp_path: Path) -> None:
