@@ -51,8 +51,6 @@ CANNOT_MATTER: tuple[Ignored, ...] = (
             "how the machines meet; how many they are, and what each holds, does count"),
     Ignored(("train.checkpoints", "train.checkpoint_steps", "train.selection"),
             "no checkpoint is chosen: the model of the last step is kept", lambda p: p.train.keep == "last"),
-    Ignored(("train.batches",), "rows share a batch at random, as before there was a choice",
-            lambda p: p.train.batches == "random"),
     Ignored(_under(("train.negatives",), "run", "top", "among", "retriever"),
             "no negative is mined from an earlier run", lambda p: not p.train.negatives.mines),
     Ignored(("summarize.items.model", "summarize.items.on_failure"),
@@ -67,6 +65,9 @@ CANNOT_MATTER: tuple[Ignored, ...] = (
     Ignored(("summarize.noun", "summarize.language"), "no template in use says it", told=True),
 )  # fmt: skip
 """The test of this table changes every key of every bundled pipeline: a key changes a fingerprint or stands here."""
+_AS_BEFORE = {"train.batches": "random"}
+"""Keys that came later, each with the value that does what was done before: at it they are left out, and finished
+trainings stay up to date."""
 
 
 def ignored(pipeline: PipelineConfig, templates: Collection[str]) -> dict[str, str]:
@@ -100,6 +101,11 @@ def counted(pipeline: PipelineConfig, key: str, *elsewhere: str) -> Any:
     found = value.model_dump(mode="json")
     entries = [entry for entry in CANNOT_MATTER if not entry.told and entry.when(pipeline)]
     below = [one.removeprefix(f"{key}.") for entry in entries for one in entry.keys if one.startswith(f"{key}.")]
+    below += [
+        name
+        for one, value in _AS_BEFORE.items()
+        if one.startswith(f"{key}.") and found.get(name := one.removeprefix(f"{key}.")) == value
+    ]
     for path in (*elsewhere, *below):
         _drop(found, path.split("."))
     return found

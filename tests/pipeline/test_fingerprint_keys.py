@@ -15,7 +15,7 @@ from msr_adapter.config.error_messages import field_at, kind_of, models_of
 from msr_adapter.config.loader import load_pipeline
 from msr_adapter.config.schema import PipelineConfig, SourceConfig, StrictModel
 from msr_adapter.files import digest
-from msr_adapter.pipeline.ignored_keys import CANNOT_MATTER, ignored
+from msr_adapter.pipeline.ignored_keys import CANNOT_MATTER, counted, ignored
 from msr_adapter.pipeline.stage_context import prompts_of
 from msr_adapter.pipeline.stages import STAGES
 from msr_adapter.prompts import TEMPLATE_NAMES
@@ -238,3 +238,10 @@ def test_every_entry_is_a_key_that_there_is(files: Path) -> None:
     for entry in CANNOT_MATTER:
         for key in entry.keys:
             assert any(one == key or one.startswith(f"{key}.") for one in keys), key
+
+
+def test_a_key_that_came_later_leaves_trainings_of_before_up_to_date() -> None:
+    before = load_pipeline("demo", []).pipeline
+    other = load_pipeline("demo", ["train.batches=similar-length"]).pipeline
+    assert "batches" not in counted(before, "train")
+    assert counted(other, "train") == counted(before, "train") | {"batches": "similar-length"}
